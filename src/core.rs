@@ -1,0 +1,151 @@
+//! The shared nouns: what the HTTP side and the engine say to each other.
+//!
+//! Owns plain data only. Knows nothing of HTTP, tokenizers, tensors or devices,
+//! so that every other module may use it.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Index into the model's vocabulary.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default,
+)]
+#[serde(transparent)]
+pub struct TokenId(pub u32);
+
+/// A sequence's identity for as long as the process lives; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SeqId(pub u64);
+
+/// A block of the KV cache within one group's pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockId(pub u32);
+
+impl fmt::Display for SeqId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seq-{}", self.0)
+    }
+}
+
+/// 256 bits over a picture's pixels, its size and the processor's settings.
+///
+/// Wide enough that two different pictures never share cached results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ImageHash(pub [u8; 32]);
+
+/// One preprocessed picture, as the vision tower takes it.
+///
+/// Kept as bytes (2.4 MB at 896×896, a quarter of f32); the backend normalises with
+/// `(x − 127.5) / 127.5` when it embeds the patches.
+#[derive(Clone)]
+pub struct PixelValues {
+    /// Side of the square, in pixels.
+    pub size: usize,
+    /// Interleaved RGB, row-major: `(size, size, 3)`.
+    pub rgb: Arc<[u8]>,
+    /// Identity of these pixels for caches.
+    pub hash: ImageHash,
+}
+
+impl fmt::Debug for PixelValues {
+    // Never the pixels: a picture must not reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PixelValues")
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where one picture's features stand in a prompt.
+#[derive(Clone, Debug)]
+pub struct ImageSpan {
+    /// Index of the span's first `<image_soft_token>` in the prompt.
+    pub start: usize,
+    /// Number of `<image_soft_token>`s.
+    pub len: usize,
+    /// The picture itself.
+    pub pixels: PixelValues,
+}
+
+/// How the next token is chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingParams {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Nucleus: smallest set of tokens whose probability reaches this; 1 is off.
+    pub top_p: f32,
+    /// Only the k most probable tokens; `None` is off.
+    pub top_k: Option<NonZeroU32>,
+    /// Only tokens at least this share as probable as the best one; 0 is off.
+    pub min_p: f32,
+    /// Draws depend on this and on the token's position only, never on the batch.
+    pub seed: u64,
+    /// At most this many new tokens; at least 1.
+    pub max_tokens: usize,
+    /// No stop token may be drawn before this many new tokens.
+    pub min_tokens: usize,
+    /// End the sequence when one of these is drawn (the model's own, unless ignored, and the user's).
+    pub stop_token_ids: Vec<TokenId>,
+    /// How many alternatives to report log-probabilities for; `Some(0)` reports the chosen token's only.
+    pub top_logprobs: Option<usize>,
+}
+
+impl SamplingParams {
+    /// Greedy decoding of at most `max_tokens` tokens, without stop tokens.
+    pub fn greedy(max_tokens: usize) -> Self {
+        Self {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: None,
+            min_p: 0.0,
+            seed: 0,
+            max_tokens,
+            min_tokens: 0,
+            stop_token_ids: Vec::new(),
+            top_logprobs: None,
+        }
+    }
+}
+
+/// One sequence to generate; `n > 1` is several of these.
+#[derive(Clone, Debug)]
+pub struct GenerateRequest {
+    /// Prompt with image placeholders expanded; never empty.
+    pub prompt: Vec<TokenId>,
+    /// In order of `start`, not overlapping, each inside the prompt.
+    pub images: Vec<ImageSpan>,
+    /// How to continue it.
+    pub sampling: SamplingParams,
+}
+
+/// Log-probabilities of the model's own distribution, before temperature and filters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprobs {
+    /// Of the token that was chosen.
+    pub logprob: f32,
+    /// The most probable tokens, best first.
+    pub top: Vec<(TokenId, f32)>,
+}
+
+/// Why a sequence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A stop token was drawn.
+    Stop,
+    /// `max_tokens` or the model's length was reached.
+    Length,
+}
+
+/// One generated token on its way to the client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenEvent {
+    /// The token; a stop token is reported too.
+    pub token: TokenId,
+    /// Present when the request asked for log-probabilities.
+    pub logprobs: Option<TokenLogprobs>,
+    /// Present on the last event.
+    pub finish: Option<FinishReason>,
+}

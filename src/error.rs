@@ -1,0 +1,130 @@
+//! What can go wrong below the HTTP side. No status codes here: `api::error` translates.
+
+use std::path::PathBuf;
+
+/// Result with the crate's own error.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Domain errors. Messages carry the numbers that a reader needs to act.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A checkpoint's file is missing, damaged or not what the architecture needs.
+    #[error("{}: {message}", file.display())]
+    Checkpoint {
+        /// The file at fault.
+        file: PathBuf,
+        /// What is wrong in it and, where there is one, the tensor or field.
+        message: String,
+    },
+    /// A setting that cannot work, from a flag, the environment or a file.
+    #[error("{0}")]
+    Config(String),
+    /// The machine has less memory than the settings need.
+    #[error("{0}")]
+    OutOfMemory(String),
+    /// The chat template refused the messages, in its own words.
+    #[error("{0}")]
+    Template(String),
+    /// A picture that cannot be taken; the text is fixed, never a decoder's own.
+    #[error("{0}")]
+    Image(#[from] ImageError),
+    /// The prompt does not fit.
+    #[error(
+        "This model's maximum context length is {max_model_len} tokens. However, your prompt \
+         contains {prompt_len} input tokens. Please shorten it (an image takes up to 258 tokens)."
+    )]
+    PromptTooLong {
+        /// Longest sequence the server was started for.
+        max_model_len: usize,
+        /// Tokens of the prompt, images included.
+        prompt_len: usize,
+    },
+    /// One image needs more tokens than a step may compute.
+    #[error(
+        "An image of this prompt needs {needed} tokens in one step, but this server computes at \
+         most {budget} a step (--max-num-batched-tokens)."
+    )]
+    ImageSpanTooLong {
+        /// Tokens of the span that cannot be split.
+        needed: usize,
+        /// Token budget of a step.
+        budget: usize,
+    },
+    /// The KV cache could never hold the sequence.
+    #[error(
+        "This request needs up to {needed} KV blocks, but the whole cache has {total} \
+         (--kv-cache-memory)."
+    )]
+    NeverFits {
+        /// Blocks at its longest.
+        needed: usize,
+        /// Blocks in the pool.
+        total: usize,
+    },
+    /// Too many requests are waiting.
+    #[error("The server is at capacity: {queued} requests are in flight. Try again shortly.")]
+    QueueFull {
+        /// Requests accepted and not finished.
+        queued: usize,
+    },
+    /// No new requests are taken.
+    #[error("The server is shutting down and takes no new requests.")]
+    Draining,
+    /// The engine's thread is gone; the process must be restarted.
+    #[error("The engine has stopped after a fault and must be restarted.")]
+    EngineDead,
+    /// A step failed for this request.
+    #[error("The model could not compute this request.")]
+    StepFailed,
+    /// A tensor operation failed; a bug or a device fault.
+    #[error("backend: {0}")]
+    Backend(String),
+    /// The tokenizer could not be read or used.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+}
+
+/// Why a picture was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// Not one of the formats that are read.
+    #[error("The image is in a format that is not supported. Send PNG, JPEG, WebP, GIF, BMP or TIFF.")]
+    UnknownFormat,
+    /// The file is damaged or ends early.
+    #[error("The image could not be decoded: the file is damaged or incomplete.")]
+    Undecodable,
+    /// More pixels than are accepted.
+    #[error("The image is {width}×{height} pixels; at most {max_pixels} pixels are accepted.")]
+    TooManyPixels {
+        /// From the header.
+        width: u32,
+        /// From the header.
+        height: u32,
+        /// The limit.
+        max_pixels: u64,
+    },
+    /// A side is zero.
+    #[error("The image is empty: {width}×{height} pixels.")]
+    Empty {
+        /// From the header.
+        width: u32,
+        /// From the header.
+        height: u32,
+    },
+    /// More bytes than are accepted.
+    #[error("The image has {bytes} bytes; at most {max_bytes} are accepted.")]
+    TooManyBytes {
+        /// Encoded size.
+        bytes: usize,
+        /// The limit.
+        max_bytes: usize,
+    },
+    /// Not a data URI that can be read.
+    #[error("The image's data URI is malformed. Send data:image/png;base64,… (or jpeg, webp, gif, bmp, tiff).")]
+    BadDataUri,
+    /// Remote images are not fetched.
+    #[error("Remote images are not fetched by this server. Send the image itself as a data URI: data:image/png;base64,…")]
+    Remote,
+}

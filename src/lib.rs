@@ -1,0 +1,4 @@
+//! MedGemma and Gemma 3 behind an OpenAI-compatible API.
+
+pub mod core;
+pub mod error;

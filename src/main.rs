@@ -1,0 +1,2 @@
+//! The `medgemma` binary.
+fn main() {}
