@@ -90,7 +90,9 @@ pub enum Error {
 #[non_exhaustive]
 pub enum ImageError {
     /// Not one of the formats that are read.
-    #[error("The image is in a format that is not supported. Send PNG, JPEG, WebP, GIF, BMP or TIFF.")]
+    #[error(
+        "The image is in a format that is not supported. Send PNG, JPEG, WebP, GIF, BMP or TIFF."
+    )]
     UnknownFormat,
     /// The file is damaged or ends early.
     #[error("The image could not be decoded: the file is damaged or incomplete.")]
@@ -122,9 +124,13 @@ pub enum ImageError {
         max_bytes: usize,
     },
     /// Not a data URI that can be read.
-    #[error("The image's data URI is malformed. Send data:image/png;base64,… (or jpeg, webp, gif, bmp, tiff).")]
+    #[error(
+        "The image's data URI is malformed. Send data:image/png;base64,… (or jpeg, webp, gif, bmp, tiff)."
+    )]
     BadDataUri,
     /// Remote images are not fetched.
-    #[error("Remote images are not fetched by this server. Send the image itself as a data URI: data:image/png;base64,…")]
+    #[error(
+        "Remote images are not fetched by this server. Send the image itself as a data URI: data:image/png;base64,…"
+    )]
     Remote,
 }

@@ -1,4 +1,5 @@
 //! MedGemma and Gemma 3 behind an OpenAI-compatible API.
 
 pub mod core;
+pub mod engine;
 pub mod error;
