@@ -1,0 +1,329 @@
+//! The operations that the model is written over, and what they exchange.
+//!
+//! Each operation has the grain that a fused kernel needs. The candle backend is plain and
+//! obviously right: it is the specification of every other one. A backend knows nothing of
+//! sequences, requests or checkpoints' names: it gets packed rows, block tables and numbers.
+//!
+//! Dimensions: `tokens` packed rows of a step, `hidden`, `heads`, `kv_heads`, `head_dim`,
+//! `patches` of one picture, `images`.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::core::{BlockId, PixelValues, SamplingParams, TokenId, TokenLogprobs};
+use crate::error::Result;
+
+/// Positions per KV block, in both groups.
+pub const BLOCK_SIZE: usize = 32;
+
+/// Types of the numbers in a checkpoint's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostDtype {
+    /// 32-bit IEEE, little endian.
+    F32,
+    /// The upper half of an f32.
+    Bf16,
+}
+
+impl HostDtype {
+    /// Bytes per number.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// A checkpoint's tensor in host memory, most often a window into the mapped file.
+#[derive(Clone, Debug)]
+pub struct HostTensor<'a> {
+    /// Type of the numbers in `data`.
+    pub dtype: HostDtype,
+    /// Row-major.
+    pub shape: Vec<usize>,
+    /// `shape.product() · dtype.size()` bytes.
+    pub data: Cow<'a, [u8]>,
+}
+
+/// Which keys of the cache a layer sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LayerKind {
+    /// Every position before the query's.
+    Global,
+    /// The last `window` positions, the query's own included.
+    Sliding,
+}
+
+/// Attention's constants within one model; the same in every layer but for the kind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key and value heads; divides `num_heads`.
+    pub num_kv_heads: usize,
+    /// Numbers per head.
+    pub head_dim: usize,
+    /// `query_pre_attn_scalar^-0.5`, which need not be `head_dim^-0.5`.
+    pub scale: f32,
+    /// Keys that a sliding layer sees, the query's own included.
+    pub window: Option<usize>,
+    /// Of the norms over each head of q and k.
+    pub eps: f64,
+}
+
+/// Rotary frequencies of one kind of layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// `(head_dim / 2)`: `theta^(-2i/head_dim) / factor`, in f32 as the reference computes it.
+    pub inv_freq: Vec<f32>,
+}
+
+/// Blocks of one sequence in one group of the cache.
+///
+/// ```text
+/// position  0 ........ 32·num_released ....................
+/// blocks    (given back) [ blocks[0] ][ blocks[1] ] …
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockTable {
+    /// Leading blocks that were given back behind the window.
+    pub num_released: usize,
+    /// The rest, in order of position.
+    pub blocks: Vec<BlockId>,
+}
+
+/// One sequence's share of a step: `len` tokens from position `start` on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepSequence {
+    /// First packed row.
+    pub row: usize,
+    /// Position of that row's token in the sequence.
+    pub start: usize,
+    /// Rows.
+    pub len: usize,
+    /// Blocks of the global group, up to position `start + len`.
+    pub global: BlockTable,
+    /// Blocks of the sliding group, up to position `start + len`.
+    pub sliding: BlockTable,
+    /// Positions of pictures within `start..start + len`; tokens of one see each other.
+    pub image_spans: Vec<Range<usize>>,
+}
+
+impl StepSequence {
+    /// The keys that the query at `position` sees: contiguous whatever the mask.
+    ///
+    /// Follows `create_causal_mask` / `create_sliding_window_causal_mask` with the
+    /// `token_type_ids` overlay of transformers' `modeling_gemma3.py`: behind, the window also
+    /// cuts a picture's own tokens; ahead, a picture reaches to its own end.
+    pub fn key_range(&self, position: usize, window: Option<usize>) -> Range<usize> {
+        let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let end = self
+            .image_spans
+            .iter()
+            .find(|span| span.contains(&position))
+            .map_or(position + 1, |span| span.end);
+        first..end
+    }
+
+    /// The table of the group that `kind` reads.
+    pub fn table(&self, kind: LayerKind) -> &BlockTable {
+        match kind {
+            LayerKind::Global => &self.global,
+            LayerKind::Sliding => &self.sliding,
+        }
+    }
+}
+
+/// One step's packed tokens and where they belong. No padding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepInput {
+    /// `(tokens)`
+    pub token_ids: Vec<TokenId>,
+    /// `(tokens)`: each token's position in its sequence.
+    pub positions: Vec<u32>,
+    /// In order of `row`; together they cover every row once.
+    pub sequences: Vec<StepSequence>,
+    /// Rows whose next token is wanted, ascending.
+    pub logit_rows: Vec<u32>,
+}
+
+/// What the sampler needs to know of one row.
+#[derive(Clone, Copy, Debug)]
+pub struct SampleRow<'a> {
+    /// The request's wishes.
+    pub params: &'a SamplingParams,
+    /// Position in the sequence of the token to be drawn; draws depend on it and the seed only.
+    pub position: usize,
+    /// New tokens so far; below `min_tokens` no stop token is drawn.
+    pub num_generated: usize,
+}
+
+/// A drawn token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampled {
+    /// The token.
+    pub token: TokenId,
+    /// When the row asked for them.
+    pub logprobs: Option<TokenLogprobs>,
+}
+
+/// What a KV cache must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvLayout {
+    /// One entry per layer.
+    pub layers: Vec<LayerKind>,
+    /// Key and value heads.
+    pub num_kv_heads: usize,
+    /// Numbers per head.
+    pub head_dim: usize,
+    /// Blocks in each global layer's pool.
+    pub num_global_blocks: usize,
+    /// Blocks in each sliding layer's pool.
+    pub num_sliding_blocks: usize,
+}
+
+/// Parameters of one decoder layer's attention, beyond its products.
+#[derive(Debug)]
+pub struct QkNorm<T> {
+    /// `(head_dim)`, 1 + weight.
+    pub query: T,
+    /// `(head_dim)`, 1 + weight.
+    pub key: T,
+}
+
+/// Which cache and which frequencies an attention layer works on.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerRef {
+    /// Index in `KvLayout::layers`.
+    pub index: usize,
+    /// Its kind.
+    pub kind: LayerKind,
+}
+
+/// The operations. Activations are f32 or whatever the backend computes in; products accumulate
+/// in f32, and norms, softmax and rotary angles are f32 in every backend.
+pub trait Backend: Send {
+    /// An activation or a small parameter; cheap to clone.
+    type Tensor: Clone + Send;
+    /// A weight of a product, `(out, in)`, laid out as the backend likes it.
+    type Matrix: Send;
+    /// Every layer's key and value pools.
+    type KvCache: Send;
+    /// A step's metadata where the kernels want it.
+    type Step;
+
+    // ---- loading -------------------------------------------------------------------------
+
+    /// A small parameter, in its own shape.
+    fn parameter(&self, tensor: HostTensor<'_>) -> Result<Self::Tensor>;
+    /// A norm's weight as the kernels want it: `1 + weight`, summed in f32.
+    fn norm_weight(&self, tensor: HostTensor<'_>) -> Result<Self::Tensor>;
+    /// Several `(out_i, in)` weights stacked to one `(Σ out_i, in)`.
+    fn matrix(&self, parts: Vec<HostTensor<'_>>) -> Result<Self::Matrix>;
+    /// A weight stored `(in, out)`.
+    fn matrix_transposed(&self, tensor: HostTensor<'_>) -> Result<Self::Matrix>;
+    /// Pools for both groups, all layers.
+    fn kv_cache(&self, layout: &KvLayout) -> Result<Self::KvCache>;
+
+    // ---- text ----------------------------------------------------------------------------
+
+    /// Moves a step's metadata to the device. `ropes` are those of global and sliding layers.
+    fn begin_step(&self, input: &StepInput, global: &Rope, sliding: &Rope) -> Result<Self::Step>;
+    /// Rows of `table` times `scale`: `(tokens, hidden)`.
+    fn embed(&self, step: &Self::Step, table: &Self::Matrix, scale: f32) -> Result<Self::Tensor>;
+    /// Replaces the rows from `row` on by a picture's features `(image_tokens, hidden)`, unscaled.
+    fn put_image_features(
+        &self,
+        hidden: Self::Tensor,
+        features: &Self::Tensor,
+        row: usize,
+    ) -> Result<Self::Tensor>;
+    /// `x / rms(x) · weight`, per row.
+    fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f64) -> Result<Self::Tensor>;
+    /// `sum = residual + norm(branch, post)` and `norm(sum, next)`, in this order.
+    fn add_norm_norm(
+        &self,
+        residual: &Self::Tensor,
+        branch: &Self::Tensor,
+        post: &Self::Tensor,
+        next: &Self::Tensor,
+        eps: f64,
+    ) -> Result<(Self::Tensor, Self::Tensor)>;
+    /// `x · weightᵀ`: `(rows, out)`.
+    fn linear(&self, x: &Self::Tensor, weight: &Self::Matrix) -> Result<Self::Tensor>;
+    /// Norms and rotates q and k of `qkv (tokens, (heads + 2·kv_heads)·head_dim)`, writes k and v
+    /// into the layer's cache and returns q `(tokens, heads·head_dim)`.
+    fn rotate_and_store(
+        &self,
+        step: &Self::Step,
+        qkv: &Self::Tensor,
+        norm: &QkNorm<Self::Tensor>,
+        shape: &AttentionShape,
+        layer: LayerRef,
+        cache: &mut Self::KvCache,
+    ) -> Result<Self::Tensor>;
+    /// Softmax attention of q over the layer's cache: `(tokens, heads·head_dim)`.
+    fn paged_attention(
+        &self,
+        step: &Self::Step,
+        q: &Self::Tensor,
+        shape: &AttentionShape,
+        layer: LayerRef,
+        cache: &Self::KvCache,
+    ) -> Result<Self::Tensor>;
+    /// `gelu_tanh(gate) · up` of `(rows, 2·width)`, gate first: `(rows, width)`.
+    fn geglu(&self, gate_up: &Self::Tensor) -> Result<Self::Tensor>;
+    /// The given rows, in order.
+    fn select_rows(&self, x: &Self::Tensor, rows: &[u32]) -> Result<Self::Tensor>;
+    /// Draws one token per row of `logits (rows, vocab)`.
+    fn sample(&self, logits: &Self::Tensor, rows: &[SampleRow<'_>]) -> Result<Vec<Sampled>>;
+
+    // ---- vision --------------------------------------------------------------------------
+
+    /// Normalised patches, their convolution, bias and learned positions:
+    /// `(images·patches, hidden)`. `weight` is `(hidden, 3·patch·patch)`, channel first.
+    fn patch_embed(
+        &self,
+        images: &[PixelValues],
+        patch_size: usize,
+        weight: &Self::Matrix,
+        bias: &Self::Tensor,
+        positions: &Self::Tensor,
+    ) -> Result<Self::Tensor>;
+    /// Layer norm with bias, per row.
+    fn layer_norm(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Tensor,
+        bias: &Self::Tensor,
+        eps: f64,
+    ) -> Result<Self::Tensor>;
+    /// `x · weightᵀ + bias`.
+    fn linear_bias(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Matrix,
+        bias: &Self::Tensor,
+    ) -> Result<Self::Tensor>;
+    /// Attention without mask within each picture, of `qkv (images·patches, 3·hidden)`:
+    /// `(images·patches, hidden)`.
+    fn full_attention(
+        &self,
+        qkv: &Self::Tensor,
+        num_images: usize,
+        num_heads: usize,
+    ) -> Result<Self::Tensor>;
+    /// `gelu_tanh(x)`.
+    fn gelu(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
+    /// `a + b`.
+    fn add(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
+    /// Mean over squares of `kernel × kernel` patches of each picture's `grid × grid`:
+    /// `(images·(grid/kernel)², hidden)`.
+    fn average_pool(&self, x: &Self::Tensor, grid: usize, kernel: usize) -> Result<Self::Tensor>;
+
+    // ---- reading back --------------------------------------------------------------------
+
+    /// Shape and values in f32: for comparisons, not for the serving path.
+    fn read(&self, x: &Self::Tensor) -> Result<(Vec<usize>, Vec<f32>)>;
+}
