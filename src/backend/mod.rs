@@ -7,6 +7,9 @@
 //! Dimensions: `tokens` packed rows of a step, `hidden`, `heads`, `kv_heads`, `head_dim`,
 //! `patches` of one picture, `images`.
 
+pub mod candle;
+pub mod sampler;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -44,6 +47,38 @@ pub struct HostTensor<'a> {
     pub shape: Vec<usize>,
     /// `shape.product() · dtype.size()` bytes.
     pub data: Cow<'a, [u8]>,
+}
+
+impl HostTensor<'_> {
+    /// The numbers widened to f32, which is exact.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match self.dtype {
+            HostDtype::F32 => self
+                .data
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|bytes| f32::from_le_bytes(*bytes))
+                .collect(),
+            HostDtype::Bf16 => self
+                .data
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|bytes| f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16))
+                .collect(),
+        }
+    }
+
+    /// Vectors one after another, as f32. For small parameters.
+    pub fn concat(parts: &[HostTensor<'_>]) -> HostTensor<'static> {
+        let numbers: Vec<f32> = parts.iter().flat_map(HostTensor::to_f32).collect();
+        HostTensor {
+            dtype: HostDtype::F32,
+            shape: vec![numbers.len()],
+            data: numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+        }
+    }
 }
 
 /// Which keys of the cache a layer sees.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::core::{GenerateRequest, SeqId, TokenEvent};
 use crate::error::{Error, Result};
+use crate::scheduler::SchedulerConfig;
 
 /// What the engine can do for a caller at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +28,10 @@ pub enum EngineState {
 }
 
 /// What is checked before a request reaches the engine's thread.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineLimits {
-    /// Longest sequence, prompt and output together, in tokens.
-    pub max_model_len: usize,
+    /// What the scheduler can hold; requests beyond it are refused here.
+    pub scheduler: SchedulerConfig,
     /// Requests accepted and not finished, running and waiting together.
     pub max_in_flight: usize,
 }
@@ -111,8 +112,7 @@ impl EngineHandle {
     /// Accepts a request, or says at once why it cannot be. Never blocks.
     ///
     /// # Errors
-    /// `PromptTooLong` when the prompt leaves no room for a token, `QueueFull`, `Draining` and
-    /// `EngineDead`.
+    /// What [`SchedulerConfig::check`] refuses, `QueueFull`, `Draining` and `EngineDead`.
     pub fn submit(&self, request: GenerateRequest) -> Result<TokenStream> {
         match self.state() {
             EngineState::Ready => {}
@@ -120,12 +120,7 @@ impl EngineHandle {
             EngineState::Dead => return Err(Error::EngineDead),
         }
         let limits = &self.shared.limits;
-        if request.prompt.len() >= limits.max_model_len {
-            return Err(Error::PromptTooLong {
-                max_model_len: limits.max_model_len,
-                prompt_len: request.prompt.len(),
-            });
-        }
+        limits.scheduler.check(&request)?;
         let queued = self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
         let in_flight = InFlight(Arc::clone(&self.shared));
         if queued >= limits.max_in_flight {
@@ -159,7 +154,7 @@ impl EngineHandle {
 
     /// Longest sequence, prompt and output together, in tokens.
     pub fn max_model_len(&self) -> usize {
-        self.shared.limits.max_model_len
+        self.shared.limits.scheduler.max_model_len
     }
 
     /// Requests accepted and not finished.
@@ -236,6 +231,11 @@ impl EngineInbox {
     /// Waits for a command; `None` when every handle and stream is gone.
     pub fn blocking_recv(&mut self) -> Option<Command> {
         self.commands.blocking_recv()
+    }
+
+    /// Takes no more commands; what has arrived can still be read.
+    pub fn close(&mut self) {
+        self.commands.close();
     }
 
     /// Waits for a command without blocking the thread.

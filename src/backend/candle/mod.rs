@@ -1,0 +1,230 @@
+//! The reference backend: plain candle expressions in f32, on any device that candle knows.
+//!
+//! It is the specification that other backends are compared with, so it is written to be obviously
+//! right before it is fast. Knows nothing of models; see [`crate::backend::Backend`].
+
+mod plain;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::backend::sampler::sample_row;
+use crate::backend::{
+    AttentionShape, Backend, HostDtype, HostTensor, KvLayout, LayerKind, LayerRef, QkNorm, Rope,
+    SampleRow, Sampled, StepInput,
+};
+use crate::core::PixelValues;
+use crate::error::{Error, Result};
+
+/// Computes in f32 on one candle device.
+#[derive(Debug)]
+pub struct CandleBackend {
+    device: Device,
+}
+
+impl CandleBackend {
+    /// On the CPU.
+    pub fn cpu() -> Self {
+        Self {
+            device: Device::Cpu,
+        }
+    }
+}
+
+/// Every layer's pools.
+#[derive(Debug)]
+pub struct CandleKvCache {
+    layers: Vec<plain::KvPool>,
+}
+
+/// A step's metadata as tensors.
+#[derive(Debug)]
+pub struct CandleStep(plain::Step);
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Backend(error.to_string())
+    }
+}
+
+impl CandleBackend {
+    /// The tensor widened to f32, in its own shape.
+    fn upload(&self, tensor: &HostTensor<'_>) -> Result<Tensor> {
+        let dtype = match tensor.dtype {
+            HostDtype::F32 => DType::F32,
+            HostDtype::Bf16 => DType::BF16,
+        };
+        let stored = Tensor::from_raw_buffer(&tensor.data, dtype, &tensor.shape, &self.device)?;
+        Ok(stored.to_dtype(DType::F32)?)
+    }
+}
+
+impl Backend for CandleBackend {
+    type Tensor = Tensor;
+    type Matrix = Tensor;
+    type KvCache = CandleKvCache;
+    type Step = CandleStep;
+
+    fn parameter(&self, tensor: HostTensor<'_>) -> Result<Tensor> {
+        self.upload(&tensor)
+    }
+
+    fn norm_weight(&self, tensor: HostTensor<'_>) -> Result<Tensor> {
+        Ok((self.upload(&tensor)? + 1.0)?)
+    }
+
+    fn matrix(&self, parts: Vec<HostTensor<'_>>) -> Result<Tensor> {
+        let parts = parts
+            .iter()
+            .map(|part| self.upload(part))
+            .collect::<Result<Vec<_>>>()?;
+        match parts.as_slice() {
+            [only] => Ok(only.clone()),
+            several => Ok(Tensor::cat(several, 0)?),
+        }
+    }
+
+    fn matrix_transposed(&self, tensor: HostTensor<'_>) -> Result<Tensor> {
+        Ok(self.upload(&tensor)?.t()?.contiguous()?)
+    }
+
+    fn kv_cache(&self, layout: &KvLayout) -> Result<CandleKvCache> {
+        let layers = layout
+            .layers
+            .iter()
+            .map(|kind| {
+                let num_blocks = match kind {
+                    LayerKind::Global => layout.num_global_blocks,
+                    LayerKind::Sliding => layout.num_sliding_blocks,
+                };
+                plain::KvPool::new(num_blocks, layout.num_kv_heads, layout.head_dim, &self.device)
+            })
+            .collect::<candle_core::Result<_>>()?;
+        Ok(CandleKvCache { layers })
+    }
+
+    fn begin_step(&self, input: &StepInput, global: &Rope, sliding: &Rope) -> Result<CandleStep> {
+        let step = plain::Step::new(input, global, sliding, &self.device)?;
+        Ok(CandleStep(step))
+    }
+
+    fn embed(&self, step: &CandleStep, table: &Tensor, scale: f32) -> Result<Tensor> {
+        Ok(plain::embed(&step.0, table, scale)?)
+    }
+
+    fn put_image_features(&self, hidden: Tensor, features: &Tensor, row: usize) -> Result<Tensor> {
+        Ok(plain::put_rows(&hidden, features, row)?)
+    }
+
+    fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+        Ok(plain::rms_norm(x, weight, eps)?)
+    }
+
+    fn add_norm_norm(
+        &self,
+        residual: &Tensor,
+        branch: &Tensor,
+        post: &Tensor,
+        next: &Tensor,
+        eps: f64,
+    ) -> Result<(Tensor, Tensor)> {
+        let sum = (residual + plain::rms_norm(branch, post, eps)?)?;
+        let normed = plain::rms_norm(&sum, next, eps)?;
+        Ok((sum, normed))
+    }
+
+    fn linear(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        Ok(plain::linear(x, weight)?)
+    }
+
+    fn rotate_and_store(
+        &self,
+        step: &CandleStep,
+        qkv: &Tensor,
+        norm: &QkNorm<Tensor>,
+        shape: &AttentionShape,
+        layer: LayerRef,
+        cache: &mut CandleKvCache,
+    ) -> Result<Tensor> {
+        let pool = &cache.layers[layer.index];
+        Ok(plain::rotate_and_store(
+            &step.0, qkv, norm, shape, layer.kind, pool,
+        )?)
+    }
+
+    fn paged_attention(
+        &self,
+        step: &CandleStep,
+        q: &Tensor,
+        shape: &AttentionShape,
+        layer: LayerRef,
+        cache: &CandleKvCache,
+    ) -> Result<Tensor> {
+        let pool = &cache.layers[layer.index];
+        Ok(plain::paged_attention(&step.0, q, shape, layer.kind, pool)?)
+    }
+
+    fn geglu(&self, gate_up: &Tensor) -> Result<Tensor> {
+        Ok(plain::geglu(gate_up)?)
+    }
+
+    fn select_rows(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor> {
+        Ok(x.index_select(&Tensor::new(rows, &self.device)?, 0)?)
+    }
+
+    fn sample(&self, logits: &Tensor, rows: &[SampleRow<'_>]) -> Result<Vec<Sampled>> {
+        let logits = logits.to_vec2::<f32>()?;
+        Ok(logits
+            .iter()
+            .zip(rows)
+            .map(|(logits, row)| sample_row(logits, row))
+            .collect())
+    }
+
+    fn patch_embed(
+        &self,
+        images: &[PixelValues],
+        patch_size: usize,
+        weight: &Tensor,
+        bias: &Tensor,
+        positions: &Tensor,
+    ) -> Result<Tensor> {
+        let width = 3 * patch_size * patch_size;
+        let patches = plain::patches(images, patch_size);
+        let num_patches = patches.len() / width;
+        let patches = Tensor::from_vec(patches, (num_patches, width), &self.device)?;
+        let convolved = plain::linear(&patches, weight)?.broadcast_add(bias)?;
+        let (per_image, hidden) = positions.dims2()?;
+        Ok(convolved
+            .reshape((images.len(), per_image, hidden))?
+            .broadcast_add(positions)?
+            .reshape((num_patches, hidden))?)
+    }
+
+    fn layer_norm(&self, x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+        Ok(plain::layer_norm(x, weight, bias, eps)?)
+    }
+
+    fn linear_bias(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        Ok(plain::linear(x, weight)?.broadcast_add(bias)?)
+    }
+
+    fn full_attention(&self, qkv: &Tensor, num_images: usize, num_heads: usize) -> Result<Tensor> {
+        Ok(plain::full_attention(qkv, num_images, num_heads)?)
+    }
+
+    fn gelu(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.gelu()?)
+    }
+
+    fn add(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        Ok((a + b)?)
+    }
+
+    fn average_pool(&self, x: &Tensor, grid: usize, kernel: usize) -> Result<Tensor> {
+        Ok(plain::average_pool(x, grid, kernel)?)
+    }
+
+    fn read(&self, x: &Tensor) -> Result<(Vec<usize>, Vec<f32>)> {
+        Ok((x.dims().to_vec(), x.flatten_all()?.to_vec1()?))
+    }
+}

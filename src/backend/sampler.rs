@@ -1,0 +1,382 @@
+//! Draws a token from one row of logits: the specification of sampling, in plain Rust.
+//!
+//! Filters apply in vLLM's order: temperature, min-p, top-k, top-p. The draw is an exponential
+//! race: every surviving token gets a waiting time that depends on seed, position and token only,
+//! so that the outcome does not depend on the batch, and barely on rounding.
+
+use crate::backend::{SampleRow, Sampled};
+use crate::core::{SamplingParams, TokenId, TokenLogprobs};
+
+/// Draws the row's next token.
+pub fn sample_row(logits: &[f32], row: &SampleRow<'_>) -> Sampled {
+    let params = row.params;
+    let allowed = Allowed::new(row);
+    let token = if params.temperature == 0.0 {
+        greedy(logits, &allowed)
+    } else {
+        draw(logits, row, &allowed)
+    };
+    let logprobs = params
+        .top_logprobs
+        .map(|num_top| logprobs_of(logits, token, num_top));
+    Sampled { token, logprobs }
+}
+
+/// Tokens that may be drawn: all, or all but the stop tokens while `min_tokens` is not reached.
+struct Allowed<'a> {
+    forbidden: &'a [TokenId],
+}
+
+impl<'a> Allowed<'a> {
+    fn new(row: &SampleRow<'a>) -> Self {
+        let forbidden = if row.num_generated < row.params.min_tokens {
+            row.params.stop_token_ids.as_slice()
+        } else {
+            &[]
+        };
+        Self { forbidden }
+    }
+
+    fn contains(&self, token: TokenId) -> bool {
+        self.forbidden.is_empty() || !self.forbidden.contains(&token)
+    }
+}
+
+/// The first of the largest logits, as `torch.argmax` has it on the CPU.
+fn greedy(logits: &[f32], allowed: &Allowed<'_>) -> TokenId {
+    let mut best = TokenId(0);
+    let mut best_logit = f32::NEG_INFINITY;
+    for (idx, &logit) in logits.iter().enumerate() {
+        if logit > best_logit && allowed.contains(token(idx)) {
+            best = token(idx);
+            best_logit = logit;
+        }
+    }
+    best
+}
+
+fn token(idx: usize) -> TokenId {
+    TokenId(u32::try_from(idx).expect("a vocabulary fits in u32"))
+}
+
+/// A token that may still be drawn, with its logit over the temperature.
+#[derive(Clone, Copy)]
+struct Candidate {
+    token: TokenId,
+    scaled: f32,
+}
+
+fn draw(logits: &[f32], row: &SampleRow<'_>, allowed: &Allowed<'_>) -> TokenId {
+    let params = row.params;
+    let mut candidates = candidates(logits, params, allowed);
+    if let Some(top_k) = params.top_k {
+        keep_best(&mut candidates, top_k.get() as usize);
+    }
+    if params.top_p < 1.0 {
+        keep_nucleus(&mut candidates, params.top_p);
+    }
+    race(&candidates, params.seed, row.position)
+}
+
+/// Every allowed token that min-p leaves.
+fn candidates(
+    logits: &[f32],
+    params: &SamplingParams,
+    allowed: &Allowed<'_>,
+) -> Vec<Candidate> {
+    let inverse = 1.0 / params.temperature;
+    let best = logits
+        .iter()
+        .enumerate()
+        .filter(|(idx, _)| allowed.contains(token(*idx)))
+        .fold(f32::NEG_INFINITY, |best, (_, &logit)| best.max(logit));
+    // p / p_best ≥ min_p, in logarithms.
+    let floor = if params.min_p > 0.0 {
+        best * inverse + params.min_p.ln()
+    } else {
+        f32::NEG_INFINITY
+    };
+    logits
+        .iter()
+        .enumerate()
+        .map(|(idx, &logit)| Candidate {
+            token: token(idx),
+            scaled: logit * inverse,
+        })
+        .filter(|candidate| candidate.scaled >= floor && allowed.contains(candidate.token))
+        .collect()
+}
+
+/// Best first; equal ones in the order of their ids, so that cuts do not depend on the sort.
+fn best_first(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+    b.scaled.total_cmp(&a.scaled).then(a.token.cmp(&b.token))
+}
+
+/// Leaves the `k` best, in any order.
+fn keep_best(candidates: &mut Vec<Candidate>, k: usize) {
+    if k < candidates.len() {
+        candidates.select_nth_unstable_by(k, best_first);
+        candidates.truncate(k);
+    }
+}
+
+/// Leaves the smallest set of best candidates whose share of the probability reaches `top_p`.
+fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f32) {
+    let best = candidates
+        .iter()
+        .fold(f32::NEG_INFINITY, |best, candidate| best.max(candidate.scaled));
+    // f64: the tail of 262k small probabilities must not vanish in the sum.
+    let weight = |candidate: &Candidate| f64::from((candidate.scaled - best).exp());
+    let target = f64::from(top_p) * candidates.iter().map(weight).sum::<f64>();
+
+    // Few tokens hold most of the probability, so sort few first and more only when needed.
+    let mut num_sorted = 0;
+    let mut reached = 0.0;
+    let mut chunk = 256;
+    while num_sorted < candidates.len() {
+        let rest = &mut candidates[num_sorted..];
+        let num_next = chunk.min(rest.len());
+        if num_next < rest.len() {
+            rest.select_nth_unstable_by(num_next, best_first);
+        }
+        let next = &mut rest[..num_next];
+        next.sort_unstable_by(best_first);
+        for (idx, candidate) in next.iter().enumerate() {
+            reached += weight(candidate);
+            if reached >= target {
+                let num_kept = num_sorted + idx + 1;
+                candidates.truncate(num_kept);
+                return;
+            }
+        }
+        num_sorted += num_next;
+        chunk *= 8;
+    }
+}
+
+/// The winner of an exponential race: token i wins with probability `softmax(scaled)[i]`.
+fn race(candidates: &[Candidate], seed: u64, position: usize) -> TokenId {
+    let stream = mix(seed ^ mix(position as u64));
+    let mut winner = TokenId(0);
+    let mut best = f32::NEG_INFINITY;
+    for candidate in candidates {
+        // The longest lead that luck can give is under 23, so most tokens need no draw.
+        if candidate.scaled + 23.0 <= best {
+            continue;
+        }
+        let score = candidate.scaled - waiting_time(stream, candidate.token).ln();
+        if score > best {
+            best = score;
+            winner = candidate.token;
+        }
+    }
+    winner
+}
+
+/// An exponentially distributed number of rate 1 that belongs to this token.
+fn waiting_time(stream: u64, token: TokenId) -> f32 {
+    let bits = (mix(stream.wrapping_add(u64::from(token.0))) >> 32) as f32;
+    // ln_1p keeps the short waits exact, and those decide the race.
+    let uniform = (bits + 0.5) * (1.0 / 4_294_967_296.0);
+    -(-uniform.min(0.999_999_94)).ln_1p()
+}
+
+/// SplitMix64's step and finaliser: every input bit reaches every output bit.
+fn mix(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Log-probabilities of the model's own distribution: no temperature, no filter, no ban.
+fn logprobs_of(logits: &[f32], token: TokenId, num_top: usize) -> TokenLogprobs {
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    // f64: a sum of 262k terms, compared with the reference to 1e-4.
+    let sum: f64 = logits
+        .iter()
+        .map(|&logit| f64::from((logit - best).exp()))
+        .sum();
+    let log_sum = best + sum.ln() as f32;
+    let top = best_of(logits, num_top)
+        .into_iter()
+        .map(|candidate| (candidate.token, candidate.scaled - log_sum))
+        .collect();
+    TokenLogprobs {
+        logprob: logits[token.0 as usize] - log_sum,
+        top,
+    }
+}
+
+/// The `k` largest logits, best first, in one pass.
+fn best_of(logits: &[f32], k: usize) -> Vec<Candidate> {
+    let mut best: Vec<Candidate> = Vec::with_capacity(k + 1);
+    for (idx, &logit) in logits.iter().enumerate() {
+        if best.len() == k && best.last().is_none_or(|worst| logit <= worst.scaled) {
+            continue;
+        }
+        let candidate = Candidate {
+            token: token(idx),
+            scaled: logit,
+        };
+        let place = best.partition_point(|other| best_first(other, &candidate).is_lt());
+        best.insert(place, candidate);
+        best.truncate(k);
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn row(params: &SamplingParams) -> SampleRow<'_> {
+        SampleRow {
+            params,
+            position: 7,
+            num_generated: 0,
+        }
+    }
+
+    fn warm() -> SamplingParams {
+        SamplingParams {
+            temperature: 1.0,
+            ..SamplingParams::greedy(16)
+        }
+    }
+
+    /// How often each of `logits`' tokens is drawn over many positions.
+    fn shares(logits: &[f32], params: &SamplingParams) -> Vec<f64> {
+        let num_draws = 20_000;
+        let mut counts = vec![0_u32; logits.len()];
+        for position in 0..num_draws {
+            let row = SampleRow {
+                position,
+                ..row(params)
+            };
+            counts[sample_row(logits, &row).token.0 as usize] += 1;
+        }
+        counts
+            .iter()
+            .map(|&count| f64::from(count) / num_draws as f64)
+            .collect()
+    }
+
+    fn assert_close(shares: &[f64], expected: &[f64]) {
+        for (share, expected) in shares.iter().zip(expected) {
+            // Four standard deviations of 20,000 draws.
+            assert!((share - expected).abs() < 0.015, "{shares:?} {expected:?}");
+        }
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_equals() {
+        let params = SamplingParams::greedy(1);
+        assert_eq!(sample_row(&[1.0, 3.0, 3.0], &row(&params)).token, TokenId(1));
+    }
+
+    #[test]
+    fn draws_follow_the_distribution() {
+        let logits: Vec<f32> = [0.5_f32, 0.3, 0.2].iter().map(|p| p.ln()).collect();
+        assert_close(&shares(&logits, &warm()), &[0.5, 0.3, 0.2]);
+    }
+
+    #[test]
+    fn temperature_sharpens() {
+        let logits: Vec<f32> = [0.5_f32, 0.3, 0.2].iter().map(|p| p.ln()).collect();
+        let params = SamplingParams {
+            temperature: 0.5,
+            ..warm()
+        };
+        assert_close(&shares(&logits, &params), &[0.657_9, 0.236_8, 0.105_3]);
+    }
+
+    #[test]
+    fn filters_cut_and_renormalise() {
+        let logits: Vec<f32> = [0.2_f32, 0.5, 0.1, 0.2].iter().map(|p| p.ln()).collect();
+        let top_k = SamplingParams {
+            top_k: NonZeroU32::new(2),
+            ..warm()
+        };
+        // Of the two equal tokens the first stays.
+        assert_close(&shares(&logits, &top_k), &[2.0 / 7.0, 5.0 / 7.0, 0.0, 0.0]);
+        let top_p = SamplingParams { top_p: 0.6, ..warm() };
+        assert_close(&shares(&logits, &top_p), &[2.0 / 7.0, 5.0 / 7.0, 0.0, 0.0]);
+        let min_p = SamplingParams { min_p: 0.3, ..warm() };
+        assert_close(
+            &shares(&logits, &min_p),
+            &[2.0 / 9.0, 5.0 / 9.0, 0.0, 2.0 / 9.0],
+        );
+    }
+
+    #[test]
+    fn nucleus_reaches_past_the_first_sorted_chunk() {
+        let logits = vec![0.0_f32; 5_000];
+        let mut candidates: Vec<Candidate> = (0..5_000)
+            .map(|idx| Candidate {
+                token: token(idx),
+                scaled: logits[idx],
+            })
+            .collect();
+        keep_nucleus(&mut candidates, 0.5);
+        assert_eq!(candidates.len(), 2_500);
+        assert!(candidates.iter().all(|candidate| candidate.token.0 < 2_500));
+    }
+
+    #[test]
+    fn draws_depend_on_seed_and_position_only() {
+        let logits = vec![0.0_f32; 1_000];
+        let params = warm();
+        let at = |seed, position| {
+            let params = SamplingParams { seed, ..params.clone() };
+            let row = SampleRow {
+                position,
+                ..row(&params)
+            };
+            sample_row(&logits, &row).token
+        };
+        assert_eq!(at(1, 5), at(1, 5));
+        assert_ne!(at(1, 5), at(2, 5));
+        assert_ne!(at(1, 5), at(1, 6));
+    }
+
+    #[test]
+    fn stop_tokens_wait_for_min_tokens() {
+        for temperature in [0.0, 1.0] {
+            let params = SamplingParams {
+                temperature,
+                min_tokens: 2,
+                stop_token_ids: vec![TokenId(1)],
+                top_logprobs: Some(1),
+                ..warm()
+            };
+            let mut row = row(&params);
+            row.num_generated = 1;
+            let sampled = sample_row(&[0.0, 50.0], &row);
+            assert_eq!(sampled.token, TokenId(0));
+            // The ban does not reach the log-probabilities.
+            assert_eq!(sampled.logprobs.expect("asked for").top[0].0, TokenId(1));
+            row.num_generated = 2;
+            assert_eq!(sample_row(&[0.0, 50.0], &row).token, TokenId(1));
+        }
+    }
+
+    #[test]
+    fn logprobs_are_of_the_models_own_distribution() {
+        let logits: Vec<f32> = [0.2_f32, 0.5, 0.3].iter().map(|p| p.ln() + 3.0).collect();
+        let params = SamplingParams {
+            temperature: 0.25,
+            top_k: NonZeroU32::new(1),
+            top_logprobs: Some(2),
+            ..warm()
+        };
+        let sampled = sample_row(&logits, &row(&params));
+        let logprobs = sampled.logprobs.expect("asked for");
+        assert_eq!(sampled.token, TokenId(1));
+        assert!((logprobs.logprob - 0.5_f32.ln()).abs() < 1e-6);
+        assert_eq!(logprobs.top[1].0, TokenId(2));
+        assert!((logprobs.top[1].1 - 0.3_f32.ln()).abs() < 1e-6);
+    }
+}
