@@ -1,6 +1,31 @@
-//! MedGemma and Gemma 3 behind an OpenAI-compatible API.
+//! MedGemma and Gemma 3 behind an OpenAI-compatible API: the map.
+//!
+//! # A request's path
+//! ```text
+//!  HTTP ──> api ──lower──> core::GenerateRequest ──> engine::EngineHandle
+//!            │  text: template, tokens                     │ bounded, never blocks
+//!            │  image: decode, resize                      v
+//!            │                               engine thread: scheduler ─> runner ─> model ─> backend
+//!            │                                             │
+//!  SSE  <── api <── text::Detokenizer <── TokenStream <────┘ one event per token
+//! ```
+//!
+//! # Who may use whom
+//! ```text
+//!  main ─> api ─> registry ─> { engine, text, image }     engine ─> { scheduler, model } ─> backend
+//! ```
+//! Everyone may use [`core`] and [`error`]. Nothing points sideways or back; a test keeps it so.
+//!
+//! # What always holds
+//! - Every accepted request ends in an answer or an error; dropping a stream frees its slot.
+//! - One thread owns scheduler, KV cache and device; nobody else touches them.
+//! - A request's answer does not depend on its neighbours.
+//! - HTTP status codes exist in `api::error` only; device code in [`backend`] only.
+//! - No prompt, picture or answer is ever logged.
 
 pub mod backend;
 pub mod core;
 pub mod engine;
 pub mod error;
+pub mod model;
+pub mod scheduler;

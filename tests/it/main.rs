@@ -1,1 +1,3 @@
-//! stub
+//! The integration tests: one binary, one module per part of the house.
+
+mod tidy;

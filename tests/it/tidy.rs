@@ -1,0 +1,164 @@
+//! Keeps the house in the order that `src/lib.rs` draws: dependencies point one way, nouns have
+//! names, files stay readable.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each module and what it may use besides `core` and `error`.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("core", &[]),
+    ("error", &[]),
+    ("backend", &[]),
+    ("model", &["backend"]),
+    ("scheduler", &[]),
+    ("engine", &["scheduler", "model", "backend"]),
+    ("text", &[]),
+    ("image", &[]),
+    ("config", &[]),
+    (
+        "registry",
+        &["engine", "scheduler", "model", "backend", "text", "image", "config"],
+    ),
+    ("api", &["registry", "engine", "text", "image"]),
+    ("lib", &[]),
+    ("main", &["api", "registry", "engine", "config"]),
+];
+
+/// Lines in a file before a second noun is surely hiding in it.
+const MAX_LINES: usize = 700;
+
+fn source_files() -> Vec<PathBuf> {
+    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("src can be read") {
+            let path = entry.expect("src can be read").path();
+            if path.is_dir() {
+                walk(&path, files);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    let mut files = Vec::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    assert!(files.len() > 20, "the walk found only {files:?}");
+    files
+}
+
+/// The top-level module that a file belongs to.
+fn module_of(file: &Path) -> String {
+    let inside = file
+        .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .expect("the walk began in src");
+    let first = inside.iter().next().expect("a file has a name");
+    Path::new(first)
+        .file_stem()
+        .expect("a file has a name")
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Top-level modules named after `crate::` (or `medgemma::` in the binary) in code.
+fn used_modules(source: &str) -> Vec<String> {
+    let mut used = Vec::new();
+    for line in source.lines() {
+        let code = line.split("//").next().unwrap_or_default();
+        for root in ["crate::", "medgemma::"] {
+            for rest in code.split(root).skip(1) {
+                // `use crate::{a, b::c}` names several at once.
+                let group = rest.strip_prefix('{').map(|group| group.split('}').next());
+                let names = match group {
+                    Some(group) => group.unwrap_or_default().split(',').collect(),
+                    None => vec![rest],
+                };
+                used.extend(names.iter().map(|name| {
+                    name.trim()
+                        .chars()
+                        .take_while(|c| c.is_alphanumeric() || *c == '_')
+                        .collect()
+                }));
+            }
+        }
+    }
+    used
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let mut wrong = Vec::new();
+    for file in source_files() {
+        let module = module_of(&file);
+        let Some((_, may_use)) = MAY_USE.iter().find(|(name, _)| *name == module) else {
+            wrong.push(format!("{} belongs to no known module", file.display()));
+            continue;
+        };
+        let source = fs::read_to_string(&file).expect("sources are UTF-8");
+        for used in used_modules(&source) {
+            let known = MAY_USE.iter().any(|(name, _)| *name == used);
+            let allowed = used == module
+                || used == "core"
+                || used == "error"
+                || may_use.contains(&used.as_str());
+            if known && !allowed {
+                wrong.push(format!("{} uses crate::{used}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_check_itself_sees_uses() {
+    let source = "use crate::{api, text::Tokenizer};\nlet x = crate::model::f(); // crate::image";
+    assert_eq!(used_modules(source), ["api", "text", "model"]);
+}
+
+#[test]
+fn status_codes_live_in_one_file() {
+    for file in source_files() {
+        let inside_api = module_of(&file) == "api";
+        let source = fs::read_to_string(&file).expect("sources are UTF-8");
+        assert!(
+            inside_api || !source.contains("StatusCode"),
+            "{} speaks of HTTP status codes",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn files_hold_one_noun_each() {
+    for file in source_files() {
+        let source = fs::read_to_string(&file).expect("sources are UTF-8");
+        let num_lines = source.lines().count();
+        assert!(
+            num_lines <= MAX_LINES,
+            "{} has {num_lines} lines: look for the second noun",
+            file.display()
+        );
+        let name = file.file_stem().expect("a file has a name").to_string_lossy();
+        assert!(
+            !["util", "utils", "helpers", "common", "misc"].contains(&name.as_ref()),
+            "{} says nothing of what it holds",
+            file.display()
+        );
+        assert!(
+            source.starts_with("//!"),
+            "{} does not say what it owns",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn unsafe_is_only_where_it_must_be() {
+    for file in source_files() {
+        let source = fs::read_to_string(&file).expect("sources are UTF-8");
+        let allowed = file.ends_with("src/model/mapped_file.rs")
+            || file.to_string_lossy().contains("src/backend/cuda/");
+        assert!(
+            allowed || !source.contains("allow(unsafe_code)"),
+            "{} allows itself unsafe code",
+            file.display()
+        );
+    }
+}
