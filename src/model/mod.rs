@@ -7,7 +7,11 @@
 //! `mlp` the inner width; `vocab`; in the tower `patches` per picture, `vision` its width and
 //! `image_tokens` per picture after pooling.
 
+pub mod checkpoint;
 pub mod config;
+pub mod dummy;
+pub mod fields;
+pub mod tensor_names;
 pub mod weights;
 
 mod gemma3;

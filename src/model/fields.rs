@@ -1,0 +1,288 @@
+//! Reading a JSON object field by field, with errors that name file and field.
+//!
+//! Owns nothing of what the fields mean. Every look at a field is remembered, so that a file of
+//! ours (where an unknown field is a mistake) can be asked what nobody wanted.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::rc::Rc;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// One object of a JSON file.
+pub struct Fields<'a> {
+    file: &'a Path,
+    /// From the file's root, dotted; empty at the root.
+    path: String,
+    object: &'a Map<String, Value>,
+    /// Paths that were asked for, in this object and those below and above it.
+    asked: Rc<RefCell<BTreeSet<String>>>,
+}
+
+impl<'a> Fields<'a> {
+    /// The object `value` of `file`.
+    ///
+    /// # Errors
+    /// When it is not an object.
+    pub fn new(file: &'a Path, value: &'a Value) -> Result<Self> {
+        let object = value.as_object().ok_or_else(|| Error::Checkpoint {
+            file: file.to_owned(),
+            message: format!("expected a JSON object, found {}", kind(value)),
+        })?;
+        Ok(Self {
+            file,
+            path: String::new(),
+            object,
+            asked: Rc::default(),
+        })
+    }
+
+    /// An error about `name` in this object.
+    pub fn error(&self, name: &str, message: impl std::fmt::Display) -> Error {
+        Error::Checkpoint {
+            file: self.file.to_owned(),
+            message: format!("{} {message}", self.path_of(name)),
+        }
+    }
+
+    /// The field's dotted path from the root of the file.
+    pub fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
+    }
+
+    /// Names of this object's fields.
+    pub fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.object.keys().map(String::as_str)
+    }
+
+    /// The field as it stands, null included.
+    pub fn raw(&self, name: &str) -> Option<&'a Value> {
+        self.asked.borrow_mut().insert(self.path_of(name));
+        self.object.get(name)
+    }
+
+    /// The field; null counts as absent.
+    pub fn get(&self, name: &str) -> Option<&'a Value> {
+        self.raw(name).filter(|value| !value.is_null())
+    }
+
+    /// An object within this one; null counts as absent.
+    ///
+    /// # Errors
+    /// When the field is something else.
+    pub fn section(&self, name: &str) -> Result<Option<Self>> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        let object = value
+            .as_object()
+            .ok_or_else(|| self.wrong_type(name, "an object", value))?;
+        Ok(Some(Self {
+            file: self.file,
+            path: self.path_of(name),
+            object,
+            asked: Rc::clone(&self.asked),
+        }))
+    }
+
+    /// A whole number between 1 and `max`; `default` when the field is absent.
+    ///
+    /// # Errors
+    /// When it is null, out of range, something else, or absent without a default.
+    pub fn count(&self, name: &str, default: Option<usize>, max: usize) -> Result<usize> {
+        let value = match (self.raw(name), default) {
+            (Some(value), _) => value,
+            (None, Some(default)) => return Ok(default),
+            (None, None) => return Err(self.error(name, "is missing")),
+        };
+        let number = value
+            .as_u64()
+            .ok_or_else(|| self.wrong_type(name, "a whole number", value))?;
+        match usize::try_from(number) {
+            Ok(number) if (1..=max).contains(&number) => Ok(number),
+            _ => Err(self.error(
+                name,
+                format_args!("is {number}; it must be between 1 and {max}"),
+            )),
+        }
+    }
+
+    /// A finite number above zero; `default` when the field is absent.
+    ///
+    /// # Errors
+    /// When it is null, something else, or not above zero.
+    pub fn positive(&self, name: &str, default: f64) -> Result<f64> {
+        let Some(value) = self.raw(name) else {
+            return Ok(default);
+        };
+        match value.as_f64() {
+            Some(number) if number > 0.0 && number.is_finite() => Ok(number),
+            Some(number) => Err(self.error(name, format_args!("is {number}; it must be above 0"))),
+            None => Err(self.wrong_type(name, "a number", value)),
+        }
+    }
+
+    /// A number between `min` and `max`.
+    ///
+    /// # Errors
+    /// When it is out of range or something else.
+    pub fn number(&self, name: &str, min: f64, max: f64) -> Result<Option<f64>> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        match value.as_f64() {
+            Some(number) if (min..=max).contains(&number) => Ok(Some(number)),
+            Some(number) => Err(self.error(
+                name,
+                format_args!("is {number}; it must be between {min} and {max}"),
+            )),
+            None => Err(self.wrong_type(name, "a number", value)),
+        }
+    }
+
+    /// Text; null counts as absent.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn text(&self, name: &str) -> Result<Option<&'a str>> {
+        self.get(name)
+            .map(|value| {
+                value
+                    .as_str()
+                    .ok_or_else(|| self.wrong_type(name, "text", value))
+            })
+            .transpose()
+    }
+
+    /// True or false; null counts as absent.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>> {
+        self.get(name)
+            .map(|value| {
+                value
+                    .as_bool()
+                    .ok_or_else(|| self.wrong_type(name, "true or false", value))
+            })
+            .transpose()
+    }
+
+    /// A list; null counts as absent.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn list(&self, name: &str) -> Result<Option<&'a [Value]>> {
+        self.get(name)
+            .map(|value| {
+                value
+                    .as_array()
+                    .map(Vec::as_slice)
+                    .ok_or_else(|| self.wrong_type(name, "a list", value))
+            })
+            .transpose()
+    }
+
+    /// One token id or a list of them; empty when absent.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn token_ids(&self, name: &str) -> Result<Vec<u32>> {
+        let id = |value: &Value| {
+            value
+                .as_u64()
+                .and_then(|id| u32::try_from(id).ok())
+                .ok_or_else(|| self.wrong_type(name, "a token id or a list of them", value))
+        };
+        match self.get(name) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(ids)) => ids.iter().map(id).collect(),
+            Some(value) => Ok(vec![id(value)?]),
+        }
+    }
+
+    /// Refuses the field unless it is absent, null, or one of `neutral`: it asks for something
+    /// that is not built, and leaving it out would compute another model.
+    ///
+    /// # Errors
+    /// When it asks for it.
+    pub fn refuse_unless(&self, name: &str, neutral: &[Value]) -> Result<()> {
+        match self.get(name) {
+            Some(value) if !neutral.contains(value) => Err(self.error(
+                name,
+                format_args!("is {}, which is not supported", abridged(value)),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Paths of this object's fields that were never asked for, those of sections included.
+    pub fn unasked(&self) -> Vec<String> {
+        let asked = self.asked.borrow();
+        let mut unasked = Vec::new();
+        collect_unasked(&asked, &self.path, self.object, &mut unasked);
+        unasked
+    }
+
+    /// An error about a field that is something else than expected.
+    pub fn wrong_type(&self, name: &str, expected: &str, found: &Value) -> Error {
+        self.error(
+            name,
+            format_args!("must be {expected}, not {}", abridged(found)),
+        )
+    }
+}
+
+fn collect_unasked(
+    asked: &BTreeSet<String>,
+    path: &str,
+    object: &Map<String, Value>,
+    unasked: &mut Vec<String>,
+) {
+    for (name, value) in object {
+        let path = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
+        if !asked.contains(&path) {
+            unasked.push(path);
+        } else if let Value::Object(object) = value {
+            collect_unasked(asked, &path, object, unasked);
+        }
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The value as JSON, short enough for one line of an error.
+fn abridged(value: &Value) -> String {
+    const MAX_CHARS: usize = 60;
+    match value {
+        Value::Array(_) | Value::Object(_) => kind(value).to_owned(),
+        _ => {
+            let text = value.to_string();
+            if text.chars().count() <= MAX_CHARS {
+                return text;
+            }
+            let cut: String = text.chars().take(MAX_CHARS).collect();
+            format!("{cut}…")
+        }
+    }
+}

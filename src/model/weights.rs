@@ -1,0 +1,78 @@
+//! Where a model's tensors come from: a checkpoint's files, or nowhere.
+//!
+//! Tensors are asked for by canonical name (see `tensor_names`) and by the shape that the config
+//! implies; nothing of another shape is ever handed out.
+
+use std::path::Path;
+
+use super::checkpoint::Checkpoint;
+use super::dummy::DummyWeights;
+use crate::backend::HostTensor;
+use crate::error::Result;
+
+/// The source of a model's tensors.
+pub enum Weights {
+    /// Safetensors files.
+    Checkpoint(Checkpoint),
+    /// Random numbers.
+    Dummy(DummyWeights),
+}
+
+impl Weights {
+    /// The checkpoint in a local directory of the hub's layout.
+    ///
+    /// # Errors
+    /// `Checkpoint` when a file is missing or damaged.
+    pub fn open(dir: &Path) -> Result<Self> {
+        Checkpoint::open(dir).map(Self::Checkpoint)
+    }
+
+    /// A checkpoint of one file that the program carries within itself.
+    ///
+    /// # Errors
+    /// `Checkpoint` when it is damaged.
+    pub fn embedded(path: &Path, bytes: &'static [u8]) -> Result<Self> {
+        Checkpoint::embedded(path, bytes).map(Self::Checkpoint)
+    }
+
+    /// Random weights; the same seed makes the same ones.
+    pub fn dummy(seed: u64) -> Self {
+        Self::Dummy(DummyWeights::new(seed))
+    }
+
+    /// The tensor `name`, which must have this shape.
+    ///
+    /// # Errors
+    /// `Checkpoint` naming file and tensor when it is missing, of another shape, or of a type
+    /// other than bf16 and f32.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor<'_>> {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.tensor(name, shape),
+            Self::Dummy(dummy) => Ok(dummy.tensor(name, shape)),
+        }
+    }
+
+    /// Whether the tensor is there.
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.shape(name).is_some(),
+            Self::Dummy(dummy) => dummy.contains(name),
+        }
+    }
+
+    /// The tensor's shape; `None` when it is missing, or would be whatever is asked for.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.shape(name).map(<[usize]>::to_vec),
+            Self::Dummy(_) => None,
+        }
+    }
+
+    /// Tensors that nobody asked for so far, as the files call them.
+    pub fn unexpected(&self) -> Vec<String> {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.unexpected(),
+            Self::Dummy(_) => Vec::new(),
+        }
+    }
+}
