@@ -76,7 +76,10 @@ impl HostTensor<'_> {
         HostTensor {
             dtype: HostDtype::F32,
             shape: vec![numbers.len()],
-            data: numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+            data: numbers
+                .iter()
+                .flat_map(|number| number.to_le_bytes())
+                .collect(),
         }
     }
 }

@@ -79,11 +79,7 @@ fn draw(logits: &[f32], row: &SampleRow<'_>, allowed: &Allowed<'_>) -> TokenId {
 }
 
 /// Every allowed token that min-p leaves.
-fn candidates(
-    logits: &[f32],
-    params: &SamplingParams,
-    allowed: &Allowed<'_>,
-) -> Vec<Candidate> {
+fn candidates(logits: &[f32], params: &SamplingParams, allowed: &Allowed<'_>) -> Vec<Candidate> {
     let inverse = 1.0 / params.temperature;
     let best = logits
         .iter()
@@ -124,7 +120,9 @@ fn keep_best(candidates: &mut Vec<Candidate>, k: usize) {
 fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f32) {
     let best = candidates
         .iter()
-        .fold(f32::NEG_INFINITY, |best, candidate| best.max(candidate.scaled));
+        .fold(f32::NEG_INFINITY, |best, candidate| {
+            best.max(candidate.scaled)
+        });
     // f64: the tail of 262k small probabilities must not vanish in the sum.
     let weight = |candidate: &Candidate| f64::from((candidate.scaled - best).exp());
     let target = f64::from(top_p) * candidates.iter().map(weight).sum::<f64>();
@@ -274,7 +272,10 @@ mod tests {
     #[test]
     fn greedy_takes_the_first_of_equals() {
         let params = SamplingParams::greedy(1);
-        assert_eq!(sample_row(&[1.0, 3.0, 3.0], &row(&params)).token, TokenId(1));
+        assert_eq!(
+            sample_row(&[1.0, 3.0, 3.0], &row(&params)).token,
+            TokenId(1)
+        );
     }
 
     #[test]
@@ -302,9 +303,15 @@ mod tests {
         };
         // Of the two equal tokens the first stays.
         assert_close(&shares(&logits, &top_k), &[2.0 / 7.0, 5.0 / 7.0, 0.0, 0.0]);
-        let top_p = SamplingParams { top_p: 0.6, ..warm() };
+        let top_p = SamplingParams {
+            top_p: 0.6,
+            ..warm()
+        };
         assert_close(&shares(&logits, &top_p), &[2.0 / 7.0, 5.0 / 7.0, 0.0, 0.0]);
-        let min_p = SamplingParams { min_p: 0.3, ..warm() };
+        let min_p = SamplingParams {
+            min_p: 0.3,
+            ..warm()
+        };
         assert_close(
             &shares(&logits, &min_p),
             &[2.0 / 9.0, 5.0 / 9.0, 0.0, 2.0 / 9.0],
@@ -330,7 +337,10 @@ mod tests {
         let logits = vec![0.0_f32; 1_000];
         let params = warm();
         let at = |seed, position| {
-            let params = SamplingParams { seed, ..params.clone() };
+            let params = SamplingParams {
+                seed,
+                ..params.clone()
+            };
             let row = SampleRow {
                 position,
                 ..row(&params)

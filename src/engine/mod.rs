@@ -147,7 +147,10 @@ impl<B: Backend> Engine<B> {
         }));
         let sampled = executed.map_err(|_| Error::StepFailed)??;
 
-        let tokens: Vec<_> = sampled.iter().map(|(id, sampled)| (*id, sampled.token)).collect();
+        let tokens: Vec<_> = sampled
+            .iter()
+            .map(|(id, sampled)| (*id, sampled.token))
+            .collect();
         let finished: HashMap<SeqId, FinishReason> =
             self.scheduler.update(&batch, &tokens).into_iter().collect();
         for (id, sampled) in sampled {

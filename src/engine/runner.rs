@@ -11,7 +11,6 @@ use crate::scheduler::{self, Batch, Chunk, Scheduler, Sequence};
 pub use crate::backend::Sampled;
 
 /// Executes batches on one device.
-#[derive(Debug)]
 pub struct Runner<B: Backend> {
     model: Model<B>,
     cache: B::KvCache,
@@ -53,7 +52,10 @@ impl<B: Backend> Runner<B> {
             return Ok(Vec::new());
         };
 
-        let sampling: Vec<_> = sequences.iter().filter(|(chunk, _)| chunk.samples).collect();
+        let sampling: Vec<_> = sequences
+            .iter()
+            .filter(|(chunk, _)| chunk.samples)
+            .collect();
         let rows: Vec<_> = sampling
             .iter()
             .map(|(chunk, sequence)| SampleRow {
@@ -106,9 +108,9 @@ fn step_input(sequences: &[(&Chunk, &Sequence)]) -> StepInput {
             .token_ids
             .extend_from_slice(&sequence.tokens()[positions.clone()]);
         input.positions.extend(
-            positions
-                .clone()
-                .map(|position| u32::try_from(position).expect("contexts are far below 4 G tokens")),
+            positions.clone().map(|position| {
+                u32::try_from(position).expect("contexts are far below 4 G tokens")
+            }),
         );
         input.sequences.push(StepSequence {
             row,

@@ -2,7 +2,7 @@
 
 use crate::backend::{AttentionShape, Backend, LayerKind, LayerRef, QkNorm, Rope, StepInput};
 use crate::error::Result;
-use crate::model::config::TextConfig;
+use crate::model::config::{ModelConfig, TextConfig};
 use crate::model::weights::Weights;
 use crate::model::{ImageRows, Observer, Stage};
 
@@ -12,7 +12,6 @@ const PREFIX: &str = "language_model.model";
 const HEAD: &str = "language_model.lm_head.weight";
 
 /// Embedding, layers, final norm and head.
-#[derive(Debug)]
 pub struct Decoder<B: Backend> {
     /// `(vocab, hidden)`; also the head unless `head` is there.
     embedding: B::Matrix,
@@ -28,7 +27,6 @@ pub struct Decoder<B: Backend> {
     eps: f64,
 }
 
-#[derive(Debug)]
 struct Layer<B: Backend> {
     kind: LayerKind,
     // (hidden) each, 1 + weight
@@ -48,12 +46,7 @@ struct Layer<B: Backend> {
 }
 
 impl<B: Backend> Layer<B> {
-    fn load(
-        backend: &B,
-        config: &TextConfig,
-        weights: &Weights,
-        index: usize,
-    ) -> Result<Self> {
+    fn load(backend: &B, config: &TextConfig, weights: &Weights, index: usize) -> Result<Self> {
         let (hidden, mlp, head_dim) = (
             config.hidden_size,
             config.intermediate_size,
@@ -92,10 +85,18 @@ impl<B: Backend> Layer<B> {
 
 impl<B: Backend> Decoder<B> {
     /// Takes the decoder's tensors.
-    pub fn load(backend: &B, config: &TextConfig, weights: &Weights) -> Result<Self> {
-        let table_shape = [config.vocab_size, config.hidden_size];
-        let table = weights.tensor(&format!("{PREFIX}.embed_tokens.weight"), &table_shape)?;
-        let head = if weights.contains(HEAD) {
+    pub fn load(backend: &B, config: &ModelConfig, weights: &Weights) -> Result<Self> {
+        let ties_head = config.tie_word_embeddings;
+        let config = &config.text;
+        let table_name = format!("{PREFIX}.embed_tokens.weight");
+        // The file knows better than the config, whose default is the multimodal checkpoints'.
+        let vocab_size = weights
+            .shape(&table_name)
+            .and_then(|shape| shape.first().copied())
+            .unwrap_or(config.vocab_size);
+        let table_shape = [vocab_size, config.hidden_size];
+        let table = weights.tensor(&table_name, &table_shape)?;
+        let head = if weights.contains(HEAD) || !ties_head {
             Some(backend.matrix(vec![weights.tensor(HEAD, &table_shape)?])?)
         } else {
             None
@@ -211,14 +212,8 @@ impl<B: Backend> Decoder<B> {
             kind: layer.kind,
         };
         let qkv = backend.linear(x, &layer.qkv)?; // (tokens, (heads + 2·kv_heads)·head_dim)
-        let q = backend.rotate_and_store(
-            step,
-            &qkv,
-            &layer.qk_norm,
-            &self.shape,
-            layer_ref,
-            cache,
-        )?;
+        let q =
+            backend.rotate_and_store(step, &qkv, &layer.qk_norm, &self.shape, layer_ref, cache)?;
         let mixed = backend.paged_attention(step, &q, &self.shape, layer_ref, cache)?; // (tokens, heads·head_dim)
         backend.linear(&mixed, &layer.output)
     }

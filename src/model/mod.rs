@@ -29,14 +29,12 @@ pub use projector::Projector;
 pub use siglip::VisionTower;
 
 /// A loaded checkpoint on its device.
-#[derive(Debug)]
 pub struct Model<B: Backend> {
     backend: B,
     decoder: Decoder<B>,
     vision: Option<Vision<B>>,
 }
 
-#[derive(Debug)]
 struct Vision<B: Backend> {
     tower: VisionTower<B>,
     projector: Projector<B>,
@@ -57,7 +55,7 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// Names the file and the tensor that is missing or misshapen.
     pub fn load(backend: B, config: &ModelConfig, weights: &Weights) -> Result<Self> {
-        let decoder = Decoder::load(&backend, &config.text, weights)?;
+        let decoder = Decoder::load(&backend, config, weights)?;
         let vision = match &config.vision {
             Some(vision) => Some(Vision {
                 tower: VisionTower::load(&backend, vision, weights)?,
@@ -83,7 +81,11 @@ impl<B: Backend> Model<B> {
     }
 
     /// A cache with this many blocks in each group's pools.
-    pub fn kv_cache(&self, num_global_blocks: usize, num_sliding_blocks: usize) -> Result<B::KvCache> {
+    pub fn kv_cache(
+        &self,
+        num_global_blocks: usize,
+        num_sliding_blocks: usize,
+    ) -> Result<B::KvCache> {
         let shape = self.attention_shape();
         self.backend.kv_cache(&KvLayout {
             layers: self.decoder.layer_kinds(),
@@ -99,11 +101,16 @@ impl<B: Backend> Model<B> {
     /// # Panics
     /// If the model has no vision tower: requests with pictures are refused long before.
     pub fn encode_images(&self, images: &[PixelValues]) -> Result<Vec<B::Tensor>> {
-        let vision = self.vision.as_ref().expect("pictures reach only models with a tower");
+        let vision = self
+            .vision
+            .as_ref()
+            .expect("pictures reach only models with a tower");
         images
             .iter()
             .map(|image| {
-                let patches = vision.tower.forward(&self.backend, std::slice::from_ref(image))?;
+                let patches = vision
+                    .tower
+                    .forward(&self.backend, std::slice::from_ref(image))?;
                 vision.projector.forward(&self.backend, &patches)
             })
             .collect()

@@ -6,7 +6,6 @@ use crate::model::config::VisionConfig;
 use crate::model::weights::Weights;
 
 /// Average pool, norm and one product.
-#[derive(Debug)]
 pub struct Projector<B: Backend> {
     /// `(vision)`, 1 + weight
     norm: B::Tensor,

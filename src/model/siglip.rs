@@ -10,7 +10,6 @@ use crate::model::weights::Weights;
 const PREFIX: &str = "vision_tower.vision_model";
 
 /// Patch embedding, pre-norm layers and the final norm.
-#[derive(Debug)]
 pub struct VisionTower<B: Backend> {
     /// `(vision, 3·patch²)`, channel first
     patch_weight: B::Matrix,
@@ -33,7 +32,6 @@ struct Affine<T> {
 }
 
 /// A product with bias.
-#[derive(Debug)]
 struct Dense<B: Backend> {
     /// `(out, in)`
     weight: B::Matrix,
@@ -47,7 +45,6 @@ impl<B: Backend> Dense<B> {
     }
 }
 
-#[derive(Debug)]
 struct Layer<B: Backend> {
     attention_norm: Affine<B::Tensor>,
     /// `(3·vision, vision)`: q, k, v
@@ -74,7 +71,9 @@ impl<B: Backend> Loader<'_, B> {
     }
 
     fn parameter(&self, name: &str, shape: &[usize]) -> Result<B::Tensor> {
-        let tensor = self.weights.tensor(&format!("{}.{name}", self.prefix), shape)?;
+        let tensor = self
+            .weights
+            .tensor(&format!("{}.{name}", self.prefix), shape)?;
         self.backend.parameter(tensor)
     }
 
@@ -140,7 +139,10 @@ impl<B: Backend> VisionTower<B> {
         Ok(Self {
             patch_weight: backend.matrix(vec![kernel])?,
             patch_bias: root.parameter("embeddings.patch_embedding.bias", &[width])?,
-            positions: root.parameter("embeddings.position_embedding.weight", &[grid * grid, width])?,
+            positions: root.parameter(
+                "embeddings.position_embedding.weight",
+                &[grid * grid, width],
+            )?,
             layers,
             post_norm: root.affine("post_layernorm", width)?,
             patch_size: patch,

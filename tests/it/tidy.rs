@@ -17,7 +17,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &[]),
     (
         "registry",
-        &["engine", "scheduler", "model", "backend", "text", "image", "config"],
+        &[
+            "engine",
+            "scheduler",
+            "model",
+            "backend",
+            "text",
+            "image",
+            "config",
+        ],
     ),
     ("api", &["registry", "engine", "text", "image"]),
     ("lib", &[]),
@@ -39,7 +47,10 @@ fn source_files() -> Vec<PathBuf> {
         }
     }
     let mut files = Vec::new();
-    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    walk(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut files,
+    );
     assert!(files.len() > 20, "the walk found only {files:?}");
     files
 }
@@ -135,7 +146,10 @@ fn files_hold_one_noun_each() {
             "{} has {num_lines} lines: look for the second noun",
             file.display()
         );
-        let name = file.file_stem().expect("a file has a name").to_string_lossy();
+        let name = file
+            .file_stem()
+            .expect("a file has a name")
+            .to_string_lossy();
         assert!(
             !["util", "utils", "helpers", "common", "misc"].contains(&name.as_ref()),
             "{} says nothing of what it holds",

@@ -96,7 +96,12 @@ impl Backend for CandleBackend {
                     LayerKind::Global => layout.num_global_blocks,
                     LayerKind::Sliding => layout.num_sliding_blocks,
                 };
-                plain::KvPool::new(num_blocks, layout.num_kv_heads, layout.head_dim, &self.device)
+                plain::KvPool::new(
+                    num_blocks,
+                    layout.num_kv_heads,
+                    layout.head_dim,
+                    &self.device,
+                )
             })
             .collect::<candle_core::Result<_>>()?;
         Ok(CandleKvCache { layers })

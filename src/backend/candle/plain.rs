@@ -138,7 +138,10 @@ pub(super) fn rotate_and_store(
     };
     let angles = step.angles(kind);
     let q = rotate(&rms_norm(&part(0, heads)?, &norm.query, shape.eps)?, angles)?;
-    let k = rotate(&rms_norm(&part(heads, kv_heads)?, &norm.key, shape.eps)?, angles)?;
+    let k = rotate(
+        &rms_norm(&part(heads, kv_heads)?, &norm.key, shape.eps)?,
+        angles,
+    )?;
     let v = part(heads + kv_heads, kv_heads)?.contiguous()?;
 
     for sequence in &step.input.sequences {
@@ -146,7 +149,8 @@ pub(super) fn rotate_and_store(
         for idx in 0..sequence.len {
             let slot = slot(table, sequence.start + idx);
             let row = sequence.row + idx;
-            pool.keys.slice_set(&k.narrow(0, row, 1)?.contiguous()?, 0, slot)?;
+            pool.keys
+                .slice_set(&k.narrow(0, row, 1)?.contiguous()?, 0, slot)?;
             pool.values.slice_set(&v.narrow(0, row, 1)?, 0, slot)?;
         }
     }
