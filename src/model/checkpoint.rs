@@ -1,20 +1,18 @@
 //! A checkpoint's tensors in its safetensors files, mapped into memory.
 //!
-//! Owns the files and what their headers say; every offset is checked before it is used. The one
-//! place outside `backend/cuda` with unsafe code: the mapping itself.
+//! Owns the files and what their headers say; every offset is checked before it is used.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use memmap2::Mmap;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde_json::Value;
 
 use super::fields::Fields;
+use super::mapped_file::FileBytes;
 use super::tensor_names::canonical;
 use crate::backend::{HostDtype, HostTensor};
 use crate::error::{Error, Result};
@@ -38,13 +36,7 @@ pub struct Checkpoint {
 #[derive(Debug)]
 struct TensorFile {
     path: PathBuf,
-    bytes: Bytes,
-}
-
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
-    Embedded(&'static [u8]),
+    bytes: FileBytes,
 }
 
 /// Where a tensor lies.
@@ -71,7 +63,7 @@ impl Checkpoint {
         let single = dir.join(SINGLE_FILE);
         let index = dir.join(INDEX_FILE);
         if single.is_file() {
-            return Self::from_files(single.clone(), vec![TensorFile::map(&single)?]);
+            return Self::from_files(single.clone(), vec![TensorFile::open(&single)?]);
         }
         if !index.is_file() {
             return Err(Error::Checkpoint {
@@ -85,7 +77,7 @@ impl Checkpoint {
         let shards: BTreeSet<&String> = weight_map.values().collect();
         let files = shards
             .into_iter()
-            .map(|shard| TensorFile::map(&dir.join(shard)))
+            .map(|shard| TensorFile::open(&dir.join(shard)))
             .collect::<Result<_>>()?;
         let checkpoint = Self::from_files(index, files)?;
         checkpoint.check_index(&weight_map)?;
@@ -99,7 +91,7 @@ impl Checkpoint {
     pub fn embedded(path: &Path, bytes: &'static [u8]) -> Result<Self> {
         let file = TensorFile {
             path: path.to_owned(),
-            bytes: Bytes::Embedded(bytes),
+            bytes: FileBytes::Embedded(bytes),
         };
         Self::from_files(path.to_owned(), vec![file])
     }
@@ -176,7 +168,7 @@ impl Checkpoint {
         Ok(HostTensor {
             dtype,
             shape: entry.shape.clone(),
-            data: Cow::Borrowed(&file.bytes()[entry.start..entry.start + entry.len]),
+            data: Cow::Borrowed(&file.bytes[entry.start..entry.start + entry.len]),
         })
     }
 
@@ -196,29 +188,15 @@ impl Checkpoint {
 }
 
 impl TensorFile {
-    #[allow(unsafe_code)]
-    fn map(path: &Path) -> Result<Self> {
-        let failed = |error: std::io::Error| Error::Checkpoint {
+    fn open(path: &Path) -> Result<Self> {
+        let bytes = FileBytes::map(path).map_err(|error| Error::Checkpoint {
             file: path.to_owned(),
             message: format!("cannot be read: {error}"),
-        };
-        let file = File::open(path).map_err(failed)?;
-        // SAFETY: the mapping is private and read-only, lives as long as the slices into it, and
-        // is never longer than the file is now. That nobody cuts the file short while it is
-        // loaded is the one thing that no program can enforce; writers replace weights by
-        // renaming, which leaves this mapping whole.
-        let bytes = unsafe { Mmap::map(&file) }.map_err(failed)?;
+        })?;
         Ok(Self {
             path: path.to_owned(),
-            bytes: Bytes::Mapped(bytes),
+            bytes,
         })
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match &self.bytes {
-            Bytes::Mapped(bytes) => bytes,
-            Bytes::Embedded(bytes) => bytes,
-        }
     }
 
     fn error(&self, message: String) -> Error {
@@ -234,7 +212,7 @@ impl TensorFile {
     /// [ header length: u64 ][ header: JSON ][ tensors without gaps to the end ]
     /// ```
     fn entries(&self, file_idx: usize) -> Result<Vec<TensorEntry>> {
-        let bytes = self.bytes();
+        let bytes = &self.bytes;
         if bytes.starts_with(b"version https://git-lfs") {
             return Err(self.error(
                 "is a Git LFS pointer, not the weights themselves; fetch them with `git lfs pull`"

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::f32::consts::TAU;
+use std::fmt;
 
 use half::bf16;
 use rayon::prelude::*;
@@ -22,6 +23,14 @@ const CHUNK: usize = 1 << 18;
 pub struct DummyWeights {
     seed: u64,
     draws: Vec<f32>,
+}
+
+impl fmt::Debug for DummyWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DummyWeights")
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
 }
 
 impl DummyWeights {

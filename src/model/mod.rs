@@ -15,6 +15,7 @@ pub mod tensor_names;
 pub mod weights;
 
 mod gemma3;
+mod mapped_file;
 mod projector;
 mod siglip;
 

@@ -11,6 +11,7 @@ use crate::backend::HostTensor;
 use crate::error::Result;
 
 /// The source of a model's tensors.
+#[derive(Debug)]
 pub enum Weights {
     /// Safetensors files.
     Checkpoint(Checkpoint),

@@ -1,0 +1,42 @@
+//! A file's bytes without reading them: the one place outside `backend/cuda` with unsafe code.
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::Path;
+
+use memmap2::Mmap;
+
+/// Bytes of a file on disk or within the program.
+#[derive(Debug)]
+pub(super) enum FileBytes {
+    /// Pages come in as they are touched.
+    Mapped(Mmap),
+    /// Part of the program itself.
+    Embedded(&'static [u8]),
+}
+
+impl FileBytes {
+    /// Maps the file read-only.
+    #[allow(unsafe_code)]
+    pub(super) fn map(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        // SAFETY: the mapping is private, read-only, as long as the file is now, and outlives
+        // every slice into it, since they borrow it. That nobody cuts the file short while it is
+        // loaded is the one thing that no program can enforce; downloads and `save_pretrained`
+        // replace files by renaming, which leaves a mapping whole.
+        let bytes = unsafe { Mmap::map(&file) }?;
+        Ok(Self::Mapped(bytes))
+    }
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(bytes) => bytes,
+            Self::Embedded(bytes) => bytes,
+        }
+    }
+}
