@@ -3,6 +3,7 @@
 //! It is the specification that other backends are compared with, so it is written to be obviously
 //! right before it is fast. Knows nothing of models; see [`crate::backend::Backend`].
 
+pub mod cpu;
 mod plain;
 
 use candle_core::{DType, Device, Tensor};

@@ -1,0 +1,40 @@
+//! The reference's operations made fast on the CPU: functions over plain `f32` slices.
+//!
+//! Owns weight packing, register-blocked products, paged and full attention, and the row-wise
+//! operations. Knows nothing of candle's tensors, models or requests.
+//!
+//! One rule holds everywhere: the arithmetic of a row, and its order, depend on that row and on
+//! absolute positions only. How many rows are computed with it, how a prompt is cut into chunks,
+//! and how many threads share the work change no bit of the result.
+//!
+//! - `lanes`: eight floats at a time, chosen at run time
+//! - `tile`: the register tile that all products share
+//! - [`packed`], [`linear`]: weights and `x · weightᵀ`
+//! - [`kv_pool`], [`rotate`], [`paged`]: the cache, what writes it, what reads it
+//! - [`full`]: attention without a mask, for the vision tower
+//! - `softmax`: the running softmax that both attentions share
+//! - [`elementwise`]: norms, activations, reductions
+
+pub mod elementwise;
+#[cfg(test)]
+mod fixtures;
+pub mod full;
+pub mod kv_pool;
+mod lanes;
+pub mod linear;
+mod math;
+pub mod packed;
+pub mod paged;
+pub mod rotate;
+mod softmax;
+mod tile;
+
+pub use elementwise::{
+    add, add_bias, add_norm_norm, argmax, geglu, gelu, layer_norm, log_sum_exp, rms_norm,
+};
+pub use full::full_attention;
+pub use kv_pool::{KvPool, LayerStep};
+pub use linear::{linear, linear_bias};
+pub use packed::PackedMatrix;
+pub use paged::paged_attention;
+pub use rotate::{Rotation, rotate_and_store};

@@ -1,0 +1,215 @@
+//! A product's weight in the order in which the register tile reads it.
+//!
+//! Owns the layout and the loading of it. Knows nothing of what multiplies.
+//!
+//! ```text
+//! rows of the checkpoint (n, k)         panels of 16 rows, each (k, 16)
+//! w[0][0] w[0][1] …                     w[0][0] w[1][0] … w[15][0]
+//! w[1][0] w[1][1] …                →    w[0][1] w[1][1] … w[15][1]
+//! …                                     …
+//! ```
+//!
+//! One layout serves one row (a stream) and thousands (a blocked product), so nothing is kept
+//! twice. The last panel is filled up with zeros.
+
+use rayon::prelude::*;
+
+use super::tile::{PANEL, Stored};
+use crate::backend::{HostDtype, HostTensor};
+
+/// A weight `(n, k)`: `n` outputs of `k` inputs each.
+#[derive(Clone, Debug)]
+pub struct PackedMatrix {
+    /// Outputs: rows of the weight.
+    n: usize,
+    /// Inputs: columns of the weight.
+    k: usize,
+    pub(super) storage: Storage,
+}
+
+/// `(⌈n / 16⌉, k, 16)`, in the type of the file.
+#[derive(Clone, Debug)]
+pub(super) enum Storage {
+    F32(Vec<f32>),
+    /// Upper halves of `f32`s, widened in registers: half the memory traffic, the same numbers.
+    Bf16(Vec<u16>),
+}
+
+impl PackedMatrix {
+    /// Stacks `(n_i, k)` weights to one `(Σ n_i, k)`. Stays bfloat16 if all parts are.
+    ///
+    /// # Panics
+    /// If a part is not a matrix of `k` columns, or its bytes do not fill its shape: the loader
+    /// has checked shapes against the model's.
+    pub fn stacked(parts: &[HostTensor<'_>]) -> Self {
+        let k = parts.first().map_or(0, |part| part.shape[1]);
+        for part in parts {
+            check_bytes(part);
+            assert_eq!(part.shape[1], k, "stacked weights of different widths");
+        }
+        let n = parts.iter().map(|part| part.shape[0]).sum();
+        let rows = StackedRows { parts, k };
+        let all_bf16 = parts.iter().all(|part| part.dtype == HostDtype::Bf16);
+        let storage = if all_bf16 {
+            Storage::Bf16(pack(n, k, |first, panel| rows.fill_bf16(first, panel)))
+        } else {
+            Storage::F32(pack(n, k, |first, panel| rows.fill_f32(first, panel)))
+        };
+        Self { n, k, storage }
+    }
+
+    /// A weight stored as its transpose `(k, n)`.
+    ///
+    /// # Panics
+    /// As [`Self::stacked`].
+    pub fn transposed(tensor: &HostTensor<'_>) -> Self {
+        check_bytes(tensor);
+        let (k, n) = (tensor.shape[0], tensor.shape[1]);
+        let storage = match tensor.dtype {
+            HostDtype::F32 => Storage::F32(pack(n, k, |first, panel| {
+                let (numbers, _) = tensor.data.as_chunks::<4>();
+                fill_transposed(numbers, n, first, panel, |bytes| f32::from_le_bytes(*bytes));
+            })),
+            HostDtype::Bf16 => Storage::Bf16(pack(n, k, |first, panel| {
+                let (numbers, _) = tensor.data.as_chunks::<2>();
+                fill_transposed(numbers, n, first, panel, |bytes| u16::from_le_bytes(*bytes));
+            })),
+        };
+        Self { n, k, storage }
+    }
+
+    /// Outputs.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Inputs.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Bytes held.
+    pub fn num_bytes(&self) -> usize {
+        match &self.storage {
+            Storage::F32(numbers) => size_of_val(numbers.as_slice()),
+            Storage::Bf16(numbers) => size_of_val(numbers.as_slice()),
+        }
+    }
+
+    /// Writes row `row` of the weight, times `scale`, to `out (k)`: an embedding's lookup.
+    ///
+    /// # Panics
+    /// If there is no such row or `out` has another length.
+    pub fn gather_row(&self, row: usize, scale: f32, out: &mut [f32]) {
+        assert!(row < self.n, "row {row} of a weight of {} rows", self.n);
+        assert_eq!(out.len(), self.k, "a row of the weight");
+        let (panel, column) = (row / PANEL, row % PANEL);
+        match &self.storage {
+            Storage::F32(numbers) => gather(numbers, panel, column, scale, out),
+            Storage::Bf16(numbers) => gather(numbers, panel, column, scale, out),
+        }
+    }
+}
+
+fn gather<W: Stored>(numbers: &[W], panel: usize, column: usize, scale: f32, out: &mut [f32]) {
+    let size = out.len() * PANEL;
+    let (steps, _) = numbers[panel * size..][..size].as_chunks::<PANEL>();
+    for (out, step) in out.iter_mut().zip(steps) {
+        *out = step[column].to_f32() * scale;
+    }
+}
+
+fn check_bytes(tensor: &HostTensor<'_>) {
+    let [rows, columns] = tensor.shape[..] else {
+        panic!("a weight of shape {:?} is not a matrix", tensor.shape);
+    };
+    let num_bytes = rows * columns * tensor.dtype.size();
+    assert_eq!(
+        tensor.data.len(),
+        num_bytes,
+        "bytes of a weight {rows} × {columns} of {:?}",
+        tensor.dtype
+    );
+}
+
+/// All panels, each filled by `fill(first row, panel)`, in parallel.
+fn pack<W: Stored>(n: usize, k: usize, fill: impl Fn(usize, &mut [W]) + Sync) -> Vec<W> {
+    let mut numbers = vec![W::default(); n.div_ceil(PANEL) * k * PANEL];
+    numbers
+        .par_chunks_mut((k * PANEL).max(1))
+        .enumerate()
+        .for_each(|(panel, numbers)| fill(panel * PANEL, numbers));
+    numbers
+}
+
+/// Rows of several weights, one below the other.
+struct StackedRows<'a> {
+    parts: &'a [HostTensor<'a>],
+    k: usize,
+}
+
+impl StackedRows<'_> {
+    /// The type and the bytes of one row; `None` below the last one.
+    fn row(&self, mut row: usize) -> Option<(HostDtype, &[u8])> {
+        for part in self.parts {
+            let num_rows = part.shape[0];
+            if row < num_rows {
+                let num_bytes = self.k * part.dtype.size();
+                return Some((part.dtype, &part.data[row * num_bytes..][..num_bytes]));
+            }
+            row -= num_rows;
+        }
+        None
+    }
+
+    fn fill_bf16(&self, first: usize, panel: &mut [u16]) {
+        for column in 0..PANEL {
+            if let Some((_, bytes)) = self.row(first + column) {
+                scatter(bytes.as_chunks().0, column, panel, |bytes| {
+                    u16::from_le_bytes(*bytes)
+                });
+            }
+        }
+    }
+
+    fn fill_f32(&self, first: usize, panel: &mut [f32]) {
+        for column in 0..PANEL {
+            match self.row(first + column) {
+                Some((HostDtype::F32, bytes)) => {
+                    scatter(bytes.as_chunks().0, column, panel, |bytes| {
+                        f32::from_le_bytes(*bytes)
+                    });
+                }
+                Some((HostDtype::Bf16, bytes)) => {
+                    scatter(bytes.as_chunks().0, column, panel, |bytes| {
+                        u16::from_le_bytes(*bytes).to_f32()
+                    });
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+/// Writes one row of the weight down one column of its panel.
+fn scatter<T, W: Stored>(row: &[T], column: usize, panel: &mut [W], read: impl Fn(&T) -> W) {
+    for (number, step) in row.iter().zip(panel.as_chunks_mut::<PANEL>().0) {
+        step[column] = read(number);
+    }
+}
+
+/// Copies 16 columns of a `(k, n)` source, fewer at its edge.
+fn fill_transposed<T, W: Stored>(
+    source: &[T],
+    n: usize,
+    first: usize,
+    panel: &mut [W],
+    read: impl Fn(&T) -> W,
+) {
+    let num_columns = PANEL.min(n - first);
+    for (row, step) in source.chunks_exact(n).zip(panel.as_chunks_mut::<PANEL>().0) {
+        for (number, to) in row[first..first + num_columns].iter().zip(step) {
+            *to = read(number);
+        }
+    }
+}

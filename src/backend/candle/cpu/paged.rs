@@ -1,0 +1,262 @@
+//! Softmax attention over the cache's blocks.
+//!
+//! Owns the tiling of queries, the masks and the sharing over threads.
+//!
+//! The keys' positions are cut at fixed multiples of [`SEGMENT`], and those at blocks. A row goes
+//! through the blocks of a segment in order, and the segments' results are merged in order. So
+//! neither the chunks of a prompt, nor the rows of a tile, nor the number of threads change a bit,
+//! and a long sequence's segments can still be computed side by side.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::kv_pool::{KvPool, LayerStep, pool_block};
+use super::lanes::{Kernel, Lanes, dispatch};
+use super::softmax::{Running, score};
+use super::tile::{pack_strip, strips};
+use crate::backend::{BLOCK_SIZE, LayerKind, StepSequence};
+
+/// Keys whose results are merged as one.
+const SEGMENT: usize = 1024;
+
+/// Query rows of a tile, at most (but for groups that are larger): with 256 numbers each, they,
+/// their sums and a block of keys and values fit the second cache.
+const TILE_ROWS: usize = 48;
+
+/// Below this many multiplications a step stays on the calling thread.
+const PARALLEL_FROM: usize = 1 << 16;
+
+/// Attention of `q (tokens, heads·head_dim)` over the pool: `out (tokens, heads·head_dim)`.
+///
+/// # Panics
+/// If lengths do not fit together or a table lacks a block that a query sees.
+pub fn paged_attention(step: LayerStep<'_>, q: &[f32], pool: &KvPool, out: &mut [f32]) {
+    assert_eq!(q.len(), out.len(), "rows of q and out");
+    let tiles = tiles(step, q, out);
+    let run_tile = |tile: Tile<'_>| {
+        let mut total = tile.running();
+        let mut part = tile.running();
+        let queries = tile.queries();
+        for segment in tile.segments() {
+            part.reset();
+            tile.attend(step, &queries, pool, segment, &mut part);
+            total.merge(&part);
+        }
+        tile.write(&total);
+    };
+
+    let num_multiplications: usize = tiles.iter().map(Tile::num_multiplications).sum();
+    let num_threads = rayon::current_num_threads();
+    if num_threads == 1 || num_multiplications < PARALLEL_FROM {
+        tiles.into_iter().for_each(run_tile);
+    } else if tiles.len() >= 2 * num_threads || tiles.iter().all(|tile| tile.segments().len() == 1)
+    {
+        tiles.into_par_iter().for_each(run_tile);
+    } else {
+        // Few tiles over many keys: the segments are the tasks.
+        for tile in tiles {
+            let queries = tile.queries();
+            let parts: Vec<Running> = tile
+                .segments()
+                .into_par_iter()
+                .map(|segment| {
+                    let mut part = tile.running();
+                    tile.attend(step, &queries, pool, segment, &mut part);
+                    part
+                })
+                .collect();
+            let mut total = tile.running();
+            parts.iter().for_each(|part| total.merge(part));
+            tile.write(&total);
+        }
+    }
+}
+
+/// Some tokens' query heads of one group, which share each key that is loaded.
+struct Tile<'a> {
+    sequence: &'a StepSequence,
+    /// Key and value head.
+    head: usize,
+    head_dim: usize,
+    /// `(tokens, group·head_dim)`: the queries.
+    q: Vec<&'a [f32]>,
+    /// `(tokens, group·head_dim)`
+    out: Vec<&'a mut [f32]>,
+    /// Each token's keys.
+    key_ranges: Vec<Range<usize>>,
+}
+
+fn tiles<'a>(step: LayerStep<'a>, q: &'a [f32], out: &'a mut [f32]) -> Vec<Tile<'a>> {
+    let shape = step.shape;
+    let group = shape.num_heads / shape.num_kv_heads;
+    let group_width = group * shape.head_dim;
+    let width = shape.num_heads * shape.head_dim;
+    let window = match step.kind {
+        LayerKind::Global => None,
+        LayerKind::Sliding => shape.window,
+    };
+    let tokens_per_tile = (TILE_ROWS / group).max(1);
+
+    let mut rows = q.chunks_exact(width).zip(out.chunks_exact_mut(width));
+    let mut tiles = Vec::new();
+    for sequence in step.sequences {
+        for first in (0..sequence.len).step_by(tokens_per_tile) {
+            let num_tokens = tokens_per_tile.min(sequence.len - first);
+            let key_ranges: Vec<_> = (sequence.start + first..)
+                .take(num_tokens)
+                .map(|position| sequence.key_range(position, window))
+                .collect();
+            let first_tile = tiles.len();
+            tiles.extend((0..shape.num_kv_heads).map(|head| Tile {
+                sequence,
+                head,
+                head_dim: shape.head_dim,
+                q: Vec::with_capacity(num_tokens),
+                out: Vec::with_capacity(num_tokens),
+                key_ranges: key_ranges.clone(),
+            }));
+            for (q, out) in rows.by_ref().take(num_tokens) {
+                let heads = q
+                    .chunks_exact(group_width)
+                    .zip(out.chunks_exact_mut(group_width));
+                for (tile, (q, out)) in tiles[first_tile..].iter_mut().zip(heads) {
+                    tile.q.push(q);
+                    tile.out.push(out);
+                }
+            }
+        }
+    }
+    tiles
+}
+
+impl Tile<'_> {
+    /// Query heads per token.
+    fn group(&self) -> usize {
+        self.q[0].len() / self.head_dim
+    }
+
+    fn num_rows(&self) -> usize {
+        self.q.len() * self.group()
+    }
+
+    fn running(&self) -> Running {
+        Running::new(self.num_rows(), self.head_dim)
+    }
+
+    /// From the first key that any token sees to the last.
+    fn keys(&self) -> Range<usize> {
+        let start = self.key_ranges.iter().map(|keys| keys.start).min();
+        let end = self.key_ranges.iter().map(|keys| keys.end).max();
+        start.unwrap_or(0)..end.unwrap_or(0)
+    }
+
+    fn segments(&self) -> Range<usize> {
+        let keys = self.keys();
+        keys.start / SEGMENT..keys.end.div_ceil(SEGMENT)
+    }
+
+    fn num_multiplications(&self) -> usize {
+        2 * self.num_rows() * self.keys().len() * self.head_dim
+    }
+
+    /// The queries in packed strips `(strips, head_dim, height)`; rows are heads of tokens.
+    fn queries(&self) -> Vec<f32> {
+        let (group, head_dim) = (self.group(), self.head_dim);
+        let mut packed = vec![0.0; self.num_rows() * head_dim];
+        let mut rest = packed.as_mut_slice();
+        for (first, height) in strips(self.num_rows()) {
+            let (strip, after) = rest.split_at_mut(height * head_dim);
+            let row = |idx: usize| {
+                let row = first + idx;
+                &self.q[row / group][row % group * head_dim..][..head_dim]
+            };
+            pack_strip(height, row, strip);
+            rest = after;
+        }
+        packed
+    }
+
+    /// Meets the keys of one segment.
+    fn attend(
+        &self,
+        step: LayerStep<'_>,
+        queries: &[f32],
+        pool: &KvPool,
+        segment: usize,
+        part: &mut Running,
+    ) {
+        dispatch(SegmentKernel {
+            tile: self,
+            step,
+            queries,
+            pool,
+            segment,
+            part,
+        });
+    }
+
+    fn write(self, total: &Running) {
+        let (group, head_dim) = (self.group(), self.head_dim);
+        for (token, out) in self.out.into_iter().enumerate() {
+            for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                total.write(token * group + head, out);
+            }
+        }
+    }
+}
+
+struct SegmentKernel<'a> {
+    tile: &'a Tile<'a>,
+    step: LayerStep<'a>,
+    queries: &'a [f32],
+    pool: &'a KvPool,
+    segment: usize,
+    part: &'a mut Running,
+}
+
+impl Kernel for SegmentKernel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let tile = self.tile;
+        let group = tile.group();
+        let table = tile.sequence.table(self.step.kind);
+        let seen = clip(&tile.keys(), self.segment * SEGMENT, SEGMENT);
+        let mut scores = vec![0.0; tile.num_rows() * BLOCK_SIZE];
+        for block in seen.start / BLOCK_SIZE..seen.end.div_ceil(BLOCK_SIZE) {
+            let first_key = block * BLOCK_SIZE;
+            let (keys, values) = self.pool.head(pool_block(table, block), tile.head);
+            let scale = self.step.shape.scale;
+            score(lanes, self.queries, keys, tile.head_dim, scale, &mut scores);
+
+            // What a row must not see, stale numbers beyond the sequence's end included.
+            let rows = scores.chunks_exact_mut(BLOCK_SIZE * group);
+            for (scores, keys) in rows.zip(&tile.key_ranges) {
+                let visible = clip(keys, first_key, BLOCK_SIZE);
+                if visible.len() < BLOCK_SIZE {
+                    for scores in scores.chunks_exact_mut(BLOCK_SIZE) {
+                        scores[..visible.start - first_key].fill(f32::NEG_INFINITY);
+                        scores[visible.end - first_key..].fill(f32::NEG_INFINITY);
+                    }
+                }
+            }
+
+            self.part.weigh(&mut scores, BLOCK_SIZE);
+            let seen = clip(&seen, first_key, BLOCK_SIZE);
+            let seen = seen.start - first_key..seen.end - first_key;
+            self.part
+                .add_values(lanes, &scores, BLOCK_SIZE, seen, values);
+        }
+    }
+}
+
+/// The part of `keys` within `first..first + len`, empty inside of it if there is none.
+fn clip(keys: &Range<usize>, first: usize, len: usize) -> Range<usize> {
+    let start = keys.start.clamp(first, first + len);
+    start..keys.end.clamp(start, first + len)
+}
+
+#[cfg(test)]
+mod tests;
