@@ -94,6 +94,9 @@ pub enum ImageError {
         "The image is in a format that is not supported. Send PNG, JPEG, WebP, GIF, BMP or TIFF."
     )]
     UnknownFormat,
+    /// A format that is read, in a variant of it that is not.
+    #[error("The image uses a variant of its format that is not supported. Send an 8-bit PNG or a baseline JPEG.")]
+    UnsupportedVariant,
     /// The file is damaged or ends early.
     #[error("The image could not be decoded: the file is damaged or incomplete.")]
     Undecodable,
@@ -128,6 +131,9 @@ pub enum ImageError {
         "The image's data URI is malformed. Send data:image/png;base64,… (or jpeg, webp, gif, bmp, tiff)."
     )]
     BadDataUri,
+    /// A URL of another scheme, or a path.
+    #[error("The image's URL is not a data URI. Send the image itself: data:image/png;base64,…")]
+    NotADataUri,
     /// Remote images are not fetched.
     #[error(
         "Remote images are not fetched by this server. Send the image itself as a data URI: data:image/png;base64,…"

@@ -27,5 +27,6 @@ pub mod backend;
 pub mod core;
 pub mod engine;
 pub mod error;
+pub mod image;
 pub mod model;
 pub mod scheduler;

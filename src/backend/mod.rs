@@ -8,6 +8,7 @@
 //! `patches` of one picture, `images`.
 
 pub mod candle;
+pub mod cpu;
 pub mod sampler;
 
 use std::borrow::Cow;
@@ -353,9 +354,9 @@ pub trait Backend: Send {
         num_heads: usize,
     ) -> Result<Self::Tensor>;
     /// `gelu_tanh(x)`.
-    fn gelu(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
+    fn gelu(&self, x: Self::Tensor) -> Result<Self::Tensor>;
     /// `a + b`.
-    fn add(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
+    fn add(&self, a: Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
     /// Mean over squares of `kernel × kernel` patches of each picture's `grid × grid`:
     /// `(images·(grid/kernel)², hidden)`.
     fn average_pool(&self, x: &Self::Tensor, grid: usize, kernel: usize) -> Result<Self::Tensor>;
@@ -364,4 +365,27 @@ pub trait Backend: Send {
 
     /// Shape and values in f32: for comparisons, not for the serving path.
     fn read(&self, x: &Self::Tensor) -> Result<(Vec<usize>, Vec<f32>)>;
+}
+
+/// Every patch as a row of `(images · patches, 3 · patch²)`, channel first, normalised.
+fn patches(images: &[PixelValues], patch_size: usize) -> Vec<f32> {
+    let mut rows = Vec::new();
+    for image in images {
+        let grid = image.size / patch_size;
+        rows.reserve(grid * grid * 3 * patch_size * patch_size);
+        for patch in 0..grid * grid {
+            let (top, left) = (patch / grid * patch_size, patch % grid * patch_size);
+            for channel in 0..3 {
+                for y in top..top + patch_size {
+                    let row = &image.rgb[y * image.size * 3..(y + 1) * image.size * 3];
+                    rows.extend(
+                        (left..left + patch_size)
+                            // The reference folds rescaling and normalising into this one step.
+                            .map(|x| (f32::from(row[x * 3 + channel]) - 127.5) / 127.5),
+                    );
+                }
+            }
+        }
+    }
+    rows
 }

@@ -175,11 +175,11 @@ impl<B: Backend> VisionTower<B> {
             let normed = self.norm(backend, &x, &layer.attention_norm)?;
             let qkv = layer.qkv.forward(backend, &normed)?; // (images·patches, 3·vision)
             let mixed = backend.full_attention(&qkv, images.len(), self.num_heads)?;
-            x = backend.add(&x, &layer.output.forward(backend, &mixed)?)?;
+            x = backend.add(layer.output.forward(backend, &mixed)?, &x)?;
 
             let normed = self.norm(backend, &x, &layer.mlp_norm)?;
-            let inner = backend.gelu(&layer.up.forward(backend, &normed)?)?; // (images·patches, mlp)
-            x = backend.add(&x, &layer.down.forward(backend, &inner)?)?;
+            let inner = backend.gelu(layer.up.forward(backend, &normed)?)?; // (images·patches, mlp)
+            x = backend.add(layer.down.forward(backend, &inner)?, &x)?;
             observe(&x)?;
         }
         self.norm(backend, &x, &self.post_norm)

@@ -1,4 +1,5 @@
 //! The integration tests: one binary, one module per part of the house.
 
-mod checkpoint;
+mod golden;
+mod model;
 mod tidy;

@@ -3,6 +3,7 @@
 use std::fs;
 
 use medgemma::backend::candle::CandleBackend;
+use medgemma::backend::cpu::CpuBackend;
 use medgemma::backend::{Backend, BlockTable, StepInput, StepSequence};
 use medgemma::core::{BlockId, PixelValues};
 use medgemma::image::ImageProcessor;
@@ -162,6 +163,22 @@ fn check_tower<B: Backend>(backend: &B) {
     let (of_a, of_b) = values.split_at(vision.mm_tokens_per_image * shape[1]);
     check("scan_a.projector", of_a);
     check("scan_b.projector", of_b);
+}
+
+#[test]
+fn cpu_multimodal() {
+    check_every_stage(CpuBackend, "multimodal");
+}
+
+#[test]
+fn cpu_text_only() {
+    check_every_stage(CpuBackend, "text27b");
+    check_every_stage(CpuBackend, "text1b");
+}
+
+#[test]
+fn cpu_tower() {
+    check_tower(&CpuBackend);
 }
 
 #[test]

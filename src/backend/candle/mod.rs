@@ -3,7 +3,6 @@
 //! It is the specification that other backends are compared with, so it is written to be obviously
 //! right before it is fast. Knows nothing of models; see [`crate::backend::Backend`].
 
-pub mod cpu;
 mod plain;
 
 use candle_core::{DType, Device, Tensor};
@@ -195,7 +194,7 @@ impl Backend for CandleBackend {
         positions: &Tensor,
     ) -> Result<Tensor> {
         let width = 3 * patch_size * patch_size;
-        let patches = plain::patches(images, patch_size);
+        let patches = crate::backend::patches(images, patch_size);
         let num_patches = patches.len() / width;
         let patches = Tensor::from_vec(patches, (num_patches, width), &self.device)?;
         let convolved = plain::linear(&patches, weight)?.broadcast_add(bias)?;
@@ -218,12 +217,12 @@ impl Backend for CandleBackend {
         Ok(plain::full_attention(qkv, num_images, num_heads)?)
     }
 
-    fn gelu(&self, x: &Tensor) -> Result<Tensor> {
+    fn gelu(&self, x: Tensor) -> Result<Tensor> {
         Ok(x.gelu()?)
     }
 
-    fn add(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        Ok((a + b)?)
+    fn add(&self, a: Tensor, b: &Tensor) -> Result<Tensor> {
+        Ok((&a + b)?)
     }
 
     fn average_pool(&self, x: &Tensor, grid: usize, kernel: usize) -> Result<Tensor> {

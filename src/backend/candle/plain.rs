@@ -8,7 +8,6 @@ use candle_nn::ops::softmax_last_dim;
 use crate::backend::{
     AttentionShape, BLOCK_SIZE, BlockTable, LayerKind, QkNorm, Rope, StepInput, StepSequence,
 };
-use crate::core::PixelValues;
 
 /// A step's metadata on the device.
 #[derive(Debug)]
@@ -239,29 +238,6 @@ pub(super) fn geglu(gate_up: &Tensor) -> Result<Tensor> {
     let width = gate_up.dim(1)? / 2;
     let gate = gate_up.narrow(1, 0, width)?.gelu()?;
     gate * gate_up.narrow(1, width, width)?
-}
-
-/// Every patch as a row of `(images · patches, 3 · patch²)`, channel first, normalised.
-pub(super) fn patches(images: &[PixelValues], patch_size: usize) -> Vec<f32> {
-    let mut rows = Vec::new();
-    for image in images {
-        let grid = image.size / patch_size;
-        rows.reserve(grid * grid * 3 * patch_size * patch_size);
-        for patch in 0..grid * grid {
-            let (top, left) = (patch / grid * patch_size, patch % grid * patch_size);
-            for channel in 0..3 {
-                for y in top..top + patch_size {
-                    let row = &image.rgb[y * image.size * 3..(y + 1) * image.size * 3];
-                    rows.extend(
-                        (left..left + patch_size)
-                            // The reference folds rescaling and normalising into this one step.
-                            .map(|x| (f32::from(row[x * 3 + channel]) - 127.5) / 127.5),
-                    );
-                }
-            }
-        }
-    }
-    rows
 }
 
 pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {

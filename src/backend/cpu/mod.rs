@@ -1,0 +1,352 @@
+//! The CPU backend: f32 arithmetic over weights as they are stored, f32 or bf16.
+//!
+//! Owns the tensors' memory and calls `kernels` for everything that takes time. Agrees with the
+//! candle backend, which is its specification; unlike it, a row's result is the same to the bit
+//! whatever else is in the step.
+
+mod angles;
+pub mod kernels;
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::backend::sampler::sample_row;
+use crate::backend::{
+    AttentionShape, Backend, HostTensor, KvLayout, LayerKind, LayerRef, QkNorm, Rope, SampleRow,
+    Sampled, StepInput,
+};
+use crate::core::PixelValues;
+use crate::error::{Error, Result};
+use angles::Angles;
+use kernels::{KvPool, LayerStep, PackedMatrix, Rotation};
+
+/// Computes on every core that rayon has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CpuBackend;
+
+/// Rows of f32 in host memory; cloning shares them.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// `(rows, width)`
+    values: Arc<Vec<f32>>,
+    width: usize,
+}
+
+impl Rows {
+    fn new(values: Vec<f32>, width: usize) -> Self {
+        debug_assert_eq!(values.len() % width, 0);
+        Self {
+            values: Arc::new(values),
+            width,
+        }
+    }
+
+    fn num_rows(&self) -> usize {
+        self.values.len() / self.width
+    }
+
+    /// The values for writing, copied only if somebody else still reads them.
+    fn values_mut(&mut self) -> &mut Vec<f32> {
+        Arc::make_mut(&mut self.values)
+    }
+
+    /// Room for a result of as many rows.
+    fn room(&self, width: usize) -> Vec<f32> {
+        vec![0.0; self.num_rows() * width]
+    }
+}
+
+/// One pool per layer.
+#[derive(Debug)]
+pub struct CpuKvCache {
+    layers: Vec<KvPool>,
+}
+
+/// A step's metadata with the angles of both kinds of layers.
+#[derive(Debug)]
+pub struct CpuStep {
+    input: StepInput,
+    global: Angles,
+    sliding: Angles,
+}
+
+impl CpuStep {
+    fn layer<'a>(&'a self, kind: LayerKind, shape: &'a AttentionShape) -> LayerStep<'a> {
+        LayerStep {
+            sequences: &self.input.sequences,
+            kind,
+            shape,
+        }
+    }
+
+    fn angles(&self, kind: LayerKind) -> &Angles {
+        match kind {
+            LayerKind::Global => &self.global,
+            LayerKind::Sliding => &self.sliding,
+        }
+    }
+}
+
+fn wrong_rank(what: &str, shape: &[usize]) -> Error {
+    Error::Backend(format!("{what} has the shape {shape:?}"))
+}
+
+impl Backend for CpuBackend {
+    type Tensor = Rows;
+    type Matrix = PackedMatrix;
+    type KvCache = CpuKvCache;
+    type Step = CpuStep;
+
+    fn parameter(&self, tensor: HostTensor<'_>) -> Result<Rows> {
+        let Some(&width) = tensor.shape.last() else {
+            return Err(wrong_rank("a parameter", &tensor.shape));
+        };
+        Ok(Rows::new(tensor.to_f32(), width))
+    }
+
+    fn norm_weight(&self, tensor: HostTensor<'_>) -> Result<Rows> {
+        let mut weight = self.parameter(tensor)?;
+        weight.values_mut().iter_mut().for_each(|w| *w += 1.0);
+        Ok(weight)
+    }
+
+    fn matrix(&self, parts: Vec<HostTensor<'_>>) -> Result<PackedMatrix> {
+        match parts.iter().find(|part| part.shape.len() != 2) {
+            Some(part) => Err(wrong_rank("a matrix", &part.shape)),
+            None => Ok(PackedMatrix::stacked(&parts)),
+        }
+    }
+
+    fn matrix_transposed(&self, tensor: HostTensor<'_>) -> Result<PackedMatrix> {
+        match tensor.shape.len() {
+            2 => Ok(PackedMatrix::transposed(&tensor)),
+            _ => Err(wrong_rank("a matrix", &tensor.shape)),
+        }
+    }
+
+    fn kv_cache(&self, layout: &KvLayout) -> Result<CpuKvCache> {
+        let layers = layout
+            .layers
+            .iter()
+            .map(|kind| {
+                let num_blocks = match kind {
+                    LayerKind::Global => layout.num_global_blocks,
+                    LayerKind::Sliding => layout.num_sliding_blocks,
+                };
+                KvPool::new(num_blocks, layout.num_kv_heads, layout.head_dim)
+            })
+            .collect();
+        Ok(CpuKvCache { layers })
+    }
+
+    fn begin_step(&self, input: &StepInput, global: &Rope, sliding: &Rope) -> Result<CpuStep> {
+        Ok(CpuStep {
+            global: Angles::new(global, &input.positions),
+            sliding: Angles::new(sliding, &input.positions),
+            input: input.clone(),
+        })
+    }
+
+    fn embed(&self, step: &CpuStep, table: &PackedMatrix, scale: f32) -> Result<Rows> {
+        let width = table.k();
+        let ids = &step.input.token_ids;
+        let mut out = vec![0.0; ids.len() * width];
+        for (id, out) in ids.iter().zip(out.chunks_exact_mut(width)) {
+            let row = id.0 as usize;
+            if row >= table.n() {
+                return Err(Error::Backend(format!(
+                    "token {row} is not in a vocabulary of {}",
+                    table.n()
+                )));
+            }
+            table.gather_row(row, scale, out);
+        }
+        Ok(Rows::new(out, width))
+    }
+
+    fn put_image_features(&self, mut hidden: Rows, features: &Rows, row: usize) -> Result<Rows> {
+        let first = row * hidden.width;
+        hidden.values_mut()[first..first + features.values.len()].copy_from_slice(&features.values);
+        Ok(hidden)
+    }
+
+    fn rms_norm(&self, x: &Rows, weight: &Rows, eps: f64) -> Result<Rows> {
+        let mut out = x.room(x.width);
+        kernels::rms_norm(&x.values, &weight.values, eps, &mut out);
+        Ok(Rows::new(out, x.width))
+    }
+
+    fn add_norm_norm(
+        &self,
+        residual: &Rows,
+        branch: &Rows,
+        post: &Rows,
+        next: &Rows,
+        eps: f64,
+    ) -> Result<(Rows, Rows)> {
+        let width = residual.width;
+        let (mut sum, mut normed) = (residual.room(width), residual.room(width));
+        kernels::add_norm_norm(
+            [&residual.values, &branch.values],
+            [&post.values, &next.values],
+            eps,
+            [&mut sum, &mut normed],
+        );
+        Ok((Rows::new(sum, width), Rows::new(normed, width)))
+    }
+
+    fn linear(&self, x: &Rows, weight: &PackedMatrix) -> Result<Rows> {
+        let mut out = x.room(weight.n());
+        kernels::linear(&x.values, weight, &mut out);
+        Ok(Rows::new(out, weight.n()))
+    }
+
+    fn rotate_and_store(
+        &self,
+        step: &CpuStep,
+        qkv: &Rows,
+        norm: &QkNorm<Rows>,
+        shape: &AttentionShape,
+        layer: LayerRef,
+        cache: &mut CpuKvCache,
+    ) -> Result<Rows> {
+        let width = shape.num_heads * shape.head_dim;
+        let mut q = qkv.room(width);
+        let angles = step.angles(layer.kind);
+        let rotation = Rotation {
+            query_norm: &norm.query.values,
+            key_norm: &norm.key.values,
+            cos: &angles.cos,
+            sin: &angles.sin,
+        };
+        kernels::rotate_and_store(
+            step.layer(layer.kind, shape),
+            &qkv.values,
+            rotation,
+            &mut cache.layers[layer.index],
+            &mut q,
+        );
+        Ok(Rows::new(q, width))
+    }
+
+    fn paged_attention(
+        &self,
+        step: &CpuStep,
+        q: &Rows,
+        shape: &AttentionShape,
+        layer: LayerRef,
+        cache: &CpuKvCache,
+    ) -> Result<Rows> {
+        let mut out = q.room(q.width);
+        kernels::paged_attention(
+            step.layer(layer.kind, shape),
+            &q.values,
+            &cache.layers[layer.index],
+            &mut out,
+        );
+        Ok(Rows::new(out, q.width))
+    }
+
+    fn geglu(&self, gate_up: &Rows) -> Result<Rows> {
+        let width = gate_up.width / 2;
+        let mut out = gate_up.room(width);
+        kernels::geglu(&gate_up.values, width, &mut out);
+        Ok(Rows::new(out, width))
+    }
+
+    fn select_rows(&self, x: &Rows, rows: &[u32]) -> Result<Rows> {
+        let out = rows
+            .iter()
+            .flat_map(|&row| &x.values[row as usize * x.width..][..x.width])
+            .copied()
+            .collect();
+        Ok(Rows::new(out, x.width))
+    }
+
+    fn sample(&self, logits: &Rows, rows: &[SampleRow<'_>]) -> Result<Vec<Sampled>> {
+        Ok(logits
+            .values
+            .par_chunks_exact(logits.width)
+            .zip(rows)
+            .map(|(logits, row)| sample_row(logits, row))
+            .collect())
+    }
+
+    fn patch_embed(
+        &self,
+        images: &[PixelValues],
+        patch_size: usize,
+        weight: &PackedMatrix,
+        bias: &Rows,
+        positions: &Rows,
+    ) -> Result<Rows> {
+        let width = 3 * patch_size * patch_size;
+        let patches = Rows::new(crate::backend::patches(images, patch_size), width);
+        let mut embedded = self.linear_bias(&patches, weight, bias)?;
+        for image in embedded.values_mut().chunks_exact_mut(positions.values.len()) {
+            kernels::add(image, &positions.values);
+        }
+        Ok(embedded)
+    }
+
+    fn layer_norm(&self, x: &Rows, weight: &Rows, bias: &Rows, eps: f64) -> Result<Rows> {
+        let mut out = x.room(x.width);
+        kernels::layer_norm(&x.values, &weight.values, &bias.values, eps, &mut out);
+        Ok(Rows::new(out, x.width))
+    }
+
+    fn linear_bias(&self, x: &Rows, weight: &PackedMatrix, bias: &Rows) -> Result<Rows> {
+        let mut out = x.room(weight.n());
+        kernels::linear_bias(&x.values, weight, &bias.values, &mut out);
+        Ok(Rows::new(out, weight.n()))
+    }
+
+    fn full_attention(&self, qkv: &Rows, num_images: usize, num_heads: usize) -> Result<Rows> {
+        let hidden = qkv.width / 3;
+        let mut out = qkv.room(hidden);
+        kernels::full_attention(
+            &qkv.values,
+            num_images,
+            num_heads,
+            hidden / num_heads,
+            &mut out,
+        );
+        Ok(Rows::new(out, hidden))
+    }
+
+    fn gelu(&self, mut x: Rows) -> Result<Rows> {
+        kernels::gelu(x.values_mut());
+        Ok(x)
+    }
+
+    fn add(&self, mut a: Rows, b: &Rows) -> Result<Rows> {
+        kernels::add(a.values_mut(), &b.values);
+        Ok(a)
+    }
+
+    fn average_pool(&self, x: &Rows, grid: usize, kernel: usize) -> Result<Rows> {
+        let (width, side) = (x.width, grid / kernel);
+        let num_images = x.num_rows() / (grid * grid);
+        let mut out = vec![0.0; num_images * side * side * width];
+        out.par_chunks_exact_mut(width)
+            .enumerate()
+            .for_each(|(token, out)| {
+                let (image, token) = (token / (side * side), token % (side * side));
+                let (top, left) = (token / side * kernel, token % side * kernel);
+                for y in top..top + kernel {
+                    for column in left..left + kernel {
+                        let patch = image * grid * grid + y * grid + column;
+                        kernels::add(out, &x.values[patch * width..][..width]);
+                    }
+                }
+                let share = 1.0 / (kernel * kernel) as f32;
+                out.iter_mut().for_each(|sum| *sum *= share);
+            });
+        Ok(Rows::new(out, width))
+    }
+
+    fn read(&self, x: &Rows) -> Result<(Vec<usize>, Vec<f32>)> {
+        Ok((vec![x.num_rows(), x.width], x.values.to_vec()))
+    }
+}

@@ -1,0 +1,142 @@
+//! From an encoded file to an upright 8-bit [`Raster`], within limits.
+//!
+//! Checks come before work: the bytes, the format, the size in the header, and only then a
+//! decoder, which may not ask for more memory than that size explains.
+//!
+//! As the reference: `PIL.Image.open`, `ImageOps.exif_transpose`, then transformers'
+//! `image_transforms.convert_to_rgb`. First frame of what moves; colour profiles are not applied.
+//! On purpose otherwise: 16-bit grey is scaled where Pillow clips it to white, and a transparent
+//! colour of a PNG counts also at 2, 4 and 16 bits, where Pillow misses it.
+
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::codecs::bmp::BmpDecoder;
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::{ColorType, ImageDecoder, Limits};
+
+use super::format::Format;
+use super::orientation::{self, Orientation};
+use super::raster::{Layout, Raster, flatten};
+use super::{gif, header, jpeg, metadata, tiff};
+use crate::error::ImageError;
+
+/// How large a picture may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Of the encoded file.
+    pub max_bytes: usize,
+    /// Width times height in its header. Decoding takes up to about 12 bytes a pixel for as long
+    /// as it lasts.
+    pub max_pixels: u64,
+}
+
+impl Default for ImageLimits {
+    /// 50 MiB and 64 Mi pixels: a slide's overview or a large photograph, 0.8 GB at worst.
+    fn default() -> Self {
+        Self { max_bytes: 50 << 20, max_pixels: 64 << 20 }
+    }
+}
+
+/// Decodes a PNG, JPEG, WebP, GIF, BMP or TIFF file.
+///
+/// # Errors
+/// [`ImageError`] with a fixed text; no file makes this panic or take more memory than `limits`
+/// allow.
+pub fn decode(encoded: &[u8], limits: &ImageLimits) -> Result<Raster, ImageError> {
+    let (bytes, max_bytes) = (encoded.len(), limits.max_bytes);
+    if bytes > max_bytes {
+        return Err(ImageError::TooManyBytes { bytes, max_bytes });
+    }
+    let format = Format::sniff(encoded).ok_or(ImageError::UnknownFormat)?;
+    let (width, height) = header::size(format, encoded)?;
+    if width == 0 || height == 0 {
+        return Err(ImageError::Empty { width, height });
+    }
+    let max_pixels = limits.max_pixels;
+    if u64::from(width) * u64::from(height) > max_pixels {
+        return Err(ImageError::TooManyPixels { width, height, max_pixels });
+    }
+    let size = (width as usize, height as usize);
+    let orientation = Orientation::of(&metadata::find(format, encoded));
+    // A decoder that panics has met a file that its author did not foresee: that is the file's
+    // fault, and this request's alone.
+    let raster = catch_unwind(AssertUnwindSafe(|| decode_as(format, encoded, size)))
+        .unwrap_or(Err(ImageError::Undecodable))?;
+    Ok(orientation::apply(orientation, raster))
+}
+
+fn decode_as(format: Format, encoded: &[u8], size: (usize, usize)) -> Result<Raster, ImageError> {
+    match format {
+        Format::Jpeg => jpeg::decode(encoded, size),
+        Format::Gif => gif::decode(encoded, size),
+        Format::Tiff => tiff::decode(encoded, size),
+        Format::Png => {
+            let decoder = PngDecoder::with_limits(Cursor::new(encoded), image_limits(size))
+                .map_err(undecodable)?;
+            // Grey whose alpha comes from a transparent level, not from a channel of its own.
+            let keyed = encoded.get(25) == Some(&0);
+            read(decoder, size, |color| match color {
+                ColorType::La16 if keyed => Some(Layout::GreyKeyed16),
+                color => layout(color),
+            })
+        }
+        Format::Bmp => {
+            let decoder = BmpDecoder::new(Cursor::new(encoded)).map_err(undecodable)?;
+            read(decoder, size, layout)
+        }
+        Format::WebP => {
+            let decoder = WebPDecoder::new(Cursor::new(encoded)).map_err(undecodable)?;
+            read(decoder, size, layout)
+        }
+    }
+}
+
+/// Runs one of the `image` crate's decoders.
+fn read(
+    mut decoder: impl ImageDecoder,
+    size: (usize, usize),
+    layout: impl Fn(ColorType) -> Option<Layout>,
+) -> Result<Raster, ImageError> {
+    decoder.set_limits(image_limits(size)).map_err(undecodable)?;
+    let (width, height) = decoder.dimensions();
+    if (width as usize, height as usize) != size {
+        return Err(ImageError::Undecodable);
+    }
+    let layout = layout(decoder.color_type()).ok_or(ImageError::UnsupportedVariant)?;
+    let mut bytes = vec![0; size.0 * size.1 * layout.bytes_per_pixel()];
+    decoder.read_image(&mut bytes).map_err(undecodable)?;
+    flatten(size, layout, bytes)
+}
+
+fn layout(color: ColorType) -> Option<Layout> {
+    Some(match color {
+        ColorType::L8 => Layout::Grey8,
+        ColorType::La8 => Layout::GreyAlpha8,
+        ColorType::Rgb8 => Layout::Rgb8,
+        ColorType::Rgba8 => Layout::Rgba8,
+        ColorType::L16 => Layout::Grey16,
+        ColorType::La16 => Layout::GreyAlpha16,
+        ColorType::Rgb16 => Layout::Rgb16,
+        ColorType::Rgba16 => Layout::Rgba16,
+        _ => return None,
+    })
+}
+
+fn image_limits(size: (usize, usize)) -> Limits {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(memory_budget(size) as u64);
+    limits
+}
+
+/// Bytes that a decoder may take for a picture of this size: the widest samples that there are
+/// and a megabyte for tables and profiles.
+pub(super) fn memory_budget((width, height): (usize, usize)) -> usize {
+    width * height * Layout::Rgba16.bytes_per_pixel() + (1 << 20)
+}
+
+/// A decoder's own message may quote the file: it is dropped.
+fn undecodable<E>(_: E) -> ImageError {
+    ImageError::Undecodable
+}

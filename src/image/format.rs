@@ -1,0 +1,51 @@
+//! Which format a file is in, told by its first bytes and by nothing else.
+
+/// The formats that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Png,
+    Jpeg,
+    WebP,
+    Gif,
+    Bmp,
+    Tiff,
+}
+
+impl Format {
+    /// By content: what a client declares about a file is not believed.
+    pub(super) fn sniff(encoded: &[u8]) -> Option<Self> {
+        match encoded {
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
+            [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::WebP),
+            [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
+            [b'B', b'M', ..] => Some(Self::Bmp),
+            [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Some(Self::Tiff),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn told_by_content() {
+        for (head, format) in [
+            (&b"\x89PNG\r\n\x1a\n"[..], Some(Format::Png)),
+            (b"\xff\xd8\xff\xe0", Some(Format::Jpeg)),
+            (b"RIFF\x10\0\0\0WEBPVP8 ", Some(Format::WebP)),
+            (b"GIF89a", Some(Format::Gif)),
+            (b"BM", Some(Format::Bmp)),
+            (b"II*\0", Some(Format::Tiff)),
+            (b"MM\0+", Some(Format::Tiff)),
+            (b"RIFF\x10\0\0\0WAVEfmt ", None),
+            (b"<svg xmlns", None),
+            (b"%PDF-1.7", None),
+            (b"", None),
+        ] {
+            assert_eq!(Format::sniff(head), format, "{head:?}");
+        }
+    }
+}

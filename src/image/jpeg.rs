@@ -1,0 +1,69 @@
+//! JPEG, by mozjpeg's copy of libjpeg-turbo.
+//!
+//! Pillow decodes with libjpeg-turbo, and decoders differ by up to 9 levels in subsampled colour;
+//! this one gives the same bytes (accurate integer DCT and smooth upsampling are its defaults). It
+//! is C, compiled with the crate, without assembler.
+//!
+//! Errors leave the C code by unwinding: the caller catches.
+
+use std::io::{self, BufRead, Read};
+
+use mozjpeg::{ColorSpace, Decompress};
+
+use super::raster::{Layout, Raster, flatten};
+use crate::error::ImageError;
+
+/// Decodes a baseline or progressive file of 1, 3 or 4 components.
+///
+/// # Errors
+/// [`ImageError::Undecodable`] also for a file that ends early, which libjpeg would fill with grey.
+///
+/// # Panics
+/// Unwinds, without a message, out of libjpeg's fatal errors.
+pub(super) fn decode(encoded: &[u8], size: (usize, usize)) -> Result<Raster, ImageError> {
+    let damaged = |_: io::Error| ImageError::Undecodable;
+    let decoder = Decompress::new_reader(WholeFile { rest: encoded }).map_err(damaged)?;
+    if decoder.size() != size {
+        return Err(ImageError::Undecodable);
+    }
+    let (space, layout) = match decoder.components().len() {
+        1 => (ColorSpace::JCS_GRAYSCALE, Layout::Grey8),
+        3 => (ColorSpace::JCS_RGB, Layout::Rgb8),
+        4 => (ColorSpace::JCS_CMYK, Layout::Cmyk8),
+        _ => return Err(ImageError::UnsupportedVariant),
+    };
+    let mut started = decoder.to_colorspace(space).map_err(damaged)?;
+    let mut samples = vec![0; size.0 * size.1 * layout.bytes_per_pixel()];
+    started.read_scanlines_into(&mut samples).map_err(damaged)?;
+    started.finish().map_err(damaged)?;
+    if layout == Layout::Cmyk8 {
+        // Adobe stores ink inverted; like Pillow, take every file for one of Adobe's.
+        samples.iter_mut().for_each(|ink| *ink = 255 - *ink);
+    }
+    flatten(size, layout, samples)
+}
+
+/// Reads a file whose end is an error: the `mozjpeg` crate would make up an end-of-image marker.
+struct WholeFile<'a> {
+    rest: &'a [u8],
+}
+
+impl BufRead for WholeFile<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.rest.is_empty() {
+            // Not `UnexpectedEof`, which is what is papered over.
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(self.rest)
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.rest = &self.rest[amount..];
+    }
+}
+
+impl Read for WholeFile<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.rest.read(buffer)
+    }
+}

@@ -1,0 +1,33 @@
+//! Pictures: from the bytes that a client sends to what the vision tower takes.
+//!
+//! ```text
+//! data: URI ──fetch──▶ encoded bytes ──decode──▶ Raster ──processor──▶ PixelValues
+//!                                      format    8-bit     resize       size×size RGB
+//!                                      header    grey or   hash         + 256-bit hash
+//!                                      jpeg …    RGB
+//! ```
+//!
+//! The reference is Pillow 13 and transformers 5.23 (`image_transforms.convert_to_rgb`,
+//! `Gemma3ImageProcessor`); where a file says that it differs, it says why.
+//!
+//! Nothing here knows of HTTP, prompts or models. Everything is synchronous and bound by the
+//! CPU: callers keep it off their async threads. A picture's bytes, its text and a decoder's own
+//! words never reach an error, a log or `Debug`.
+
+mod decode;
+pub mod fetch;
+mod format;
+mod gif;
+mod header;
+mod ifd;
+mod jpeg;
+mod metadata;
+mod orientation;
+mod processor;
+mod raster;
+mod resize;
+mod tiff;
+
+pub use decode::{ImageLimits, decode};
+pub use processor::{ImageProcessor, Resize};
+pub use raster::{Raster, Samples};
