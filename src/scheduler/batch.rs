@@ -1,0 +1,45 @@
+//! What one step computes.
+
+use crate::core::SeqId;
+
+/// The work of one step: at most one chunk a sequence, oldest sequence first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// What to compute; packed one after the other, these are the step's tokens.
+    pub chunks: Vec<Chunk>,
+    /// Sequences that lost their blocks to older ones and will be computed again from the start,
+    /// newest first. For counting only: nothing needs to be done about them.
+    pub preempted: Vec<SeqId>,
+}
+
+impl Batch {
+    /// Whether there is nothing to compute.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Tokens in all chunks.
+    pub fn num_tokens(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.len).sum()
+    }
+}
+
+/// Positions `start..start + len` of a sequence, to be computed in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Whose.
+    pub seq: SeqId,
+    /// First position; everything before it is in the cache.
+    pub start: usize,
+    /// Number of tokens, at least 1.
+    pub len: usize,
+    /// The chunk ends with the sequence's last token, so the next one is to be drawn.
+    pub samples: bool,
+}
+
+impl Chunk {
+    /// One past the last position.
+    pub fn end(&self) -> usize {
+        self.start + self.len
+    }
+}

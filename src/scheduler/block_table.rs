@@ -1,0 +1,88 @@
+//! Where one sequence's keys and values lie in one group's pool.
+
+use crate::core::BlockId;
+
+/// Logical blocks of a sequence → blocks of the pool. Those in front may have been given back:
+///
+/// ```text
+///   logical block    0    1    2    3    4
+///                   [ ]  [ ]  [7]  [3]  [9]     num_released = 2, blocks = [7, 3, 9]
+///   positions        0…   32…  64…  96…  128…   (block_size = 32)
+/// ```
+///
+/// A global group's table never releases anything.
+#[derive(Debug)]
+pub struct BlockTable {
+    block_size: usize,
+    num_released: usize,
+    blocks: Vec<BlockId>,
+}
+
+impl BlockTable {
+    pub(super) fn new(block_size: usize) -> Self {
+        Self {
+            block_size,
+            num_released: 0,
+            blocks: Vec::new(),
+        }
+    }
+
+    /// Blocks held, in the order of their positions; the first holds position
+    /// [`first_position`](Self::first_position).
+    pub fn blocks(&self) -> &[BlockId] {
+        &self.blocks
+    }
+
+    /// Logical blocks in front that were given back.
+    pub fn num_released(&self) -> usize {
+        self.num_released
+    }
+
+    /// First position that has a place, if any has.
+    pub fn first_position(&self) -> usize {
+        self.num_released * self.block_size
+    }
+
+    /// One past the last position that has a place.
+    pub fn end_position(&self) -> usize {
+        self.num_logical() * self.block_size
+    }
+
+    /// Block and offset within it of a position; `None` behind the window and past the end.
+    pub fn slot(&self, position: usize) -> Option<(BlockId, usize)> {
+        let idx = (position / self.block_size).checked_sub(self.num_released)?;
+        let block = *self.blocks.get(idx)?;
+        Some((block, position % self.block_size))
+    }
+
+    /// Blocks that positions up to `end` (exclusive) need beyond those it has.
+    pub(super) fn num_missing(&self, end: usize) -> usize {
+        // Spares a decode the division: mostly there is room in the last block.
+        if end <= self.end_position() {
+            return 0;
+        }
+        end.div_ceil(self.block_size) - self.num_logical()
+    }
+
+    pub(super) fn extend(&mut self, blocks: impl Iterator<Item = BlockId>) {
+        self.blocks.extend(blocks);
+    }
+
+    /// Takes out the blocks whose positions are all before `position`, which must not lie past
+    /// the end.
+    pub(super) fn release_before(&mut self, position: usize) -> impl Iterator<Item = BlockId> {
+        let num_behind = (position / self.block_size).saturating_sub(self.num_released);
+        self.num_released += num_behind;
+        self.blocks.drain(..num_behind)
+    }
+
+    /// Takes out every block, last one first, and starts anew.
+    pub(super) fn clear(&mut self) -> impl Iterator<Item = BlockId> {
+        self.num_released = 0;
+        self.blocks.drain(..).rev()
+    }
+
+    fn num_logical(&self) -> usize {
+        self.num_released + self.blocks.len()
+    }
+}

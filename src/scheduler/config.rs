@@ -1,0 +1,119 @@
+//! Limits of the scheduler, and the door: what is refused before it waits.
+
+use crate::core::GenerateRequest;
+use crate::error::{Error, Result};
+
+use super::kv_groups::{BlockCount, KvGroups};
+use super::sequence::atomic_runs;
+
+/// Limits that hold for the scheduler's life. Small and cheap to copy, so that the HTTP side can
+/// knock at the door ([`check`](Self::check)) without the engine's thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulerConfig {
+    /// Sequences that may hold blocks at a time.
+    pub max_num_seqs: usize,
+    /// Tokens computed in a step, over all sequences.
+    pub max_num_batched_tokens: usize,
+    /// Longest sequence, prompt and answer together.
+    pub max_model_len: usize,
+    /// Tokens in a KV block.
+    pub block_size: usize,
+    /// The model's KV groups.
+    pub groups: KvGroups,
+    /// Blocks in each group's pool.
+    pub num_blocks: BlockCount,
+}
+
+impl SchedulerConfig {
+    /// Whether a scheduler can work within these limits.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the limit that cannot be.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |message: String| Err(Error::Config(message));
+        if self.max_num_seqs == 0 {
+            return refuse("--max-num-seqs must be at least 1".into());
+        }
+        if self.max_num_batched_tokens < self.max_num_seqs {
+            return refuse(format!(
+                "--max-num-batched-tokens {} is less than --max-num-seqs {}: each running \
+                 request needs a token a step",
+                self.max_num_batched_tokens, self.max_num_seqs
+            ));
+        }
+        if self.max_model_len < 2 {
+            return refuse(format!(
+                "--max-model-len {} leaves no room for a prompt and an answer of a token each",
+                self.max_model_len
+            ));
+        }
+        if self.block_size == 0 {
+            return refuse("KV blocks must hold at least one token".into());
+        }
+        if self.groups.window() == Some(0) {
+            return refuse("the model's sliding window must be at least one token".into());
+        }
+        let fewest = self.blocks_for(1);
+        if !fewest.fits_in(self.num_blocks) {
+            return refuse(format!(
+                "the KV cache has {} blocks for global and {} for sliding layers, fewer than one \
+                 token needs; raise --kv-cache-memory",
+                self.num_blocks.global, self.num_blocks.sliding
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether a request can be run to its end. One that passes always is, however the cache is
+    /// shared: in the worst case it has all of it for itself.
+    ///
+    /// # Errors
+    /// [`Error::PromptTooLong`], [`Error::ImageSpanTooLong`] or [`Error::NeverFits`].
+    pub fn check(&self, request: &GenerateRequest) -> Result<()> {
+        let prompt_len = request.prompt.len();
+        // One token at least must be generated.
+        if prompt_len >= self.max_model_len {
+            return Err(Error::PromptTooLong {
+                max_model_len: self.max_model_len,
+                prompt_len,
+            });
+        }
+        let longest_run = atomic_runs(&request.images)
+            .iter()
+            .map(|run| run.len())
+            .max();
+        if let Some(needed) = longest_run.filter(|&len| len > self.max_num_batched_tokens) {
+            return Err(Error::ImageSpanTooLong {
+                needed,
+                budget: self.max_num_batched_tokens,
+            });
+        }
+        // The last token is drawn and never computed.
+        let needed = self.blocks_for(self.max_len(request) - 1);
+        for (needed, total) in [
+            (needed.global, self.num_blocks.global),
+            (needed.sliding, self.num_blocks.sliding),
+        ] {
+            if needed > total {
+                return Err(Error::NeverFits { needed, total });
+            }
+        }
+        Ok(())
+    }
+
+    /// Length at which a request's sequence ends at the latest.
+    pub(super) fn max_len(&self, request: &GenerateRequest) -> usize {
+        let wanted = request
+            .prompt
+            .len()
+            .saturating_add(request.sampling.max_tokens);
+        wanted.min(self.max_model_len)
+    }
+
+    /// The most blocks that `num_tokens` computed tokens ever need, by any sequence of chunks.
+    pub fn blocks_for(&self, num_tokens: usize) -> BlockCount {
+        let max_chunk = self.max_num_batched_tokens;
+        self.groups
+            .blocks_for(num_tokens, max_chunk, self.block_size)
+    }
+}

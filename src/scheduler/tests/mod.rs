@@ -1,0 +1,93 @@
+//! Small configurations and the few words the tests are written in.
+
+mod door;
+mod kv;
+mod random;
+mod steps;
+
+use std::sync::Arc;
+
+use crate::core::{
+    FinishReason, GenerateRequest, ImageHash, ImageSpan, PixelValues, SamplingParams, SeqId,
+    TokenId,
+};
+
+use super::{Batch, BlockCount, KvGroups, Scheduler, SchedulerConfig};
+
+/// Never a stop token in these tests.
+const WORD: TokenId = TokenId(7);
+const STOP: TokenId = TokenId(1);
+
+impl SchedulerConfig {
+    /// Room for everything that a test does not limit itself.
+    fn for_test() -> Self {
+        Self {
+            max_num_seqs: 8,
+            max_num_batched_tokens: 16,
+            max_model_len: 1000,
+            block_size: 4,
+            groups: KvGroups::Both { window: 8 },
+            num_blocks: BlockCount {
+                global: 1000,
+                sliding: 1000,
+            },
+        }
+    }
+}
+
+fn scheduler(config: SchedulerConfig) -> Scheduler {
+    Scheduler::new(config).expect("the test's limits can work")
+}
+
+/// A prompt of `prompt_len` tokens, answered with `max_tokens`.
+fn text(prompt_len: usize, max_tokens: usize) -> GenerateRequest {
+    GenerateRequest {
+        prompt: vec![WORD; prompt_len],
+        images: Vec::new(),
+        sampling: SamplingParams::greedy(max_tokens),
+    }
+}
+
+/// The same with pictures at `(start, len)`.
+fn with_images(request: GenerateRequest, spans: &[(usize, usize)]) -> GenerateRequest {
+    let pixels = PixelValues {
+        size: 0,
+        rgb: Arc::new([]),
+        hash: ImageHash([0; 32]),
+    };
+    let images = spans.iter().map(|&(start, len)| ImageSpan {
+        start,
+        len,
+        pixels: pixels.clone(),
+    });
+    GenerateRequest {
+        images: images.collect(),
+        ..request
+    }
+}
+
+/// The batch's chunks as `(sequence, start, len)`.
+fn chunks(batch: &Batch) -> Vec<(u64, usize, usize)> {
+    let chunks = batch.chunks.iter();
+    chunks.map(|c| (c.seq.0, c.start, c.len)).collect()
+}
+
+/// `WORD` for every chunk that samples.
+fn words(batch: &Batch) -> Vec<(SeqId, TokenId)> {
+    let sampling = batch.chunks.iter().filter(|chunk| chunk.samples);
+    sampling.map(|chunk| (chunk.seq, WORD)).collect()
+}
+
+/// One step in which each chunk that samples draws `WORD`.
+fn step(scheduler: &mut Scheduler) -> (Vec<(u64, usize, usize)>, Vec<(SeqId, FinishReason)>) {
+    let batch = scheduler.schedule();
+    scheduler.check_integrity();
+    let finished = scheduler.update(&batch, &words(&batch));
+    scheduler.check_integrity();
+    (chunks(&batch), finished)
+}
+
+/// The chunks of the next `count` steps.
+fn steps(scheduler: &mut Scheduler, count: usize) -> Vec<Vec<(u64, usize, usize)>> {
+    (0..count).map(|_| step(scheduler).0).collect()
+}

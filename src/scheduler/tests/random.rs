@@ -1,0 +1,472 @@
+//! Random requests, steps and aborts against books kept apart from the scheduler's, and a cache
+//! that remembers what was written where.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::core::BlockId;
+
+use super::super::{BlockTable, Chunk};
+use super::kv::most_touched;
+use super::*;
+
+/// A request of pictures with text between and behind them.
+#[derive(Clone, Debug)]
+struct Ask {
+    /// Tokens before each picture, and its length.
+    pictures: Vec<(usize, usize)>,
+    tail: usize,
+    max_tokens: usize,
+    min_tokens: usize,
+    stops: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Add(Ask),
+    Step,
+    /// The n-th of those that live, counted round.
+    Abort(usize),
+    /// The same while a step is being computed.
+    StepAndAbort(usize),
+}
+
+fn asks() -> impl Strategy<Value = Ask> {
+    let pictures = prop_oneof![
+        2 => Just(Vec::new()),
+        3 => vec((0..6usize, 1..9usize), 1..4),
+    ];
+    (pictures, 1..20usize, 1..12usize, 0..4usize, any::<bool>()).prop_map(
+        |(pictures, tail, max_tokens, min_tokens, stops)| Ask {
+            pictures,
+            tail,
+            max_tokens,
+            min_tokens,
+            stops,
+        },
+    )
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        6 => asks().prop_map(Op::Add),
+        12 => Just(Op::Step),
+        1 => (0..8usize).prop_map(Op::Abort),
+        1 => (0..8usize).prop_map(Op::StepAndAbort),
+    ];
+    vec(op, 1..60)
+}
+
+fn configs() -> impl Strategy<Value = SchedulerConfig> {
+    let groups = (0..3, 1..13usize).prop_map(|(kind, window)| match kind {
+        0 => KvGroups::Global,
+        1 => KvGroups::Sliding { window },
+        _ => KvGroups::Both { window },
+    });
+    let num_blocks = (1..40usize, 1..30usize);
+    (
+        1..6usize,
+        0..14usize,
+        10..60usize,
+        1..6usize,
+        groups,
+        num_blocks,
+    )
+        .prop_map(
+            |(max_num_seqs, more_tokens, max_model_len, block_size, groups, (global, sliding))| {
+                SchedulerConfig {
+                    max_num_seqs,
+                    max_num_batched_tokens: max_num_seqs + more_tokens,
+                    max_model_len,
+                    block_size,
+                    groups,
+                    num_blocks: BlockCount { global, sliding },
+                }
+            },
+        )
+}
+
+impl Ask {
+    fn request(&self) -> GenerateRequest {
+        let mut spans = Vec::new();
+        let mut len = 0;
+        for &(gap, picture) in &self.pictures {
+            spans.push((len + gap, picture));
+            len += gap + picture;
+        }
+        let mut request = with_images(text(len + self.tail, self.max_tokens), &spans);
+        request.sampling.min_tokens = self.min_tokens;
+        if self.stops {
+            request.sampling.stop_token_ids = vec![STOP];
+        }
+        request
+    }
+
+    /// Positions that belong together: token by token, image tokens without a gap.
+    fn whole(&self) -> Vec<Range<usize>> {
+        let mut is_image = Vec::new();
+        for &(gap, picture) in &self.pictures {
+            is_image.extend(std::iter::repeat_n(false, gap));
+            is_image.extend(std::iter::repeat_n(true, picture));
+        }
+        let mut whole: Vec<Range<usize>> = Vec::new();
+        for position in (0..is_image.len()).filter(|&p| is_image[p]) {
+            match whole.last_mut() {
+                Some(run) if run.end == position => run.end += 1,
+                _ => whole.push(position..position + 1),
+            }
+        }
+        whole
+    }
+}
+
+/// What the tests know of a sequence.
+struct Record {
+    ask: Ask,
+    whole: Vec<Range<usize>>,
+    tokens: Vec<TokenId>,
+    num_prompt_tokens: usize,
+    num_computed: usize,
+    /// It runs, and in the last step nothing of it was computed for want of budget.
+    was_skipped: bool,
+}
+
+impl Record {
+    /// The positions that must be computed together with the next one, if that begins such.
+    fn next_whole(&self) -> Option<&Range<usize>> {
+        self.whole.iter().find(|run| run.start == self.num_computed)
+    }
+
+    fn expected_end(&self, config: &SchedulerConfig) -> Option<FinishReason> {
+        let generated = self.tokens.len() - self.num_prompt_tokens;
+        let drew_stop = self.ask.stops && self.tokens.last() == Some(&STOP);
+        if drew_stop && generated >= self.ask.min_tokens {
+            return Some(FinishReason::Stop);
+        }
+        let at_limit =
+            generated == self.ask.max_tokens || self.tokens.len() == config.max_model_len;
+        at_limit.then_some(FinishReason::Length)
+    }
+}
+
+/// What lies in one group's blocks: whose key of which position.
+type Memory = HashMap<(BlockId, usize), (SeqId, usize)>;
+
+fn write(memory: &mut Memory, table: &BlockTable, chunk: &Chunk) {
+    for position in chunk.start..chunk.end() {
+        let slot = table.slot(position).expect("a computed token has a place");
+        memory.insert(slot, (chunk.seq, position));
+    }
+}
+
+fn read(memory: &Memory, table: &BlockTable, chunk: &Chunk, keys: Range<usize>) {
+    for position in keys {
+        let slot = table.slot(position);
+        let slot = slot.unwrap_or_else(|| panic!("{chunk:?}: key {position} has no place"));
+        let found = memory.get(&slot);
+        assert_eq!(
+            found,
+            Some(&(chunk.seq, position)),
+            "{chunk:?}: key {position}"
+        );
+    }
+}
+
+struct World {
+    scheduler: Scheduler,
+    config: SchedulerConfig,
+    records: BTreeMap<SeqId, Record>,
+    global: Memory,
+    sliding: Memory,
+    num_added: u64,
+}
+
+impl World {
+    fn new(config: SchedulerConfig) -> Self {
+        Self {
+            scheduler: scheduler(config),
+            config,
+            records: BTreeMap::new(),
+            global: Memory::new(),
+            sliding: Memory::new(),
+            num_added: 0,
+        }
+    }
+
+    fn add(&mut self, ask: Ask) {
+        let request = ask.request();
+        let id = SeqId(self.num_added);
+        self.num_added += 1;
+        let record = Record {
+            whole: ask.whole(),
+            tokens: request.prompt.clone(),
+            num_prompt_tokens: request.prompt.len(),
+            num_computed: 0,
+            was_skipped: false,
+            ask,
+        };
+        let should_pass = self.should_pass(&record);
+        let passed = self.scheduler.add(id, request);
+        assert_eq!(passed.is_ok(), should_pass, "{:?}: {passed:?}", record.ask);
+        if should_pass {
+            self.records.insert(id, record);
+        }
+    }
+
+    /// The door's rules once more, from what could happen rather than by formula.
+    fn should_pass(&self, record: &Record) -> bool {
+        let config = &self.config;
+        let prompt_len = record.num_prompt_tokens;
+        let num_computed = config.max_model_len.min(prompt_len + record.ask.max_tokens) - 1;
+        let budget = config.max_num_batched_tokens;
+        let global = num_computed.div_ceil(config.block_size);
+        let sliding = |window| most_touched(window, num_computed, budget, config.block_size);
+        prompt_len < config.max_model_len
+            && record.whole.iter().all(|run| run.len() <= budget)
+            && (!config.groups.has_global() || global <= config.num_blocks.global)
+            && config
+                .groups
+                .window()
+                .is_none_or(|w| sliding(w) <= config.num_blocks.sliding)
+    }
+
+    fn abort(&mut self, nth: usize) {
+        let count = self.records.len().max(1);
+        let Some(&id) = self.records.keys().nth(nth % count) else {
+            return;
+        };
+        assert!(self.scheduler.abort(id));
+        assert!(self.scheduler.sequence(id).is_none());
+        self.records.remove(&id);
+        self.scheduler.check_integrity();
+    }
+
+    fn step(&mut self, abort_within: Option<usize>) {
+        let ran: BTreeSet<SeqId> = self.scheduler.running.iter().map(|seq| seq.id).collect();
+        let batch = self.scheduler.schedule();
+        self.scheduler.check_integrity();
+        assert_eq!(
+            batch.is_empty(),
+            self.records.is_empty(),
+            "work and none planned"
+        );
+        assert!(batch.num_tokens() <= self.config.max_num_batched_tokens);
+        for id in &batch.preempted {
+            assert!(ran.contains(id), "{id} was preempted and did not run");
+            let record = self.record(*id);
+            record.num_computed = 0;
+            record.was_skipped = false;
+        }
+        self.check_fairness(&batch);
+        for chunk in &batch.chunks {
+            self.check_chunk(chunk);
+        }
+        self.compute(&batch);
+        if let Some(nth) = abort_within {
+            self.abort(nth);
+        }
+        self.finish(&batch);
+        self.scheduler.check_integrity();
+    }
+
+    fn record(&mut self, id: SeqId) -> &mut Record {
+        self.records
+            .get_mut(&id)
+            .expect("it was added and has not ended")
+    }
+
+    /// Nobody who runs was left out without a reason, nor for long.
+    fn check_fairness(&mut self, batch: &Batch) {
+        let budget_left = self.config.max_num_batched_tokens - batch.num_tokens();
+        let scheduled: BTreeSet<SeqId> = batch.chunks.iter().map(|chunk| chunk.seq).collect();
+        // A picture may go before decodes when it had to stand back in the step before, and
+        // nothing else may.
+        let mut reading = batch.chunks.iter().filter(|chunk| {
+            let record = &self.records[&chunk.seq];
+            record.tokens.len() - record.num_computed > 1
+        });
+        let picture_first = reading.next().is_some_and(|chunk| {
+            let record = &self.records[&chunk.seq];
+            let picture = record.next_whole().map(|run| run.len());
+            record.was_skipped && picture == Some(chunk.len)
+        }) && reading.next().is_none();
+
+        let running: Vec<SeqId> = self.scheduler.running.iter().map(|seq| seq.id).collect();
+        for (idx, &id) in running.iter().enumerate() {
+            if scheduled.contains(&id) {
+                self.record(id).was_skipped = false;
+                continue;
+            }
+            let is_newest = idx + 1 == running.len();
+            let lacks_blocks = is_newest && self.lacks_blocks(&self.records[&id], budget_left);
+            let record = self.record(id);
+            let next_len = record.next_whole().map_or(1, |run| run.len());
+            let lacks_budget = budget_left < next_len || !batch.preempted.is_empty();
+            assert!(
+                lacks_budget || lacks_blocks,
+                "{id} was left out in {batch:?}"
+            );
+            if record.tokens.len() - record.num_computed == 1 {
+                assert!(
+                    lacks_blocks || picture_first,
+                    "decode of {id} left out in {batch:?}"
+                );
+                assert!(
+                    lacks_blocks || !record.was_skipped,
+                    "{id} starves in {batch:?}"
+                );
+            }
+            if idx == 0 {
+                assert!(
+                    !lacks_blocks && !record.was_skipped,
+                    "oldest, {id}, in {batch:?}"
+                );
+            }
+            record.was_skipped = !lacks_blocks;
+        }
+    }
+
+    /// Whether the pools are too empty for what would be computed of a sequence next.
+    fn lacks_blocks(&self, record: &Record, budget: usize) -> bool {
+        let mut end = record.tokens.len().min(record.num_computed + budget);
+        if let Some(cut) = record
+            .whole
+            .iter()
+            .find(|run| run.start < end && end < run.end)
+        {
+            end = cut.start;
+        }
+        let blocks = |len: usize| len.div_ceil(self.config.block_size);
+        let missing = blocks(end) - blocks(record.num_computed);
+        let free = self.scheduler.num_free_blocks();
+        let groups = self.config.groups;
+        (groups.has_global() && missing > free.global)
+            || (groups.window().is_some() && missing > free.sliding)
+    }
+
+    fn check_chunk(&mut self, chunk: &Chunk) {
+        let record = self.record(chunk.seq);
+        assert_eq!(chunk.start, record.num_computed, "{chunk:?}");
+        assert!(
+            chunk.len > 0 && chunk.end() <= record.tokens.len(),
+            "{chunk:?}"
+        );
+        assert_eq!(
+            chunk.samples,
+            chunk.end() == record.tokens.len(),
+            "{chunk:?}"
+        );
+        for run in &record.whole {
+            let inside = chunk.start <= run.start && run.end <= chunk.end();
+            let outside = run.end <= chunk.start || chunk.end() <= run.start;
+            assert!(inside || outside, "{chunk:?} cuts {run:?}");
+        }
+    }
+
+    /// As the model does: all keys of the step are written, then each query reads what it sees.
+    fn compute(&mut self, batch: &Batch) {
+        let groups = self.config.groups;
+        let chunks = || {
+            let tables = |chunk: &Chunk| {
+                self.scheduler
+                    .sequence(chunk.seq)
+                    .expect("it is in the batch")
+            };
+            batch.chunks.iter().map(move |chunk| (chunk, tables(chunk)))
+        };
+        if groups.has_global() {
+            for (chunk, seq) in chunks() {
+                write(&mut self.global, seq.global_table(), chunk);
+            }
+            for (chunk, seq) in chunks() {
+                read(&self.global, seq.global_table(), chunk, 0..chunk.end());
+            }
+        }
+        if let Some(window) = groups.window() {
+            for (chunk, seq) in chunks() {
+                write(&mut self.sliding, seq.sliding_table(), chunk);
+            }
+            for (chunk, seq) in chunks() {
+                // k > q − window for the first query q, up to the last query itself.
+                let keys = (chunk.start + 1).saturating_sub(window)..chunk.end();
+                read(&self.sliding, seq.sliding_table(), chunk, keys);
+                let most = self.config.blocks_for(seq.tokens().len()).sliding;
+                assert!(seq.sliding_table().blocks().len() <= most, "{chunk:?}");
+            }
+        }
+    }
+
+    fn finish(&mut self, batch: &Batch) {
+        let mut sampled = Vec::new();
+        let mut expected = Vec::new();
+        for chunk in &batch.chunks {
+            let Some(record) = self.records.get_mut(&chunk.seq) else {
+                // Aborted. The engine may have drawn a token for it all the same.
+                if chunk.samples && chunk.seq.0 % 2 == 0 {
+                    sampled.push((chunk.seq, WORD));
+                }
+                continue;
+            };
+            record.num_computed = chunk.end();
+            if !chunk.samples {
+                continue;
+            }
+            let dice = (chunk.seq.0 * 31 + record.tokens.len() as u64 * 17) % 7;
+            let token = if dice == 0 {
+                STOP
+            } else {
+                TokenId(10 + dice as u32)
+            };
+            record.tokens.push(token);
+            sampled.push((chunk.seq, token));
+            if let Some(reason) = record.expected_end(&self.config) {
+                expected.push((chunk.seq, reason));
+            }
+        }
+        assert_eq!(self.scheduler.update(batch, &sampled), expected);
+        for (id, _) in expected {
+            self.records.remove(&id);
+            assert!(self.scheduler.sequence(id).is_none());
+        }
+        assert_eq!(self.scheduler.has_work(), !self.records.is_empty());
+        for (&id, record) in &self.records {
+            let seq = self.scheduler.sequence(id).expect("it has not ended");
+            assert_eq!(seq.tokens(), record.tokens, "{id}");
+            assert_eq!(seq.num_computed_tokens(), record.num_computed, "{id}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn whatever_happens_the_books_balance_and_every_request_ends(
+        config in configs(),
+        ops in ops(),
+    ) {
+        prop_assume!(config.validate().is_ok());
+        let mut world = World::new(config);
+        for op in ops {
+            match op {
+                Op::Add(ask) => world.add(ask),
+                Op::Step => world.step(None),
+                Op::Abort(nth) => world.abort(nth),
+                Op::StepAndAbort(nth) => world.step(Some(nth)),
+            }
+        }
+        // The oldest goes on at least every other step, so this is far beyond what is needed.
+        let mut steps_left = 100_000;
+        while !world.records.is_empty() {
+            world.step(None);
+            steps_left -= 1;
+            prop_assert!(steps_left > 0, "some request never ends");
+        }
+        prop_assert!(!world.scheduler.has_work());
+        let whole = world.scheduler.config().num_blocks;
+        prop_assert_eq!(world.scheduler.num_free_blocks(), whole);
+    }
+}
