@@ -1,4 +1,5 @@
 //! The integration tests: one binary, one module per part of the house.
 
 mod checkpoint;
+mod config_dialects;
 mod tidy;
