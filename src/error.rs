@@ -95,7 +95,9 @@ pub enum ImageError {
     )]
     UnknownFormat,
     /// A format that is read, in a variant of it that is not.
-    #[error("The image uses a variant of its format that is not supported. Send an 8-bit PNG or a baseline JPEG.")]
+    #[error(
+        "The image uses a variant of its format that is not supported. Send an 8-bit PNG or a baseline JPEG."
+    )]
     UnsupportedVariant,
     /// The file is damaged or ends early.
     #[error("The image could not be decoded: the file is damaged or incomplete.")]

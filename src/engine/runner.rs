@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::model::{ImageRows, Model};
 use crate::scheduler::{self, Batch, Chunk, Scheduler, Sequence};
 
-pub use crate::backend::Sampled;
+use crate::backend::Sampled;
 
 /// Executes batches on one device.
 pub struct Runner<B: Backend> {

@@ -35,7 +35,10 @@ pub struct ImageLimits {
 impl Default for ImageLimits {
     /// 50 MiB and 64 Mi pixels: a slide's overview or a large photograph, 0.8 GB at worst.
     fn default() -> Self {
-        Self { max_bytes: 50 << 20, max_pixels: 64 << 20 }
+        Self {
+            max_bytes: 50 << 20,
+            max_pixels: 64 << 20,
+        }
     }
 }
 
@@ -56,7 +59,11 @@ pub fn decode(encoded: &[u8], limits: &ImageLimits) -> Result<Raster, ImageError
     }
     let max_pixels = limits.max_pixels;
     if u64::from(width) * u64::from(height) > max_pixels {
-        return Err(ImageError::TooManyPixels { width, height, max_pixels });
+        return Err(ImageError::TooManyPixels {
+            width,
+            height,
+            max_pixels,
+        });
     }
     let size = (width as usize, height as usize);
     let orientation = Orientation::of(&metadata::find(format, encoded));
@@ -99,7 +106,9 @@ fn read(
     size: (usize, usize),
     layout: impl Fn(ColorType) -> Option<Layout>,
 ) -> Result<Raster, ImageError> {
-    decoder.set_limits(image_limits(size)).map_err(undecodable)?;
+    decoder
+        .set_limits(image_limits(size))
+        .map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
     if (width as usize, height as usize) != size {
         return Err(ImageError::Undecodable);

@@ -36,7 +36,9 @@ pub fn from_data_uri(uri: &str, limits: &ImageLimits) -> Result<Vec<u8>, ImageEr
         return Err(ImageError::NotADataUri);
     }
     let (declared, data) = uri.split_once(',').ok_or(ImageError::BadDataUri)?;
-    let encoding = declared.rsplit_once(';').map_or("", |(_, encoding)| encoding);
+    let encoding = declared
+        .rsplit_once(';')
+        .map_or("", |(_, encoding)| encoding);
     if !encoding.trim().eq_ignore_ascii_case("base64") {
         return Err(ImageError::BadDataUri);
     }
@@ -45,7 +47,11 @@ pub fn from_data_uri(uri: &str, limits: &ImageLimits) -> Result<Vec<u8>, ImageEr
     if bytes > max_bytes {
         return Err(ImageError::TooManyBytes { bytes, max_bytes });
     }
-    let engine = if data.contains(['-', '_']) { URL_SAFE } else { STANDARD };
+    let engine = if data.contains(['-', '_']) {
+        URL_SAFE
+    } else {
+        STANDARD
+    };
     match engine.decode(&*data) {
         Ok(bytes) if !bytes.is_empty() => Ok(bytes),
         _ => Err(ImageError::BadDataUri),
@@ -65,7 +71,13 @@ mod tests {
     use super::*;
 
     fn fetch(uri: &str) -> Result<Vec<u8>, ImageError> {
-        from_data_uri(uri, &ImageLimits { max_bytes: 6, max_pixels: 1 })
+        from_data_uri(
+            uri,
+            &ImageLimits {
+                max_bytes: 6,
+                max_pixels: 1,
+            },
+        )
     }
 
     #[test]
@@ -110,10 +122,22 @@ mod tests {
 
     #[test]
     fn nothing_is_fetched() {
-        for uri in ["http://example.com/a.png", "https://example.com/", "HTTPS://x", " http:"] {
+        for uri in [
+            "http://example.com/a.png",
+            "https://example.com/",
+            "HTTPS://x",
+            " http:",
+        ] {
             assert_eq!(fetch(uri), Err(ImageError::Remote), "{uri}");
         }
-        for uri in ["file:///etc/passwd", "ftp://x/y", "/etc/passwd", "a.png", "", "iVBORw0KGgo="] {
+        for uri in [
+            "file:///etc/passwd",
+            "ftp://x/y",
+            "/etc/passwd",
+            "a.png",
+            "",
+            "iVBORw0KGgo=",
+        ] {
             assert_eq!(fetch(uri), Err(ImageError::NotADataUri), "{uri}");
         }
     }
@@ -122,7 +146,10 @@ mod tests {
     fn size_is_told_before_decoding() {
         assert_eq!(fetch("data:;base64,AAAAAAAA"), Ok(vec![0; 6]));
         // Not even base64: only its length has been looked at.
-        let too_large = ImageError::TooManyBytes { bytes: 9, max_bytes: 6 };
+        let too_large = ImageError::TooManyBytes {
+            bytes: 9,
+            max_bytes: 6,
+        };
         assert_eq!(fetch("data:;base64,************"), Err(too_large));
     }
 }

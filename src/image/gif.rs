@@ -22,7 +22,10 @@ pub(super) fn decode(encoded: &[u8], size: (usize, usize)) -> Result<Raster, Ima
     let budget = NonZeroU64::new(memory_budget(size) as u64).expect("a megabyte at least");
     options.set_memory_limit(MemoryLimit::Bytes(budget));
     let mut decoder = options.read_info(encoded).map_err(damaged)?;
-    let frame = decoder.next_frame_info().map_err(damaged)?.ok_or(ImageError::Undecodable)?;
+    let frame = decoder
+        .next_frame_info()
+        .map_err(damaged)?
+        .ok_or(ImageError::Undecodable)?;
     let (left, top) = (usize::from(frame.left), usize::from(frame.top));
     let (width, height) = (usize::from(frame.width), usize::from(frame.height));
     let transparent = frame.transparent;

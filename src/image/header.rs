@@ -5,7 +5,7 @@
 
 use super::format::Format;
 use super::ifd::Directory;
-use super::metadata::{jpeg_segments, riff_chunks};
+use super::metadata::{RiffChunk, jpeg_segments, riff_chunks};
 use crate::error::ImageError;
 
 /// Most scans that a progressive JPEG may have. Cameras and optimisers write about ten; each costs
@@ -44,7 +44,10 @@ fn jpeg(encoded: &[u8]) -> Result<(u32, u32), ImageError> {
                 if *precision != 8 || !matches!(components, 1 | 3 | 4) {
                     return Err(ImageError::UnsupportedVariant);
                 }
-                let (w, h) = (u16::from_be_bytes([*w1, *w0]), u16::from_be_bytes([*h1, *h0]));
+                let (w, h) = (
+                    u16::from_be_bytes([*w1, *w0]),
+                    u16::from_be_bytes([*h1, *h0]),
+                );
                 size.get_or_insert((u32::from(w), u32::from(h)));
             }
             // Lossless, hierarchical and arithmetic coding.
@@ -61,27 +64,55 @@ fn jpeg(encoded: &[u8]) -> Result<(u32, u32), ImageError> {
     size.ok_or(ImageError::Undecodable)
 }
 
-/// The canvas. A frame that is larger than it is refused here, since the decoder would decode it
-/// before comparing.
+/// The canvas. Frames must have the sizes that stand around them, since the decoder decodes a frame
+/// first and compares later or not at all.
 fn webp(encoded: &[u8]) -> Option<(u32, u32)> {
-    let mut canvas = None;
-    let mut frames = Vec::new();
-    for chunk in riff_chunks(encoded.get(12..)?) {
-        match chunk.kind {
-            b"VP8X" => {
-                let data = chunk.data.get(..10)?;
-                canvas.get_or_insert((1 + le24(&data[4..]), 1 + le24(&data[7..])));
-            }
-            b"ANMF" => {
-                let nested = chunk.data.get(16..)?;
-                frames.extend(riff_chunks(nested).filter_map(|c| webp_frame(c.kind, c.data)));
-            }
-            kind => frames.extend(webp_frame(kind, chunk.data)),
+    let chunks = || riff_chunks(encoded.get(12..).unwrap_or_default());
+    let first = chunks().next()?;
+    let canvas = match (first.kind, first.data) {
+        (b"VP8X", data) => {
+            let sides = data.get(4..10)?;
+            (1 + le24(sides), 1 + le24(&sides[3..]))
         }
-    }
-    let canvas = canvas.or_else(|| frames.first().copied())?;
-    let fits = |&(w, h): &(u32, u32)| w <= canvas.0 && h <= canvas.1;
-    frames.iter().all(fits).then_some(canvas)
+        (kind, data) => return webp_frame(kind, data),
+    };
+    let all_have = |size, chunk: &RiffChunk<'_>| match webp_frame(chunk.kind, chunk.data) {
+        Some(frame) => frame == size,
+        None => true,
+    };
+    let sound = chunks().all(|chunk| match (chunk.kind, chunk.data) {
+        (
+            b"ANMF",
+            [
+                x0,
+                x1,
+                x2,
+                y0,
+                y1,
+                y2,
+                w0,
+                w1,
+                w2,
+                h0,
+                h1,
+                h2,
+                _,
+                _,
+                _,
+                _,
+                frame @ ..,
+            ],
+        ) => {
+            let corner = (2 * le24(&[*x0, *x1, *x2]), 2 * le24(&[*y0, *y1, *y2]));
+            let size = (1 + le24(&[*w0, *w1, *w2]), 1 + le24(&[*h0, *h1, *h2]));
+            corner.0 + size.0 <= canvas.0
+                && corner.1 + size.1 <= canvas.1
+                && riff_chunks(frame).all(|nested| all_have(size, &nested))
+        }
+        (b"ANMF", _) => false,
+        _ => all_have(canvas, &chunk),
+    });
+    sound.then_some(canvas)
 }
 
 fn webp_frame(kind: &[u8; 4], data: &[u8]) -> Option<(u32, u32)> {
@@ -102,7 +133,11 @@ fn webp_frame(kind: &[u8; 4], data: &[u8]) -> Option<(u32, u32)> {
 fn gif(encoded: &[u8]) -> Option<(u32, u32)> {
     let screen = encoded.get(..13)?;
     let (width, height) = (le16(&screen[6..]), le16(&screen[8..]));
-    let palette = if screen[10] & 0x80 != 0 { 3 << ((screen[10] & 7) + 1) } else { 0 };
+    let palette = if screen[10] & 0x80 != 0 {
+        3 << ((screen[10] & 7) + 1)
+    } else {
+        0
+    };
     let mut rest = encoded.get(13 + palette..)?;
     loop {
         match rest {

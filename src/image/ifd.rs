@@ -61,21 +61,47 @@ impl<'a> Directory<'a> {
         let directory = usize::try_from(layout.uint(bytes.get(offset)?)).ok()?;
         let entries_at = directory.checked_add(count)?;
         let num_entries = usize::try_from(layout.uint(bytes.get(directory..entries_at)?)).ok()?;
-        Some(Self { bytes, layout, entries_at, num_entries })
+        Some(Self {
+            bytes,
+            layout,
+            entries_at,
+            num_entries,
+        })
     }
 
-    /// The place and the bytes of a tag's entry: tag, type, count, values or their offset. Of
-    /// several the last, as Pillow and the `tiff` crate have it.
-    fn raw_entry(&self, tag: u16) -> Option<(usize, &'a [u8])> {
-        let entry_len = 4 + 2 * self.layout.word();
-        self.bytes
-            .get(self.entries_at..)?
-            .chunks_exact(entry_len)
+    fn raw_entries(&self) -> impl Iterator<Item = &'a [u8]> {
+        let entries = self.bytes.get(self.entries_at..).unwrap_or_default();
+        entries
+            .chunks_exact(self.entry_len())
             .take(self.num_entries)
+    }
+
+    /// Tag, type, count, values or their offset.
+    fn entry_len(&self) -> usize {
+        4 + 2 * self.layout.word()
+    }
+
+    /// Whether there are entries of types that are not known.
+    pub(super) fn has_unknown_types(&self) -> bool {
+        self.raw_entries()
+            .any(|entry| value_len(self.layout.uint(&entry[2..4]) as u16).is_none())
+    }
+
+    /// Whether the file is a BigTIFF.
+    pub(super) fn is_big(&self) -> bool {
+        self.layout.big
+    }
+
+    /// The place and the bytes of a tag's entry. Of several the last, as Pillow and the `tiff`
+    /// crate have it.
+    fn raw_entry(&self, tag: u16) -> Option<(usize, &'a [u8])> {
+        let named = |entry: &[u8]| self.layout.uint(&entry[..2]) == u64::from(tag);
+        let (idx, entry) = self
+            .raw_entries()
             .enumerate()
-            .filter(|(_, entry)| self.layout.uint(&entry[..2]) == u64::from(tag))
-            .last()
-            .map(|(idx, entry)| (self.entries_at + idx * entry_len, entry))
+            .filter(|(_, e)| named(e))
+            .last()?;
+        Some((self.entries_at + idx * self.entry_len(), entry))
     }
 
     /// Whether there is an entry for the tag, sound or not.
@@ -96,7 +122,12 @@ impl<'a> Directory<'a> {
             usize::try_from(self.layout.uint(&entry[4 + word..])).ok()?
         };
         let values = self.bytes.get(values_at..values_at.checked_add(len)?)?;
-        Some(Entry { layout: self.layout, kind, values, values_at })
+        Some(Entry {
+            layout: self.layout,
+            kind,
+            values,
+            values_at,
+        })
     }
 
     /// A tag's only value, if it is an unsigned number.
@@ -114,7 +145,9 @@ impl Entry<'_> {
         let unsigned = matches!(self.kind, BYTE | SHORT | LONG | LONG8);
         let values = if unsigned { self.values } else { &[] };
         let len = value_len(self.kind).expect("an entry of an unknown type is never made");
-        values.chunks_exact(len).map(|value| self.layout.uint(value))
+        values
+            .chunks_exact(len)
+            .map(|value| self.layout.uint(value))
     }
 
     /// `value` as the file would hold it in this entry's first place.

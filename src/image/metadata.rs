@@ -22,7 +22,10 @@ pub(super) fn find(format: Format, encoded: &[u8]) -> Metadata<'_> {
         Format::Png => in_png(encoded),
         Format::WebP => in_webp(encoded),
         // A TIFF file is itself what EXIF is made of.
-        Format::Tiff => Metadata { exif: Some(encoded), xmp: None },
+        Format::Tiff => Metadata {
+            exif: Some(encoded),
+            xmp: None,
+        },
         Format::Gif | Format::Bmp => Metadata::default(),
     }
 }
@@ -34,7 +37,10 @@ fn in_jpeg(encoded: &[u8]) -> Metadata<'_> {
             0xe1 => {
                 if let Some(exif) = segment.payload.strip_prefix(b"Exif\0\0") {
                     found.exif.get_or_insert(exif);
-                } else if let Some(xmp) = segment.payload.strip_prefix(b"http://ns.adobe.com/xap/1.0/\0") {
+                } else if let Some(xmp) = segment
+                    .payload
+                    .strip_prefix(b"http://ns.adobe.com/xap/1.0/\0")
+                {
                     found.xmp.get_or_insert(xmp);
                 }
             }
@@ -69,14 +75,20 @@ pub(super) fn jpeg_segments(encoded: &[u8]) -> impl Iterator<Item = JpegSegment<
                 0x00 | 0x01 | 0xd0..=0xd8 => {}
                 0xd9 => {
                     rest = &[];
-                    return Some(JpegSegment { marker: code, payload: &[] });
+                    return Some(JpegSegment {
+                        marker: code,
+                        payload: &[],
+                    });
                 }
                 _ => {
                     let (length, after) = rest.split_first_chunk::<2>()?;
                     let length = usize::from(u16::from_be_bytes(*length)).checked_sub(2)?;
                     let payload = after.get(..length)?;
                     rest = &after[length..];
-                    return Some(JpegSegment { marker: code, payload });
+                    return Some(JpegSegment {
+                        marker: code,
+                        payload,
+                    });
                 }
             }
         }
@@ -139,7 +151,9 @@ pub(super) fn riff_chunks(list: &[u8]) -> impl Iterator<Item = RiffChunk<'_>> {
         let (length, after) = after.split_first_chunk::<4>()?;
         let length = u32::from_le_bytes(*length) as usize;
         let data = after.get(..length)?;
-        rest = after.get(length.checked_add(length % 2)?..).unwrap_or_default();
+        rest = after
+            .get(length.checked_add(length % 2)?..)
+            .unwrap_or_default();
         Some(RiffChunk { kind, data })
     })
 }

@@ -69,13 +69,25 @@ pub(super) fn apply(orientation: Orientation, raster: Raster) -> Raster {
     if orientation == Orientation::Upright {
         return raster;
     }
-    let Raster { width, height, samples } = raster;
+    let Raster {
+        width,
+        height,
+        samples,
+    } = raster;
     let samples = match samples {
         Samples::Grey(grey) => Samples::Grey(turned::<1>(orientation, width, height, &grey)),
         Samples::Rgb(rgb) => Samples::Rgb(turned::<3>(orientation, width, height, &rgb)),
     };
-    let (width, height) = if orientation.swaps_sides() { (height, width) } else { (width, height) };
-    Raster { width, height, samples }
+    let (width, height) = if orientation.swaps_sides() {
+        (height, width)
+    } else {
+        (width, height)
+    };
+    Raster {
+        width,
+        height,
+        samples,
+    }
 }
 
 fn turned<const N: usize>(
@@ -85,8 +97,11 @@ fn turned<const N: usize>(
     samples: &[u8],
 ) -> Vec<u8> {
     let (pixels, _) = samples.as_chunks::<N>();
-    let (new_width, new_height) =
-        if orientation.swaps_sides() { (height, width) } else { (width, height) };
+    let (new_width, new_height) = if orientation.swaps_sides() {
+        (height, width)
+    } else {
+        (width, height)
+    };
     let mut out = Vec::with_capacity(samples.len());
     for y in 0..new_height {
         for x in 0..new_width {
@@ -125,8 +140,14 @@ mod tests {
             (Orientation::TurnAnticlockwise, 2, [3, 6, 2, 5, 1, 4]),
         ] {
             let turned = apply(orientation, Raster::grey(3, 2, vec![1, 2, 3, 4, 5, 6]));
-            let Samples::Grey(grey) = turned.samples else { panic!("grey stays grey") };
-            assert_eq!((turned.width, grey), (width, expected.to_vec()), "{orientation:?}");
+            let Samples::Grey(grey) = turned.samples else {
+                panic!("grey stays grey")
+            };
+            assert_eq!(
+                (turned.width, grey),
+                (width, expected.to_vec()),
+                "{orientation:?}"
+            );
         }
     }
 
@@ -147,9 +168,15 @@ mod tests {
     fn exif_wins_over_xmp() {
         let exif = *b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0";
         let xmp = Some(&br#"tiff:Orientation="3""#[..]);
-        let both = Metadata { exif: Some(&exif), xmp };
+        let both = Metadata {
+            exif: Some(&exif),
+            xmp,
+        };
         assert_eq!(Orientation::of(&both), Orientation::TurnClockwise);
-        assert_eq!(Orientation::of(&Metadata { exif: None, xmp }), Orientation::Turn180);
+        assert_eq!(
+            Orientation::of(&Metadata { exif: None, xmp }),
+            Orientation::Turn180
+        );
         assert_eq!(Orientation::of(&Metadata::default()), Orientation::Upright);
     }
 }

@@ -45,12 +45,19 @@ impl ImageProcessor {
             Resize::Squash => (Side::whole(raster.width), Side::whole(raster.height)),
             Resize::PadToSquare => {
                 let side = raster.width.max(raster.height);
-                (Side::centred(raster.width, side), Side::centred(raster.height, side))
+                (
+                    Side::centred(raster.width, side),
+                    Side::centred(raster.height, side),
+                )
             }
         };
         let rgb = resize(raster, horizontal, vertical, self.size);
         let hash = self.hash(&rgb);
-        PixelValues { size: self.size, rgb, hash }
+        PixelValues {
+            size: self.size,
+            rgb,
+            hash,
+        }
     }
 
     /// Over the pixels, the size and the settings: two pictures, or one at two settings, never

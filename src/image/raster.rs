@@ -42,7 +42,11 @@ impl Raster {
     /// If `grey` is not `width × height` long.
     pub fn grey(width: usize, height: usize, grey: Vec<u8>) -> Self {
         assert_eq!(grey.len(), width * height, "one sample a pixel");
-        Self { width, height, samples: Samples::Grey(grey) }
+        Self {
+            width,
+            height,
+            samples: Samples::Grey(grey),
+        }
     }
 
     /// Three interleaved channels.
@@ -51,7 +55,11 @@ impl Raster {
     /// If `rgb` is not `width × height × 3` long.
     pub fn rgb(width: usize, height: usize, rgb: Vec<u8>) -> Self {
         assert_eq!(rgb.len(), width * height * 3, "three samples a pixel");
-        Self { width, height, samples: Samples::Rgb(rgb) }
+        Self {
+            width,
+            height,
+            samples: Samples::Rgb(rgb),
+        }
     }
 }
 
@@ -128,7 +136,9 @@ pub(super) fn flatten(
         Layout::GreyAlpha16 => grey(map_pixels(&bytes, |p: &[u8; 4]| {
             [over_white(high_byte(p, 0), high_byte(p, 1))]
         })),
-        Layout::Rgb16 => rgb(map_pixels(&bytes, |p: &[u8; 6]| [0, 1, 2].map(|c| high_byte(p, c)))),
+        Layout::Rgb16 => rgb(map_pixels(&bytes, |p: &[u8; 6]| {
+            [0, 1, 2].map(|c| high_byte(p, c))
+        })),
         Layout::Rgba16 => rgb(map_pixels(&bytes, |p: &[u8; 8]| {
             [0, 1, 2].map(|c| over_white(high_byte(p, c), high_byte(p, 3)))
         })),

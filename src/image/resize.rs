@@ -26,12 +26,20 @@ pub(super) struct Side {
 impl Side {
     /// A side without padding.
     pub(super) fn whole(len: usize) -> Self {
-        Self { len, before: 0, padded: len }
+        Self {
+            len,
+            before: 0,
+            padded: len,
+        }
     }
 
     /// A side in the middle of a longer one; of an odd number of zeros, more come after it.
     pub(super) fn centred(len: usize, padded: usize) -> Self {
-        Self { len, before: (padded - len) / 2, padded }
+        Self {
+            len,
+            before: (padded - len) / 2,
+            padded,
+        }
     }
 }
 
@@ -70,7 +78,11 @@ impl Weights {
                 (low, weights)
             })
             .collect();
-        let largest = ranges.iter().flat_map(|(_, w)| w).copied().fold(0.0, f64::max);
+        let largest = ranges
+            .iter()
+            .flat_map(|(_, w)| w)
+            .copied()
+            .fold(0.0, f64::max);
         let precision = (0..MAX_PRECISION)
             .find(|p| (0.5 + largest * f64::from(1 << (p + 1))) as i64 >= 1 << 15)
             .unwrap_or(MAX_PRECISION);
@@ -81,7 +93,11 @@ impl Weights {
             let first = low.clamp(side.before, end);
             (first, (low + len).clamp(first, end) - first)
         };
-        let taps = ranges.iter().map(|(low, w)| on_pixels(*low, w.len()).1).max().unwrap_or(0);
+        let taps = ranges
+            .iter()
+            .map(|(low, w)| on_pixels(*low, w.len()).1)
+            .max()
+            .unwrap_or(0);
         let mut starts = Vec::with_capacity(out);
         let mut weights = vec![0; out * taps];
         for ((low, range), row) in ranges.iter().zip(weights.chunks_exact_mut(taps.max(1))) {
@@ -89,17 +105,28 @@ impl Weights {
             // Moved back where `taps` pixels from here would leave the source.
             let start = (first - side.before).min(side.len - taps);
             let skip = first - side.before - start;
-            for (to, from) in row[skip..].iter_mut().zip(&range[first - low..first - low + len]) {
+            for (to, from) in row[skip..]
+                .iter_mut()
+                .zip(&range[first - low..first - low + len])
+            {
                 *to = (0.5 + from * f64::from(1 << precision)) as i16;
             }
             starts.push(start);
         }
         starts.resize(out, 0);
-        Self { taps, starts, weights, precision }
+        Self {
+            taps,
+            starts,
+            weights,
+            precision,
+        }
     }
 
     fn row(&self, i: usize) -> (usize, &[i16]) {
-        (self.starts[i], &self.weights[i * self.taps..(i + 1) * self.taps])
+        (
+            self.starts[i],
+            &self.weights[i * self.taps..(i + 1) * self.taps],
+        )
     }
 
     /// What the sum starts from, so that the shift rounds.
@@ -119,7 +146,9 @@ pub(super) fn resize(raster: &Raster, horizontal: Side, vertical: Side, out: usi
     let to = Arc::get_mut(&mut rgb).expect("nobody else has it yet");
     let arch = Arch::new();
     match &raster.samples {
-        Samples::Rgb(rgb) => arch.dispatch(|| two_passes::<3>(rgb, raster.width, &across, &down, to)),
+        Samples::Rgb(rgb) => {
+            arch.dispatch(|| two_passes::<3>(rgb, raster.width, &across, &down, to))
+        }
         Samples::Grey(grey) => {
             arch.dispatch(|| two_passes::<1>(grey, raster.width, &across, &down, to));
         }
@@ -194,8 +223,9 @@ fn across_few<const N: usize, const TAPS: usize>(
 ) {
     let (weights, _) = across.weights.as_chunks::<TAPS>();
     for ((pixel, &start), weights) in to.iter_mut().zip(&across.starts).zip(weights) {
-        let source: &[[u8; N]; TAPS] =
-            from[start..start + TAPS].try_into().expect("the slice is TAPS long");
+        let source: &[[u8; N]; TAPS] = from[start..start + TAPS]
+            .try_into()
+            .expect("the slice is TAPS long");
         let mut sums = [across.half(); N];
         for t in 0..TAPS {
             for c in 0..N {

@@ -154,6 +154,9 @@ impl ModelConfig {
         if eos_token_ids.is_empty() {
             eos_token_ids = text_fields.token_ids("eos_token_id")?;
         }
+        if eos_token_ids.is_empty() {
+            eos_token_ids = vec![1];
+        }
         let tie_word_embeddings = fields.flag("tie_word_embeddings")?.unwrap_or(true)
             && text_fields.flag("tie_word_embeddings")?.unwrap_or(true);
         Ok(Self {

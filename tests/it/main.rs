@@ -1,5 +1,7 @@
 //! The integration tests: one binary, one module per part of the house.
 
+mod checkpoint;
+mod config_dialects;
 mod golden;
 mod model;
 mod tidy;

@@ -57,7 +57,9 @@ fn whole_prompt(case: &Case, image_token: Option<u32>, tokens_per_image: usize) 
             len,
             global: table.clone(),
             sliding: table,
-            image_spans: starts.map(|start| start..start + tokens_per_image).collect(),
+            image_spans: starts
+                .map(|start| start..start + tokens_per_image)
+                .collect(),
         }],
         logit_rows: (0..len as u32).collect(),
     }
@@ -97,7 +99,9 @@ fn check_every_stage<B: Backend>(backend: B, name: &str) {
             .collect::<Vec<_>>();
 
         let num_blocks = 2 * case.ids.len().div_ceil(medgemma::backend::BLOCK_SIZE);
-        let mut cache = model.kv_cache(num_blocks, num_blocks).expect("a small cache");
+        let mut cache = model
+            .kv_cache(num_blocks, num_blocks)
+            .expect("a small cache");
         let mut num_stages = 0;
         let logits = model
             .forward_observed(&input, &images, &mut cache, &mut |stage, hidden| {
@@ -147,7 +151,8 @@ fn check_tower<B: Backend>(backend: &B) {
         .expect("the tower runs");
     let projected = projector.forward(backend, &patches).expect("it runs");
 
-    let first = |(shape, values): &(Vec<usize>, Vec<f32>), len: usize| values[..len * shape[1]].to_vec();
+    let first =
+        |(shape, values): &(Vec<usize>, Vec<f32>), len: usize| values[..len * shape[1]].to_vec();
     let check = |name: &str, ours: &[f32]| {
         let label = format!("vision.{name}");
         assert_close(&label, ours, &numbers.tensor(&label).1, HIDDEN);

@@ -284,7 +284,10 @@ impl Backend for CpuBackend {
         let width = 3 * patch_size * patch_size;
         let patches = Rows::new(crate::backend::patches(images, patch_size), width);
         let mut embedded = self.linear_bias(&patches, weight, bias)?;
-        for image in embedded.values_mut().chunks_exact_mut(positions.values.len()) {
+        for image in embedded
+            .values_mut()
+            .chunks_exact_mut(positions.values.len())
+        {
             kernels::add(image, &positions.values);
         }
         Ok(embedded)
