@@ -9,44 +9,44 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 
 /// A file below `tests/golden`.
-pub fn path(relative: &str) -> PathBuf {
+pub(crate) fn path(relative: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
         .join(relative)
 }
 
 /// Everything written down for one tiny model.
-pub struct Numbers {
-    pub cases: HashMap<String, Case>,
+pub(crate) struct Numbers {
+    pub(crate) cases: HashMap<String, Case>,
     /// With the head of `models/untied_head.safetensors`; multimodal model only.
-    pub untied: Option<Untied>,
+    pub(crate) untied: Option<Untied>,
     tensors: Vec<u8>,
 }
 
 #[derive(Deserialize)]
-pub struct Case {
-    pub pictures: Vec<String>,
-    pub ids: Vec<TokenId>,
+pub(crate) struct Case {
+    pub(crate) pictures: Vec<String>,
+    pub(crate) ids: Vec<TokenId>,
     /// Tokens at which hidden states were kept.
-    pub positions: Vec<usize>,
-    pub greedy: Vec<GreedyToken>,
+    pub(crate) positions: Vec<usize>,
+    pub(crate) greedy: Vec<GreedyToken>,
 }
 
 #[derive(Deserialize)]
-pub struct Untied {
-    pub case: String,
-    pub greedy: Vec<GreedyToken>,
+pub(crate) struct Untied {
+    pub(crate) case: String,
+    pub(crate) greedy: Vec<GreedyToken>,
 }
 
 #[derive(Clone, Deserialize)]
-pub struct GreedyToken {
-    pub token: TokenId,
-    pub logprob: f32,
-    pub top: Vec<(TokenId, f32)>,
+pub(crate) struct GreedyToken {
+    pub(crate) token: TokenId,
+    pub(crate) logprob: f32,
+    pub(crate) top: Vec<(TokenId, f32)>,
 }
 
 impl Numbers {
-    pub fn of(model: &str) -> Self {
+    pub(crate) fn of(model: &str) -> Self {
         let json = fs::read(path(&format!("numbers/{model}.json"))).expect("goldens are there");
         let mut entries: HashMap<String, serde_json::Value> =
             serde_json::from_slice(&json).expect("goldens are JSON");
@@ -67,7 +67,7 @@ impl Numbers {
     }
 
     /// Shape and values.
-    pub fn tensor(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
+    pub(crate) fn tensor(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
         let (shape, bytes) = self.bytes(name);
         let values = bytes
             .as_chunks::<4>()
@@ -79,7 +79,7 @@ impl Numbers {
     }
 
     /// Shape and raw bytes.
-    pub fn bytes(&self, name: &str) -> (Vec<usize>, Vec<u8>) {
+    pub(crate) fn bytes(&self, name: &str) -> (Vec<usize>, Vec<u8>) {
         let tensors = SafeTensors::deserialize(&self.tensors).expect("goldens are safetensors");
         let view = tensors
             .tensor(name)
@@ -90,7 +90,7 @@ impl Numbers {
 
 /// Fails with the worst difference if any exceeds `tolerance`.
 #[track_caller]
-pub fn assert_close(what: &str, ours: &[f32], reference: &[f32], tolerance: f32) {
+pub(crate) fn assert_close(what: &str, ours: &[f32], reference: &[f32], tolerance: f32) {
     assert_eq!(ours.len(), reference.len(), "{what}: different sizes");
     let (index, worst) = ours
         .iter()

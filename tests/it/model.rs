@@ -6,7 +6,7 @@ use medgemma::backend::candle::CandleBackend;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::backend::{Backend, BlockTable, StepInput, StepSequence};
 use medgemma::core::{BlockId, PixelValues};
-use medgemma::image::ImageProcessor;
+use medgemma::image::{ImageLimits, ImageProcessor, Resize};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
 use medgemma::model::{ImageRows, Model, Projector, Stage, VisionTower};
@@ -30,7 +30,12 @@ fn weights_of(model: &str) -> Weights {
 
 fn picture(name: &str, size: usize) -> PixelValues {
     let file = fs::read(golden::path(&format!("images/{name}"))).expect("goldens are there");
-    ImageProcessor::new(size)
+    let processor = ImageProcessor {
+        size,
+        resize: Resize::Squash,
+        limits: ImageLimits::default(),
+    };
+    processor
         .process(&file)
         .expect("a picture that can be read")
 }
