@@ -37,9 +37,9 @@ enum Op {
 fn asks() -> impl Strategy<Value = Ask> {
     let pictures = prop_oneof![
         2 => Just(Vec::new()),
-        3 => vec((0..6usize, 1..9usize), 1..4),
+        3 => vec((0..5usize, 1..8usize), 1..4),
     ];
-    (pictures, 1..20usize, 1..12usize, 0..4usize, any::<bool>()).prop_map(
+    (pictures, 1..10usize, 1..30usize, 0..6usize, any::<bool>()).prop_map(
         |(pictures, tail, max_tokens, min_tokens, stops)| Ask {
             pictures,
             tail,
@@ -52,41 +52,38 @@ fn asks() -> impl Strategy<Value = Ask> {
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
-        6 => asks().prop_map(Op::Add),
-        12 => Just(Op::Step),
+        8 => asks().prop_map(Op::Add),
+        10 => Just(Op::Step),
         1 => (0..8usize).prop_map(Op::Abort),
         1 => (0..8usize).prop_map(Op::StepAndAbort),
     ];
-    vec(op, 1..60)
+    vec(op, 1..80)
 }
 
+/// Limits that are often reached: a few sequences fill the pools, and decodes a good part of the
+/// budget.
 fn configs() -> impl Strategy<Value = SchedulerConfig> {
-    let groups = (0..3, 1..13usize).prop_map(|(kind, window)| match kind {
+    let groups = (0..4, 1..13usize).prop_map(|(kind, window)| match kind {
         0 => KvGroups::Global,
         1 => KvGroups::Sliding { window },
         _ => KvGroups::Both { window },
     });
-    let num_blocks = (1..40usize, 1..30usize);
-    (
-        1..6usize,
-        0..14usize,
-        10..60usize,
-        1..6usize,
-        groups,
-        num_blocks,
-    )
-        .prop_map(
-            |(max_num_seqs, more_tokens, max_model_len, block_size, groups, (global, sliding))| {
-                SchedulerConfig {
-                    max_num_seqs,
-                    max_num_batched_tokens: max_num_seqs + more_tokens,
-                    max_model_len,
-                    block_size,
-                    groups,
-                    num_blocks: BlockCount { global, sliding },
-                }
+    let limits = (2..8usize, 0..10usize, 12..60usize, 1..6usize);
+    let pool_tokens = (20..110usize, 8..80usize);
+    (limits, groups, pool_tokens).prop_map(|(limits, groups, (global, sliding))| {
+        let (max_num_seqs, more_tokens, max_model_len, block_size) = limits;
+        SchedulerConfig {
+            max_num_seqs,
+            max_num_batched_tokens: max_num_seqs + more_tokens,
+            max_model_len,
+            block_size,
+            groups,
+            num_blocks: BlockCount {
+                global: global.div_ceil(block_size),
+                sliding: sliding.div_ceil(block_size),
             },
-        )
+        }
+    })
 }
 
 impl Ask {
@@ -132,6 +129,8 @@ struct Record {
     num_computed: usize,
     /// It runs, and in the last step nothing of it was computed for want of budget.
     was_skipped: bool,
+    /// Steps in a row in which that happened to it as the oldest.
+    num_skipped_as_oldest: usize,
 }
 
 impl Record {
@@ -206,6 +205,7 @@ impl World {
             num_prompt_tokens: request.prompt.len(),
             num_computed: 0,
             was_skipped: false,
+            num_skipped_as_oldest: 0,
             ask,
         };
         let should_pass = self.should_pass(&record);
@@ -297,7 +297,9 @@ impl World {
         let running: Vec<SeqId> = self.scheduler.running.iter().map(|seq| seq.id).collect();
         for (idx, &id) in running.iter().enumerate() {
             if scheduled.contains(&id) {
-                self.record(id).was_skipped = false;
+                let record = self.record(id);
+                record.was_skipped = false;
+                record.num_skipped_as_oldest = 0;
                 continue;
             }
             let is_newest = idx + 1 == running.len();
@@ -319,13 +321,13 @@ impl World {
                     "{id} starves in {batch:?}"
                 );
             }
-            if idx == 0 {
-                assert!(
-                    !lacks_blocks && !record.was_skipped,
-                    "oldest, {id}, in {batch:?}"
-                );
-            }
             record.was_skipped = !lacks_blocks;
+            if idx == 0 {
+                // Its picture may find another's picture before it, then the decodes' turn.
+                record.num_skipped_as_oldest += 1;
+                let starves = lacks_blocks || record.num_skipped_as_oldest > 2;
+                assert!(!starves, "{id} is the oldest and left out in {batch:?}");
+            }
         }
     }
 
@@ -441,14 +443,18 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig {
+        cases: 1000,
+        // The smallest failing case is printed; it belongs among the steps worked out by hand.
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn whatever_happens_the_books_balance_and_every_request_ends(
         config in configs(),
         ops in ops(),
     ) {
-        prop_assume!(config.validate().is_ok());
         let mut world = World::new(config);
         for op in ops {
             match op {
@@ -458,7 +464,7 @@ proptest! {
                 Op::StepAndAbort(nth) => world.step(Some(nth)),
             }
         }
-        // The oldest goes on at least every other step, so this is far beyond what is needed.
+        // The oldest goes on at least every third step, so this is far beyond what is needed.
         let mut steps_left = 100_000;
         while !world.records.is_empty() {
             world.step(None);
