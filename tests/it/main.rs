@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod config_dialects;
+mod generation;
 mod golden;
 mod model;
 mod tidy;

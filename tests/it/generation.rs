@@ -1,0 +1,408 @@
+//! Whole generations on tiny models: against transformers, and against themselves under every
+//! way of cutting, mixing and interrupting them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::num::NonZeroU32;
+
+use medgemma::backend::BLOCK_SIZE;
+use medgemma::backend::cpu::CpuBackend;
+use medgemma::core::{
+    GenerateRequest, ImageSpan, SamplingParams, SeqId, TokenEvent, TokenId, TokenLogprobs,
+};
+use medgemma::engine::Runner;
+use medgemma::image::{ImageLimits, ImageProcessor, Resize};
+use medgemma::model::Model;
+use medgemma::model::config::ModelConfig;
+use medgemma::model::weights::Weights;
+use medgemma::scheduler::{BlockCount, KvGroups, Scheduler, SchedulerConfig};
+
+use crate::golden::{self, Case, GreedyToken, Numbers};
+
+const LOGPROBS: f32 = 1e-4;
+
+/// A tiny model under a scheduler, stepped by hand so that a test sees what happens.
+pub(crate) struct Rig {
+    pub(crate) scheduler: Scheduler,
+    runner: Runner<CpuBackend>,
+    events: HashMap<SeqId, Vec<TokenEvent>>,
+    next_id: u64,
+    pub(crate) num_preempted: usize,
+    pub(crate) num_steps: usize,
+}
+
+pub(crate) fn load(model: &str) -> (ModelConfig, Model<CpuBackend>) {
+    load_with(
+        model,
+        &Weights::open(&golden::path(&format!("models/{model}"))).expect("weights"),
+    )
+}
+
+fn load_with(model: &str, weights: &Weights) -> (ModelConfig, Model<CpuBackend>) {
+    let file = golden::path(&format!("models/{model}/config.json"));
+    let json = fs::read(&file).expect("goldens are there");
+    let config = ModelConfig::from_json(&file, &json).expect("transformers wrote it");
+    let model = Model::load(CpuBackend, &config, weights).expect("the model loads");
+    (config, model)
+}
+
+pub(crate) fn roomy(config: &ModelConfig) -> SchedulerConfig {
+    SchedulerConfig {
+        max_num_seqs: 64,
+        max_num_batched_tokens: 2048,
+        max_model_len: 1024,
+        block_size: BLOCK_SIZE,
+        groups: KvGroups::Both {
+            window: config.text.sliding_window,
+        },
+        num_blocks: BlockCount {
+            global: 1024,
+            sliding: 1024,
+        },
+    }
+}
+
+impl Rig {
+    pub(crate) fn new(model: Model<CpuBackend>, config: SchedulerConfig) -> Self {
+        let num_blocks = config.num_blocks;
+        Self {
+            runner: Runner::new(model, num_blocks.global, num_blocks.sliding).expect("a cache"),
+            scheduler: Scheduler::new(config).expect("limits that work"),
+            events: HashMap::new(),
+            next_id: 0,
+            num_preempted: 0,
+            num_steps: 0,
+        }
+    }
+
+    pub(crate) fn add(&mut self, request: GenerateRequest) -> SeqId {
+        let id = SeqId(self.next_id);
+        self.next_id += 1;
+        self.scheduler.add(id, request).expect("it fits");
+        id
+    }
+
+    pub(crate) fn step(&mut self) {
+        let batch = self.scheduler.schedule();
+        self.scheduler.check_integrity();
+        self.num_preempted += batch.preempted.len();
+        self.num_steps += 1;
+        let sampled = self
+            .runner
+            .execute(&self.scheduler, &batch)
+            .expect("a step");
+        let tokens: Vec<_> = sampled.iter().map(|(id, s)| (*id, s.token)).collect();
+        self.scheduler.update(&batch, &tokens);
+        self.scheduler.check_integrity();
+        for (id, sampled) in sampled {
+            self.events.entry(id).or_default().push(TokenEvent {
+                token: sampled.token,
+                logprobs: sampled.logprobs,
+                finish: None,
+            });
+        }
+    }
+
+    pub(crate) fn finish(&mut self) {
+        while self.scheduler.has_work() {
+            self.step();
+        }
+    }
+
+    pub(crate) fn events(&self, id: SeqId) -> &[TokenEvent] {
+        &self.events[&id]
+    }
+
+    /// One request and nothing else.
+    pub(crate) fn run_alone(&mut self, request: GenerateRequest) -> Vec<TokenEvent> {
+        let id = self.add(request);
+        self.finish();
+        self.events[&id].clone()
+    }
+}
+
+pub(crate) fn request(
+    config: &ModelConfig,
+    case: &Case,
+    sampling: SamplingParams,
+) -> GenerateRequest {
+    let is_soft = |idx: usize| Some(case.ids[idx].0) == config.image_token_id;
+    let starts = (0..case.ids.len()).filter(|&idx| is_soft(idx) && !is_soft(idx - 1));
+    let images = starts
+        .zip(&case.pictures)
+        .map(|(start, name)| {
+            let vision = config.vision.as_ref().expect("it has pictures");
+            let processor = ImageProcessor {
+                size: vision.image_size,
+                resize: Resize::Squash,
+                limits: ImageLimits::default(),
+            };
+            let file = fs::read(golden::path(&format!("images/{name}"))).expect("a picture");
+            ImageSpan {
+                start,
+                len: vision.mm_tokens_per_image,
+                pixels: processor.process(&file).expect("it can be read"),
+            }
+        })
+        .collect();
+    GenerateRequest {
+        prompt: case.ids.clone(),
+        images,
+        sampling,
+    }
+}
+
+pub(crate) fn greedy(max_tokens: usize) -> SamplingParams {
+    SamplingParams {
+        top_logprobs: Some(5),
+        ..SamplingParams::greedy(max_tokens)
+    }
+}
+
+fn assert_matches(what: &str, events: &[TokenEvent], reference: &[GreedyToken]) {
+    assert_eq!(events.len(), reference.len(), "{what}");
+    for (idx, (event, reference)) in events.iter().zip(reference).enumerate() {
+        let logprobs: &TokenLogprobs = event.logprobs.as_ref().expect("asked for");
+        assert_eq!(event.token, reference.token, "{what}: token {idx}");
+        let differences = std::iter::once((logprobs.logprob, reference.logprob)).chain(
+            logprobs
+                .top
+                .iter()
+                .zip(&reference.top)
+                .map(|(ours, theirs)| {
+                    assert_eq!(ours.0, theirs.0, "{what}: top tokens at {idx}");
+                    (ours.1, theirs.1)
+                }),
+        );
+        for (ours, theirs) in differences {
+            assert!(
+                (ours - theirs).abs() <= LOGPROBS,
+                "{what}: {ours} {theirs} at {idx}"
+            );
+        }
+    }
+}
+
+#[test]
+fn greedy_tokens_are_the_references() {
+    for name in ["multimodal", "text27b", "text1b"] {
+        let (config, model) = load(name);
+        let mut rig = Rig::new(model, roomy(&config));
+        for (case_name, case) in &Numbers::of(name).cases {
+            let request = request(&config, case, greedy(case.greedy.len()));
+            let events = rig.run_alone(request);
+            assert_matches(&format!("{name} {case_name}"), &events, &case.greedy);
+        }
+    }
+}
+
+#[test]
+fn an_untied_head_is_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let golden = |path: &str| golden::path(&format!("models/{path}"));
+    fs::copy(
+        golden("multimodal/model.safetensors"),
+        folder.path().join("a.safetensors"),
+    )
+    .and_then(|_| {
+        fs::copy(
+            golden("untied_head.safetensors"),
+            folder.path().join("b.safetensors"),
+        )
+    })
+    .expect("the files can be copied");
+    let names = |path: &str| {
+        let bytes = fs::read(golden(path)).expect("weights");
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+        tensors
+            .names()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    let mut map = serde_json::Map::new();
+    for (file, path) in [
+        ("a", "multimodal/model.safetensors"),
+        ("b", "untied_head.safetensors"),
+    ] {
+        for name in names(path) {
+            map.insert(name, format!("{file}.safetensors").into());
+        }
+    }
+    let index = serde_json::json!({"metadata": {}, "weight_map": map});
+    fs::write(
+        folder.path().join("model.safetensors.index.json"),
+        index.to_string(),
+    )
+    .expect("the index can be written");
+
+    let (config, model) = load_with("multimodal", &Weights::open(folder.path()).expect("shards"));
+    let numbers = Numbers::of("multimodal");
+    let untied = numbers.untied.as_ref().expect("it was written down");
+    let case = &numbers.cases[&untied.case];
+    let request = request(&config, case, greedy(untied.greedy.len()));
+    let events = Rig::new(model, roomy(&config)).run_alone(request);
+    assert_matches("untied head", &events, &untied.greedy);
+}
+
+/// Every golden case, greedy and seeded, as one mixed crowd of 32.
+pub(crate) fn crowd(config: &ModelConfig) -> Vec<GenerateRequest> {
+    let numbers = Numbers::of("multimodal");
+    let mut names: Vec<_> = numbers.cases.keys().collect();
+    names.sort();
+    (0..32)
+        .map(|idx| {
+            let case = &numbers.cases[names[idx % names.len()]];
+            let sampling = if idx % 2 == 0 {
+                greedy(4 + idx)
+            } else {
+                SamplingParams {
+                    temperature: 0.9,
+                    top_k: NonZeroU32::new(40),
+                    top_p: 0.95,
+                    seed: idx as u64,
+                    ..greedy(4 + idx)
+                }
+            };
+            request(config, case, sampling)
+        })
+        .collect()
+}
+
+/// What each says when it has the server for itself.
+pub(crate) fn alone(requests: &[GenerateRequest]) -> Vec<Vec<TokenEvent>> {
+    let (config, model) = load("multimodal");
+    let mut rig = Rig::new(model, roomy(&config));
+    requests
+        .iter()
+        .map(|request| rig.run_alone(request.clone()))
+        .collect()
+}
+
+/// Runs all requests at once under `limits` with `meddle` called before each step; what each says
+/// must equal `expected` to the bit.
+fn assert_undisturbed(
+    requests: &[GenerateRequest],
+    expected: &[Vec<TokenEvent>],
+    limits: impl FnOnce(SchedulerConfig) -> SchedulerConfig,
+    mut meddle: impl FnMut(&mut Rig),
+) -> Rig {
+    let (config, model) = load("multimodal");
+    let mut rig = Rig::new(model, limits(roomy(&config)));
+    let ids: Vec<SeqId> = requests
+        .iter()
+        .map(|request| rig.add(request.clone()))
+        .collect();
+    while rig.scheduler.has_work() {
+        meddle(&mut rig);
+        rig.step();
+    }
+    for (idx, (id, expected)) in ids.iter().zip(expected).enumerate() {
+        assert_eq!(rig.events(*id), expected.as_slice(), "request {idx}");
+    }
+    rig
+}
+
+#[test]
+fn neighbours_chunks_and_aborts_change_no_bit() {
+    let (config, _) = load("multimodal");
+    let crowd = crowd(&config);
+    let expected = alone(&crowd);
+
+    let rig = assert_undisturbed(&crowd, &expected, |roomy| roomy, |_| {});
+    assert!(rig.num_steps < 100, "{} steps: no batching", rig.num_steps);
+
+    // From the largest picture's 16 tokens on, each cuts somewhere else.
+    for budget in [16, 17, 31, 33, 100] {
+        let limits = |roomy| SchedulerConfig {
+            max_num_seqs: 16,
+            max_num_batched_tokens: budget,
+            ..roomy
+        };
+        assert_undisturbed(&crowd, &expected, limits, |_| {});
+    }
+
+    // Others come and go all the time.
+    let mut guests: Vec<SeqId> = Vec::new();
+    let mut num_steps = 0;
+    assert_undisturbed(
+        &crowd,
+        &expected,
+        |roomy| roomy,
+        |rig| {
+            num_steps += 1;
+            if num_steps < 40 {
+                guests.push(rig.add(crowd[num_steps % crowd.len()].clone()));
+            }
+            if num_steps % 2 == 0 && !guests.is_empty() {
+                rig.scheduler.abort(guests.remove(0));
+            }
+        },
+    );
+}
+
+#[test]
+fn preemption_changes_no_bit() {
+    let (config, _) = load("multimodal");
+    let case = &Numbers::of("multimodal").cases["image_first"];
+    let requests: Vec<_> = (0..8)
+        .map(|idx| request(&config, case, greedy(90 + idx)))
+        .collect();
+    let expected = alone(&requests);
+    // Room to begin four of them and to finish two.
+    let tight = |roomy| SchedulerConfig {
+        max_num_batched_tokens: 64,
+        max_model_len: 256,
+        num_blocks: BlockCount {
+            global: 12,
+            sliding: 16,
+        },
+        ..roomy
+    };
+    let rig = assert_undisturbed(&requests, &expected, tight, |_| {});
+    assert!(rig.num_preempted > 0, "nothing was preempted");
+}
+
+#[test]
+fn stop_tokens_and_lengths_end_a_sequence() {
+    let (config, model) = load("text1b");
+    let mut rig = Rig::new(
+        model,
+        SchedulerConfig {
+            max_model_len: 128,
+            ..roomy(&config)
+        },
+    );
+    let numbers = Numbers::of("text1b");
+    let case = &numbers.cases["text"];
+    let stop = case.greedy[5].token;
+    let first = case
+        .greedy
+        .iter()
+        .position(|t| t.token == stop)
+        .expect("it is there");
+    let with_stop = SamplingParams {
+        stop_token_ids: vec![stop],
+        ..greedy(24)
+    };
+    let events = rig.run_alone(request(&config, case, with_stop.clone()));
+    assert_eq!(events.len(), first + 1);
+    assert_eq!(events[first].token, stop);
+
+    let later = SamplingParams {
+        min_tokens: 12,
+        ..with_stop
+    };
+    let events = rig.run_alone(request(&config, case, later));
+    assert!(events.len() >= 12);
+    assert!(events[..11].iter().all(|event| event.token != stop));
+
+    let events = rig.run_alone(request(&config, case, greedy(10_000)));
+    assert_eq!(events.len(), 128 - case.ids.len());
+    assert_eq!(
+        events[0].token,
+        case.greedy[0].token,
+        "the same start: {:?}",
+        TokenId(0)
+    );
+}
