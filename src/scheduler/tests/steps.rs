@@ -86,6 +86,25 @@ fn pictures_as_large_as_the_budget_take_turns_with_decodes() {
 }
 
 #[test]
+fn of_two_pictures_that_do_not_fit_the_older_goes_first() {
+    let mut scheduler = scheduler(SchedulerConfig::for_test());
+    scheduler.add(SeqId(1), text(5, 50)).unwrap();
+    step(&mut scheduler);
+    for id in [2, 3] {
+        let scan = with_images(text(20, 5), &[(0, 16)]);
+        scheduler.add(SeqId(id), scan).unwrap();
+    }
+    let expected = [
+        vec![(1, 5, 1)],
+        vec![(2, 0, 16)],
+        vec![(1, 6, 1), (2, 16, 4)],
+        vec![(3, 0, 16)],
+        vec![(1, 7, 1), (2, 20, 1), (3, 16, 4)],
+    ];
+    assert_eq!(steps(&mut scheduler, 5), expected);
+}
+
+#[test]
 fn a_chunk_stops_before_a_picture_that_does_not_fit() {
     let mut scheduler = scheduler(SchedulerConfig::for_test());
     let request = with_images(text(40, 1), &[(2, 8), (12, 8), (25, 12)]);
@@ -215,29 +234,29 @@ fn the_newest_sits_out_when_it_is_the_one_that_asks() {
 
 #[test]
 fn a_prompt_takes_its_blocks_from_newer_sequences_even_when_those_have_been_scheduled() {
-    let mut scheduler = with_blocks(44);
-    // A picture holds the older one back, so that the newer one comes to decode beside it.
-    let scan = with_images(text(160, 4), &[(4, 16)]);
-    scheduler.add(SeqId(1), scan).unwrap();
-    scheduler.add(SeqId(2), text(8, 30)).unwrap();
-    let mut expected = vec![
-        vec![(1, 0, 4), (2, 0, 8)],
-        vec![(2, 8, 1)],
+    let mut scheduler = with_blocks(94);
+    // Pictures hold the older ones back at first, so that the newest comes to decode beside them.
+    let oldest = with_images(text(325, 4), &[(4, 16)]);
+    scheduler.add(SeqId(1), oldest).unwrap();
+    let second = with_images(text(30, 4), &[(3, 10)]);
+    scheduler.add(SeqId(2), second).unwrap();
+    scheduler.add(SeqId(3), text(8, 50)).unwrap();
+    let expected = [
+        vec![(1, 0, 4), (2, 0, 3), (3, 0, 8)],
+        vec![(2, 3, 15), (3, 8, 1)],
         vec![(1, 4, 16)],
     ];
-    let prompt = (20..155).step_by(15);
-    expected.extend(
-        prompt
-            .zip(9..)
-            .map(|(start, at)| vec![(1, start, 15), (2, at, 1)]),
-    );
-    assert_eq!(steps(&mut scheduler, expected.len()), expected);
-    // 39 blocks and 5: the newer one's decode is planned first and then taken back.
-    assert_eq!(scheduler.num_free_blocks().global, 0);
+    assert_eq!(steps(&mut scheduler, 3), expected);
+    for (prompt, answer) in (20..320).step_by(15).zip(9..) {
+        assert_eq!(step(&mut scheduler).0, [(1, prompt, 15), (3, answer, 1)]);
+    }
+    // 80, 5 and 8 blocks are held. The decode is planned first, then the oldest asks for two
+    // more, and then the second gets what is left of the budget, the decode's token included.
+    assert_eq!(scheduler.num_free_blocks().global, 1);
     let batch = scheduler.schedule();
     scheduler.check_integrity();
-    assert_eq!(chunks(&batch), [(1, 155, 5)]);
-    assert_eq!(batch.preempted, [SeqId(2)]);
+    assert_eq!(chunks(&batch), [(1, 320, 5), (2, 18, 11)]);
+    assert_eq!(batch.preempted, [SeqId(3)]);
 }
 
 #[test]
