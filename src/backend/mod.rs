@@ -242,15 +242,20 @@ pub struct LayerRef {
 
 /// The operations. Activations are f32 or whatever the backend computes in; products accumulate
 /// in f32, and norms, softmax and rotary angles are f32 in every backend.
-pub trait Backend: Send {
+pub trait Backend: Send + Sync {
     /// An activation or a small parameter; cheap to clone.
-    type Tensor: Clone + Send;
+    type Tensor: Clone + Send + Sync;
     /// A weight of a product, `(out, in)`, laid out as the backend likes it.
-    type Matrix: Send;
+    type Matrix: Send + Sync;
     /// Every layer's key and value pools.
     type KvCache: Send;
     /// A step's metadata where the kernels want it.
     type Step;
+
+    /// Runs a step's work on the thread from which this backend's operations are cheapest to call.
+    fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        work()
+    }
 
     // ---- loading -------------------------------------------------------------------------
 

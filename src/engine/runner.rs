@@ -46,56 +46,66 @@ impl<B: Backend> Runner<B> {
                 (chunk, sequence)
             })
             .collect();
-        let input = step_input(&sequences);
-        let images = self.encode_images(&sequences, &input)?;
-        let Some(logits) = self.model.forward(&input, &images, &mut self.cache)? else {
-            return Ok(Vec::new());
-        };
-
-        let sampling: Vec<_> = sequences
-            .iter()
-            .filter(|(chunk, _)| chunk.samples)
-            .collect();
-        let rows: Vec<_> = sampling
-            .iter()
-            .map(|(chunk, sequence)| SampleRow {
-                params: sequence.sampling(),
-                position: chunk.end(),
-                num_generated: sequence.num_generated_tokens(),
-            })
-            .collect();
-        let sampled = self.model.backend().sample(&logits, &rows)?;
-        Ok(sampling
-            .iter()
-            .map(|(chunk, _)| chunk.seq)
-            .zip(sampled)
-            .collect())
+        let Self { model, cache } = self;
+        model.backend().enter(|| compute(model, cache, &sequences))
     }
+}
 
-    /// Features of the pictures that the chunks cover. A chunk covers a picture whole or not at
-    /// all, so nothing has to be kept from one step to the next.
-    fn encode_images(
-        &self,
-        sequences: &[(&Chunk, &Sequence)],
-        input: &StepInput,
-    ) -> Result<Vec<ImageRows<B::Tensor>>> {
-        let mut spans: Vec<(usize, &ImageSpan)> = Vec::new();
-        for ((chunk, sequence), rows) in sequences.iter().zip(&input.sequences) {
-            for span in sequence.images_in(chunk.start..chunk.end()) {
-                spans.push((rows.row + span.start - chunk.start, span));
-            }
+/// Runs the packed step and draws where a chunk samples.
+fn compute<B: Backend>(
+    model: &Model<B>,
+    cache: &mut B::KvCache,
+    sequences: &[(&Chunk, &Sequence)],
+) -> Result<Vec<(SeqId, Sampled)>> {
+    let input = step_input(sequences);
+    let images = encode_images(model, sequences, &input)?;
+    let Some(logits) = model.forward(&input, &images, cache)? else {
+        return Ok(Vec::new());
+    };
+
+    let sampling: Vec<_> = sequences
+        .iter()
+        .filter(|(chunk, _)| chunk.samples)
+        .collect();
+    let rows: Vec<_> = sampling
+        .iter()
+        .map(|(chunk, sequence)| SampleRow {
+            params: sequence.sampling(),
+            position: chunk.end(),
+            num_generated: sequence.num_generated_tokens(),
+        })
+        .collect();
+    let sampled = model.backend().sample(&logits, &rows)?;
+    Ok(sampling
+        .iter()
+        .map(|(chunk, _)| chunk.seq)
+        .zip(sampled)
+        .collect())
+}
+
+/// Features of the pictures that the chunks cover. A chunk covers a picture whole or not at
+/// all, so nothing has to be kept from one step to the next.
+fn encode_images<B: Backend>(
+    model: &Model<B>,
+    sequences: &[(&Chunk, &Sequence)],
+    input: &StepInput,
+) -> Result<Vec<ImageRows<B::Tensor>>> {
+    let mut spans: Vec<(usize, &ImageSpan)> = Vec::new();
+    for ((chunk, sequence), rows) in sequences.iter().zip(&input.sequences) {
+        for span in sequence.images_in(chunk.start..chunk.end()) {
+            spans.push((rows.row + span.start - chunk.start, span));
         }
-        if spans.is_empty() {
-            return Ok(Vec::new());
-        }
-        let pixels: Vec<_> = spans.iter().map(|(_, span)| span.pixels.clone()).collect();
-        let features = self.model.encode_images(&pixels)?;
-        Ok(spans
-            .iter()
-            .zip(features)
-            .map(|(&(row, _), features)| ImageRows { row, features })
-            .collect())
     }
+    if spans.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pixels: Vec<_> = spans.iter().map(|(_, span)| span.pixels.clone()).collect();
+    let features = model.encode_images(&pixels)?;
+    Ok(spans
+        .iter()
+        .zip(features)
+        .map(|(&(row, _), features)| ImageRows { row, features })
+        .collect())
 }
 
 /// Packs the chunks' tokens one after another.

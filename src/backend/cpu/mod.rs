@@ -98,6 +98,11 @@ impl Backend for CpuBackend {
     type KvCache = CpuKvCache;
     type Step = CpuStep;
 
+    // From a worker of rayon's own, every parallel loop saves handing over and waking up.
+    fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        rayon::scope(|_| work())
+    }
+
     fn parameter(&self, tensor: HostTensor<'_>) -> Result<Rows> {
         let Some(&width) = tensor.shape.last() else {
             return Err(wrong_rank("a parameter", &tensor.shape));
