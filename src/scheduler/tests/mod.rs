@@ -66,8 +66,10 @@ fn with_images(request: GenerateRequest, spans: &[(usize, usize)]) -> GenerateRe
     }
 }
 
-/// The batch's chunks as `(sequence, start, len)`.
-fn chunks(batch: &Batch) -> Vec<(u64, usize, usize)> {
+/// A chunk as `(sequence, start, len)`.
+type Computed = (u64, usize, usize);
+
+fn chunks(batch: &Batch) -> Vec<Computed> {
     let chunks = batch.chunks.iter();
     chunks.map(|c| (c.seq.0, c.start, c.len)).collect()
 }
@@ -79,7 +81,7 @@ fn words(batch: &Batch) -> Vec<(SeqId, TokenId)> {
 }
 
 /// One step in which each chunk that samples draws `WORD`.
-fn step(scheduler: &mut Scheduler) -> (Vec<(u64, usize, usize)>, Vec<(SeqId, FinishReason)>) {
+fn step(scheduler: &mut Scheduler) -> (Vec<Computed>, Vec<(SeqId, FinishReason)>) {
     let batch = scheduler.schedule();
     scheduler.check_integrity();
     let finished = scheduler.update(&batch, &words(&batch));
@@ -88,6 +90,6 @@ fn step(scheduler: &mut Scheduler) -> (Vec<(u64, usize, usize)>, Vec<(SeqId, Fin
 }
 
 /// The chunks of the next `count` steps.
-fn steps(scheduler: &mut Scheduler, count: usize) -> Vec<Vec<(u64, usize, usize)>> {
+fn steps(scheduler: &mut Scheduler, count: usize) -> Vec<Vec<Computed>> {
     (0..count).map(|_| step(scheduler).0).collect()
 }
