@@ -44,7 +44,10 @@ impl Rig {
                 let file = dir.join("config.json");
                 let json = std::fs::read(&file).expect("the checkpoint has a config.json");
                 let config = ModelConfig::from_json(&file, &json).expect("Gemma 3");
-                (config, Weights::open(dir).expect("the checkpoint has weights"))
+                (
+                    config,
+                    Weights::open(dir).expect("the checkpoint has weights"),
+                )
             }
             None => {
                 let json = mode.pick(GEMMA_3_270M, SMOKE);
@@ -92,7 +95,10 @@ impl Rig {
 
     fn step(&mut self) {
         let batch = self.scheduler.schedule();
-        let sampled = self.runner.execute(&self.scheduler, &batch).expect("a step");
+        let sampled = self
+            .runner
+            .execute(&self.scheduler, &batch)
+            .expect("a step");
         let tokens: Vec<_> = sampled.iter().map(|(id, s)| (*id, s.token)).collect();
         self.scheduler.update(&batch, &tokens);
     }
@@ -109,7 +115,10 @@ impl Rig {
             self.step();
         }
         let seconds = began.elapsed().as_secs_f64();
-        assert!(!self.scheduler.has_work(), "every sequence ends with the last step");
+        assert!(
+            !self.scheduler.has_work(),
+            "every sequence ends with the last step"
+        );
         (batch * num_steps) as f64 / seconds
     }
 
@@ -133,7 +142,9 @@ fn median(runs: usize, mut measure: impl FnMut() -> f64) -> f64 {
 
 fn main() {
     let mode = Mode::from_arguments();
-    let checkpoint = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let checkpoint = std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with('-'));
     let mut rig = Rig::load(mode, checkpoint.map(PathBuf::from).as_deref());
     let num_steps = mode.pick(32, 2);
     let runs = mode.pick(3, 1);

@@ -57,7 +57,7 @@ where
     B: Backend + 'static,
     Runner<B>: Send,
 {
-    let scheduler = Scheduler::new(config.clone())?;
+    let scheduler = Scheduler::new(config)?;
     let (handle, inbox) = channel(EngineLimits {
         scheduler: config,
         max_in_flight,

@@ -1,0 +1,55 @@
+//! A chest X-ray on its way to the vision tower: 1477×1198 to 896², on one core.
+//!
+//!     cargo bench --bench image                  # a picture of the test files
+//!     cargo bench --bench image -- PICTURE       # a picture of your own
+
+mod harness;
+
+use std::path::PathBuf;
+
+use harness::{Mode, median, report};
+use medgemma::image::{ImageLimits, ImageProcessor, Resize, decode};
+
+fn main() {
+    let mode = Mode::from_arguments();
+    let file = std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with('-'))
+        .map_or_else(
+            || {
+                PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+                    .join("tests/golden/images/rgb_1477x1198.png")
+            },
+            PathBuf::from,
+        );
+    let encoded = std::fs::read(&file).expect("the picture can be read");
+    let processor = ImageProcessor {
+        size: 896,
+        resize: Resize::Squash,
+        limits: ImageLimits::default(),
+    };
+    let runs = mode.pick(21, 1);
+    let one_core = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .expect("one thread");
+    one_core.install(|| {
+        let decoding = median(runs, || {
+            decode(&encoded, &processor.limits).expect("a picture");
+        });
+        let whole = median(runs, || {
+            processor.process(&encoded).expect("a picture");
+        });
+        report("decode", decoding.as_secs_f64() * 1e3, "ms");
+        report(
+            "decode, resize to 896² and hash",
+            whole.as_secs_f64() * 1e3,
+            "ms",
+        );
+        report(
+            "the same without decoding",
+            (whole - decoding).as_secs_f64() * 1e3,
+            "ms",
+        );
+    });
+}
