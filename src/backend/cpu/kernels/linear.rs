@@ -5,27 +5,41 @@
 //! sums are added in order. Nothing else decides the rounding, so a row's result is the same bits
 //! alone, beside others and on any number of threads.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::elementwise::add_bias;
 use super::lanes::{Kernel, Lanes, dispatch};
 use super::packed::{PackedMatrix, Storage};
-use super::tile::{PANEL, Stored, Tile, outer, pack_strip, strips};
+use super::tile::{MAX_HEIGHT, PANEL, Stored, multiply, multiply_strip, pack_strip, strips};
 
 /// Inputs that one register tile runs over: 16 KB of a panel, which stay in the first cache.
 const DEPTH_BLOCK: usize = 256;
 
-/// Rows whose share of a depth block (96 KB) stays in the second cache.
-const ROW_BLOCK: usize = 96;
+/// Rows whose share of a depth block (144 KB) stays in the second cache.
+const ROW_BLOCK: usize = 144;
+
+/// Panels whose sums (72 KB) stay there too.
+const PANEL_BLOCK: usize = 8;
 
 /// Below this many multiplications a product stays on the calling thread.
 const PARALLEL_FROM: usize = 1 << 16;
 
-/// Up to this many bytes of rows are read again for each panel; more of them per depth block.
-const STREAM_BYTES: usize = 128 << 10;
+/// Up to this many rows the panels of an `f32` weight take turns.
+const TURN_ROWS: usize = 16;
 
 /// From this many strips on, a block of bfloat16 is widened once instead of once per strip.
 const WIDEN_FROM: usize = 3;
+
+/// Panels that are read in turn: memory delivers that many streams faster than one.
+const STREAMS: usize = 4;
+
+/// Bytes that a stream takes in its turn.
+const TURN_BYTES: usize = 2048;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// `y (m, n) = x (m, k) · weight (n, k)ᵀ`.
 ///
@@ -190,130 +204,181 @@ impl<W: Stored> Kernel for TaskKernel<'_, W> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Task {
-            x,
-            first_panel,
-            mut y,
-        } = self.task;
-        let (k, num_rows) = (self.k, y.len());
-        let num_panels = y[0].len().div_ceil(PANEL);
-        // Few rows: enough panels side by side to hide the latency of an addition.
-        let group = match num_rows {
-            1 => 4,
-            2 => 2,
-            _ => 1,
-        };
-        let mut wide = vec![
-            0.0;
-            if widens::<W>(num_rows) {
-                DEPTH_BLOCK * PANEL
-            } else {
-                0
-            }
-        ];
-        let mut block = |panel: usize, first: usize| {
-            let depth = DEPTH_BLOCK.min(k - first);
-            let x = &x[first * num_rows..][..depth * num_rows];
-            let place = Place {
-                column: panel * PANEL,
-                is_first: first == 0,
-            };
-            let panels: [&[W]; 4] = std::array::from_fn(|idx| {
-                let panel = first_panel + (panel + idx).min(num_panels - 1);
-                &self.weight[(panel * k + first) * PANEL..][..depth * PANEL]
-            });
-            let panels = &panels[..group.min(num_panels - panel)];
-            if wide.is_empty() {
-                block(lanes, x, panels, &mut y, place);
-            } else {
-                let wide = &mut wide[..depth * PANEL];
-                widen(lanes, panels[0], wide);
-                block(lanes, x, &[&*wide], &mut y, place);
-            }
-        };
-        if size_of_val(x) <= STREAM_BYTES {
-            // The weight is read from front to back, as memory likes it.
-            for panel in (0..num_panels).step_by(group) {
-                for first in (0..k).step_by(DEPTH_BLOCK) {
-                    block(panel, first);
+        match self.task.y.len() {
+            1 => self.side_by_side::<L, 1, 4>(lanes),
+            2 => self.side_by_side::<L, 2, 3>(lanes),
+            // Half the bytes per multiplication keep memory ahead by themselves.
+            3..=TURN_ROWS if W::IS_F32 => self.in_turns(lanes),
+            _ => self.blocked(lanes),
+        }
+    }
+}
+
+impl<'a, W: Stored> TaskKernel<'a, W> {
+    /// The part of a panel that lies in `depths`; panels are counted from the task's first.
+    #[inline(always)]
+    fn panel(&self, panel: usize, depths: Range<usize>) -> &'a [W] {
+        let first = (self.task.first_panel + panel) * self.k;
+        &self.weight[(first + depths.start) * PANEL..(first + depths.end) * PANEL]
+    }
+
+    fn num_panels(&self) -> usize {
+        self.task.y[0].len().div_ceil(PANEL)
+    }
+
+    /// `H` rows and `N` panels in registers at once.
+    #[inline(always)]
+    fn side_by_side<L: Lanes, const H: usize, const N: usize>(mut self, lanes: L) {
+        let num_panels = self.num_panels();
+        for first in (0..num_panels).step_by(N) {
+            for block in depth_blocks(self.k) {
+                let x = &self.task.x[block.start * H..block.end * H];
+                let mut sums = [[[0.0; PANEL]; H]; N];
+                if first + N <= num_panels {
+                    let mut panels: [&[W]; N] = [&[]; N];
+                    for (idx, panel) in panels.iter_mut().enumerate() {
+                        *panel = self.panel(first + idx, block.clone());
+                    }
+                    multiply::<L, W, H, N>(lanes, x, panels, &mut sums);
+                } else {
+                    for (panel, sums) in (first..num_panels).zip(&mut sums) {
+                        multiply_strip(lanes, x, self.panel(panel, block.clone()), sums);
+                    }
+                }
+                for (panel, sums) in (first..num_panels).zip(&sums) {
+                    put(sums, &mut self.task.y, panel, block.start == 0);
                 }
             }
+        }
+    }
+
+    /// [`STREAMS`] panels in turn.
+    #[inline(always)]
+    fn in_turns<L: Lanes>(mut self, lanes: L) {
+        let num_rows = self.task.y.len();
+        let num_panels = self.num_panels();
+        let mut sums = [[0.0; PANEL]; STREAMS * TURN_ROWS];
+        for first in (0..num_panels).step_by(STREAMS) {
+            let num_streams = STREAMS.min(num_panels - first);
+            let sums = &mut sums[..num_streams * num_rows];
+            for block in depth_blocks(self.k) {
+                sums.fill([0.0; PANEL]);
+                let x = &self.task.x[block.start * num_rows..block.end * num_rows];
+                let mut panels: [&[W]; STREAMS] = [&[]; STREAMS];
+                for (idx, panel) in panels[..num_streams].iter_mut().enumerate() {
+                    *panel = self.panel(first + idx, block.clone());
+                }
+                take_turns(lanes, x, &panels[..num_streams], num_rows, sums);
+                for (idx, sums) in sums.chunks_exact(num_rows).enumerate() {
+                    put(sums, &mut self.task.y, first + idx, block.start == 0);
+                }
+            }
+        }
+    }
+
+    /// Each panel's share of a block of depth is multiplied by all rows while it is in the first
+    /// cache; the sums of [`PANEL_BLOCK`] panels stay in the second.
+    #[inline(always)]
+    fn blocked<L: Lanes>(mut self, lanes: L) {
+        let num_rows = self.task.y.len();
+        let num_panels = self.num_panels();
+        let widens = !W::IS_F32 && strips(num_rows).count() >= WIDEN_FROM;
+        let mut wide = vec![0.0; if widens { DEPTH_BLOCK * PANEL } else { 0 }];
+        let panel_block = if num_rows <= TURN_ROWS {
+            1
         } else {
-            for first in (0..k).step_by(DEPTH_BLOCK) {
-                for panel in (0..num_panels).step_by(group) {
-                    block(panel, first);
+            PANEL_BLOCK
+        };
+        let mut sums = vec![[0.0; PANEL]; panel_block * num_rows];
+        for first in (0..num_panels).step_by(panel_block) {
+            let panels = first..num_panels.min(first + panel_block);
+            sums.fill([0.0; PANEL]);
+            for block in depth_blocks(self.k) {
+                let x = &self.task.x[block.start * num_rows..block.end * num_rows];
+                for (panel, sums) in panels.clone().zip(sums.chunks_exact_mut(num_rows)) {
+                    let panel = self.panel(panel, block.clone());
+                    if widens {
+                        let wide = &mut wide[..panel.len()];
+                        widen(lanes, panel, wide);
+                        all_strips(lanes, x, wide, sums);
+                    } else {
+                        all_strips(lanes, x, panel, sums);
+                    }
                 }
+            }
+            for (panel, sums) in panels.zip(sums.chunks_exact(num_rows)) {
+                put(sums, &mut self.task.y, panel, true);
             }
         }
     }
 }
 
-/// Where a tile's sums go.
-#[derive(Clone, Copy)]
-struct Place {
-    /// First column within the task.
-    column: usize,
-    /// The first block of depth sets what the others add to.
-    is_first: bool,
-}
-
-/// All rows of a task times a few panels, over one block of depth.
+/// Adds the products of all rows with one panel over one block of depth.
 #[inline(always)]
-fn block<L: Lanes, W: Stored>(
-    lanes: L,
-    mut x: &[f32],
-    panels: &[&[W]],
-    y: &mut [&mut [f32]],
-    place: Place,
-) {
-    let depth = panels[0].len() / PANEL;
-    for (first_row, height) in strips(y.len()) {
-        let (strip, rest) = x.split_at(height * depth);
-        x = rest;
-        let y = &mut y[first_row..first_row + height];
-        match height {
-            1 => strip_times_panels::<L, W, 1, 4>(lanes, strip, panels, y, place),
-            2 => strip_times_panels::<L, W, 2, 2>(lanes, strip, panels, y, place),
-            3 => strip_times_panels::<L, W, 3, 1>(lanes, strip, panels, y, place),
-            4 => strip_times_panels::<L, W, 4, 1>(lanes, strip, panels, y, place),
-            5 => strip_times_panels::<L, W, 5, 1>(lanes, strip, panels, y, place),
-            6 => strip_times_panels::<L, W, 6, 1>(lanes, strip, panels, y, place),
-            _ => unreachable!("a strip of {height} rows"),
+fn all_strips<L: Lanes, W: Stored>(lanes: L, x: &[f32], panel: &[W], sums: &mut [[f32; PANEL]]) {
+    let depth = panel.len() / PANEL;
+    for (row, height) in strips(sums.len()) {
+        let strip = &x[row * depth..][..height * depth];
+        let mut products = [[0.0; PANEL]; MAX_HEIGHT];
+        let products = &mut products[..height];
+        multiply_strip(lanes, strip, panel, products);
+        for (sums, products) in sums[row..].iter_mut().zip(products) {
+            sums.iter_mut()
+                .zip(products)
+                .for_each(|(sum, product)| *sum += *product);
         }
     }
 }
 
-/// `H` rows times `N` panels at once, or one by one where fewer are left.
+/// Multiplies the rows by several panels, a few steps of depth each in turn, and fetches those
+/// steps of all panels beforehand: amid multiplications a core looks too few cache lines ahead to
+/// keep memory busy. (A third faster at 4 to 8 rows, where it was measured.)
 #[inline(always)]
-fn strip_times_panels<L: Lanes, W: Stored, const H: usize, const N: usize>(
+fn take_turns<L: Lanes, W: Stored>(
     lanes: L,
-    strip: &[f32],
+    x: &[f32],
     panels: &[&[W]],
-    y: &mut [&mut [f32]],
-    place: Place,
+    num_rows: usize,
+    sums: &mut [[f32; PANEL]],
 ) {
-    let (groups, rest) = panels.as_chunks::<N>();
-    let mut column = place.column;
-    for panels in groups {
-        for tile in outer::<L, W, H, N>(lanes, strip, *panels) {
-            put(&tile, y, Place { column, ..place });
-            column += PANEL;
+    let depth = x.len() / num_rows;
+    let line = LINE / size_of::<W>();
+    let turn = TURN_BYTES / (PANEL * size_of::<W>());
+    for first in (0..depth).step_by(turn) {
+        let len = turn.min(depth - first);
+        let mut fetched = 0;
+        for number in (first * PANEL..(first + len) * PANEL).step_by(line) {
+            for panel in panels {
+                fetched ^= panel[number].to_bits();
+            }
         }
-    }
-    for panel in rest {
-        let [tile] = outer::<L, W, H, 1>(lanes, strip, [*panel]);
-        put(&tile, y, Place { column, ..place });
-        column += PANEL;
+        std::hint::black_box(fetched);
+        for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(num_rows)) {
+            let panel = &panel[first * PANEL..][..len * PANEL];
+            for (row, height) in strips(num_rows) {
+                let strip = &x[row * depth + first * height..][..len * height];
+                multiply_strip(lanes, strip, panel, &mut sums[row..][..height]);
+            }
+        }
     }
 }
 
+/// The cuts of depth, which decide how sums are rounded.
 #[inline(always)]
-fn put<const H: usize>(tile: &Tile<H>, y: &mut [&mut [f32]], place: Place) {
-    for (sums, y) in tile.iter().zip(y) {
-        let y = &mut y[place.column..];
+fn depth_blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..k)
+        .step_by(DEPTH_BLOCK)
+        .map(move |first| first..k.min(first + DEPTH_BLOCK))
+}
+
+/// Writes a block's sums, or adds them to those of the blocks before.
+#[inline(always)]
+fn put(sums: &[[f32; PANEL]], y: &mut [&mut [f32]], panel: usize, is_first: bool) {
+    for (sums, y) in sums.iter().zip(y) {
+        let y = &mut y[panel * PANEL..];
         // The last panel may stand over the edge.
         let width = y.len().min(PANEL);
-        if place.is_first {
+        if is_first {
             y[..width].copy_from_slice(&sums[..width]);
         } else if let Some(y) = y.first_chunk_mut::<PANEL>() {
             y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
@@ -323,10 +388,7 @@ fn put<const H: usize>(tile: &Tile<H>, y: &mut [&mut [f32]], place: Place) {
     }
 }
 
-fn widens<W: Stored>(num_rows: usize) -> bool {
-    size_of::<W>() < size_of::<f32>() && strips(num_rows).count() >= WIDEN_FROM
-}
-
+/// Widens as much as `to` takes.
 #[inline(always)]
 fn widen<L: Lanes, W: Stored>(lanes: L, from: &[W], to: &mut [f32]) {
     for (from, to) in from

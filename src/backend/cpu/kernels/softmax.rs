@@ -12,7 +12,7 @@ use std::ops::Range;
 use super::elementwise::{max_of, sum_of};
 use super::lanes::Lanes;
 use super::math::exp;
-use super::tile::{PANEL, Tile, accumulate, outer, strips};
+use super::tile::{MAX_HEIGHT, PANEL, accumulate, multiply_strip, strips};
 
 /// State of a tile of rows between blocks of keys.
 #[derive(Clone, Debug)]
@@ -169,71 +169,19 @@ pub(super) fn score<L: Lanes>(
     let width = keys.len() / head_dim;
     let panel_size = head_dim * PANEL;
     let num_rows = queries.len() / head_dim;
-    let pairs = keys.chunks(2 * panel_size).enumerate();
-    for (pair, panels) in pairs {
-        let column = 2 * pair * PANEL;
+    for (panel, keys) in keys.chunks_exact(panel_size).enumerate() {
         for (first, height) in strips(num_rows) {
             let strip = &queries[first * head_dim..][..height * head_dim];
-            let scores = &mut scores[first * width..][..height * width];
-            let to = Scores {
-                scores,
-                width,
-                column,
-                scale,
-            };
-            match height {
-                1 => to.fill::<L, 1, 2>(lanes, strip, panels, panel_size),
-                2 => to.fill::<L, 2, 2>(lanes, strip, panels, panel_size),
-                3 => to.fill::<L, 3, 1>(lanes, strip, panels, panel_size),
-                4 => to.fill::<L, 4, 1>(lanes, strip, panels, panel_size),
-                5 => to.fill::<L, 5, 1>(lanes, strip, panels, panel_size),
-                6 => to.fill::<L, 6, 1>(lanes, strip, panels, panel_size),
-                _ => unreachable!("a strip of {height} rows"),
+            let mut products = [[0.0; PANEL]; MAX_HEIGHT];
+            let products = &mut products[..height];
+            multiply_strip(lanes, strip, keys, products);
+            let rows = scores[first * width..].chunks_exact_mut(width);
+            for (products, row) in products.iter().zip(rows) {
+                let row = &mut row[panel * PANEL..][..PANEL];
+                for (score, product) in row.iter_mut().zip(products) {
+                    *score = product * scale;
+                }
             }
         }
-    }
-}
-
-/// Where a strip's scores of one pair of panels go.
-struct Scores<'a> {
-    /// `(height, width)`
-    scores: &'a mut [f32],
-    width: usize,
-    column: usize,
-    scale: f32,
-}
-
-impl Scores<'_> {
-    /// `H` rows times `N` panels at once.
-    #[inline(always)]
-    fn fill<L: Lanes, const H: usize, const N: usize>(
-        mut self,
-        lanes: L,
-        strip: &[f32],
-        panels: &[f32],
-        panel_size: usize,
-    ) {
-        let mut groups = panels.chunks_exact(N * panel_size);
-        for group in groups.by_ref() {
-            let panels = std::array::from_fn(|idx| &group[idx * panel_size..][..panel_size]);
-            for tile in outer::<L, f32, H, N>(lanes, strip, panels) {
-                self.put(&tile);
-            }
-        }
-        for panel in groups.remainder().chunks_exact(panel_size) {
-            let [tile] = outer::<L, f32, H, 1>(lanes, strip, [panel]);
-            self.put(&tile);
-        }
-    }
-
-    #[inline(always)]
-    fn put<const H: usize>(&mut self, tile: &Tile<H>) {
-        for (products, row) in tile.iter().zip(self.scores.chunks_exact_mut(self.width)) {
-            let row = &mut row[self.column..][..PANEL];
-            for (score, product) in row.iter_mut().zip(products) {
-                *score = product * self.scale;
-            }
-        }
-        self.column += PANEL;
     }
 }

@@ -23,11 +23,17 @@ pub(super) const MAX_HEIGHT: usize = 6;
 
 /// A number as weights are stored.
 pub(super) trait Stored: Copy + Send + Sync + Default {
+    /// Whether nothing is to be widened.
+    const IS_F32: bool;
+
     fn load<L: Lanes>(lanes: L, from: &[Self; 8]) -> L::V;
     fn to_f32(self) -> f32;
+    fn to_bits(self) -> u32;
 }
 
 impl Stored for f32 {
+    const IS_F32: bool = true;
+
     #[inline(always)]
     fn load<L: Lanes>(lanes: L, from: &[f32; 8]) -> L::V {
         lanes.load(from)
@@ -37,10 +43,17 @@ impl Stored for f32 {
     fn to_f32(self) -> f32 {
         self
     }
+
+    #[inline(always)]
+    fn to_bits(self) -> u32 {
+        self.to_bits()
+    }
 }
 
 /// The upper half of an `f32`: bfloat16.
 impl Stored for u16 {
+    const IS_F32: bool = false;
+
     #[inline(always)]
     fn load<L: Lanes>(lanes: L, from: &[u16; 8]) -> L::V {
         lanes.widen(from)
@@ -49,6 +62,11 @@ impl Stored for u16 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
         f32::from_bits(u32::from(self) << 16)
+    }
+
+    #[inline(always)]
+    fn to_bits(self) -> u32 {
+        u32::from(self)
     }
 }
 
@@ -94,21 +112,28 @@ pub(super) fn pack_strip<'a>(height: usize, row: impl Fn(usize) -> &'a [f32], to
 /// `H` rows of one panel's 16 columns.
 pub(super) type Tile<const H: usize> = [[f32; PANEL]; H];
 
-/// Products of a strip `(depth, H)` with `N` panels `(depth, 16)`.
-///
-/// Several panels at once keep the multipliers busy where `H` is small.
+/// `tile += strip · panel` of a strip `(depth, H)` and each of `N` panels `(depth, 16)`.
 #[inline(always)]
-pub(super) fn outer<L: Lanes, W: Stored, const H: usize, const N: usize>(
+pub(super) fn multiply<L: Lanes, W: Stored, const H: usize, const N: usize>(
     lanes: L,
     strip: &[f32],
     panels: [&[W]; N],
-) -> [Tile<H>; N] {
+    tiles: &mut [Tile<H>; N],
+) {
     let (strip, _) = strip.as_chunks::<H>();
     let panels = panels.map(|panel| &panel.as_chunks::<PANEL>().0[..strip.len()]);
+    // Loops, not closures: only what is inlined here gets this machine's instructions.
     let mut sums = [[[lanes.splat(0.0); 2]; H]; N];
+    for (sums, tile) in sums.iter_mut().zip(&*tiles) {
+        for (sums, columns) in sums.iter_mut().zip(tile) {
+            let [left, right] = halves(columns);
+            *sums = [lanes.load(left), lanes.load(right)];
+        }
+    }
     for (depth, rows) in strip.iter().enumerate() {
         for (panel, sums) in panels.iter().zip(&mut sums) {
-            let [left, right] = halves(&panel[depth]).map(|half| W::load(lanes, half));
+            let [left, right] = halves(&panel[depth]);
+            let (left, right) = (W::load(lanes, left), W::load(lanes, right));
             for (row, sums) in rows.iter().zip(sums) {
                 let row = lanes.splat(*row);
                 sums[0] = lanes.mul_add(row, left, sums[0]);
@@ -116,15 +141,48 @@ pub(super) fn outer<L: Lanes, W: Stored, const H: usize, const N: usize>(
             }
         }
     }
-    sums.map(|sums| {
-        sums.map(|sums| {
-            let mut columns = [0.0; PANEL];
-            for (sum, half) in sums.into_iter().zip(columns.as_chunks_mut::<8>().0) {
-                lanes.store(sum, half);
-            }
-            columns
-        })
-    })
+    for (sums, tile) in sums.iter().zip(tiles) {
+        store(lanes, sums, tile);
+    }
+}
+
+/// [`multiply`] by one panel, for a strip of as many rows as `tile` has.
+#[inline(always)]
+pub(super) fn multiply_strip<L: Lanes, W: Stored>(
+    lanes: L,
+    strip: &[f32],
+    panel: &[W],
+    tile: &mut [[f32; PANEL]],
+) {
+    const FITS: &str = "as many rows as were counted";
+    match tile.len() {
+        1 => one_panel::<L, W, 1>(lanes, strip, panel, tile.first_chunk_mut().expect(FITS)),
+        2 => one_panel::<L, W, 2>(lanes, strip, panel, tile.first_chunk_mut().expect(FITS)),
+        3 => one_panel::<L, W, 3>(lanes, strip, panel, tile.first_chunk_mut().expect(FITS)),
+        4 => one_panel::<L, W, 4>(lanes, strip, panel, tile.first_chunk_mut().expect(FITS)),
+        5 => one_panel::<L, W, 5>(lanes, strip, panel, tile.first_chunk_mut().expect(FITS)),
+        6 => one_panel::<L, W, 6>(lanes, strip, panel, tile.first_chunk_mut().expect(FITS)),
+        height => unreachable!("a strip of {height} rows"),
+    }
+}
+
+#[inline(always)]
+fn one_panel<L: Lanes, W: Stored, const H: usize>(
+    lanes: L,
+    strip: &[f32],
+    panel: &[W],
+    tile: &mut Tile<H>,
+) {
+    multiply::<L, W, H, 1>(lanes, strip, [panel], std::array::from_mut(tile));
+}
+
+#[inline(always)]
+fn store<L: Lanes, const H: usize>(lanes: L, registers: &[[L::V; 2]; H], tile: &mut Tile<H>) {
+    for (registers, columns) in registers.iter().zip(tile) {
+        let (halves, _) = columns.as_chunks_mut::<8>();
+        lanes.store(registers[0], &mut halves[0]);
+        lanes.store(registers[1], &mut halves[1]);
+    }
 }
 
 /// `sums = sums · decay + rows · panel` of `H` rows over a panel `(depth, 16)`.
@@ -139,23 +197,23 @@ pub(super) fn accumulate<L: Lanes, const H: usize>(
     let (panel, _) = panel.as_chunks::<PANEL>();
     let rows = rows.map(|row| &row[..panel.len()]);
     let zero = lanes.splat(0.0);
-    let mut registers: [[L::V; 2]; H] = std::array::from_fn(|row| {
-        let decay = lanes.splat(decay[row]);
-        halves(&sums[row]).map(|half| lanes.mul_add(lanes.load(half), decay, zero))
-    });
+    let mut registers = [[zero; 2]; H];
+    for ((registers, sums), decay) in registers.iter_mut().zip(&*sums).zip(decay) {
+        let decay = lanes.splat(*decay);
+        let [left, right] = halves(sums);
+        registers[0] = lanes.mul_add(lanes.load(left), decay, zero);
+        registers[1] = lanes.mul_add(lanes.load(right), decay, zero);
+    }
     for (depth, columns) in panel.iter().enumerate() {
-        let [left, right] = halves(columns).map(|half| lanes.load(half));
+        let [left, right] = halves(columns);
+        let (left, right) = (lanes.load(left), lanes.load(right));
         for (row, registers) in rows.iter().zip(&mut registers) {
             let row = lanes.splat(row[depth]);
             registers[0] = lanes.mul_add(row, left, registers[0]);
             registers[1] = lanes.mul_add(row, right, registers[1]);
         }
     }
-    for (registers, sums) in registers.into_iter().zip(sums) {
-        for (register, half) in registers.into_iter().zip(sums.as_chunks_mut::<8>().0) {
-            lanes.store(register, half);
-        }
-    }
+    store(lanes, &registers, sums);
 }
 
 /// The two registers' worth of a panel's row.
