@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod config_dialects;
+mod engine;
 mod generation;
 mod golden;
 mod model;

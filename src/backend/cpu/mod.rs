@@ -131,6 +131,12 @@ impl Backend for CpuBackend {
     }
 
     fn kv_cache(&self, layout: &KvLayout) -> Result<CpuKvCache> {
+        if !layout.head_dim.is_multiple_of(16) {
+            return Err(Error::Config(format!(
+                "head_dim is {}; the CPU backend computes heads of a multiple of 16 numbers",
+                layout.head_dim
+            )));
+        }
         let layers = layout
             .layers
             .iter()
