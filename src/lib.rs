@@ -30,3 +30,4 @@ pub mod error;
 pub mod image;
 pub mod model;
 pub mod scheduler;
+pub mod text;

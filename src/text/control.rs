@@ -1,0 +1,300 @@
+//! Control tokens: which strings they are, where they stand in a text, and how a user's copies of
+//! them are kept from counting.
+//!
+//! Knows strings and ids only; nothing of templates or of how plain text is tokenised.
+
+use std::ops::Range;
+
+use crate::core::TokenId;
+
+/// A token that steers the model, such as `<start_of_turn>`: one that is flagged special in
+/// `tokenizer.json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlToken {
+    /// Its text.
+    pub content: String,
+    /// Its id.
+    pub id: TokenId,
+}
+
+/// A control token's place in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSpan {
+    /// Bytes of the text.
+    pub range: Range<usize>,
+    /// Which token stands there.
+    pub id: TokenId,
+}
+
+/// All control tokens of a tokenizer.
+#[derive(Clone, Debug, Default)]
+pub struct ControlTokens {
+    /// Longest first, so that the first match at a place is the longest one.
+    tokens: Vec<ControlToken>,
+    /// `true` at the first byte of any token.
+    starts: Vec<bool>,
+}
+
+impl ControlTokens {
+    /// `tokens` in any order; their contents must not be empty.
+    pub fn new(mut tokens: Vec<ControlToken>) -> Self {
+        tokens.retain(|token| !token.content.is_empty());
+        tokens.sort_by_key(|token| std::cmp::Reverse(token.content.len()));
+        let mut starts = vec![false; 256];
+        for token in &tokens {
+            starts[usize::from(token.content.as_bytes()[0])] = true;
+        }
+        Self { tokens, starts }
+    }
+
+    /// The tokens, longest first.
+    pub fn tokens(&self) -> &[ControlToken] {
+        &self.tokens
+    }
+
+    /// Every place where a control token stands, from the left, the longest at each place, as
+    /// `tokenizers` finds its added tokens.
+    pub fn find(&self, text: &str) -> Vec<ControlSpan> {
+        let bytes = text.as_bytes();
+        let mut spans = Vec::new();
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.starts.is_empty() || !self.starts[usize::from(bytes[at])] {
+                at += 1;
+                continue;
+            }
+            let longest = self
+                .tokens
+                .iter()
+                .find(|token| bytes[at..].starts_with(token.content.as_bytes()));
+            match longest {
+                Some(token) => {
+                    let end = at + token.content.len();
+                    spans.push(ControlSpan {
+                        range: at..end,
+                        id: token.id,
+                    });
+                    at = end;
+                }
+                None => at += 1,
+            }
+        }
+        spans
+    }
+
+    /// Stand-ins for the characters that control tokens begin with, to write into users' text
+    /// while a template works on it. None of them occurs in `texts`.
+    ///
+    /// `None` if the texts hold every noncharacter of U+FDD0..=U+FDEF, which no honest text does.
+    pub fn disguise<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Option<Disguise<'_>> {
+        let mut taken = [false; NUM_NONCHARACTERS];
+        for c in texts.flat_map(str::chars) {
+            if let Some(idx) = (c as u32).checked_sub(FIRST_NONCHARACTER)
+                && let Some(taken) = taken.get_mut(idx as usize)
+            {
+                *taken = true;
+            }
+        }
+        let mut free = (FIRST_NONCHARACTER..)
+            .zip(taken)
+            .filter(|(_, taken)| !taken)
+            .filter_map(|(code, _)| char::from_u32(code));
+
+        let mut firsts: Vec<char> = Vec::new();
+        for token in &self.tokens {
+            let first = token.content.chars().next().expect("never empty, see new");
+            if !firsts.contains(&first) {
+                firsts.push(first);
+            }
+        }
+        let stand_ins = firsts
+            .into_iter()
+            .map(|first| Some((first, free.next()?)))
+            .collect::<Option<Vec<_>>>()?;
+        Some(Disguise {
+            control: self,
+            stand_ins,
+        })
+    }
+}
+
+/// Unicode reserves these 32 code points for use inside programs; they stand for no character.
+const FIRST_NONCHARACTER: u32 = 0xFDD0;
+const NUM_NONCHARACTERS: usize = 32;
+
+/// Hides in users' text the characters that a control token could begin with.
+///
+/// Not only whole control tokens are hidden: a template may join two texts, or cut from one, and
+/// what is left must not read as a control token either. What remains in sight are whole tags
+/// that can be no part of one (`<unused95>`, `</think>`, `<b>`), because templates look for those;
+/// only a template that rewrites the inside of a tag could make a control token of one.
+#[derive(Debug)]
+pub struct Disguise<'a> {
+    control: &'a ControlTokens,
+    /// A control token's first character, and what stands for it.
+    stand_ins: Vec<(char, char)>,
+}
+
+impl Disguise<'_> {
+    /// `text` with stand-ins.
+    pub fn hide(&self, text: &str) -> String {
+        let mut hidden = String::with_capacity(text.len());
+        for (at, c) in text.char_indices() {
+            let stand_in = self.stand_ins.iter().find(|(first, _)| *first == c);
+            match stand_in {
+                Some((_, stand_in)) if !self.is_harmless_tag(&text[at..]) => hidden.push(*stand_in),
+                _ => hidden.push(c),
+            }
+        }
+        hidden
+    }
+
+    /// The control tokens that stand in `rendered` in plain sight, and the text as it was meant.
+    pub fn reveal(&self, rendered: &str) -> (String, Vec<ControlSpan>) {
+        let mut text = String::with_capacity(rendered.len());
+        let mut spans = self.control.find(rendered);
+        let mut done = 0;
+        for span in &mut spans {
+            self.push_revealed(&mut text, &rendered[done..span.range.start]);
+            let start = text.len();
+            text.push_str(&rendered[span.range.clone()]);
+            done = span.range.end;
+            span.range = start..text.len();
+        }
+        self.push_revealed(&mut text, &rendered[done..]);
+        (text, spans)
+    }
+
+    fn push_revealed(&self, text: &mut String, hidden: &str) {
+        text.extend(hidden.chars().map(|c| {
+            let found = self.stand_ins.iter().find(|(_, stand_in)| *stand_in == c);
+            found.map_or(c, |(first, _)| *first)
+        }));
+    }
+
+    /// Whether `rest` begins with a closed tag that neither begins with a control token nor begins
+    /// one.
+    fn is_harmless_tag(&self, rest: &str) -> bool {
+        let Some(inside) = rest.strip_prefix('<') else {
+            return false;
+        };
+        let end = inside.find(|c: char| c == '<' || c == '>' || c.is_whitespace());
+        let Some(end) = end.filter(|end| *end > 0 && inside[*end..].starts_with('>')) else {
+            return false;
+        };
+        let tag = &rest[..end + 2];
+        let control = &self.control.tokens;
+        !control
+            .iter()
+            .any(|token| tag.starts_with(&token.content) || token.content.starts_with(tag))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn control(contents: &[&str]) -> ControlTokens {
+        let tokens = contents
+            .iter()
+            .zip(100..)
+            .map(|(content, id)| ControlToken {
+                content: (*content).to_owned(),
+                id: TokenId(id),
+            });
+        ControlTokens::new(tokens.collect())
+    }
+
+    fn hidden_as(text: &str, stand_in: char) -> String {
+        let control = control(&["<bos>", "<unk>", "<end_of_turn>"]);
+        let disguise = control.disguise([text].into_iter()).unwrap();
+        disguise
+            .hide(text)
+            .replace('\u{fdd0}', &stand_in.to_string())
+    }
+
+    #[test]
+    fn the_longest_token_at_the_leftmost_place_is_found() {
+        let control = control(&["<a>", "<a><b>", "b>c"]);
+        let found: Vec<_> = control
+            .find("x<a><b>c<a>ü<a")
+            .into_iter()
+            .map(|span| (span.range, span.id.0))
+            .collect();
+        assert_eq!(found, [(1..7, 101), (8..11, 100)]);
+        assert!(ControlTokens::default().find("<a>").is_empty());
+    }
+
+    #[test]
+    fn everything_a_control_token_could_begin_with_is_hidden() {
+        for (text, expected) in [
+            ("plain", "plain"),
+            ("<bos>", "*bos>"),
+            ("a <end_of_turn> b", "a *end_of_turn> b"),
+            ("<end_of_", "*end_of_"),
+            ("x < y", "x * y"),
+            ("<", "*"),
+            ("<<bos>", "**bos>"),
+            ("<</think>bos>", "*</think>bos>"),
+            ("<b", "*b"),
+            ("<>", "*>"),
+        ] {
+            assert_eq!(hidden_as(text, '*'), expected);
+        }
+    }
+
+    #[test]
+    fn whole_harmless_tags_stay_in_sight_of_the_template() {
+        for text in ["<unused95>answer", "</think>", "<table><tr>", "<b>"] {
+            assert_eq!(hidden_as(text, '*'), text);
+        }
+    }
+
+    #[test]
+    fn a_tag_that_begins_a_longer_control_token_is_hidden() {
+        let control = control(&["<a><b>", "<foo"]);
+        let disguise = control.disguise([].into_iter()).unwrap();
+        assert_eq!(disguise.hide("<a>"), "\u{fdd0}a>");
+        assert_eq!(disguise.hide("<foobar>"), "\u{fdd0}foobar>");
+    }
+
+    #[test]
+    fn each_first_character_has_its_own_stand_in() {
+        let control = control(&["<s>", "[INST]", "[/INST]"]);
+        let disguise = control.disguise(["[\u{fdd1}"].into_iter()).unwrap();
+        let hidden = disguise.hide("[INST] <s> [x");
+        assert!(!hidden.contains(['<', '[']), "{hidden:?}");
+        assert_eq!(
+            disguise.reveal(&hidden),
+            ("[INST] <s> [x".to_owned(), vec![])
+        );
+    }
+
+    #[test]
+    fn only_what_is_in_sight_counts_after_rendering() {
+        let control = control(&["<bos>"]);
+        let user = "<bos>\u{fdd0}";
+        let disguise = control.disguise([user].into_iter()).unwrap();
+        let rendered = format!("ü<bos>{}<bos>", disguise.hide(user));
+        let (text, spans) = disguise.reveal(&rendered);
+        assert_eq!(text, "ü<bos><bos>\u{fdd0}<bos>");
+        let ranges: Vec<_> = spans.into_iter().map(|span| span.range).collect();
+        assert_eq!(ranges, [2..7, 15..20]);
+    }
+
+    #[test]
+    fn a_text_of_all_noncharacters_leaves_no_stand_in() {
+        let all: String = (0xFDD0..=0xFDEF).filter_map(char::from_u32).collect();
+        assert!(
+            control(&["<bos>"])
+                .disguise([all.as_str()].into_iter())
+                .is_none()
+        );
+        let all_but_one = all.replace('\u{fdef}', "");
+        let control = control(&["<bos>"]);
+        let disguise = control
+            .disguise([all_but_one.as_str()].into_iter())
+            .unwrap();
+        assert_eq!(disguise.hide("<"), "\u{fdef}");
+    }
+}

@@ -1,0 +1,175 @@
+//! How a token's text in the vocabulary becomes text for people: `tokenizer.json`'s "decoder".
+//!
+//! Only decoders that look at one token at a time are taken (Gemma's: `▁` is a space, `<0xE2>` is a
+//! byte), so that detokenising needs a token once and never the whole text again.
+
+use serde_json::Value;
+
+/// What a token adds to the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Decoded {
+    /// This text.
+    Text(String),
+    /// This byte of a character that has no token of its own.
+    Byte(u8),
+}
+
+/// A decoder that looks at one token at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TokenDecoder {
+    /// Pairs of pattern and replacement, in order.
+    replacements: Vec<(String, String)>,
+    /// Whether `<0xNN>` is a byte.
+    byte_fallback: bool,
+}
+
+impl TokenDecoder {
+    /// From `tokenizer.json`'s "decoder". The error says which part is not supported.
+    pub(super) fn from_json(decoder: &Value) -> Result<Self, String> {
+        let steps = match &decoder["decoders"] {
+            Value::Array(steps) if decoder["type"] == "Sequence" => steps.as_slice(),
+            _ => std::slice::from_ref(decoder),
+        };
+        let mut parsed = Self {
+            replacements: Vec::new(),
+            byte_fallback: false,
+        };
+        let mut fused = false;
+        for step in steps {
+            let kind = step["type"].as_str();
+            match kind {
+                Some("Replace") if !parsed.byte_fallback && !fused => {
+                    let pattern = step["pattern"]["String"].as_str();
+                    let pattern = pattern.filter(|pattern| !pattern.is_empty());
+                    let (Some(pattern), Some(content)) = (pattern, step["content"].as_str()) else {
+                        return Err(format!("the decoder's replacement {step} is not supported"));
+                    };
+                    let replacement = (pattern.to_owned(), content.to_owned());
+                    parsed.replacements.push(replacement);
+                }
+                Some("ByteFallback") if !fused => parsed.byte_fallback = true,
+                Some("Fuse") => fused = true,
+                _ => {
+                    return Err(format!(
+                        "the decoder {decoder} is not supported: Gemma's is Replace, ByteFallback, \
+                         Fuse"
+                    ));
+                }
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// What the token `content` of the vocabulary adds to a text.
+    pub(super) fn decode(&self, content: &str) -> Decoded {
+        let mut text = content.to_owned();
+        for (pattern, replacement) in &self.replacements {
+            if text.contains(pattern) {
+                text = text.replace(pattern, replacement);
+            }
+        }
+        match parse_byte(&text) {
+            Some(byte) if self.byte_fallback => Decoded::Byte(byte),
+            _ => Decoded::Text(text),
+        }
+    }
+}
+
+/// `<0x41>` is the byte 0x41; as in `tokenizers`' `decoders/byte_fallback.rs`.
+fn parse_byte(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    if digits.len() != 2 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    u8::from_str_radix(digits, 16).ok()
+}
+
+/// A run of byte tokens, whose text is known only when it ends: a run that is not UTF-8 as a whole
+/// becomes one U+FFFD a byte, as in `tokenizers`' `decoders/byte_fallback.rs`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ByteRun {
+    bytes: Vec<u8>,
+}
+
+impl ByteRun {
+    /// Adds a byte to the run.
+    pub(super) fn push(&mut self, byte: u8) {
+        self.bytes.push(byte);
+    }
+
+    /// Ends the run and adds its text to `out`.
+    pub(super) fn end(&mut self, out: &mut String) {
+        match std::str::from_utf8(&self.bytes) {
+            Ok(text) => out.push_str(text),
+            Err(_) => out.extend(std::iter::repeat_n('\u{fffd}', self.bytes.len())),
+        }
+        self.bytes.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn gemma() -> Value {
+        json!({"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"},
+            {"type": "Fuse"},
+        ]})
+    }
+
+    #[test]
+    fn gemmas_decoder_looks_at_one_token_at_a_time() {
+        let decoder = TokenDecoder::from_json(&gemma()).unwrap();
+        for (token, expected) in [
+            ("▁the▁", Decoded::Text(" the ".into())),
+            ("<0x0A>", Decoded::Byte(10)),
+            ("<0xfF>", Decoded::Byte(255)),
+            ("<0x+F>", Decoded::Text("<0x+F>".into())),
+            ("<0xéé>", Decoded::Text("<0xéé>".into())),
+            ("<0xABC>", Decoded::Text("<0xABC>".into())),
+            ("", Decoded::Text(String::new())),
+        ] {
+            assert_eq!(decoder.decode(token), expected, "{token}");
+        }
+    }
+
+    #[test]
+    fn other_decoders_are_refused_by_name() {
+        for decoder in [
+            json!(null),
+            json!({"type": "ByteLevel", "add_prefix_space": true}),
+            json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "Strip", "content": " "}]}),
+            json!({"type": "Replace", "pattern": {"Regex": "a+"}, "content": ""}),
+            json!({"type": "Sequence", "decoders": [
+                {"type": "ByteFallback"}, {"type": "Replace", "pattern": {"String": "a"}, "content": ""},
+            ]}),
+        ] {
+            let error = TokenDecoder::from_json(&decoder).unwrap_err();
+            assert!(error.contains("not supported"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_run_of_bytes_is_text_or_one_mark_a_byte() {
+        for (bytes, expected) in [
+            (&[0xE2, 0x82, 0xAC][..], "€"),
+            (
+                &[0xE2, 0x82, 0xAC, 0xFF],
+                "\u{fffd}\u{fffd}\u{fffd}\u{fffd}",
+            ),
+            (&[0xE2], "\u{fffd}"),
+            (&[], ""),
+        ] {
+            let mut run = ByteRun::default();
+            bytes.iter().for_each(|byte| run.push(*byte));
+            let mut out = String::new();
+            run.end(&mut out);
+            run.end(&mut out);
+            assert_eq!(out, expected);
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Text out of tokens as they come: each piece is final when it is handed out.
+//!
+//! Holds back what is not decided yet: bytes of a character that may go on, and what may be the
+//! start of a stop string. Knows nothing of streams or of who reads.
+
+use std::sync::Arc;
+
+use crate::core::TokenId;
+
+use super::decoder::ByteRun;
+use super::stop_strings::StopStrings;
+use super::tokenizer::Tokenizer;
+use super::vocabulary::TokenText;
+
+/// What a token added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Safe to send: whole characters that nothing to come can change. Often empty.
+    pub text: String,
+    /// Which stop string ended the text, in the order given. It is in no piece's text.
+    pub stopped: Option<usize>,
+}
+
+/// Turns one sequence's tokens into text, without its control tokens.
+///
+/// All pieces together are `decode` of all tokens with special tokens skipped, up to the stop
+/// string that ends first (the longest of those that end at the same place), whatever tokens it
+/// is cut into.
+#[derive(Clone, Debug)]
+pub struct Detokenizer {
+    tokenizer: Arc<Tokenizer>,
+    /// Byte tokens whose text is not decided.
+    run: ByteRun,
+    stop: StopStrings,
+    /// Text not handed out, as it may be the start of a stop string.
+    held: String,
+    stopped: Option<usize>,
+}
+
+impl Detokenizer {
+    /// For a sequence that ends at any of the strings in `stop`; empty ones never match.
+    pub fn new(tokenizer: Arc<Tokenizer>, stop: &[String]) -> Self {
+        Self {
+            tokenizer,
+            run: ByteRun::default(),
+            stop: StopStrings::new(stop),
+            held: String::new(),
+            stopped: None,
+        }
+    }
+
+    /// Takes the next token. After a stop string nothing more comes out.
+    pub fn push(&mut self, token: TokenId) -> Piece {
+        let checked = self.held.len();
+        match self.tokenizer.vocabulary().get(token) {
+            TokenText::Ordinary(text) => {
+                self.run.end(&mut self.held);
+                self.held.push_str(text);
+            }
+            TokenText::Byte(byte) => self.run.push(byte),
+            TokenText::Special(_) | TokenText::Unknown => {}
+        }
+        let pending = self.check_from(checked);
+        self.hand_out(pending)
+    }
+
+    /// What was held back, when no more tokens come.
+    pub fn finish(&mut self) -> Piece {
+        let checked = self.held.len();
+        self.run.end(&mut self.held);
+        self.check_from(checked);
+        self.hand_out(0)
+    }
+
+    /// Looks for stop strings in the held text from byte `checked` on, and cuts it off before one.
+    /// Returns how many bytes at the end may be the start of one.
+    fn check_from(&mut self, checked: usize) -> usize {
+        if self.stopped.is_some() {
+            self.held.clear();
+            return 0;
+        }
+        for at in checked..self.held.len() {
+            if let Some(stop) = self.stop.push(self.held.as_bytes()[at]) {
+                self.held.truncate(at + 1 - stop.len);
+                self.stopped = Some(stop.index);
+                return 0;
+            }
+        }
+        self.stop.num_pending()
+    }
+
+    fn hand_out(&mut self, pending: usize) -> Piece {
+        let held = self.held.split_off(self.held.len() - pending);
+        Piece {
+            text: std::mem::replace(&mut self.held, held),
+            stopped: self.stopped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tokenizer::{AddSpecialTokens, SpecialTokens};
+    use super::*;
+
+    /// The pieces of all tokens and of the end, and the stop string that was met.
+    fn detokenize(
+        tokenizer: &Arc<Tokenizer>,
+        tokens: &[TokenId],
+        stop: &[&str],
+    ) -> (Vec<String>, Option<usize>) {
+        let stop: Vec<String> = stop.iter().map(|stop| (*stop).to_owned()).collect();
+        let mut detokenizer = Detokenizer::new(Arc::clone(tokenizer), &stop);
+        let mut pieces: Vec<_> = tokens.iter().map(|id| detokenizer.push(*id)).collect();
+        pieces.push(detokenizer.finish());
+        let stopped = pieces.iter().find_map(|piece| piece.stopped);
+        (
+            pieces.into_iter().map(|piece| piece.text).collect(),
+            stopped,
+        )
+    }
+
+    fn tokens(tokenizer: &Tokenizer, contents: &[&str]) -> Vec<TokenId> {
+        let id = |content: &&str| tokenizer.token_id(content).expect(content);
+        contents.iter().map(id).collect()
+    }
+
+    #[test]
+    fn characters_come_whole_and_control_tokens_not_at_all() {
+        let tokenizer = Arc::new(Tokenizer::for_test());
+        let tokens = tokens(
+            &tokenizer,
+            &[
+                "<bos>",
+                "▁the",
+                "<0xF0>",
+                "<0x9F>",
+                "<end_of_turn>",
+                "<0xAB>",
+                "<0x81>",
+                "a",
+                "<0xF0>",
+                "\n",
+                "<0xE2>",
+            ],
+        );
+        let (pieces, _) = detokenize(&tokenizer, &tokens, &[]);
+        assert_eq!(
+            pieces,
+            [
+                "",
+                " the",
+                "",
+                "",
+                "",
+                "",
+                "",
+                "🫁a",
+                "",
+                "\u{fffd}\n",
+                "",
+                "\u{fffd}"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_stop_string_ends_the_text_before_itself() {
+        let tokenizer = Arc::new(Tokenizer::for_test());
+        for (contents, stop, expected, stopped) in [
+            // over several tokens
+            (
+                &["a", "b", "c", "d"][..],
+                &["bc"][..],
+                &["a", "", "", "", ""][..],
+                Some(0),
+            ),
+            // held back, and then not one
+            (
+                &["a", "b", "d", "e"],
+                &["bc"],
+                &["a", "", "bd", "e", ""],
+                None,
+            ),
+            // held back to the end
+            (&["a", "b"], &["bc"], &["a", "", "b"], None),
+            // inside a token that goes on
+            (&["x", "▁the", "y"], &["h"], &["x", " t", "", ""], Some(0)),
+            // the first that ends, of two that end together the longer
+            (&["▁the"], &["e", "th", "h"], &[" ", ""], Some(1)),
+            (&["▁the"], &["e", "he"], &[" t", ""], Some(1)),
+            // completed by what was held back as bytes, and only known at the end
+            (
+                &["a", "<0xE2>", "<0x82>", "<0xAC>"],
+                &["€"],
+                &["a", "", "", "", ""],
+                Some(0),
+            ),
+            (
+                &["a", "<0xE2>", "b"],
+                &["\u{fffd}"],
+                &["a", "", "", ""],
+                Some(0),
+            ),
+            // a start that overlaps with itself
+            (
+                &["a", "a", "b", "a", "a", "c"],
+                &["aac"],
+                &["", "", "aab", "", "", "", ""],
+                Some(0),
+            ),
+        ] {
+            let (pieces, met) = detokenize(&tokenizer, &tokens(&tokenizer, contents), stop);
+            assert_eq!(pieces, expected, "{contents:?}");
+            assert_eq!(met, stopped, "{contents:?}");
+        }
+    }
+
+    #[test]
+    fn the_pieces_together_are_the_whole_text() {
+        let tokenizer = Arc::new(Tokenizer::for_test());
+        let ids = prop_oneof![0_u32..900, 26_u32..282];
+        proptest!(|(ids in proptest::collection::vec(ids, 0..60))| {
+            let ids: Vec<_> = ids.into_iter().map(TokenId).collect();
+            let (pieces, _) = detokenize(&tokenizer, &ids, &[]);
+            prop_assert_eq!(pieces.concat(), tokenizer.decode(&ids, SpecialTokens::Skip));
+        });
+    }
+
+    #[test]
+    fn however_a_text_is_cut_it_stops_at_the_same_place() {
+        let tokenizer = Arc::new(Tokenizer::for_test());
+        let cuts = proptest::collection::vec(0..30_usize, 0..6);
+        let stop = proptest::collection::vec("[abc é€]{1,3}", 0..4);
+        proptest!(|(text in "[abc é€🫁]{0,30}", cuts in cuts, stop in stop)| {
+            // Cut at any places, the text becomes other tokens.
+            let chars: Vec<char> = text.chars().collect();
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(chars.len())).collect();
+            cuts.extend([0, chars.len()]);
+            cuts.sort_unstable();
+            let parts = cuts.windows(2).map(|cut| String::from_iter(&chars[cut[0]..cut[1]]));
+            let ids: Vec<_> = parts
+                .flat_map(|part| tokenizer.encode_raw(&part, AddSpecialTokens::No).unwrap())
+                .collect();
+            let stop: Vec<_> = stop.iter().map(String::as_str).collect();
+            let (pieces, stopped) = detokenize(&tokenizer, &ids, &stop);
+
+            let ends = |end: &usize| stop.iter().any(|stop| text[..*end].ends_with(stop));
+            let end = (0..=text.len()).filter(|end| text.is_char_boundary(*end)).find(ends);
+            prop_assert_eq!(stopped.is_some(), end.is_some());
+            let expected = match (end, stopped) {
+                (Some(end), Some(index)) => &text[..end - stop[index].len()],
+                _ => &text[..],
+            };
+            prop_assert_eq!(pieces.concat(), expected);
+        });
+    }
+}

@@ -1,0 +1,323 @@
+//! Jinja as chat templates expect it: what transformers adds to Jinja2, and the few places where
+//! minijinja differs from Python, after transformers' `utils/chat_template_utils.py`.
+//!
+//! Knows nothing of messages or tokens.
+
+use std::error::Error as _;
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Value};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, filters};
+use minijinja_contrib::pycompat;
+
+use super::strftime::strftime;
+
+/// Bounds a rendering's time and memory: one for each step and each 64 bytes that are made. Enough
+/// for 40,000 messages or 40 MB of text; a template that loops or grows strings without end is
+/// stopped within a second or so and 300 MB. (minijinja does not count everything: one made to
+/// nest or double lists can still exhaust the stack or the memory. Templates come from the
+/// checkpoint and the person who runs the server, never from a request.)
+pub(super) const FUEL: u64 = 4_000_000;
+
+/// The name under which the template is found.
+pub(super) const TEMPLATE: &str = "chat_template";
+
+/// An environment that holds the compiled template.
+pub(super) fn environment(source: &str) -> Result<Environment<'static>, Error> {
+    let mut env = Environment::new();
+    let syntax = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build()?;
+    env.set_syntax(syntax);
+    env.set_fuel(Some(FUEL));
+    // Debug information would put pieces of messages into errors.
+    env.set_debug(false);
+    env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.set_unknown_method_callback(python_method);
+    env.add_function("raise_exception", raise_exception);
+    env.add_function("strftime_now", strftime_now);
+    env.add_filter("trim", trim);
+    env.add_filter("tojson", tojson);
+    env.add_template_owned(TEMPLATE, as_jinja2_reads(source))?;
+    Ok(env)
+}
+
+/// What a template said by `raise_exception`.
+#[derive(Debug)]
+struct Raised(String);
+
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Raised {}
+
+/// The words of `raise_exception`, if that is why rendering failed.
+pub(super) fn raised(error: &Error) -> Option<&str> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(Raised(message)) = error.downcast_ref() {
+            return Some(message);
+        }
+        source = error.source();
+    }
+    None
+}
+
+fn raise_exception(message: &str) -> Result<Value, Error> {
+    let error = Error::new(ErrorKind::InvalidOperation, "raise_exception");
+    Err(error.with_source(Raised(message.to_owned())))
+}
+
+fn strftime_now(format: &str) -> Result<String, Error> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seconds = now.map_or(0, |now| now.as_secs() as i64);
+    strftime(seconds, format).map_err(|error| Error::new(ErrorKind::InvalidOperation, error))
+}
+
+/// Python's whitespace: Unicode's and the four separators of ASCII.
+fn is_python_space(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
+}
+
+/// Jinja2's `trim`: Python's `str(value).strip(chars)`.
+fn trim(value: Value, chars: Option<&str>) -> String {
+    let text = value.to_string();
+    let trimmed = match chars {
+        None => text.trim_matches(is_python_space),
+        Some(chars) => text.trim_matches(|c| chars.contains(c)),
+    };
+    trimmed.to_owned()
+}
+
+/// Methods of Python's types.
+fn python_method(
+    state: &mut State,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
+    let no_chars = args.iter().all(Value::is_none);
+    match (value.as_str(), method) {
+        (Some(text), "strip") if no_chars => Ok(text.trim_matches(is_python_space).into()),
+        (Some(text), "lstrip") if no_chars => Ok(text.trim_start_matches(is_python_space).into()),
+        (Some(text), "rstrip") if no_chars => Ok(text.trim_end_matches(is_python_space).into()),
+        _ => pycompat::unknown_method_callback(state, value, method, args),
+    }
+}
+
+/// transformers' `tojson`: `json.dumps(value, ensure_ascii=False, indent=indent)`, which unlike
+/// Jinja's own leaves `<`, `>`, `&` and `'` as they are.
+fn tojson(value: &Value, args: Kwargs) -> Result<String, Error> {
+    let indent: Option<Value> = args.get("indent")?;
+    let ensure_ascii: Option<bool> = args.get("ensure_ascii")?;
+    if ensure_ascii == Some(true) {
+        let message = "tojson(ensure_ascii=True) is not supported";
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
+    args.assert_all_used()?;
+    let indent = indent.filter(|indent| !indent.is_none());
+    let escaped = filters::tojson(
+        value,
+        indent,
+        Kwargs::from_iter(Vec::<(String, Value)>::new()),
+    )?;
+    Ok(without_html_escapes(&escaped.to_string()))
+}
+
+fn without_html_escapes(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let escaped = [
+            ("\\u003c", '<'),
+            ("\\u003e", '>'),
+            ("\\u0026", '&'),
+            ("\\u0027", '\''),
+        ];
+        let found = escaped.iter().find(|(escape, _)| rest.starts_with(escape));
+        // Any other escape is two bytes of ASCII, or more that hold no backslash.
+        let len = match found {
+            Some((escape, c)) => {
+                out.push(*c);
+                escape.len()
+            }
+            None => {
+                out.push_str(&rest[..2]);
+                2
+            }
+        };
+        rest = &rest[len..];
+    }
+    out + rest
+}
+
+/// The source as Jinja2 with transformers' extension reads it: one kind of newline, and
+/// `{% generation %}`, which marks the model's words for training, as a block that does nothing.
+fn as_jinja2_reads(source: &str) -> String {
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source.as_str();
+    while let Some(at) = rest.find("{%") {
+        let (before, tag) = rest.split_at(at + 2);
+        out.push_str(before);
+        rest = tag;
+        let name = tag.trim_start_matches(['-', '+']).trim_start();
+        for (theirs, ours) in [("generation", "with"), ("endgeneration", "endwith")] {
+            let Some(after) = name.strip_prefix(theirs) else {
+                continue;
+            };
+            if after
+                .trim_start()
+                .trim_start_matches(['-', '+'])
+                .starts_with("%}")
+            {
+                out.push_str(&tag[..tag.len() - name.len()]);
+                out.push_str(ours);
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(source: &str) -> Result<String, Error> {
+        let context = Value::from_pairs([(
+            "user",
+            Value::from_pairs([
+                (
+                    "zeta",
+                    Value::from("é <b> & 'x' \" \\u003c \\ \n \u{1} \u{7f}"),
+                ),
+                (
+                    "alpha",
+                    Value::from(vec![
+                        Value::from(1),
+                        Value::from(1.5),
+                        Value::from(true),
+                        Value::from(()),
+                    ]),
+                ),
+            ]),
+        )]);
+        environment(source)?.get_template(TEMPLATE)?.render(context)
+    }
+
+    #[test]
+    fn blocks_leave_no_lines_and_one_final_newline_goes() {
+        let source = "a\n  {% if true %}\n  b\n  {%- endif %}\r\nc\r\n\r\n";
+        assert_eq!(render(source).unwrap(), "a\n  bc\n");
+    }
+
+    #[test]
+    fn whitespace_is_pythons() {
+        // U+200B is no whitespace to Python, U+001F is.
+        let text = "\\u001f\\u00a0\\u3000 a\\u200b \\u2028\\u0085";
+        for trimmed in [
+            "'TEXT' | trim",
+            "'TEXT'.strip()",
+            "'TEXT'.lstrip().rstrip(none)",
+        ] {
+            let source = format!("[{{{{ {} }}}}]", trimmed.replace("TEXT", text));
+            assert_eq!(render(&source).unwrap(), "[a\u{200b}]", "{trimmed}");
+        }
+        assert_eq!(
+            render("{{ 'xaxbx' | trim('x') }}{{ none | trim }}").unwrap(),
+            "axbNone"
+        );
+        assert_eq!(
+            render("{{ 'xaxbx'.strip('x') }}{{ missing | trim }}").unwrap(),
+            "axb"
+        );
+    }
+
+    #[test]
+    fn tojson_is_pythons_dumps() {
+        let expected = "{\"zeta\": \"é <b> & 'x' \\\" \\\\u003c \\\\ \\n \\u0001 \u{7f}\", \
+                        \"alpha\": [1, 1.5, true, null]}";
+        assert_eq!(render("{{ user | tojson }}").unwrap(), expected);
+        assert_eq!(
+            render("{{ user | tojson(ensure_ascii=false) }}").unwrap(),
+            expected
+        );
+        assert_eq!(
+            render("{{ {'a': [1, '>']} | tojson(indent=2) }}").unwrap(),
+            "{\n  \"a\": [\n    1,\n    \">\"\n  ]\n}"
+        );
+        for option in ["ensure_ascii=true", "sort_keys=true"] {
+            let error = render(&format!("{{{{ user | tojson({option}) }}}}")).unwrap_err();
+            let name = option.split('=').next().unwrap();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn values_print_as_in_python() {
+        assert_eq!(
+            render("{{ true }} {{ none }} {{ 1.0 }} {{ [1, 'a'] }} {{ missing }}").unwrap(),
+            "True None 1.0 [1, 'a'] "
+        );
+    }
+
+    #[test]
+    fn a_template_raises_in_its_own_words() {
+        let error =
+            render("{% if true %}{{ raise_exception('Roles <must> alternate') }}{% endif %}");
+        assert_eq!(raised(&error.unwrap_err()), Some("Roles <must> alternate"));
+        let error = render("{% macro f() %}{{ raise_exception('no') }}{% endmacro %}{{ f() }}");
+        assert_eq!(raised(&error.unwrap_err()), Some("no"));
+        assert_eq!(raised(&render("{{ 1 + 'a' }}").unwrap_err()), None);
+    }
+
+    #[test]
+    fn todays_date_is_there() {
+        let year: i32 = render("{{ strftime_now('%Y') }}").unwrap().parse().unwrap();
+        assert!(year >= 2024, "{year}");
+        assert!(
+            render("{{ strftime_now('%Q') }}")
+                .unwrap_err()
+                .to_string()
+                .contains("%Q")
+        );
+    }
+
+    #[test]
+    fn generation_marks_do_nothing() {
+        assert_eq!(
+            render("a {%- generation -%} b {{ '{% x' }} {%generation%}\nc\n{% endgeneration %}{%+ endgeneration %} d").unwrap(),
+            "ab {% x c\n d"
+        );
+    }
+
+    #[test]
+    fn loops_can_be_left() {
+        let source = "{% for i in range(9) %}{% if i == 1 %}{% continue %}{% endif %}\
+                      {% if i == 4 %}{% break %}{% endif %}{{ i }}{% endfor %}";
+        assert_eq!(render(source).unwrap(), "023");
+    }
+
+    #[test]
+    fn a_template_without_end_is_stopped() {
+        for source in [
+            "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+            "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+            "{{ 'x' * 9000000000 }}",
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+            "{% set x = 'aaaaaaaa' * 1000000 %}{% for i in range(100000) %}{{ x | trim }}{% endfor %}",
+            "{% set x = 'a' * 1000000 %}{% for i in range(100000) %}{% if x.replace('a', 'b') %}{% endif %}{% endfor %}",
+        ] {
+            render(source).expect_err(source);
+        }
+    }
+}

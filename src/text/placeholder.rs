@@ -1,0 +1,233 @@
+//! From a rendered chat to ids: each picture's placeholder becomes the tokens that its features
+//! replace.
+//!
+//! Knows how many tokens a picture takes; nothing of pixels.
+
+use crate::core::TokenId;
+use crate::error::{Error, Result};
+
+use super::prompt::RenderedPrompt;
+use super::tokenizer::Tokenizer;
+
+/// What stands for a picture in a prompt, as in transformers' `models/gemma3/processing_gemma3.py`:
+/// `\n\n<start_of_image>`, `tokens_per_image` times `<image_soft_token>`, `<end_of_image>\n\n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageTokens {
+    /// What the template writes where a picture stands; opens the span.
+    pub start_of_image: TokenId,
+    /// One for each row of features.
+    pub soft_token: TokenId,
+    /// Closes the span.
+    pub end_of_image: TokenId,
+    /// How many rows of features a picture has.
+    pub tokens_per_image: usize,
+}
+
+impl ImageTokens {
+    /// Gemma 3's image tokens.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the tokenizer lacks one of them.
+    pub fn new(tokenizer: &Tokenizer, tokens_per_image: usize) -> Result<Self> {
+        let control = tokenizer.control_tokens().tokens();
+        let id = |content: &str| {
+            let token = control.iter().find(|token| token.content == content);
+            token.map(|token| token.id).ok_or_else(|| {
+                Error::Tokenizer(format!(
+                    "an image needs the special token {content}, which this tokenizer lacks"
+                ))
+            })
+        };
+        Ok(Self {
+            start_of_image: id("<start_of_image>")?,
+            soft_token: id("<image_soft_token>")?,
+            end_of_image: id("<end_of_image>")?,
+            tokens_per_image,
+        })
+    }
+}
+
+/// A prompt as the engine takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedPrompt {
+    /// All tokens.
+    pub ids: Vec<TokenId>,
+    /// For each picture the index of its first `<image_soft_token>`.
+    pub image_starts: Vec<usize>,
+}
+
+/// A rendered chat's ids, with each picture's placeholder expanded.
+///
+/// `images` is `None` for a model that takes text only.
+///
+/// # Errors
+/// [`Error::Template`] if pictures and placeholders do not match one to one, or the model takes
+/// none; [`Error::Tokenizer`] if the tokenizer has no ids for the text.
+pub fn encode_prompt(
+    tokenizer: &Tokenizer,
+    prompt: &RenderedPrompt,
+    images: Option<&ImageTokens>,
+) -> Result<EncodedPrompt> {
+    let Some(images) = images else {
+        return match prompt.num_images {
+            0 => Ok(EncodedPrompt {
+                ids: tokenizer.encode_rendered(prompt)?,
+                image_starts: Vec::new(),
+            }),
+            num_images => Err(Error::Template(format!(
+                "This model takes text only, but the messages contain {num_images} image(s). \
+                 Remove the images or use a model that takes them."
+            ))),
+        };
+    };
+    let placeholders = prompt.control.iter();
+    let num_placeholders = placeholders
+        .filter(|span| span.id == images.start_of_image)
+        .count();
+    if num_placeholders != prompt.num_images {
+        return Err(Error::Template(format!(
+            "The messages contain {} image(s), but the chat template made {num_placeholders} image \
+             placeholder(s) of them. Put images into messages whose role the template shows images \
+             of (usually user).",
+            prompt.num_images
+        )));
+    }
+
+    let mut ids = Vec::with_capacity(
+        prompt.text.len() / 3 + num_placeholders * (images.tokens_per_image + 4),
+    );
+    let mut image_starts = Vec::with_capacity(num_placeholders);
+    // Newlines around a placeholder merge with the text's own into one token, so a plain text goes
+    // to the tokenizer only when the next control token is reached.
+    let mut plain = String::new();
+    let mut done = 0;
+    for span in &prompt.control {
+        plain.push_str(&prompt.text[done..span.range.start]);
+        done = span.range.end;
+        let is_placeholder = span.id == images.start_of_image;
+        if is_placeholder {
+            plain.push_str("\n\n");
+        }
+        tokenizer.encode_plain(&plain, &mut ids)?;
+        plain.clear();
+        ids.push(span.id);
+        if is_placeholder {
+            image_starts.push(ids.len());
+            ids.extend(std::iter::repeat_n(
+                images.soft_token,
+                images.tokens_per_image,
+            ));
+            ids.push(images.end_of_image);
+            plain.push_str("\n\n");
+        }
+    }
+    plain.push_str(&prompt.text[done..]);
+    tokenizer.encode_plain(&plain, &mut ids)?;
+    Ok(EncodedPrompt { ids, image_starts })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::control::ControlSpan;
+    use super::*;
+
+    /// A prompt in which every control token counts.
+    fn prompt(tokenizer: &Tokenizer, text: &str, num_images: usize) -> RenderedPrompt {
+        RenderedPrompt {
+            text: text.to_owned(),
+            control: tokenizer.control_tokens().find(text),
+            num_images,
+        }
+    }
+
+    #[test]
+    fn newlines_around_a_picture_merge_with_the_texts_own() {
+        let tokenizer = Tokenizer::for_test();
+        let images = ImageTokens::new(&tokenizer, 3).unwrap();
+        let text = "<bos>a\n<start_of_image><start_of_image>\nb<end_of_turn>";
+        let encoded = encode_prompt(&tokenizer, &prompt(&tokenizer, text, 2), Some(&images));
+        let encoded = encoded.unwrap();
+        let id = |content| tokenizer.token_id(content).unwrap();
+        let (a, b) = (id("a"), id("b"));
+        let (start, soft, end) = (
+            id("<start_of_image>"),
+            id("<image_soft_token>"),
+            id("<end_of_image>"),
+        );
+        let (three, four) = (id("\n\n\n"), id("\n\n\n\n"));
+        let expected = [
+            id("<bos>"),
+            a,
+            three,
+            start,
+            soft,
+            soft,
+            soft,
+            end,
+            four,
+            start,
+            soft,
+            soft,
+            soft,
+            end,
+            three,
+            b,
+            id("<end_of_turn>"),
+        ];
+        assert_eq!(encoded.ids, expected);
+        assert_eq!(encoded.image_starts, [4, 10]);
+    }
+
+    #[test]
+    fn pictures_and_placeholders_match_one_to_one() {
+        let tokenizer = Tokenizer::for_test();
+        let images = ImageTokens::new(&tokenizer, 3).unwrap();
+        for (text, num_images, images, expected) in [
+            (
+                "a",
+                1,
+                Some(&images),
+                "contain 1 image(s), but the chat template made 0",
+            ),
+            (
+                "<start_of_image>",
+                0,
+                Some(&images),
+                "contain 0 image(s), but the chat template made 1",
+            ),
+            (
+                "<start_of_image>",
+                1,
+                None,
+                "takes text only, but the messages contain 1 image(s)",
+            ),
+        ] {
+            let error = encode_prompt(&tokenizer, &prompt(&tokenizer, text, num_images), images);
+            match error {
+                Err(Error::Template(message)) => assert!(message.contains(expected), "{message}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_users_copy_of_a_placeholder_is_no_picture() {
+        let tokenizer = Tokenizer::for_test();
+        let images = ImageTokens::new(&tokenizer, 3).unwrap();
+        let mut prompt = prompt(&tokenizer, "<start_of_image><start_of_image>", 1);
+        let second: ControlSpan = prompt.control.remove(1);
+        let encoded = encode_prompt(&tokenizer, &prompt, Some(&images)).unwrap();
+        // after "\n\n" and itself
+        assert_eq!(encoded.image_starts, [2]);
+        assert_eq!(encoded.ids.iter().filter(|id| **id == second.id).count(), 1);
+    }
+
+    #[test]
+    fn a_tokenizer_without_image_tokens_is_told() {
+        let file = include_str!("../../tests/golden/tokenizer/tokenizer.json");
+        let file = file.replace("<image_soft_token>", "<image_hard_token>");
+        let tokenizer = Tokenizer::from_bytes(file.as_bytes()).unwrap();
+        let error = ImageTokens::new(&tokenizer, 3).unwrap_err().to_string();
+        assert!(error.contains("<image_soft_token>"), "{error}");
+    }
+}

@@ -1,0 +1,238 @@
+//! Where a checkpoint keeps its chat template and the names of its tokens.
+//!
+//! Knows the files of the hub's layout; nothing of Jinja.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// Tokens that templates call by name: `bos_token` is `<bos>`, and so on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamedTokens(pub BTreeMap<String, String>);
+
+impl NamedTokens {
+    /// Every `…_token` of tokenizer_config.json, and of special_tokens_map.json what the former
+    /// does not name. Neither file has to exist.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if one of them is damaged.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let mut tokens = BTreeMap::new();
+        for file in ["tokenizer_config.json", "special_tokens_map.json"] {
+            let config = read_json(&dir.join(file))?.unwrap_or_default();
+            let extra = &config["extra_special_tokens"];
+            let fields = [extra, &config].into_iter().filter_map(Value::as_object);
+            for (name, value) in fields
+                .flatten()
+                .filter(|(name, _)| name.ends_with("_token"))
+            {
+                // A string, or an object with the token's flags.
+                let content = value.as_str().or_else(|| value["content"].as_str());
+                if let Some(content) = content {
+                    tokens
+                        .entry(name.clone())
+                        .or_insert_with(|| content.to_owned());
+                }
+            }
+        }
+        Ok(Self(tokens))
+    }
+}
+
+/// A chat template's source and the file that it lies in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TemplateSource {
+    pub(super) source: String,
+    pub(super) file: PathBuf,
+}
+
+/// The checkpoint's chat template, if it has one: chat_template.jinja, else chat_template.json's,
+/// else tokenizer_config.json's "chat_template".
+pub(super) fn find_template(dir: &Path) -> Result<Option<TemplateSource>> {
+    let file = dir.join("chat_template.jinja");
+    if let Some(source) = read_text(&file)? {
+        return Ok(Some(TemplateSource { source, file }));
+    }
+    for name in ["chat_template.json", "tokenizer_config.json"] {
+        let file = dir.join(name);
+        let config = read_json(&file)?.unwrap_or_default();
+        let template = &config["chat_template"];
+        if !template.is_null() {
+            let source = default_template(template);
+            let source = source.map_err(|message| damaged(&file, message))?;
+            return Ok(Some(TemplateSource { source, file }));
+        }
+    }
+    Ok(None)
+}
+
+/// A template that a person named: a file, or the source itself.
+pub(super) fn given_template(file_or_source: &str) -> Result<String> {
+    if file_or_source.contains("{{") || file_or_source.contains("{%") {
+        return Ok(file_or_source.to_owned());
+    }
+    fs::read_to_string(file_or_source).map_err(|error| {
+        Error::Config(format!(
+            "the chat template {file_or_source} cannot be read: {error}. Name a file that holds a \
+             Jinja template, or give the template itself."
+        ))
+    })
+}
+
+/// A template is a string, or one of several that have names.
+fn default_template(template: &Value) -> std::result::Result<String, String> {
+    if let Some(source) = template.as_str() {
+        return Ok(source.to_owned());
+    }
+    let Some(templates) = template.as_array() else {
+        return Err("\"chat_template\" is neither a string nor a list of templates".to_owned());
+    };
+    let mut names = templates.iter().map(|template| &template["name"]);
+    let default = names.position(|name| name == "default");
+    let source = default.and_then(|at| templates[at]["template"].as_str());
+    source.map(str::to_owned).ok_or_else(|| {
+        let names: Vec<_> = templates.iter().map(|t| t["name"].to_string()).collect();
+        format!(
+            "\"chat_template\" has no template named \"default\", only: {}",
+            names.join(", ")
+        )
+    })
+}
+
+fn read_json(file: &Path) -> Result<Option<Value>> {
+    let text = read_text(file)?;
+    let parsed = text.map(|text| serde_json::from_str(&text));
+    parsed
+        .transpose()
+        .map_err(|error| damaged(file, error.to_string()))
+}
+
+fn read_text(file: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(damaged(file, error.to_string())),
+    }
+}
+
+fn damaged(file: &Path, message: String) -> Error {
+    Error::Checkpoint {
+        file: file.to_owned(),
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dir(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        dir
+    }
+
+    fn found(files: &[(&str, &str)]) -> Option<String> {
+        let found = find_template(dir(files).path()).unwrap();
+        found.map(|found| found.source)
+    }
+
+    #[test]
+    fn the_template_is_found_wherever_it_lies() {
+        let jinja = ("chat_template.jinja", "one");
+        let json = ("chat_template.json", r#"{"chat_template": "two"}"#);
+        let config = ("tokenizer_config.json", r#"{"chat_template": "three"}"#);
+        let list = (
+            "tokenizer_config.json",
+            r#"{"chat_template": [{"name": "rag", "template": "x"}, {"name": "default", "template": "four"}]}"#,
+        );
+        let no_template = ("tokenizer_config.json", "{}");
+        assert_eq!(found(&[config, json, jinja]).as_deref(), Some("one"));
+        assert_eq!(found(&[config, json]).as_deref(), Some("two"));
+        assert_eq!(found(&[config]).as_deref(), Some("three"));
+        assert_eq!(found(&[list]).as_deref(), Some("four"));
+        assert_eq!(found(&[no_template]), None);
+        assert_eq!(found(&[]), None);
+    }
+
+    #[test]
+    fn damage_names_the_file() {
+        for (file, text, expected) in [
+            ("tokenizer_config.json", "{", "EOF"),
+            (
+                "chat_template.json",
+                r#"{"chat_template": 3}"#,
+                "neither a string nor a list",
+            ),
+            (
+                "chat_template.json",
+                r#"{"chat_template": [{"name": "rag", "template": "x"}]}"#,
+                "no template named \"default\", only: \"rag\"",
+            ),
+        ] {
+            let error = find_template(dir(&[(file, text)]).path())
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(file) && error.contains(expected), "{error}");
+        }
+        let not_utf8 = dir(&[]);
+        fs::write(not_utf8.path().join("chat_template.jinja"), [0xFF]).unwrap();
+        let error = find_template(not_utf8.path()).unwrap_err().to_string();
+        assert!(error.contains("chat_template.jinja"), "{error}");
+    }
+
+    #[test]
+    fn tokens_are_named_by_strings_or_objects() {
+        let config = r#"{
+            "bos_token": "<bos>", "eos_token": {"content": "<eos>", "lstrip": false},
+            "add_bos_token": true, "pad_token": null,
+            "extra_special_tokens": {"boi_token": "<image>"}
+        }"#;
+        let map = r#"{"bos_token": "other", "pad_token": {"content": "<pad>"}}"#;
+        let files = [
+            ("tokenizer_config.json", config),
+            ("special_tokens_map.json", map),
+        ];
+        let NamedTokens(tokens) = NamedTokens::from_dir(dir(&files).path()).unwrap();
+        let tokens: Vec<_> = tokens
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        assert_eq!(
+            tokens,
+            [
+                ("boi_token", "<image>"),
+                ("bos_token", "<bos>"),
+                ("eos_token", "<eos>"),
+                ("pad_token", "<pad>"),
+            ]
+        );
+        assert_eq!(
+            NamedTokens::from_dir(dir(&[]).path()).unwrap(),
+            NamedTokens::default()
+        );
+    }
+
+    #[test]
+    fn a_person_names_a_file_or_gives_the_template() {
+        assert_eq!(
+            given_template("{{ bos_token }}").unwrap(),
+            "{{ bos_token }}"
+        );
+        let dir = dir(&[("my.jinja", "text")]);
+        let path = dir.path().join("my.jinja");
+        assert_eq!(given_template(path.to_str().unwrap()).unwrap(), "text");
+        let error = given_template("no/such/file").unwrap_err();
+        assert!(
+            matches!(&error, Error::Config(text) if text.contains("no/such/file")),
+            "{error}"
+        );
+    }
+}

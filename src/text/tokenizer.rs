@@ -1,0 +1,480 @@
+//! The checkpoint's own tokenizer: text to ids and ids to text.
+//!
+//! Knows nothing of templates or images; prompts come with their control tokens found.
+
+use std::fs;
+use std::path::Path;
+
+use tokenizers::Tokenizer as Encoder;
+
+use crate::core::TokenId;
+use crate::error::{Error, Result};
+
+use super::control::{ControlSpan, ControlToken, ControlTokens};
+use super::decoder::ByteRun;
+use super::prompt::RenderedPrompt;
+use super::tokenizer_file::{Parts, TokenizerFile};
+use super::vocabulary::{TokenText, Vocabulary};
+
+/// Whether a raw prompt gets the tokens that the tokenizer puts around a text (Gemma's: `<bos>`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddSpecialTokens {
+    /// As the tokenizer's post-processor says.
+    Yes,
+    /// The text's own tokens only.
+    No,
+}
+
+/// Whether control tokens appear in decoded text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecialTokens {
+    /// As text.
+    Keep,
+    /// Not at all.
+    Skip,
+}
+
+/// A tokenizer; made once, shared by all requests.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    /// Takes control tokens for plain text; `control` finds those that count.
+    encoder: Encoder,
+    vocabulary: Vocabulary,
+    control: ControlTokens,
+    /// What the post-processor puts before a text.
+    prefix: Vec<TokenId>,
+    /// What the post-processor puts after a text.
+    suffix: Vec<TokenId>,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] that names the file and what is wrong in it.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let damaged = |message: String| Error::Checkpoint {
+            file: path.to_owned(),
+            message,
+        };
+        let json = fs::read(path).map_err(|error| damaged(error.to_string()))?;
+        Self::parse(&json).map_err(damaged)
+    }
+
+    /// Takes the contents of `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] that says what is wrong.
+    pub fn from_bytes(json: &[u8]) -> Result<Self> {
+        Self::parse(json).map_err(Error::Tokenizer)
+    }
+
+    fn parse(json: &[u8]) -> std::result::Result<Self, String> {
+        let Parts {
+            encoder,
+            vocabulary,
+            special,
+        } = TokenizerFile::parse(json)?;
+        let control = special.into_iter().map(|(content, id)| ControlToken {
+            content,
+            id: TokenId(id),
+        });
+        let (prefix, suffix) = surroundings(&encoder)?;
+        let tokenizer = Self {
+            control: ControlTokens::new(control.collect()),
+            encoder,
+            vocabulary,
+            prefix,
+            suffix,
+        };
+        tokenizer.check_plain_text_is_harmless()?;
+        Ok(tokenizer)
+    }
+
+    /// Text in which no control token counts must not become one by the model's merges. If a
+    /// control token's text alone does not, it does not between other text either: that could only
+    /// take characters away from it.
+    fn check_plain_text_is_harmless(&self) -> std::result::Result<(), String> {
+        for token in self.control.tokens() {
+            let mut ids = Vec::new();
+            let encoded = self.encode_plain(&token.content, &mut ids);
+            encoded.map_err(|error| error.to_string())?;
+            if ids == [token.id] {
+                return Err(format!(
+                    "special token {:?} can be made from plain text, so users could write it",
+                    token.content
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A raw prompt's ids. Control tokens in the text count.
+    ///
+    /// [`AddSpecialTokens::Yes`] adds what the post-processor puts around a text, but no second
+    /// `<bos>` to a text that begins with it.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the tokenizer has no ids for the text.
+    pub fn encode_raw(&self, text: &str, add: AddSpecialTokens) -> Result<Vec<TokenId>> {
+        let mut ids = self.encode_spans(text, &self.control.find(text))?;
+        if add == AddSpecialTokens::Yes {
+            if !ids.starts_with(&self.prefix) {
+                ids.splice(0..0, self.prefix.iter().copied());
+            }
+            ids.extend(&self.suffix);
+        }
+        Ok(ids)
+    }
+
+    /// A rendered chat's ids: control tokens that the template wrote count, those in users' text
+    /// are plain. Nothing is added: templates write `<bos>` themselves.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the tokenizer has no ids for the text.
+    pub fn encode_rendered(&self, prompt: &RenderedPrompt) -> Result<Vec<TokenId>> {
+        self.encode_spans(&prompt.text, &prompt.control)
+    }
+
+    fn encode_spans(&self, text: &str, control: &[ControlSpan]) -> Result<Vec<TokenId>> {
+        let mut ids = Vec::with_capacity(text.len() / 3);
+        let mut done = 0;
+        for span in control {
+            self.encode_plain(&text[done..span.range.start], &mut ids)?;
+            ids.push(span.id);
+            done = span.range.end;
+        }
+        self.encode_plain(&text[done..], &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Appends the ids of a text in which no control token counts.
+    pub(super) fn encode_plain(&self, text: &str, ids: &mut Vec<TokenId>) -> Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let encoding = self
+            .encoder
+            .encode_fast(text, false)
+            .map_err(|error| Error::Tokenizer(error.to_string()))?;
+        ids.extend(encoding.get_ids().iter().copied().map(TokenId));
+        Ok(())
+    }
+
+    /// The text of `ids`, as `tokenizers`' `decode`; ids without a token add nothing.
+    pub fn decode(&self, ids: &[TokenId], special: SpecialTokens) -> String {
+        let mut text = String::new();
+        let mut run = ByteRun::default();
+        for id in ids {
+            match self.vocabulary.get(*id) {
+                TokenText::Byte(byte) => run.push(byte),
+                TokenText::Ordinary(token) => {
+                    run.end(&mut text);
+                    text.push_str(token);
+                }
+                TokenText::Special(token) if special == SpecialTokens::Keep => {
+                    run.end(&mut text);
+                    text.push_str(token);
+                }
+                TokenText::Special(_) | TokenText::Unknown => {}
+            }
+        }
+        run.end(&mut text);
+        text
+    }
+
+    /// A token's own text, control tokens included; U+FFFD for a byte that is no character by
+    /// itself, nothing for an id without a token.
+    pub fn token_text(&self, id: TokenId) -> String {
+        String::from_utf8_lossy(&self.token_bytes(id)).into_owned()
+    }
+
+    /// A token's own bytes, control tokens included; empty for an id without a token.
+    pub fn token_bytes(&self, id: TokenId) -> Vec<u8> {
+        match self.vocabulary.get(id) {
+            TokenText::Byte(byte) => vec![byte],
+            TokenText::Ordinary(text) | TokenText::Special(text) => text.as_bytes().to_vec(),
+            TokenText::Unknown => Vec::new(),
+        }
+    }
+
+    /// A token as the vocabulary spells it (`▁the`, `<0xE2>`), or `None` for an id without one.
+    pub fn vocabulary_entry(&self, id: TokenId) -> Option<String> {
+        self.encoder.id_to_token(id.0)
+    }
+
+    /// The id of the token that the vocabulary spells `content`.
+    pub fn token_id(&self, content: &str) -> Option<TokenId> {
+        self.encoder.token_to_id(content).map(TokenId)
+    }
+
+    /// Highest id + 1. A model's vocabulary can be larger.
+    pub fn vocab_size(&self) -> usize {
+        self.vocabulary.len()
+    }
+
+    /// The tokens that steer the model.
+    pub fn control_tokens(&self) -> &ControlTokens {
+        &self.control
+    }
+
+    pub(super) fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+}
+
+/// What the post-processor puts before and after a text.
+fn surroundings(encoder: &Encoder) -> std::result::Result<(Vec<TokenId>, Vec<TokenId>), String> {
+    let encode = |add_special_tokens| {
+        let encoding = encoder.encode_fast("a", add_special_tokens);
+        let ids = encoding.map(|encoding| encoding.get_ids().to_vec());
+        ids.map_err(|error| format!("the tokenizer cannot encode \"a\": {error}"))
+    };
+    let (bare, full) = (encode(false)?, encode(true)?);
+    let at = (0..full.len()).find(|at| !bare.is_empty() && full[*at..].starts_with(&bare));
+    let Some(at) = at else {
+        return Err(format!(
+            "the post-processor does not keep a text's ids: {bare:?} became {full:?}"
+        ));
+    };
+    let ids = |ids: &[u32]| ids.iter().copied().map(TokenId).collect();
+    Ok((ids(&full[..at]), ids(&full[at + bare.len()..])))
+}
+
+#[cfg(test)]
+impl Tokenizer {
+    /// A tiny one with Gemma 3's pipeline and special tokens.
+    pub(super) fn for_test() -> Self {
+        Self::from_bytes(TINY).expect("it is whole")
+    }
+}
+
+#[cfg(test)]
+const TINY: &[u8] = include_bytes!("../../tests/golden/tokenizer/tokenizer.json");
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn ids(ids: &[u32]) -> Vec<TokenId> {
+        ids.iter().copied().map(TokenId).collect()
+    }
+
+    #[test]
+    fn control_tokens_count_in_a_raw_prompt() {
+        let tokenizer = Tokenizer::for_test();
+        let encode = |text: &str, add| tokenizer.encode_raw(text, add).unwrap();
+        let (yes, no) = (AddSpecialTokens::Yes, AddSpecialTokens::No);
+        let turn = "<start_of_turn>user\n<end_of_turn>";
+        let user = encode("user", no);
+        let turn_ids = [ids(&[7]), user.clone(), ids(&[9, 8])].concat();
+        assert_eq!(encode(turn, no), turn_ids);
+        assert_eq!(encode(turn, yes), [ids(&[2]), turn_ids.clone()].concat());
+        // No second one.
+        assert_eq!(
+            encode(&format!("<bos>{turn}"), yes),
+            [ids(&[2]), turn_ids].concat()
+        );
+        assert_eq!(encode("", yes), ids(&[2]));
+        assert_eq!(encode("", no), []);
+        assert_eq!(
+            encode("<start_of_image><image_soft_token>", no),
+            ids(&[766, 768])
+        );
+        assert_eq!(encode("<unused94>", no), ids(&[5]));
+    }
+
+    #[test]
+    fn only_the_spans_of_a_rendered_prompt_control() {
+        let tokenizer = Tokenizer::for_test();
+        let text = "<bos><bos>";
+        let whole = RenderedPrompt {
+            text: text.to_owned(),
+            control: tokenizer.control_tokens().find(text),
+            num_images: 0,
+        };
+        let mut first_only = whole.clone();
+        first_only.control.truncate(1);
+        assert_eq!(tokenizer.encode_rendered(&whole).unwrap(), ids(&[2, 2]));
+        let encoded = tokenizer.encode_rendered(&first_only).unwrap();
+        assert_eq!(encoded[0], TokenId(2));
+        assert!(!encoded[1..].contains(&TokenId(2)), "{encoded:?}");
+        assert_eq!(tokenizer.decode(&encoded, SpecialTokens::Skip), "<bos>");
+        assert_eq!(tokenizer.decode(&encoded, SpecialTokens::Keep), text);
+    }
+
+    #[test]
+    fn a_token_shows_its_own_text() {
+        let tokenizer = Tokenizer::for_test();
+        let id = |content: &str| tokenizer.token_id(content).expect(content);
+        for (id, entry, text, bytes) in [
+            (id("▁the"), Some("▁the"), " the", " the".as_bytes()),
+            (id("<0x41>"), Some("<0x41>"), "A", b"A"),
+            (id("<0xE2>"), Some("<0xE2>"), "\u{fffd}", &[0xE2]),
+            (
+                id("<end_of_turn>"),
+                Some("<end_of_turn>"),
+                "<end_of_turn>",
+                b"<end_of_turn>",
+            ),
+            (id("\n\n"), Some("\n\n"), "\n\n", b"\n\n"),
+            (TokenId(769), None, "", b""),
+            (TokenId(u32::MAX), None, "", b""),
+        ] {
+            assert_eq!(tokenizer.vocabulary_entry(id).as_deref(), entry);
+            assert_eq!(tokenizer.token_text(id), text);
+            assert_eq!(tokenizer.token_bytes(id), bytes);
+        }
+        assert_eq!(tokenizer.token_id("no such token"), None);
+        assert_eq!(tokenizer.vocab_size(), 769);
+    }
+
+    fn changed(path: &str, value: Value) -> Vec<u8> {
+        let mut file: Value = serde_json::from_slice(TINY).unwrap();
+        *file.pointer_mut(path).expect(path) = value;
+        serde_json::to_vec(&file).unwrap()
+    }
+
+    #[test]
+    fn a_damaged_file_says_what_is_wrong() {
+        for (json, expected) in [
+            (TINY[..TINY.len() / 2].to_vec(), "EOF"),
+            (b"{}".to_vec(), "missing field `model`"),
+            (b"\xff".to_vec(), "expected value"),
+            (
+                changed("/version", json!("2.0")),
+                "version \"2.0\" is not known",
+            ),
+            (
+                changed("/model/type", json!("Unigram")),
+                "a Unigram model is not supported",
+            ),
+            (
+                changed("/model/merges", json!([["▁", "nowhere"]])),
+                "nowhere",
+            ),
+            (
+                changed("/model/merges", json!([["x".repeat(99), "y"]])),
+                "is not a token",
+            ),
+            (
+                changed("/model/merges", json!([["t"]])),
+                "a merge needs two tokens",
+            ),
+            (
+                changed("/model/merges", json!(["t h e"])),
+                "\"t h e\" is not two tokens",
+            ),
+            (
+                changed("/model/unk_token", json!("<what>")),
+                "\"<what>\" is not a token",
+            ),
+            (changed("/model/dropout", json!(0.1)), "dropout"),
+            (changed("/model/vocab", json!({})), "is not a token"),
+            (changed("/decoder", json!({"type": "ByteLevel"})), "decoder"),
+            (changed("/added_tokens/0/id", json!(3)), "the same id 3"),
+            (changed("/added_tokens/28/id", json!(999)), "has the id 999"),
+            (
+                changed("/model/ignore_merges", json!(true)),
+                "from plain text",
+            ),
+            (changed("/added_tokens/0/rstrip", json!(true)), "<pad>"),
+        ] {
+            match Tokenizer::from_bytes(&json) {
+                Err(Error::Tokenizer(message)) => {
+                    assert!(message.contains(expected), "{expected}: {message}");
+                }
+                other => panic!("{expected}: {:?}", other.map(|_| "taken")),
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_or_missing_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokenizer.json");
+        for contents in [None, Some("[")] {
+            if let Some(contents) = contents {
+                fs::write(&path, contents).unwrap();
+            }
+            match Tokenizer::from_file(&path) {
+                Err(Error::Checkpoint { file, .. }) => assert_eq!(file, path),
+                other => panic!("{:?}", other.map(|_| "taken")),
+            }
+        }
+        fs::write(&path, TINY).unwrap();
+        assert!(Tokenizer::from_file(&path).is_ok());
+    }
+
+    #[test]
+    fn merges_may_be_written_in_either_form() {
+        let file: Value = serde_json::from_slice(TINY).unwrap();
+        let merges = file["model"]["merges"].as_array().unwrap().iter();
+        let joined =
+            merges.map(|m| format!("{} {}", m[0].as_str().unwrap(), m[1].as_str().unwrap()));
+        let old = Tokenizer::from_bytes(&changed("/model/merges", joined.collect())).unwrap();
+        let text = "The patient is a man of 64 years.";
+        let encode = |tokenizer: &Tokenizer| tokenizer.encode_raw(text, AddSpecialTokens::No);
+        assert_eq!(
+            encode(&old).unwrap(),
+            encode(&Tokenizer::for_test()).unwrap()
+        );
+    }
+
+    #[test]
+    fn what_the_post_processor_puts_around_a_text_is_added() {
+        let eos = json!({"SpecialToken": {"id": "<eos>", "type_id": 0}});
+        let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+        let with_eos = json!({
+            "type": "TemplateProcessing", "single": [text, eos], "pair": [text, eos],
+            "special_tokens": {"<eos>": {"id": "<eos>", "ids": [1], "tokens": ["<eos>"]}},
+        });
+        for (processor, expected) in [(with_eos, ids(&[1])), (Value::Null, vec![])] {
+            let tokenizer = Tokenizer::from_bytes(&changed("/post_processor", processor)).unwrap();
+            assert_eq!(
+                tokenizer.encode_raw("", AddSpecialTokens::Yes).unwrap(),
+                expected
+            );
+        }
+    }
+
+    /// The crate's own encoder, with its own search for added tokens, is the reference.
+    #[test]
+    fn raw_prompts_are_as_the_tokenizers_crate_encodes_them() {
+        let reference = Encoder::from_bytes(TINY).unwrap();
+        let tokenizer = Tokenizer::for_test();
+        let pieces = prop_oneof![
+            "<(bos|eos|unused94|start_of_(turn|image)|image_soft_token|b|table)>",
+            "[ \n\t▁]{1,5}",
+            "[a-z<>_ ]{0,9}",
+            "\\PC{0,5}",
+        ];
+        proptest!(|(pieces in proptest::collection::vec(pieces, 0..12))| {
+            let text = pieces.concat();
+            for (add, flag) in [(AddSpecialTokens::Yes, true), (AddSpecialTokens::No, false)] {
+                let encoding = reference.encode(text.as_str(), flag).unwrap();
+                let mut expected = ids(encoding.get_ids());
+                if flag && expected.get(1) == Some(&TokenId(2)) {
+                    expected.remove(0);
+                }
+                prop_assert_eq!(tokenizer.encode_raw(&text, add).unwrap(), expected);
+            }
+        });
+    }
+
+    #[test]
+    fn any_ids_decode_as_the_tokenizers_crate_decodes_them() {
+        let reference = Encoder::from_bytes(TINY).unwrap();
+        let tokenizer = Tokenizer::for_test();
+        let tokens = prop_oneof![0_u32..900, 26_u32..282];
+        proptest!(|(tokens in proptest::collection::vec(tokens, 0..40))| {
+            for (special, skip) in [(SpecialTokens::Skip, true), (SpecialTokens::Keep, false)] {
+                let expected = reference.decode(&tokens, skip).unwrap();
+                prop_assert_eq!(tokenizer.decode(&ids(&tokens), special), expected);
+            }
+        });
+    }
+}

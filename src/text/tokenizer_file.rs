@@ -1,0 +1,220 @@
+//! `tokenizer.json` as it lies on disk.
+//!
+//! Read by hand where the `tokenizers` crate would read a 33 MB model twice over through a tree of
+//! JSON values (1.8 s and 330 MB for Gemma's; 0.9 s and 140 MB this way), and would panic on some
+//! damaged files. What the parts mean stays the crate's business.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde_json::Value;
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::{
+    AddedToken, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
+};
+
+use super::decoder::TokenDecoder;
+use super::vocabulary::{ListedToken, TokenKind, Vocabulary};
+
+/// The parts of `tokenizer.json`. "truncation" and "padding" are not read: transformers sets both
+/// by its caller's arguments, never by the file.
+#[derive(Deserialize)]
+pub(super) struct TokenizerFile {
+    version: Option<String>,
+    #[serde(default)]
+    added_tokens: Vec<ListedAddedToken>,
+    normalizer: Option<NormalizerWrapper>,
+    pre_tokenizer: Option<PreTokenizerWrapper>,
+    post_processor: Option<PostProcessorWrapper>,
+    #[serde(default)]
+    decoder: Value,
+    model: BpeModel,
+}
+
+#[derive(Deserialize)]
+struct ListedAddedToken {
+    id: u32,
+    #[serde(flatten)]
+    token: AddedToken,
+}
+
+#[derive(Deserialize)]
+struct BpeModel {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    dropout: Option<f32>,
+    unk_token: Option<String>,
+    continuing_subword_prefix: Option<String>,
+    end_of_word_suffix: Option<String>,
+    #[serde(default)]
+    fuse_unk: bool,
+    #[serde(default)]
+    byte_fallback: bool,
+    #[serde(default)]
+    ignore_merges: bool,
+    vocab: Vocab,
+    merges: Vec<Merge>,
+}
+
+/// `["a", "b"]`, or before tokenizers 0.20 `"a b"`.
+struct Merge(String, String);
+
+impl<'de> Deserialize<'de> for Merge {
+    // By hand: serde's untagged enums take three times as long, and there are 500,000 merges.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MergeVisitor;
+        impl<'de> Visitor<'de> for MergeVisitor {
+            type Value = Merge;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a merge: [\"a\", \"b\"] or \"a b\"")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut pair: A) -> Result<Merge, A::Error> {
+                let left = pair.next_element()?;
+                let right = pair.next_element()?;
+                let (Some(left), Some(right)) = (left, right) else {
+                    return Err(de::Error::custom("a merge needs two tokens"));
+                };
+                Ok(Merge(left, right))
+            }
+
+            fn visit_str<E: de::Error>(self, joined: &str) -> Result<Merge, E> {
+                match joined.split_once(' ') {
+                    Some((left, right)) if !right.contains(' ') => {
+                        Ok(Merge(left.to_owned(), right.to_owned()))
+                    }
+                    _ => Err(E::custom(format!("{joined:?} is not two tokens"))),
+                }
+            }
+        }
+        deserializer.deserialize_any(MergeVisitor)
+    }
+}
+
+/// What a file is made into.
+pub(super) struct Parts {
+    /// Turns text into ids; takes every control token for plain text.
+    pub(super) encoder: Tokenizer,
+    /// Turns ids into text.
+    pub(super) vocabulary: Vocabulary,
+    /// The special tokens and their ids.
+    pub(super) special: Vec<(String, u32)>,
+}
+
+impl TokenizerFile {
+    /// The error says what is wrong in the file.
+    pub(super) fn parse(json: &[u8]) -> Result<Parts, String> {
+        let file: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        if let Some(version) = file.version.as_ref().filter(|version| *version != "1.0") {
+            return Err(format!("version {version:?} is not known; 1.0 is"));
+        }
+        let decoder = TokenDecoder::from_json(&file.decoder)?;
+        let vocabulary = Vocabulary::new(file.listed_tokens(), &decoder)?;
+        let special = special_tokens(&file.added_tokens)?;
+
+        let mut encoder = Tokenizer::new(file.model.build()?);
+        encoder
+            .with_normalizer(file.normalizer)
+            .map_err(|error| format!("the normalizer does not work: {error}"))?
+            .with_pre_tokenizer(file.pre_tokenizer)
+            .with_post_processor(file.post_processor);
+        let ids: Vec<u32> = file.added_tokens.iter().map(|listed| listed.id).collect();
+        let added: Vec<AddedToken> = file.added_tokens.into_iter().map(|l| l.token).collect();
+        encoder
+            .add_tokens(added.iter().cloned())
+            .map_err(|error| format!("the added tokens do not work: {error}"))?;
+        // The crate numbers added tokens by itself.
+        for (token, id) in added.iter().zip(ids) {
+            let given = encoder.token_to_id(&token.content);
+            if given != Some(id) {
+                return Err(format!(
+                    "added token {:?} has the id {id}, but follows others as {given:?}",
+                    token.content
+                ));
+            }
+        }
+        encoder.set_encode_special_tokens(true);
+        Ok(Parts {
+            encoder,
+            vocabulary,
+            special,
+        })
+    }
+
+    fn listed_tokens(&self) -> impl Iterator<Item = ListedToken<'_>> {
+        let model = self.model.vocab.iter().map(|(content, id)| ListedToken {
+            content,
+            id: *id,
+            kind: TokenKind::Ordinary,
+        });
+        let added = self.added_tokens.iter().map(|listed| ListedToken {
+            content: &listed.token.content,
+            id: listed.id,
+            kind: match listed.token.special {
+                true => TokenKind::Special,
+                false => TokenKind::Ordinary,
+            },
+        });
+        model.chain(added)
+    }
+}
+
+impl BpeModel {
+    /// What the `tokenizers` crate takes on trust is looked at here.
+    fn build(self) -> Result<BPE, String> {
+        if let Some(kind) = self.kind.as_ref().filter(|kind| *kind != "BPE") {
+            return Err(format!("a {kind} model is not supported; BPE is"));
+        }
+        if self.dropout.is_some_and(|dropout| dropout != 0.0) {
+            return Err("dropout makes tokens random and is not supported".to_owned());
+        }
+        for affix in [self.continuing_subword_prefix, self.end_of_word_suffix] {
+            if let Some(affix) = affix.filter(|affix| !affix.is_empty()) {
+                return Err(format!("the subword affix {affix:?} is not supported"));
+            }
+        }
+        let longest = self.vocab.keys().map(String::len).max().unwrap_or(0);
+        for Merge(left, right) in &self.merges {
+            if left.len() + right.len() > longest {
+                return Err(format!(
+                    "the merge of {left:?} and {right:?} is not a token"
+                ));
+            }
+        }
+        let mut builder = BPE::builder()
+            .fuse_unk(self.fuse_unk)
+            .byte_fallback(self.byte_fallback)
+            .ignore_merges(self.ignore_merges)
+            // A cache of users' words would grow in every thread and outlive their requests; lines
+            // of text, which is what Gemma's model sees as words, hardly come twice.
+            .cache_capacity(0);
+        if let Some(unk_token) = self.unk_token {
+            if !self.vocab.contains_key(&unk_token) {
+                return Err(format!("the unknown token {unk_token:?} is not a token"));
+            }
+            builder = builder.unk_token(unk_token);
+        }
+        let merges = self.merges.into_iter().map(|Merge(l, r)| (l, r)).collect();
+        let built = builder.vocab_and_merges(self.vocab, merges).build();
+        built.map_err(|error| format!("the model's merges do not work: {error}"))
+    }
+}
+
+fn special_tokens(added: &[ListedAddedToken]) -> Result<Vec<(String, u32)>, String> {
+    let special = added.iter().filter(|listed| listed.token.special);
+    special
+        .map(|listed| {
+            let token = &listed.token;
+            if token.lstrip || token.rstrip || token.single_word {
+                return Err(format!(
+                    "special token {:?} swallows spaces or wants to stand alone (lstrip, rstrip, \
+                     single_word), which is not supported",
+                    token.content
+                ));
+            }
+            Ok((token.content.clone(), listed.id))
+        })
+        .collect()
+}

@@ -1,0 +1,194 @@
+//! Every token's text by id, decoded once at the start: what detokenising reads for each token.
+//!
+//! Knows nothing of how text becomes tokens.
+
+use crate::core::TokenId;
+
+use super::decoder::{Decoded, TokenDecoder};
+
+/// Ids above this are taken for damage, not for a vocabulary (Gemma 3's ends at 262144).
+const MAX_TOKEN_ID: u32 = 1 << 24;
+
+/// A token as `tokenizer.json` lists it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ListedToken<'a> {
+    pub(super) content: &'a str,
+    pub(super) id: u32,
+    pub(super) kind: TokenKind,
+}
+
+/// Whether people are meant to see a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenKind {
+    /// Text.
+    Ordinary,
+    /// A control token, left out of text for people.
+    Special,
+}
+
+/// What an id adds to a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenText<'a> {
+    /// Nothing: no token has this id (the model's vocabulary is larger than the tokenizer's).
+    Unknown,
+    /// This text.
+    Ordinary(&'a str),
+    /// This text if control tokens are wanted, else nothing.
+    Special(&'a str),
+    /// A byte of a character.
+    Byte(u8),
+}
+
+/// All tokens, in one string.
+#[derive(Clone, Debug)]
+pub(super) struct Vocabulary {
+    text: String,
+    /// By id.
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Entry {
+    Unknown,
+    Byte(u8),
+    Text {
+        kind: TokenKind,
+        start: u32,
+        len: u32,
+    },
+}
+
+impl Vocabulary {
+    /// Two tokens may not share an id, except that the same one may be listed twice: the last
+    /// `kind` counts then. The error names the token at fault.
+    pub(super) fn new<'a>(
+        tokens: impl Iterator<Item = ListedToken<'a>>,
+        decoder: &TokenDecoder,
+    ) -> Result<Self, String> {
+        let mut by_id: Vec<Option<ListedToken<'a>>> = Vec::new();
+        for token in tokens {
+            if token.id > MAX_TOKEN_ID {
+                return Err(format!(
+                    "token {:?} has the id {}; at most {MAX_TOKEN_ID} is expected",
+                    token.content, token.id
+                ));
+            }
+            let idx = token.id as usize;
+            if idx >= by_id.len() {
+                by_id.resize(idx + 1, None);
+            }
+            let earlier = by_id[idx].replace(token);
+            if let Some(earlier) = earlier.filter(|earlier| earlier.content != token.content) {
+                return Err(format!(
+                    "tokens {:?} and {:?} have the same id {}",
+                    earlier.content, token.content, token.id
+                ));
+            }
+        }
+        if by_id.is_empty() {
+            return Err("the vocabulary is empty".to_owned());
+        }
+        let mut text = String::new();
+        let mut entries = Vec::with_capacity(by_id.len());
+        for token in by_id {
+            let Some(token) = token else {
+                entries.push(Entry::Unknown);
+                continue;
+            };
+            entries.push(match decoder.decode(token.content) {
+                Decoded::Byte(byte) => Entry::Byte(byte),
+                Decoded::Text(decoded) => {
+                    let start = u32::try_from(text.len());
+                    let len = u32::try_from(decoded.len());
+                    let (Ok(start), Ok(len)) = (start, len) else {
+                        return Err("the vocabulary holds more than 4 GB of text".to_owned());
+                    };
+                    text.push_str(&decoded);
+                    let kind = token.kind;
+                    Entry::Text { kind, start, len }
+                }
+            });
+        }
+        Ok(Self { text, entries })
+    }
+
+    /// Highest id + 1.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// What `id` adds to a text; any id may be asked for.
+    pub(super) fn get(&self, id: TokenId) -> TokenText<'_> {
+        match self.entries.get(id.0 as usize) {
+            None | Some(Entry::Unknown) => TokenText::Unknown,
+            Some(Entry::Byte(byte)) => TokenText::Byte(*byte),
+            Some(Entry::Text { kind, start, len }) => {
+                let text = &self.text[*start as usize..][..*len as usize];
+                match kind {
+                    TokenKind::Ordinary => TokenText::Ordinary(text),
+                    TokenKind::Special => TokenText::Special(text),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn vocabulary(tokens: &[(&str, u32, TokenKind)]) -> Result<Vocabulary, String> {
+        let decoder = TokenDecoder::from_json(&json!({"type": "ByteFallback"})).unwrap();
+        let tokens = tokens.iter().map(|(content, id, kind)| ListedToken {
+            content,
+            id: *id,
+            kind: *kind,
+        });
+        Vocabulary::new(tokens, &decoder)
+    }
+
+    #[test]
+    fn ids_without_a_token_are_unknown() {
+        let vocabulary = vocabulary(&[
+            ("a", 0, TokenKind::Ordinary),
+            ("<0x80>", 3, TokenKind::Ordinary),
+            ("<eos>", 4, TokenKind::Ordinary),
+            ("<eos>", 4, TokenKind::Special),
+        ])
+        .unwrap();
+        let all: Vec<_> = [0, 1, 3, 4, 5, u32::MAX]
+            .map(|id| vocabulary.get(TokenId(id)))
+            .into();
+        assert_eq!(
+            all,
+            [
+                TokenText::Ordinary("a"),
+                TokenText::Unknown,
+                TokenText::Byte(0x80),
+                TokenText::Special("<eos>"),
+                TokenText::Unknown,
+                TokenText::Unknown,
+            ]
+        );
+        assert_eq!(vocabulary.len(), 5);
+    }
+
+    #[test]
+    fn damage_is_named() {
+        for (tokens, expected) in [
+            (&[][..], "the vocabulary is empty"),
+            (
+                &[("a", 1, TokenKind::Ordinary), ("b", 1, TokenKind::Ordinary)],
+                "tokens \"a\" and \"b\" have the same id 1",
+            ),
+            (
+                &[("a", u32::MAX, TokenKind::Ordinary)],
+                "token \"a\" has the id 4294967295; at most 16777216 is expected",
+            ),
+        ] {
+            assert_eq!(vocabulary(tokens).unwrap_err(), expected);
+        }
+    }
+}
