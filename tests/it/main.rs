@@ -6,4 +6,5 @@ mod engine;
 mod generation;
 mod golden;
 mod model;
+mod text;
 mod tidy;
