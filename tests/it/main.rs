@@ -5,5 +5,7 @@ mod config_dialects;
 mod engine;
 mod generation;
 mod golden;
+mod hostile_images;
+mod image;
 mod model;
 mod tidy;
