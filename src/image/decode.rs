@@ -27,13 +27,13 @@ use crate::error::ImageError;
 pub struct ImageLimits {
     /// Of the encoded file.
     pub max_bytes: usize,
-    /// Width times height in its header. Decoding takes up to about 12 bytes a pixel for as long
-    /// as it lasts.
+    /// Width times height in its header. Decoding takes up to about 20 bytes a pixel for as long
+    /// as it lasts, commonly 3 to 8.
     pub max_pixels: u64,
 }
 
 impl Default for ImageLimits {
-    /// 50 MiB and 64 Mi pixels: a slide's overview or a large photograph, 0.8 GB at worst.
+    /// 50 MiB and 64 Mi pixels: a slide's overview or a large photograph.
     fn default() -> Self {
         Self {
             max_bytes: 50 << 20,
@@ -45,8 +45,10 @@ impl Default for ImageLimits {
 /// Decodes a PNG, JPEG, WebP, GIF, BMP or TIFF file.
 ///
 /// # Errors
-/// [`ImageError`] with a fixed text; no file makes this panic or take more memory than `limits`
-/// allow.
+/// [`ImageError`] with a fixed text; no file makes this panic, and none makes it take memory that
+/// its header's size does not explain, but for up to 16 MB (a lossy WebP that announces more data
+/// than it has) and the code tables of a lossless WebP (about 400 times the file where it was made
+/// for that, 1.4 GB at most).
 pub fn decode(encoded: &[u8], limits: &ImageLimits) -> Result<Raster, ImageError> {
     let (bytes, max_bytes) = (encoded.len(), limits.max_bytes);
     if bytes > max_bytes {

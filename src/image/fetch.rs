@@ -43,7 +43,8 @@ pub fn from_data_uri(uri: &str, limits: &ImageLimits) -> Result<Vec<u8>, ImageEr
         return Err(ImageError::BadDataUri);
     }
     let data = without_whitespace(data);
-    let (bytes, max_bytes) = (data.trim_end_matches('=').len() / 4 * 3, limits.max_bytes);
+    let bytes = data.trim_end_matches('=').len() * 3 / 4;
+    let max_bytes = limits.max_bytes;
     if bytes > max_bytes {
         return Err(ImageError::TooManyBytes { bytes, max_bytes });
     }
@@ -111,7 +112,7 @@ mod tests {
             "data:image/png;base64,AA=A",
             "data:image/png;base64,+_+_",
             "data:image/png;base64,AB",
-            "data:image/png;base64,%41%41%41%41",
+            "data:image/png;base64,%2B%2F",
             "data:image/png;base64,AAAÄ",
             "data:image/svg+xml,%3Csvg%3E",
             "data:base64,AAAA",

@@ -55,3 +55,56 @@ pub(super) fn decode(encoded: &[u8], size: (usize, usize)) -> Result<Raster, Ima
     }
     flatten(size, Layout::Rgba8, canvas)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::decode::{ImageLimits, decode};
+    use super::super::raster::Samples;
+    use crate::error::ImageError;
+
+    /// One white pixel at (1, 1), with a palette of red, white and black.
+    fn file((width, height): (u8, u8), transparent: Option<u8>) -> Vec<u8> {
+        let mut bytes = b"GIF89a".to_vec();
+        bytes.extend([width, 0, height, 0, 0x81, 2, 0]);
+        bytes.extend([255, 0, 0, 255, 255, 255, 0, 0, 0, 9, 9, 9]);
+        if let Some(idx) = transparent {
+            bytes.extend([0x21, 0xf9, 4, 1, 0, 0, idx, 0]);
+        }
+        bytes.extend([0x2c, 1, 0, 1, 0, 1, 0, 1, 0, 0]);
+        // Codes of 3 bits: clear, index 1, end.
+        bytes.extend([2, 2, 0b01_001_100, 0b1, 0, 0x3b]);
+        bytes
+    }
+
+    fn levels(encoded: &[u8]) -> Result<Vec<u8>, ImageError> {
+        match decode(encoded, &ImageLimits::default())?.samples {
+            Samples::Grey(_) => panic!("a GIF has colours"),
+            Samples::Rgb(levels) => Ok(levels),
+        }
+    }
+
+    const RED: [u8; 3] = [255, 0, 0];
+    const WHITE: [u8; 3] = [255; 3];
+
+    #[test]
+    fn around_the_frame_is_the_first_colour_or_nothing() {
+        assert_eq!(
+            levels(&file((2, 2), None)),
+            Ok([RED, RED, RED, WHITE].concat())
+        );
+        // Transparent is white in the end, whatever the palette says.
+        assert_eq!(levels(&file((2, 2), Some(2))), Ok([WHITE; 4].concat()));
+    }
+
+    #[test]
+    fn a_screen_too_small_for_its_frame_grows() {
+        assert_eq!(
+            levels(&file((1, 1), None)),
+            Ok([RED, RED, RED, WHITE].concat())
+        );
+        assert_eq!(
+            levels(&file((0, 0), None)),
+            Ok([RED, RED, RED, WHITE].concat())
+        );
+    }
+}

@@ -59,7 +59,7 @@ fn jpeg(encoded: &[u8]) -> Result<(u32, u32), ImageError> {
         }
     }
     if num_scans > MAX_JPEG_SCANS {
-        return Err(ImageError::Undecodable);
+        return Err(ImageError::UnsupportedVariant);
     }
     size.ok_or(ImageError::Undecodable)
 }

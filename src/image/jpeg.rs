@@ -4,7 +4,8 @@
 //! this one gives the same bytes (accurate integer DCT and smooth upsampling are its defaults). It
 //! is C, compiled with the crate, without assembler.
 //!
-//! Errors leave the C code by unwinding: the caller catches.
+//! Fatal errors leave the C code by unwinding, which the caller catches; so this needs
+//! `panic = "unwind"`.
 
 use std::io::{self, BufRead, Read};
 

@@ -73,3 +73,68 @@ impl ImageProcessor {
         ImageHash(*hasher.finalize().as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn processor(size: usize, resize: Resize) -> ImageProcessor {
+        ImageProcessor {
+            size,
+            resize,
+            limits: ImageLimits::default(),
+        }
+    }
+
+    #[test]
+    fn squashed_or_in_the_middle_of_black() {
+        let raster = Raster::grey(3, 2, vec![10, 20, 30, 40, 50, 60]);
+        let squashed = processor(3, Resize::Squash).prepare(&raster);
+        let levels =
+            |pixels: &PixelValues| pixels.rgb.iter().step_by(3).copied().collect::<Vec<_>>();
+        assert_eq!(levels(&squashed), [10, 20, 30, 25, 35, 45, 40, 50, 60]);
+        // One black row, and it comes after.
+        let padded = processor(3, Resize::PadToSquare).prepare(&raster);
+        assert_eq!(levels(&padded), [10, 20, 30, 40, 50, 60, 0, 0, 0]);
+        let wide = processor(4, Resize::PadToSquare).prepare(&Raster::grey(4, 1, vec![9; 4]));
+        assert_eq!(
+            levels(&wide),
+            [0, 0, 0, 0, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0]
+        );
+    }
+
+    #[test]
+    fn padding_a_very_long_picture_takes_no_memory_for_its_square() {
+        // The square would have 4 · 10¹⁰ pixels.
+        let raster = Raster::grey(200_000, 1, vec![255; 200_000]);
+        let pixels = processor(8, Resize::PadToSquare).prepare(&raster);
+        assert!(
+            pixels.rgb.iter().all(|&v| v == 0),
+            "one row of 200,000 rounds to nothing"
+        );
+    }
+
+    #[test]
+    fn the_hash_is_of_pixels_size_and_settings() {
+        let black = |w: usize, h: usize| Raster::grey(w, h, vec![0; w * h]);
+        let squash = processor(4, Resize::Squash);
+        let hash = squash.prepare(&black(4, 4)).hash;
+        assert_eq!(hash, squash.prepare(&black(4, 4)).hash);
+        assert_eq!(
+            hash,
+            squash.prepare(&black(9, 2)).hash,
+            "the same pixels in the end"
+        );
+        assert_ne!(
+            hash,
+            processor(5, Resize::Squash).prepare(&black(4, 4)).hash
+        );
+        assert_ne!(
+            hash,
+            processor(4, Resize::PadToSquare).prepare(&black(4, 4)).hash
+        );
+        let mut grey = vec![0; 16];
+        grey[5] = 1;
+        assert_ne!(hash, squash.prepare(&Raster::grey(4, 4, grey)).hash);
+    }
+}

@@ -5,6 +5,7 @@
 //! `TorchvisionBackend.resize` ends in: weights as 16-bit integers, the horizontal pass first, 8
 //! bits between the passes. Every sum is an integer, so that no order of adding changes a bit.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use pulp::Arch;
@@ -55,65 +56,70 @@ struct Weights {
     precision: u32,
 }
 
+/// The triangle under which each result lies, in f64 as the reference has it.
+struct Triangle {
+    scale: f64,
+    /// Half its base.
+    support: f64,
+    /// Of the side that is resized.
+    len: usize,
+}
+
+impl Triangle {
+    /// The source pixels under result `i`.
+    fn range(&self, i: usize) -> Range<usize> {
+        let center = self.scale * (i as f64 + 0.5);
+        let low = (center - self.support + 0.5).max(0.0) as usize;
+        low..((center + self.support + 0.5) as usize).min(self.len)
+    }
+
+    /// What source pixel `j` adds to result `i`, before the sum is made 1.
+    fn height(&self, i: usize, j: usize) -> f64 {
+        let center = self.scale * (i as f64 + 0.5);
+        let distance = (j as f64 - center + 0.5) * (1.0 / self.support);
+        (1.0 - distance.abs()).max(0.0)
+    }
+}
+
 impl Weights {
     /// For `side` resized to `out` pixels.
     fn new(side: Side, out: usize) -> Self {
-        // The names and the order of operations are the reference's; it computes in f64.
         let scale = side.padded as f64 / out as f64;
-        let support = scale.max(1.0);
-        let ranges: Vec<(usize, Vec<f64>)> = (0..out)
-            .map(|i| {
-                let center = scale * (i as f64 + 0.5);
-                let low = ((center - support + 0.5) as i64).max(0) as usize;
-                let high = ((center + support + 0.5) as usize).min(side.padded);
-                let invscale = 1.0 / support;
-                let mut weights: Vec<f64> = (low..high)
-                    .map(|j| {
-                        let distance = (j as f64 - center + 0.5) * invscale;
-                        (1.0 - distance.abs()).max(0.0)
-                    })
-                    .collect();
-                let total: f64 = weights.iter().sum();
-                weights.iter_mut().for_each(|w| *w /= total);
-                (low, weights)
-            })
+        let triangle = Triangle {
+            scale,
+            support: scale.max(1.0),
+            len: side.padded,
+        };
+        let totals: Vec<f64> = (0..out)
+            .map(|i| triangle.range(i).map(|j| triangle.height(i, j)).sum())
             .collect();
-        let largest = ranges
-            .iter()
-            .flat_map(|(_, w)| w)
-            .copied()
-            .fold(0.0, f64::max);
+        let weight = |i: usize, j: usize| triangle.height(i, j) / totals[i];
+        let largest = (0..out)
+            .flat_map(|i| triangle.range(i).map(move |j| (i, j)))
+            .fold(0.0, |largest: f64, (i, j)| largest.max(weight(i, j)));
         let precision = (0..MAX_PRECISION)
             .find(|p| (0.5 + largest * f64::from(1 << (p + 1))) as i64 >= 1 << 15)
             .unwrap_or(MAX_PRECISION);
 
         // Of each range, the part that lies on pixels and not on zeros.
-        let end = side.before + side.len;
-        let on_pixels = |low: usize, len: usize| {
-            let first = low.clamp(side.before, end);
-            (first, (low + len).clamp(first, end) - first)
+        let (before, end) = (side.before, side.before + side.len);
+        let on_pixels = |i: usize| {
+            let range = triangle.range(i);
+            range.start.clamp(before, end)..range.end.clamp(before, end)
         };
-        let taps = ranges
-            .iter()
-            .map(|(low, w)| on_pixels(*low, w.len()).1)
-            .max()
-            .unwrap_or(0);
+        let taps = (0..out).map(|i| on_pixels(i).len()).max().unwrap_or(0);
         let mut starts = Vec::with_capacity(out);
         let mut weights = vec![0; out * taps];
-        for ((low, range), row) in ranges.iter().zip(weights.chunks_exact_mut(taps.max(1))) {
-            let (first, len) = on_pixels(*low, range.len());
-            // Moved back where `taps` pixels from here would leave the source.
-            let start = (first - side.before).min(side.len - taps);
-            let skip = first - side.before - start;
-            for (to, from) in row[skip..]
-                .iter_mut()
-                .zip(&range[first - low..first - low + len])
-            {
-                *to = (0.5 + from * f64::from(1 << precision)) as i16;
+        for i in 0..out {
+            let range = on_pixels(i);
+            // Moved back where `taps` pixels from the first would leave the source.
+            let start = (range.start - before).min(side.len - taps);
+            for j in range {
+                let quantised = 0.5 + weight(i, j) * f64::from(1 << precision);
+                weights[i * taps + j - before - start] = quantised as i16;
             }
             starts.push(start);
         }
-        starts.resize(out, 0);
         Self {
             taps,
             starts,
@@ -276,4 +282,146 @@ fn down_row<'a>(
 #[inline(always)]
 fn clip(value: i32) -> u8 {
     value.clamp(0, 255) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn grey_row(source: &[u8], out: usize) -> Vec<u8> {
+        let raster = Raster::grey(source.len(), 1, source.to_vec());
+        let rgb = resize(&raster, Side::whole(source.len()), Side::whole(1), out);
+        rgb[..out * 3].chunks(3).map(|pixel| pixel[0]).collect()
+    }
+
+    #[test]
+    fn small_cases_by_hand() {
+        // Centres at 1/4, 3/4, 5/4, 7/4 of a source pixel: quarters of 255, rounded.
+        assert_eq!(grey_row(&[0, 255], 4), [0, 64, 191, 255]);
+        // Each result lies over its two pixels and half of the next: weights 1 : 3 : 3 : 1.
+        assert_eq!(grey_row(&[0, 0, 255, 255], 2), [36, 219]);
+        assert_eq!(grey_row(&[7], 3), [7, 7, 7]);
+        assert_eq!(grey_row(&[1, 2, 254, 255], 4), [1, 2, 254, 255]);
+    }
+
+    #[test]
+    fn weights_of_the_precision_that_16_bits_hold() {
+        for (len, out, precision) in [
+            (1, 1, 14),
+            (896, 896, 14),
+            (1792, 896, 16),
+            (200_000, 1, 22),
+        ] {
+            let weights = Weights::new(Side::whole(len), out);
+            assert_eq!(weights.precision, precision, "{len} to {out}");
+            assert!(weights.weights.iter().all(|&w| w >= 0), "{len} to {out}");
+        }
+    }
+
+    /// Pads, makes every weight and every row, and adds in 64 bits: slow and plain.
+    fn plainly(raster: &Raster, horizontal: Side, vertical: Side, out: usize) -> Vec<u8> {
+        let pixel = |x: usize, y: usize, c: usize| match &raster.samples {
+            Samples::Grey(grey) => grey[y * raster.width + x],
+            Samples::Rgb(rgb) => rgb[(y * raster.width + x) * 3 + c],
+        };
+        let padded = |x: usize, y: usize, c: usize| {
+            let (x, y) = (
+                x.checked_sub(horizontal.before),
+                y.checked_sub(vertical.before),
+            );
+            match (x, y) {
+                (Some(x), Some(y)) if x < raster.width && y < raster.height => pixel(x, y, c),
+                _ => 0,
+            }
+        };
+        let (across, p) = plain_weights(horizontal.padded, out);
+        let (down, q) = plain_weights(vertical.padded, out);
+        let rounded = |sum: i64, p: u32| ((sum + (1 << (p - 1))) >> p).clamp(0, 255);
+        let mut result = Vec::new();
+        for down in &down {
+            for across in &across {
+                for c in 0..3 {
+                    let sum = (0..vertical.padded).filter(|&y| down[y] != 0).map(|y| {
+                        let sum = (0..horizontal.padded)
+                            .map(|x| across[x] * i64::from(padded(x, y, c)))
+                            .sum();
+                        down[y] * rounded(sum, p)
+                    });
+                    result.push(rounded(sum.sum(), q) as u8);
+                }
+            }
+        }
+        result
+    }
+
+    /// One row of weights a result, zeros included.
+    fn plain_weights(len: usize, out: usize) -> (Vec<Vec<i64>>, u32) {
+        let scale = len as f64 / out as f64;
+        let fs = scale.max(1.0);
+        let rows: Vec<Vec<f64>> = (0..out)
+            .map(|i| {
+                let center = (i as f64 + 0.5) * scale;
+                let low = (center - fs + 0.5).floor().max(0.0);
+                let high = (center + fs + 0.5).floor().min(len as f64);
+                let row: Vec<f64> = (0..len)
+                    .map(|j| match j as f64 {
+                        j if j < low || j >= high => 0.0,
+                        j => (1.0 - ((j - center + 0.5) / fs).abs()).max(0.0),
+                    })
+                    .collect();
+                let total: f64 = row.iter().sum();
+                row.iter().map(|w| w / total).collect()
+            })
+            .collect();
+        let largest = rows.iter().flatten().copied().fold(0.0, f64::max);
+        let fits = |p: &u32| (0.5 + largest * 2f64.powi(*p as i32 + 1)).floor() >= 32768.0;
+        let precision = (0..22).find(fits).unwrap_or(22);
+        let quantised = |w: &f64| (0.5 + w * 2f64.powi(precision as i32)).floor() as i64;
+        (
+            rows.iter()
+                .map(|row| row.iter().map(quantised).collect())
+                .collect(),
+            precision,
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn equals_the_plain_way(
+            width in 1usize..60,
+            height in 1usize..60,
+            out in 1usize..24,
+            grey: bool,
+            pad: bool,
+            seed: u32,
+        ) {
+            let mut state = seed | 1;
+            let mut noise = |len: usize| -> Vec<u8> {
+                (0..len)
+                    .map(|_| {
+                        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                        // Extremes are where rounding and clipping show.
+                        [0, 255, (state >> 24) as u8][(state >> 16) as usize % 3]
+                    })
+                    .collect()
+            };
+            let raster = if grey {
+                Raster::grey(width, height, noise(width * height))
+            } else {
+                Raster::rgb(width, height, noise(width * height * 3))
+            };
+            let side = if pad { width.max(height) + out % 3 } else { 0 };
+            let (horizontal, vertical) = if pad {
+                (Side::centred(width, side), Side::centred(height, side))
+            } else {
+                (Side::whole(width), Side::whole(height))
+            };
+            let fast = resize(&raster, horizontal, vertical, out);
+            prop_assert_eq!(&*fast, plainly(&raster, horizontal, vertical, out));
+        }
+    }
 }

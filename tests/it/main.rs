@@ -5,6 +5,8 @@ mod config_dialects;
 mod engine;
 mod generation;
 mod golden;
+mod hostile_images;
+mod image;
 mod model;
 mod text;
 mod tidy;

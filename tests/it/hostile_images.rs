@@ -1,0 +1,416 @@
+//! Files that are broken, lie or are made to hurt: each ends in an error, none in a panic.
+
+use std::cell::Cell;
+use std::fs;
+use std::panic;
+use std::sync::Once;
+
+use medgemma::error::ImageError;
+use medgemma::image::{ImageLimits, decode};
+
+use crate::golden;
+
+const LIMITS: ImageLimits = ImageLimits {
+    max_bytes: 1 << 20,
+    max_pixels: 1 << 21,
+};
+
+fn sample(name: &str) -> Vec<u8> {
+    fs::read(golden::path(&format!("images/{name}"))).expect("goldens are there")
+}
+
+/// Decodes; a panic inside, which [`decode`] would turn into an error, fails the test.
+fn refusal(encoded: &[u8], limits: &ImageLimits) -> Option<ImageError> {
+    thread_local!(static PANICKED: Cell<bool> = const { Cell::new(false) });
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICKED.set(true);
+            usual(info);
+        }));
+    });
+    PANICKED.set(false);
+    let result = decode(encoded, limits);
+    assert!(!PANICKED.get(), "a decoder panicked");
+    result.err()
+}
+
+/// `bytes` with others in place of those at `at`.
+fn with(mut bytes: Vec<u8>, at: usize, others: &[u8]) -> Vec<u8> {
+    bytes[at..at + others.len()].copy_from_slice(others);
+    bytes
+}
+
+fn find(bytes: &[u8], pattern: &[u8]) -> usize {
+    bytes
+        .windows(pattern.len())
+        .position(|window| window == pattern)
+        .expect("the sample has it")
+}
+
+/// A JPEG whose header states another size.
+fn jpeg_of(height: u16, width: u16) -> Vec<u8> {
+    let bytes = sample("jpeg_420.jpg");
+    let frame = find(&bytes, &[0xff, 0xc0]);
+    let bytes = with(bytes, frame + 5, &height.to_be_bytes());
+    with(bytes, frame + 7, &width.to_be_bytes())
+}
+
+/// A TIFF (little-endian, directory first or last) with another first value of a tag.
+fn tiff_with(tag: u16, value: u32) -> Vec<u8> {
+    let bytes = sample("tiff.tif");
+    let directory = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes")) as usize;
+    let num_entries = usize::from(u16::from_le_bytes([bytes[directory], bytes[directory + 1]]));
+    let entry = (0..num_entries)
+        .map(|idx| directory + 2 + idx * 12)
+        .find(|&at| bytes[at..at + 2] == tag.to_le_bytes())
+        .expect("the sample has the tag");
+    with(bytes, entry + 8, &value.to_le_bytes())
+}
+
+#[test]
+fn each_lie_has_its_refusal() {
+    let too_many = |width, height| ImageError::TooManyPixels {
+        width,
+        height,
+        max_pixels: LIMITS.max_pixels,
+    };
+    let empty = |width, height| ImageError::Empty { width, height };
+    let webp = |name: &str, at, bytes: &[u8]| with(sample(name), at, bytes);
+    let jpeg_frame = find(&sample("jpeg_420.jpg"), &[0xff, 0xc0]);
+    let gif_screen = |w: u16, h: u16| {
+        with(
+            with(sample("gif.gif"), 6, &w.to_le_bytes()),
+            8,
+            &h.to_le_bytes(),
+        )
+    };
+    let cases: Vec<(&str, Vec<u8>, ImageError)> = vec![
+        ("nothing", vec![], ImageError::UnknownFormat),
+        ("one byte", vec![0xff], ImageError::UnknownFormat),
+        (
+            "text",
+            b"hello, this is not a picture".to_vec(),
+            ImageError::UnknownFormat,
+        ),
+        (
+            "SVG",
+            b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>".to_vec(),
+            ImageError::UnknownFormat,
+        ),
+        ("PDF", b"%PDF-1.7\n".to_vec(), ImageError::UnknownFormat),
+        (
+            "DICOM",
+            [&[0; 128][..], b"DICM"].concat(),
+            ImageError::UnknownFormat,
+        ),
+        (
+            "JPEG 2000",
+            b"\0\0\0\x0cjP  \r\n\x87\n".to_vec(),
+            ImageError::UnknownFormat,
+        ),
+        ("ZIP", b"PK\x03\x04".to_vec(), ImageError::UnknownFormat),
+        ("zeros", vec![0; 4096], ImageError::UnknownFormat),
+        (
+            "PNG signature only",
+            b"\x89PNG\r\n\x1a\n".to_vec(),
+            ImageError::Undecodable,
+        ),
+        (
+            "JPEG start only",
+            vec![0xff, 0xd8, 0xff],
+            ImageError::Undecodable,
+        ),
+        (
+            "JPEG without a frame",
+            vec![0xff, 0xd8, 0xff, 0xd9],
+            ImageError::Undecodable,
+        ),
+        (
+            "WebP header only",
+            b"RIFF\x04\0\0\0WEBP".to_vec(),
+            ImageError::Undecodable,
+        ),
+        (
+            "GIF header only",
+            b"GIF89a".to_vec(),
+            ImageError::Undecodable,
+        ),
+        ("BMP header only", b"BM".to_vec(), ImageError::Undecodable),
+        (
+            "TIFF header only",
+            b"II*\0".to_vec(),
+            ImageError::Undecodable,
+        ),
+        (
+            "TIFF directory beyond",
+            b"II*\0\xff\xff\xff\xff".to_vec(),
+            ImageError::Undecodable,
+        ),
+        (
+            "huge PNG",
+            with(sample("rgba.png"), 16, &[0, 1, 0, 0, 0, 1, 0, 0]),
+            too_many(65_536, 65_536),
+        ),
+        (
+            "PNG of 2³² − 1",
+            with(sample("rgba.png"), 16, &[0xff; 8]),
+            too_many(u32::MAX, u32::MAX),
+        ),
+        (
+            "empty PNG",
+            with(sample("rgba.png"), 16, &[0; 4]),
+            empty(0, 34),
+        ),
+        (
+            "PNG taller than its data",
+            with(sample("rgba.png"), 20, &[0, 0, 1, 0]),
+            ImageError::Undecodable,
+        ),
+        (
+            "huge JPEG",
+            jpeg_of(65_500, 65_500),
+            too_many(65_500, 65_500),
+        ),
+        ("JPEG of no height", jpeg_of(0, 70), empty(70, 0)),
+        ("JPEG of no width", jpeg_of(52, 0), empty(0, 52)),
+        (
+            "12-bit JPEG",
+            with(sample("jpeg_420.jpg"), jpeg_frame + 4, &[12]),
+            ImageError::UnsupportedVariant,
+        ),
+        (
+            "lossless JPEG",
+            with(sample("jpeg_420.jpg"), jpeg_frame + 1, &[0xc3]),
+            ImageError::UnsupportedVariant,
+        ),
+        (
+            "arithmetic JPEG",
+            with(sample("jpeg_420.jpg"), jpeg_frame + 1, &[0xc9]),
+            ImageError::UnsupportedVariant,
+        ),
+        (
+            "JPEG of 2 components",
+            with(sample("jpeg_420.jpg"), jpeg_frame + 9, &[2]),
+            ImageError::UnsupportedVariant,
+        ),
+        (
+            "JPEG of 500 scans",
+            many_scans(500),
+            ImageError::UnsupportedVariant,
+        ),
+        (
+            "huge GIF",
+            gif_screen(65_535, 65_535),
+            too_many(65_535, 65_535),
+        ),
+        (
+            "GIF without a frame",
+            sample("gif.gif")[..13 + 768].to_vec(),
+            ImageError::Undecodable,
+        ),
+        (
+            "huge BMP",
+            with(sample("bmp.bmp"), 18, &[0, 0, 1, 0, 0, 0, 1, 0]),
+            too_many(65_536, 65_536),
+        ),
+        (
+            "empty BMP",
+            with(sample("bmp.bmp"), 18, &[0; 4]),
+            empty(0, 39),
+        ),
+        (
+            "BMP of negative width",
+            with(sample("bmp.bmp"), 18, &[0xff; 4]),
+            ImageError::Undecodable,
+        ),
+        (
+            "BMP of the least height",
+            with(sample("bmp.bmp"), 22, &[0, 0, 0, 0x80]),
+            too_many(52, 1 << 31),
+        ),
+        ("huge TIFF", tiff_with(256, 1 << 30), too_many(1 << 30, 39)),
+        ("empty TIFF", tiff_with(257, 0), empty(52, 0)),
+        (
+            "TIFF of 65,535 samples",
+            tiff_with(277, 65_535),
+            ImageError::UnsupportedVariant,
+        ),
+        (
+            "TIFF strips of no rows",
+            tiff_with(278, 0),
+            ImageError::Undecodable,
+        ),
+        (
+            "TIFF with rows that no strip has",
+            tiff_with(278, 1),
+            ImageError::Undecodable,
+        ),
+        (
+            "TIFF strip beyond the file",
+            tiff_with(273, u32::MAX),
+            ImageError::Undecodable,
+        ),
+        (
+            "TIFF of an unknown compression",
+            tiff_with(259, 7),
+            ImageError::UnsupportedVariant,
+        ),
+        (
+            "huge WebP",
+            webp("webp_lossy.webp", 26, &[0xff; 4]),
+            too_many(16_383, 16_383),
+        ),
+        (
+            "empty WebP",
+            webp("webp_lossy.webp", 26, &[0; 2]),
+            empty(0, 39),
+        ),
+        (
+            "huge lossless WebP",
+            webp("webp_lossless.webp", 21, &[0xff, 0xff, 0xff, 0x0f]),
+            too_many(16_384, 16_384),
+        ),
+        (
+            "WebP canvas unlike its picture",
+            webp("webp_exif_8.webp", 24, &[0xff; 6]),
+            ImageError::Undecodable,
+        ),
+        (
+            "WebP chunk longer than the file",
+            webp("webp_lossy.webp", 16, &[0xff; 4]),
+            ImageError::Undecodable,
+        ),
+    ];
+    assert!(cases.len() >= 25);
+    for (name, encoded, error) in cases {
+        assert_eq!(refusal(&encoded, &LIMITS), Some(error), "{name}");
+        let message = error.to_string();
+        assert!(
+            message.is_ascii() || message.contains(['×', '…']),
+            "{message}"
+        );
+    }
+}
+
+/// A progressive JPEG that asks for its last scan again and again.
+fn many_scans(num: usize) -> Vec<u8> {
+    let bytes = sample("jpeg_progressive.jpg");
+    let (start, end) = (find(&bytes, &[0xff, 0xda]), bytes.len() - 2);
+    let scan = [&[0xff, 0xda, 0, 8, 1, 1, 0, 1, 1, 0x10][..], &[0; 4]].concat();
+    [
+        &bytes[..start],
+        &bytes[start..end],
+        &scan.repeat(num),
+        &[0xff, 0xd9],
+    ]
+    .concat()
+}
+
+#[test]
+fn limits_are_inclusive() {
+    let encoded = sample("rgb_61x47.png");
+    let bytes = encoded.len();
+    let limits = |max_bytes, max_pixels| ImageLimits {
+        max_bytes,
+        max_pixels,
+    };
+    assert_eq!(refusal(&encoded, &limits(bytes, 61 * 47)), None);
+    let max_pixels = 61 * 47 - 1;
+    let too_many = ImageError::TooManyPixels {
+        width: 61,
+        height: 47,
+        max_pixels,
+    };
+    assert_eq!(
+        refusal(&encoded, &limits(bytes, max_pixels)),
+        Some(too_many)
+    );
+    let max_bytes = bytes - 1;
+    let too_large = ImageError::TooManyBytes { bytes, max_bytes };
+    assert_eq!(
+        refusal(&encoded, &limits(max_bytes, 61 * 47)),
+        Some(too_large)
+    );
+}
+
+fn samples() -> Vec<(String, Vec<u8>)> {
+    let folder = fs::read_dir(golden::path("images")).expect("goldens are there");
+    let mut samples: Vec<_> = folder
+        .map(|entry| {
+            entry
+                .expect("goldens can be read")
+                .file_name()
+                .into_string()
+        })
+        .map(|name| name.expect("goldens have plain names"))
+        .filter(|name| !name.starts_with("expected"))
+        .map(|name| (name.clone(), sample(&name)))
+        .collect();
+    samples.sort();
+    assert!(samples.len() > 50, "only {} samples", samples.len());
+    samples
+}
+
+#[test]
+fn a_file_that_ends_early_is_refused() {
+    for (name, whole) in samples() {
+        // Ends that cut into the first picture of every sample but those with a second one.
+        let all_but = whole.len() / if name.contains("two") { 2 } else { 10 };
+        for part in 0..24 {
+            let cut = (whole.len() - all_but) * part / 24;
+            let refused = refusal(&whole[..cut], &LIMITS);
+            assert!(refused.is_some(), "{name}: {cut} of {} bytes", whole.len());
+        }
+        for cut in (whole.len() - all_but.min(16))..whole.len() {
+            // May be whole without its trailer; must not panic.
+            let _ = refusal(&whole[..cut], &LIMITS);
+        }
+        if name.ends_with(".jpg") {
+            let refused = refusal(&whole[..whole.len() - 2], &LIMITS);
+            assert_eq!(
+                refused,
+                Some(ImageError::Undecodable),
+                "{name} without its end marker"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_damage_makes_a_decoder_panic() {
+    let small: Vec<_> = samples()
+        .into_iter()
+        .filter(|(_, whole)| whole.len() < 12_000)
+        .collect();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 16) as usize % below
+    };
+    let (mut num_refused, num_files) = (0, 4000);
+    for round in 0..num_files {
+        let (_, whole) = &small[round % small.len()];
+        let mut damaged = whole.clone();
+        // Headers decide most: half of the damage goes there.
+        let reach = if random(2) == 0 {
+            damaged.len()
+        } else {
+            damaged.len().min(200)
+        };
+        for _ in 0..1 + random(6) {
+            damaged[random(reach)] = [0, 0xff, random(256) as u8][random(3)];
+        }
+        if random(4) == 0 {
+            damaged.truncate(1 + random(damaged.len()));
+        }
+        num_refused += usize::from(refusal(&damaged, &LIMITS).is_some());
+    }
+    assert!(
+        num_refused > num_files / 4,
+        "only {num_refused} of {num_files} were refused"
+    );
+}

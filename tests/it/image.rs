@@ -1,0 +1,81 @@
+//! Pictures of every kind, against the levels that Pillow and transformers make of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use medgemma::image::{ImageLimits, ImageProcessor, Resize, Samples, decode};
+use serde::Deserialize;
+
+use crate::golden;
+
+/// One entry of `images/expected.json`: BLAKE3 of the RGB levels.
+#[derive(Deserialize)]
+struct Expected {
+    width: usize,
+    height: usize,
+    decoded: String,
+    #[serde(rename = "32")]
+    small: String,
+    #[serde(rename = "896")]
+    full: String,
+}
+
+#[derive(Deserialize)]
+struct Listing {
+    files: BTreeMap<String, Expected>,
+}
+
+fn listing() -> BTreeMap<String, Expected> {
+    let json = fs::read(golden::path("images/expected.json")).expect("goldens are there");
+    let listing: Listing = serde_json::from_slice(&json).expect("goldens are JSON");
+    assert!(
+        listing.files.len() > 50,
+        "only {} pictures",
+        listing.files.len()
+    );
+    listing.files
+}
+
+fn digest(levels: &[u8]) -> String {
+    blake3::hash(levels).to_hex().to_string()
+}
+
+// Not a level of tolerance, for lossy files neither: the decoders compute as Pillow's do.
+#[test]
+fn every_picture_decodes_to_the_reference_levels() {
+    for (name, expected) in listing() {
+        let encoded = fs::read(golden::path(&format!("images/{name}"))).expect("goldens are there");
+        let raster = decode(&encoded, &ImageLimits::default())
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(
+            (raster.width, raster.height),
+            (expected.width, expected.height),
+            "{name}"
+        );
+        let rgb = match raster.samples {
+            Samples::Rgb(rgb) => rgb,
+            Samples::Grey(grey) => grey.into_iter().flat_map(|v| [v; 3]).collect(),
+        };
+        assert_eq!(digest(&rgb), expected.decoded, "{name}");
+    }
+}
+
+#[test]
+fn every_picture_is_resized_to_the_reference_levels() {
+    for (name, expected) in listing() {
+        let encoded = fs::read(golden::path(&format!("images/{name}"))).expect("goldens are there");
+        for (size, levels) in [(32, &expected.small), (896, &expected.full)] {
+            let limits = ImageLimits::default();
+            let processor = ImageProcessor {
+                size,
+                resize: Resize::Squash,
+                limits,
+            };
+            let pixels = processor
+                .process(&encoded)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(pixels.size, size);
+            assert_eq!(&digest(&pixels.rgb), levels, "{name} at {size}");
+        }
+    }
+}
