@@ -21,6 +21,9 @@ const TASK_NUMBERS: usize = 1 << 13;
 /// Numbers whose exponentials are summed in f32 before f64 takes over.
 const EXP_BLOCK: usize = 1024;
 
+/// Numbers whose maximum is found at once.
+const ARGMAX_BLOCK: usize = 1024;
+
 /// `out = x / rms(x) · weight`, per row of `weight.len()` numbers. `weight` is `1 + w` already.
 ///
 /// # Panics
@@ -165,10 +168,14 @@ pub fn log_sum_exp(x: &[f32]) -> f32 {
             if max == f32::NEG_INFINITY {
                 return max;
             }
-            let sum: f64 = x
-                .chunks(EXP_BLOCK)
-                .map(|x| f64::from(sum_of(x, |x| exp(x - max))))
-                .sum();
+            let mut sum = 0.0;
+            for x in x.chunks(EXP_BLOCK) {
+                sum += f64::from(sum_of(
+                    x,
+                    #[inline(always)]
+                    |x| exp(x - max),
+                ));
+            }
             (f64::from(max) + sum.ln()) as f32
         },
     )
@@ -183,9 +190,16 @@ pub fn argmax(x: &[f32]) -> usize {
     vectorised(
         #[inline(always)]
         || {
-            // Two passes without a branch per number: the value, then its place.
-            let max = max_of(x);
-            x.iter().position(|x| *x == max).unwrap_or(0)
+            // Blocks' maxima vectorise; only the best block is searched number by number.
+            let (mut first, mut largest) = (0, f32::NEG_INFINITY);
+            for (idx, block) in x.chunks(ARGMAX_BLOCK).enumerate() {
+                let max = max_of(block);
+                if max > largest {
+                    (first, largest) = (idx * ARGMAX_BLOCK, max);
+                }
+            }
+            let place = x[first..].iter().position(|x| *x == largest);
+            first + place.unwrap_or(0)
         },
     )
 }
@@ -259,15 +273,21 @@ pub(super) fn max_of(x: &[f32]) -> f32 {
 
 /// Folds the upper half onto the lower one until one number is left.
 #[inline(always)]
-fn fold(mut chains: [f32; CHAINS], op: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut half = CHAINS / 2;
-    while half > 0 {
-        for idx in 0..half {
-            chains[idx] = op(chains[idx], chains[idx + half]);
-        }
-        half /= 2;
+fn fold(chains: [f32; CHAINS], op: impl Fn(f32, f32) -> f32) -> f32 {
+    // Eight at a time first: registers, where shorter halves would be numbers.
+    let mut lanes = [0.0; 8];
+    for (idx, lane) in lanes.iter_mut().enumerate() {
+        let (a, b) = (
+            op(chains[idx], chains[idx + 16]),
+            op(chains[idx + 8], chains[idx + 24]),
+        );
+        *lane = op(a, b);
     }
-    chains[0]
+    let mut four = [0.0; 4];
+    for (idx, lane) in four.iter_mut().enumerate() {
+        *lane = op(lanes[idx], lanes[idx + 4]);
+    }
+    op(op(four[0], four[2]), op(four[1], four[3]))
 }
 
 #[cfg(test)]

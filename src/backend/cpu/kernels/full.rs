@@ -147,22 +147,22 @@ impl Kernel for TileKernel<'_, '_> {
         }
 
         let scale = (head_dim as f32).sqrt().recip();
-        let mut scores = vec![0.0; num_rows * KEY_BLOCK];
+        let mut scores = vec![[0.0; KEY_BLOCK]; num_rows];
         let mut running = Running::new(num_rows, head_dim);
         let blocks = head.keys.chunks_exact(KEY_BLOCK * head_dim).zip(
             head.values
                 .chunks_exact(KEY_BLOCK * head_dim.next_multiple_of(PANEL)),
         );
         for (block, (keys, values)) in blocks.enumerate() {
-            score(lanes, &queries, keys, head_dim, scale, &mut scores);
+            score(lanes, &queries, keys, &mut scores);
             let num_keys = KEY_BLOCK.min(head.num_patches - block * KEY_BLOCK);
             if num_keys < KEY_BLOCK {
-                for scores in scores.chunks_exact_mut(KEY_BLOCK) {
+                for scores in &mut scores {
                     scores[num_keys..].fill(f32::NEG_INFINITY);
                 }
             }
-            running.weigh(&mut scores, KEY_BLOCK);
-            running.add_values(lanes, &scores, KEY_BLOCK, 0..num_keys, values);
+            running.weigh(&mut scores, scale);
+            running.add_values(lanes, &scores, 0..num_keys, values);
         }
         for (row, out) in self.out.iter_mut().enumerate() {
             running.write(row, out);

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::elementwise::add_bias;
 use super::lanes::{Kernel, Lanes, dispatch};
 use super::packed::{PackedMatrix, Storage};
-use super::tile::{MAX_HEIGHT, PANEL, Stored, multiply, multiply_strip, pack_strip, strips};
+use super::tile::{MAX_HEIGHT, PANEL, Stored, fetch, multiply, multiply_strip, pack_strip, strips};
 
 /// Inputs that one register tile runs over: 16 KB of a panel, which stay in the first cache.
 const DEPTH_BLOCK: usize = 256;
@@ -37,9 +37,6 @@ const STREAMS: usize = 4;
 
 /// Bytes that a stream takes in its turn.
 const TURN_BYTES: usize = 2048;
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// `y (m, n) = x (m, k) · weight (n, k)ᵀ`.
 ///
@@ -331,8 +328,7 @@ fn all_strips<L: Lanes, W: Stored>(lanes: L, x: &[f32], panel: &[W], sums: &mut 
 }
 
 /// Multiplies the rows by several panels, a few steps of depth each in turn, and fetches those
-/// steps of all panels beforehand: amid multiplications a core looks too few cache lines ahead to
-/// keep memory busy. (A third faster at 4 to 8 rows, where it was measured.)
+/// steps of all panels beforehand: a third faster at 4 to 8 rows, where it was measured.
 #[inline(always)]
 fn take_turns<L: Lanes, W: Stored>(
     lanes: L,
@@ -342,19 +338,16 @@ fn take_turns<L: Lanes, W: Stored>(
     sums: &mut [[f32; PANEL]],
 ) {
     let depth = x.len() / num_rows;
-    let line = LINE / size_of::<W>();
     let turn = TURN_BYTES / (PANEL * size_of::<W>());
     for first in (0..depth).step_by(turn) {
         let len = turn.min(depth - first);
-        let mut fetched = 0;
-        for number in (first * PANEL..(first + len) * PANEL).step_by(line) {
-            for panel in panels {
-                fetched ^= panel[number].to_bits();
-            }
+        let mut parts: [&[W]; STREAMS] = [&[]; STREAMS];
+        let parts = &mut parts[..panels.len()];
+        for (part, panel) in parts.iter_mut().zip(panels) {
+            *part = &panel[first * PANEL..][..len * PANEL];
         }
-        std::hint::black_box(fetched);
-        for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(num_rows)) {
-            let panel = &panel[first * PANEL..][..len * PANEL];
+        fetch(parts);
+        for (panel, sums) in parts.iter().zip(sums.chunks_exact_mut(num_rows)) {
             for (row, height) in strips(num_rows) {
                 let strip = &x[row * depth + first * height..][..len * height];
                 multiply_strip(lanes, strip, panel, &mut sums[row..][..height]);

@@ -17,6 +17,9 @@ use rayon::prelude::*;
 use super::tile::{PANEL, Stored};
 use crate::backend::{HostDtype, HostTensor};
 
+/// Steps of depth that are packed at a time: 4 KB of a panel.
+const FILL_STEPS: usize = 64;
+
 /// A weight `(n, k)`: `n` outputs of `k` inputs each.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
@@ -163,37 +166,49 @@ impl StackedRows<'_> {
     }
 
     fn fill_bf16(&self, first: usize, panel: &mut [u16]) {
-        for column in 0..PANEL {
-            if let Some((_, bytes)) = self.row(first + column) {
-                scatter(bytes.as_chunks().0, column, panel, |bytes| {
-                    u16::from_le_bytes(*bytes)
-                });
-            }
-        }
+        self.fill(first, panel, |_, bytes, column, steps| {
+            scatter(bytes.as_chunks().0, column, steps, |bytes| {
+                u16::from_le_bytes(*bytes)
+            });
+        });
     }
 
     fn fill_f32(&self, first: usize, panel: &mut [f32]) {
-        for column in 0..PANEL {
-            match self.row(first + column) {
-                Some((HostDtype::F32, bytes)) => {
-                    scatter(bytes.as_chunks().0, column, panel, |bytes| {
-                        f32::from_le_bytes(*bytes)
-                    });
+        self.fill(first, panel, |dtype, bytes, column, steps| match dtype {
+            HostDtype::F32 => scatter(bytes.as_chunks().0, column, steps, |bytes| {
+                f32::from_le_bytes(*bytes)
+            }),
+            HostDtype::Bf16 => scatter(bytes.as_chunks().0, column, steps, |bytes| {
+                u16::from_le_bytes(*bytes).to_f32()
+            }),
+        });
+    }
+
+    /// Fills a panel by `put(type, bytes of a part of a row, column, part of the panel)`, all rows
+    /// for a few steps of depth at a time, so that a line of the panel is complete before it
+    /// leaves the cache.
+    fn fill<W>(
+        &self,
+        first: usize,
+        panel: &mut [W],
+        put: impl Fn(HostDtype, &[u8], usize, &mut [[W; PANEL]]),
+    ) {
+        let (panel, _) = panel.as_chunks_mut::<PANEL>();
+        for (idx, steps) in panel.chunks_mut(FILL_STEPS).enumerate() {
+            for column in 0..PANEL {
+                if let Some((dtype, row)) = self.row(first + column) {
+                    let start = idx * FILL_STEPS * dtype.size();
+                    let bytes = &row[start..][..steps.len() * dtype.size()];
+                    put(dtype, bytes, column, steps);
                 }
-                Some((HostDtype::Bf16, bytes)) => {
-                    scatter(bytes.as_chunks().0, column, panel, |bytes| {
-                        u16::from_le_bytes(*bytes).to_f32()
-                    });
-                }
-                None => {}
             }
         }
     }
 }
 
-/// Writes one row of the weight down one column of its panel.
-fn scatter<T, W: Stored>(row: &[T], column: usize, panel: &mut [W], read: impl Fn(&T) -> W) {
-    for (number, step) in row.iter().zip(panel.as_chunks_mut::<PANEL>().0) {
+/// Writes a part of a row of the weight down one column of its panel.
+fn scatter<T, W>(row: &[T], column: usize, steps: &mut [[W; PANEL]], read: impl Fn(&T) -> W) {
+    for (number, step) in row.iter().zip(steps) {
         step[column] = read(number);
     }
 }

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::kv_pool::{KvPool, LayerStep, pool_block};
 use super::lanes::{Kernel, Lanes, dispatch};
 use super::softmax::{Running, score};
-use super::tile::{pack_strip, strips};
+use super::tile::{fetch, pack_strip, strips};
 use crate::backend::{BLOCK_SIZE, LayerKind, StepSequence};
 
 /// Keys whose results are merged as one.
@@ -23,6 +23,9 @@ const SEGMENT: usize = 1024;
 /// Query rows of a tile, at most (but for groups that are larger): with 256 numbers each, they,
 /// their sums and a block of keys and values fit the second cache.
 const TILE_ROWS: usize = 48;
+
+/// Up to this many query rows, a block is fetched before it is computed with.
+const FETCH_ROWS: usize = 8;
 
 /// Below this many multiplications a step stays on the calling thread.
 const PARALLEL_FROM: usize = 1 << 16;
@@ -224,30 +227,36 @@ impl Kernel for SegmentKernel<'_> {
         let group = tile.group();
         let table = tile.sequence.table(self.step.kind);
         let seen = clip(&tile.keys(), self.segment * SEGMENT, SEGMENT);
-        let mut scores = vec![0.0; tile.num_rows() * BLOCK_SIZE];
+        let mut scores = vec![[0.0; BLOCK_SIZE]; tile.num_rows()];
         for block in seen.start / BLOCK_SIZE..seen.end.div_ceil(BLOCK_SIZE) {
             let first_key = block * BLOCK_SIZE;
             let (keys, values) = self.pool.head(pool_block(table, block), tile.head);
-            let scale = self.step.shape.scale;
-            score(lanes, self.queries, keys, tile.head_dim, scale, &mut scores);
+            if scores.len() <= FETCH_ROWS {
+                let half = keys.len() / 2;
+                fetch(&[
+                    &keys[..half],
+                    &keys[half..],
+                    &values[..half],
+                    &values[half..],
+                ]);
+            }
+            score(lanes, self.queries, keys, &mut scores);
 
             // What a row must not see, stale numbers beyond the sequence's end included.
-            let rows = scores.chunks_exact_mut(BLOCK_SIZE * group);
-            for (scores, keys) in rows.zip(&tile.key_ranges) {
+            for (scores, keys) in scores.chunks_exact_mut(group).zip(&tile.key_ranges) {
                 let visible = clip(keys, first_key, BLOCK_SIZE);
                 if visible.len() < BLOCK_SIZE {
-                    for scores in scores.chunks_exact_mut(BLOCK_SIZE) {
+                    for scores in scores {
                         scores[..visible.start - first_key].fill(f32::NEG_INFINITY);
                         scores[visible.end - first_key..].fill(f32::NEG_INFINITY);
                     }
                 }
             }
 
-            self.part.weigh(&mut scores, BLOCK_SIZE);
+            self.part.weigh(&mut scores, self.step.shape.scale);
             let seen = clip(&seen, first_key, BLOCK_SIZE);
             let seen = seen.start - first_key..seen.end - first_key;
-            self.part
-                .add_values(lanes, &scores, BLOCK_SIZE, seen, values);
+            self.part.add_values(lanes, &scores, seen, values);
         }
     }
 }

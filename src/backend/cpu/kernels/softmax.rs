@@ -45,55 +45,53 @@ impl Running {
         self.values.fill([0.0; PANEL]);
     }
 
-    /// Turns `scores (rows, width)` of one block into weights.
+    /// Turns the products of one block's keys into weights: softmax of `scale` times them, where
+    /// `scale` is positive.
     #[inline(always)]
-    pub(super) fn weigh(&mut self, scores: &mut [f32], width: usize) {
+    pub(super) fn weigh<const W: usize>(&mut self, scores: &mut [[f32; W]], scale: f32) {
         let state = self.max.iter_mut().zip(&mut self.sum).zip(&mut self.decay);
-        for (scores, ((max, sum), decay)) in scores.chunks_exact_mut(width).zip(state) {
+        for (scores, ((max, sum), decay)) in scores.iter_mut().zip(state) {
             let old = *max;
-            let block_max = max_of(scores);
+            let block_max = max_of(scores) * scale;
             // A NaN score must reach the result, so this is not `f32::max`.
             *max = if block_max <= old { old } else { block_max };
             // No key seen yet: −∞ minus −∞ would be a NaN.
             let base = if *max == f32::NEG_INFINITY { 0.0 } else { *max };
             for score in &mut *scores {
-                *score = exp(*score - base);
+                *score = exp(*score * scale - base);
             }
             *decay = exp(old - base);
             *sum = *sum * *decay + sum_of(scores, |weight| weight);
         }
     }
 
-    /// Adds the block's values, weighted. `weights` is `(rows, width)`, of which `keys` are not
-    /// all zero; `values` is `(value panels, width, 16)`, of which other keys are not read.
+    /// Adds the block's values, weighted. Of `weights` only the columns in `keys` are not zero;
+    /// of `values (value panels, W, 16)` other keys are not read.
     #[inline(always)]
-    pub(super) fn add_values<L: Lanes>(
+    pub(super) fn add_values<L: Lanes, const W: usize>(
         &mut self,
         lanes: L,
-        weights: &[f32],
-        width: usize,
+        weights: &[[f32; W]],
         keys: Range<usize>,
         values: &[f32],
     ) {
         let num_rows = self.max.len();
-        let panels = values.chunks_exact(width * PANEL);
+        let (panels, _) = values.as_chunks::<PANEL>().0.as_chunks::<W>();
         for (sums, panel) in self.values.chunks_exact_mut(num_rows).zip(panels) {
-            let panel = &panel[keys.start * PANEL..keys.end * PANEL];
             for (first, height) in strips(num_rows) {
-                let rows = Weighted {
-                    weights: &weights[first * width..][..height * width],
-                    width,
-                    first_key: keys.start,
+                let strip = Weighted {
+                    weights: &weights[first..][..height],
                     decay: &self.decay[first..][..height],
+                    keys: keys.clone(),
                 };
                 let sums = &mut sums[first..][..height];
                 match height {
-                    1 => rows.add::<L, 1>(lanes, panel, sums),
-                    2 => rows.add::<L, 2>(lanes, panel, sums),
-                    3 => rows.add::<L, 3>(lanes, panel, sums),
-                    4 => rows.add::<L, 4>(lanes, panel, sums),
-                    5 => rows.add::<L, 5>(lanes, panel, sums),
-                    6 => rows.add::<L, 6>(lanes, panel, sums),
+                    1 => strip.add::<L, 1>(lanes, panel, sums),
+                    2 => strip.add::<L, 2>(lanes, panel, sums),
+                    3 => strip.add::<L, 3>(lanes, panel, sums),
+                    4 => strip.add::<L, 4>(lanes, panel, sums),
+                    5 => strip.add::<L, 5>(lanes, panel, sums),
+                    6 => strip.add::<L, 6>(lanes, panel, sums),
                     _ => unreachable!("a strip of {height} rows"),
                 }
             }
@@ -134,53 +132,50 @@ impl Running {
 }
 
 /// A strip's weights for one block.
-struct Weighted<'a> {
-    /// `(height, width)`
-    weights: &'a [f32],
-    width: usize,
-    first_key: usize,
-    /// `(height)`
+struct Weighted<'a, const W: usize> {
+    weights: &'a [[f32; W]],
     decay: &'a [f32],
+    keys: Range<usize>,
 }
 
-impl Weighted<'_> {
+impl<const W: usize> Weighted<'_, W> {
     #[inline(always)]
-    fn add<L: Lanes, const H: usize>(&self, lanes: L, panel: &[f32], sums: &mut [[f32; PANEL]]) {
-        let rows: [&[f32]; H] =
-            std::array::from_fn(|row| &self.weights[row * self.width + self.first_key..]);
-        let (Some(decay), Some(sums)) = (self.decay.first_chunk(), sums.first_chunk_mut()) else {
+    fn add<L: Lanes, const H: usize>(
+        self,
+        lanes: L,
+        panel: &[[f32; PANEL]; W],
+        sums: &mut [[f32; PANEL]],
+    ) {
+        let strip = (
+            self.weights.first_chunk::<H>(),
+            self.decay.first_chunk::<H>(),
+            sums.first_chunk_mut::<H>(),
+        );
+        let (Some(weights), Some(decay), Some(sums)) = strip else {
             unreachable!("a strip of {H} rows");
         };
-        accumulate::<L, H>(lanes, rows, decay, panel, sums);
+        accumulate::<L, H, W>(lanes, weights, decay, self.keys, panel, sums);
     }
 }
 
-/// Scores of a block: `scores (rows, width) = scale · queries · keys`, of queries as packed strips
-/// `(strips, head_dim, height)` and keys `(width / 16, head_dim, 16)`.
+/// Products of one block: `scores = queries · keys`, of queries as packed strips
+/// `(strips, head_dim, height)` and keys `(W / 16, head_dim, 16)`.
 #[inline(always)]
-pub(super) fn score<L: Lanes>(
+pub(super) fn score<L: Lanes, const W: usize>(
     lanes: L,
     queries: &[f32],
     keys: &[f32],
-    head_dim: usize,
-    scale: f32,
-    scores: &mut [f32],
+    scores: &mut [[f32; W]],
 ) {
-    let width = keys.len() / head_dim;
-    let panel_size = head_dim * PANEL;
-    let num_rows = queries.len() / head_dim;
-    for (panel, keys) in keys.chunks_exact(panel_size).enumerate() {
-        for (first, height) in strips(num_rows) {
+    let head_dim = keys.len() / W;
+    for (idx, panel) in keys.chunks_exact(head_dim * PANEL).enumerate() {
+        for (first, height) in strips(scores.len()) {
             let strip = &queries[first * head_dim..][..height * head_dim];
             let mut products = [[0.0; PANEL]; MAX_HEIGHT];
             let products = &mut products[..height];
-            multiply_strip(lanes, strip, keys, products);
-            let rows = scores[first * width..].chunks_exact_mut(width);
-            for (products, row) in products.iter().zip(rows) {
-                let row = &mut row[panel * PANEL..][..PANEL];
-                for (score, product) in row.iter_mut().zip(products) {
-                    *score = product * scale;
-                }
+            multiply_strip(lanes, strip, panel, products);
+            for (products, scores) in products.iter().zip(&mut scores[first..]) {
+                scores.as_chunks_mut::<PANEL>().0[idx] = *products;
             }
         }
     }

@@ -13,6 +13,8 @@
 //! Each number of a tile is one chain of fused multiply-adds over depth, whatever `h` is. That is
 //! why a row's result does not depend on the rows beside it.
 
+use std::ops::Range;
+
 use super::lanes::Lanes;
 
 /// Columns of a panel: two registers of eight floats.
@@ -89,9 +91,10 @@ pub(super) fn strips(num_rows: usize) -> impl Iterator<Item = (usize, usize)> {
 #[inline(always)]
 fn interleave<const H: usize>(rows: [&[f32]; H], to: &mut [f32]) {
     let (to, _) = to.as_chunks_mut::<H>();
-    let rows = rows.map(|row| &row[..to.len()]);
-    for (depth, to) in to.iter_mut().enumerate() {
-        *to = std::array::from_fn(|row| rows[row][depth]);
+    for (row, numbers) in rows.iter().enumerate() {
+        for (to, number) in to.iter_mut().zip(*numbers) {
+            to[row] = *number;
+        }
     }
 }
 
@@ -185,17 +188,36 @@ fn store<L: Lanes, const H: usize>(lanes: L, registers: &[[L::V; 2]; H], tile: &
     }
 }
 
-/// `sums = sums · decay + rows · panel` of `H` rows over a panel `(depth, 16)`.
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Reads one number of each cache line of some streams of equal length, in turn. Memory delivers
+/// a few streams side by side faster than one, and amid multiplications a core looks too few lines
+/// ahead to keep it busy.
 #[inline(always)]
-pub(super) fn accumulate<L: Lanes, const H: usize>(
+pub(super) fn fetch<W: Stored>(streams: &[&[W]]) {
+    let len = streams.first().map_or(0, |stream| stream.len());
+    let mut bits = 0;
+    for number in (0..len).step_by(LINE / size_of::<W>()) {
+        for stream in streams {
+            bits ^= stream[number].to_bits();
+        }
+    }
+    // Or the compiler would see that nothing needs them.
+    std::hint::black_box(bits);
+}
+
+/// `sums = sums · decay + weights · panel` of `H` rows and those of a panel's `W` steps that are
+/// in `steps`.
+#[inline(always)]
+pub(super) fn accumulate<L: Lanes, const H: usize, const W: usize>(
     lanes: L,
-    rows: [&[f32]; H],
+    weights: &[[f32; W]; H],
     decay: &[f32; H],
-    panel: &[f32],
+    steps: Range<usize>,
+    panel: &[[f32; PANEL]; W],
     sums: &mut Tile<H>,
 ) {
-    let (panel, _) = panel.as_chunks::<PANEL>();
-    let rows = rows.map(|row| &row[..panel.len()]);
     let zero = lanes.splat(0.0);
     let mut registers = [[zero; 2]; H];
     for ((registers, sums), decay) in registers.iter_mut().zip(&*sums).zip(decay) {
@@ -204,13 +226,13 @@ pub(super) fn accumulate<L: Lanes, const H: usize>(
         registers[0] = lanes.mul_add(lanes.load(left), decay, zero);
         registers[1] = lanes.mul_add(lanes.load(right), decay, zero);
     }
-    for (depth, columns) in panel.iter().enumerate() {
-        let [left, right] = halves(columns);
+    for step in steps.start..steps.end.min(W) {
+        let [left, right] = halves(&panel[step]);
         let (left, right) = (lanes.load(left), lanes.load(right));
-        for (row, registers) in rows.iter().zip(&mut registers) {
-            let row = lanes.splat(row[depth]);
-            registers[0] = lanes.mul_add(row, left, registers[0]);
-            registers[1] = lanes.mul_add(row, right, registers[1]);
+        for (weights, registers) in weights.iter().zip(&mut registers) {
+            let weight = lanes.splat(weights[step]);
+            registers[0] = lanes.mul_add(weight, left, registers[0]);
+            registers[1] = lanes.mul_add(weight, right, registers[1]);
         }
     }
     store(lanes, &registers, sums);
