@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module per part of the house.
 
+mod catalog;
 mod checkpoint;
 mod config_dialects;
 mod engine;
@@ -7,6 +8,7 @@ mod generation;
 mod golden;
 mod hostile_images;
 mod image;
+mod memory_plan;
 mod model;
 mod text;
 mod tidy;
