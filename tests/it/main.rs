@@ -2,6 +2,7 @@
 
 mod catalog;
 mod checkpoint;
+mod cli;
 mod config_dialects;
 mod engine;
 mod generation;
