@@ -24,10 +24,12 @@
 //! - No prompt, picture or answer is ever logged.
 
 pub mod backend;
+pub mod config;
 pub mod core;
 pub mod engine;
 pub mod error;
 pub mod image;
 pub mod model;
+pub mod registry;
 pub mod scheduler;
 pub mod text;

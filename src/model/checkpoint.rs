@@ -177,6 +177,11 @@ impl Checkpoint {
         self.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
 
+    /// Bytes of all tensors, as they are stored.
+    pub fn num_bytes(&self) -> u64 {
+        self.tensors.values().map(|entry| entry.len as u64).sum()
+    }
+
     /// Tensors that were never asked for, as their files call them.
     pub fn unexpected(&self) -> Vec<String> {
         self.tensors

@@ -195,8 +195,10 @@ fn refuse_other_heads(fields: &Fields<'_>) -> Result<()> {
     }
 }
 
+/// `<image_soft_token>` where nothing says otherwise.
+pub const DEFAULT_IMAGE_TOKEN_ID: u32 = 262_144;
+
 fn image_token_id(fields: &Fields<'_>) -> Result<u32> {
-    const DEFAULT: u32 = 262_144;
     for name in ["image_token_index", "image_token_id"] {
         match fields.token_ids(name)?.as_slice() {
             [] => {}
@@ -204,11 +206,15 @@ fn image_token_id(fields: &Fields<'_>) -> Result<u32> {
             _ => return Err(fields.error(name, "must be one token id, not a list")),
         }
     }
-    Ok(DEFAULT)
+    Ok(DEFAULT_IMAGE_TOKEN_ID)
 }
 
 impl TextConfig {
-    fn from_fields(fields: &Fields<'_>) -> Result<Self> {
+    /// Reads the fields of a text_config.
+    ///
+    /// # Errors
+    /// As `ModelConfig::from_json`.
+    pub fn from_fields(fields: &Fields<'_>) -> Result<Self> {
         if let Some(model_type) = fields.text("model_type")?
             && model_type != "gemma3_text"
         {
@@ -411,7 +417,11 @@ impl RopeParams {
 }
 
 impl VisionConfig {
-    fn from_fields(fields: &Fields<'_>, root: &Fields<'_>) -> Result<Self> {
+    /// Reads the fields of a vision_config, and mm_tokens_per_image from `root`.
+    ///
+    /// # Errors
+    /// As `ModelConfig::from_json`.
+    pub fn from_fields(fields: &Fields<'_>, root: &Fields<'_>) -> Result<Self> {
         if let Some(model_type) = fields.text("model_type")?
             && model_type != "siglip_vision_model"
         {

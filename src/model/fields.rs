@@ -4,7 +4,7 @@
 //! ours (where an unknown field is a mistake) can be asked what nobody wanted.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -20,7 +20,11 @@ pub struct Fields<'a> {
     object: &'a Map<String, Value>,
     /// Paths that were asked for, in this object and those below and above it.
     asked: Rc<RefCell<BTreeSet<String>>>,
+    lines: Rc<Lines>,
 }
+
+/// Where each field stands in its file: dotted path → line, from 1. Empty where nobody knows.
+pub type Lines = BTreeMap<String, usize>;
 
 impl<'a> Fields<'a> {
     /// The object `value` of `file`.
@@ -37,14 +41,38 @@ impl<'a> Fields<'a> {
             path: String::new(),
             object,
             asked: Rc::default(),
+            lines: Rc::default(),
         })
+    }
+
+    /// The same with line numbers in errors.
+    #[must_use]
+    pub fn with_lines(self, lines: Lines) -> Self {
+        Self {
+            lines: Rc::new(lines),
+            ..self
+        }
     }
 
     /// An error about `name` in this object.
     pub fn error(&self, name: &str, message: impl std::fmt::Display) -> Error {
+        let path = self.path_of(name);
+        let line = self.line_of(&path);
+        let at = line.map_or(String::new(), |line| format!("line {line}: "));
         Error::Checkpoint {
             file: self.file.to_owned(),
-            message: format!("{} {message}", self.path_of(name)),
+            message: format!("{at}{path} {message}"),
+        }
+    }
+
+    /// The line of the field, or of the nearest object around it.
+    fn line_of(&self, path: &str) -> Option<usize> {
+        let mut path = path;
+        loop {
+            if let Some(line) = self.lines.get(path) {
+                return Some(*line);
+            }
+            path = path.rsplit_once('.')?.0;
         }
     }
 
@@ -89,6 +117,7 @@ impl<'a> Fields<'a> {
             path: self.path_of(name),
             object,
             asked: Rc::clone(&self.asked),
+            lines: Rc::clone(&self.lines),
         }))
     }
 
@@ -223,12 +252,22 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Paths of this object's fields that were never asked for, those of sections included.
-    pub fn unasked(&self) -> Vec<String> {
-        let asked = self.asked.borrow();
-        let mut unasked = Vec::new();
-        collect_unasked(&asked, &self.path, self.object, &mut unasked);
-        unasked
+    /// Refuses fields that were never asked for, in this object and in its sections: in a file
+    /// of ours they are slips of the pen.
+    ///
+    /// # Errors
+    /// When there is one.
+    pub fn refuse_unasked(&self) -> Result<()> {
+        match first_unasked(&self.asked.borrow(), &self.path, self.object) {
+            Some(path) => {
+                let name = match self.path.len() {
+                    0 => &path[..],
+                    len => &path[len + 1..],
+                };
+                Err(self.error(name, "is not a field of this file"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// An error about a field that is something else than expected.
@@ -240,24 +279,23 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn collect_unasked(
+fn first_unasked(
     asked: &BTreeSet<String>,
     path: &str,
     object: &Map<String, Value>,
-    unasked: &mut Vec<String>,
-) {
-    for (name, value) in object {
+) -> Option<String> {
+    object.iter().find_map(|(name, value)| {
         let path = if path.is_empty() {
             name.clone()
         } else {
             format!("{path}.{name}")
         };
-        if !asked.contains(&path) {
-            unasked.push(path);
-        } else if let Value::Object(object) = value {
-            collect_unasked(asked, &path, object, unasked);
+        match value {
+            _ if !asked.contains(&path) => Some(path),
+            Value::Object(object) => first_unasked(asked, &path, object),
+            _ => None,
         }
-    }
+    })
 }
 
 fn kind(value: &Value) -> &'static str {

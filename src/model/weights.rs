@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::checkpoint::Checkpoint;
 use super::dummy::DummyWeights;
-use crate::backend::HostTensor;
+use crate::backend::{HostDtype, HostTensor};
 use crate::error::Result;
 
 /// The source of a model's tensors.
@@ -66,6 +66,14 @@ impl Weights {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.shape(name).map(<[usize]>::to_vec),
             Self::Dummy(_) => None,
+        }
+    }
+
+    /// Bytes of all tensors, as they are stored; random ones of `num_parameters` are bf16.
+    pub fn num_bytes(&self, num_parameters: u64) -> u64 {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.num_bytes(),
+            Self::Dummy(_) => num_parameters * HostDtype::Bf16.size() as u64,
         }
     }
 

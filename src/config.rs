@@ -1,0 +1,260 @@
+//! What the operator asked for: flags and environment, parsed raw and resolved once.
+//!
+//! Knows nothing of models: names and files are looked up by the registry.
+
+mod arguments;
+mod byte_size;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, ValueEnum};
+
+use arguments::{Arguments, CommandArguments, ServeArguments};
+pub use byte_size::ByteSize;
+
+/// What is served when nothing is named.
+const DEFAULT_MODEL: &str = "demo";
+
+/// What the program was called for.
+#[derive(Debug)]
+pub enum Command {
+    /// `medgemma serve`
+    Serve(Box<ServeConfig>),
+    /// `medgemma models`, of the catalogue in this file or of the built-in one.
+    Models(Option<PathBuf>),
+}
+
+/// Settings of a server.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// A registry name or a local directory.
+    pub model: String,
+    /// Whether `model` was named, or is what is served otherwise.
+    pub model_choice: ModelChoice,
+    /// Where weights come from.
+    pub load_format: LoadFormat,
+    /// A catalogue in place of the built-in one.
+    pub models_file: Option<PathBuf>,
+    /// What clients may call the model; empty: its own name.
+    pub served_model_names: Vec<String>,
+    /// A chat template in place of the checkpoint's: a file, or the template itself.
+    pub chat_template: Option<String>,
+    /// Host to listen on, a name or an address.
+    pub host: String,
+    /// Port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// Any of these opens the server; none: it is open.
+    pub api_keys: Vec<ApiKey>,
+    /// Lengths and memory.
+    pub limits: Limits,
+    /// What is logged.
+    pub log: LogConfig,
+}
+
+/// How the model came to be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelChoice {
+    /// It was asked for.
+    Named,
+    /// Nothing was asked for.
+    Default,
+}
+
+/// Bounds on what is computed and kept; `None` is for the registry to choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest sequence, prompt and answer together, in tokens.
+    pub max_model_len: Option<usize>,
+    /// Sequences computed at a time.
+    pub max_num_seqs: usize,
+    /// Tokens computed in a step, over all sequences.
+    pub max_num_batched_tokens: usize,
+    /// Memory of the KV cache.
+    pub kv_cache_memory: Option<ByteSize>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct LogConfig {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// The least important that is written.
+    pub level: LogLevel,
+}
+
+/// Where weights come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LoadFormat {
+    /// The checkpoint's files
+    Auto,
+    /// Random numbers, for measuring
+    Dummy,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+/// The least important that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    /// As tracing's filters call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// A secret that opens the server.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(pub String);
+
+impl fmt::Debug for ApiKey {
+    // Settings are printed and logged; keys never.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
+impl AsRef<str> for ApiKey {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Reads the command line and the environment.
+///
+/// # Errors
+/// clap's, which is also how help and version come out; its `exit` prints it and ends the process
+/// with the right code.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    let matches = command().try_get_matches_from(arguments)?;
+    let parsed = Arguments::from_arg_matches(&matches)?;
+    match parsed.command {
+        CommandArguments::Models(arguments) => Ok(Command::Models(arguments.models)),
+        CommandArguments::Serve(arguments) => {
+            let matches = matches
+                .subcommand_matches("serve")
+                .expect("it was parsed as this subcommand");
+            resolve(*arguments, matches).map(|config| Command::Serve(Box::new(config)))
+        }
+    }
+}
+
+/// The command, without variables that are set to nothing: a compose file's empty default means
+/// that nothing was chosen.
+fn command() -> clap::Command {
+    let hide = |arg: clap::Arg| {
+        let arg = arg.hide_env(true);
+        match arg.get_env().and_then(std::env::var_os) {
+            Some(value) if value.is_empty() => arg.env(None::<&'static str>),
+            _ => arg,
+        }
+    };
+    Arguments::command()
+        .mut_subcommand("serve", |serve| serve.mut_args(hide))
+        .mut_subcommand("models", |models| models.mut_args(hide))
+}
+
+fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfig, clap::Error> {
+    let on_command_line = matches.value_source("model_option") == Some(ValueSource::CommandLine);
+    let (model, model_choice) = match (arguments.model, arguments.model_option) {
+        (Some(model), Some(option)) if on_command_line && model != option => {
+            let mut command = command();
+            command.build();
+            let serve = command.find_subcommand_mut("serve");
+            let serve = serve.expect("its arguments were just parsed");
+            return Err(serve.error(
+                ErrorKind::ArgumentConflict,
+                format!("MODEL is {model}, but --model is {option}: give one of them"),
+            ));
+        }
+        (Some(model), _) | (None, Some(model)) => (model, ModelChoice::Named),
+        (None, None) => (DEFAULT_MODEL.to_owned(), ModelChoice::Default),
+    };
+    let mut served_model_names: Vec<String> = Vec::new();
+    for name in arguments.served_model_name {
+        let name = name.trim();
+        if !name.is_empty() && !served_model_names.iter().any(|known| known == name) {
+            served_model_names.push(name.to_owned());
+        }
+    }
+    Ok(ServeConfig {
+        model,
+        model_choice,
+        load_format: arguments.load_format,
+        models_file: arguments.models,
+        served_model_names,
+        chat_template: arguments.chat_template,
+        host: arguments.host,
+        port: arguments.port,
+        api_keys: arguments.api_key,
+        limits: Limits {
+            max_model_len: arguments.max_model_len,
+            max_num_seqs: arguments.max_num_seqs,
+            max_num_batched_tokens: arguments.max_num_batched_tokens,
+            kv_cache_memory: arguments.kv_cache_memory,
+        },
+        log: LogConfig {
+            format: arguments.log_format,
+            level: arguments.log_level,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_of_serve_is_a_variable_of_its_name() {
+        let arguments = Arguments::command();
+        let serve = arguments.find_subcommand("serve").unwrap();
+        let mut num_options = 0;
+        for argument in serve.get_arguments() {
+            let Some(name) = argument.get_long() else {
+                continue;
+            };
+            let variable = format!("MEDGEMMA_{}", name.to_uppercase().replace('-', "_"));
+            let env = argument.get_env().and_then(|env| env.to_str());
+            assert_eq!(env, Some(variable.as_str()), "--{name}");
+            num_options += 1;
+        }
+        assert!(num_options >= 16);
+    }
+
+    #[test]
+    fn keys_do_not_show() {
+        let arguments = ["medgemma", "serve", "--api-key", "sesame"];
+        let command = parse(arguments.map(Into::into)).unwrap();
+        assert!(!format!("{command:?}").contains("sesame"));
+    }
+}

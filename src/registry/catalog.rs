@@ -1,0 +1,259 @@
+//! models.toml: the models that have a name.
+//!
+//! Owns what is known of a checkpoint before any of its files is at hand. Knows nothing of where
+//! files are.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::generation_config::sampling_defaults;
+use super::{SamplingDefaults, toml_document};
+use crate::error::{Error, Result};
+use crate::model::config::{DEFAULT_IMAGE_TOKEN_ID, ModelConfig, TextConfig, VisionConfig};
+use crate::model::fields::Fields;
+
+const BUILT_IN: &str = include_str!("../../models.toml");
+/// What the embedded file is called in messages.
+const BUILT_IN_NAME: &str = "models.toml";
+
+/// Named models.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    file: PathBuf,
+    models: BTreeMap<String, CatalogEntry>,
+}
+
+/// What is known of a named model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CatalogEntry {
+    /// Its files are part of the program.
+    BuiltIn,
+    /// Its files are on the hub.
+    Hub(Box<HubModel>),
+}
+
+/// A checkpoint on the hub.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HubModel {
+    /// `owner/name`.
+    pub hub: String,
+    /// The numbers that its config.json holds.
+    pub config: ModelConfig,
+    /// Whether it thinks before it answers.
+    pub thinking: Thinking,
+    /// What its generation_config.json asks for.
+    pub sampling: SamplingDefaults,
+}
+
+/// When answers begin with a train of thought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thinking {
+    /// It was not trained to.
+    Never,
+    /// When the system text asks for it.
+    OnRequest,
+    /// Also when nobody asked.
+    Unasked,
+}
+
+impl fmt::Display for Thinking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Never => "never",
+            Self::OnRequest => "on request",
+            Self::Unasked => "unasked",
+        })
+    }
+}
+
+impl Catalog {
+    /// The catalogue that is part of the program, or the one in `file` in its place.
+    ///
+    /// # Errors
+    /// `Checkpoint` with the line at fault.
+    pub fn open(file: Option<&Path>) -> Result<Self> {
+        match file {
+            None => Self::parse(Path::new(BUILT_IN_NAME), BUILT_IN),
+            Some(file) => {
+                let text = std::fs::read_to_string(file).map_err(|error| Error::Checkpoint {
+                    file: file.to_owned(),
+                    message: format!("cannot be read: {error}"),
+                })?;
+                Self::parse(file, &text)
+            }
+        }
+    }
+
+    /// Reads a catalogue; `file` is named in errors.
+    ///
+    /// # Errors
+    /// `Checkpoint` with the line at fault.
+    pub fn parse(file: &Path, text: &str) -> Result<Self> {
+        let (value, lines) = toml_document::parse(file, text)?;
+        let root = Fields::new(file, &value)?.with_lines(lines);
+        let sections = Sections::read(&root)?;
+        let models = each(&root, "models", |name, model| {
+            if name.contains('/') {
+                return Err(model.error("hub", "belongs in the section; a name has no slash"));
+            }
+            sections.entry(model)
+        })?;
+        root.refuse_unasked()?;
+        Ok(Self {
+            file: file.to_owned(),
+            models,
+        })
+    }
+
+    /// The model of this name or hub id.
+    pub fn get(&self, name: &str) -> Option<(&str, &CatalogEntry)> {
+        self.models
+            .iter()
+            .find(|(own, entry)| {
+                *own == name || matches!(entry, CatalogEntry::Hub(model) if model.hub == name)
+            })
+            .map(|(own, entry)| (own.as_str(), entry))
+    }
+
+    /// All models, by name.
+    pub fn models(&self) -> impl Iterator<Item = (&str, &CatalogEntry)> {
+        self.models
+            .iter()
+            .map(|(name, entry)| (name.as_str(), entry))
+    }
+
+    /// Where the catalogue comes from.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The name that `name` most likely meant, if one is near enough.
+    pub fn nearest(&self, name: &str) -> Option<&str> {
+        let wanted = name.rsplit('/').next().unwrap_or(name).to_lowercase();
+        let distance = |known: &str| edit_distance(&wanted, known);
+        let (nearest, distance) = self
+            .models
+            .keys()
+            .map(|known| (known, distance(known)))
+            .min_by_key(|(_, distance)| *distance)?;
+        // A third of the letters may be wrong.
+        (distance * 3 <= nearest.len()).then_some(nearest)
+    }
+}
+
+/// The sections that models refer to.
+struct Sections {
+    text: BTreeMap<String, TextConfig>,
+    vision: BTreeMap<String, VisionConfig>,
+    sampling: BTreeMap<String, SamplingDefaults>,
+}
+
+impl Sections {
+    fn read(root: &Fields<'_>) -> Result<Self> {
+        Ok(Self {
+            text: each(root, "text", |_, fields| TextConfig::from_fields(fields))?,
+            vision: each(root, "vision", |_, fields| {
+                VisionConfig::from_fields(fields, fields)
+            })?,
+            sampling: each(root, "sampling", |_, fields| sampling_defaults(fields))?,
+        })
+    }
+
+    fn entry(&self, model: &Fields<'_>) -> Result<CatalogEntry> {
+        let hub = model.text("hub")?;
+        if model.flag("built_in")? == Some(true) {
+            return match hub {
+                None => Ok(CatalogEntry::BuiltIn),
+                Some(_) => Err(model.error("hub", "contradicts built_in")),
+            };
+        }
+        let Some(hub) = hub else {
+            return Err(model.error("hub", "is missing"));
+        };
+        if hub.split('/').count() != 2 || hub.split('/').any(str::is_empty) {
+            return Err(model.error("hub", format_args!("is \"{hub}\"; it must be owner/name")));
+        }
+        let mut text = refer(model, "text", &self.text)?
+            .ok_or_else(|| model.error("text", "is missing"))?
+            .clone();
+        text.vocab_size = model.count("vocab_size", Some(text.vocab_size), 1 << 24)?;
+        let vision = refer(model, "vision", &self.vision)?.cloned();
+        let thinking = match model.text("thinking")? {
+            Some("never") => Thinking::Never,
+            Some("on_request") => Thinking::OnRequest,
+            Some("unasked") => Thinking::Unasked,
+            other => {
+                let found = other.map_or("is missing".to_owned(), |t| format!("is \"{t}\""));
+                return Err(model.error(
+                    "thinking",
+                    format_args!("{found}; it must be \"never\", \"on_request\" or \"unasked\""),
+                ));
+            }
+        };
+        let sampling = *refer(model, "sampling", &self.sampling)?
+            .ok_or_else(|| model.error("sampling", "is missing"))?;
+        Ok(CatalogEntry::Hub(Box::new(HubModel {
+            hub: hub.to_owned(),
+            config: ModelConfig {
+                text,
+                image_token_id: vision.as_ref().map(|_| DEFAULT_IMAGE_TOKEN_ID),
+                vision,
+                eos_token_ids: vec![1, 106],
+                tie_word_embeddings: true,
+            },
+            thinking,
+            sampling,
+        })))
+    }
+}
+
+/// Each section within `name`, read by `read`.
+fn each<T>(
+    root: &Fields<'_>,
+    name: &str,
+    read: impl Fn(&str, &Fields<'_>) -> Result<T>,
+) -> Result<BTreeMap<String, T>> {
+    let mut sections = BTreeMap::new();
+    if let Some(all) = root.section(name)? {
+        for name in all.names() {
+            let section = all
+                .section(name)?
+                .ok_or_else(|| all.error(name, "must be a section"))?;
+            sections.insert(name.to_owned(), read(name, &section)?);
+        }
+    }
+    Ok(sections)
+}
+
+/// The section that the model's field names.
+fn refer<'s, T>(
+    model: &Fields<'_>,
+    field: &str,
+    sections: &'s BTreeMap<String, T>,
+) -> Result<Option<&'s T>> {
+    let Some(name) = model.text(field)? else {
+        return Ok(None);
+    };
+    sections.get(name).map(Some).ok_or_else(|| {
+        model.error(
+            field,
+            format_args!("is \"{name}\", but there is no [{field}.{name}]"),
+        )
+    })
+}
+
+/// Letters to insert, delete or replace (Levenshtein).
+fn edit_distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, a) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

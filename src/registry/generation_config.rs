@@ -1,0 +1,193 @@
+//! generation_config.json: how a checkpoint wants to be sampled, and where it stops.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::SamplingDefaults;
+use crate::error::{Error, Result};
+use crate::model::fields::Fields;
+
+/// What a generation_config.json asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerationConfig {
+    /// Where a request does not say.
+    pub sampling: SamplingDefaults,
+    /// Tokens that end an answer; empty when the file names none.
+    pub eos_token_ids: Vec<u32>,
+    /// Fields that would change answers and are not applied.
+    pub ignored: Vec<String>,
+}
+
+impl Default for GenerationConfig {
+    /// As transformers generates without the file: greedily.
+    fn default() -> Self {
+        Self {
+            sampling: SamplingDefaults {
+                temperature: 0.0,
+                top_p: 1.0,
+                top_k: None,
+            },
+            eos_token_ids: Vec::new(),
+            ignored: Vec::new(),
+        }
+    }
+}
+
+impl GenerationConfig {
+    /// Reads the file's text; `file` is named in errors.
+    ///
+    /// # Errors
+    /// `Checkpoint` for what is not JSON and for values out of range.
+    pub fn from_json(file: &Path, text: &[u8]) -> Result<Self> {
+        let value: Value = serde_json::from_slice(text).map_err(|error| Error::Checkpoint {
+            file: file.to_owned(),
+            message: format!("not valid JSON: {error}"),
+        })?;
+        let fields = Fields::new(file, &value)?;
+        let mut sampling = sampling_defaults(&fields)?;
+        match fields.flag("do_sample")? {
+            Some(false) => sampling.temperature = 0.0,
+            Some(true) => sampling.temperature = temperature(&fields)?.unwrap_or(1.0),
+            // Files have been written that name the settings and not that they apply.
+            None if fields.get("top_k").is_some() || fields.get("top_p").is_some() => {
+                sampling.temperature = temperature(&fields)?.unwrap_or(1.0);
+            }
+            None => {}
+        }
+        const NEUTRAL: [(&str, f64); 5] = [
+            ("repetition_penalty", 1.0),
+            ("min_p", 0.0),
+            ("no_repeat_ngram_size", 0.0),
+            ("typical_p", 1.0),
+            ("length_penalty", 1.0),
+        ];
+        let ignored = NEUTRAL
+            .iter()
+            .filter(|(name, neutral)| {
+                fields
+                    .get(name)
+                    .is_some_and(|value| value.as_f64() != Some(*neutral))
+            })
+            .map(|(name, _)| (*name).to_owned())
+            .collect();
+        Ok(Self {
+            sampling,
+            eos_token_ids: fields.token_ids("eos_token_id")?,
+            ignored,
+        })
+    }
+}
+
+/// temperature, top_k and top_p where they are named; greedy and without limits where not.
+pub(super) fn sampling_defaults(fields: &Fields<'_>) -> Result<SamplingDefaults> {
+    let top_k = match fields.get("top_k") {
+        None => None,
+        Some(value) => match value.as_u64().and_then(|k| u32::try_from(k).ok()) {
+            Some(k) => NonZeroU32::new(k),
+            None => return Err(fields.wrong_type("top_k", "a whole number", value)),
+        },
+    };
+    let top_p = fields
+        .number("top_p", f64::MIN_POSITIVE, 1.0)?
+        .unwrap_or(1.0);
+    Ok(SamplingDefaults {
+        temperature: temperature(fields)?.unwrap_or(0.0),
+        top_p: top_p as f32,
+        top_k,
+    })
+}
+
+fn temperature(fields: &Fields<'_>) -> Result<Option<f32>> {
+    let temperature = fields.number("temperature", 0.0, 2.0)?;
+    Ok(temperature.map(|temperature| temperature as f32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<GenerationConfig> {
+        GenerationConfig::from_json(Path::new("generation_config.json"), text.as_bytes())
+    }
+
+    #[test]
+    fn what_is_named_counts_and_what_is_not_is_greedy() {
+        // Temperature, top_k (0: off), top_p.
+        let cases = [
+            ("{}", (0.0, 0, 1.0)),
+            (r#"{"eos_token_id": 1, "do_sample": false}"#, (0.0, 0, 1.0)),
+            // Gemma 3's.
+            (
+                r#"{"do_sample": true, "top_k": 64, "top_p": 0.95}"#,
+                (1.0, 64, 0.95),
+            ),
+            (r#"{"top_k": 64, "top_p": 0.95}"#, (1.0, 64, 0.95)),
+            (r#"{"do_sample": true}"#, (1.0, 0, 1.0)),
+            (r#"{"temperature": 0.7}"#, (0.7, 0, 1.0)),
+            (
+                r#"{"temperature": 0.7, "do_sample": true, "top_k": 0}"#,
+                (0.7, 0, 1.0),
+            ),
+            (
+                r#"{"temperature": 0.7, "do_sample": false, "top_p": 0.5}"#,
+                (0.0, 0, 0.5),
+            ),
+            (
+                r#"{"temperature": null, "top_k": null, "do_sample": null}"#,
+                (0.0, 0, 1.0),
+            ),
+        ];
+        for (text, (temperature, top_k, top_p)) in cases {
+            let expected = SamplingDefaults {
+                temperature,
+                top_p,
+                top_k: NonZeroU32::new(top_k),
+            };
+            assert_eq!(read(text).unwrap().sampling, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn stop_tokens_are_one_or_several() {
+        for (text, ids) in [
+            ("{}", &[][..]),
+            (r#"{"eos_token_id": 106}"#, &[106]),
+            (r#"{"eos_token_id": [1, 106]}"#, &[1, 106]),
+        ] {
+            assert_eq!(read(text).unwrap().eos_token_ids, ids);
+        }
+    }
+
+    #[test]
+    fn wishes_that_are_not_granted_are_known() {
+        let text =
+            r#"{"repetition_penalty": 1.1, "min_p": 0.0, "length_penalty": 2, "typical_p": 1}"#;
+        assert_eq!(
+            read(text).unwrap().ignored,
+            ["repetition_penalty", "length_penalty"]
+        );
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        for (text, field) in [
+            (r#"{"temperature": -1}"#, "temperature is -1"),
+            (r#"{"temperature": "hot"}"#, "temperature must be a number"),
+            (r#"{"top_p": 0}"#, "top_p is 0"),
+            (r#"{"top_p": 1.5}"#, "top_p is 1.5"),
+            (r#"{"top_k": -1}"#, "top_k must be a whole number"),
+            (r#"{"do_sample": 1}"#, "do_sample must be true or false"),
+            (
+                r#"{"eos_token_id": "x"}"#,
+                "eos_token_id must be a token id",
+            ),
+            ("[", "not valid JSON"),
+        ] {
+            let message = read(text).unwrap_err().to_string();
+            assert!(message.starts_with("generation_config.json: "), "{message}");
+            assert!(message.contains(field), "{message}");
+        }
+    }
+}

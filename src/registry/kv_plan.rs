@@ -1,0 +1,156 @@
+//! How many blocks each group of the KV cache gets, within an amount of memory.
+//!
+//! Owns the division of memory; what a sequence needs is the scheduler's to say
+//! (`KvGroups::blocks_for`).
+
+use crate::backend::{BLOCK_SIZE, LayerKind};
+use crate::model::config::TextConfig;
+use crate::scheduler::{BlockCount, KvGroups};
+
+/// Keys and values are kept as f32 on the CPU.
+const ELEMENT_BYTES: usize = 4;
+/// Length of a sequence whose like the pools are made for, in tokens: a chat with a picture or a
+/// long report. Longer ones fit too, fewer at a time.
+const MODERATE_LEN: usize = 4096;
+
+/// What blocks cost, and how sequences use them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KvShape {
+    pub(super) groups: KvGroups,
+    global_block_bytes: u64,
+    sliding_block_bytes: u64,
+    max_num_batched_tokens: usize,
+}
+
+/// Pools of both groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KvPlan {
+    pub(super) num_blocks: BlockCount,
+    pub(super) max_model_len: usize,
+    pub(super) bytes: u64,
+}
+
+/// How pools are chosen within `bytes`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KvBudget {
+    pub(super) bytes: u64,
+    pub(super) use_of_bytes: UseOfBytes,
+    pub(super) max_num_seqs: usize,
+}
+
+/// Whether more memory than `max_num_seqs` moderate sequences need is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UseOfBytes {
+    /// No: nobody asked for so much.
+    AsNeeded,
+    /// Yes, as far as `max_num_seqs` sequences of full length can use it.
+    All,
+}
+
+impl KvShape {
+    pub(super) fn new(text: &TextConfig, max_num_batched_tokens: usize) -> Self {
+        let per_layer = 2 * text.num_key_value_heads * text.head_dim * BLOCK_SIZE * ELEMENT_BYTES;
+        let bytes = |kind| (per_layer * text.num_layers(kind)) as u64;
+        let window = text.sliding_window;
+        let groups = match (
+            text.num_layers(LayerKind::Global),
+            text.num_layers(LayerKind::Sliding),
+        ) {
+            (_, 0) => KvGroups::Global,
+            (0, _) => KvGroups::Sliding { window },
+            _ => KvGroups::Both { window },
+        };
+        Self {
+            groups,
+            global_block_bytes: bytes(LayerKind::Global),
+            sliding_block_bytes: bytes(LayerKind::Sliding),
+            max_num_batched_tokens,
+        }
+    }
+
+    pub(super) fn bytes(&self, blocks: BlockCount) -> u64 {
+        blocks.global as u64 * self.global_block_bytes
+            + blocks.sliding as u64 * self.sliding_block_bytes
+    }
+
+    /// Pools that hold one sequence of `max_model_len` tokens while it is computed in chunks, or
+    /// `num_seqs` of `len` tokens while they decode and one step's worth of chunks comes in.
+    fn pools(&self, max_model_len: usize, num_seqs: usize, len: usize) -> BlockCount {
+        let max_chunk = self.max_num_batched_tokens;
+        let longest = self.groups.blocks_for(max_model_len, max_chunk, BLOCK_SIZE);
+        let moderate = self.groups.blocks_for(len, 1, BLOCK_SIZE);
+        let chunk_blocks = match self.groups.window() {
+            Some(_) => max_chunk.div_ceil(BLOCK_SIZE),
+            None => 0,
+        };
+        BlockCount {
+            global: longest.global.max(num_seqs * moderate.global),
+            sliding: longest
+                .sliding
+                .max(num_seqs * moderate.sliding + chunk_blocks),
+        }
+    }
+
+    /// The least that one sequence of `max_model_len` tokens needs.
+    pub(super) fn least_bytes(&self, max_model_len: usize) -> u64 {
+        let max_chunk = self.max_num_batched_tokens;
+        self.bytes(self.groups.blocks_for(max_model_len, max_chunk, BLOCK_SIZE))
+    }
+
+    /// The longest sequence, up to `max_model_len`, that fits into `bytes` alone; 0 if none does.
+    pub(super) fn longest_within(&self, bytes: u64, max_model_len: usize) -> usize {
+        if self.least_bytes(max_model_len) <= bytes {
+            return max_model_len;
+        }
+        let whole_blocks = largest(max_model_len / BLOCK_SIZE, |blocks| {
+            self.least_bytes(blocks * BLOCK_SIZE) <= bytes
+        });
+        whole_blocks * BLOCK_SIZE
+    }
+
+    /// Pools within the budget that hold one sequence of `max_model_len` tokens and as many
+    /// moderate ones as there is room for; `None` when not even the one fits.
+    pub(super) fn plan(&self, max_model_len: usize, budget: &KvBudget) -> Option<KvPlan> {
+        if self.least_bytes(max_model_len) > budget.bytes {
+            return None;
+        }
+        let moderate = max_model_len.min(MODERATE_LEN);
+        let fits =
+            |num_seqs, len| self.bytes(self.pools(max_model_len, num_seqs, len)) <= budget.bytes;
+        let num_seqs = largest(budget.max_num_seqs, |num_seqs| fits(num_seqs, moderate));
+        let num_blocks = match budget.use_of_bytes {
+            // Only the least fits: one at a time.
+            _ if num_seqs == 0 => {
+                let max_chunk = self.max_num_batched_tokens;
+                self.groups.blocks_for(max_model_len, max_chunk, BLOCK_SIZE)
+            }
+            UseOfBytes::All if num_seqs == budget.max_num_seqs => {
+                let len = moderate
+                    + largest(max_model_len - moderate, |more| {
+                        fits(num_seqs, moderate + more)
+                    });
+                self.pools(max_model_len, num_seqs, len)
+            }
+            _ => self.pools(max_model_len, num_seqs, moderate),
+        };
+        Some(KvPlan {
+            num_blocks,
+            max_model_len,
+            bytes: self.bytes(num_blocks),
+        })
+    }
+}
+
+/// The largest number up to `max` that holds, if 1 to it do and none beyond; 0 if not even 1 does.
+fn largest(max: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let (mut good, mut bad) = (0, max + 1);
+    while bad - good > 1 {
+        let middle = good + (bad - good) / 2;
+        if holds(middle) {
+            good = middle;
+        } else {
+            bad = middle;
+        }
+    }
+    good
+}

@@ -1,0 +1,29 @@
+//! From a name to a model that answers.
+//!
+//! ```text
+//! name or directory ─ source ─▶ files + config ─ memory ─▶ limits ─ load ─▶ ServedModel
+//!          catalog (models.toml)   generation_config, processor_config
+//! ```
+//!
+//! Owns the search for a model and the order of loading. Knows nothing of requests.
+
+mod catalog;
+mod generation_config;
+mod kv_plan;
+mod listing;
+mod load;
+mod memory;
+mod model_files;
+mod processor_config;
+mod served_model;
+mod source;
+mod toml_document;
+
+pub use catalog::{Catalog, CatalogEntry, HubModel, Thinking};
+pub use generation_config::GenerationConfig;
+pub use listing::listing;
+pub use load::{Loaded, load};
+pub use memory::{MemoryPlan, available_memory, plan};
+pub use model_files::ModelFiles;
+pub use served_model::{ImageSupport, SamplingDefaults, ServedModel};
+pub use source::{ModelSource, resolve};

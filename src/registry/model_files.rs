@@ -1,0 +1,97 @@
+//! A checkpoint's files: in a local directory of the hub's layout, or within the program.
+
+use std::borrow::Cow;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::model::weights::Weights;
+
+/// The demo's files, but for the weights.
+const DEMO: [(&str, &[u8]); 6] = [
+    ("config.json", include_bytes!("demo/config.json")),
+    (
+        "generation_config.json",
+        include_bytes!("demo/generation_config.json"),
+    ),
+    (
+        "preprocessor_config.json",
+        include_bytes!("demo/preprocessor_config.json"),
+    ),
+    (
+        "processor_config.json",
+        include_bytes!("demo/processor_config.json"),
+    ),
+    ("tokenizer.json", include_bytes!("demo/tokenizer.json")),
+    (
+        "tokenizer_config.json",
+        include_bytes!("demo/tokenizer_config.json"),
+    ),
+];
+const DEMO_WEIGHTS: &[u8] = include_bytes!("demo/model.safetensors");
+/// Stands for a directory in messages.
+const DEMO_PATH: &str = "(built-in demo)";
+
+/// Where a checkpoint's files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelFiles {
+    /// In this directory.
+    Directory(PathBuf),
+    /// Within the program.
+    Demo,
+}
+
+impl ModelFiles {
+    /// What messages call the file.
+    pub fn path(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Directory(dir) => dir.join(name),
+            Self::Demo => Path::new(DEMO_PATH).join(name),
+        }
+    }
+
+    /// The file's bytes; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// `Checkpoint` when it cannot be read.
+    pub fn read(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>> {
+        match self {
+            Self::Directory(dir) => match std::fs::read(dir.join(name)) {
+                Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(self.error(name, format!("cannot be read: {error}"))),
+            },
+            Self::Demo => Ok(DEMO
+                .iter()
+                .find(|(own, _)| *own == name)
+                .map(|(_, bytes)| Cow::Borrowed(*bytes))),
+        }
+    }
+
+    /// The bytes of a file that every checkpoint has.
+    ///
+    /// # Errors
+    /// `Checkpoint` when it is missing or cannot be read.
+    pub fn require(&self, name: &str) -> Result<Cow<'static, [u8]>> {
+        self.read(name)?
+            .ok_or_else(|| self.error(name, "there is no such file".to_owned()))
+    }
+
+    /// The tensors.
+    ///
+    /// # Errors
+    /// `Checkpoint` when a file is missing or damaged.
+    pub fn weights(&self) -> Result<Weights> {
+        match self {
+            Self::Directory(dir) => Weights::open(dir),
+            Self::Demo => Weights::embedded(&self.path("model.safetensors"), DEMO_WEIGHTS),
+        }
+    }
+
+    fn error(&self, name: &str, message: String) -> Error {
+        Error::Checkpoint {
+            file: self.path(name),
+            message,
+        }
+    }
+}

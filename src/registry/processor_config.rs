@@ -1,0 +1,138 @@
+//! preprocessor_config.json and processor_config.json: what they say of pictures must be what the
+//! server does to them.
+//!
+//! Nothing is taken from these files: sizes follow from config.json. A checkpoint that wants its
+//! pictures prepared in another way is refused rather than answered wrongly.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::model_files::ModelFiles;
+use crate::error::{Error, Result};
+use crate::model::config::VisionConfig;
+use crate::model::fields::Fields;
+
+/// Checks both files, where they exist.
+///
+/// # Errors
+/// `Checkpoint` naming file and field that differ from what the server does.
+pub(super) fn check(files: &ModelFiles, vision: &VisionConfig) -> Result<()> {
+    for name in ["preprocessor_config.json", "processor_config.json"] {
+        let Some(text) = files.read(name)? else {
+            continue;
+        };
+        let file = files.path(name);
+        let value: Value = serde_json::from_slice(&text).map_err(|error| Error::Checkpoint {
+            file: file.clone(),
+            message: format!("not valid JSON: {error}"),
+        })?;
+        check_value(&file, &value, vision)?;
+    }
+    Ok(())
+}
+
+fn check_value(file: &Path, value: &Value, vision: &VisionConfig) -> Result<()> {
+    let root = Fields::new(file, value)?;
+    check_fields(&root, vision)?;
+    // Version 5 of transformers writes one file, with the picture's part inside.
+    match root.section("image_processor")? {
+        Some(inner) => check_fields(&inner, vision),
+        None => Ok(()),
+    }
+}
+
+fn check_fields(fields: &Fields<'_>, vision: &VisionConfig) -> Result<()> {
+    let tokens = vision.mm_tokens_per_image;
+    expect(fields, "image_seq_length", &json!(tokens))?;
+    if let Some(size) = fields.section("size")? {
+        expect(&size, "height", &json!(vision.image_size))?;
+        expect(&size, "width", &json!(vision.image_size))?;
+    }
+    for name in ["do_resize", "do_rescale", "do_normalize"] {
+        expect(fields, name, &json!(true))?;
+    }
+    expect(fields, "do_pan_and_scan", &json!(false))?;
+    expect(fields, "resample", &json!(2))?; // bilinear
+    for name in ["image_mean", "image_std"] {
+        expect(fields, name, &json!([0.5, 0.5, 0.5]))?;
+    }
+    match fields.number("rescale_factor", 0.0, 1.0)? {
+        Some(factor) if (factor * 255.0 - 1.0).abs() > 1e-6 => Err(fields.error(
+            "rescale_factor",
+            format_args!("is {factor}; only 1/255 is supported"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn expect(fields: &Fields<'_>, name: &str, expected: &Value) -> Result<()> {
+    match fields.get(name) {
+        Some(found) if found != expected => Err(fields.error(
+            name,
+            format_args!("is {found}; with this config.json only {expected} is supported"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VISION: VisionConfig = VisionConfig {
+        hidden_size: 1152,
+        intermediate_size: 4304,
+        num_hidden_layers: 27,
+        num_attention_heads: 16,
+        image_size: 896,
+        patch_size: 14,
+        layer_norm_eps: 1e-6,
+        mm_tokens_per_image: 256,
+    };
+
+    fn check(value: &Value) -> Result<()> {
+        check_value(Path::new("preprocessor_config.json"), value, &VISION)
+    }
+
+    /// As the hub's checkpoints have it.
+    fn usual() -> Value {
+        json!({
+            "do_convert_rgb": null, "do_normalize": true, "do_pan_and_scan": null,
+            "do_rescale": true, "do_resize": true, "image_mean": [0.5, 0.5, 0.5],
+            "image_std": [0.5, 0.5, 0.5], "image_seq_length": 256, "resample": 2,
+            "rescale_factor": 0.00392156862745098, "size": {"height": 896, "width": 896},
+            "processor_class": "Gemma3Processor"
+        })
+    }
+
+    #[test]
+    fn the_familys_preparation_is_taken() {
+        check(&usual()).unwrap();
+        check(&json!({})).unwrap();
+        check(&json!({"image_seq_length": 256, "image_processor": usual()})).unwrap();
+    }
+
+    #[test]
+    fn another_preparation_is_refused_by_name() {
+        for (field, value) in [
+            ("image_seq_length", json!(64)),
+            ("size", json!({"height": 896, "width": 448})),
+            ("do_resize", json!(false)),
+            ("do_rescale", json!(false)),
+            ("do_normalize", json!(false)),
+            ("do_pan_and_scan", json!(true)),
+            ("resample", json!(3)),
+            ("image_mean", json!([0.48, 0.46, 0.41])),
+            ("image_std", json!([0.5, 0.5, 0.4])),
+            ("rescale_factor", json!(0.5)),
+        ] {
+            let mut config = usual();
+            config[field] = value;
+            for config in [config.clone(), json!({"image_processor": config})] {
+                let message = check(&config).unwrap_err().to_string();
+                assert!(message.contains(field), "{message}");
+            }
+        }
+    }
+}

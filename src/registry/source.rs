@@ -1,0 +1,171 @@
+//! From what the operator named to a checkpoint: its files, its config, how it is sampled.
+//!
+//! Owns the search. Loads no tensors.
+
+use std::path::{Path, PathBuf};
+
+use super::catalog::{Catalog, CatalogEntry, HubModel};
+use super::generation_config::GenerationConfig;
+use super::model_files::ModelFiles;
+use super::{SamplingDefaults, processor_config};
+use crate::config::{LoadFormat, ServeConfig};
+use crate::core::TokenId;
+use crate::error::{Error, Result};
+use crate::model::config::ModelConfig;
+use crate::model::weights::Weights;
+
+/// Random weights are the same each time.
+const DUMMY_SEED: u64 = 0;
+
+/// A checkpoint that was found and can be loaded.
+#[derive(Clone, Debug)]
+pub struct ModelSource {
+    /// Its own name: the registry's, or its directory's.
+    pub name: String,
+    /// Its architecture.
+    pub config: ModelConfig,
+    /// Tokenizer, template and tensors.
+    pub files: ModelFiles,
+    /// Whether the files' tensors are loaded, or random ones.
+    pub load_format: LoadFormat,
+    /// Where a request does not say.
+    pub sampling: SamplingDefaults,
+    /// Tokens that end an answer.
+    pub eos_token_ids: Vec<TokenId>,
+}
+
+impl ModelSource {
+    /// The tensors, not read yet.
+    ///
+    /// # Errors
+    /// `Checkpoint` when a file is missing or damaged.
+    pub fn weights(&self) -> Result<Weights> {
+        match self.load_format {
+            LoadFormat::Auto => self.files.weights(),
+            LoadFormat::Dummy => Ok(Weights::dummy(DUMMY_SEED)),
+        }
+    }
+}
+
+/// Finds the model that the settings name: a local directory, or a name of the catalogue.
+///
+/// # Errors
+/// `Config` for names that lead nowhere, with what to do; `Checkpoint` for files that are not
+/// what they should be.
+pub fn resolve(settings: &ServeConfig) -> Result<ModelSource> {
+    let catalog = Catalog::open(settings.models_file.as_deref())?;
+    let wanted = settings.model.as_str();
+    let dir = Path::new(wanted);
+    if dir.is_dir() {
+        tracing::info!(directory = wanted, "serving a local directory");
+        return from_files(
+            directory_name(dir)?,
+            ModelFiles::Directory(dir.to_owned()),
+            settings.load_format,
+        );
+    }
+    match catalog.get(wanted) {
+        Some((name, CatalogEntry::BuiltIn)) => {
+            from_files(name.to_owned(), ModelFiles::Demo, settings.load_format)
+        }
+        Some((name, CatalogEntry::Hub(model))) => match settings.load_format {
+            LoadFormat::Dummy => dummy(name, model),
+            LoadFormat::Auto => Err(Error::Config(format!(
+                "{name} is {} on the hub, and downloading it is not supported yet. Download it \
+                 yourself and name its directory, or try its architecture with random weights: \
+                 --load-format dummy",
+                model.hub
+            ))),
+        },
+        None => Err(unknown(wanted, &catalog)),
+    }
+}
+
+/// A directory's own name, also where it was written as "." or "..".
+fn directory_name(dir: &Path) -> Result<String> {
+    let failed = |error: std::io::Error| Error::Checkpoint {
+        file: dir.to_owned(),
+        message: format!("cannot be read: {error}"),
+    };
+    let full: PathBuf = dir.canonicalize().map_err(failed)?;
+    let name = full.file_name().unwrap_or(full.as_os_str());
+    Ok(name.to_string_lossy().into_owned())
+}
+
+fn from_files(name: String, files: ModelFiles, load_format: LoadFormat) -> Result<ModelSource> {
+    const CONFIG: &str = "config.json";
+    const GENERATION_CONFIG: &str = "generation_config.json";
+    let config = ModelConfig::from_json(&files.path(CONFIG), &files.require(CONFIG)?)?;
+    let generation = match files.read(GENERATION_CONFIG)? {
+        Some(text) => GenerationConfig::from_json(&files.path(GENERATION_CONFIG), &text)?,
+        None => GenerationConfig::default(),
+    };
+    for field in &generation.ignored {
+        tracing::warn!(
+            field,
+            "generation_config.json asks for what is not supported"
+        );
+    }
+    if let Some(vision) = &config.vision {
+        processor_config::check(&files, vision)?;
+    }
+    let eos_token_ids = match generation.eos_token_ids.as_slice() {
+        [] => &config.eos_token_ids,
+        named => named,
+    };
+    let eos_token_ids = eos_token_ids.iter().copied().map(TokenId).collect();
+    Ok(ModelSource {
+        name,
+        files,
+        load_format,
+        sampling: generation.sampling,
+        eos_token_ids,
+        config,
+    })
+}
+
+/// A named architecture with the demo's tokenizer, whose control tokens count then.
+fn dummy(name: &str, model: &HubModel) -> Result<ModelSource> {
+    tracing::warn!(
+        model = name,
+        "random weights and the demo's small tokenizer: good for measuring, its words are noise"
+    );
+    let demo = from_files(name.to_owned(), ModelFiles::Demo, LoadFormat::Dummy)?;
+    Ok(ModelSource {
+        config: ModelConfig {
+            eos_token_ids: demo.config.eos_token_ids,
+            image_token_id: model.config.image_token_id.and(demo.config.image_token_id),
+            ..model.config.clone()
+        },
+        sampling: model.sampling,
+        ..demo
+    })
+}
+
+fn unknown(wanted: &str, catalog: &Catalog) -> Error {
+    let path = Path::new(wanted);
+    if path.is_file() {
+        return Error::Config(format!(
+            "{wanted} is a file; name the directory that holds config.json, tokenizer.json and \
+             the safetensors"
+        ));
+    }
+    if path.is_absolute() || wanted.starts_with('.') || wanted.starts_with('~') {
+        return Error::Config(format!("there is no directory {wanted}"));
+    }
+    let names: Vec<&str> = catalog.models().map(|(name, _)| name).collect();
+    let nearest = catalog
+        .nearest(wanted)
+        .map_or(String::new(), |name| format!(" Did you mean {name}?"));
+    let what = if wanted.contains('/') {
+        "is neither a local directory nor a model of the catalogue; ids of the hub are not \
+         downloaded yet"
+    } else {
+        "is neither a model of the catalogue nor a local directory"
+    };
+    Error::Config(format!(
+        "{wanted} {what}.{nearest} {} knows: {}",
+        catalog.file().display(),
+        names.join(", ")
+    ))
+}
