@@ -1,0 +1,57 @@
+//! A model that answers: what the HTTP side needs of it, in one place.
+//!
+//! Plain data. Knows neither how the model was found nor how requests arrive.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use crate::core::TokenId;
+use crate::engine::EngineHandle;
+use crate::image::ImageProcessor;
+use crate::text::{ChatTemplate, ImageTokens, Tokenizer};
+
+/// A loaded model with everything that turns requests into its tokens and back.
+#[derive(Debug)]
+pub struct ServedModel {
+    /// What clients may call it; the first is its own name. Never empty.
+    pub names: Vec<String>,
+    /// When it became ready, in Unix seconds.
+    pub created: u64,
+    /// Where requests go.
+    pub engine: EngineHandle,
+    /// Text to tokens and back.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Messages to a prompt; `None` for a model that only continues text.
+    pub template: Option<ChatTemplate>,
+    /// How pictures are taken; `None` for a model that takes text only.
+    pub images: Option<ImageSupport>,
+    /// Longest sequence, prompt and output together, in tokens.
+    pub max_model_len: usize,
+    /// Rows of the embedding: ids at or beyond it cannot be computed, even if the tokenizer knows
+    /// them (a text-only model's tokenizer has `<image_soft_token>` just behind its last row).
+    pub vocab_size: usize,
+    /// What applies where a request does not say.
+    pub sampling_defaults: SamplingDefaults,
+    /// Tokens that end an answer, unless a request ignores them.
+    pub eos_token_ids: Vec<TokenId>,
+}
+
+/// How a model takes pictures.
+#[derive(Clone, Debug)]
+pub struct ImageSupport {
+    /// Encoded bytes to pixels.
+    pub processor: ImageProcessor,
+    /// What stands for a picture in a prompt.
+    pub tokens: ImageTokens,
+}
+
+/// How a checkpoint wants to be sampled where a request does not say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplingDefaults {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// 1 is off.
+    pub top_p: f32,
+    /// `None` is off.
+    pub top_k: Option<NonZeroU32>,
+}
