@@ -23,11 +23,13 @@
 //! - HTTP status codes exist in `api::error` only; device code in [`backend`] only.
 //! - No prompt, picture or answer is ever logged.
 
+pub mod api;
 pub mod backend;
 pub mod core;
 pub mod engine;
 pub mod error;
 pub mod image;
 pub mod model;
+pub mod registry;
 pub mod scheduler;
 pub mod text;
