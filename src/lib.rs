@@ -23,6 +23,7 @@
 //! - HTTP status codes exist in `api::error` only; device code in [`backend`] only.
 //! - No prompt, picture or answer is ever logged.
 
+pub mod api;
 pub mod backend;
 pub mod config;
 pub mod core;

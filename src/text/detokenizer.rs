@@ -49,6 +49,12 @@ impl Detokenizer {
         }
     }
 
+    /// Looks for these stop strings from here on, in place of those before: text that is out or
+    /// held back already is no part of a match.
+    pub fn look_for(&mut self, stop: &[String]) {
+        self.stop = StopStrings::new(stop);
+    }
+
     /// Takes the next token. After a stop string nothing more comes out.
     pub fn push(&mut self, token: TokenId) -> Piece {
         let checked = self.held.len();
@@ -164,6 +170,25 @@ mod tests {
                 "\u{fffd}"
             ]
         );
+    }
+
+    #[test]
+    fn stop_strings_can_begin_to_count_later() {
+        let tokenizer = Arc::new(Tokenizer::for_test());
+        let tokens = tokens(&tokenizer, &["a", "b", "a", "b", "c"]);
+        let stop = ["ab".to_owned(), "bab".to_owned()];
+        for (start, expected) in [(0, ""), (1, "ab"), (2, "ab"), (3, "ababc")] {
+            let mut detokenizer = Detokenizer::new(Arc::clone(&tokenizer), &[]);
+            let mut text = String::new();
+            for (token_idx, token) in tokens.iter().enumerate() {
+                if token_idx == start {
+                    detokenizer.look_for(&stop);
+                }
+                text += &detokenizer.push(*token).text;
+            }
+            text += &detokenizer.finish().text;
+            assert_eq!(text, expected, "from token {start}");
+        }
     }
 
     #[test]

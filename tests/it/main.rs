@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module per part of the house.
 
+mod api;
 mod catalog;
 mod checkpoint;
 mod cli;

@@ -1,0 +1,45 @@
+//! `POST /detokenize`: the text of tokens.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use tracing::Span;
+
+use super::answer::{json_response, to_json};
+use super::error::ApiError;
+use super::extract::{json_body, parse};
+use super::lower::{check_ids, check_model};
+use super::state::AppState;
+use super::types::{DetokenizeRequest, Detokenized};
+use crate::registry::ServedModel;
+use crate::text::SpecialTokens;
+
+/// Text, control tokens included.
+///
+/// # Errors
+/// 400 for ids that do not exist, 404 for another model, 503 while the model loads.
+pub(super) async fn detokenize(
+    State(app): State<AppState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let body = json_body(request).await?;
+    let model = Arc::clone(app.model()?);
+    let span = Span::current();
+    let num_bytes = body.len();
+    let work = move || answer(parse(&body)?, &model, &span);
+    app.workers().run_sized(num_bytes, work).await?
+}
+
+fn answer(
+    fields: DetokenizeRequest,
+    model: &ServedModel,
+    span: &Span,
+) -> Result<Response, ApiError> {
+    span.record("model", check_model(fields.model, model)?);
+    let ids = check_ids(&fields.tokens, model.vocab_size, |idx| {
+        format!("tokens[{idx}]")
+    })?;
+    let prompt = model.tokenizer.decode(&ids, SpecialTokens::Keep);
+    Ok(json_response(to_json(&Detokenized { prompt })))
+}

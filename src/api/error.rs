@@ -1,0 +1,398 @@
+//! The only place where an error becomes an HTTP status: OpenAI's JSON shape around it, and what
+//! is told to nobody but the log.
+
+use std::time::Duration;
+
+use axum::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::error::{Error, ImageError};
+
+/// Longest message in bytes: a client's own value may be quoted in it, and that can be a picture.
+const MAX_MESSAGE: usize = 600;
+
+const INVALID_JSON: &str = "invalid_json";
+
+/// An answer that is an error: `{"error": {"message", "type", "param", "code"}}`.
+///
+/// `code` is a string or null, as OpenAI's specification says.
+#[derive(Clone, Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    kind: &'static str,
+    message: String,
+    param: Option<String>,
+    code: Option<&'static str>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    detail: Option<String>,
+    is_logged: bool,
+}
+
+/// What the log may know of a refused request: never its message, which can quote a prompt.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) code: Option<&'static str>,
+    pub(super) param: Option<String>,
+    /// The server's own fault in its own words.
+    pub(super) detail: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: Body<'a>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<&'a str>,
+    code: Option<&'static str>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            kind,
+            message: shorten(message.into()),
+            param: None,
+            code: None,
+            headers: Vec::new(),
+            detail: None,
+            is_logged: false,
+        }
+    }
+
+    fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        let error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message);
+        error.with_code(code)
+    }
+
+    fn with_code(self, code: &'static str) -> Self {
+        Self {
+            code: Some(code),
+            ..self
+        }
+    }
+
+    fn with_header(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    fn with_detail(self, detail: impl Into<String>) -> Self {
+        Self {
+            detail: Some(detail.into()),
+            ..self
+        }
+    }
+
+    /// The error as it is told to the client only: the log has it.
+    pub(super) fn logged(self) -> Self {
+        Self {
+            is_logged: true,
+            ..self
+        }
+    }
+
+    /// Names the field at fault by its dotted path.
+    pub(super) fn at(self, param: impl Into<String>) -> Self {
+        Self {
+            param: Some(shorten(param.into())),
+            ..self
+        }
+    }
+
+    /// A value that the field does not take.
+    pub(super) fn invalid_value(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::bad_request("invalid_value", message).at(param)
+    }
+
+    /// A value of another type than the field's.
+    pub(super) fn invalid_type(param: Option<String>, message: impl Into<String>) -> Self {
+        let error = Self::bad_request("invalid_type", message);
+        match param {
+            Some(param) => error.at(param),
+            None => error,
+        }
+    }
+
+    /// A body that is not JSON.
+    pub(super) fn invalid_json(param: Option<String>, message: impl Into<String>) -> Self {
+        let error = Self::bad_request(INVALID_JSON, message);
+        match param {
+            Some(param) => error.at(param),
+            None => error,
+        }
+    }
+
+    /// A field that must be there and is not.
+    pub(super) fn missing(param: impl Into<String>) -> Self {
+        let param = param.into();
+        let message = format!("Missing required parameter: '{param}'.");
+        Self::bad_request("missing_required_parameter", message).at(param)
+    }
+
+    /// A field that is known and cannot be served.
+    pub(super) fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::bad_request("unsupported_parameter", message).at(param)
+    }
+
+    /// Fields that contradict each other.
+    pub(super) fn contradiction(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::bad_request("invalid_combination", message).at(param)
+    }
+
+    /// A prompt that is too long by its size alone, before its tokens are counted.
+    pub(super) fn prompt_far_too_long(max_tokens: usize, least_tokens: usize) -> Self {
+        Self::bad_request(
+            "context_length_exceeded",
+            format!(
+                "This model's maximum context length is {max_tokens} tokens. However, your prompt \
+                 contains at least {least_tokens} input tokens. Please shorten it."
+            ),
+        )
+    }
+
+    /// The body ended early or did not come in time.
+    pub(super) fn incomplete_body() -> Self {
+        Self::bad_request(
+            "invalid_request",
+            "The request's body ended before it was complete.",
+        )
+    }
+
+    /// The body stood still for longer than `pause`, or took longer than `whole`.
+    pub(super) fn slow_body(pause: Duration, whole: Duration) -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "invalid_request_error",
+            format!(
+                "The request's body came too slowly: it may pause for {} seconds and take {}.",
+                pause.as_secs(),
+                whole.as_secs()
+            ),
+        )
+        .with_code("request_timeout")
+    }
+
+    /// The body is larger than is accepted.
+    pub(super) fn body_too_large(limit: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "invalid_request_error",
+            format!("The request's body is larger than {limit} bytes, the most that is accepted."),
+        )
+        .with_code("request_too_large")
+    }
+
+    /// The body is not declared as JSON.
+    pub(super) fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "invalid_request_error",
+            message,
+        )
+        .with_code("unsupported_media_type")
+    }
+
+    /// No key, or a wrong one.
+    pub(super) fn unauthorized(message: &'static str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", message)
+            .with_code("invalid_api_key")
+            .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    /// No such route.
+    pub(super) fn unknown_route(method: &Method, path: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            format!("Unknown route: {method} {path}."),
+        )
+        .with_code("not_found")
+    }
+
+    /// The route exists for other methods.
+    pub(super) fn wrong_method(method: &Method, path: &str) -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "invalid_request_error",
+            format!("{path} does not take {method}."),
+        )
+        .with_code("method_not_allowed")
+    }
+
+    /// A model that is not served here.
+    pub(super) fn unknown_model(asked: &str, served: &[String]) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            format!(
+                "The model '{asked}' does not exist. This server serves: {}.",
+                served.join(", ")
+            ),
+        )
+        .with_code("model_not_found")
+        .at("model")
+    }
+
+    /// The weights are not there yet.
+    pub(super) fn loading() -> Self {
+        Self::unavailable("loading", "The model is still loading.")
+            .with_header(RETRY_AFTER, HeaderValue::from_static("2"))
+    }
+
+    fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "service_unavailable",
+            message,
+        )
+        .with_code(code)
+    }
+
+    /// A fault of ours; `detail` goes to the log, never to the client.
+    pub(super) fn internal(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "server_error",
+            "The server had an error while processing this request.",
+        )
+        .with_code("internal_error")
+        .with_detail(detail)
+    }
+
+    /// The error as JSON, for a stream that has already begun.
+    pub(super) fn to_json(&self) -> String {
+        let envelope = Envelope {
+            error: Body {
+                message: &self.message,
+                kind: self.kind,
+                param: self.param.as_deref(),
+                code: self.code,
+            },
+        };
+        serde_json::to_string(&envelope).expect("strings always serialise")
+    }
+
+    /// What the log may know of it.
+    pub(super) fn refusal(&self) -> Refusal {
+        Refusal {
+            code: self.code,
+            // The path through broken JSON can hold any key, that is, anything a client wrote.
+            param: self
+                .param
+                .clone()
+                .filter(|_| self.code != Some(INVALID_JSON)),
+            detail: self.detail.clone(),
+        }
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Template(_) => Self::bad_request("invalid_messages", message).at("messages"),
+            Error::Image(error) => error.into(),
+            Error::PromptTooLong { .. } => Self::bad_request("context_length_exceeded", message),
+            Error::ImageSpanTooLong { .. } => Self::bad_request("image_too_long", message),
+            Error::NeverFits { .. } => Self::bad_request("request_too_large", message),
+            Error::QueueFull { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
+                    .with_code("rate_limit_exceeded")
+                    .with_header(RETRY_AFTER, HeaderValue::from_static("1"))
+            }
+            Error::Draining => Self::unavailable("draining", message)
+                .with_header(RETRY_AFTER, HeaderValue::from_static("5")),
+            Error::EngineDead => Self::unavailable("engine_dead", message)
+                .with_header(RETRY_AFTER, HeaderValue::from_static("10"))
+                .with_detail("the engine is dead"),
+            Error::StepFailed => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
+                    .with_code("step_failed")
+                    .with_detail("a step failed")
+            }
+            Error::Checkpoint { .. }
+            | Error::Config(_)
+            | Error::OutOfMemory(_)
+            | Error::Backend(_)
+            | Error::Tokenizer(_) => Self::internal(message),
+        }
+    }
+}
+
+impl From<ImageError> for ApiError {
+    fn from(error: ImageError) -> Self {
+        Self::bad_request("invalid_image", error.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let json = [(
+            axum::http::header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        )];
+        let mut response = (self.status, json, self.to_json()).into_response();
+        if !self.is_logged {
+            response.extensions_mut().insert(self.refusal());
+        }
+        for (name, value) in self.headers {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+/// Keeps both ends of a long message: what is wrong stands at the end, what it is about at the
+/// beginning.
+fn shorten(message: String) -> String {
+    if message.len() <= MAX_MESSAGE {
+        return message;
+    }
+    let is_boundary = |at: &usize| message.is_char_boundary(*at);
+    let head = (0..=MAX_MESSAGE / 2).rev().find(is_boundary);
+    let tail = (message.len() - MAX_MESSAGE / 3..=message.len()).find(is_boundary);
+    let head = &message[..head.expect("a string begins at a boundary")];
+    let tail = &message[tail.expect("a string ends at a boundary")..];
+    format!("{head} … {tail}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_messages_keep_both_ends_and_whole_characters() {
+        let message = format!("begin {} end", "é".repeat(2000));
+        let short = shorten(message);
+        assert!(short.len() <= MAX_MESSAGE + 4, "{} bytes", short.len());
+        assert!(short.starts_with("begin é") && short.ends_with("é end"));
+        assert_eq!(shorten("as it is".to_owned()), "as it is");
+    }
+
+    #[test]
+    fn codes_and_params_are_strings_or_null() {
+        let error = ApiError::invalid_value("n", "n must be 1–128, got 0.");
+        assert_eq!(
+            error.to_json(),
+            r#"{"error":{"message":"n must be 1–128, got 0.","type":"invalid_request_error","param":"n","code":"invalid_value"}}"#
+        );
+        let error = ApiError::from(Error::QueueFull { queued: 3 });
+        assert!(error.to_json().contains(r#""param":null"#));
+        assert_eq!(error.headers[0].0, RETRY_AFTER);
+    }
+
+    #[test]
+    fn a_fault_of_ours_is_told_to_the_log_only() {
+        let error = ApiError::from(Error::Backend("secret shape (3, 4)".to_owned()));
+        assert!(!error.to_json().contains("secret"));
+        assert!(error.refusal().detail.expect("kept").contains("secret"));
+    }
+}

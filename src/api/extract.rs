@@ -1,0 +1,183 @@
+//! A request's body: whole, in time, JSON, and into the wire's types.
+
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde_json::error::Category;
+use serde_path_to_error::{Path, Segment};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::error::ApiError;
+use super::types::Object;
+
+/// Room for 85 slices of a volume as PNG in base64.
+pub const MAX_BODY: usize = 256 << 20;
+
+/// How long a body may take altogether, and how long it may stand still.
+const BODY_TIME: Duration = Duration::from_secs(300);
+const BODY_PAUSE: Duration = Duration::from_secs(30);
+
+/// How much of a refused body is read, so that the client gets to read the answer.
+const MAX_DISCARDED: usize = 64 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// Reads a body that must be JSON in UTF-8.
+///
+/// # Errors
+/// 415, 413, 408, or 400 for a body that ends early or is not UTF-8.
+pub(super) async fn json_body(request: Request) -> Result<String, ApiError> {
+    let (head, body) = request.into_parts();
+    if let Err(error) = check_head(&head.headers) {
+        discard(&head.headers, body).await;
+        return Err(error);
+    }
+    let deadline = Instant::now() + BODY_TIME;
+    let mut body = body;
+    let mut bytes = Vec::new();
+    loop {
+        let pause = deadline.min(Instant::now() + BODY_PAUSE);
+        let frame = timeout_at(pause, body.frame())
+            .await
+            .map_err(|_| ApiError::slow_body(BODY_PAUSE, BODY_TIME))?;
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|_| ApiError::incomplete_body())?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if bytes.len() + data.len() > MAX_BODY {
+            drop(bytes);
+            discard(&head.headers, body).await;
+            return Err(ApiError::body_too_large(MAX_BODY));
+        }
+        if bytes.is_empty() {
+            // What the client announces is only trusted as far as it is cheap.
+            let announced = body.size_hint().lower().min(16 << 20) as usize;
+            bytes.reserve(data.len() + announced);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        ApiError::invalid_json(None, format!("The body is not UTF-8: byte {at} is wrong."))
+    })
+}
+
+/// Reads and forgets a body that nobody wants. A client that is still writing would otherwise meet
+/// a closed connection before it reads why.
+pub(super) async fn discard(headers: &HeaderMap, mut body: Body) {
+    // Such a client waits for leave before it writes, and reading would give it.
+    if headers.contains_key(EXPECT) {
+        return;
+    }
+    let mut left = MAX_DISCARDED;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let len = frame.data_ref().map_or(0, |data| data.len());
+            match left.checked_sub(len) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
+    // Late is as good as never here: the answer is sent either way.
+    let _ = timeout(DISCARD_TIME, reading).await;
+}
+
+fn check_head(headers: &HeaderMap) -> Result<(), ApiError> {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next());
+    if !essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json")) {
+        return Err(ApiError::unsupported_media_type(
+            "The body must be JSON: send Content-Type: application/json.",
+        ));
+    }
+    let encoding = headers.get(CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| encoding != "identity") {
+        return Err(ApiError::unsupported_media_type(
+            "Compressed bodies are not read: send no Content-Encoding.",
+        ));
+    }
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
+    let announced = announced.and_then(|value| value.parse::<u64>().ok());
+    if announced.is_some_and(|announced| announced > MAX_BODY as u64) {
+        return Err(ApiError::body_too_large(MAX_BODY));
+    }
+    Ok(())
+}
+
+/// Reads one type's fields out of a JSON object and passes over the others. Several types can be
+/// read from the same body.
+///
+/// # Errors
+/// 400 with the dotted path of what is wrong.
+pub(super) fn parse<'de, T: Deserialize<'de>>(body: &'de str) -> Result<T, ApiError> {
+    let mut deserializer = serde_json::Deserializer::from_str(body);
+    let Object(value) = serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|error| refusal(dotted(error.path()), error.inner()))?;
+    deserializer.end().map_err(|error| refusal(None, &error))?;
+    Ok(value)
+}
+
+/// `messages[0].content`; `None` at the root.
+fn dotted(path: &Path) -> Option<String> {
+    let mut dotted = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => dotted.push_str(&format!("[{index}]")),
+            Segment::Map { key: name } | Segment::Enum { variant: name } => {
+                if !dotted.is_empty() {
+                    dotted.push('.');
+                }
+                dotted.push_str(name);
+            }
+            // A key that could not be read.
+            Segment::Unknown => break,
+        }
+    }
+    (!dotted.is_empty()).then_some(dotted)
+}
+
+/// What serde found wrong, with the path to it.
+fn refusal(path: Option<String>, error: &serde_json::Error) -> ApiError {
+    let found = error.to_string();
+    if error.classify() != Category::Data {
+        return ApiError::invalid_json(path, format!("The body is not valid JSON: {found}."));
+    }
+    let inside = |name: &str| match &path {
+        Some(path) => format!("{path}.{name}"),
+        None => name.to_owned(),
+    };
+    if let Some(name) = quoted(&found, "missing field `") {
+        return ApiError::missing(inside(name));
+    }
+    if let Some(name) = quoted(&found, "duplicate field `") {
+        let param = inside(name);
+        let message = format!("The parameter '{param}' is given twice.");
+        return ApiError::invalid_json(Some(param), message);
+    }
+    // A position helps whoever writes JSON by hand, and the path is there.
+    let found = found.split(" at line ").next().unwrap_or(&found);
+    let found = found
+        .replace("expected f64", "expected a number")
+        .replace("expected i64", "expected an integer")
+        .replace("expected a sequence", "expected an array");
+    let message = match &path {
+        Some(path) => format!("Invalid value for '{path}': {found}."),
+        None => format!("The body must be a JSON object: {found}."),
+    };
+    ApiError::invalid_type(path, message)
+}
+
+/// The name between backquotes after `start`.
+fn quoted<'m>(message: &'m str, start: &str) -> Option<&'m str> {
+    message.strip_prefix(start)?.split('`').next()
+}

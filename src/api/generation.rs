@@ -1,0 +1,224 @@
+//! A request while the engine works on it: token streams in, pieces of answers out.
+//!
+//! Owns detokenising, stop strings and what is held back for them. Knows nothing of JSON.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_util::stream::{SelectAll, Stream, StreamExt};
+
+use super::error::ApiError;
+use super::lower::{PreparedPrompt, SamplingPlan};
+use super::request_log::RequestLog;
+use super::state::Ticket;
+use super::types::{StopReason, Usage};
+use crate::core::{FinishReason, GenerateRequest, TokenEvent};
+use crate::engine::TokenStream;
+use crate::error::{Error, Result};
+use crate::registry::ServedModel;
+use crate::text::Detokenizer;
+
+/// All answers to one request. Dropping it aborts those that have not ended.
+#[derive(Debug)]
+pub(super) struct Generation {
+    answers: SelectAll<AnswerStream>,
+    num_open: usize,
+    prompt_tokens: usize,
+    log: RequestLog,
+    _ticket: Ticket,
+}
+
+/// What a few tokens add to one answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct AnswerDelta {
+    /// Which answer; those to the same prompt stand together.
+    pub(super) index: usize,
+    /// Safe to send: nothing to come changes it. Empty only on the last delta.
+    pub(super) text: String,
+    /// The tokens since the last delta. Text of the last of them may still be held back.
+    pub(super) tokens: Vec<TokenEvent>,
+    /// Present on the last delta.
+    pub(super) finish: Option<Finish>,
+}
+
+/// How an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Finish {
+    /// As the engine says, or `Stop` for a stop string.
+    pub(super) reason: FinishReason,
+    /// What of the client's choice ended it.
+    pub(super) stop_reason: Option<StopReason>,
+}
+
+impl Generation {
+    /// Hands each prompt to the engine once for each of its answers.
+    ///
+    /// # Errors
+    /// What the engine refuses; then none of the answers is generated.
+    pub(super) fn start(
+        model: &ServedModel,
+        prompts: &[PreparedPrompt],
+        plan: SamplingPlan,
+        mut log: RequestLog,
+        ticket: Ticket,
+    ) -> std::result::Result<Self, ApiError> {
+        let plan = Arc::new(plan);
+        let mut answers = SelectAll::new();
+        for prompt in prompts {
+            let room = model.max_model_len.saturating_sub(prompt.ids.len()).max(1);
+            for choice in 0..plan.num_choices {
+                let tokens = model.engine.submit(GenerateRequest {
+                    prompt: prompt.ids.clone(),
+                    images: prompt.images.clone(),
+                    sampling: plan.params(choice, room),
+                })?;
+                let tokenizer = Arc::clone(&model.tokenizer);
+                answers.push(AnswerStream {
+                    index: answers.len(),
+                    tokens: Some(tokens),
+                    // Stop strings count once `min_tokens` are there.
+                    detokenizer: Detokenizer::new(tokenizer, &[]),
+                    plan: Arc::clone(&plan),
+                    held: Vec::new(),
+                    num_tokens: 0,
+                });
+            }
+        }
+        let prompt_tokens = prompts.iter().map(|prompt| prompt.ids.len()).sum();
+        log.submitted(prompt_tokens);
+        Ok(Self {
+            num_open: answers.len(),
+            answers,
+            prompt_tokens,
+            log,
+            _ticket: ticket,
+        })
+    }
+
+    /// The next piece of any answer; `None` when all have ended. After an error there is nothing
+    /// more.
+    pub(super) async fn next(&mut self) -> Option<std::result::Result<AnswerDelta, ApiError>> {
+        match self.answers.next().await? {
+            Ok(delta) => {
+                self.log.generated(delta.tokens.len());
+                if let Some(finish) = &delta.finish {
+                    self.num_open -= 1;
+                    self.log.finished(finish.reason);
+                }
+                if self.num_open > 0 {
+                    self.log.goes_on();
+                }
+                Some(Ok(delta))
+            }
+            Err(error) => {
+                self.answers.clear();
+                let error = ApiError::from(error);
+                self.log.failed(error.refusal());
+                Some(Err(error.logged()))
+            }
+        }
+    }
+
+    /// Tokens so far.
+    pub(super) fn usage(&self) -> Usage {
+        Usage::new(self.prompt_tokens, self.log.output_tokens())
+    }
+}
+
+/// One answer as it comes.
+#[derive(Debug)]
+struct AnswerStream {
+    index: usize,
+    /// `None` once the answer has ended; dropping it tells the engine to stop.
+    tokens: Option<TokenStream>,
+    detokenizer: Detokenizer,
+    plan: Arc<SamplingPlan>,
+    /// Tokens whose text is held back.
+    held: Vec<TokenEvent>,
+    /// All tokens so far.
+    num_tokens: usize,
+}
+
+impl AnswerStream {
+    /// Takes one token; `None` while its text is held back.
+    fn accept(&mut self, event: TokenEvent) -> Option<AnswerDelta> {
+        let token = event.token;
+        let ended = event.finish;
+        self.held.push(event);
+        if self.num_tokens == self.plan.min_tokens() {
+            self.detokenizer.look_for(&self.plan.stop);
+        }
+        self.num_tokens += 1;
+
+        let mut text = String::new();
+        let mut stopped = None;
+        // A stop token ends the answer and is no part of its text.
+        if ended != Some(FinishReason::Stop) {
+            let piece = self.detokenizer.push(token);
+            text = piece.text;
+            stopped = piece.stopped;
+        }
+        if ended.is_some() && stopped.is_none() {
+            let rest = self.detokenizer.finish();
+            text.push_str(&rest.text);
+            stopped = rest.stopped;
+        }
+
+        let finish = match (stopped, ended) {
+            (Some(stop_idx), _) => Some(Finish {
+                reason: FinishReason::Stop,
+                stop_reason: Some(StopReason::Text(self.plan.stop[stop_idx].clone())),
+            }),
+            (None, Some(FinishReason::Stop)) => Some(Finish {
+                reason: FinishReason::Stop,
+                stop_reason: (self.plan.client_stop_ids.contains(&token))
+                    .then_some(StopReason::Token(token)),
+            }),
+            (None, Some(FinishReason::Length)) => Some(Finish {
+                reason: FinishReason::Length,
+                stop_reason: None,
+            }),
+            (None, None) => None,
+        };
+        if finish.is_some() {
+            self.tokens = None;
+        } else if text.is_empty() {
+            return None;
+        }
+        Some(AnswerDelta {
+            index: self.index,
+            text,
+            tokens: std::mem::take(&mut self.held),
+            finish,
+        })
+    }
+}
+
+impl Stream for AnswerStream {
+    type Item = Result<AnswerDelta>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let Some(tokens) = &mut self.tokens else {
+                return Poll::Ready(None);
+            };
+            match ready!(tokens.poll_next_unpin(cx)) {
+                Some(Ok(event)) => {
+                    if let Some(delta) = self.accept(event) {
+                        return Poll::Ready(Some(Ok(delta)));
+                    }
+                }
+                Some(Err(error)) => {
+                    self.tokens = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    // The stream says how it ended before it ends.
+                    self.tokens = None;
+                    return Poll::Ready(Some(Err(Error::EngineDead)));
+                }
+            }
+        }
+    }
+}

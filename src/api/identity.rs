@@ -1,0 +1,34 @@
+//! What an answer says of itself: id, time, model and the server behind it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::random::random_id;
+use crate::registry::ServedModel;
+
+/// The same in every chunk of an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub(super) id: String,
+    /// Unix seconds.
+    pub(super) created: u64,
+    /// The name that the client used.
+    pub(super) model: String,
+    /// Changes when the same seed may give other tokens: with the server's version or the model.
+    pub(super) system_fingerprint: String,
+}
+
+impl Identity {
+    /// Of an answer that begins now; `prefix` is the endpoint's (`chatcmpl-`).
+    pub(super) fn new(prefix: &str, name: String, model: &ServedModel) -> Self {
+        let version = env!("CARGO_PKG_VERSION");
+        let backend = format!("{version} {} {}", model.names[0], model.max_model_len);
+        let hash = blake3::hash(backend.as_bytes()).to_hex();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            id: random_id(prefix),
+            created: now.map_or(0, |since| since.as_secs()),
+            model: name,
+            system_fingerprint: format!("fp_{}", &hash[..10]),
+        }
+    }
+}

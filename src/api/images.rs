@@ -1,0 +1,97 @@
+//! Pictures of a request: decoded and resized off the async threads, each different one once.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::error::ApiError;
+use super::lower::WireImage;
+use super::workers::Workers;
+use crate::core::PixelValues;
+use crate::error::ImageError;
+use crate::image::{ImageProcessor, fetch};
+
+/// The pixels of `images`, in order.
+///
+/// # Errors
+/// 400 at the first picture that cannot be taken.
+pub(super) async fn decode_all(
+    images: Vec<WireImage>,
+    processor: &ImageProcessor,
+    workers: &Workers,
+) -> Result<Vec<PixelValues>, ApiError> {
+    let (distinct, places) = deduplicate(images);
+    let pixels: Vec<PixelValues> = stream::iter(distinct)
+        .map(|image| {
+            let processor = processor.clone();
+            async move {
+                let WireImage { param, url } = image;
+                let decoded = workers.run(move || decode(&url, &processor)).await?;
+                decoded.map_err(|error| ApiError::from(error).at(param))
+            }
+        })
+        .buffered(workers.num_places())
+        .try_collect()
+        .await?;
+    let pixels = places.into_iter().map(|place| pixels[place].clone());
+    Ok(pixels.collect())
+}
+
+fn decode(url: &str, processor: &ImageProcessor) -> Result<PixelValues, ImageError> {
+    let encoded = fetch::from_data_uri(url, &processor.limits)?;
+    processor.process(&encoded)
+}
+
+/// The different pictures, in order of appearance, and for each of `images` which one it is.
+fn deduplicate(images: Vec<WireImage>) -> (Vec<WireImage>, Vec<usize>) {
+    let mut params = Vec::new();
+    let mut places = Vec::with_capacity(images.len());
+    let mut place_of: HashMap<String, usize> = HashMap::with_capacity(images.len());
+    for image in images {
+        let next = params.len();
+        places.push(match place_of.entry(image.url) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                params.push(image.param);
+                *new.insert(next)
+            }
+        });
+    }
+    let mut urls = vec![String::new(); params.len()];
+    for (url, place) in place_of {
+        urls[place] = url;
+    }
+    let distinct = params.into_iter().zip(urls);
+    let distinct = distinct.map(|(param, url)| WireImage { param, url });
+    (distinct.collect(), places)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_pictures_are_decoded_once() {
+        let image = |at: usize, url: &str| WireImage {
+            param: format!("messages[0].content[{at}]"),
+            url: url.to_owned(),
+        };
+        let images = vec![image(0, "a"), image(1, "b"), image(2, "a"), image(3, "c")];
+        let (distinct, places) = deduplicate(images);
+        let distinct: Vec<_> = distinct
+            .iter()
+            .map(|image| (image.param.as_str(), image.url.as_str()))
+            .collect();
+        let at = |at: usize| format!("messages[0].content[{at}]");
+        assert_eq!(
+            distinct,
+            [
+                (at(0).as_str(), "a"),
+                (at(1).as_str(), "b"),
+                (at(3).as_str(), "c")
+            ]
+        );
+        assert_eq!(places, [0, 1, 0, 2]);
+    }
+}

@@ -1,0 +1,20 @@
+//! From the wire to the core: what was asked, checked once, in the types that the engine takes.
+//!
+//! Owns ranges, defaults and contradictions. Pure functions without HTTP, threads or clocks;
+//! nothing behind them looks at a range again.
+
+mod messages;
+mod model_name;
+mod options;
+mod prompt;
+mod sampling;
+mod size;
+
+pub(super) use messages::{Chat, WireImage, lower_messages};
+pub(super) use model_name::check_model;
+pub(super) use options::{
+    AnswerOptions, Delivery, StreamUsage, TokenIds, chat_logprobs, completion_logprobs, delivery,
+};
+pub(super) use prompt::{PreparedPrompt, check_ids, check_length, encode_chat, lower_prompts};
+pub(super) use sampling::SamplingPlan;
+pub(super) use size::{MAX_TOKENIZED, check_size, least_tokens};

@@ -1,0 +1,158 @@
+//! How the answer is wanted: whole or in pieces, with or without numbers beside the text.
+
+use crate::api::error::ApiError;
+use crate::api::types::{Presence, StreamFields};
+
+/// How the answer travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::api) enum Delivery {
+    /// One JSON document at the end.
+    Whole,
+    /// Events as tokens come.
+    Stream(StreamUsage),
+}
+
+/// Whether a stream ends with its usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::api) enum StreamUsage {
+    /// `stream_options.include_usage`.
+    Include,
+    /// The default.
+    Omit,
+}
+
+/// Whether ids come with the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::api) enum TokenIds {
+    /// `return_token_ids`.
+    Return,
+    /// The default.
+    Omit,
+}
+
+/// What shapes an answer besides its tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::api) struct AnswerOptions {
+    /// Whole or in pieces.
+    pub(in crate::api) delivery: Delivery,
+    /// With ids or without.
+    pub(in crate::api) token_ids: TokenIds,
+}
+
+impl TokenIds {
+    /// From `return_token_ids`.
+    pub(in crate::api) fn from_field(field: Option<bool>) -> Self {
+        match field {
+            Some(true) => Self::Return,
+            Some(false) | None => Self::Omit,
+        }
+    }
+}
+
+/// # Errors
+/// 400 for `stream_options` without `stream`, and for options that are not served.
+pub(in crate::api) fn delivery(fields: StreamFields) -> Result<Delivery, ApiError> {
+    let options = fields.stream_options.map(|options| options.0);
+    if !fields.stream.unwrap_or(false) {
+        return match options {
+            None => Ok(Delivery::Whole),
+            Some(_) => Err(ApiError::contradiction(
+                "stream_options",
+                "'stream_options' needs 'stream': true.",
+            )),
+        };
+    }
+    let options = options.unwrap_or_default();
+    let refused = [
+        ("continuous_usage_stats", options.continuous_usage_stats),
+        ("include_obfuscation", options.include_obfuscation),
+    ];
+    for (name, presence) in refused {
+        if presence == Presence::Set {
+            let param = format!("stream_options.{name}");
+            let message = format!("The parameter '{param}' is not supported by this server.");
+            return Err(ApiError::unsupported(param, message));
+        }
+    }
+    Ok(Delivery::Stream(match options.include_usage {
+        Some(true) => StreamUsage::Include,
+        Some(false) | None => StreamUsage::Omit,
+    }))
+}
+
+/// Alternatives for each token of a chat; `None` asks for no log-probabilities.
+///
+/// # Errors
+/// 400 out of 0–20, and for alternatives without `logprobs`.
+pub(in crate::api) fn chat_logprobs(
+    logprobs: Option<bool>,
+    top_logprobs: Option<i64>,
+) -> Result<Option<usize>, ApiError> {
+    let top = top_logprobs
+        .map(|top| num_alternatives("top_logprobs", top))
+        .transpose()?;
+    match (logprobs.unwrap_or(false), top) {
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => Err(ApiError::contradiction(
+            "top_logprobs",
+            "'top_logprobs' needs 'logprobs': true.",
+        )),
+    }
+}
+
+/// Alternatives for each token of a text completion; `None` asks for no log-probabilities.
+///
+/// # Errors
+/// 400 out of 0–20.
+pub(in crate::api) fn completion_logprobs(
+    logprobs: Option<i64>,
+) -> Result<Option<usize>, ApiError> {
+    logprobs
+        .map(|top| num_alternatives("logprobs", top))
+        .transpose()
+}
+
+fn num_alternatives(name: &str, number: i64) -> Result<usize, ApiError> {
+    match usize::try_from(number) {
+        Ok(number) if number <= 20 => Ok(number),
+        _ => Err(ApiError::invalid_value(
+            name,
+            format!("'{name}' must be 0–20, got {number}."),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::extract::parse;
+
+    fn delivered(body: &str) -> Result<Delivery, ApiError> {
+        delivery(parse(body)?)
+    }
+
+    #[test]
+    fn usage_comes_only_where_it_is_asked_for() {
+        let deliver = |body| delivered(body).expect("valid");
+        assert_eq!(deliver("{}"), Delivery::Whole);
+        assert_eq!(deliver(r#"{"stream":null}"#), Delivery::Whole);
+        let plain = Delivery::Stream(StreamUsage::Omit);
+        assert_eq!(deliver(r#"{"stream":true}"#), plain);
+        let body = r#"{"stream":true,"stream_options":{"include_usage":false}}"#;
+        assert_eq!(deliver(body), plain);
+        let body = r#"{"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":false}}"#;
+        assert_eq!(deliver(body), Delivery::Stream(StreamUsage::Include));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        assert!(delivered(r#"{"stream_options":{}}"#).is_err());
+        assert!(chat_logprobs(None, Some(1)).is_err());
+        assert!(chat_logprobs(Some(false), Some(20)).is_err());
+        assert_eq!(chat_logprobs(None, Some(0)).expect("asks nothing"), None);
+        assert_eq!(chat_logprobs(Some(true), None).expect("valid"), Some(0));
+        assert!(chat_logprobs(Some(true), Some(21)).is_err());
+        assert!(completion_logprobs(Some(-1)).is_err());
+    }
+}

@@ -1,0 +1,227 @@
+//! Sampling fields into parameters.
+
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+
+use crate::api::error::ApiError;
+use crate::api::random::random_u64;
+use crate::api::types::{SamplingFields, Stop};
+use crate::core::{SamplingParams, TokenId};
+use crate::registry::ServedModel;
+
+/// Below this a temperature means greedy, as in vLLM: the division would overflow.
+const LEAST_TEMPERATURE: f64 = 1e-5;
+
+const MAX_STOPS: usize = 32;
+const MAX_STOP_CHARS: usize = 256;
+/// Each drawn token is compared with all of them.
+const MAX_STOP_IDS: usize = 1024;
+
+/// How each of the answers to a prompt is to be generated.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::api) struct SamplingPlan {
+    /// Answers to each prompt.
+    pub(in crate::api) num_choices: usize,
+    /// Strings that end an answer.
+    pub(in crate::api) stop: Vec<String>,
+    /// Stop tokens that the client chose; an answer says which one ended it.
+    pub(in crate::api) client_stop_ids: Vec<TokenId>,
+    /// New tokens at most; `None` is all that is left.
+    max_tokens: Option<usize>,
+    /// Of the first answer, with `max_tokens` still open.
+    params: SamplingParams,
+}
+
+impl SamplingPlan {
+    /// Checks the fields and fills in the model's defaults.
+    ///
+    /// # Errors
+    /// 400 that names the field and its range.
+    pub(in crate::api) fn new(
+        fields: SamplingFields,
+        top_logprobs: Option<usize>,
+        model: &ServedModel,
+    ) -> Result<Self, ApiError> {
+        let max_tokens = count("max_tokens", fields.max_tokens, 1)?;
+        let max_completion_tokens =
+            count("max_completion_tokens", fields.max_completion_tokens, 1)?;
+        let max_tokens = max_completion_tokens.or(max_tokens);
+        let min_tokens = count("min_tokens", fields.min_tokens, 0)?.unwrap_or(0);
+        if let Some(max_tokens) = max_tokens
+            && min_tokens > max_tokens
+        {
+            return Err(ApiError::contradiction(
+                "min_tokens",
+                format!("'min_tokens' is {min_tokens}, but at most {max_tokens} were asked for."),
+            ));
+        }
+
+        let defaults = &model.sampling_defaults;
+        let temperature = match within("temperature", fields.temperature, 0.0..=2.0)? {
+            Some(temperature) if temperature < LEAST_TEMPERATURE => 0.0,
+            Some(temperature) => temperature as f32,
+            None => defaults.temperature,
+        };
+        let top_p = match within("top_p", fields.top_p, 0.0..=1.0)? {
+            Some(0.0) => {
+                return Err(ApiError::invalid_value(
+                    "top_p",
+                    "'top_p' must be above 0 and at most 1, got 0.",
+                ));
+            }
+            // What is above 0 must not become 0 in f32.
+            Some(top_p) => (top_p as f32).max(f32::MIN_POSITIVE),
+            None => defaults.top_p,
+        };
+        let top_k = match fields.top_k {
+            None => defaults.top_k,
+            Some(-1 | 0) => None,
+            Some(top_k) => match u32::try_from(top_k) {
+                Ok(top_k) => NonZeroU32::new(top_k),
+                // More than any vocabulary has.
+                Err(_) if top_k > 0 => None,
+                Err(_) => {
+                    return Err(ApiError::invalid_value(
+                        "top_k",
+                        format!("'top_k' must be at least 1, or 0 or -1 for off, got {top_k}."),
+                    ));
+                }
+            },
+        };
+        let min_p = within("min_p", fields.min_p, 0.0..=1.0)?.unwrap_or(0.0) as f32;
+
+        let client_stop_ids = stop_ids(fields.stop_token_ids, model.vocab_size)?;
+        let mut stop_token_ids = client_stop_ids.clone();
+        if !fields.ignore_eos.unwrap_or(false) {
+            let more = model.eos_token_ids.iter();
+            stop_token_ids.extend(more.filter(|id| !client_stop_ids.contains(id)));
+        }
+
+        Ok(Self {
+            num_choices: num_choices(fields.n)?,
+            stop: stop_strings(fields.stop)?,
+            client_stop_ids,
+            max_tokens,
+            params: SamplingParams {
+                temperature,
+                top_p,
+                top_k,
+                min_p,
+                seed: fields.seed.map_or_else(random_u64, |seed| seed.0),
+                max_tokens: 1,
+                min_tokens,
+                stop_token_ids,
+                top_logprobs,
+            },
+        })
+    }
+
+    /// At most `default` new tokens where the request does not say.
+    pub(in crate::api) fn or_max_tokens(self, default: usize) -> Self {
+        let default = default.max(self.params.min_tokens);
+        Self {
+            max_tokens: self.max_tokens.or(Some(default)),
+            ..self
+        }
+    }
+
+    /// New tokens before which nothing ends an answer.
+    pub(in crate::api) fn min_tokens(&self) -> usize {
+        self.params.min_tokens
+    }
+
+    /// Parameters of answer `choice` to a prompt after which `room` tokens are left (at least 1).
+    pub(in crate::api) fn params(&self, choice: usize, room: usize) -> SamplingParams {
+        SamplingParams {
+            seed: self.params.seed.wrapping_add(choice as u64),
+            max_tokens: self.max_tokens.map_or(room, |asked| asked.min(room)),
+            ..self.params.clone()
+        }
+    }
+}
+
+/// A number of tokens, at least `least`.
+fn count(name: &str, value: Option<i64>, least: i64) -> Result<Option<usize>, ApiError> {
+    match value {
+        None => Ok(None),
+        Some(value) if value >= least => Ok(Some(usize::try_from(value).unwrap_or(usize::MAX))),
+        Some(value) => Err(ApiError::invalid_value(
+            name,
+            format!("'{name}' must be at least {least}, got {value}."),
+        )),
+    }
+}
+
+fn within(
+    name: &str,
+    value: Option<f64>,
+    range: RangeInclusive<f64>,
+) -> Result<Option<f64>, ApiError> {
+    match value {
+        Some(value) if !range.contains(&value) => Err(ApiError::invalid_value(
+            name,
+            format!(
+                "'{name}' must be {}–{}, got {value}.",
+                range.start(),
+                range.end()
+            ),
+        )),
+        value => Ok(value),
+    }
+}
+
+fn num_choices(n: Option<i64>) -> Result<usize, ApiError> {
+    let n = n.unwrap_or(1);
+    match usize::try_from(n) {
+        Ok(n) if (1..=128).contains(&n) => Ok(n),
+        _ => Err(ApiError::invalid_value(
+            "n",
+            format!("'n' must be 1–128, got {n}."),
+        )),
+    }
+}
+
+fn stop_strings(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
+    let (strings, is_list) = match stop {
+        None => return Ok(Vec::new()),
+        Some(Stop::One(string)) => (vec![string], false),
+        Some(Stop::Several(strings)) => (strings, true),
+    };
+    if strings.len() > MAX_STOPS {
+        return Err(ApiError::invalid_value(
+            "stop",
+            format!(
+                "'stop' takes up to {MAX_STOPS} strings, got {}.",
+                strings.len()
+            ),
+        ));
+    }
+    for (string_idx, string) in strings.iter().enumerate() {
+        let num_chars = string.chars().count();
+        if !(1..=MAX_STOP_CHARS).contains(&num_chars) {
+            let param = if is_list {
+                format!("stop[{string_idx}]")
+            } else {
+                "stop".to_owned()
+            };
+            let message =
+                format!("A stop string must have 1–{MAX_STOP_CHARS} characters, got {num_chars}.");
+            return Err(ApiError::invalid_value(param, message));
+        }
+    }
+    Ok(strings)
+}
+
+fn stop_ids(ids: Option<Vec<i64>>, vocab_size: usize) -> Result<Vec<TokenId>, ApiError> {
+    let ids = ids.unwrap_or_default();
+    if ids.len() > MAX_STOP_IDS {
+        return Err(ApiError::invalid_value(
+            "stop_token_ids",
+            format!(
+                "'stop_token_ids' takes up to {MAX_STOP_IDS} ids, got {}.",
+                ids.len()
+            ),
+        ));
+    }
+    super::check_ids(&ids, vocab_size, |idx| format!("stop_token_ids[{idx}]"))
+}

@@ -1,0 +1,47 @@
+//! The HTTP side: OpenAI's API, with vLLM's extensions, over an engine.
+//!
+//! ```text
+//! request ─ request_id ─ auth ─▶ chat | completions | tokenize | …
+//!                                  │ extract   body, JSON → types
+//!                                  │ refused_fields, lower   types → core
+//!                                  │ workers   pictures, long texts: off the async threads
+//!                                  ▼
+//!                               generation ── engine
+//!                                  │ answer    whole, or events
+//! response ◀───────────────────────┘
+//! ```
+//!
+//! Owns everything that a client notices. Status codes are in `error` only. Knows no tensors and
+//! no scheduler; the engine is a handle that takes requests and gives tokens.
+
+mod answer;
+mod auth;
+mod chat;
+mod completions;
+mod detokenize;
+mod error;
+mod extract;
+mod generation;
+mod health;
+mod identity;
+mod images;
+mod logprobs;
+mod lower;
+mod models;
+mod random;
+mod refused_fields;
+mod request_id;
+mod request_log;
+mod router;
+mod serve;
+mod state;
+mod tokenize;
+mod types;
+mod version;
+mod workers;
+
+pub use auth::ApiKeys;
+pub use extract::MAX_BODY;
+pub use router::router;
+pub use serve::serve;
+pub use state::AppState;

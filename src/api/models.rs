@@ -1,0 +1,56 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use super::answer::{json_response, to_json};
+use super::error::ApiError;
+use super::state::AppState;
+use super::types::{ModelCard, ModelList};
+use crate::registry::ServedModel;
+
+/// All names that requests may use.
+///
+/// # Errors
+/// 503 while the model loads.
+pub(super) async fn list_models(State(app): State<AppState>) -> Result<Response, ApiError> {
+    let model = app.model()?;
+    let cards = model.names.iter().map(|name| card(name, model));
+    Ok(json_response(to_json(&ModelList {
+        object: "list",
+        data: cards.collect(),
+    })))
+}
+
+/// One name; it may contain slashes.
+///
+/// # Errors
+/// 404 for another model, 503 while the model loads.
+pub(super) async fn retrieve_model(
+    State(app): State<AppState>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let model = app.model()?;
+    let Ok(Path(name)) = name else {
+        return Err(ApiError::invalid_value(
+            "model",
+            "The model's name is not UTF-8.",
+        ));
+    };
+    if !model.names.contains(&name) {
+        return Err(ApiError::unknown_model(&name, &model.names));
+    }
+    Ok(json_response(to_json(&card(&name, model))))
+}
+
+fn card<'a>(name: &'a str, model: &'a ServedModel) -> ModelCard<'a> {
+    ModelCard {
+        id: name,
+        object: "model",
+        created: model.created,
+        owned_by: "medgemma-server",
+        root: &model.names[0],
+        max_model_len: model.max_model_len,
+    }
+}

@@ -1,0 +1,26 @@
+//! Unpredictable enough for seeds and ids; not for secrets.
+
+use std::hash::{BuildHasher, RandomState};
+
+/// 64 random bits, from the keys that the standard library seeds its hash maps with.
+pub(super) fn random_u64() -> u64 {
+    // Every `RandomState` has keys of its own, so what is hashed does not matter.
+    RandomState::new().hash_one(0_u8)
+}
+
+/// `prefix` and 32 hexadecimal digits.
+pub(super) fn random_id(prefix: &str) -> String {
+    format!("{prefix}{:016x}{:016x}", random_u64(), random_u64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_are_equal() {
+        let ids: std::collections::HashSet<_> = (0..1000).map(|_| random_id("x-")).collect();
+        assert_eq!(ids.len(), 1000);
+        assert!(ids.iter().all(|id| id.len() == 34));
+    }
+}

@@ -1,0 +1,349 @@
+//! Request fields that are known and not served: OpenAI's, vLLM's, and those of other servers that
+//! change what is generated.
+//!
+//! A client that sends one means something by it, so it gets an answer that names the field, unless
+//! the value asks for nothing: null, or a neutral value below. Unknown fields are nobody's business.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::error::ApiError;
+
+/// A longer value is not neutral; it is not even parsed.
+const MAX_NEUTRAL: usize = 64;
+
+/// A field that is refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RefusedField {
+    /// Its name in the body.
+    pub(super) name: &'static str,
+    /// Values, as JSON, that ask for nothing; null always does.
+    pub(super) neutral: &'static [&'static str],
+    /// What to do instead, where there is something.
+    pub(super) instead: &'static str,
+}
+
+const fn field(
+    name: &'static str,
+    neutral: &'static [&'static str],
+    instead: &'static str,
+) -> RefusedField {
+    RefusedField {
+        name,
+        neutral,
+        instead,
+    }
+}
+
+/// Refused by chat and text completions alike.
+pub(super) const GENERATION: &[RefusedField] = &[
+    // OpenAI's.
+    field("frequency_penalty", &["0"], ""),
+    field("logit_bias", &["{}"], ""),
+    field("presence_penalty", &["0"], ""),
+    field("response_format", &[r#"{"type":"text"}"#], ""),
+    field("service_tier", &[r#""auto""#, r#""default""#], ""),
+    field("store", &["false"], "Nothing is stored by this server."),
+    field("metadata", &["{}"], "Nothing is stored by this server."),
+    field("safety_identifier", &[], "Use 'user'."),
+    field("prompt_cache_key", &[], ""),
+    field("prompt_cache_options", &["{}"], ""),
+    field("prompt_cache_retention", &[], ""),
+    field("moderation", &[], ""),
+    // vLLM's: sampling.
+    field("repetition_penalty", &["1"], ""),
+    field("use_beam_search", &["false"], ""),
+    field("length_penalty", &["1"], ""),
+    field("early_stopping", &["false"], ""),
+    field("best_of", &["1"], "Use 'n' and choose."),
+    field("include_stop_str_in_output", &["false"], ""),
+    field("skip_special_tokens", &["true"], ""),
+    field("spaces_between_special_tokens", &["true"], ""),
+    field(
+        "truncate_prompt_tokens",
+        &[],
+        "Shorten the prompt before sending it.",
+    ),
+    field(
+        "truncation_side",
+        &[],
+        "Shorten the prompt before sending it.",
+    ),
+    field("allowed_token_ids", &[], ""),
+    field("bad_words", &["[]"], ""),
+    field("prompt_logprobs", &[], ""),
+    field("logprob_token_ids", &[], ""),
+    field("logits_processors", &["[]"], ""),
+    field("thinking_token_budget", &["-1"], ""),
+    field("repetition_detection", &[], ""),
+    field("watermarking", &["false"], ""),
+    // vLLM's: constraints on the output, current and removed.
+    field("structured_outputs", &[], ""),
+    field("guided_json", &[], ""),
+    field("guided_regex", &[], ""),
+    field("guided_choice", &[], ""),
+    field("guided_grammar", &[], ""),
+    field("guided_decoding_backend", &[], ""),
+    field("guided_whitespace_pattern", &[], ""),
+    field("structural_tag", &[], ""),
+    // vLLM's: the rest.
+    field("echo", &["false"], ""),
+    field("priority", &["0"], ""),
+    field("cache_salt", &[], ""),
+    field("request_id", &[], "Use the header X-Request-Id."),
+    field("session_id", &[], ""),
+    field(
+        "return_tokens_as_token_ids",
+        &["false"],
+        "Use 'return_token_ids'.",
+    ),
+    field("return_token_offsets", &["false"], ""),
+    field("return_prompt_text", &["false"], ""),
+    field("return_mm_kwargs", &["true"], ""),
+    field("routed_experts_prompt_start", &["0"], ""),
+    field("stream_interval", &["1"], ""),
+    field("prompt_embeds", &[], ""),
+    field("kv_transfer_params", &["{}"], ""),
+    field("ec_transfer_params", &["{}"], ""),
+    field("vllm_xargs", &["{}"], ""),
+    // SGLang's and llama.cpp's that change what is generated.
+    field("min_new_tokens", &["0"], "Use 'min_tokens'."),
+    field("max_new_tokens", &[], "Use 'max_completion_tokens'."),
+    field("n_predict", &["-1"], "Use 'max_completion_tokens'."),
+    field("regex", &[], ""),
+    field("ebnf", &[], ""),
+    field("grammar", &[r#""""#], ""),
+    field("json_schema", &[], ""),
+    field("stop_regex", &[], ""),
+    field("no_stop_trim", &["false"], ""),
+    field("custom_logit_processor", &[], ""),
+    field("custom_params", &["{}"], ""),
+    field("lora_path", &[], ""),
+    field("separate_reasoning", &["true"], ""),
+    field("return_hidden_states", &["false"], ""),
+    field("repeat_penalty", &["1"], ""),
+    field("typical_p", &["1"], ""),
+    field("top_n_sigma", &["-1"], ""),
+    field("xtc_probability", &["0"], ""),
+    field("dynatemp_range", &["0"], ""),
+    field("mirostat", &["0"], ""),
+    field("dry_multiplier", &["0"], ""),
+    field("samplers", &[], ""),
+    field("n_probs", &["0"], "Use 'logprobs'."),
+    field("lora", &["[]"], ""),
+];
+
+/// Refused by chat completions besides.
+pub(super) const CHAT: &[RefusedField] = &[
+    field("prompt", &[], "Use /v1/completions."),
+    field("tools", &["[]"], ""),
+    field("tool_choice", &[r#""none""#], ""),
+    field("parallel_tool_calls", &["true"], ""),
+    field("functions", &["[]"], ""),
+    field("function_call", &[r#""none""#], ""),
+    field("reasoning_effort", &[], ""),
+    field("reasoning", &[], ""),
+    field("thinking", &[], ""),
+    field("enable_thinking", &[], ""),
+    field("include_reasoning", &["true"], ""),
+    field("verbosity", &[r#""medium""#], ""),
+    field("modalities", &[r#"["text"]"#], ""),
+    field("audio", &[], ""),
+    field("prediction", &[], ""),
+    field("web_search_options", &[], ""),
+    field("add_generation_prompt", &["true"], ""),
+    field("continue_final_message", &["false"], ""),
+    field("add_special_tokens", &["false"], ""),
+    field("documents", &["[]"], ""),
+    field(
+        "chat_template",
+        &[],
+        "A template is chosen when the server starts.",
+    ),
+    field("chat_template_kwargs", &["{}"], ""),
+    field("mm_processor_kwargs", &["{}"], ""),
+    field("media_io_kwargs", &["{}"], ""),
+];
+
+/// Refused by text completions besides.
+pub(super) const COMPLETION: &[RefusedField] = &[
+    field("messages", &[], "Use /v1/chat/completions."),
+    field("suffix", &[r#""""#], ""),
+    field("top_logprobs", &["0"], "Use 'logprobs' with a number."),
+    field("add_special_tokens", &["true"], "Send the prompt as ids."),
+];
+
+/// Refused by `/tokenize`.
+pub(super) const TOKENIZE: &[RefusedField] = &[
+    field("tools", &["[]"], ""),
+    field("add_generation_prompt", &["true"], ""),
+    field("continue_final_message", &["false"], ""),
+    field(
+        "chat_template",
+        &[],
+        "A template is chosen when the server starts.",
+    ),
+    field("chat_template_kwargs", &["{}"], ""),
+    field("mm_processor_kwargs", &["{}"], ""),
+    field("media_io_kwargs", &["{}"], ""),
+];
+
+/// Refuses a body that sets any field of `tables`.
+///
+/// # Errors
+/// 400 that names the first such field; 400 if the body is not an object.
+pub(super) fn refuse(body: &str, tables: &[&'static [RefusedField]]) -> Result<(), ApiError> {
+    let mut deserializer = serde_json::Deserializer::from_str(body);
+    let found = deserializer.deserialize_map(FirstRefused { tables });
+    match found {
+        Ok(None) => Ok(()),
+        Ok(Some(field)) => Err(field.error()),
+        Err(error) => Err(ApiError::invalid_json(
+            None,
+            format!("The body is not valid JSON: {error}."),
+        )),
+    }
+}
+
+impl RefusedField {
+    fn error(self) -> ApiError {
+        let mut message = format!(
+            "The parameter '{}' is not supported by this server. Leave it out",
+            self.name
+        );
+        if let [first, ..] = self.neutral {
+            message.push_str(&format!(" or send its neutral value, {first}"));
+        }
+        message.push('.');
+        if !self.instead.is_empty() {
+            message.push(' ');
+            message.push_str(self.instead);
+        }
+        ApiError::unsupported(self.name, message)
+    }
+
+    fn is_neutral(self, raw: &RawValue) -> bool {
+        let raw = raw.get();
+        if raw == "null" {
+            return true;
+        }
+        if raw.len() > MAX_NEUTRAL {
+            return false;
+        }
+        let Ok(value) = serde_json::from_str::<Value>(raw) else {
+            return false;
+        };
+        self.neutral.iter().any(|neutral| {
+            let neutral = serde_json::from_str(neutral).expect("the table holds JSON");
+            same(&value, &neutral)
+        })
+    }
+}
+
+/// Equal, where 0, 0.0 and −0.0 are one number.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        _ => a == b,
+    }
+}
+
+/// Finds the first field of an object that is in `tables` and not neutral.
+struct FirstRefused<'t> {
+    tables: &'t [&'static [RefusedField]],
+}
+
+impl<'de> Visitor<'de> for FirstRefused<'_> {
+    type Value = Option<RefusedField>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut first = None;
+        while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+            let all = self.tables.iter().copied().flatten();
+            let refused = all.copied().find(|field| field.name == name);
+            match refused {
+                Some(field) if first.is_none() => {
+                    let value: &RawValue = map.next_value()?;
+                    first = (!field.is_neutral(value)).then_some(field);
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What chat and completions read.
+    const SERVED: &[&str] = &[
+        "model",
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "seed",
+        "stop",
+        "stop_token_ids",
+        "min_tokens",
+        "ignore_eos",
+        "n",
+        "logprobs",
+        "stream",
+        "stream_options",
+        "return_token_ids",
+        "user",
+    ];
+
+    #[test]
+    fn a_field_is_refused_once_or_served() {
+        for tables in [[CHAT, GENERATION], [COMPLETION, GENERATION]] {
+            let names: Vec<_> = tables.concat().iter().map(|field| field.name).collect();
+            for (at, name) in names.iter().enumerate() {
+                assert!(!names[..at].contains(name), "{name} stands twice");
+                assert!(!SERVED.contains(name), "{name} is served");
+            }
+        }
+    }
+
+    #[test]
+    fn each_field_is_refused_and_its_neutral_values_are_not() {
+        for field in [CHAT, COMPLETION, TOKENIZE, GENERATION].concat() {
+            let tables: &[&'static [RefusedField]] = &[CHAT, COMPLETION, TOKENIZE, GENERATION];
+            let body = |value: &str| format!("{{\"{}\": {value}}}", field.name);
+            let error = refuse(&body("{\"some\": [\"value\"]}"), tables);
+            let message = error.expect_err(field.name).to_json();
+            assert!(
+                message.contains(&format!("\"param\":\"{}\"", field.name)),
+                "{message}"
+            );
+            let own = RefusedField { ..field };
+            for value in own.neutral.iter().chain(&["null"]) {
+                let raw = RawValue::from_string((*value).to_owned()).expect("JSON");
+                assert!(own.is_neutral(&raw), "{}: {value}", own.name);
+            }
+        }
+    }
+
+    #[test]
+    fn long_values_are_refused_unread() {
+        let spaces = " ".repeat(100);
+        let tables: &[&'static [RefusedField]] = &[CHAT];
+        assert!(refuse(&format!("{{\"tools\": [{spaces}]}}"), tables).is_err());
+        assert!(refuse("{\"tools\": [ ]}", tables).is_ok());
+    }
+}

@@ -1,0 +1,88 @@
+//! Around every request: its id, its span in the log, and a net under its handler.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tracing::{Instrument, field};
+
+use super::error::{ApiError, Refusal};
+use super::random::random_id;
+
+/// A client's own id is kept if it has at most this many characters.
+const MAX_ID: usize = 128;
+
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Gives a request its id and returns it; logs a refusal; turns a panic into a 500.
+pub(super) async fn identify(request: Request, next: Next) -> Response {
+    let sent = request.headers().get(&X_REQUEST_ID);
+    let id = match sent.and_then(|id| id.to_str().ok()) {
+        Some(id) if is_sane(id) => id.to_owned(),
+        _ => random_id("req-"),
+    };
+    let span = tracing::info_span!("request", request_id = id, model = field::Empty);
+    let answered = AssertUnwindSafe(next.run(request).instrument(span.clone()))
+        .catch_unwind()
+        .await;
+    let mut response =
+        answered.unwrap_or_else(|_| ApiError::internal("a handler panicked").into_response());
+    if let Some(refusal) = response.extensions().get::<Refusal>() {
+        let _span = span.enter();
+        let status = response.status().as_u16();
+        let code = refusal.code;
+        match &refusal.detail {
+            Some(detail) => tracing::error!(status, code, detail, "request failed"),
+            None => tracing::info!(status, code, param = refusal.param, "request refused"),
+        }
+    }
+    let id = HeaderValue::from_str(&id).expect("an id is plain ASCII");
+    response.headers_mut().insert(X_REQUEST_ID.clone(), id);
+    response
+}
+
+/// Nothing that could forge a line in somebody's log.
+fn is_sane(id: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&byte);
+    (1..=MAX_ID).contains(&id.len()) && id.bytes().all(is_plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::from_fn;
+    use axum::routing::get;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn panics() {
+        panic!("a bug");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_in_our_shape() {
+        let router = Router::new()
+            .route("/", get(panics))
+            .layer(from_fn(identify));
+        let request = Request::get("/").header("x-request-id", "mine");
+        let request = request.body(Body::empty()).expect("a plain request");
+        let response = router.oneshot(request).await.expect("an answer");
+        assert_eq!(response.status().as_u16(), 500);
+        assert_eq!(response.headers()["x-request-id"], "mine");
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(body["error"]["code"], "internal_error");
+        assert!(!body.to_string().contains("a bug"));
+    }
+}

@@ -1,0 +1,45 @@
+//! All routes, and what stands around them.
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+
+use super::error::ApiError;
+use super::state::AppState;
+use super::{
+    auth, chat, completions, detokenize, extract, health, models, request_id, tokenize, version,
+};
+
+/// The whole server as a function from request to response; it needs no socket.
+pub fn router(app: AppState) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(chat::chat_completions))
+        .route("/v1/completions", post(completions::completions))
+        .route("/v1/models", get(models::list_models))
+        .route("/v1/models/{*id}", get(models::retrieve_model))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(detokenize::detokenize))
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/version", get(version::version))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        // `extract` has its own limit, with an answer in our shape.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(app.clone(), auth::require_key))
+        .layer(from_fn(request_id::identify))
+        .with_state(app)
+}
+
+async fn unknown_route(request: Request) -> ApiError {
+    let (head, body) = request.into_parts();
+    extract::discard(&head.headers, body).await;
+    ApiError::unknown_route(&head.method, head.uri.path())
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    let (head, body) = request.into_parts();
+    extract::discard(&head.headers, body).await;
+    ApiError::wrong_method(&head.method, head.uri.path())
+}

@@ -1,0 +1,120 @@
+//! What all handlers share: the model once it is there, the keys, and whether the server still
+//! takes requests.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::auth::ApiKeys;
+use super::error::ApiError;
+use super::workers::Workers;
+use crate::engine::EngineState;
+use crate::error::Error;
+use crate::registry::ServedModel;
+
+/// Cheap to clone. The server binds with it before the model is loaded.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    model: OnceLock<Arc<ServedModel>>,
+    keys: ApiKeys,
+    /// Closed while draining; each request that generates holds a token of it until its last byte.
+    running: TaskTracker,
+    workers: Workers,
+}
+
+/// Held while a request generates; draining waits for it.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    _token: TaskTrackerToken,
+}
+
+/// What an orchestrator's probe wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    /// Takes requests.
+    Ready,
+    /// The model is not there yet.
+    Loading,
+    /// Finishes what it has.
+    Draining,
+    /// Must be restarted.
+    Dead,
+}
+
+impl AppState {
+    /// A server without a model yet.
+    pub fn new(keys: ApiKeys) -> Self {
+        let shared = Shared {
+            model: OnceLock::new(),
+            keys,
+            running: TaskTracker::new(),
+            workers: Workers::new(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Starts to serve `model`.
+    ///
+    /// # Panics
+    /// If there is one already: a server serves one model all its life.
+    pub fn set_model(&self, model: ServedModel) {
+        let set = self.shared.model.set(Arc::new(model));
+        assert!(set.is_ok(), "a server gets its model once");
+    }
+
+    /// The model.
+    ///
+    /// # Errors
+    /// 503 while it loads.
+    pub(super) fn model(&self) -> Result<&Arc<ServedModel>, ApiError> {
+        self.shared.model.get().ok_or_else(ApiError::loading)
+    }
+
+    /// Lets a request in that generates.
+    ///
+    /// # Errors
+    /// 503 while the model loads and once the server drains.
+    pub(super) fn admit(&self) -> Result<(Arc<ServedModel>, Ticket), ApiError> {
+        let model = Arc::clone(self.model()?);
+        // The token first: a drain that begins now waits for it, or is seen.
+        let token = self.shared.running.token();
+        if self.shared.running.is_closed() {
+            return Err(Error::Draining.into());
+        }
+        Ok((model, Ticket { _token: token }))
+    }
+
+    /// Takes no new requests from now on, and waits until those that are in have ended.
+    pub async fn drain(&self) {
+        self.shared.running.close();
+        self.shared.running.wait().await;
+    }
+
+    pub(super) fn readiness(&self) -> Readiness {
+        let Some(model) = self.shared.model.get() else {
+            return Readiness::Loading;
+        };
+        match model.engine.state() {
+            EngineState::Dead => Readiness::Dead,
+            EngineState::Draining => Readiness::Draining,
+            EngineState::Ready if self.shared.running.is_closed() => Readiness::Draining,
+            EngineState::Ready => Readiness::Ready,
+        }
+    }
+
+    pub(super) fn keys(&self) -> &ApiKeys {
+        &self.shared.keys
+    }
+
+    pub(super) fn workers(&self) -> &Workers {
+        &self.shared.workers
+    }
+}

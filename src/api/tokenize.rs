@@ -1,0 +1,97 @@
+//! `POST /tokenize`: a text's or a chat's tokens.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use tracing::Span;
+
+use super::answer::{json_response, to_json};
+use super::chat::check_chat;
+use super::error::ApiError;
+use super::extract::{json_body, parse};
+use super::lower::{
+    MAX_TOKENIZED, check_model, check_size, encode_chat, least_tokens, lower_messages,
+};
+use super::refused_fields::{self, refuse};
+use super::state::AppState;
+use super::types::{ChatMessage, Object, TokenizeRequest, Tokenized};
+use crate::core::TokenId;
+use crate::registry::ServedModel;
+use crate::text::AddSpecialTokens;
+
+/// Counts and lists tokens. Pictures are counted, not decoded.
+///
+/// # Errors
+/// 400 for what the request says, 404 for another model, 503 while the model loads.
+pub(super) async fn tokenize(
+    State(app): State<AppState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let body = json_body(request).await?;
+    let model = Arc::clone(app.model()?);
+    let span = Span::current();
+    let work = move || {
+        let fields: TokenizeRequest = parse(&body)?;
+        refuse(&body, &[refused_fields::TOKENIZE])?;
+        answer(fields, &model, &span)
+    };
+    app.workers().run(work).await?
+}
+
+fn answer(fields: TokenizeRequest, model: &ServedModel, span: &Span) -> Result<Response, ApiError> {
+    span.record("model", check_model(fields.model, model)?);
+    let tokens = match (fields.prompt, fields.messages) {
+        (Some(prompt), None) => encode_text(&prompt, fields.add_special_tokens, model)?,
+        (None, Some(messages)) => encode_messages(messages, fields.add_special_tokens, model)?,
+        (None, None) => return Err(ApiError::missing("prompt")),
+        (Some(_), Some(_)) => {
+            return Err(ApiError::contradiction(
+                "messages",
+                "Send either 'prompt' or 'messages'.",
+            ));
+        }
+    };
+    let token_strs = fields.return_token_strs.unwrap_or(false).then(|| {
+        let tokens = tokens.iter();
+        tokens
+            .map(|id| model.tokenizer.vocabulary_entry(*id).unwrap_or_default())
+            .collect()
+    });
+    Ok(json_response(to_json(&Tokenized {
+        count: tokens.len(),
+        max_model_len: model.max_model_len,
+        tokens,
+        token_strs,
+    })))
+}
+
+fn encode_text(
+    prompt: &str,
+    add_special_tokens: Option<bool>,
+    model: &ServedModel,
+) -> Result<Vec<TokenId>, ApiError> {
+    let least = least_tokens(prompt.len(), 0, 0);
+    check_size(least, MAX_TOKENIZED).map_err(|error| error.at("prompt"))?;
+    let add = match add_special_tokens {
+        None | Some(true) => AddSpecialTokens::Yes,
+        Some(false) => AddSpecialTokens::No,
+    };
+    Ok(model.tokenizer.encode_raw(prompt, add)?)
+}
+
+fn encode_messages(
+    messages: Vec<Object<ChatMessage>>,
+    add_special_tokens: Option<bool>,
+    model: &ServedModel,
+) -> Result<Vec<TokenId>, ApiError> {
+    if add_special_tokens == Some(true) {
+        return Err(ApiError::contradiction(
+            "add_special_tokens",
+            "The chat template adds special tokens itself: leave 'add_special_tokens' out.",
+        ));
+    }
+    let chat = lower_messages(messages)?;
+    check_chat(&chat, model, MAX_TOKENIZED)?;
+    Ok(encode_chat(model, &chat.messages)?.ids)
+}

@@ -1,0 +1,20 @@
+//! `POST /v1/chat/completions`: what only a chat has.
+
+use serde::Deserialize;
+
+use super::message::ChatMessage;
+use super::object::Object;
+
+/// The chat's own fields; those it shares are `SamplingFields` and `StreamFields`, read from the
+/// same body.
+#[derive(Clone, Debug, Deserialize)]
+pub(in crate::api) struct ChatRequest {
+    /// Absent: the served model.
+    pub(in crate::api) model: Option<String>,
+    /// The conversation so far.
+    pub(in crate::api) messages: Vec<Object<ChatMessage>>,
+    /// Whether each token comes with its log-probability.
+    pub(in crate::api) logprobs: Option<bool>,
+    /// 0–20 alternatives for each token; only with `logprobs`.
+    pub(in crate::api) top_logprobs: Option<i64>,
+}

@@ -1,0 +1,96 @@
+//! `POST /v1/chat/completions`: the answer, whole or in chunks.
+
+use serde::Serialize;
+
+use super::logprobs::ChatLogprobs;
+use super::usage::Usage;
+use crate::core::TokenId;
+
+/// The whole answer.
+#[derive(Debug, Serialize)]
+pub(in crate::api) struct ChatCompletion<'a> {
+    pub(in crate::api) id: &'a str,
+    pub(in crate::api) object: &'static str,
+    pub(in crate::api) created: u64,
+    pub(in crate::api) model: &'a str,
+    pub(in crate::api) choices: Vec<ChatChoice>,
+    pub(in crate::api) usage: Usage,
+    pub(in crate::api) system_fingerprint: &'a str,
+    /// With `return_token_ids`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) prompt_token_ids: Option<&'a [TokenId]>,
+}
+
+/// One of `n` answers.
+#[derive(Debug, Serialize)]
+pub(in crate::api) struct ChatChoice {
+    pub(in crate::api) index: usize,
+    pub(in crate::api) message: AssistantMessage,
+    pub(in crate::api) logprobs: Option<ChatLogprobs>,
+    pub(in crate::api) finish_reason: &'static str,
+    /// vLLM's: the stop string or the client's stop token that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) stop_reason: Option<StopReason>,
+    /// With `return_token_ids`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) token_ids: Option<Vec<TokenId>>,
+}
+
+/// What the model said.
+#[derive(Debug, Serialize)]
+pub(in crate::api) struct AssistantMessage {
+    pub(in crate::api) role: &'static str,
+    pub(in crate::api) content: String,
+    /// Always null: OpenAI's schema requires the field.
+    pub(in crate::api) refusal: Option<()>,
+}
+
+/// One event of a stream.
+#[derive(Debug, Serialize)]
+pub(in crate::api) struct ChatChunk<'a> {
+    pub(in crate::api) id: &'a str,
+    pub(in crate::api) object: &'static str,
+    pub(in crate::api) created: u64,
+    pub(in crate::api) model: &'a str,
+    pub(in crate::api) system_fingerprint: &'a str,
+    pub(in crate::api) choices: Vec<ChatChunkChoice<'a>>,
+    /// Absent unless `include_usage`; then null in all chunks but the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) usage: Option<Option<Usage>>,
+    /// With `return_token_ids`, in the first chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) prompt_token_ids: Option<&'a [TokenId]>,
+}
+
+/// What a chunk adds to one answer.
+#[derive(Debug, Serialize)]
+pub(in crate::api) struct ChatChunkChoice<'a> {
+    pub(in crate::api) index: usize,
+    pub(in crate::api) delta: Delta<'a>,
+    pub(in crate::api) logprobs: Option<ChatLogprobs>,
+    pub(in crate::api) finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) stop_reason: Option<StopReason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) token_ids: Option<Vec<TokenId>>,
+}
+
+/// Empty in the chunk that carries `finish_reason`.
+#[derive(Debug, Default, Serialize)]
+pub(in crate::api) struct Delta<'a> {
+    /// In an answer's first chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) content: Option<&'a str>,
+}
+
+/// What ended an answer besides the model's own stop tokens and its length.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(in crate::api) enum StopReason {
+    /// A stop string.
+    Text(String),
+    /// One of the client's stop tokens.
+    Token(TokenId),
+}

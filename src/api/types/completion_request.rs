@@ -1,0 +1,122 @@
+//! `POST /v1/completions`: what only a text completion has.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+
+/// The completion's own fields; those it shares are `SamplingFields` and `StreamFields`, read from
+/// the same body.
+#[derive(Clone, Debug, Deserialize)]
+pub(in crate::api) struct CompletionRequest {
+    /// Absent: the served model.
+    pub(in crate::api) model: Option<String>,
+    /// What to continue.
+    pub(in crate::api) prompt: Prompt,
+    /// 0–20 alternatives for each token.
+    pub(in crate::api) logprobs: Option<i64>,
+}
+
+/// One prompt or several, as text or as ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::api) enum Prompt {
+    /// `"…"`.
+    Text(String),
+    /// `["…", "…"]`.
+    Texts(Vec<String>),
+    /// `[2, 651]`: one prompt.
+    Ids(Vec<i64>),
+    /// `[[2, 651], [2, 5]]`: several.
+    IdLists(Vec<Vec<i64>>),
+    /// `[]`: of nothing.
+    Nothing,
+}
+
+/// What the first element of an array says about the others.
+enum First {
+    Text(String),
+    Id(i64),
+    Ids(Vec<i64>),
+}
+
+struct PromptVisitor;
+struct FirstVisitor;
+
+/// The rest of an array whose first element is known, so that a long one is stored once.
+fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
+    first: T,
+    mut seq: A,
+) -> Result<Vec<T>, A::Error> {
+    let mut all = vec![first];
+    while let Some(element) = seq.next_element()? {
+        all.push(element);
+    }
+    Ok(all)
+}
+
+impl<'de> Visitor<'de> for PromptVisitor {
+    type Value = Prompt;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, an array of strings, an array of ids or an array of arrays of ids")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Prompt, E> {
+        Ok(Prompt::Text(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Prompt, E> {
+        Ok(Prompt::Text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Prompt, A::Error> {
+        Ok(match seq.next_element()? {
+            None => Prompt::Nothing,
+            Some(First::Text(text)) => Prompt::Texts(rest(text, seq)?),
+            Some(First::Id(id)) => Prompt::Ids(rest(id, seq)?),
+            Some(First::Ids(ids)) => Prompt::IdLists(rest(ids, seq)?),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Prompt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PromptVisitor)
+    }
+}
+
+impl<'de> Visitor<'de> for FirstVisitor {
+    type Value = First;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, an id or an array of ids")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<First, E> {
+        Ok(First::Text(value.to_owned()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<First, E> {
+        Ok(First::Id(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<First, E> {
+        let id = i64::try_from(value);
+        id.map(First::Id)
+            .map_err(|_| E::custom(format!("{value} is no token id")))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<First, A::Error> {
+        let mut ids = Vec::new();
+        while let Some(id) = seq.next_element()? {
+            ids.push(id);
+        }
+        Ok(First::Ids(ids))
+    }
+}
+
+impl<'de> Deserialize<'de> for First {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FirstVisitor)
+    }
+}

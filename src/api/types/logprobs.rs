@@ -1,0 +1,70 @@
+//! Log-probabilities, in the chat's form and in the older one.
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// Of a chat: `{"content": [...], "refusal": null}`.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(in crate::api) struct ChatLogprobs {
+    /// One for each token, in order.
+    pub(in crate::api) content: Vec<TokenLogprob>,
+    /// Always null: no answer is a refusal.
+    pub(in crate::api) refusal: Option<()>,
+}
+
+/// A token and what else could have stood there.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(in crate::api) struct TokenLogprob {
+    /// The token itself.
+    #[serde(flatten)]
+    pub(in crate::api) chosen: TopLogprob,
+    /// The most probable tokens, best first.
+    pub(in crate::api) top_logprobs: Vec<TopLogprob>,
+}
+
+/// A token with its log-probability.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(in crate::api) struct TopLogprob {
+    /// Its text; U+FFFD where its bytes are no character by themselves.
+    pub(in crate::api) token: String,
+    /// Natural logarithm, at least −9999.
+    pub(in crate::api) logprob: f32,
+    /// Its UTF-8 bytes.
+    pub(in crate::api) bytes: Vec<u8>,
+}
+
+/// Of a text completion: four lists of the same length.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub(in crate::api) struct CompletionLogprobs {
+    /// Where each token begins in the answer, in characters.
+    pub(in crate::api) text_offset: Vec<usize>,
+    /// Each token's log-probability.
+    pub(in crate::api) token_logprobs: Vec<f32>,
+    /// Each token's text.
+    pub(in crate::api) tokens: Vec<String>,
+    /// Each token's alternatives.
+    pub(in crate::api) top_logprobs: Vec<TopLogprobs>,
+}
+
+/// Text and log-probability of the chosen token and of the most probable ones: a JSON object in
+/// which each text stands once.
+#[derive(Clone, Debug, Default)]
+pub(in crate::api) struct TopLogprobs(Vec<(String, f32)>);
+
+impl TopLogprobs {
+    /// Adds a token, unless its text is there: different tokens can read alike (U+FFFD).
+    pub(in crate::api) fn insert(&mut self, token: String, logprob: f32) {
+        if self.0.iter().all(|(known, _)| *known != token) {
+            self.0.push((token, logprob));
+        }
+    }
+}
+
+impl Serialize for TopLogprobs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (token, logprob) in &self.0 {
+            map.serialize_entry(token, logprob)?;
+        }
+        map.end()
+    }
+}

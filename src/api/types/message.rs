@@ -1,0 +1,159 @@
+//! A chat's messages.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::object::Object;
+use super::presence::Presence;
+
+/// One turn. `content` may be absent in OpenAI's schema (an assistant that calls tools), so
+/// whether it must be there is for `lower` to say.
+#[derive(Clone, Debug, Deserialize)]
+pub(in crate::api) struct ChatMessage {
+    /// Who speaks.
+    pub(in crate::api) role: String,
+    /// What is said and shown.
+    pub(in crate::api) content: Option<Content>,
+    /// Known, not served: the participant's name.
+    #[serde(default)]
+    pub(in crate::api) name: Presence,
+    /// Known, not served: calls that the assistant made.
+    #[serde(default)]
+    pub(in crate::api) tool_calls: Presence,
+    /// Known, not served: the call that a tool answers.
+    #[serde(default)]
+    pub(in crate::api) tool_call_id: Presence,
+    /// Known, not served: the older form of `tool_calls`.
+    #[serde(default)]
+    pub(in crate::api) function_call: Presence,
+    /// Known, not served: an answer that was a refusal.
+    #[serde(default)]
+    pub(in crate::api) refusal: Presence,
+    /// Known, not served: a spoken answer.
+    #[serde(default)]
+    pub(in crate::api) audio: Presence,
+    /// Known, not served: an answer's thought.
+    #[serde(default)]
+    pub(in crate::api) reasoning_content: Presence,
+    /// Known, not served: the same under its newer name.
+    #[serde(default)]
+    pub(in crate::api) reasoning: Presence,
+    /// Known, not served: what a web search cited.
+    #[serde(default)]
+    pub(in crate::api) annotations: Presence,
+}
+
+/// A message's content.
+#[derive(Clone, Debug)]
+pub(in crate::api) enum Content {
+    /// `"content": "…"`.
+    Text(String),
+    /// `"content": [{"type": …}, …]`.
+    Parts(Vec<Part>),
+}
+
+/// One part of a message: text or a picture.
+#[derive(Clone, Debug, Deserialize)]
+pub(in crate::api) struct Part {
+    /// `text` or `image_url`.
+    #[serde(rename = "type")]
+    pub(in crate::api) kind: String,
+    /// Of a `text` part.
+    pub(in crate::api) text: Option<String>,
+    /// Of an `image_url` part.
+    pub(in crate::api) image_url: Option<ImageUrl>,
+    /// Known, not served: vLLM's name for a picture that was sent before.
+    #[serde(default)]
+    pub(in crate::api) uuid: Presence,
+}
+
+/// Where a picture is: `{"url": "data:…", "detail": …}` or the string alone.
+#[derive(Clone, Debug)]
+pub(in crate::api) struct ImageUrl {
+    /// A data URI.
+    pub(in crate::api) url: String,
+}
+
+#[derive(Deserialize)]
+struct ImageUrlFields {
+    url: String,
+    /// Checked and otherwise without effect: Gemma 3 sees every picture at one resolution.
+    #[serde(rename = "detail")]
+    _detail: Option<Detail>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Detail {
+    Auto,
+    Low,
+    High,
+    Original,
+}
+
+struct ContentVisitor;
+
+impl<'de> Visitor<'de> for ContentVisitor {
+    type Value = Content;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or an array of parts")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Content, E> {
+        Ok(Content::Text(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Content, E> {
+        Ok(Content::Text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
+        let mut parts = Vec::new();
+        while let Some(Object(part)) = seq.next_element()? {
+            parts.push(part);
+        }
+        Ok(Content::Parts(parts))
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
+
+struct ImageUrlVisitor;
+
+impl<'de> Visitor<'de> for ImageUrlVisitor {
+    type Value = ImageUrl;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a data URI or an object with a url")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<ImageUrl, E> {
+        Ok(ImageUrl {
+            url: value.to_owned(),
+        })
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<ImageUrl, E> {
+        Ok(ImageUrl { url: value })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ImageUrl, A::Error> {
+        let map = MapAccessDeserializer::new(map);
+        let fields = ImageUrlFields::deserialize(map)?;
+        Ok(ImageUrl { url: fields.url })
+    }
+}
+
+impl<'de> Deserialize<'de> for ImageUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ImageUrlVisitor)
+    }
+}

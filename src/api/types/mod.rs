@@ -1,0 +1,35 @@
+//! The wire's nouns: what clients send and what they get, field by field.
+//!
+//! Owns names, types and shapes. Knows nothing of ranges or of what a model can do (`lower` does),
+//! nor of how fields that are known but not served are refused (`refused_fields` does).
+
+mod chat_request;
+mod chat_response;
+mod completion_request;
+mod completion_response;
+mod logprobs;
+mod message;
+mod model_list;
+mod object;
+mod presence;
+mod sampling_fields;
+mod seed;
+mod tokenize;
+mod usage;
+
+pub(super) use chat_request::ChatRequest;
+pub(super) use chat_response::{
+    AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, Delta, StopReason,
+};
+pub(super) use completion_request::{CompletionRequest, Prompt};
+pub(super) use completion_response::{Completion, CompletionChoice};
+pub(super) use logprobs::{
+    ChatLogprobs, CompletionLogprobs, TokenLogprob, TopLogprob, TopLogprobs,
+};
+pub(super) use message::{ChatMessage, Content, Part};
+pub(super) use model_list::{ModelCard, ModelList};
+pub(super) use object::Object;
+pub(super) use presence::Presence;
+pub(super) use sampling_fields::{SamplingFields, Stop, StreamFields};
+pub(super) use tokenize::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokenized};
+pub(super) use usage::Usage;

@@ -1,0 +1,23 @@
+//! `GET /v1/models`.
+
+use serde::Serialize;
+
+/// All served names.
+#[derive(Debug, Serialize)]
+pub(in crate::api) struct ModelList<'a> {
+    pub(in crate::api) object: &'static str,
+    pub(in crate::api) data: Vec<ModelCard<'a>>,
+}
+
+/// One served name.
+#[derive(Debug, Serialize)]
+pub(in crate::api) struct ModelCard<'a> {
+    pub(in crate::api) id: &'a str,
+    pub(in crate::api) object: &'static str,
+    pub(in crate::api) created: u64,
+    pub(in crate::api) owned_by: &'static str,
+    /// The model's own name; `id` may be another that it answers to.
+    pub(in crate::api) root: &'a str,
+    /// vLLM's: longest sequence, prompt and output together.
+    pub(in crate::api) max_model_len: usize,
+}

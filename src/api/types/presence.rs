@@ -1,0 +1,79 @@
+//! Whether a field says anything at all.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// A field that cannot be served: was it left out, or does it ask for something?
+///
+/// null, false, "", [] and {} ask for nothing; clients send them for fields that they do not use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::api) enum Presence {
+    /// Absent, or a value that asks for nothing.
+    #[default]
+    Empty,
+    /// Anything else.
+    Set,
+}
+
+struct PresenceVisitor;
+
+impl Presence {
+    fn of(is_empty: bool) -> Self {
+        if is_empty { Self::Empty } else { Self::Set }
+    }
+}
+
+impl<'de> Visitor<'de> for PresenceVisitor {
+    type Value = Presence;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Presence, E> {
+        Ok(Presence::Empty)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Presence, E> {
+        Ok(Presence::of(!value))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Presence, E> {
+        Ok(Presence::Set)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Presence, E> {
+        Ok(Presence::Set)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Presence, E> {
+        Ok(Presence::Set)
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Presence, E> {
+        Ok(Presence::of(value.is_empty()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Presence, A::Error> {
+        let mut is_empty = true;
+        while seq.next_element::<IgnoredAny>()?.is_some() {
+            is_empty = false;
+        }
+        Ok(Presence::of(is_empty))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Presence, A::Error> {
+        let mut is_empty = true;
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            is_empty = false;
+        }
+        Ok(Presence::of(is_empty))
+    }
+}
+
+impl<'de> Deserialize<'de> for Presence {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PresenceVisitor)
+    }
+}

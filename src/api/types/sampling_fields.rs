@@ -1,0 +1,109 @@
+//! The fields that chat and text completions share.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+
+use super::object::Object;
+use super::presence::Presence;
+use super::seed::Seed;
+
+/// How to continue a prompt, as clients write it. Absent and null are the same.
+///
+/// Integers are signed here so that `lower` can answer −1 with the field's range.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(in crate::api) struct SamplingFields {
+    /// New tokens at most.
+    pub(in crate::api) max_tokens: Option<i64>,
+    /// The same; preferred where both are given.
+    pub(in crate::api) max_completion_tokens: Option<i64>,
+    /// 0–2; 0 is greedy.
+    pub(in crate::api) temperature: Option<f64>,
+    /// Above 0, at most 1.
+    pub(in crate::api) top_p: Option<f64>,
+    /// At least 1; 0 and −1 are off.
+    pub(in crate::api) top_k: Option<i64>,
+    /// 0–1.
+    pub(in crate::api) min_p: Option<f64>,
+    /// Any 64-bit integer.
+    pub(in crate::api) seed: Option<Seed>,
+    /// A string or up to 32 of them.
+    pub(in crate::api) stop: Option<Stop>,
+    /// Ids that end the answer.
+    pub(in crate::api) stop_token_ids: Option<Vec<i64>>,
+    /// New tokens at least.
+    pub(in crate::api) min_tokens: Option<i64>,
+    /// Whether the model's own stop tokens count.
+    pub(in crate::api) ignore_eos: Option<bool>,
+    /// 1–128 answers to one prompt.
+    pub(in crate::api) n: Option<i64>,
+    /// Whether ids come with the text.
+    pub(in crate::api) return_token_ids: Option<bool>,
+    /// Who asks, in the client's words; nothing depends on it.
+    #[serde(rename = "user")]
+    _user: Option<String>,
+}
+
+/// How the answer travels.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(in crate::api) struct StreamFields {
+    /// Whether it comes in pieces.
+    pub(in crate::api) stream: Option<bool>,
+    /// Only with `stream`.
+    pub(in crate::api) stream_options: Option<Object<StreamOptions>>,
+}
+
+/// `stream_options`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(in crate::api) struct StreamOptions {
+    /// Whether a last chunk carries the usage.
+    pub(in crate::api) include_usage: Option<bool>,
+    /// vLLM's; not served.
+    #[serde(default)]
+    pub(in crate::api) continuous_usage_stats: Presence,
+    /// OpenAI's; not served.
+    #[serde(default)]
+    pub(in crate::api) include_obfuscation: Presence,
+}
+
+/// Stop strings: one or several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::api) enum Stop {
+    /// `"stop": "…"`.
+    One(String),
+    /// `"stop": ["…"]`.
+    Several(Vec<String>),
+}
+
+struct StopVisitor;
+
+impl<'de> Visitor<'de> for StopVisitor {
+    type Value = Stop;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or an array of strings")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Stop, E> {
+        Ok(Stop::One(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Stop, E> {
+        Ok(Stop::One(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Stop, A::Error> {
+        let mut strings = Vec::new();
+        while let Some(string) = seq.next_element()? {
+            strings.push(string);
+        }
+        Ok(Stop::Several(strings))
+    }
+}
+
+impl<'de> Deserialize<'de> for Stop {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StopVisitor)
+    }
+}

@@ -1,0 +1,33 @@
+//! Seeds.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+
+/// Any 64-bit integer, signed or not; a negative one stands for its two's complement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::api) struct Seed(pub(in crate::api) u64);
+
+struct SeedVisitor;
+
+impl Visitor<'_> for SeedVisitor {
+    type Value = Seed;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a 64-bit integer")
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Seed, E> {
+        Ok(Seed(value.cast_unsigned()))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Seed, E> {
+        Ok(Seed(value))
+    }
+}
+
+impl<'de> Deserialize<'de> for Seed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SeedVisitor)
+    }
+}

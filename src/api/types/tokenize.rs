@@ -1,0 +1,51 @@
+//! `POST /tokenize` and `POST /detokenize`, in vLLM's form.
+
+use serde::{Deserialize, Serialize};
+
+use super::message::ChatMessage;
+use super::object::Object;
+use crate::core::TokenId;
+
+/// What to tokenise: a text or a chat.
+#[derive(Clone, Debug, Deserialize)]
+pub(in crate::api) struct TokenizeRequest {
+    /// Absent: the served model.
+    pub(in crate::api) model: Option<String>,
+    /// A text, in which control tokens count.
+    pub(in crate::api) prompt: Option<String>,
+    /// Or a chat, through the model's template.
+    pub(in crate::api) messages: Option<Vec<Object<ChatMessage>>>,
+    /// Whether a text gets `<bos>`. Absent: a text does; a chat has it from its template.
+    pub(in crate::api) add_special_tokens: Option<bool>,
+    /// Whether each token's text comes too.
+    pub(in crate::api) return_token_strs: Option<bool>,
+}
+
+/// The answer to [`TokenizeRequest`].
+#[derive(Clone, Debug, Serialize)]
+pub(in crate::api) struct Tokenized {
+    /// How many tokens.
+    pub(in crate::api) count: usize,
+    /// How many the model takes.
+    pub(in crate::api) max_model_len: usize,
+    /// The tokens, images expanded.
+    pub(in crate::api) tokens: Vec<TokenId>,
+    /// Each token as the vocabulary spells it (`▁the`, `<0xE2>`), or null.
+    pub(in crate::api) token_strs: Option<Vec<String>>,
+}
+
+/// Ids whose text is wanted.
+#[derive(Clone, Debug, Deserialize)]
+pub(in crate::api) struct DetokenizeRequest {
+    /// Absent: the served model.
+    pub(in crate::api) model: Option<String>,
+    /// The ids.
+    pub(in crate::api) tokens: Vec<i64>,
+}
+
+/// The answer to [`DetokenizeRequest`].
+#[derive(Clone, Debug, Serialize)]
+pub(in crate::api) struct Detokenized {
+    /// Their text, control tokens included.
+    pub(in crate::api) prompt: String,
+}

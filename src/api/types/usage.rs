@@ -1,0 +1,38 @@
+//! How many tokens a request took.
+
+use serde::Serialize;
+
+/// `usage`. An image counts as the tokens that stand for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::api) struct Usage {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    total_tokens: usize,
+    prompt_tokens_details: PromptTokensDetails,
+    completion_tokens_details: CompletionTokensDetails,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct PromptTokensDetails {
+    cached_tokens: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct CompletionTokensDetails {
+    reasoning_tokens: usize,
+}
+
+impl Usage {
+    /// Of prompts and answers; nothing is cached between requests, and no thoughts are told apart.
+    pub(in crate::api) fn new(prompt_tokens: usize, completion_tokens: usize) -> Self {
+        Self {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: prompt_tokens + completion_tokens,
+            prompt_tokens_details: PromptTokensDetails { cached_tokens: 0 },
+            completion_tokens_details: CompletionTokensDetails {
+                reasoning_tokens: 0,
+            },
+        }
+    }
+}

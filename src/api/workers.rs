@@ -1,0 +1,71 @@
+//! Work that would hold up the async threads: pictures, long texts, large bodies.
+
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use super::error::ApiError;
+
+/// Below this many bytes, reading or tokenising a text takes less than a few milliseconds.
+const SMALL: usize = 16 << 10;
+
+/// As many pieces of work at a time as there are cores, so that memory is bounded however many
+/// requests bring pictures.
+#[derive(Clone, Debug)]
+pub(super) struct Workers {
+    places: Arc<Semaphore>,
+    num_places: usize,
+}
+
+impl Workers {
+    /// One place for each core.
+    pub(super) fn new() -> Self {
+        let num_places = available_parallelism().map_or(1, usize::from);
+        Self {
+            places: Arc::new(Semaphore::new(num_places)),
+            num_places,
+        }
+    }
+
+    /// How many pieces of work run at a time.
+    pub(super) fn num_places(&self) -> usize {
+        self.num_places
+    }
+
+    /// Does `work` on `num_bytes` of text: here if that is little, else on another thread.
+    ///
+    /// # Errors
+    /// 500 if it panics there.
+    pub(super) async fn run_sized<T: Send + 'static>(
+        &self,
+        num_bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        if num_bytes <= SMALL {
+            return Ok(work());
+        }
+        self.run(work).await
+    }
+
+    /// Does `work` on another thread once a place is free. Dropping the future before that drops
+    /// the work; what has begun ends, unseen.
+    ///
+    /// # Errors
+    /// 500 if it panics.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
+        let done = spawn_blocking(move || {
+            let result = work();
+            drop(place);
+            result
+        });
+        done.await
+            .map_err(|_| ApiError::internal("a worker panicked"))
+    }
+}

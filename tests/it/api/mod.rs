@@ -1,0 +1,15 @@
+//! The HTTP side over a scripted engine: what a client notices, byte by byte.
+
+mod auth;
+mod bad_input;
+mod choices;
+mod disconnect;
+mod images;
+mod lifecycle;
+mod log;
+mod refused;
+mod requests;
+mod routes;
+mod server;
+mod streams;
+mod tokens;

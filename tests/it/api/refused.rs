@@ -1,0 +1,211 @@
+//! Every field that is known and not served is refused by name, and its neutral value is not.
+//!
+//! The lists are of their own making, from the clients' side, so that a field that is dropped from
+//! the server's table is missed here.
+
+use serde_json::{Value, json};
+
+use super::server::{Plan, TestServer, chat_body};
+
+/// A field, a value that asks for something, and values that ask for nothing.
+type Case = (&'static str, Value, Vec<Value>);
+
+/// Of both endpoints: OpenAI's published fields, vLLM's, and other servers'.
+fn shared() -> Vec<Case> {
+    vec![
+        (
+            "frequency_penalty",
+            json!(0.5),
+            vec![json!(0), json!(0.0), json!(-0.0)],
+        ),
+        ("presence_penalty", json!(-1), vec![json!(0), json!(0.0)]),
+        ("logit_bias", json!({"5": 1}), vec![json!({})]),
+        (
+            "response_format",
+            json!({"type": "json_object"}),
+            vec![json!({"type": "text"})],
+        ),
+        (
+            "service_tier",
+            json!("flex"),
+            vec![json!("auto"), json!("default")],
+        ),
+        ("store", json!(true), vec![json!(false)]),
+        ("metadata", json!({"a": "b"}), vec![json!({})]),
+        ("safety_identifier", json!("x"), vec![]),
+        ("prompt_cache_key", json!("x"), vec![]),
+        ("prompt_cache_options", json!({"mode": "x"}), vec![]),
+        ("prompt_cache_retention", json!("24h"), vec![]),
+        ("moderation", json!({"model": "x"}), vec![]),
+        ("repetition_penalty", json!(1.1), vec![json!(1), json!(1.0)]),
+        ("use_beam_search", json!(true), vec![json!(false)]),
+        ("length_penalty", json!(2), vec![json!(1.0)]),
+        ("early_stopping", json!(true), vec![json!(false)]),
+        ("best_of", json!(2), vec![json!(1)]),
+        (
+            "include_stop_str_in_output",
+            json!(true),
+            vec![json!(false)],
+        ),
+        ("skip_special_tokens", json!(false), vec![json!(true)]),
+        (
+            "spaces_between_special_tokens",
+            json!(false),
+            vec![json!(true)],
+        ),
+        ("truncate_prompt_tokens", json!(5), vec![]),
+        ("truncation_side", json!("left"), vec![]),
+        ("allowed_token_ids", json!([5]), vec![]),
+        ("bad_words", json!(["x"]), vec![json!([])]),
+        ("prompt_logprobs", json!(0), vec![]),
+        ("logprob_token_ids", json!([5]), vec![]),
+        ("logits_processors", json!(["x"]), vec![]),
+        ("thinking_token_budget", json!(5), vec![]),
+        ("repetition_detection", json!({"a": 1}), vec![]),
+        ("watermarking", json!(true), vec![json!(false)]),
+        ("structured_outputs", json!({"choice": ["a"]}), vec![]),
+        ("guided_json", json!({}), vec![]),
+        ("guided_regex", json!("a*"), vec![]),
+        ("guided_choice", json!(["a"]), vec![]),
+        ("guided_grammar", json!("x"), vec![]),
+        ("guided_decoding_backend", json!("x"), vec![]),
+        ("guided_whitespace_pattern", json!(" "), vec![]),
+        ("structural_tag", json!("x"), vec![]),
+        ("echo", json!(true), vec![json!(false)]),
+        ("priority", json!(1), vec![json!(0)]),
+        ("cache_salt", json!("x"), vec![]),
+        ("request_id", json!("x"), vec![]),
+        ("session_id", json!("x"), vec![]),
+        (
+            "return_tokens_as_token_ids",
+            json!(true),
+            vec![json!(false)],
+        ),
+        ("return_token_offsets", json!(true), vec![json!(false)]),
+        ("return_prompt_text", json!(true), vec![json!(false)]),
+        ("stream_interval", json!(5), vec![json!(1)]),
+        ("prompt_embeds", json!("x"), vec![]),
+        ("kv_transfer_params", json!({"a": 1}), vec![json!({})]),
+        ("ec_transfer_params", json!({"a": 1}), vec![]),
+        ("vllm_xargs", json!({"a": 1}), vec![json!({})]),
+        ("regex", json!("a*"), vec![]),
+        ("ebnf", json!("x"), vec![]),
+        ("grammar", json!("x"), vec![]),
+        ("json_schema", json!({}), vec![]),
+        ("repeat_penalty", json!(1.1), vec![json!(1.0)]),
+        ("typical_p", json!(0.5), vec![json!(1.0)]),
+        ("mirostat", json!(2), vec![json!(0)]),
+        ("min_new_tokens", json!(2), vec![json!(0)]),
+        ("max_new_tokens", json!(2), vec![]),
+        ("n_predict", json!(2), vec![json!(-1)]),
+        ("lora_path", json!("x"), vec![]),
+    ]
+}
+
+fn chat_only() -> Vec<Case> {
+    vec![
+        ("prompt", json!("x"), vec![]),
+        ("tools", json!([{"type": "function"}]), vec![json!([])]),
+        ("tool_choice", json!("auto"), vec![json!("none")]),
+        ("tool_choice", json!("required"), vec![]),
+        (
+            "tool_choice",
+            json!({"type": "function", "function": {"name": "f"}}),
+            vec![],
+        ),
+        ("parallel_tool_calls", json!(false), vec![json!(true)]),
+        ("functions", json!([{"name": "f"}]), vec![json!([])]),
+        ("function_call", json!("auto"), vec![json!("none")]),
+        ("reasoning_effort", json!("none"), vec![]),
+        ("reasoning", json!({"effort": "low"}), vec![]),
+        ("thinking", json!({"type": "enabled"}), vec![]),
+        ("enable_thinking", json!(true), vec![]),
+        ("include_reasoning", json!(false), vec![json!(true)]),
+        ("verbosity", json!("low"), vec![json!("medium")]),
+        (
+            "modalities",
+            json!(["text", "audio"]),
+            vec![json!(["text"])],
+        ),
+        ("audio", json!({"voice": "x"}), vec![]),
+        ("prediction", json!({"type": "content"}), vec![]),
+        ("web_search_options", json!({}), vec![]),
+        ("add_generation_prompt", json!(false), vec![json!(true)]),
+        ("continue_final_message", json!(true), vec![json!(false)]),
+        ("add_special_tokens", json!(true), vec![json!(false)]),
+        ("documents", json!([{"text": "x"}]), vec![json!([])]),
+        ("chat_template", json!("{{ x }}"), vec![]),
+        (
+            "chat_template_kwargs",
+            json!({"enable_thinking": true}),
+            vec![json!({})],
+        ),
+        ("mm_processor_kwargs", json!({"a": 1}), vec![json!({})]),
+        ("media_io_kwargs", json!({"a": {}}), vec![json!({})]),
+    ]
+}
+
+fn completion_only() -> Vec<Case> {
+    vec![
+        ("messages", json!([]), vec![]),
+        ("suffix", json!("x"), vec![json!("")]),
+        ("top_logprobs", json!(5), vec![json!(0)]),
+        ("add_special_tokens", json!(false), vec![json!(true)]),
+    ]
+}
+
+async fn check(server: &TestServer, path: &str, body: Value, cases: Vec<Case>) {
+    for (name, asks, neutral) in cases {
+        let with = |value: &Value| {
+            let mut body = body.clone();
+            body[name] = value.clone();
+            server.post(path, body.to_string())
+        };
+        let reply = with(&asks).await;
+        let expected = (
+            400,
+            Some("unsupported_parameter".to_owned()),
+            Some(name.to_owned()),
+        );
+        assert_eq!(
+            reply.error(),
+            expected,
+            "{path} {name}: {asks}: {}",
+            reply.body
+        );
+        assert!(reply.body.contains(&format!("'{name}'")), "{}", reply.body);
+        for value in neutral.iter().chain([&Value::Null]) {
+            assert_eq!(with(value).await.status, 200, "{path} {name}: {value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_a_chat() {
+    let server = Plan::for_test().start();
+    let cases = shared().into_iter().chain(chat_only()).collect();
+    check(&server, "/v1/chat/completions", chat_body(json!({})), cases).await;
+}
+
+#[tokio::test]
+async fn of_a_completion() {
+    let server = Plan::for_test().start();
+    let cases = shared().into_iter().chain(completion_only()).collect();
+    check(&server, "/v1/completions", json!({"prompt": "The"}), cases).await;
+}
+
+#[tokio::test]
+async fn neither_place_nor_spelling_hides_a_field() {
+    let server = Plan::for_test().start();
+    for body in [
+        r#"{"tools": [1], "messages": [{"role": "user", "content": "hi"}]}"#,
+        r#"{"messages": [{"role": "user", "content": "hi"}], "\u0074ools": [1]}"#,
+        r#"{"messages": [{"role": "user", "content": "hi"}], "tools": null, "tools": [1]}"#,
+    ] {
+        let reply = server.post("/v1/chat/completions", body).await;
+        assert_eq!(reply.error().2.as_deref(), Some("tools"), "{body}");
+    }
+    // Inside another field the name means nothing to us.
+    let body = r#"{"messages": [{"role": "user", "content": "hi"}], "extra": {"tools": [1]}}"#;
+    assert_eq!(server.post("/v1/chat/completions", body).await.status, 200);
+}
