@@ -6,9 +6,8 @@
 mod harness;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use harness::{Mode, report};
+use harness::{Mode, median, report, seconds};
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::core::{GenerateRequest, SamplingParams, SeqId, TokenId};
@@ -110,34 +109,21 @@ impl Rig {
         }
         self.step(); // the prompts
         self.step(); // warm
-        let began = Instant::now();
-        for _ in 0..num_steps {
-            self.step();
-        }
-        let seconds = began.elapsed().as_secs_f64();
+        let took = seconds(|| (0..num_steps).for_each(|_| self.step()));
         assert!(
             !self.scheduler.has_work(),
             "every sequence ends with the last step"
         );
-        (batch * num_steps) as f64 / seconds
+        (batch * num_steps) as f64 / took
     }
 
     /// Tokens a second of one prompt, its first new token included.
     fn prefill(&mut self, prompt_len: usize) -> f64 {
         self.add(prompt_len, 1);
-        let began = Instant::now();
-        self.step();
-        let seconds = began.elapsed().as_secs_f64();
+        let took = seconds(|| self.step());
         assert!(!self.scheduler.has_work());
-        prompt_len as f64 / seconds
+        prompt_len as f64 / took
     }
-}
-
-fn median(runs: usize, mut measure: impl FnMut() -> f64) -> f64 {
-    measure();
-    let mut values: Vec<f64> = (0..runs).map(|_| measure()).collect();
-    values.sort_by(f64::total_cmp);
-    values[runs / 2]
 }
 
 fn main() {

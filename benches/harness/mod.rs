@@ -3,17 +3,17 @@
 //! `cargo bench` measures. `cargo test` calls the same program without `--bench`: then everything
 //! runs once, small, so that no bench can rot.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Whether to measure or only to show that it still runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Measure,
     Smoke,
 }
 
 impl Mode {
-    pub fn from_arguments() -> Self {
+    pub(crate) fn from_arguments() -> Self {
         if std::env::args().any(|argument| argument == "--bench") {
             Self::Measure
         } else {
@@ -22,7 +22,7 @@ impl Mode {
     }
 
     /// One of two sizes.
-    pub fn pick<T>(self, measure: T, smoke: T) -> T {
+    pub(crate) fn pick<T>(self, measure: T, smoke: T) -> T {
         match self {
             Self::Measure => measure,
             Self::Smoke => smoke,
@@ -30,21 +30,22 @@ impl Mode {
     }
 }
 
-/// The median of `runs` timings after one that does not count.
-pub fn median(runs: usize, mut work: impl FnMut()) -> Duration {
+/// The median of `runs` measurements after one that does not count.
+pub(crate) fn median(runs: usize, mut measure: impl FnMut() -> f64) -> f64 {
+    measure();
+    let mut values: Vec<f64> = (0..runs).map(|_| measure()).collect();
+    values.sort_by(f64::total_cmp);
+    values[runs / 2]
+}
+
+/// Seconds that `work` takes.
+pub(crate) fn seconds(work: impl FnOnce()) -> f64 {
+    let began = Instant::now();
     work();
-    let mut timings: Vec<Duration> = (0..runs)
-        .map(|_| {
-            let began = Instant::now();
-            work();
-            began.elapsed()
-        })
-        .collect();
-    timings.sort_unstable();
-    timings[runs / 2]
+    began.elapsed().as_secs_f64()
 }
 
 /// One line of the table.
-pub fn report(what: &str, value: f64, unit: &str) {
+pub(crate) fn report(what: &str, value: f64, unit: &str) {
     println!("{what:<52} {value:>10.2} {unit}");
 }
