@@ -127,6 +127,22 @@ fn the_older_spelling_of_a_rope_type_counts() {
 }
 
 #[test]
+fn rope_scaling_goes_before_rope_parameters() {
+    // As transformers 5.23 resolves a config that has both; the base stays that of the newer form.
+    let config = with(
+        read("v5.json"),
+        "text_config.rope_scaling",
+        json!({"rope_type": "linear", "factor": 4.0}),
+    );
+    let config = with(config, "text_config.rope_theta", json!(7.0));
+    let expected = RopeParams {
+        theta: 1e6,
+        factor: 4.0,
+    };
+    assert_eq!(parse(&config).unwrap().text.rope_global, expected);
+}
+
+#[test]
 fn the_private_pattern_counts_where_it_stands_alone() {
     let config = with(
         read("private_pattern.json"),
