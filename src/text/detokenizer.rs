@@ -177,7 +177,7 @@ mod tests {
         let tokenizer = Arc::new(Tokenizer::for_test());
         let tokens = tokens(&tokenizer, &["a", "b", "a", "b", "c"]);
         let stop = ["ab".to_owned(), "bab".to_owned()];
-        for (start, expected) in [(0, ""), (1, "ab"), (2, "ab"), (3, "ababc")] {
+        for (start, expected) in [(0, ""), (1, "a"), (2, "ab"), (3, "ababc")] {
             let mut detokenizer = Detokenizer::new(Arc::clone(&tokenizer), &[]);
             let mut text = String::new();
             for (token_idx, token) in tokens.iter().enumerate() {

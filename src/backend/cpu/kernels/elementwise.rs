@@ -1,6 +1,6 @@
 //! Row-wise operations: norms, activations, sums, and reductions over logits.
 //!
-//! Plain loops in f32 that the compiler vectorises. Sums run in [`CHAINS`] chains side by side
+//! Plain loops in f32 that the compiler vectorises. Sums run in `CHAINS` chains side by side
 //! over fixed positions, so a row's result does not depend on the rows beside it.
 
 use rayon::prelude::*;

@@ -1,7 +1,7 @@
 //! `y = x · weightᵀ` for one row and for thousands.
 //!
 //! Owns the blocking and the sharing over threads. Depth is cut at fixed multiples of
-//! [`DEPTH_BLOCK`]: within a block a number is one chain of fused multiply-adds, and the blocks'
+//! `DEPTH_BLOCK`: within a block a number is one chain of fused multiply-adds, and the blocks'
 //! sums are added in order. Nothing else decides the rounding, so a row's result is the same bits
 //! alone, beside others and on any number of threads.
 

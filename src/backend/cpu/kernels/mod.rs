@@ -9,7 +9,7 @@
 //!
 //! - `lanes`: eight floats at a time, chosen at run time
 //! - `tile`: the register tile that all products share
-//! - [`packed`], [`linear`]: weights and `x · weightᵀ`
+//! - [`packed`], `linear`: weights and `x · weightᵀ`
 //! - [`kv_pool`], [`rotate`], [`paged`]: the cache, what writes it, what reads it
 //! - [`full`]: attention without a mask, for the vision tower
 //! - `softmax`: the running softmax that both attentions share

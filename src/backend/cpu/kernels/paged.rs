@@ -2,7 +2,7 @@
 //!
 //! Owns the tiling of queries, the masks and the sharing over threads.
 //!
-//! The keys' positions are cut at fixed multiples of [`SEGMENT`], and those at blocks. A row goes
+//! The keys' positions are cut at fixed multiples of `SEGMENT`, and those at blocks. A row goes
 //! through the blocks of a segment in order, and the segments' results are merged in order. So
 //! neither the chunks of a prompt, nor the rows of a tile, nor the number of threads change a bit,
 //! and a long sequence's segments can still be computed side by side.

@@ -1,3 +1,5 @@
+//! Norms, activations and reductions against f64.
+
 use super::super::fixtures::{check_close, numbers};
 use super::*;
 

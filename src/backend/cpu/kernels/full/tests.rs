@@ -1,3 +1,5 @@
+//! Attention without a mask against an f64 triple loop.
+
 use super::super::fixtures::{attention, check_close, numbers};
 use super::*;
 

@@ -1,3 +1,5 @@
+//! Products against an f64 triple loop, and to the bit against themselves in other batches.
+
 use std::borrow::Cow;
 
 use super::super::fixtures::numbers;

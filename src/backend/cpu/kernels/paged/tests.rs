@@ -1,3 +1,5 @@
+//! Attention over the cache against an f64 loop over keys, and to the bit under other chunks.
+
 use super::super::fixtures::{attention, check_close, numbers};
 use super::super::rotate::{Rotation, rotate_and_store};
 use super::*;
