@@ -134,10 +134,9 @@ fn main() {
     let mut rig = Rig::load(mode, checkpoint.map(PathBuf::from).as_deref());
     let num_steps = mode.pick(32, 2);
     let runs = mode.pick(3, 1);
-    for prompt_len in [mode.pick(512, 32)] {
-        let rate = median(runs, || rig.prefill(prompt_len));
-        report(&format!("prefill, prompt of {prompt_len}"), rate, "tok/s");
-    }
+    let prompt_len = mode.pick(512, 32);
+    let rate = median(runs, || rig.prefill(prompt_len));
+    report(&format!("prefill, prompt of {prompt_len}"), rate, "tok/s");
     for batch in [1, 8, 16] {
         let rate = median(runs, || rig.decode(batch, num_steps));
         report(&format!("decode, batch {batch}"), rate, "tok/s");

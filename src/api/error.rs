@@ -22,11 +22,12 @@ const INVALID_JSON: &str = "invalid_json";
 pub(super) struct ApiError {
     status: StatusCode,
     kind: &'static str,
-    message: String,
+    // Boxed, since every result carries room for one of these.
+    message: Box<str>,
     param: Option<String>,
     code: Option<&'static str>,
     headers: Vec<(HeaderName, HeaderValue)>,
-    detail: Option<String>,
+    detail: Option<Box<str>>,
     is_logged: bool,
 }
 
@@ -36,7 +37,7 @@ pub(super) struct Refusal {
     pub(super) code: Option<&'static str>,
     pub(super) param: Option<String>,
     /// The server's own fault in its own words.
-    pub(super) detail: Option<String>,
+    pub(super) detail: Option<Box<str>>,
 }
 
 #[derive(Serialize)]
@@ -58,7 +59,7 @@ impl ApiError {
         Self {
             status,
             kind,
-            message: shorten(message.into()),
+            message: shorten(message.into()).into_boxed_str(),
             param: None,
             code: None,
             headers: Vec::new(),
@@ -84,7 +85,7 @@ impl ApiError {
         self
     }
 
-    fn with_detail(self, detail: impl Into<String>) -> Self {
+    fn with_detail(self, detail: impl Into<Box<str>>) -> Self {
         Self {
             detail: Some(detail.into()),
             ..self
@@ -264,7 +265,7 @@ impl ApiError {
             "The server had an error while processing this request.",
         )
         .with_code("internal_error")
-        .with_detail(detail)
+        .with_detail(detail.into())
     }
 
     /// The error as JSON, for a stream that has already begun.

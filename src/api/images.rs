@@ -24,7 +24,7 @@ pub(super) async fn decode_all(
     let (distinct, places) = deduplicate(images);
     let pixels: Vec<PixelValues> = stream::iter(distinct)
         .map(|image| {
-            let processor = processor.clone();
+            let processor = *processor;
             async move {
                 let WireImage { param, url } = image;
                 let decoded = workers.run(move || decode(&url, &processor)).await?;

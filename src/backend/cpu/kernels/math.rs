@@ -40,7 +40,7 @@ pub(super) fn exp(x: f32) -> f32 {
 /// `activations.py`.
 #[inline(always)]
 pub(super) fn gelu_tanh(x: f32) -> f32 {
-    const SQRT_2_OVER_PI: f32 = 0.797_884_56;
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
     let inner = SQRT_2_OVER_PI * (x * x * x).mul_add(0.044_715, x);
     // (1 + tanh u) / 2 = 1 / (1 + e^(-2u)), which cancels nothing.
     x / (1.0 + exp(-2.0 * inner))
