@@ -495,9 +495,12 @@ fn a_port_that_is_taken_is_named() {
     assert!(stderr(&output).contains(&format!("cannot listen on 127.0.0.1:{port}")));
 }
 
+/// Arguments, environment variables, and what the error must contain.
+type Refused<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 #[test]
 fn arguments_that_cannot_be_are_refused_by_name() {
-    let cases: [(&[&str], &[(&str, &str)], &[&str]); 20] = [
+    let cases: [Refused<'_>; 20] = [
         (
             &["a", "--model", "b"],
             &[],

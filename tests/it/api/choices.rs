@@ -209,7 +209,7 @@ async fn what_only_begins_like_a_stop_string_is_said() {
         ("The heart is norm normal. n", "normal. no"),
         ("aaab", "aab!"),
     ] {
-        for (end, finish) in [(End::EndOfTurn, "stop"), (End::Length, "length")] {
+        for (end, finish) in [(End::TurnMarker, "stop"), (End::Length, "length")] {
             let choice = stopped(said, end, json!({"stop": stop})).await;
             assert_eq!(choice["message"]["content"], said);
             assert_eq!(choice["finish_reason"], finish);
@@ -229,7 +229,7 @@ async fn a_stop_string_aborts_its_answer_only() {
         } else {
             Script {
                 tokens: tokens("The lungs are normal."),
-                end: End::EndOfTurn,
+                end: End::TurnMarker,
             }
         }
     });

@@ -46,7 +46,7 @@ pub(super) struct Script {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
     /// `<end_of_turn>` after the tokens.
-    EndOfTurn,
+    TurnMarker,
     /// At the last of the tokens.
     Length,
     /// The last of the tokens is a stop token.
@@ -179,7 +179,7 @@ pub(super) fn tokens(text: &str) -> Vec<TokenId> {
 
 /// Always the same words, then `<end_of_turn>`.
 pub(super) fn says(text: &str) -> Scripted {
-    always(tokens(text), End::EndOfTurn)
+    always(tokens(text), End::TurnMarker)
 }
 
 /// Always the same tokens.
@@ -199,7 +199,7 @@ async fn play(mut inbox: EngineInbox, script: Scripted, told: mpsc::UnboundedSen
                 let Script { mut tokens, end } = script(&submission.request);
                 let mut finish = None;
                 match end {
-                    End::EndOfTurn => {
+                    End::TurnMarker => {
                         tokens.push(END_OF_TURN);
                         finish = Some(FinishReason::Stop);
                     }
