@@ -3,8 +3,10 @@
 //! Owns the files and what their headers say; every offset is checked before it is used.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use safetensors::Dtype;
@@ -31,6 +33,8 @@ pub struct Checkpoint {
     manifest: PathBuf,
     files: Vec<TensorFile>,
     tensors: BTreeMap<String, TensorEntry>,
+    /// File and range of the tensors handed out last.
+    recent: Mutex<VecDeque<(usize, Range<usize>)>>,
 }
 
 #[derive(Debug)]
@@ -116,6 +120,7 @@ impl Checkpoint {
             manifest,
             files,
             tensors,
+            recent: Mutex::default(),
         })
     }
 
@@ -165,11 +170,27 @@ impl Checkpoint {
                 )));
             }
         };
+        let range = entry.start..entry.start + entry.len;
+        self.let_go_before(entry.file_idx, range.clone());
         Ok(HostTensor {
             dtype,
             shape: entry.shape.clone(),
-            data: Cow::Borrowed(&file.bytes[entry.start..entry.start + entry.len]),
+            data: Cow::Borrowed(&file.bytes[range]),
         })
+    }
+
+    /// Remembers what was asked for and lets go of what was asked for some tensors ago: by then
+    /// it has been copied, and loading would otherwise hold every weight twice.
+    fn let_go_before(&self, file_idx: usize, range: Range<usize>) {
+        /// More than go into one matrix.
+        const NUM_KEPT: usize = 4;
+        let mut recent = self.recent.lock().expect("nothing panics while it is held");
+        recent.push_back((file_idx, range));
+        while recent.len() > NUM_KEPT
+            && let Some((file_idx, range)) = recent.pop_front()
+        {
+            self.files[file_idx].bytes.let_go(range);
+        }
     }
 
     /// The tensor's shape, if it is there.

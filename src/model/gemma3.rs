@@ -95,7 +95,8 @@ impl<B: Backend> Decoder<B> {
             .and_then(|shape| shape.first().copied())
             .unwrap_or(config.vocab_size);
         let table_shape = [vocab_size, config.hidden_size];
-        let table = weights.tensor(&table_name, &table_shape)?;
+        // Packed at once: the largest tensor, and its pages are let go when others are asked for.
+        let embedding = backend.matrix(vec![weights.tensor(&table_name, &table_shape)?])?;
         let head = if weights.contains(HEAD) || !ties_head {
             Some(backend.matrix(vec![weights.tensor(HEAD, &table_shape)?])?)
         } else {
@@ -107,7 +108,7 @@ impl<B: Backend> Decoder<B> {
         let final_norm = weights.tensor(&format!("{PREFIX}.norm.weight"), &[config.hidden_size])?;
         let has_sliding = config.layer_kinds.contains(&LayerKind::Sliding);
         Ok(Self {
-            embedding: backend.matrix(vec![table])?,
+            embedding,
             head,
             embedding_scale: (config.hidden_size as f64).sqrt() as f32,
             layers,

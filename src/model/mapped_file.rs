@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -27,6 +27,24 @@ impl FileBytes {
         // replace files by renaming, which leaves a mapping whole.
         let bytes = unsafe { Mmap::map(&file) }?;
         Ok(Self::Mapped(bytes))
+    }
+
+    /// Takes a range's pages out of this process's memory. They come in again when touched, so
+    /// this costs time at the worst.
+    #[allow(unsafe_code)]
+    pub(super) fn let_go(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(bytes) = self {
+            // SAFETY: the mapping is of a file and never written to, so that a page which is
+            // dropped holds the same bytes when it is read again. Refusal is harmless.
+            let _ = unsafe {
+                bytes.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    range.start,
+                    range.len(),
+                )
+            };
+        }
     }
 }
 
