@@ -76,8 +76,12 @@ async fn a_drain_finishes_what_was_accepted() {
         .map(|_| handle.submit(ask(12)).expect("there is room"))
         .collect();
     handle.drain();
-    assert_eq!(handle.state(), EngineState::Draining);
-    assert!(matches!(handle.submit(ask(1)), Err(Error::Draining)));
+    // Few tokens: the engine may have come to its end already.
+    assert_ne!(handle.state(), EngineState::Ready);
+    assert!(matches!(
+        handle.submit(ask(1)),
+        Err(Error::Draining | Error::EngineDead)
+    ));
     for mut stream in streams {
         let mut last = None;
         while let Some(event) = stream.next().await {
