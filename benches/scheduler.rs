@@ -7,7 +7,7 @@ mod harness;
 use std::hint::black_box;
 
 use harness::{Mode, median, report, seconds};
-use medgemma::core::{GenerateRequest, SamplingParams, SeqId, TokenId};
+use medgemma::core::{GenerateRequest, SamplingParams, SeqId, Terms, TokenId};
 use medgemma::scheduler::{BlockCount, KvGroups, Scheduler, SchedulerConfig};
 
 /// `running` sequences that decode and `waiting` ones behind them.
@@ -32,6 +32,7 @@ fn crowded(running: usize, waiting: usize) -> Scheduler {
                 stop_token_ids: vec![TokenId(1), TokenId(106)],
                 ..SamplingParams::greedy(100_000)
             },
+            terms: Terms::default(),
         };
         scheduler.add(SeqId(id), request).expect("it fits");
     }

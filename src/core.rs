@@ -6,6 +6,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +111,27 @@ impl SamplingParams {
     }
 }
 
+/// Who asks. Requests of one tenant share its fair part of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct TenantId(pub u64);
+
+/// Requests share cached prefixes only with those of the same salt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CacheSalt(pub [u8; 32]);
+
+/// How a request is to be treated, apart from what it computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Smaller is served earlier, as in vLLM.
+    pub priority: i32,
+    /// Within a priority, tenants get equal parts.
+    pub tenant: TenantId,
+    /// `None` shares with everybody else who has none.
+    pub cache_salt: Option<CacheSalt>,
+    /// When to give the request up, waiting or running.
+    pub deadline: Option<Instant>,
+}
+
 /// One sequence to generate; `n > 1` is several of these.
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
@@ -119,6 +141,8 @@ pub struct GenerateRequest {
     pub images: Vec<ImageSpan>,
     /// How to continue it.
     pub sampling: SamplingParams,
+    /// How to treat it.
+    pub terms: Terms,
 }
 
 /// Log-probabilities of the model's own distribution, before temperature and filters.
@@ -148,4 +172,6 @@ pub struct TokenEvent {
     pub logprobs: Option<TokenLogprobs>,
     /// Present on the last event.
     pub finish: Option<FinishReason>,
+    /// Of the prompt, how many tokens were found in the cache; the same on every event.
+    pub num_cached_tokens: usize,
 }

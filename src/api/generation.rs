@@ -13,7 +13,7 @@ use super::lower::{PreparedPrompt, SamplingPlan};
 use super::request_log::RequestLog;
 use super::state::Ticket;
 use super::types::{StopReason, Usage};
-use crate::core::{FinishReason, GenerateRequest, TokenEvent};
+use crate::core::{FinishReason, GenerateRequest, Terms, TokenEvent};
 use crate::engine::TokenStream;
 use crate::error::{Error, Result};
 use crate::registry::ServedModel;
@@ -72,6 +72,7 @@ impl Generation {
                     prompt: prompt.ids.clone(),
                     images: prompt.images.clone(),
                     sampling: plan.params(choice, room),
+                    terms: Terms::default(),
                 })?;
                 let tokenizer = Arc::clone(&model.tokenizer);
                 answers.push(AnswerStream {

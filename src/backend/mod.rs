@@ -118,6 +118,15 @@ pub struct Rope {
     pub inv_freq: Vec<f32>,
 }
 
+/// Those of both kinds of layers.
+#[derive(Clone, Copy, Debug)]
+pub struct Ropes<'a> {
+    /// Of the global layers.
+    pub global: &'a Rope,
+    /// Of the sliding layers.
+    pub sliding: &'a Rope,
+}
+
 /// Blocks of one sequence in one group of the cache.
 ///
 /// ```text
@@ -183,8 +192,32 @@ pub struct StepInput {
     pub positions: Vec<u32>,
     /// In order of `row`; together they cover every row once.
     pub sequences: Vec<StepSequence>,
+    /// Rows whose token is not known yet: the device takes it from the draws of the step before.
+    /// What `token_ids` has there means nothing.
+    pub fed: Vec<FedRow>,
     /// Rows whose next token is wanted, ascending.
     pub logit_rows: Vec<u32>,
+}
+
+/// A row that continues where the step before left off, before the host has seen its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FedRow {
+    /// Packed row of this step.
+    pub row: u32,
+    /// Index into the draws of the step before.
+    pub draw: u32,
+}
+
+impl StepInput {
+    /// Every row's token, those of the step before included, for a backend that has them at hand.
+    fn resolved_token_ids(&self, previous: Option<&Vec<Sampled>>) -> Vec<TokenId> {
+        let mut ids = self.token_ids.clone();
+        for fed in &self.fed {
+            let draws = previous.expect("only a step that follows another is fed by it");
+            ids[fed.row as usize] = draws[fed.draw as usize].token;
+        }
+        ids
+    }
 }
 
 /// What the sampler needs to know of one row.
@@ -251,6 +284,8 @@ pub trait Backend: Send + Sync {
     type KvCache: Send;
     /// A step's metadata where the kernels want it.
     type Step;
+    /// Tokens that were drawn, or that the device will have drawn once it gets there.
+    type Draws: Send;
 
     /// Runs a step's work on the thread from which this backend's operations are cheapest to call.
     fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
@@ -272,8 +307,14 @@ pub trait Backend: Send + Sync {
 
     // ---- text ----------------------------------------------------------------------------
 
-    /// Moves a step's metadata to the device. `ropes` are those of global and sliding layers.
-    fn begin_step(&self, input: &StepInput, global: &Rope, sliding: &Rope) -> Result<Self::Step>;
+    /// Moves a step's metadata to the device. `ropes` are those of global and sliding layers;
+    /// `previous` has what `input.fed` asks for.
+    fn begin_step(
+        &self,
+        input: &StepInput,
+        previous: Option<&Self::Draws>,
+        ropes: Ropes<'_>,
+    ) -> Result<Self::Step>;
     /// Rows of `table` times `scale`: `(tokens, hidden)`.
     fn embed(&self, step: &Self::Step, table: &Self::Matrix, scale: f32) -> Result<Self::Tensor>;
     /// Replaces the rows from `row` on by a picture's features `(image_tokens, hidden)`, unscaled.
@@ -320,8 +361,10 @@ pub trait Backend: Send + Sync {
     fn geglu(&self, gate_up: &Self::Tensor) -> Result<Self::Tensor>;
     /// The given rows, in order.
     fn select_rows(&self, x: &Self::Tensor, rows: &[u32]) -> Result<Self::Tensor>;
-    /// Draws one token per row of `logits (rows, vocab)`.
-    fn sample(&self, logits: &Self::Tensor, rows: &[SampleRow<'_>]) -> Result<Vec<Sampled>>;
+    /// Draws one token per row of `logits (rows, vocab)`. Need not wait for the device.
+    fn sample(&self, logits: &Self::Tensor, rows: &[SampleRow<'_>]) -> Result<Self::Draws>;
+    /// The tokens, in the order of their rows. Waits for the device.
+    fn sampled(&self, draws: &Self::Draws) -> Result<Vec<Sampled>>;
 
     // ---- vision --------------------------------------------------------------------------
 

@@ -160,6 +160,7 @@ impl<B: Backend> Engine<B> {
                     token: sampled.token,
                     logprobs: sampled.logprobs,
                     finish,
+                    num_cached_tokens: 0,
                 }));
             }
             if finish.is_some() {

@@ -5,7 +5,7 @@
 use crate::backend::{Backend, BlockTable, SampleRow, StepInput, StepSequence};
 use crate::core::{ImageSpan, SeqId};
 use crate::error::Result;
-use crate::model::{ImageRows, Model};
+use crate::model::{ImageRows, Model, StepOf};
 use crate::scheduler::{self, Batch, Chunk, Scheduler, Sequence};
 
 use crate::backend::Sampled;
@@ -59,7 +59,15 @@ fn compute<B: Backend>(
 ) -> Result<Vec<(SeqId, Sampled)>> {
     let input = step_input(sequences);
     let images = encode_images(model, sequences, &input)?;
-    let Some(logits) = model.forward(&input, &images, cache)? else {
+    let Some(logits) = model.forward(
+        StepOf {
+            input: &input,
+            previous: None,
+            images: &images,
+        },
+        cache,
+    )?
+    else {
         return Ok(Vec::new());
     };
 
@@ -75,7 +83,8 @@ fn compute<B: Backend>(
             num_generated: sequence.num_generated_tokens(),
         })
         .collect();
-    let sampled = model.backend().sample(&logits, &rows)?;
+    let draws = model.backend().sample(&logits, &rows)?;
+    let sampled = model.backend().sampled(&draws)?;
     Ok(sampling
         .iter()
         .map(|(chunk, _)| chunk.seq)

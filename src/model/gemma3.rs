@@ -1,10 +1,10 @@
 //! The text decoder. Follows transformers' `modeling_gemma3.py`.
 
-use crate::backend::{AttentionShape, Backend, LayerKind, LayerRef, QkNorm, Rope, StepInput};
+use crate::backend::{AttentionShape, Backend, LayerKind, LayerRef, QkNorm, Rope, Ropes};
 use crate::error::Result;
 use crate::model::config::{ModelConfig, TextConfig};
 use crate::model::weights::Weights;
-use crate::model::{ImageRows, Observer, Stage};
+use crate::model::{Observer, Stage, StepOf};
 
 /// Where the decoder's tensors begin in the hub's layout.
 const PREFIX: &str = "language_model.model";
@@ -145,12 +145,20 @@ impl<B: Backend> Decoder<B> {
     pub fn forward(
         &self,
         backend: &B,
-        input: &StepInput,
-        images: &[ImageRows<B::Tensor>],
+        step: StepOf<'_, B>,
         cache: &mut B::KvCache,
         observe: &mut Observer<'_, B>,
     ) -> Result<Option<B::Tensor>> {
-        let step = backend.begin_step(input, &self.global_rope, &self.sliding_rope)?;
+        let StepOf {
+            input,
+            previous,
+            images,
+        } = step;
+        let ropes = Ropes {
+            global: &self.global_rope,
+            sliding: &self.sliding_rope,
+        };
+        let step = backend.begin_step(input, previous, ropes)?;
 
         let mut residual = backend.embed(&step, &self.embedding, self.embedding_scale)?; // (tokens, hidden)
         for image in images {

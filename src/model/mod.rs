@@ -50,6 +50,16 @@ pub struct ImageRows<T> {
     pub features: T,
 }
 
+/// What one step computes.
+pub struct StepOf<'a, B: Backend> {
+    /// The packed rows.
+    pub input: &'a StepInput,
+    /// The draws of the step before, which `input.fed` refers to.
+    pub previous: Option<&'a B::Draws>,
+    /// The pictures whose tokens are among the rows.
+    pub images: &'a [ImageRows<B::Tensor>],
+}
+
 impl<B: Backend> Model<B> {
     /// Takes every tensor the architecture needs out of `weights`.
     ///
@@ -118,27 +128,24 @@ impl<B: Backend> Model<B> {
     }
 
     /// One step: writes the new tokens' keys and values into `cache` and returns the logits of
-    /// `input.logit_rows`, `(logit_rows, vocab)`; `None` when no row asks for any.
+    /// the input's `logit_rows`, `(logit_rows, vocab)`; `None` when no row asks for any.
     pub fn forward(
         &self,
-        input: &StepInput,
-        images: &[ImageRows<B::Tensor>],
+        step: StepOf<'_, B>,
         cache: &mut B::KvCache,
     ) -> Result<Option<B::Tensor>> {
-        self.forward_observed(input, images, cache, &mut |_, _| Ok(()))
+        self.forward_observed(step, cache, &mut |_, _| Ok(()))
     }
 
     /// [`Self::forward`] that shows every stage's hidden state on the way, for comparisons with
     /// the reference.
     pub fn forward_observed(
         &self,
-        input: &StepInput,
-        images: &[ImageRows<B::Tensor>],
+        step: StepOf<'_, B>,
         cache: &mut B::KvCache,
         observe: &mut Observer<'_, B>,
     ) -> Result<Option<B::Tensor>> {
-        self.decoder
-            .forward(&self.backend, input, images, cache, observe)
+        self.decoder.forward(&self.backend, step, cache, observe)
     }
 }
 

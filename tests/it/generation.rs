@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::core::{
-    GenerateRequest, ImageSpan, SamplingParams, SeqId, TokenEvent, TokenId, TokenLogprobs,
+    GenerateRequest, ImageSpan, SamplingParams, SeqId, Terms, TokenEvent, TokenId, TokenLogprobs,
 };
 use medgemma::engine::Runner;
 use medgemma::image::{ImageLimits, ImageProcessor, Resize};
@@ -99,6 +99,7 @@ impl Rig {
                 token: sampled.token,
                 logprobs: sampled.logprobs,
                 finish: None,
+                num_cached_tokens: 0,
             });
         }
     }
@@ -149,6 +150,7 @@ pub(crate) fn request(
         prompt: case.ids.clone(),
         images,
         sampling,
+        terms: Terms::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use medgemma::core::{BlockId, PixelValues};
 use medgemma::image::{ImageLimits, ImageProcessor, Resize};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
-use medgemma::model::{ImageRows, Model, Projector, Stage, VisionTower};
+use medgemma::model::{ImageRows, Model, Projector, Stage, StepOf, VisionTower};
 
 use crate::golden::{self, Case, Numbers, assert_close};
 
@@ -55,6 +55,7 @@ fn whole_prompt(case: &Case, image_token: Option<u32>, tokens_per_image: usize) 
     });
     StepInput {
         token_ids: case.ids.clone(),
+        fed: Vec::new(),
         positions: (0..len as u32).collect(),
         sequences: vec![StepSequence {
             row: 0,
@@ -109,19 +110,27 @@ fn check_every_stage<B: Backend>(backend: B, name: &str) {
             .expect("a small cache");
         let mut num_stages = 0;
         let logits = model
-            .forward_observed(&input, &images, &mut cache, &mut |stage, hidden| {
-                let label = match stage {
-                    Stage::Embedded => format!("{case_name}.embedding"),
-                    Stage::Layer(index) => format!("{case_name}.layer.{index}"),
-                    Stage::Final => format!("{case_name}.norm"),
-                };
-                let (shape, values) = model.backend().read(hidden)?;
-                let (_, reference) = numbers.tensor(&label);
-                let kept = rows(&values, shape[1], case.positions.iter().copied());
-                assert_close(&label, &kept, &reference, HIDDEN);
-                num_stages += 1;
-                Ok(())
-            })
+            .forward_observed(
+                StepOf {
+                    input: &input,
+                    previous: None,
+                    images: &images,
+                },
+                &mut cache,
+                &mut |stage, hidden| {
+                    let label = match stage {
+                        Stage::Embedded => format!("{case_name}.embedding"),
+                        Stage::Layer(index) => format!("{case_name}.layer.{index}"),
+                        Stage::Final => format!("{case_name}.norm"),
+                    };
+                    let (shape, values) = model.backend().read(hidden)?;
+                    let (_, reference) = numbers.tensor(&label);
+                    let kept = rows(&values, shape[1], case.positions.iter().copied());
+                    assert_close(&label, &kept, &reference, HIDDEN);
+                    num_stages += 1;
+                    Ok(())
+                },
+            )
             .expect("a step runs")
             .expect("rows were asked for");
         assert_eq!(num_stages, config.text.num_hidden_layers + 2);

@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::backend::sampler::sample_row;
 use crate::backend::{
-    AttentionShape, Backend, HostDtype, HostTensor, KvLayout, LayerKind, LayerRef, QkNorm, Rope,
+    AttentionShape, Backend, HostDtype, HostTensor, KvLayout, LayerKind, LayerRef, QkNorm, Ropes,
     SampleRow, Sampled, StepInput,
 };
 use crate::core::PixelValues;
@@ -63,6 +63,7 @@ impl Backend for CandleBackend {
     type Matrix = Tensor;
     type KvCache = CandleKvCache;
     type Step = CandleStep;
+    type Draws = Vec<Sampled>;
 
     fn parameter(&self, tensor: HostTensor<'_>) -> Result<Tensor> {
         self.upload(&tensor)
@@ -107,8 +108,15 @@ impl Backend for CandleBackend {
         Ok(CandleKvCache { layers })
     }
 
-    fn begin_step(&self, input: &StepInput, global: &Rope, sliding: &Rope) -> Result<CandleStep> {
-        let step = plain::Step::new(input, global, sliding, &self.device)?;
+    fn begin_step(
+        &self,
+        input: &StepInput,
+        previous: Option<&Vec<Sampled>>,
+        ropes: Ropes<'_>,
+    ) -> Result<CandleStep> {
+        let mut input = input.clone();
+        input.token_ids = input.resolved_token_ids(previous);
+        let step = plain::Step::new(&input, ropes.global, ropes.sliding, &self.device)?;
         Ok(CandleStep(step))
     }
 
@@ -183,6 +191,10 @@ impl Backend for CandleBackend {
             .zip(rows)
             .map(|(logits, row)| sample_row(logits, row))
             .collect())
+    }
+
+    fn sampled(&self, draws: &Vec<Sampled>) -> Result<Vec<Sampled>> {
+        Ok(draws.clone())
     }
 
     fn patch_embed(

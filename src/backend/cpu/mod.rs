@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::backend::sampler::sample_row;
 use crate::backend::{
-    AttentionShape, Backend, HostTensor, KvLayout, LayerKind, LayerRef, QkNorm, Rope, SampleRow,
+    AttentionShape, Backend, HostTensor, KvLayout, LayerKind, LayerRef, QkNorm, Ropes, SampleRow,
     Sampled, StepInput,
 };
 use crate::core::PixelValues;
@@ -97,6 +97,7 @@ impl Backend for CpuBackend {
     type Matrix = PackedMatrix;
     type KvCache = CpuKvCache;
     type Step = CpuStep;
+    type Draws = Vec<Sampled>;
 
     // From a worker of rayon's own, every parallel loop saves handing over and waking up.
     fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
@@ -151,11 +152,19 @@ impl Backend for CpuBackend {
         Ok(CpuKvCache { layers })
     }
 
-    fn begin_step(&self, input: &StepInput, global: &Rope, sliding: &Rope) -> Result<CpuStep> {
+    fn begin_step(
+        &self,
+        input: &StepInput,
+        previous: Option<&Vec<Sampled>>,
+        ropes: Ropes<'_>,
+    ) -> Result<CpuStep> {
         Ok(CpuStep {
-            global: Angles::new(global, &input.positions),
-            sliding: Angles::new(sliding, &input.positions),
-            input: input.clone(),
+            global: Angles::new(ropes.global, &input.positions),
+            sliding: Angles::new(ropes.sliding, &input.positions),
+            input: StepInput {
+                token_ids: input.resolved_token_ids(previous),
+                ..input.clone()
+            },
         })
     }
 
@@ -282,6 +291,10 @@ impl Backend for CpuBackend {
             .zip(rows)
             .map(|(logits, row)| sample_row(logits, row))
             .collect())
+    }
+
+    fn sampled(&self, draws: &Vec<Sampled>) -> Result<Vec<Sampled>> {
+        Ok(draws.clone())
     }
 
     fn patch_embed(

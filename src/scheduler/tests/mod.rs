@@ -8,7 +8,7 @@ mod steps;
 use std::sync::Arc;
 
 use crate::core::{
-    FinishReason, GenerateRequest, ImageHash, ImageSpan, PixelValues, SamplingParams, SeqId,
+    FinishReason, GenerateRequest, ImageHash, ImageSpan, PixelValues, SamplingParams, SeqId, Terms,
     TokenId,
 };
 
@@ -45,6 +45,7 @@ fn text(prompt_len: usize, max_tokens: usize) -> GenerateRequest {
         prompt: vec![WORD; prompt_len],
         images: Vec::new(),
         sampling: SamplingParams::greedy(max_tokens),
+        terms: Terms::default(),
     }
 }
 

@@ -214,6 +214,7 @@ async fn play(mut inbox: EngineInbox, script: Scripted, told: mpsc::UnboundedSen
                         token,
                         logprobs: logprobs(token, token_idx, &submission.request),
                         finish: finish.filter(|_| is_last),
+                        num_cached_tokens: 0,
                     }));
                 }
                 match end {
