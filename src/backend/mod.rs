@@ -9,6 +9,7 @@
 
 pub mod candle;
 pub mod cpu;
+pub mod cuda;
 pub mod sampler;
 
 use std::borrow::Cow;
@@ -238,6 +239,8 @@ pub struct Sampled {
     pub token: TokenId,
     /// When the row asked for them.
     pub logprobs: Option<TokenLogprobs>,
+    /// Whether the logits were numbers. If not, `token` is 0 and means nothing.
+    pub is_sound: bool,
 }
 
 /// What a KV cache must hold.
@@ -264,6 +267,17 @@ pub struct QkNorm<T> {
     pub key: T,
 }
 
+/// A branch's own norm and the one that follows the sum.
+#[derive(Debug)]
+pub struct NormPair<'a, T> {
+    /// `(hidden)`, 1 + weight: over the branch, before it is added.
+    pub post: &'a T,
+    /// `(hidden)`, 1 + weight: over the sum.
+    pub next: &'a T,
+    /// Of both.
+    pub eps: f64,
+}
+
 /// Which cache and which frequencies an attention layer works on.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerRef {
@@ -273,9 +287,16 @@ pub struct LayerRef {
     pub kind: LayerKind,
 }
 
+/// What a step computes between its metadata and its logits.
+pub type StepWork<'a, B> = dyn FnMut(
+        &<B as Backend>::Step,
+        &mut <B as Backend>::KvCache,
+    ) -> Result<Option<<B as Backend>::Tensor>>
+    + 'a;
+
 /// The operations. Activations are f32 or whatever the backend computes in; products accumulate
 /// in f32, and norms, softmax and rotary angles are f32 in every backend.
-pub trait Backend: Send + Sync {
+pub trait Backend: Sized + Send + Sync {
     /// An activation or a small parameter; cheap to clone.
     type Tensor: Clone + Send + Sync;
     /// A weight of a product, `(out, in)`, laid out as the backend likes it.
@@ -302,8 +323,23 @@ pub trait Backend: Send + Sync {
     fn matrix(&self, parts: Vec<HostTensor<'_>>) -> Result<Self::Matrix>;
     /// A weight stored `(in, out)`.
     fn matrix_transposed(&self, tensor: HostTensor<'_>) -> Result<Self::Matrix>;
+    /// Gate and up, `(width, in)` each, to what [`Backend::add_norm_geglu`] and
+    /// [`Backend::geglu`] after a product take.
+    fn gate_up(&self, gate: HostTensor<'_>, up: HostTensor<'_>) -> Result<Self::Matrix> {
+        self.matrix(vec![gate, up])
+    }
     /// Pools for both groups, all layers.
     fn kv_cache(&self, layout: &KvLayout) -> Result<Self::KvCache>;
+
+    /// Steps to run before any that counts, so that nothing has to be prepared while requests
+    /// wait. They use blocks that no sequence ever has.
+    fn rehearsals(&self) -> Vec<StepInput> {
+        Vec::new()
+    }
+    /// Bytes of the device that were taken, by purpose, where that is known.
+    fn memory(&self) -> Option<String> {
+        None
+    }
 
     // ---- text ----------------------------------------------------------------------------
 
@@ -315,6 +351,17 @@ pub trait Backend: Send + Sync {
         previous: Option<&Self::Draws>,
         ropes: Ropes<'_>,
     ) -> Result<Self::Step>;
+    /// Runs a step's work. A backend that pays for every operation it queues may keep what `work`
+    /// queued and queue it again, whole, for a later step of the same kind: then `work` is not
+    /// called at all.
+    fn run_step(
+        &self,
+        step: Self::Step,
+        cache: &mut Self::KvCache,
+        work: &mut StepWork<'_, Self>,
+    ) -> Result<Option<Self::Tensor>> {
+        work(&step, cache)
+    }
     /// Rows of `table` times `scale`: `(tokens, hidden)`.
     fn embed(&self, step: &Self::Step, table: &Self::Matrix, scale: f32) -> Result<Self::Tensor>;
     /// Replaces the rows from `row` on by a picture's features `(image_tokens, hidden)`, unscaled.
@@ -359,8 +406,44 @@ pub trait Backend: Send + Sync {
     ) -> Result<Self::Tensor>;
     /// `gelu_tanh(gate) · up` of `(rows, 2·width)`, gate first: `(rows, width)`.
     fn geglu(&self, gate_up: &Self::Tensor) -> Result<Self::Tensor>;
-    /// The given rows, in order.
-    fn select_rows(&self, x: &Self::Tensor, rows: &[u32]) -> Result<Self::Tensor>;
+    /// `add_norm_norm` with the product of the second norm: `(sum, norm(sum, next)·weightᵀ)`.
+    fn add_norm_linear(
+        &self,
+        residual: &Self::Tensor,
+        branch: &Self::Tensor,
+        norms: &NormPair<'_, Self::Tensor>,
+        weight: &Self::Matrix,
+    ) -> Result<(Self::Tensor, Self::Tensor)> {
+        let (sum, normed) =
+            self.add_norm_norm(residual, branch, norms.post, norms.next, norms.eps)?;
+        Ok((sum, self.linear(&normed, weight)?))
+    }
+    /// `add_norm_norm` with the inner half of the MLP: `(sum, geglu(norm(sum, next)·gate_upᵀ))`.
+    fn add_norm_geglu(
+        &self,
+        residual: &Self::Tensor,
+        branch: &Self::Tensor,
+        norms: &NormPair<'_, Self::Tensor>,
+        gate_up: &Self::Matrix,
+    ) -> Result<(Self::Tensor, Self::Tensor)> {
+        let (sum, inner) = self.add_norm_linear(residual, branch, norms, gate_up)?;
+        Ok((sum, self.geglu(&inner)?))
+    }
+    /// `rotate_and_store`, then `paged_attention`.
+    fn attend(
+        &self,
+        step: &Self::Step,
+        qkv: &Self::Tensor,
+        norm: &QkNorm<Self::Tensor>,
+        shape: &AttentionShape,
+        layer: LayerRef,
+        cache: &mut Self::KvCache,
+    ) -> Result<Self::Tensor> {
+        let q = self.rotate_and_store(step, qkv, norm, shape, layer, cache)?;
+        self.paged_attention(step, &q, shape, layer, cache)
+    }
+    /// The step's `logit_rows` of x, in order.
+    fn select_logit_rows(&self, step: &Self::Step, x: &Self::Tensor) -> Result<Self::Tensor>;
     /// Draws one token per row of `logits (rows, vocab)`. Need not wait for the device.
     fn sample(&self, logits: &Self::Tensor, rows: &[SampleRow<'_>]) -> Result<Self::Draws>;
     /// The tokens, in the order of their rows. Waits for the device.
@@ -408,6 +491,10 @@ pub trait Backend: Send + Sync {
     /// Mean over squares of `kernel × kernel` patches of each picture's `grid × grid`:
     /// `(images·(grid/kernel)², hidden)`.
     fn average_pool(&self, x: &Self::Tensor, grid: usize, kernel: usize) -> Result<Self::Tensor>;
+
+    /// These rows of x, where they last: steps do not compute there. What pictures became is kept
+    /// from step to step.
+    fn keep_rows(&self, x: &Self::Tensor, rows: Range<usize>) -> Result<Self::Tensor>;
 
     // ---- reading back --------------------------------------------------------------------
 

@@ -7,9 +7,16 @@
 use crate::backend::{SampleRow, Sampled};
 use crate::core::{SamplingParams, TokenId, TokenLogprobs};
 
-/// Draws the row's next token.
+/// Draws the row's next token, unless the logits are no distribution.
 pub fn sample_row(logits: &[f32], row: &SampleRow<'_>) -> Sampled {
     let params = row.params;
+    if !are_sound(logits) {
+        return Sampled {
+            token: TokenId(0),
+            logprobs: None,
+            is_sound: false,
+        };
+    }
     let allowed = Allowed::new(row);
     let token = if params.temperature == 0.0 {
         greedy(logits, &allowed)
@@ -19,7 +26,20 @@ pub fn sample_row(logits: &[f32], row: &SampleRow<'_>) -> Sampled {
     let logprobs = params
         .top_logprobs
         .map(|num_top| logprobs_of(logits, token, num_top));
-    Sampled { token, logprobs }
+    Sampled {
+        token,
+        logprobs,
+        is_sound: true,
+    }
+}
+
+/// Whether softmax makes a distribution of these: no NaN, and the largest is finite. A logit of
+/// −∞ is a token of probability 0.
+fn are_sound(logits: &[f32]) -> bool {
+    // Not `any`: without a way out the loop is vectorised.
+    let has_nan = logits.iter().fold(false, |nan, logit| nan | logit.is_nan());
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    !has_nan && best.is_finite()
 }
 
 /// Tokens that may be drawn: all, or all but the stop tokens while `min_tokens` is not reached.
@@ -154,7 +174,7 @@ fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f32) {
 
 /// The winner of an exponential race: token i wins with probability `softmax(scaled)[i]`.
 fn race(candidates: &[Candidate], seed: u64, position: usize) -> TokenId {
-    let stream = mix(seed ^ mix(position as u64));
+    let stream = stream(seed, position);
     let mut winner = TokenId(0);
     let mut best = f32::NEG_INFINITY;
     for candidate in candidates {
@@ -169,6 +189,11 @@ fn race(candidates: &[Candidate], seed: u64, position: usize) -> TokenId {
         }
     }
     winner
+}
+
+/// What the luck of every token at this position comes from.
+pub(in crate::backend) fn stream(seed: u64, position: usize) -> u64 {
+    mix(seed ^ mix(position as u64))
 }
 
 /// An exponentially distributed number of rate 1 that belongs to this token.
@@ -276,6 +301,31 @@ mod tests {
             sample_row(&[1.0, 3.0, 3.0], &row(&params)).token,
             TokenId(1)
         );
+    }
+
+    #[test]
+    fn what_is_no_distribution_is_not_drawn_from() {
+        let (nan, inf) = (f32::NAN, f32::INFINITY);
+        for params in [SamplingParams::greedy(1), warm()] {
+            let params = SamplingParams {
+                top_logprobs: Some(2),
+                ..params
+            };
+            for logits in [
+                [nan, 1.0, 2.0],
+                [1.0, 2.0, -nan],
+                [nan; 3],
+                [-inf; 3],
+                [1.0, inf, 2.0],
+            ] {
+                let sampled = sample_row(&logits, &row(&params));
+                assert!(!sampled.is_sound, "{logits:?}");
+                assert_eq!((sampled.token, sampled.logprobs), (TokenId(0), None));
+            }
+            let sampled = sample_row(&[-inf, 1.0, -inf], &row(&params));
+            assert!(sampled.is_sound);
+            assert_eq!(sampled.token, TokenId(1));
+        }
     }
 
     #[test]

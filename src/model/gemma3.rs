@@ -1,6 +1,6 @@
 //! The text decoder. Follows transformers' `modeling_gemma3.py`.
 
-use crate::backend::{AttentionShape, Backend, LayerKind, LayerRef, QkNorm, Rope, Ropes};
+use crate::backend::{AttentionShape, Backend, LayerKind, LayerRef, NormPair, QkNorm, Rope, Ropes};
 use crate::error::Result;
 use crate::model::config::{ModelConfig, TextConfig};
 use crate::model::weights::Weights;
@@ -17,6 +17,7 @@ pub struct Decoder<B: Backend> {
     embedding: B::Matrix,
     /// `(vocab, hidden)`
     head: Option<B::Matrix>,
+    vocab_size: usize,
     embedding_scale: f32,
     layers: Vec<Layer<B>>,
     /// `(hidden)`
@@ -74,10 +75,10 @@ impl<B: Backend> Layer<B> {
                 tensor("self_attn.v_proj", &[kv_width, hidden])?,
             ])?,
             output: backend.matrix(vec![tensor("self_attn.o_proj", &[hidden, query_width])?])?,
-            gate_up: backend.matrix(vec![
+            gate_up: backend.gate_up(
                 tensor("mlp.gate_proj", &[mlp, hidden])?,
                 tensor("mlp.up_proj", &[mlp, hidden])?,
-            ])?,
+            )?,
             down: backend.matrix(vec![tensor("mlp.down_proj", &[hidden, mlp])?])?,
         })
     }
@@ -110,6 +111,7 @@ impl<B: Backend> Decoder<B> {
         Ok(Self {
             embedding,
             head,
+            vocab_size,
             embedding_scale: (config.hidden_size as f64).sqrt() as f32,
             layers,
             final_norm: backend.norm_weight(final_norm)?,
@@ -131,6 +133,11 @@ impl<B: Backend> Decoder<B> {
         })
     }
 
+    /// Rows of the embedding.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
     /// Attention's constants.
     pub fn attention_shape(&self) -> &AttentionShape {
         &self.shape
@@ -141,27 +148,55 @@ impl<B: Backend> Decoder<B> {
         self.layers.iter().map(|layer| layer.kind).collect()
     }
 
-    /// See [`crate::model::Model::forward_observed`].
+    /// See [`crate::model::Model::forward`].
     pub fn forward(
+        &self,
+        backend: &B,
+        step: StepOf<'_, B>,
+        cache: &mut B::KvCache,
+    ) -> Result<Option<B::Tensor>> {
+        let metadata = self.begin_step(backend, &step)?;
+        let mut work = |metadata: &B::Step, cache: &mut B::KvCache| {
+            self.compute(backend, &step, metadata, cache, &mut |_, _| Ok(()))
+        };
+        if step.images.is_empty() {
+            backend.run_step(metadata, cache, &mut work)
+        } else {
+            // Pictures' features are of this step alone.
+            work(&metadata, cache)
+        }
+    }
+
+    /// See [`crate::model::Model::forward_observed`].
+    pub fn forward_observed(
         &self,
         backend: &B,
         step: StepOf<'_, B>,
         cache: &mut B::KvCache,
         observe: &mut Observer<'_, B>,
     ) -> Result<Option<B::Tensor>> {
-        let StepOf {
-            input,
-            previous,
-            images,
-        } = step;
+        let metadata = self.begin_step(backend, &step)?;
+        self.compute(backend, &step, &metadata, cache, observe)
+    }
+
+    fn begin_step(&self, backend: &B, step: &StepOf<'_, B>) -> Result<B::Step> {
         let ropes = Ropes {
             global: &self.global_rope,
             sliding: &self.sliding_rope,
         };
-        let step = backend.begin_step(input, previous, ropes)?;
+        backend.begin_step(step.input, step.previous, ropes)
+    }
 
-        let mut residual = backend.embed(&step, &self.embedding, self.embedding_scale)?; // (tokens, hidden)
-        for image in images {
+    fn compute(
+        &self,
+        backend: &B,
+        step_of: &StepOf<'_, B>,
+        step: &B::Step,
+        cache: &mut B::KvCache,
+        observe: &mut Observer<'_, B>,
+    ) -> Result<Option<B::Tensor>> {
+        let mut residual = backend.embed(step, &self.embedding, self.embedding_scale)?; // (tokens, hidden)
+        for image in step_of.images {
             // Unscaled: the reference scatters the features over the scaled embeddings.
             residual = backend.put_image_features(residual, &image.features, image.row)?;
         }
@@ -170,60 +205,65 @@ impl<B: Backend> Decoder<B> {
         let Some(first) = self.layers.first() else {
             return Ok(None);
         };
-        let mut normed = backend.rms_norm(&residual, &first.input_norm, self.eps)?;
+        let normed = backend.rms_norm(&residual, &first.input_norm, self.eps)?;
+        let mut qkv = backend.linear(&normed, &first.qkv)?; // (tokens, (heads + 2·kv_heads)·head_dim)
+        let mut last = None;
         for (index, layer) in self.layers.iter().enumerate() {
-            let attended = self.attention(backend, &step, layer, index, &normed, cache)?;
-            let (attended_residual, before_mlp) = backend.add_norm_norm(
-                &residual,
-                &attended,
-                &layer.post_attention_norm,
-                &layer.pre_feedforward_norm,
-                self.eps,
-            )?;
-            let gate_up = backend.linear(&before_mlp, &layer.gate_up)?; // (tokens, 2·mlp)
-            let branch = backend.linear(&backend.geglu(&gate_up)?, &layer.down)?; // (tokens, hidden)
-            // The next layer's first norm rides along; after the last layer it is the final one.
-            let next = match self.layers.get(index + 1) {
-                Some(next) => &next.input_norm,
-                None => &self.final_norm,
+            let layer_ref = LayerRef {
+                index,
+                kind: layer.kind,
             };
-            (residual, normed) = backend.add_norm_norm(
-                &attended_residual,
-                &branch,
-                &layer.post_feedforward_norm,
-                next,
-                self.eps,
-            )?;
+            let mixed =
+                backend.attend(step, &qkv, &layer.qk_norm, &self.shape, layer_ref, cache)?; // (tokens, heads·head_dim)
+            let attended = backend.linear(&mixed, &layer.output)?; // (tokens, hidden)
+            let before_mlp = NormPair {
+                post: &layer.post_attention_norm,
+                next: &layer.pre_feedforward_norm,
+                eps: self.eps,
+            };
+            let (attended_residual, inner) =
+                backend.add_norm_geglu(&residual, &attended, &before_mlp, &layer.gate_up)?; // (tokens, mlp)
+            let branch = backend.linear(&inner, &layer.down)?; // (tokens, hidden)
+
+            // The next layer's first norm and product ride along; after the last layer it is the
+            // final norm.
+            let post = &layer.post_feedforward_norm;
+            match self.layers.get(index + 1) {
+                Some(next) => {
+                    let between = NormPair {
+                        post,
+                        next: &next.input_norm,
+                        eps: self.eps,
+                    };
+                    (residual, qkv) = backend.add_norm_linear(
+                        &attended_residual,
+                        &branch,
+                        &between,
+                        &next.qkv,
+                    )?;
+                }
+                None => {
+                    let (sum, normed) = backend.add_norm_norm(
+                        &attended_residual,
+                        &branch,
+                        post,
+                        &self.final_norm,
+                        self.eps,
+                    )?;
+                    residual = sum;
+                    last = Some(normed);
+                }
+            }
             observe(Stage::Layer(index), &residual)?;
         }
 
-        if input.logit_rows.is_empty() {
+        let last = last.expect("there is a last layer");
+        if step_of.input.logit_rows.is_empty() {
             return Ok(None);
         }
-        let last = backend.select_rows(&normed, &input.logit_rows)?; // (logit_rows, hidden)
+        let last = backend.select_logit_rows(step, &last)?; // (logit_rows, hidden)
         observe(Stage::Final, &last)?;
         let head = self.head.as_ref().unwrap_or(&self.embedding);
         Ok(Some(backend.linear(&last, head)?)) // (logit_rows, vocab)
-    }
-
-    /// `(tokens, hidden)` → `(tokens, hidden)`
-    fn attention(
-        &self,
-        backend: &B,
-        step: &B::Step,
-        layer: &Layer<B>,
-        index: usize,
-        x: &B::Tensor,
-        cache: &mut B::KvCache,
-    ) -> Result<B::Tensor> {
-        let layer_ref = LayerRef {
-            index,
-            kind: layer.kind,
-        };
-        let qkv = backend.linear(x, &layer.qkv)?; // (tokens, (heads + 2·kv_heads)·head_dim)
-        let q =
-            backend.rotate_and_store(step, &qkv, &layer.qk_norm, &self.shape, layer_ref, cache)?;
-        let mixed = backend.paged_attention(step, &q, &self.shape, layer_ref, cache)?; // (tokens, heads·head_dim)
-        backend.linear(&mixed, &layer.output)
     }
 }

@@ -19,8 +19,8 @@ mod mapped_file;
 mod projector;
 mod siglip;
 
-use crate::backend::{AttentionShape, Backend, KvLayout, StepInput};
-use crate::core::PixelValues;
+use crate::backend::{AttentionShape, Backend, KvLayout, SampleRow, StepInput};
+use crate::core::{PixelValues, SamplingParams};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
@@ -39,6 +39,29 @@ pub struct Model<B: Backend> {
 struct Vision<B: Backend> {
     tower: VisionTower<B>,
     projector: Projector<B>,
+    image: ImageShape,
+}
+
+/// Pictures that go through the tower together. A few have rows enough to fill any device, and the
+/// memory that the tower works in grows with each.
+pub const MAX_IMAGES_PER_CALL: usize = 4;
+
+/// What the tower takes and gives for one picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageShape {
+    /// Side of the square, in pixels.
+    pub size: usize,
+    /// Tokens that the picture becomes.
+    pub num_tokens: usize,
+    /// Numbers per token.
+    pub hidden: usize,
+}
+
+impl ImageShape {
+    /// Numbers in one picture's features.
+    pub fn num_features(&self) -> usize {
+        self.num_tokens * self.hidden
+    }
 }
 
 /// A picture's features on the device and the first packed row that they replace.
@@ -71,6 +94,11 @@ impl<B: Backend> Model<B> {
             Some(vision) => Some(Vision {
                 tower: VisionTower::load(&backend, vision, weights)?,
                 projector: Projector::load(&backend, vision, config.text.hidden_size, weights)?,
+                image: ImageShape {
+                    size: vision.image_size,
+                    num_tokens: vision.mm_tokens_per_image,
+                    hidden: config.text.hidden_size,
+                },
             }),
             None => None,
         };
@@ -91,6 +119,16 @@ impl<B: Backend> Model<B> {
         self.decoder.attention_shape()
     }
 
+    /// Rows of the embedding: tokens from here on do not exist.
+    pub fn vocab_size(&self) -> usize {
+        self.decoder.vocab_size()
+    }
+
+    /// What the tower takes, if there is one.
+    pub fn image_shape(&self) -> Option<ImageShape> {
+        self.vision.as_ref().map(|vision| vision.image)
+    }
+
     /// A cache with this many blocks in each group's pools.
     pub fn kv_cache(
         &self,
@@ -107,24 +145,59 @@ impl<B: Backend> Model<B> {
         })
     }
 
-    /// Each picture's features, `(image_tokens, hidden)`, in the order of `images`.
+    /// Runs every kind of step that the backend wants to have run once before it counts, and
+    /// encodes a picture. No sequence's blocks are touched.
+    pub fn rehearse(&self, cache: &mut B::KvCache) -> Result<()> {
+        let rehearsals = self.backend.rehearsals();
+        if rehearsals.is_empty() {
+            return Ok(());
+        }
+        let params = SamplingParams::greedy(1);
+        for input in &rehearsals {
+            let step = StepOf {
+                input,
+                previous: None,
+                images: &[],
+            };
+            let Some(logits) = self.forward(step, cache)? else {
+                continue;
+            };
+            let row = SampleRow {
+                params: &params,
+                position: 1,
+                num_generated: 0,
+            };
+            let rows = vec![row; input.logit_rows.len()];
+            let draws = self.backend.sample(&logits, &rows)?;
+            self.backend.sampled(&draws)?;
+        }
+        if let Some(vision) = &self.vision {
+            self.encode_images(&[vision.tower.blank_picture()])?;
+        }
+        Ok(())
+    }
+
+    /// Each picture's features, `(image_tokens, hidden)`, in the order of `images`. At most
+    /// [`MAX_IMAGES_PER_CALL`] go through the tower at a time.
     ///
     /// # Panics
-    /// If the model has no vision tower: requests with pictures are refused long before.
+    /// If there are pictures and no vision tower: requests with pictures are refused long before.
     pub fn encode_images(&self, images: &[PixelValues]) -> Result<Vec<B::Tensor>> {
-        let vision = self
-            .vision
-            .as_ref()
-            .expect("pictures reach only models with a tower");
-        images
-            .iter()
-            .map(|image| {
-                let patches = vision
-                    .tower
-                    .forward(&self.backend, std::slice::from_ref(image))?;
-                vision.projector.forward(&self.backend, &patches)
-            })
-            .collect()
+        let mut features = Vec::with_capacity(images.len());
+        for images in images.chunks(MAX_IMAGES_PER_CALL) {
+            let vision = self
+                .vision
+                .as_ref()
+                .expect("pictures reach only models with a tower");
+            let patches = vision.tower.forward(&self.backend, images)?; // (images·patches, vision)
+            let together = vision.projector.forward(&self.backend, &patches)?; // (images·image_tokens, hidden)
+            for idx in 0..images.len() {
+                let num_tokens = vision.image.num_tokens;
+                let rows = idx * num_tokens..(idx + 1) * num_tokens;
+                features.push(self.backend.keep_rows(&together, rows)?);
+            }
+        }
+        Ok(features)
     }
 
     /// One step: writes the new tokens' keys and values into `cache` and returns the logits of
@@ -134,7 +207,7 @@ impl<B: Backend> Model<B> {
         step: StepOf<'_, B>,
         cache: &mut B::KvCache,
     ) -> Result<Option<B::Tensor>> {
-        self.forward_observed(step, cache, &mut |_, _| Ok(()))
+        self.decoder.forward(&self.backend, step, cache)
     }
 
     /// [`Self::forward`] that shows every stage's hidden state on the way, for comparisons with
@@ -145,7 +218,8 @@ impl<B: Backend> Model<B> {
         cache: &mut B::KvCache,
         observe: &mut Observer<'_, B>,
     ) -> Result<Option<B::Tensor>> {
-        self.decoder.forward(&self.backend, step, cache, observe)
+        self.decoder
+            .forward_observed(&self.backend, step, cache, observe)
     }
 }
 

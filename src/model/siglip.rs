@@ -1,7 +1,7 @@
 //! The vision tower: SigLIP without its pooling head. Follows transformers' `modeling_siglip.py`.
 
 use crate::backend::{Backend, HostTensor};
-use crate::core::PixelValues;
+use crate::core::{ImageHash, PixelValues};
 use crate::error::Result;
 use crate::model::config::VisionConfig;
 use crate::model::weights::Weights;
@@ -19,6 +19,7 @@ pub struct VisionTower<B: Backend> {
     positions: B::Tensor,
     layers: Vec<Layer<B>>,
     post_norm: Affine<B::Tensor>,
+    image_size: usize,
     patch_size: usize,
     num_heads: usize,
     eps: f64,
@@ -145,10 +146,20 @@ impl<B: Backend> VisionTower<B> {
             )?,
             layers,
             post_norm: root.affine("post_layernorm", width)?,
+            image_size: config.image_size,
             patch_size: patch,
             num_heads: config.num_attention_heads,
             eps: config.layer_norm_eps,
         })
+    }
+
+    /// A grey picture of the size that the tower takes.
+    pub fn blank_picture(&self) -> PixelValues {
+        PixelValues {
+            size: self.image_size,
+            rgb: vec![127; self.image_size * self.image_size * 3].into(),
+            hash: ImageHash([0; 32]),
+        }
     }
 
     /// `(images·patches, vision)`

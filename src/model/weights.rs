@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::checkpoint::Checkpoint;
 use super::dummy::DummyWeights;
+use super::tensor_names::LM_HEAD;
 use crate::backend::{HostDtype, HostTensor};
 use crate::error::Result;
 
@@ -17,6 +18,8 @@ pub enum Weights {
     Checkpoint(Checkpoint),
     /// Random numbers.
     Dummy(DummyWeights),
+    /// Shapes without numbers worth reading.
+    Blank,
 }
 
 impl Weights {
@@ -41,6 +44,11 @@ impl Weights {
         Self::Dummy(DummyWeights::new(seed))
     }
 
+    /// Zeros of whatever shape is asked for; what nobody reads takes no memory either.
+    pub fn blank() -> Self {
+        Self::Blank
+    }
+
     /// The tensor `name`, which must have this shape.
     ///
     /// # Errors
@@ -50,6 +58,11 @@ impl Weights {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.tensor(name, shape),
             Self::Dummy(dummy) => Ok(dummy.tensor(name, shape)),
+            Self::Blank => Ok(HostTensor {
+                dtype: HostDtype::Bf16,
+                shape: shape.to_vec(),
+                data: vec![0; shape.iter().product::<usize>() * HostDtype::Bf16.size()].into(),
+            }),
         }
     }
 
@@ -58,6 +71,7 @@ impl Weights {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.shape(name).is_some(),
             Self::Dummy(dummy) => dummy.contains(name),
+            Self::Blank => name != LM_HEAD,
         }
     }
 
@@ -65,7 +79,7 @@ impl Weights {
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.shape(name).map(<[usize]>::to_vec),
-            Self::Dummy(_) => None,
+            Self::Dummy(_) | Self::Blank => None,
         }
     }
 
@@ -73,7 +87,7 @@ impl Weights {
     pub fn num_bytes(&self, num_parameters: u64) -> u64 {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.num_bytes(),
-            Self::Dummy(_) => num_parameters * HostDtype::Bf16.size() as u64,
+            Self::Dummy(_) | Self::Blank => num_parameters * HostDtype::Bf16.size() as u64,
         }
     }
 
@@ -81,7 +95,7 @@ impl Weights {
     pub fn unexpected(&self) -> Vec<String> {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.unexpected(),
-            Self::Dummy(_) => Vec::new(),
+            Self::Dummy(_) | Self::Blank => Vec::new(),
         }
     }
 }

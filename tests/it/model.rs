@@ -28,7 +28,7 @@ fn weights_of(model: &str) -> Weights {
     Weights::open(&golden::path(&format!("models/{model}"))).expect("weights are there")
 }
 
-fn picture(name: &str, size: usize) -> PixelValues {
+pub(crate) fn picture(name: &str, size: usize) -> PixelValues {
     let file = fs::read(golden::path(&format!("images/{name}"))).expect("goldens are there");
     let processor = ImageProcessor {
         size,

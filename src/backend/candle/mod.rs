@@ -5,6 +5,8 @@
 
 mod plain;
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Tensor};
 
 use crate::backend::sampler::sample_row;
@@ -27,6 +29,18 @@ impl CandleBackend {
         Self {
             device: Device::Cpu,
         }
+    }
+
+    /// On card `ordinal`, through candle's own kernels.
+    ///
+    /// # Errors
+    /// `Config` when there is no such card, or the program was built without the feature
+    /// `candle-cuda`.
+    pub fn cuda(ordinal: usize) -> Result<Self> {
+        let device = Device::new_cuda(ordinal).map_err(|error| {
+            Error::Config(format!("candle cannot open card {ordinal}: {error}"))
+        })?;
+        Ok(Self { device })
     }
 }
 
@@ -180,7 +194,8 @@ impl Backend for CandleBackend {
         Ok(plain::geglu(gate_up)?)
     }
 
-    fn select_rows(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    fn select_logit_rows(&self, step: &CandleStep, x: &Tensor) -> Result<Tensor> {
+        let rows = step.0.input.logit_rows.as_slice();
         Ok(x.index_select(&Tensor::new(rows, &self.device)?, 0)?)
     }
 
@@ -239,6 +254,10 @@ impl Backend for CandleBackend {
 
     fn average_pool(&self, x: &Tensor, grid: usize, kernel: usize) -> Result<Tensor> {
         Ok(plain::average_pool(x, grid, kernel)?)
+    }
+
+    fn keep_rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor> {
+        Ok(x.narrow(0, rows.start, rows.len())?.copy()?)
     }
 
     fn read(&self, x: &Tensor) -> Result<(Vec<usize>, Vec<f32>)> {

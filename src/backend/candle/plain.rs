@@ -219,8 +219,8 @@ fn sequence_attention(
 
     let mut mask = vec![f32::NEG_INFINITY; len * num_keys];
     for (row, range) in ranges.iter().enumerate() {
-        let first = row * num_keys - first_key;
-        mask[first + range.start..first + range.end].fill(0.0);
+        let keys = range.start - first_key..range.end - first_key;
+        mask[row * num_keys..][keys].fill(0.0);
     }
     let mask = Tensor::from_vec(mask, (1, 1, len, num_keys), device)?;
     let scores = scores

@@ -7,6 +7,7 @@
 mod angles;
 pub mod kernels;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -275,7 +276,8 @@ impl Backend for CpuBackend {
         Ok(Rows::new(out, width))
     }
 
-    fn select_rows(&self, x: &Rows, rows: &[u32]) -> Result<Rows> {
+    fn select_logit_rows(&self, step: &CpuStep, x: &Rows) -> Result<Rows> {
+        let rows = &step.input.logit_rows;
         let out = rows
             .iter()
             .flat_map(|&row| &x.values[row as usize * x.width..][..x.width])
@@ -371,6 +373,11 @@ impl Backend for CpuBackend {
                 out.iter_mut().for_each(|sum| *sum *= share);
             });
         Ok(Rows::new(out, width))
+    }
+
+    fn keep_rows(&self, x: &Rows, rows: Range<usize>) -> Result<Rows> {
+        let values = &x.values[rows.start * x.width..rows.end * x.width];
+        Ok(Rows::new(values.to_vec(), x.width))
     }
 
     fn read(&self, x: &Rows) -> Result<(Vec<usize>, Vec<f32>)> {
