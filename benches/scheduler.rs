@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use harness::{Mode, median, report, seconds};
 use medgemma::core::{GenerateRequest, SamplingParams, SeqId, Terms, TokenId};
-use medgemma::scheduler::{BlockCount, KvGroups, Scheduler, SchedulerConfig};
+use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig};
 
 /// `running` sequences that decode and `waiting` ones behind them.
 fn crowded(running: usize, waiting: usize) -> Scheduler {
@@ -22,11 +22,12 @@ fn crowded(running: usize, waiting: usize) -> Scheduler {
             global: running * 128 + 10_000,
             sliding: running * 40 + 1_000,
         },
+        prefix_caching: PrefixCaching::On,
     })
     .expect("limits that work");
     for id in 0..(running + waiting) as u64 {
         let request = GenerateRequest {
-            prompt: vec![TokenId(7); 1_200],
+            prompt: prompt(id),
             images: Vec::new(),
             sampling: SamplingParams {
                 stop_token_ids: vec![TokenId(1), TokenId(106)],
@@ -38,6 +39,32 @@ fn crowded(running: usize, waiting: usize) -> Scheduler {
     }
     while step(&mut scheduler) < running {}
     scheduler
+}
+
+/// Nobody shares another's.
+fn prompt(id: u64) -> Vec<TokenId> {
+    let first = TokenId(u32::try_from(id).expect("few requests") + 10);
+    std::iter::once(first)
+        .chain(std::iter::repeat_n(TokenId(7), 1_199))
+        .collect()
+}
+
+/// What the process holds in memory, where the system tells.
+fn resident_bytes() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024.0)
+}
+
+/// Bytes that a waiting request takes beside its tokens.
+fn bytes_per_waiting(num_waiting: usize) -> Option<f64> {
+    let before = resident_bytes()?;
+    let scheduler = crowded(1, num_waiting);
+    let tokens = num_waiting * 1_200 * size_of::<TokenId>();
+    let bytes = resident_bytes()? - before - tokens as f64;
+    black_box(scheduler);
+    Some(bytes / num_waiting as f64)
 }
 
 /// Plans and takes in one step; how many sequences got a token.
@@ -55,6 +82,9 @@ fn step(scheduler: &mut Scheduler) -> usize {
 
 fn main() {
     let mode = Mode::from_arguments();
+    if let Some(bytes) = bytes_per_waiting(mode.pick(10_000, 100)) {
+        report("a waiting request, beside its tokens", bytes, "bytes");
+    }
     let runs = mode.pick(2_000, 1);
     for (running, waiting) in mode.pick(
         &[(256, 0), (256, 10_000), (1_024, 0), (1_024, 10_000)][..],

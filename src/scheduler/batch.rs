@@ -18,6 +18,14 @@ impl Batch {
         self.chunks.is_empty()
     }
 
+    /// Sequences for which a token is drawn, in the order of the draws.
+    pub fn sampling(&self) -> impl Iterator<Item = SeqId> {
+        self.chunks
+            .iter()
+            .filter(|chunk| chunk.samples)
+            .map(|chunk| chunk.seq)
+    }
+
     /// Tokens in all chunks.
     pub fn num_tokens(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.len).sum()
@@ -35,6 +43,9 @@ pub struct Chunk {
     pub len: usize,
     /// The chunk ends with the sequence's last token, so the next one is to be drawn.
     pub samples: bool,
+    /// The chunk is one token, and that token is drawn by the batch before, which has not been
+    /// taken in yet: by this one of its chunks that sample, counted from 0 in the batch's order.
+    pub fed: Option<usize>,
 }
 
 impl Chunk {

@@ -1,46 +1,141 @@
-//! One group's blocks that nobody holds.
+//! One group's blocks: how many tables hold each, what is in it, and which is given out next.
+//!
+//! ```text
+//!   blank ──take──> held ──give_back──> blank        nobody will look for what is in it
+//!                    │ └────give_back──> cached ──take──> held, its hash forgotten
+//!                    └<─────share──────────┘
+//! ```
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use crate::core::BlockId;
 
-/// Free blocks in the order in which they will be handed out again: the one that has been free for
-/// longest first. A cache of prefixes belongs here: a free block keeps its contents until its turn
-/// comes, so it can carry its hash until then, and a hit takes it out of the line.
+use super::block_hash::BlockHash;
+use super::eviction_order::EvictionOrder;
+
 #[derive(Debug)]
 pub(super) struct BlockPool {
-    num_blocks: usize,
-    free: VecDeque<BlockId>,
+    blocks: Vec<Block>,
+    /// Of held and cached blocks; each hash is that of one block.
+    by_hash: HashMap<BlockHash, BlockId>,
+    /// Nobody holds them and they have no hash. Given out first, the longest free one first.
+    blank: VecDeque<BlockId>,
+    /// Nobody holds them and they have a hash. Given out when no blank one is left, the one that
+    /// was given back first first.
+    cached: EvictionOrder,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Block {
+    /// Tables that hold it.
+    num_refs: u32,
+    /// Known when it is full and computed.
+    hash: Option<BlockHash>,
 }
 
 impl BlockPool {
     pub(super) fn new(num_blocks: usize) -> Self {
         let last = u32::try_from(num_blocks).expect("a pool has fewer than 2^32 blocks");
         Self {
-            num_blocks,
-            free: (0..last).map(BlockId).collect(),
+            blocks: vec![Block::default(); num_blocks],
+            by_hash: HashMap::new(),
+            blank: (0..last).map(BlockId).collect(),
+            cached: EvictionOrder::new(num_blocks),
         }
     }
 
-    pub(super) fn num_blocks(&self) -> usize {
-        self.num_blocks
-    }
-
+    /// Blocks that nobody holds, cached or blank.
     pub(super) fn num_free(&self) -> usize {
-        self.free.len()
+        self.blank.len() + self.cached.len()
     }
 
-    pub(super) fn free(&self) -> impl Iterator<Item = BlockId> {
-        self.free.iter().copied()
+    pub(super) fn num_cached(&self) -> usize {
+        self.cached.len()
+    }
+
+    /// The block with these contents, held or not.
+    pub(super) fn find(&self, hash: &BlockHash) -> Option<BlockId> {
+        self.by_hash.get(hash).copied()
+    }
+
+    pub(super) fn is_held(&self, block: BlockId) -> bool {
+        self.blocks[block.0 as usize].num_refs > 0
+    }
+
+    /// Another table holds a block that was [found](Self::find).
+    pub(super) fn share(&mut self, block: BlockId) {
+        let state = &mut self.blocks[block.0 as usize];
+        if state.num_refs == 0 {
+            self.cached.remove(block);
+        }
+        state.num_refs += 1;
     }
 
     /// # Panics
-    /// When fewer than `count` are free; ask first.
+    /// While iterating, when fewer than `count` are free; ask first.
     pub(super) fn take(&mut self, count: usize) -> impl Iterator<Item = BlockId> {
-        self.free.drain(..count)
+        (0..count).map(|_| self.take_one())
+    }
+
+    fn take_one(&mut self) -> BlockId {
+        let block = self.blank.pop_front().unwrap_or_else(|| {
+            let block = self.cached.first().expect("whoever takes has asked");
+            self.cached.remove(block);
+            block
+        });
+        let state = &mut self.blocks[block.0 as usize];
+        if let Some(hash) = state.hash.take() {
+            self.by_hash.remove(&hash);
+        }
+        state.num_refs = 1;
+        block
     }
 
     pub(super) fn give_back(&mut self, blocks: impl Iterator<Item = BlockId>) {
-        self.free.extend(blocks);
+        for block in blocks {
+            let state = &mut self.blocks[block.0 as usize];
+            state.num_refs -= 1;
+            match (state.num_refs, state.hash) {
+                (0, Some(_)) => self.cached.push_last(block),
+                (0, None) => self.blank.push_back(block),
+                _ => {}
+            }
+        }
+    }
+
+    /// A held block is full and computed, so it can be found from now on. When there is another
+    /// one with the same contents already, that one stays the one to be found.
+    pub(super) fn register(&mut self, block: BlockId, hash: BlockHash) {
+        self.by_hash.entry(hash).or_insert_with(|| {
+            self.blocks[block.0 as usize].hash = Some(hash);
+            block
+        });
+    }
+}
+
+/// For [`check_integrity`](super::Scheduler::check_integrity).
+impl BlockPool {
+    pub(super) fn num_blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub(super) fn num_refs(&self, block: BlockId) -> usize {
+        self.blocks[block.0 as usize].num_refs as usize
+    }
+
+    pub(super) fn hash(&self, block: BlockId) -> Option<BlockHash> {
+        self.blocks[block.0 as usize].hash
+    }
+
+    pub(super) fn blank(&self) -> impl Iterator<Item = BlockId> {
+        self.blank.iter().copied()
+    }
+
+    pub(super) fn cached(&self) -> impl Iterator<Item = BlockId> {
+        self.cached.iter()
+    }
+
+    pub(super) fn hashes(&self) -> impl Iterator<Item = (BlockHash, BlockId)> {
+        self.by_hash.iter().map(|(&hash, &block)| (hash, block))
     }
 }

@@ -27,6 +27,10 @@ impl BlockTable {
         }
     }
 
+    pub(super) fn block_size(&self) -> usize {
+        self.block_size
+    }
+
     /// Blocks held, in the order of their positions; the first holds position
     /// [`first_position`](Self::first_position).
     pub fn blocks(&self) -> &[BlockId] {
@@ -62,6 +66,19 @@ impl BlockTable {
             return 0;
         }
         end.div_ceil(self.block_size) - self.num_logical()
+    }
+
+    /// The pool's block at a logical one's place; `None` behind the window and past the end.
+    pub(super) fn block(&self, logical: usize) -> Option<BlockId> {
+        let idx = logical.checked_sub(self.num_released)?;
+        self.blocks.get(idx).copied()
+    }
+
+    /// Begins an empty table with blocks that others have filled.
+    pub(super) fn begin(&mut self, num_released: usize, blocks: &[BlockId]) {
+        assert!(self.blocks.is_empty(), "a table begins once");
+        self.num_released = num_released;
+        self.blocks.extend_from_slice(blocks);
     }
 
     pub(super) fn extend(&mut self, blocks: impl Iterator<Item = BlockId>) {

@@ -22,6 +22,17 @@ pub struct SchedulerConfig {
     pub groups: KvGroups,
     /// Blocks in each group's pool.
     pub num_blocks: BlockCount,
+    /// Whether sequences use what others have computed.
+    pub prefix_caching: PrefixCaching,
+}
+
+/// Whether a sequence may begin with blocks that another one with the same beginning has filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrefixCaching {
+    /// It may, if both have the same salt or none.
+    On,
+    /// Each sequence computes all of its tokens.
+    Off,
 }
 
 impl SchedulerConfig {

@@ -1,11 +1,13 @@
 //! The scheduler's books, checked: for tests, after every step.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+
+use crate::core::BlockId;
 
 use super::block_pool::BlockPool;
 use super::block_table::BlockTable;
 use super::sequence::Sequence;
-use super::{Age, Scheduler};
+use super::{PrefixCaching, Scheduler};
 
 impl Scheduler {
     /// Checks everything that the module's documentation promises to hold. Costs time in
@@ -15,66 +17,178 @@ impl Scheduler {
     /// With what does not hold and the numbers.
     pub fn check_integrity(&self) {
         self.check_queues();
-        self.check_budget();
+        self.check_waiting();
+        self.check_promises();
+        self.check_in_flight();
         for seq in &self.running {
-            check_progress(seq);
+            self.check_progress(seq);
             self.check_tables(seq);
         }
-        let tables = || self.running.iter().map(|seq| &seq.kv);
-        check_owners("global", &self.blocks.global, tables().map(|kv| &kv.global));
-        check_owners(
-            "sliding",
-            &self.blocks.sliding,
-            tables().map(|kv| &kv.sliding),
-        );
-    }
-
-    fn check_queues(&self) {
-        let running = self.running.iter().map(|seq| (seq.age, seq.id));
-        let waiting = self.waiting.iter().map(|(&age, seq)| (age, seq.id));
-        let line: Vec<_> = running.chain(waiting).collect();
-        assert!(
-            line.is_sorted_by_key(|&(age, _)| age),
-            "a running sequence is newer than another or than one that waits: {line:?}"
-        );
-        assert_eq!(line.len(), self.ages.len(), "sequences known and queued");
-        for (age, id) in line {
-            let known: Option<&Age> = self.ages.get(&id);
-            assert_eq!(known, Some(&age), "age of {id}");
-        }
-        for (age, seq) in &self.waiting {
-            assert_eq!(*age, seq.age, "place of {} in the waiting line", seq.id);
-            assert_eq!(seq.num_computed_tokens(), 0, "{} waits", seq.id);
-            assert_eq!(seq.num_scheduled_tokens, 0, "{} waits", seq.id);
-            for table in [&seq.kv.global, &seq.kv.sliding] {
-                assert!(
-                    table.blocks().is_empty(),
-                    "{} waits and holds blocks",
-                    seq.id
-                );
-                assert_eq!(table.num_released(), 0, "{} waits", seq.id);
+        for (group, pool, table) in [
+            ("global", &self.blocks.global, global as TableOf),
+            ("sliding", &self.blocks.sliding, sliding as TableOf),
+        ] {
+            let tables = || self.running.iter().map(|seq| table(seq));
+            check_owners(group, pool, tables());
+            check_hashes(group, pool);
+            for seq in &self.running {
+                check_contents(group, pool, seq, table(seq));
             }
         }
     }
 
-    fn check_budget(&self) {
+    fn check_queues(&self) {
         assert!(
             self.running.len() <= self.config.max_num_seqs,
             "{} sequences run, at most {} may",
             self.running.len(),
             self.config.max_num_seqs
         );
-        let scheduled: usize = self.running.iter().map(|s| s.num_scheduled_tokens).sum();
+        let ranks: Vec<_> = self.running.iter().map(|seq| seq.rank()).collect();
         assert!(
-            scheduled <= self.config.max_num_batched_tokens,
-            "{scheduled} tokens scheduled, the budget is {}",
-            self.config.max_num_batched_tokens
+            ranks.is_sorted_by(|a, b| a < b),
+            "running sequences are in the order of their ranks: {ranks:?}"
         );
+        let running = self.running.iter().map(Box::as_ref);
+        let waiting = self.line.levels().flat_map(|(_, level)| level.iter());
+        assert_eq!(
+            self.running.len() + self.line.len(),
+            self.places.len(),
+            "sequences known and queued"
+        );
+        let mut seen = HashSet::new();
+        for seq in running.chain(waiting) {
+            assert!(seen.insert(seq.id), "{} is in two queues", seq.id);
+            let known = self.places.get(&seq.id);
+            assert_eq!(known, Some(&seq.place()), "place of {}", seq.id);
+            assert!(
+                seq.ticket.is_none_or(|t| t.0 < self.next_ticket),
+                "{}",
+                seq.id
+            );
+        }
+        assert_eq!(seen.len(), self.places.len(), "sequences queued");
+        for (priority, level) in self.line.levels() {
+            assert!(!level.is_empty(), "nobody waits at {priority}");
+            level.check_fronts();
+            let running = self.running.iter().filter_map(|seq| {
+                let rank = seq.rank();
+                (rank.priority == priority).then_some(rank.ticket)
+            });
+            let preempted = level.preempted().filter_map(|seq| seq.ticket);
+            if let (Some(newest), Some(oldest)) = (running.max(), preempted.min()) {
+                assert!(
+                    newest < oldest,
+                    "{newest:?} runs while {oldest:?} waits at {priority}"
+                );
+            }
+        }
+    }
+
+    fn check_waiting(&self) {
+        let mut num_parked = 0;
+        for (priority, level) in self.line.levels() {
+            for seq in level.iter() {
+                assert_eq!(priority, seq.terms().priority, "{} waits", seq.id);
+                assert_eq!(seq.num_launched_tokens(), 0, "{} waits", seq.id);
+                assert_eq!(seq.num_planned_tokens, 0, "{} waits", seq.id);
+                assert_eq!(seq.num_full_blocks, 0, "{} waits", seq.id);
+                assert!(seq.followers.is_empty(), "{} waits and leads", seq.id);
+                let has_run = seq.ticket.is_some();
+                let most_pending = if has_run { self.in_flight.len() } else { 0 };
+                assert!(seq.num_pending_tokens() <= most_pending, "{} waits", seq.id);
+                for table in [&seq.kv.global, &seq.kv.sliding] {
+                    assert!(
+                        table.blocks().is_empty(),
+                        "{} waits and holds blocks",
+                        seq.id
+                    );
+                    assert_eq!(table.num_released(), 0, "{} waits", seq.id);
+                }
+            }
+            for seq in level.parked() {
+                num_parked += 1;
+                let place = seq.place();
+                let leads = |leader: &Sequence| leader.followers.iter().any(|f| f.place == place);
+                assert!(
+                    self.running.iter().any(|leader| leads(leader)),
+                    "nobody will wake {}",
+                    seq.id
+                );
+            }
+        }
+        assert_eq!(num_parked, self.line.num_parked(), "parked sequences");
+        assert!(
+            num_parked <= self.config.max_num_seqs,
+            "{num_parked} parked"
+        );
+    }
+
+    fn check_promises(&self) {
+        let running = self.running.iter().map(|seq| (seq.id, seq));
+        let running: HashMap<_, _> = running.collect();
+        for (hash, id) in self.promises.iter() {
+            let leader = running.get(&id);
+            let keeps =
+                leader.is_some_and(|seq| seq.hashes()[seq.num_full_blocks..].contains(&hash));
+            assert!(keeps, "{id} promised a block and will not fill it");
+        }
+    }
+
+    fn check_in_flight(&self) {
+        assert!(
+            self.in_flight.len() <= 2,
+            "{} batches in flight",
+            self.in_flight.len()
+        );
+        let budget = self.config.max_num_batched_tokens * self.in_flight.len();
+        let scheduled: usize = self.running.iter().map(|s| s.num_scheduled_tokens()).sum();
+        assert!(
+            scheduled <= budget,
+            "{scheduled} tokens scheduled, the budget is {budget}"
+        );
+    }
+
+    fn check_progress(&self, seq: &Sequence) {
+        let id = seq.id;
+        assert_eq!(seq.num_planned_tokens, 0, "{id} between two plans");
+        let flights = self.in_flight.iter().flatten();
+        let num_chunks = flights.filter(|&&(of, _)| of == id).count();
+        let num_scheduled = seq.num_scheduled_tokens();
+        assert_eq!(num_chunks > 0, num_scheduled > 0, "{id}: chunks in flight");
+        assert!(seq.num_pending_tokens() <= num_chunks, "{id}: tokens drawn");
+        // A token is pending exactly if the last token is being computed.
+        let num_launched = seq.num_launched_tokens();
+        assert!(
+            num_launched < seq.len() && seq.len() <= seq.max_computed_tokens() + 1,
+            "{id}: {num_launched} launched of {}",
+            seq.len()
+        );
+        if seq.num_pending_tokens() > 0 {
+            assert_eq!(num_launched + 1, seq.len(), "{id}: launched and drawn");
+        }
+        assert!(
+            seq.num_computed_tokens() < seq.tokens().len(),
+            "{id}: {} computed of {}",
+            seq.num_computed_tokens(),
+            seq.tokens().len()
+        );
+        for boundary in [seq.num_computed_tokens(), num_launched] {
+            let cut = seq.run_around(boundary);
+            assert!(cut.is_none(), "{id}: {boundary} cuts {cut:?}");
+        }
+        let num_full = seq.num_computed_tokens() / self.config.block_size;
+        assert_eq!(seq.num_full_blocks, num_full, "{id}: full blocks");
+        let num_hashes = seq.hashes().len();
+        match self.config.prefix_caching {
+            PrefixCaching::On => assert!(num_hashes >= num_full, "{id}: {num_hashes} hashes"),
+            PrefixCaching::Off => assert_eq!(num_hashes, 0, "{id}: hashes"),
+        }
     }
 
     fn check_tables(&self, seq: &Sequence) {
         let num_computed = seq.num_computed_tokens();
-        let num_placed = num_computed + seq.num_scheduled_tokens;
+        let num_placed = seq.num_launched_tokens();
         let num_logical = num_placed.div_ceil(self.config.block_size);
         let check = |group: &str, table: &BlockTable, first_seen: Option<usize>| {
             let released = first_seen.map_or(0, |first| first / self.config.block_size);
@@ -102,40 +216,83 @@ impl Scheduler {
     }
 }
 
-fn check_progress(seq: &Sequence) {
-    assert!(
-        seq.num_computed_tokens() + seq.num_scheduled_tokens <= seq.tokens().len()
-            && seq.num_computed_tokens() < seq.tokens().len(),
-        "{}: {} computed and {} scheduled of {} tokens",
-        seq.id,
-        seq.num_computed_tokens(),
-        seq.num_scheduled_tokens,
-        seq.tokens().len()
-    );
-    let boundaries = [
-        seq.num_computed_tokens(),
-        seq.num_computed_tokens() + seq.num_scheduled_tokens,
-    ];
-    for boundary in boundaries {
-        let cut = seq.run_around(boundary);
-        assert!(cut.is_none(), "{}: {boundary} cuts {cut:?}", seq.id);
-    }
+type TableOf = fn(&Sequence) -> &BlockTable;
+
+fn global(seq: &Sequence) -> &BlockTable {
+    &seq.kv.global
 }
 
+fn sliding(seq: &Sequence) -> &BlockTable {
+    &seq.kv.sliding
+}
+
+/// Blank + cached + held = total, and as many tables hold a block as it counts.
 fn check_owners<'a>(group: &str, pool: &BlockPool, tables: impl Iterator<Item = &'a BlockTable>) {
-    let held = tables.flat_map(|table| table.blocks().iter().copied());
-    let mut seen = HashSet::new();
-    for block in pool.free().chain(held) {
-        assert!(
-            (block.0 as usize) < pool.num_blocks(),
-            "{group}: {block:?} of {}",
-            pool.num_blocks()
-        );
-        assert!(seen.insert(block), "{group}: {block:?} has two owners");
+    let mut num_holders: HashMap<BlockId, usize> = HashMap::new();
+    for table in tables {
+        let mut own = HashSet::new();
+        for &block in table.blocks() {
+            assert!(own.insert(block), "{group}: {block:?} twice in a table");
+            *num_holders.entry(block).or_default() += 1;
+        }
     }
+    for (block, &num) in &num_holders {
+        assert_eq!(pool.num_refs(*block), num, "{group}: holders of {block:?}");
+    }
+    let mut free = HashSet::new();
+    for block in pool.blank() {
+        assert!(free.insert(block), "{group}: {block:?} is free twice");
+        assert_eq!(pool.hash(block), None, "{group}: {block:?} is blank");
+    }
+    for block in pool.cached() {
+        assert!(free.insert(block), "{group}: {block:?} is free twice");
+        assert!(pool.hash(block).is_some(), "{group}: {block:?} is cached");
+    }
+    for block in &free {
+        assert_eq!(pool.num_refs(*block), 0, "{group}: {block:?} is free");
+        assert!(
+            !num_holders.contains_key(block),
+            "{group}: {block:?} is held"
+        );
+    }
+    assert_eq!(free.len(), pool.num_free(), "{group}: free blocks counted");
     assert_eq!(
-        seen.len(),
+        free.len() + num_holders.len(),
         pool.num_blocks(),
-        "{group}: blocks free or held"
+        "{group}: blocks free and held"
     );
+}
+
+/// Blocks and the map of hashes say the same.
+fn check_hashes(group: &str, pool: &BlockPool) {
+    let mut num_known = 0;
+    for (hash, block) in pool.hashes() {
+        num_known += 1;
+        assert_eq!(pool.hash(block), Some(hash), "{group}: {block:?}");
+    }
+    let last = u32::try_from(pool.num_blocks()).expect("a pool has fewer than 2^32 blocks");
+    let blocks = (0..last).map(BlockId);
+    let num_hashed = blocks.filter(|&block| pool.hash(block).is_some()).count();
+    assert_eq!(num_hashed, num_known, "{group}: blocks with a hash");
+}
+
+/// What others may find in a sequence's table is full and computed, so nobody writes it; and it
+/// is what the sequence takes it for.
+fn check_contents(group: &str, pool: &BlockPool, seq: &Sequence, table: &BlockTable) {
+    for (idx, &block) in (table.num_released()..).zip(table.blocks()) {
+        let hash = pool.hash(block);
+        if let Some(hash) = hash {
+            assert!(
+                idx < seq.num_full_blocks,
+                "{}: {group} block {idx} can be found and is written",
+                seq.id
+            );
+            assert_eq!(seq.hashes()[idx], hash, "{}: {group} block {idx}", seq.id);
+        }
+        assert!(
+            hash.is_some() || pool.num_refs(block) == 1,
+            "{}: {group} block {idx} is shared and has no hash",
+            seq.id
+        );
+    }
 }

@@ -2,78 +2,129 @@
 //!
 //! ```text
 //!   add ──> waiting ──admit──> running ──update──> finished
-//!             ^                   │
-//!             └──────preempt──────┘        abort: from anywhere, at once
+//!             ^ │                 │
+//!             │ └─ parked         │                parked: a running one computes what it needs
+//!             └──────preempt──────┘                abort: from anywhere, at once
 //!
-//!   engine:  loop { batch = schedule(); tokens = execute(batch); update(batch, tokens) }
+//!   one at a time:  loop { batch = schedule(); tokens = execute(batch); update(batch, tokens) }
+//!   pipelined:      loop { next = schedule(); launch(next); update(last, tokens); last = next }
 //! ```
 //!
 //! There is no prefill phase and no decode phase. Every [`Sequence`] has tokens, the first
 //! `num_computed_tokens` of which are in the cache, and each step closes a part of that gap under
-//! one budget of tokens. Every running sequence is older than every waiting one.
+//! one budget of tokens.
 //!
-//! What holds after every call ([`Scheduler::check_integrity`] says it in code):
+//! # Order
+//! Smaller [`Terms::priority`](crate::core::Terms) first; within a priority, tenants are admitted
+//! by start-time fair queueing (`level`), and each tenant's requests in the order of arrival. The
+//! first admission gives a sequence a ticket. Priority and ticket are its rank: who is computed
+//! first, who is readmitted first and, from its end, who is preempted first.
+//!
+//! # Steps in flight
+//! One batch may be in flight while the next is planned; both modes are the same code. A sequence
+//! whose token is still being drawn is planned one further, with [`Chunk::fed`] for a token id.
+//! A sequence's length is known beforehand, so it is never planned past its end; a stop token is
+//! not, so a sequence that has ended, like one that was aborted or preempted, may have a stale
+//! chunk in flight. It does no harm, because the device executes batches in order:
+//! - A stale chunk writes only behind what was computed when it was planned. Blocks that others
+//!   may find are full and computed, so no stale chunk writes into one.
+//! - The other blocks that it writes were given back blank. Whoever gets one was planned later,
+//!   so writes it later, and reads there only what it has written itself.
+//! - Blocks become known as full, and those behind the window are given back, only in
+//!   [`Scheduler::update`]: with a batch that has come to its end, none that may still fail.
+//!
+//! # What always holds
+//! [`Scheduler::check_integrity`] says it in code:
 //! - a step computes at most `max_num_batched_tokens`, of at most `max_num_seqs` sequences;
 //! - pictures are computed whole, since their tokens attend to one another in both directions;
-//! - each block is free or in one table, and tables hold exactly what computed and scheduled
-//!   tokens need, in the sliding group no more than the window sees;
-//! - whoever passed the door ends: the oldest sequence is never set back, and it fits alone.
+//! - each block is blank, cached or held by as many tables as it says; tables hold exactly what
+//!   computed and scheduled tokens need, in the sliding group no more than the window sees;
+//! - only full blocks are found by others, so nobody writes a block that another one reads;
+//! - of one priority, everybody who runs was admitted before everybody who waits.
 //!
-//! Owns no tensors, clock, channel or device: plain data in, plain data out.
+//! # Everybody ends
+//! Take the sequence of the best rank among those admitted. Nobody preempts it, since preemption
+//! takes the worst rank; if it waits, it is the front of the line, and it is admitted when the
+//! others have been preempted or have ended, since alone it fits: the door saw to that. While it
+//! runs, it computes at least a token every third step: a decode at least every other step, and a
+//! picture that decodes leave no room for goes first in the next one. So it ends, and the next
+//! one is the best. Whoever is not admitted yet comes to the front of its priority's line, since
+//! each admission of another tenant's raises that tenant's account, and the parked come back when
+//! the one that they wait for has computed their block or stops running.
+//! Only better priorities that never cease can keep a request waiting, as asked for.
 //!
-//! Not here yet, and where it goes: a cache of prefixes hangs its hashes on the free list in
-//! `block_pool` and starts an admitted sequence with `num_computed_tokens` above 0; priorities and
-//! fairness are an order, so they go into `sequence::Age`; a budget for image encoding cuts chunks
-//! where [`Sequence`] does it for spans; overload is refused at the door
-//! ([`SchedulerConfig::check`]).
+//! Owns no tensors, clock, channel or device: plain data in, plain data out. Deadlines are for the
+//! engine, which has a clock, to keep.
 
+mod admission;
 mod batch;
+mod block_hash;
 mod block_manager;
 mod block_pool;
 mod block_table;
 mod config;
+mod eviction_order;
 mod integrity;
 mod kv_groups;
+mod level;
+mod line;
+mod place;
+mod promises;
 mod sequence;
+mod stats;
+mod step;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, VecDeque};
 
 use crate::core::{FinishReason, GenerateRequest, SeqId, TokenId};
 use crate::error::Result;
 
 use block_manager::BlockManager;
-use sequence::Age;
+use line::Line;
+use place::{Arrival, Place, Rank};
+use promises::Promises;
 
 pub use batch::{Batch, Chunk};
 pub use block_table::BlockTable;
-pub use config::SchedulerConfig;
+pub use config::{PrefixCaching, SchedulerConfig};
 pub use kv_groups::{BlockCount, KvGroups};
 pub use sequence::Sequence;
+pub use stats::SchedulerStats;
 
 /// Queues, budget and blocks. See the module's documentation.
 #[derive(Debug)]
 pub struct Scheduler {
     config: SchedulerConfig,
-    /// Oldest first; these hold blocks.
-    running: Vec<Sequence>,
-    /// These hold nothing. Ordered by age, so that a preempted sequence comes back to the front
-    /// by itself and an abort from the middle of a long line is cheap.
-    waiting: BTreeMap<Age, Sequence>,
+    /// By rank; these hold blocks.
+    #[expect(
+        clippy::vec_box,
+        reason = "sequences are large and leave from the middle"
+    )]
+    running: Vec<Box<Sequence>>,
+    /// These hold nothing.
+    line: Line,
     /// Of every sequence, running or waiting.
-    ages: HashMap<SeqId, Age>,
-    next_age: u64,
+    places: HashMap<SeqId, Place>,
+    next_arrival: u64,
+    next_ticket: u64,
     blocks: BlockManager,
-    /// The oldest sequence whose next picture did not fit beside the last step's decodes. It goes
-    /// first in the next step.
+    promises: Promises,
+    /// Whose chunks the batches that were not taken in yet have, oldest batch first.
+    in_flight: VecDeque<Vec<(SeqId, Rank)>>,
+    /// The best-ranked sequence whose next picture did not fit beside the last step's decodes. It
+    /// goes first in the next step.
     overdue: Option<SeqId>,
+    counters: Counters,
 }
 
-/// What is left of a step while it is planned.
-struct Step {
-    budget: usize,
-    preempted: Vec<SeqId>,
+/// What [`SchedulerStats`] counts from the start on.
+#[derive(Debug, Default)]
+struct Counters {
+    num_preemptions: u64,
+    prefix_queried_tokens: u64,
+    prefix_hit_tokens: u64,
 }
 
 impl Scheduler {
@@ -83,11 +134,15 @@ impl Scheduler {
         config.validate()?;
         Ok(Self {
             running: Vec::new(),
-            waiting: BTreeMap::new(),
-            ages: HashMap::new(),
-            next_age: 0,
-            blocks: BlockManager::new(config.groups, config.num_blocks),
+            line: Line::default(),
+            places: HashMap::new(),
+            next_arrival: 0,
+            next_ticket: 0,
+            blocks: BlockManager::new(config.groups, config.num_blocks, config.block_size),
+            promises: Promises::default(),
+            in_flight: VecDeque::new(),
             overdue: None,
+            counters: Counters::default(),
             config,
         })
     }
@@ -103,136 +158,104 @@ impl Scheduler {
     /// Those of [`SchedulerConfig::check`]; the request is then forgotten.
     ///
     /// # Panics
-    /// When `id` is in use.
+    /// When `id` is in use. Ids must not be used again either: a stale chunk may name one.
     pub fn add(&mut self, id: SeqId, request: GenerateRequest) -> Result<()> {
         self.config.check(&request)?;
-        let age = Age(self.next_age);
-        self.next_age += 1;
+        let arrival = Arrival(self.next_arrival);
+        self.next_arrival += 1;
         let max_len = self.config.max_len(&request);
-        let seq = Sequence::new(id, age, request, max_len, self.config.block_size);
-        assert!(self.ages.insert(id, age).is_none(), "{id} was added twice");
-        self.waiting.insert(age, seq);
+        let seq = Sequence::new(id, arrival, request, max_len, self.config.block_size);
+        let before = self.places.insert(id, seq.place());
+        assert!(before.is_none(), "{id} was added twice");
+        self.line.add(Box::new(seq));
         Ok(())
     }
 
     /// Forgets a sequence and frees what it holds, whether it waits, runs or is just being
     /// computed. `false` when there is none (any more). This is also the way on for the sequences
-    /// of a step that failed.
+    /// of a step that failed: abort them, then [`update`](Self::update) without tokens.
     pub fn abort(&mut self, id: SeqId) -> bool {
-        let Some(age) = self.ages.remove(&id) else {
+        let Some(place) = self.places.remove(&id) else {
             return false;
         };
-        if self.waiting.remove(&age).is_none() {
+        if self.line.remove(&place).is_none() {
             let idx = self
-                .running_idx(age)
+                .running_idx(&place)
                 .expect("a sequence that does not wait runs");
             let mut seq = self.running.remove(idx);
-            self.blocks.free(&mut seq.kv);
+            self.stop_running(&mut seq);
         }
         true
     }
 
-    /// Plans the next step; empty when there is no work.
-    ///
-    /// In this order, as far as the budget of tokens goes:
-    /// 1. a picture that did not fit beside the decodes of the last step;
-    /// 2. decodes: running sequences that miss one token;
-    /// 3. what the other running sequences miss, oldest first;
-    /// 4. waiting sequences, oldest first, as slots and blocks allow.
-    ///
-    /// So neither side starves: decodes come before prefill and there are never more of them than
-    /// the budget has tokens; a picture that needs their share takes it every other step.
-    ///
-    /// When blocks run out, the newest running sequence gives up its own. A sequence that is the
-    /// newest itself keeps what it has and sits the step out, which costs less than starting over.
+    /// Takes in what the oldest batch in flight computed: `sampled` has the token drawn for each
+    /// chunk that samples, in the batch's order. Sequences that were aborted or have ended since
+    /// [`schedule`](Self::schedule) are skipped, with or without a token; preempted ones keep
+    /// theirs. Returns those that ended; they are gone and their blocks free.
     ///
     /// # Panics
-    /// When the last batch was not [`update`](Self::update)d and sequences of it remain.
-    pub fn schedule(&mut self) -> Batch {
-        let mut step = Step {
-            budget: self.config.max_num_batched_tokens,
-            preempted: Vec::new(),
-        };
-        assert!(
-            self.running.iter().all(|seq| seq.num_scheduled_tokens == 0),
-            "a step is updated before the next is scheduled"
-        );
-        self.schedule_overdue(&mut step);
-        self.schedule_decodes(&mut step);
-        self.schedule_prefills(&mut step);
-        self.admit_waiting(&mut step);
-
-        let mut chunks = Vec::with_capacity(self.running.len());
-        for seq in self.running.iter().filter(|s| s.num_scheduled_tokens > 0) {
-            chunks.push(Chunk {
-                seq: seq.id,
-                start: seq.num_computed_tokens(),
-                len: seq.num_scheduled_tokens,
-                samples: seq.num_scheduled_tokens == seq.num_missing_tokens(),
-            });
-        }
-        Batch {
-            chunks,
-            preempted: step.preempted,
-        }
-    }
-
-    /// Takes in what the step computed: `sampled` has the token drawn for each chunk that samples,
-    /// in the batch's order. Sequences aborted since [`schedule`](Self::schedule) are skipped,
-    /// with or without a token. Returns those that ended; they are gone and their blocks free.
-    ///
-    /// # Panics
-    /// When `batch` is not the last one scheduled, or a token is missing.
+    /// When `batch` is not the oldest in flight, or a token is missing.
     pub fn update(
         &mut self,
         batch: &Batch,
         sampled: &[(SeqId, TokenId)],
     ) -> Vec<(SeqId, FinishReason)> {
         let mut finished = Vec::new();
-        // The batch and the running sequences have the same order, so one pass over both is
-        // enough; what is found in the batch only was aborted.
-        let mut chunks = batch.chunks.iter();
+        if batch.is_empty() {
+            return finished;
+        }
+        let flights = self.in_flight.pop_front().unwrap_or_default();
+        let planned = flights.iter().map(|&(id, _)| id);
+        assert!(
+            planned.eq(batch.chunks.iter().map(|chunk| chunk.seq)),
+            "batches are taken in in the order in which they were scheduled"
+        );
         let mut sampled = sampled.iter();
-        self.running.retain_mut(|seq| {
-            if seq.num_scheduled_tokens == 0 {
-                return true;
+        // The batch and the running sequences are both in the order of ranks, so one pass over
+        // both is enough.
+        let mut idx = 0;
+        for (chunk, (id, rank)) in batch.chunks.iter().zip(flights) {
+            while self.running.get(idx).is_some_and(|seq| seq.rank() < rank) {
+                idx += 1;
             }
-            let chunk = chunks
-                .find(|chunk| chunk.seq == seq.id)
-                .expect("each scheduled sequence is in the batch");
-            seq.advance();
-            let num_computed_tokens = seq.num_computed_tokens();
-            self.blocks
-                .release_behind_window(&mut seq.kv, num_computed_tokens);
+            let runs = self.running.get(idx).is_some_and(|seq| seq.id == id);
+            if runs {
+                self.advance(idx, chunk.len);
+            }
             if !chunk.samples {
-                return true;
+                continue;
             }
-            let &(_, token) = sampled
-                .find(|(id, _)| *id == seq.id)
-                .expect("each chunk that samples has a token");
-            let Some(reason) = seq.push(token) else {
-                return true;
+            let seq = if runs {
+                &mut self.running[idx]
+            } else if let Some(seq) = self.preempted_mut(id) {
+                seq
+            } else {
+                continue;
             };
-            self.blocks.free(&mut seq.kv);
-            self.ages.remove(&seq.id);
-            finished.push((seq.id, reason));
-            false
-        });
+            let &(_, token) = sampled
+                .find(|&&(of, _)| of == id)
+                .expect("each chunk that samples has a token");
+            if let Some(reason) = seq.push(token) {
+                self.abort(id);
+                finished.push((id, reason));
+            }
+        }
         finished
     }
 
     /// A sequence that waits or runs.
     pub fn sequence(&self, id: SeqId) -> Option<&Sequence> {
-        let age = *self.ages.get(&id)?;
-        match self.running_idx(age) {
+        let place = self.places.get(&id)?;
+        match self.running_idx(place) {
             Some(idx) => Some(&self.running[idx]),
-            None => self.waiting.get(&age),
+            None => self.line.get(place),
         }
     }
 
-    /// Whether [`schedule`](Self::schedule) has something to plan.
+    /// Whether there are sequences. [`schedule`](Self::schedule) plans something for them, unless
+    /// they need what a batch in flight computes.
     pub fn has_work(&self) -> bool {
-        !self.ages.is_empty()
+        !self.places.is_empty()
     }
 
     /// Sequences that hold blocks.
@@ -242,10 +265,10 @@ impl Scheduler {
 
     /// Sequences that wait for a slot or for blocks, preempted ones included.
     pub fn num_waiting(&self) -> usize {
-        self.waiting.len()
+        self.line.len()
     }
 
-    /// Blocks that nobody holds.
+    /// Blocks that nobody holds, with or without a prefix in them.
     pub fn num_free_blocks(&self) -> BlockCount {
         self.blocks.num_free()
     }
@@ -262,108 +285,86 @@ impl Scheduler {
         used(total.global, free.global).max(used(total.sliding, free.sliding))
     }
 
-    fn running_idx(&self, age: Age) -> Option<usize> {
-        self.running.binary_search_by_key(&age, |seq| seq.age).ok()
-    }
-
-    /// Two steps in a row never leave out a decode: a picture is only found not to fit where
-    /// budget is left, so after all decodes.
-    fn schedule_overdue(&mut self, step: &mut Step) {
-        let age = self.overdue.take().and_then(|id| self.ages.get(&id));
-        // It may have been preempted or aborted since.
-        let idx = age.and_then(|&age| self.running_idx(age));
-        let picture = idx.and_then(|idx| Some((idx, self.running[idx].next_run_len()?)));
-        if let Some((idx, run_len)) = picture {
-            // No more than the picture: the rest of the budget belongs to the decodes.
-            self.schedule_chunk(idx, run_len, step);
+    /// Gauges and counters.
+    pub fn stats(&self) -> SchedulerStats {
+        SchedulerStats {
+            num_running: self.num_running(),
+            num_waiting: self.num_waiting(),
+            kv_usage: self.kv_usage(),
+            num_free_blocks: self.num_free_blocks(),
+            num_cached_blocks: self.blocks.num_cached(),
+            num_preemptions: self.counters.num_preemptions,
+            prefix_queried_tokens: self.counters.prefix_queried_tokens,
+            prefix_hit_tokens: self.counters.prefix_hit_tokens,
         }
     }
 
-    fn schedule_decodes(&mut self, step: &mut Step) {
-        let mut idx = 0;
-        // Not a range: preemption shortens the list from its end.
-        while idx < self.running.len() && step.budget > 0 {
-            let seq = &self.running[idx];
-            if seq.num_missing_tokens() == 1 && seq.num_scheduled_tokens == 0 {
-                self.schedule_chunk(idx, 1, step);
-            }
-            idx += 1;
-        }
+    fn running_idx(&self, place: &Place) -> Option<usize> {
+        let rank = place.rank()?;
+        self.running
+            .binary_search_by_key(&rank, |seq| seq.rank())
+            .ok()
     }
 
-    fn schedule_prefills(&mut self, step: &mut Step) {
-        let mut idx = 0;
-        while idx < self.running.len() && step.budget > 0 {
-            if self.running[idx].num_scheduled_tokens == 0 {
-                self.schedule_chunk(idx, step.budget, step);
-            }
-            idx += 1;
-        }
+    /// A sequence that has run and waits to run again.
+    fn preempted_mut(&mut self, id: SeqId) -> Option<&mut Sequence> {
+        let place = self.places.get(&id)?;
+        self.line.get_mut(place)
     }
 
-    /// First come, first served: when the oldest has to wait, so do all behind it.
-    ///
-    /// Blocks are asked for the whole prompt and the beginning of its answer, not only for the
-    /// first chunk, and beside what the running sequences will still take. Otherwise sequences are
-    /// admitted, preempted and computed again: with pools that hold 45 sequences, a third of all
-    /// tokens, where this way it is a quarter of a percent.
-    fn admit_waiting(&mut self, step: &mut Step) {
-        if self.waiting.is_empty() || self.running.len() == self.config.max_num_seqs {
-            return;
-        }
-        let mut claimed: BlockCount = self.running.iter().map(|seq| self.claim(seq)).sum();
-        while step.budget > 0
-            && self.running.len() < self.config.max_num_seqs
-            && let Some((_, oldest)) = self.waiting.first_key_value()
-            && (claimed + self.claim(oldest)).fits_in(self.blocks.num_free())
-        {
-            let (_, seq) = self.waiting.pop_first().expect("just looked at it");
-            self.running.push(seq);
-            let idx = self.running.len() - 1;
-            self.schedule_chunk(idx, step.budget, step);
-            claimed = claimed + self.claim(&self.running[idx]);
-        }
-    }
-
-    /// What a sequence will still take for the tokens it has and a block's worth of new ones.
-    fn claim(&self, seq: &Sequence) -> BlockCount {
-        let config = &self.config;
-        let soon = seq.tokens().len() + config.block_size;
-        let num_tokens = soon.min(seq.max_computed_tokens());
-        let max_chunk = seq.num_missing_tokens().min(config.max_num_batched_tokens);
-        let needed = config
-            .groups
-            .blocks_for(num_tokens, max_chunk, config.block_size);
-        needed.saturating_sub(seq.kv.num_held())
-    }
-
-    /// Schedules at most `max_chunk` tokens of a running sequence, if their blocks can be had from
-    /// the pools or from newer sequences.
-    fn schedule_chunk(&mut self, idx: usize, max_chunk: usize, step: &mut Step) {
-        let seq = &self.running[idx];
-        let end = seq.chunk_end(max_chunk);
-        if end == seq.num_computed_tokens() {
-            self.overdue.get_or_insert(seq.id);
-            return;
-        }
-        while !self.blocks.can_allocate(&self.running[idx].kv, end) {
-            if idx + 1 == self.running.len() {
-                return;
-            }
-            self.preempt_newest(step);
+    /// A chunk of a running sequence has been computed.
+    fn advance(&mut self, idx: usize, num_tokens: usize) {
+        let seq = &mut self.running[idx];
+        seq.advance(num_tokens);
+        let num_computed_tokens = seq.num_computed_tokens();
+        if num_computed_tokens >= (seq.num_full_blocks + 1) * self.config.block_size {
+            self.fill_blocks(idx);
         }
         let seq = &mut self.running[idx];
-        self.blocks.allocate(&mut seq.kv, end);
-        seq.num_scheduled_tokens = end - seq.num_computed_tokens();
-        step.budget -= seq.num_scheduled_tokens;
+        self.blocks
+            .release_behind_window(&mut seq.kv, num_computed_tokens);
     }
 
-    fn preempt_newest(&mut self, step: &mut Step) {
-        let mut seq = self.running.pop().expect("the one that asks is older");
-        step.budget += seq.num_scheduled_tokens;
-        step.preempted.push(seq.id);
+    /// Makes known what a running sequence has filled.
+    fn fill_blocks(&mut self, idx: usize) {
+        let seq = &mut self.running[idx];
+        let before = seq.num_full_blocks;
+        seq.num_full_blocks = seq.num_computed_tokens() / self.config.block_size;
+        let end = seq.num_full_blocks * self.config.block_size;
+        if let Some(num_tokens) = end.checked_sub(seq.num_charged_tokens) {
+            // Per block, since each time the tenant's place in the line changes.
+            seq.num_charged_tokens = end;
+            self.line.charge(&seq.place(), num_tokens);
+        }
+        if self.config.prefix_caching == PrefixCaching::Off {
+            return;
+        }
+        seq.extend_hashes(end);
+        let filled = &seq.hashes()[before..seq.num_full_blocks];
+        for (idx, &hash) in (before..).zip(filled) {
+            self.blocks.register(&seq.kv, idx, hash);
+        }
+        self.promises.end(seq.id, filled);
+        let num_full_blocks = seq.num_full_blocks;
+        for follower in seq
+            .followers
+            .extract_if(.., |follower| follower.num_blocks <= num_full_blocks)
+        {
+            self.line
+                .unpark(follower.place.priority, follower.place.arrival);
+        }
+    }
+
+    /// Takes back all that a sequence has while it runs, and what others expect of it.
+    fn stop_running(&mut self, seq: &mut Sequence) {
         self.blocks.free(&mut seq.kv);
-        seq.restart();
-        self.waiting.insert(seq.age, seq);
+        self.promises.end(
+            seq.id,
+            &seq.hashes()[seq.num_full_blocks.min(seq.hashes().len())..],
+        );
+        for follower in seq.followers.drain(..) {
+            self.line
+                .unpark(follower.place.priority, follower.place.arrival);
+        }
     }
 }

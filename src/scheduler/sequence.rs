@@ -2,27 +2,36 @@
 
 use std::ops::Range;
 
-use crate::core::{FinishReason, GenerateRequest, ImageSpan, SamplingParams, SeqId, TokenId};
+use crate::core::{
+    FinishReason, GenerateRequest, ImageSpan, SamplingParams, SeqId, Terms, TokenId,
+};
 
+use super::batch::Chunk;
+use super::block_hash::BlockHash;
 use super::block_manager::KvTables;
 use super::block_table::BlockTable;
-
-/// Order of arrival; the smaller, the older. Who runs first, who waits and who is preempted all
-/// follow from it, so priorities belong here, compared before the arrival.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Age(pub(super) u64);
+use super::place::{Arrival, Place, Rank, Ticket};
 
 /// Tokens, of which the first `num_computed_tokens` have their keys and values in the cache.
 ///
 /// Computing is nothing but closing that gap: it is the whole prompt at first, one token while
-/// decoding, and everything so far after a preemption.
+/// decoding, and everything so far after a preemption. While steps are in flight:
+///
+/// ```text
+///   positions      0 ............................................ tokens.len()
+///                  [ computed ][ scheduled: in flight ][ planned ]  │ pending
+///                                                                   drawn, not yet seen
+/// ```
 #[derive(Debug)]
 pub struct Sequence {
     pub(super) id: SeqId,
-    pub(super) age: Age,
+    pub(super) arrival: Arrival,
+    pub(super) ticket: Option<Ticket>,
+    terms: Terms,
     /// Prompt, then what was generated; a preemption keeps both.
     tokens: Vec<TokenId>,
     num_prompt_tokens: usize,
+    pub(super) num_cached_tokens: usize,
     /// At this length the sequence ends.
     max_len: usize,
     images: Vec<ImageSpan>,
@@ -31,24 +40,49 @@ pub struct Sequence {
     sampling: SamplingParams,
     /// Less than `tokens.len()`, and never inside of an atomic run.
     num_computed_tokens: usize,
-    /// Length of the chunk that is being computed; 0 between steps.
-    pub(super) num_scheduled_tokens: usize,
-    /// Places for `num_computed_tokens + num_scheduled_tokens` positions.
+    /// In chunks of the batches in flight, at most two.
+    num_scheduled_tokens: usize,
+    /// In the chunk of the batch that is just being planned.
+    pub(super) num_planned_tokens: usize,
+    /// Tokens that the batches in flight draw, at most one each. A preemption does not end them.
+    num_pending_tokens: usize,
+    /// Which draw of the last batch that draws for it is this sequence's.
+    draw_idx: usize,
+    /// Places for all positions computed, scheduled and planned.
     pub(super) kv: KvTables,
+    /// Of the first full blocks. Filled when somebody first asks.
+    hashes: Vec<BlockHash>,
+    /// Blocks that are full and computed; others may hold them too.
+    pub(super) num_full_blocks: usize,
+    /// Length up to which the tenant has been charged.
+    pub(super) num_charged_tokens: usize,
+    /// Those that wait until this sequence has filled a block of theirs.
+    pub(super) followers: Vec<Follower>,
+}
+
+/// A waiting sequence that will use what another one is computing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Follower {
+    pub(super) place: Place,
+    /// When so many blocks of the leader are full.
+    pub(super) num_blocks: usize,
 }
 
 impl Sequence {
     pub(super) fn new(
         id: SeqId,
-        age: Age,
+        arrival: Arrival,
         request: GenerateRequest,
         max_len: usize,
         block_size: usize,
     ) -> Self {
         Self {
             id,
-            age,
+            arrival,
+            ticket: None,
+            terms: request.terms,
             num_prompt_tokens: request.prompt.len(),
+            num_cached_tokens: 0,
             tokens: request.prompt,
             max_len,
             atomic_runs: atomic_runs(&request.images),
@@ -56,11 +90,18 @@ impl Sequence {
             sampling: request.sampling,
             num_computed_tokens: 0,
             num_scheduled_tokens: 0,
+            num_planned_tokens: 0,
+            num_pending_tokens: 0,
+            draw_idx: 0,
             kv: KvTables::new(block_size),
+            hashes: Vec::new(),
+            num_full_blocks: 0,
+            num_charged_tokens: 0,
+            followers: Vec::new(),
         }
     }
 
-    /// Prompt, then what was generated.
+    /// Prompt, then what was generated and has been taken in.
     pub fn tokens(&self) -> &[TokenId] {
         &self.tokens
     }
@@ -70,12 +111,18 @@ impl Sequence {
         self.num_prompt_tokens
     }
 
-    /// Tokens drawn so far.
+    /// Tokens drawn before the one that the newest chunk draws, also those that the host has not
+    /// seen yet.
     pub fn num_generated_tokens(&self) -> usize {
-        self.tokens.len() - self.num_prompt_tokens
+        self.tokens.len().max(self.num_launched_tokens()) - self.num_prompt_tokens
     }
 
-    /// Tokens whose keys and values are in the cache.
+    /// Of the prompt, how many tokens were found in the cache when the sequence was first admitted.
+    pub fn num_cached_tokens(&self) -> usize {
+        self.num_cached_tokens
+    }
+
+    /// Tokens whose keys and values are in the cache, by the batches that have been taken in.
     pub fn num_computed_tokens(&self) -> usize {
         self.num_computed_tokens
     }
@@ -97,6 +144,11 @@ impl Sequence {
         &self.sampling
     }
 
+    /// How the request is to be treated.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
     /// Blocks of the global layers.
     pub fn global_table(&self) -> &BlockTable {
         &self.kv.global
@@ -107,9 +159,46 @@ impl Sequence {
         &self.kv.sliding
     }
 
-    /// Tokens still to be computed; 1 while decoding, never 0 between steps.
+    pub(super) fn place(&self) -> Place {
+        Place {
+            priority: self.terms.priority,
+            tenant: self.terms.tenant,
+            arrival: self.arrival,
+            ticket: self.ticket,
+        }
+    }
+
+    /// # Panics
+    /// Before the first admission.
+    pub(super) fn rank(&self) -> Rank {
+        Rank {
+            priority: self.terms.priority,
+            ticket: self.ticket.expect("who runs or has run has a ticket"),
+        }
+    }
+
+    /// Length, those tokens included that are drawn and not yet seen.
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len() + self.num_pending_tokens
+    }
+
+    pub(super) fn num_pending_tokens(&self) -> usize {
+        self.num_pending_tokens
+    }
+
+    pub(super) fn num_scheduled_tokens(&self) -> usize {
+        self.num_scheduled_tokens
+    }
+
+    /// Positions that batches have been told to compute; the next chunk begins here.
+    pub(super) fn num_launched_tokens(&self) -> usize {
+        self.num_computed_tokens + self.num_scheduled_tokens
+    }
+
+    /// Tokens for which a chunk can be planned: 1 while decoding. 0 only if the token that a batch
+    /// in flight draws is known to be the last.
     pub(super) fn num_missing_tokens(&self) -> usize {
-        self.tokens.len() - self.num_computed_tokens
+        self.len().min(self.max_computed_tokens()) - self.num_launched_tokens()
     }
 
     /// Most tokens that are ever computed: the last one is drawn and needs no place in the cache.
@@ -120,7 +209,7 @@ impl Sequence {
     /// Where a chunk of at most `max_chunk` tokens ends. It stops before an atomic run rather
     /// than inside of it, so it is empty when the next run alone is longer than `max_chunk`.
     pub(super) fn chunk_end(&self, max_chunk: usize) -> usize {
-        let end = self.num_computed_tokens + max_chunk.min(self.num_missing_tokens());
+        let end = self.num_launched_tokens() + max_chunk.min(self.num_missing_tokens());
         match self.run_around(end) {
             Some(run) => run.start,
             None => end,
@@ -129,7 +218,7 @@ impl Sequence {
 
     /// Length of the atomic run that comes next, if one does.
     pub(super) fn next_run_len(&self) -> Option<usize> {
-        let next = self.num_computed_tokens;
+        let next = self.num_launched_tokens();
         let idx = self.atomic_runs.partition_point(|run| run.start < next);
         let run = self.atomic_runs.get(idx)?;
         (run.start == next).then_some(run.len())
@@ -141,16 +230,39 @@ impl Sequence {
         self.atomic_runs.get(idx).filter(|run| run.start < position)
     }
 
-    /// The scheduled chunk is in the cache.
-    pub(super) fn advance(&mut self) {
-        self.num_computed_tokens += self.num_scheduled_tokens;
-        self.num_scheduled_tokens = 0;
+    /// The planned chunk goes into a batch, in which `num_draws` chunks before it sample.
+    pub(super) fn launch(&mut self, num_draws: usize) -> Chunk {
+        let start = self.num_launched_tokens();
+        let len = std::mem::take(&mut self.num_planned_tokens);
+        self.num_scheduled_tokens += len;
+        let end = start + len;
+        let fed = (end > self.tokens.len()).then_some(self.draw_idx);
+        let samples = end == self.len();
+        if samples {
+            self.num_pending_tokens += 1;
+            self.draw_idx = num_draws;
+        }
+        Chunk {
+            seq: self.id,
+            start,
+            len,
+            samples,
+            fed,
+        }
+    }
+
+    /// A scheduled chunk is in the cache.
+    pub(super) fn advance(&mut self, num_tokens: usize) {
+        self.num_computed_tokens += num_tokens;
+        self.num_scheduled_tokens -= num_tokens;
     }
 
     /// Appends a drawn token and says whether it was the last.
     pub(super) fn push(&mut self, token: TokenId) -> Option<FinishReason> {
+        self.num_pending_tokens -= 1;
         self.tokens.push(token);
-        let may_stop = self.num_generated_tokens() >= self.sampling.min_tokens;
+        let num_generated = self.tokens.len() - self.num_prompt_tokens;
+        let may_stop = num_generated >= self.sampling.min_tokens;
         if may_stop && self.sampling.stop_token_ids.contains(&token) {
             Some(FinishReason::Stop)
         } else if self.tokens.len() >= self.max_len {
@@ -160,10 +272,71 @@ impl Sequence {
         }
     }
 
-    /// Forgets what was computed, not what was generated. The blocks must have been given back.
+    /// Begins where a prefix ends that was found in the cache.
+    pub(super) fn begin(&mut self, num_blocks: usize) {
+        self.num_full_blocks = num_blocks;
+        self.num_computed_tokens = num_blocks * self.kv.global.block_size();
+    }
+
+    /// Forgets what was computed, neither what was generated nor what is being drawn. The blocks
+    /// must have been given back.
     pub(super) fn restart(&mut self) {
         self.num_computed_tokens = 0;
         self.num_scheduled_tokens = 0;
+        self.num_planned_tokens = 0;
+        self.num_full_blocks = 0;
+    }
+}
+
+/// Hashes of full blocks.
+impl Sequence {
+    /// Hashes all full blocks within the first `num_tokens` tokens.
+    pub(super) fn extend_hashes(&mut self, num_tokens: usize) {
+        let block_size = self.kv.global.block_size();
+        for idx in self.hashes.len()..num_tokens / block_size {
+            let positions = idx * block_size..(idx + 1) * block_size;
+            let parent = match self.hashes.last() {
+                Some(&parent) => parent,
+                None => BlockHash::root(self.terms.cache_salt),
+            };
+            let images = self.images_in(self.runs_reaching_into(&positions));
+            let hash = parent.child(positions.start, &self.tokens[positions], images);
+            self.hashes.push(hash);
+        }
+    }
+
+    /// Those that are known.
+    pub(super) fn hashes(&self) -> &[BlockHash] {
+        &self.hashes
+    }
+
+    /// Those of the blocks that another sequence may have filled: the last token is always
+    /// computed, since the next one is drawn from what comes out.
+    pub(super) fn sharable_hashes(&self) -> &[BlockHash] {
+        let most = (self.tokens.len() - 1) / self.kv.global.block_size();
+        &self.hashes[..self.hashes.len().min(most)]
+    }
+
+    /// The most blocks up to `num_blocks` that do not end inside of an atomic run.
+    pub(super) fn whole_blocks_within(&self, mut num_blocks: usize) -> usize {
+        let block_size = self.kv.global.block_size();
+        while let Some(run) = self.run_around(num_blocks * block_size) {
+            num_blocks = run.start / block_size;
+        }
+        num_blocks
+    }
+
+    /// From the start of the first to the end of the last atomic run that overlaps `positions`;
+    /// all images in between are in such runs. Empty if there is none.
+    fn runs_reaching_into(&self, positions: &Range<usize>) -> Range<usize> {
+        let runs = &self.atomic_runs;
+        let first = runs.partition_point(|run| run.end <= positions.start);
+        let end = runs.partition_point(|run| run.start < positions.end);
+        match runs.get(first..end) {
+            Some([first, .., last]) => first.start..last.end,
+            Some([run]) => run.clone(),
+            _ => 0..0,
+        }
     }
 }
 

@@ -1,8 +1,13 @@
 //! Small configurations and the few words the tests are written in.
 
+mod device;
 mod door;
 mod kv;
+mod order;
+mod pipelined;
+mod prefix;
 mod random;
+mod shared;
 mod steps;
 
 use std::sync::Arc;
@@ -12,14 +17,15 @@ use crate::core::{
     TokenId,
 };
 
-use super::{Batch, BlockCount, KvGroups, Scheduler, SchedulerConfig};
+use super::{Batch, BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig, Sequence};
 
 /// Never a stop token in these tests.
 const WORD: TokenId = TokenId(7);
 const STOP: TokenId = TokenId(1);
 
 impl SchedulerConfig {
-    /// Room for everything that a test does not limit itself.
+    /// Room for everything that a test does not limit itself. Prompts here are mostly the same word,
+    /// so nothing is shared unless a test asks for it.
     fn for_test() -> Self {
         Self {
             max_num_seqs: 8,
@@ -31,6 +37,7 @@ impl SchedulerConfig {
                 global: 1000,
                 sliding: 1000,
             },
+            prefix_caching: PrefixCaching::Off,
         }
     }
 }

@@ -82,6 +82,7 @@ fn configs() -> impl Strategy<Value = SchedulerConfig> {
                 global: global.div_ceil(block_size),
                 sliding: sliding.div_ceil(block_size),
             },
+            prefix_caching: PrefixCaching::Off,
         }
     })
 }

@@ -1,0 +1,145 @@
+//! A device that computes nothing and remembers everything: what each slot of the KV cache holds,
+//! so that a query which reads the wrong key is noticed, however the wrong key got there.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::core::{BlockId, CacheSalt, ImageSpan};
+
+use super::super::{BlockTable, Chunk};
+use super::*;
+
+/// All that a key depends on: every token and picture up to its position, pictures of its own run
+/// also behind it, and who may share it.
+pub(super) type Identity = u64;
+
+fn identity(parts: impl Hash) -> Identity {
+    let mut hasher = DefaultHasher::new();
+    parts.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A sequence as the device sees it: with the tokens that the host has not seen yet.
+#[derive(Clone, Debug)]
+pub(super) struct Contents {
+    pub(super) tokens: Vec<TokenId>,
+    keys: Vec<Identity>,
+}
+
+impl Contents {
+    pub(super) fn of_prompt(request: &GenerateRequest) -> Self {
+        let mut contents = Self {
+            tokens: Vec::new(),
+            keys: Vec::new(),
+        };
+        let salt = request.terms.cache_salt.map(|CacheSalt(salt)| salt);
+        let mut last = identity(salt);
+        for (position, &token) in request.prompt.iter().enumerate() {
+            let run = run_at(&request.images, position);
+            let pictures: Vec<_> = run
+                .iter()
+                .map(|image| (image.start, image.len, image.pixels.hash))
+                .collect();
+            last = identity((last, token, pictures));
+            contents.tokens.push(token);
+            contents.keys.push(last);
+        }
+        contents
+    }
+
+    pub(super) fn push(&mut self, token: TokenId) {
+        let last = *self.keys.last().expect("a prompt is never empty");
+        let none: [(usize, usize, ImageHash); 0] = [];
+        self.keys.push(identity((last, token, none.as_slice())));
+        self.tokens.push(token);
+    }
+
+    /// Greedy: the same beginning goes on in the same way.
+    pub(super) fn next_token(&self, len: usize) -> TokenId {
+        match self.keys[len - 1] % 8 {
+            0 => STOP,
+            dice => TokenId(10 + dice as u32 % 3),
+        }
+    }
+}
+
+/// The pictures without a gap around a position, if it is in one.
+fn run_at(images: &[ImageSpan], position: usize) -> &[ImageSpan] {
+    let covers = |image: &ImageSpan| (image.start..image.start + image.len).contains(&position);
+    let Some(idx) = images.iter().position(covers) else {
+        return &[];
+    };
+    let touch = |pair: &[ImageSpan]| pair[0].start + pair[0].len == pair[1].start;
+    let mut first = idx;
+    while first > 0 && touch(&images[first - 1..=first]) {
+        first -= 1;
+    }
+    let mut last = idx;
+    while last + 1 < images.len() && touch(&images[last..=last + 1]) {
+        last += 1;
+    }
+    &images[first..=last]
+}
+
+/// One group's blocks.
+#[derive(Debug, Default)]
+struct Memory(HashMap<(BlockId, usize), Identity>);
+
+impl Memory {
+    fn write(&mut self, table: &BlockTable, chunk: &Chunk, contents: &Contents) {
+        for position in chunk.start..chunk.end() {
+            let slot = table.slot(position).expect("a computed token has a place");
+            self.0.insert(slot, contents.keys[position]);
+        }
+    }
+
+    fn read(&self, table: &BlockTable, chunk: &Chunk, first: usize, contents: &Contents) {
+        for position in first..chunk.end() {
+            let slot = table.slot(position);
+            let slot = slot.unwrap_or_else(|| panic!("{chunk:?}: key {position} has no place"));
+            assert_eq!(
+                self.0.get(&slot),
+                Some(&contents.keys[position]),
+                "{chunk:?} reads another key at {position}"
+            );
+        }
+    }
+}
+
+/// Both groups' blocks.
+#[derive(Debug, Default)]
+pub(super) struct Device {
+    global: Memory,
+    sliding: Memory,
+}
+
+impl Device {
+    /// Runs a batch as the model does: all keys of the step are written, then each query reads
+    /// what it sees. `contents` are those of the chunks' sequences.
+    pub(super) fn run(&mut self, scheduler: &Scheduler, work: &[(&Chunk, &Contents)]) {
+        let tables = |chunk: &Chunk| scheduler.sequence(chunk.seq).expect("it is in the batch");
+        let groups = scheduler.config().groups;
+        if groups.has_global() {
+            for (chunk, contents) in work {
+                let table = tables(chunk).global_table();
+                self.global.write(table, chunk, contents);
+            }
+            for (chunk, contents) in work {
+                let table = tables(chunk).global_table();
+                self.global.read(table, chunk, 0, contents);
+            }
+        }
+        if let Some(window) = groups.window() {
+            for (chunk, contents) in work {
+                let table = tables(chunk).sliding_table();
+                self.sliding.write(table, chunk, contents);
+            }
+            for (chunk, contents) in work {
+                // k > q − window for the first query q, up to the last query itself.
+                let first = (chunk.start + 1).saturating_sub(window);
+                let table = tables(chunk).sliding_table();
+                self.sliding.read(table, chunk, first, contents);
+            }
+        }
+    }
+}
