@@ -15,7 +15,7 @@ use medgemma::engine::Runner;
 use medgemma::model::Model;
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
-use medgemma::scheduler::{BlockCount, KvGroups, Scheduler, SchedulerConfig};
+use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig};
 
 const GEMMA_3_270M: &str = r#"{"model_type": "gemma3_text", "vocab_size": 262144,
     "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
@@ -69,6 +69,8 @@ impl Rig {
                 window: config.text.sliding_window,
             },
             num_blocks,
+            // Each run measures the whole prompt.
+            prefix_caching: PrefixCaching::Off,
         };
         Self {
             scheduler: Scheduler::new(limits).expect("limits that work"),

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -174,4 +174,6 @@ pub struct TokenEvent {
     pub finish: Option<FinishReason>,
     /// Of the prompt, how many tokens were found in the cache; the same on every event.
     pub num_cached_tokens: usize,
+    /// From acceptance to the first step that computed something of it; the same on every event.
+    pub queued: Duration,
 }

@@ -1,6 +1,7 @@
 //! What can go wrong below the HTTP side. No status codes here: `api::error` translates.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Result with the crate's own error.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -62,15 +63,52 @@ pub enum Error {
         /// Blocks in the pool.
         total: usize,
     },
-    /// Too many requests are waiting.
-    #[error("The server is at capacity: {queued} requests are in flight. Try again shortly.")]
+    /// Too many requests, or too long ones, are waiting.
+    #[error(
+        "The server is at capacity: {queued} requests are in flight. Try again in {} s.",
+        retry_after.as_secs()
+    )]
     QueueFull {
         /// Requests accepted and not finished.
         queued: usize,
+        /// When those that wait will have been served, as far as one can tell; whole seconds.
+        retry_after: Duration,
+    },
+    /// One request asks for more answers than the queue could ever hold.
+    #[error(
+        "This request asks for {sequences} answers to prompts of {tokens} tokens in all, but this \
+         server takes at most {max_sequences} answers and {max_tokens} tokens at a time \
+         (--max-queued-requests)."
+    )]
+    NeverQueued {
+        /// Answers asked for, over all prompts.
+        sequences: usize,
+        /// The most that can be in flight.
+        max_sequences: usize,
+        /// Tokens of the prompts.
+        tokens: usize,
+        /// The most that can wait.
+        max_tokens: usize,
+    },
+    /// The request's own time was up, waiting or running.
+    #[error("The request was given up after {after_ms} ms: its time was up (timeout).")]
+    DeadlineExceeded {
+        /// Since it was accepted.
+        after_ms: u64,
     },
     /// No new requests are taken.
     #[error("The server is shutting down and takes no new requests.")]
     Draining,
+    /// The server stopped before the answer was finished.
+    #[error(
+        "The server is shutting down and this answer was not finished within {} s \
+         (--shutdown-timeout).",
+        after.as_secs()
+    )]
+    ShutdownTimeout {
+        /// Since the shutdown began.
+        after: Duration,
+    },
     /// The engine's thread is gone; the process must be restarted.
     #[error("The engine has stopped after a fault and must be restarted.")]
     EngineDead,

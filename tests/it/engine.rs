@@ -1,15 +1,19 @@
-//! The engine's thread with a tiny model: what a handle sees when clients leave, when the process
-//! stops, and when a step fails.
+//! The engine's threads with a tiny model: what a handle sees when clients leave, when the process
+//! stops, and of pictures that come again.
 
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use medgemma::backend::BLOCK_SIZE;
+use medgemma::backend::cpu::CpuBackend;
 use medgemma::core::{FinishReason, GenerateRequest, TokenId};
 use medgemma::engine::{
-    EngineExit, EngineHandle, EngineState, EngineThread, Runner, TokenStream, start,
+    EngineConfig, EngineExit, EngineHandle, EngineLimits, EngineState, EngineStats, EngineThread,
+    Runner, Stepping, TokenStream, start,
 };
 use medgemma::error::Error;
-use medgemma::scheduler::SchedulerConfig;
+use medgemma::model::Model;
+use medgemma::scheduler::{PrefixCaching, SchedulerConfig};
 
 use crate::generation::{greedy, load, request, roomy};
 use crate::golden::Numbers;
@@ -20,9 +24,27 @@ fn engine(max_in_flight: usize) -> (EngineHandle, EngineThread) {
         max_num_seqs: 2,
         ..roomy(&config)
     };
-    let blocks = limits.num_blocks;
+    start_engine(model, limits, max_in_flight)
+}
+
+fn start_engine(
+    model: Model<CpuBackend>,
+    scheduler: SchedulerConfig,
+    max_in_flight: usize,
+) -> (EngineHandle, EngineThread) {
+    let blocks = scheduler.num_blocks;
     let runner = Runner::new(model, blocks.global, blocks.sliding).expect("a cache");
-    start(runner, limits, max_in_flight).expect("it starts")
+    let config = EngineConfig {
+        limits: EngineLimits {
+            scheduler,
+            max_in_flight,
+            max_queued_tokens: 1_000_000,
+        },
+        stepping: Stepping::Alternating,
+        step_timeout: None,
+        shutdown_timeout: Duration::from_secs(3600),
+    };
+    start(runner, config).expect("it starts")
 }
 
 fn ask(max_tokens: usize) -> GenerateRequest {
@@ -59,7 +81,7 @@ async fn a_client_that_leaves_frees_its_place() {
     let waiting = handle.submit(ask(800)).expect("there is room");
     assert!(matches!(
         handle.submit(ask(1)),
-        Err(Error::QueueFull { queued: 2 })
+        Err(Error::QueueFull { queued: 2, .. })
     ));
     first.next().await.expect("a token").expect("no error");
     drop(first);
@@ -70,18 +92,17 @@ async fn a_client_that_leaves_frees_its_place() {
 }
 
 #[tokio::test]
-async fn a_drain_finishes_what_was_accepted() {
+async fn a_drain_finishes_what_has_begun() {
     let (handle, thread) = engine(8);
-    let streams: Vec<_> = (0..4)
+    let mut streams: Vec<_> = (0..2)
         .map(|_| handle.submit(ask(12)).expect("there is room"))
         .collect();
+    for stream in &mut streams {
+        stream.next().await.expect("a token").expect("no error");
+    }
     handle.drain();
-    // Few tokens: the engine may have come to its end already.
-    assert_ne!(handle.state(), EngineState::Ready);
-    assert!(matches!(
-        handle.submit(ask(1)),
-        Err(Error::Draining | Error::EngineDead)
-    ));
+    assert_eq!(handle.state(), EngineState::Draining);
+    assert!(matches!(handle.submit(ask(1)), Err(Error::Draining)));
     for mut stream in streams {
         let mut last = None;
         while let Some(event) = stream.next().await {
@@ -90,29 +111,64 @@ async fn a_drain_finishes_what_was_accepted() {
         assert_eq!(last, Some(FinishReason::Length));
     }
     assert_eq!(thread.join(), EngineExit::Drained);
-    assert!(matches!(handle.submit(ask(1)), Err(Error::EngineDead)));
+    // Not dead: nothing went wrong.
+    assert_eq!(handle.state(), EngineState::Draining);
+    assert!(matches!(handle.submit(ask(1)), Err(Error::Draining)));
+}
+
+/// The first picture's case, asked `num_requests` times at once.
+async fn with_one_picture(handle: &EngineHandle, num_requests: usize) {
+    let (config, _) = load("multimodal");
+    let case = &Numbers::of("multimodal").cases["image_first"];
+    let requests = vec![request(&config, case, greedy(3)); num_requests];
+    let streams = handle.submit_all(requests).expect("there is room");
+    for stream in streams {
+        let tokens = read_to_end(stream).await;
+        let tokens: Vec<_> = tokens
+            .into_iter()
+            .map(|token| token.expect("no error"))
+            .collect();
+        let expected: Vec<_> = case.greedy[..3].iter().map(|greedy| greedy.token).collect();
+        assert_eq!(tokens, expected);
+    }
 }
 
 #[tokio::test]
-async fn a_failed_step_ends_every_stream_with_an_error() {
-    let (handle, thread) = engine(8);
-    let neighbour = handle.submit(ask(800)).expect("there is room");
-    // The HTTP side never lets such a token through; to the backend it is a fault.
-    let outside = GenerateRequest {
-        prompt: vec![TokenId(1_000_000)],
-        ..ask(1)
+async fn a_picture_that_comes_again_is_not_encoded_again() {
+    let (config, model) = load("multimodal");
+    let scheduler = SchedulerConfig {
+        prefix_caching: PrefixCaching::Off,
+        ..roomy(&config)
     };
-    let faulty = handle.submit(outside).expect("the door counts tokens only");
-    // The engine may have died by now, and then the door says so.
-    let late = handle.submit(ask(1));
-    assert!(matches!(late, Ok(_) | Err(Error::EngineDead)));
-    for stream in [faulty, neighbour].into_iter().chain(late) {
-        let events = read_to_end(stream).await;
-        assert!(matches!(events.last(), Some(Err(Error::EngineDead))));
-    }
-    assert_eq!(thread.join(), EngineExit::Fault);
-    assert_eq!(handle.state(), EngineState::Dead);
-    assert!(matches!(handle.submit(ask(1)), Err(Error::EngineDead)));
+    let (handle, _thread) = start_engine(model, scheduler, 64);
+    let case = &Numbers::of("multimodal").cases["image_first"];
+    assert_eq!(case.pictures.len(), 1);
+    with_one_picture(&handle, 10).await;
+    let encoder = || (handle.stats().encoder_misses, handle.stats().encoder_hits);
+    soon("the statistics", || encoder() == (1, 9)).await;
+    with_one_picture(&handle, 2).await;
+    soon("the statistics", || encoder() == (1, 11)).await;
+}
+
+#[tokio::test]
+async fn the_statistics_tell_of_work_and_of_rest() {
+    let (handle, _thread) = engine(8);
+    let pools = |stats: EngineStats| (stats.global_blocks, stats.sliding_blocks);
+    let before = handle.stats();
+    assert_eq!(before.block_size, BLOCK_SIZE);
+    assert_eq!((before.global_blocks.total, before.num_steps), (1024, 0));
+    assert_eq!(before.global_blocks.free, before.global_blocks.total);
+
+    let prompt_len = ask(5).prompt.len();
+    let tokens = read_to_end(handle.submit(ask(5)).expect("there is room")).await;
+    assert_eq!(tokens.len(), 5);
+    let at_rest = || handle.stats().num_running == 0 && handle.stats().num_steps == 5;
+    soon("rest", at_rest).await;
+    let after = handle.stats();
+    assert_eq!(after.num_generated_tokens, 5);
+    assert_eq!(after.num_computed_tokens, (prompt_len + 4) as u64);
+    assert_eq!((after.num_waiting, after.kv_usage), (0, 0.0));
+    assert_eq!(pools(after), pools(before));
 }
 
 #[tokio::test]

@@ -1,21 +1,23 @@
 //! Whole generations on tiny models: against transformers, and against themselves under every
 //! way of cutting, mixing and interrupting them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::core::{
-    GenerateRequest, ImageSpan, SamplingParams, SeqId, Terms, TokenEvent, TokenId, TokenLogprobs,
+    CacheSalt, GenerateRequest, ImageSpan, SamplingParams, SeqId, Terms, TokenEvent, TokenId,
+    TokenLogprobs,
 };
-use medgemma::engine::Runner;
+use medgemma::engine::{Runner, Stepping, WorkOrder};
 use medgemma::image::{ImageLimits, ImageProcessor, Resize};
 use medgemma::model::Model;
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
-use medgemma::scheduler::{BlockCount, KvGroups, Scheduler, SchedulerConfig};
+use medgemma::scheduler::{Batch, BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig};
 
 use crate::golden::{self, Case, GreedyToken, Numbers};
 
@@ -27,8 +29,12 @@ pub(crate) struct Rig {
     runner: Runner<CpuBackend>,
     events: HashMap<SeqId, Vec<TokenEvent>>,
     next_id: u64,
+    stepping: Stepping,
+    launched: VecDeque<Batch>,
     pub(crate) num_preempted: usize,
     pub(crate) num_steps: usize,
+    pub(crate) num_fed: usize,
+    pub(crate) num_computed: usize,
 }
 
 pub(crate) fn load(model: &str) -> (ModelConfig, Model<CpuBackend>) {
@@ -59,6 +65,7 @@ pub(crate) fn roomy(config: &ModelConfig) -> SchedulerConfig {
             global: 1024,
             sliding: 1024,
         },
+        prefix_caching: PrefixCaching::On,
     }
 }
 
@@ -70,8 +77,20 @@ impl Rig {
             scheduler: Scheduler::new(config).expect("limits that work"),
             events: HashMap::new(),
             next_id: 0,
+            stepping: Stepping::Alternating,
+            launched: VecDeque::new(),
             num_preempted: 0,
             num_steps: 0,
+            num_fed: 0,
+            num_computed: 0,
+        }
+    }
+
+    /// Plans each step before the one before it is taken in.
+    pub(crate) fn ahead(self) -> Self {
+        Self {
+            stepping: Stepping::Ahead,
+            ..self
         }
     }
 
@@ -82,24 +101,53 @@ impl Rig {
         id
     }
 
+    /// Plans a step and takes one in: the same one, or, ahead, the one before it.
     pub(crate) fn step(&mut self) {
         let batch = self.scheduler.schedule();
         self.scheduler.check_integrity();
         self.num_preempted += batch.preempted.len();
-        self.num_steps += 1;
-        let sampled = self
-            .runner
-            .execute(&self.scheduler, &batch)
-            .expect("a step");
+        let is_empty = batch.is_empty();
+        if !is_empty {
+            self.num_steps += 1;
+            let order = WorkOrder::new(&self.scheduler, &batch);
+            self.num_fed += order.input.fed.len();
+            self.num_computed += batch.num_tokens();
+            self.runner.launch(&order).expect("a step");
+            self.launched.push_back(batch);
+        }
+        // All that is left may have been aborted since.
+        assert!(
+            !self.launched.is_empty() || !self.scheduler.has_work(),
+            "nothing can be computed"
+        );
+        let num_ahead = match self.stepping {
+            Stepping::Ahead if !is_empty => 1,
+            _ => 0,
+        };
+        while self.launched.len() > num_ahead {
+            self.take_in();
+        }
+    }
+
+    fn take_in(&mut self) {
+        let sampled = self.runner.collect().expect("a step");
+        let batch = self.launched.pop_front().expect("one is collected");
+        let sampled: Vec<_> = batch.sampling().zip(sampled).collect();
         let tokens: Vec<_> = sampled.iter().map(|(id, s)| (*id, s.token)).collect();
+        let living: Vec<_> = sampled
+            .into_iter()
+            .filter(|(id, _)| self.scheduler.sequence(*id).is_some())
+            .collect();
         self.scheduler.update(&batch, &tokens);
         self.scheduler.check_integrity();
-        for (id, sampled) in sampled {
+        for (id, sampled) in living {
+            assert!(sampled.is_sound);
             self.events.entry(id).or_default().push(TokenEvent {
                 token: sampled.token,
                 logprobs: sampled.logprobs,
                 finish: None,
                 num_cached_tokens: 0,
+                queued: Duration::ZERO,
             });
         }
     }
@@ -108,6 +156,14 @@ impl Rig {
         while self.scheduler.has_work() {
             self.step();
         }
+        while !self.launched.is_empty() {
+            self.take_in();
+        }
+    }
+
+    /// Pictures that the tower has encoded.
+    pub(crate) fn num_encoded(&self) -> u64 {
+        self.runner.encoder_stats().misses
     }
 
     pub(crate) fn events(&self, id: SeqId) -> &[TokenEvent] {
@@ -199,6 +255,33 @@ fn greedy_tokens_are_the_references() {
 }
 
 #[test]
+fn tokens_are_fed_on_even_after_they_were_collected() {
+    let (config, model) = load("text1b");
+    let case = &Numbers::of("text1b").cases["text"];
+    let Rig {
+        mut scheduler,
+        mut runner,
+        ..
+    } = Rig::new(model, roomy(&config));
+    let id = SeqId(0);
+    let request = request(&config, case, greedy(3));
+    scheduler.add(id, request).expect("it fits");
+    let mut token_of = |order: &WorkOrder| {
+        runner.launch(order).expect("a step");
+        runner.collect().expect("a step")[0].token
+    };
+    let first = scheduler.schedule();
+    let first_token = token_of(&WorkOrder::new(&scheduler, &first));
+    // Planned before the host has seen that token, launched after.
+    let second = scheduler.schedule();
+    let order = WorkOrder::new(&scheduler, &second);
+    assert_eq!(order.input.fed.len(), 1);
+    let second_token = token_of(&order);
+    assert_eq!(first_token, case.greedy[0].token);
+    assert_eq!(second_token, case.greedy[1].token);
+}
+
+#[test]
 fn an_untied_head_is_used() {
     let folder = tempfile::tempdir().expect("a folder");
     let golden = |path: &str| golden::path(&format!("models/{path}"));
@@ -274,64 +357,80 @@ pub(crate) fn crowd(config: &ModelConfig) -> Vec<GenerateRequest> {
 /// What each says when it has the server for itself.
 pub(crate) fn alone(requests: &[GenerateRequest]) -> Vec<Vec<TokenEvent>> {
     let (config, model) = load("multimodal");
-    let mut rig = Rig::new(model, roomy(&config));
+    let limits = SchedulerConfig {
+        prefix_caching: PrefixCaching::Off,
+        ..roomy(&config)
+    };
+    let mut rig = Rig::new(model, limits);
     requests
         .iter()
         .map(|request| rig.run_alone(request.clone()))
         .collect()
 }
 
-/// Runs all requests at once under `limits` with `meddle` called before each step; what each says
-/// must equal `expected` to the bit.
+/// A way to run a crowd.
+struct Way {
+    limits: SchedulerConfig,
+    stepping: Stepping,
+}
+
+const STEPPINGS: [Stepping; 2] = [Stepping::Alternating, Stepping::Ahead];
+
+impl Way {
+    fn rig(&self) -> Rig {
+        let (_, model) = load("multimodal");
+        let rig = Rig::new(model, self.limits);
+        match self.stepping {
+            Stepping::Alternating => rig,
+            Stepping::Ahead => rig.ahead(),
+        }
+    }
+}
+
+/// Runs all requests at once with `meddle` called before each step; what each says must equal
+/// `expected` to the bit.
 fn assert_undisturbed(
+    rig: &mut Rig,
     requests: &[GenerateRequest],
     expected: &[Vec<TokenEvent>],
-    limits: impl FnOnce(SchedulerConfig) -> SchedulerConfig,
     mut meddle: impl FnMut(&mut Rig),
-) -> Rig {
-    let (config, model) = load("multimodal");
-    let mut rig = Rig::new(model, limits(roomy(&config)));
+) {
     let ids: Vec<SeqId> = requests
         .iter()
         .map(|request| rig.add(request.clone()))
         .collect();
     while rig.scheduler.has_work() {
-        meddle(&mut rig);
+        meddle(rig);
         rig.step();
     }
+    rig.finish();
     for (idx, (id, expected)) in ids.iter().zip(expected).enumerate() {
         assert_eq!(rig.events(*id), expected.as_slice(), "request {idx}");
     }
-    rig
+    let stats = rig.scheduler.stats();
+    let total = rig.scheduler.config().num_blocks;
+    assert_eq!((stats.num_free_blocks, stats.kv_usage), (total, 0.0));
 }
 
 #[test]
-fn neighbours_chunks_and_aborts_change_no_bit() {
+fn neighbours_and_aborts_change_no_bit() {
     let (config, _) = load("multimodal");
     let crowd = crowd(&config);
     let expected = alone(&crowd);
-
-    let rig = assert_undisturbed(&crowd, &expected, |roomy| roomy, |_| {});
-    assert!(rig.num_steps < 100, "{} steps: no batching", rig.num_steps);
-
-    // From the largest picture's 16 tokens on, each cuts somewhere else.
-    for budget in [16, 17, 31, 33, 100] {
-        let limits = |roomy| SchedulerConfig {
-            max_num_seqs: 16,
-            max_num_batched_tokens: budget,
-            ..roomy
+    for stepping in STEPPINGS {
+        let way = Way {
+            limits: roomy(&config),
+            stepping,
         };
-        assert_undisturbed(&crowd, &expected, limits, |_| {});
-    }
+        let mut rig = way.rig();
+        assert_undisturbed(&mut rig, &crowd, &expected, |_| {});
+        assert!(rig.num_steps < 100, "{} steps: no batching", rig.num_steps);
+        assert_eq!(rig.num_fed > 0, stepping == Stepping::Ahead);
 
-    // Others come and go all the time.
-    let mut guests: Vec<SeqId> = Vec::new();
-    let mut num_steps = 0;
-    assert_undisturbed(
-        &crowd,
-        &expected,
-        |roomy| roomy,
-        |rig| {
+        // Others come and go all the time.
+        let mut guests: Vec<SeqId> = Vec::new();
+        let mut num_steps = 0;
+        assert_undisturbed(&mut way.rig(), &crowd, &expected, |rig| {
             num_steps += 1;
             if num_steps < 40 {
                 guests.push(rig.add(crowd[num_steps % crowd.len()].clone()));
@@ -339,8 +438,99 @@ fn neighbours_chunks_and_aborts_change_no_bit() {
             if num_steps % 2 == 0 && !guests.is_empty() {
                 rig.scheduler.abort(guests.remove(0));
             }
-        },
-    );
+        });
+    }
+}
+
+#[test]
+fn chunks_of_every_size_change_no_bit() {
+    let (config, _) = load("multimodal");
+    let numbers = Numbers::of("multimodal");
+    let mut cases: Vec<_> = numbers.cases.iter().collect();
+    cases.sort_by_key(|(name, _)| *name);
+    let requests: Vec<_> = cases
+        .iter()
+        .map(|(_, case)| request(&config, case, greedy(2)))
+        .collect();
+    let expected = alone(&requests);
+    let longest = requests.iter().map(|request| request.prompt.len()).max();
+    // From the largest picture's 16 tokens on, each size cuts somewhere else.
+    for budget in 16..=longest.expect("there are cases") {
+        let limits = SchedulerConfig {
+            max_num_seqs: 16,
+            max_num_batched_tokens: budget,
+            prefix_caching: [PrefixCaching::On, PrefixCaching::Off][budget / 2 % 2],
+            ..roomy(&config)
+        };
+        let stepping = STEPPINGS[budget % 2];
+        let mut rig = Way { limits, stepping }.rig();
+        assert_undisturbed(&mut rig, &requests, &expected, |_| {});
+    }
+}
+
+#[test]
+fn cached_prefixes_and_salts_change_no_bit() {
+    let (config, _) = load("multimodal");
+    let crowd = crowd(&config);
+    let expected = alone(&crowd);
+    for stepping in STEPPINGS {
+        let limits = roomy(&config);
+        let mut rig = Way { limits, stepping }.rig();
+        assert_undisturbed(&mut rig, &crowd, &expected, |_| {});
+        let hits = |rig: &Rig| rig.scheduler.stats().prefix_hit_tokens;
+        let (before, encoded) = (hits(&rig), rig.num_encoded());
+        assert_undisturbed(&mut rig, &crowd, &expected, |_| {});
+        let found = hits(&rig) - before;
+        assert!(found > 0, "the second time nothing was found");
+        assert_eq!(rig.num_encoded(), encoded, "pictures were encoded again");
+
+        // With a salt of their own they find nothing of the others', and each other's.
+        let salted: Vec<_> = crowd
+            .iter()
+            .map(|request| GenerateRequest {
+                terms: Terms {
+                    cache_salt: Some(CacheSalt([7; 32])),
+                    ..request.terms
+                },
+                ..request.clone()
+            })
+            .collect();
+        let before = hits(&rig);
+        assert_undisturbed(&mut rig, &salted, &expected, |_| {});
+        let cold = hits(&rig) - before;
+        assert!(cold < found, "{cold} {found}");
+    }
+}
+
+#[test]
+fn a_follow_up_encodes_no_picture_and_computes_what_is_new() {
+    let (config, model) = load("multimodal");
+    let case = &Numbers::of("multimodal").cases["image_first"];
+    let mut rig = Rig::new(model, roomy(&config)).ahead();
+    // Long enough that the picture lies in full blocks.
+    let first = request(&config, case, greedy(2 * BLOCK_SIZE));
+    let answer = rig.run_alone(first.clone());
+    let encoded = rig.num_encoded();
+    assert_eq!(encoded, 1);
+    let turn = answer.iter().map(|event| event.token);
+    let follow_up = GenerateRequest {
+        prompt: first
+            .prompt
+            .iter()
+            .copied()
+            .chain(turn)
+            .chain(case.ids[..3].iter().copied())
+            .collect(),
+        sampling: greedy(4),
+        ..first
+    };
+    let prompt_len = follow_up.prompt.len();
+    let before = rig.num_computed;
+    let warm = rig.run_alone(follow_up.clone());
+    assert_eq!(rig.num_encoded(), encoded);
+    let computed = rig.num_computed - before;
+    assert!(computed < prompt_len / 2, "{computed} of {prompt_len}");
+    assert_eq!(warm, alone(&[follow_up]).remove(0));
 }
 
 #[test]
@@ -351,18 +541,24 @@ fn preemption_changes_no_bit() {
         .map(|idx| request(&config, case, greedy(90 + idx)))
         .collect();
     let expected = alone(&requests);
-    // Room to begin four of them and to finish two.
-    let tight = |roomy| SchedulerConfig {
-        max_num_batched_tokens: 64,
-        max_model_len: 256,
-        num_blocks: BlockCount {
-            global: 12,
-            sliding: 16,
-        },
-        ..roomy
-    };
-    let rig = assert_undisturbed(&requests, &expected, tight, |_| {});
-    assert!(rig.num_preempted > 0, "nothing was preempted");
+    for prefix_caching in [PrefixCaching::On, PrefixCaching::Off] {
+        for stepping in STEPPINGS {
+            // Room to begin four of them and to finish two.
+            let limits = SchedulerConfig {
+                max_num_batched_tokens: 64,
+                max_model_len: 256,
+                num_blocks: BlockCount {
+                    global: 12,
+                    sliding: 16,
+                },
+                prefix_caching,
+                ..roomy(&config)
+            };
+            let mut rig = Way { limits, stepping }.rig();
+            assert_undisturbed(&mut rig, &requests, &expected, |_| {});
+            assert!(rig.num_preempted > 0, "nothing was preempted");
+        }
+    }
 }
 
 #[test]

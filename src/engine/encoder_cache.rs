@@ -1,0 +1,207 @@
+//! Pictures' features, kept for the next request that shows the same picture.
+//!
+//! Owns what is kept and for how long. Knows nothing of models: features are whatever the backend
+//! calls a tensor.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::core::ImageHash;
+
+/// Least recently used pictures go first, once the others' features take more than the budget.
+///
+/// What the current step uses is pinned: it may exceed the budget until the step is over.
+#[derive(Debug)]
+pub(super) struct EncoderCache<T> {
+    max_bytes: usize,
+    num_bytes: usize,
+    entries: HashMap<ImageHash, Entry<T>>,
+    /// By the entries' `last_use`.
+    oldest: BTreeMap<u64, ImageHash>,
+    next_use: u64,
+    /// Uses from here on are the current step's.
+    first_pinned: u64,
+    num_shown: u64,
+    num_encoded: u64,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    features: T,
+    num_bytes: usize,
+    last_use: u64,
+}
+
+/// How often pictures were asked for, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EncoderStats {
+    /// Their features were there.
+    pub hits: u64,
+    /// The tower had to encode them.
+    pub misses: u64,
+}
+
+impl<T: Clone> EncoderCache<T> {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self {
+            max_bytes,
+            num_bytes: 0,
+            entries: HashMap::new(),
+            oldest: BTreeMap::new(),
+            next_use: 0,
+            first_pinned: 0,
+            num_shown: 0,
+            num_encoded: 0,
+        }
+    }
+
+    /// What is used from now on stays until [`end_step`](Self::end_step).
+    pub(super) fn begin_step(&mut self) {
+        self.first_pinned = self.next_use;
+    }
+
+    /// Whether the picture's features are there; if so, they stay until the step is over.
+    pub(super) fn pin(&mut self, hash: &ImageHash) -> bool {
+        let Some(entry) = self.entries.get_mut(hash) else {
+            return false;
+        };
+        self.oldest.remove(&entry.last_use);
+        entry.last_use = self.next_use;
+        self.oldest.insert(self.next_use, *hash);
+        self.next_use += 1;
+        true
+    }
+
+    /// Keeps features that had to be made, at least until the step is over.
+    ///
+    /// # Panics
+    /// When they are there.
+    pub(super) fn insert(&mut self, hash: ImageHash, features: T, num_bytes: usize) {
+        let entry = Entry {
+            features,
+            num_bytes,
+            last_use: self.next_use,
+        };
+        let before = self.entries.insert(hash, entry);
+        assert!(before.is_none(), "a picture was encoded twice");
+        self.oldest.insert(self.next_use, hash);
+        self.next_use += 1;
+        self.num_bytes += num_bytes;
+        self.num_encoded += 1;
+        self.trim();
+    }
+
+    /// The features of a picture that is there.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub(super) fn features(&mut self, hash: &ImageHash) -> T {
+        self.num_shown += 1;
+        let entry = self.entries.get(hash);
+        entry
+            .expect("pictures are pinned or inserted before they are shown")
+            .features
+            .clone()
+    }
+
+    /// The step has taken what it needs.
+    pub(super) fn end_step(&mut self) {
+        self.first_pinned = self.next_use;
+        self.trim();
+    }
+
+    pub(super) fn stats(&self) -> EncoderStats {
+        EncoderStats {
+            // A step that failed has encoded and not shown.
+            hits: self.num_shown.saturating_sub(self.num_encoded),
+            misses: self.num_encoded,
+        }
+    }
+
+    fn trim(&mut self) {
+        while self.num_bytes > self.max_bytes
+            && let Some((&last_use, &hash)) = self.oldest.first_key_value()
+            && last_use < self.first_pinned
+        {
+            self.oldest.remove(&last_use);
+            let entry = self.entries.remove(&hash);
+            let entry = entry.expect("each use in the order is an entry's last");
+            self.num_bytes -= entry.num_bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(idx: u8) -> ImageHash {
+        ImageHash([idx; 32])
+    }
+
+    /// A step that shows these pictures; says which of them had to be encoded.
+    fn step(cache: &mut EncoderCache<u8>, pictures: &[u8]) -> Vec<u8> {
+        let mut encoded = Vec::new();
+        cache.begin_step();
+        for &idx in pictures {
+            if !cache.pin(&picture(idx)) {
+                cache.insert(picture(idx), idx, 10);
+                encoded.push(idx);
+            }
+        }
+        for &idx in pictures {
+            assert_eq!(cache.features(&picture(idx)), idx);
+        }
+        cache.end_step();
+        encoded
+    }
+
+    #[test]
+    fn a_picture_is_encoded_once() {
+        let mut cache = EncoderCache::new(100);
+        assert_eq!(step(&mut cache, &[1, 1, 2]), [1, 2]);
+        assert!(step(&mut cache, &[2, 1]).is_empty());
+        let stats = EncoderStats { hits: 3, misses: 2 };
+        assert_eq!(cache.stats(), stats);
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first() {
+        let mut cache = EncoderCache::new(30);
+        step(&mut cache, &[1, 2, 3]);
+        step(&mut cache, &[1]);
+        assert_eq!(step(&mut cache, &[4]), [4]);
+        assert!(step(&mut cache, &[1, 3]).is_empty());
+        assert_eq!(step(&mut cache, &[2]), [2]);
+        assert!(cache.num_bytes <= 30);
+    }
+
+    #[test]
+    fn a_step_keeps_what_it_uses_until_it_is_over() {
+        let mut cache = EncoderCache::new(20);
+        step(&mut cache, &[9]);
+        cache.begin_step();
+        assert!(cache.pin(&picture(9)));
+        for idx in 0..5 {
+            assert!(!cache.pin(&picture(idx)));
+            cache.insert(picture(idx), idx, 10);
+        }
+        assert!(
+            [9, 0, 1, 2, 3, 4]
+                .map(picture)
+                .iter()
+                .all(|hash| cache.pin(hash))
+        );
+        cache.end_step();
+        assert_eq!(cache.num_bytes, 20);
+        assert_eq!(cache.entries.len(), cache.oldest.len());
+        assert!(step(&mut cache, &[3, 4]).is_empty());
+    }
+
+    #[test]
+    fn a_budget_of_nothing_keeps_nothing() {
+        let mut cache = EncoderCache::new(0);
+        assert_eq!(step(&mut cache, &[1, 1]), [1]);
+        assert_eq!(step(&mut cache, &[1]), [1]);
+        assert_eq!((cache.num_bytes, cache.entries.len()), (0, 0));
+    }
+}

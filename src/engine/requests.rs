@@ -1,0 +1,145 @@
+//! Who waits for tokens: one open stream per sequence, and when each must have ended.
+//!
+//! Owns the streams' ends and what is told on them. Knows nothing of blocks or steps.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::deadlines::Deadlines;
+use super::token_stream::EventSender;
+use crate::backend::Sampled;
+use crate::core::{FinishReason, SeqId, TokenEvent};
+use crate::error::Error;
+
+/// One entry per sequence that the scheduler has.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    open: HashMap<SeqId, Open>,
+    deadlines: Deadlines,
+}
+
+/// A request that has not ended.
+#[derive(Debug)]
+struct Open {
+    events: EventSender,
+    accepted: Instant,
+    deadline: Option<Instant>,
+    begun: Option<Begun>,
+    num_tokens: usize,
+}
+
+/// A request of which a step has computed something.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    queued: Duration,
+    num_cached_tokens: usize,
+}
+
+impl Requests {
+    pub(super) fn add(
+        &mut self,
+        id: SeqId,
+        events: EventSender,
+        accepted: Instant,
+        deadline: Option<Instant>,
+    ) {
+        if let Some(at) = deadline {
+            self.deadlines.add(at, id);
+        }
+        let open = Open {
+            events,
+            accepted,
+            deadline,
+            begun: None,
+            num_tokens: 0,
+        };
+        self.open.insert(id, open);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub(super) fn ids(&self) -> Vec<SeqId> {
+        self.open.keys().copied().collect()
+    }
+
+    /// Those of which no step has computed anything.
+    pub(super) fn waiting(&self) -> Vec<SeqId> {
+        let waiting = self.open.iter().filter(|(_, open)| open.begun.is_none());
+        waiting.map(|(id, _)| *id).collect()
+    }
+
+    /// A step computes something of it. Only the first time counts.
+    pub(super) fn begin(&mut self, id: SeqId, now: Instant, num_cached_tokens: usize) {
+        if let Some(open) = self.open.get_mut(&id)
+            && open.begun.is_none()
+        {
+            open.events.begin();
+            open.begun = Some(Begun {
+                queued: now - open.accepted,
+                num_cached_tokens,
+            });
+        }
+    }
+
+    /// Sends a token. With the last one the request ends, and the number of its tokens is returned.
+    /// Nothing happens for a request that has ended before.
+    pub(super) fn token(
+        &mut self,
+        id: SeqId,
+        sampled: Sampled,
+        finish: Option<FinishReason>,
+    ) -> Option<usize> {
+        let open = self.open.get_mut(&id)?;
+        let begun = open.begun.expect("what has a token was begun by a step");
+        open.num_tokens += 1;
+        open.events.send(Ok(TokenEvent {
+            token: sampled.token,
+            logprobs: sampled.logprobs,
+            finish,
+            num_cached_tokens: begun.num_cached_tokens,
+            queued: begun.queued,
+        }));
+        finish?;
+        self.remove(id).map(|open| open.num_tokens)
+    }
+
+    /// Ends a request with an error, if it has not ended.
+    pub(super) fn fail(&mut self, id: SeqId, error: Error) {
+        if let Some(open) = self.remove(id) {
+            open.events.send(Err(error));
+        }
+    }
+
+    /// Nobody reads it any more.
+    pub(super) fn forget(&mut self, id: SeqId) {
+        self.remove(id);
+    }
+
+    /// Ends a request whose time is up by `now`, if there is one.
+    pub(super) fn give_up_overdue(&mut self, now: Instant) -> Option<SeqId> {
+        let id = self.deadlines.pop_due(now)?;
+        let open = self.open.remove(&id);
+        let open = open.expect("a deadline goes with its request");
+        let after = now - open.accepted;
+        open.events.send(Err(Error::DeadlineExceeded {
+            after_ms: u64::try_from(after.as_millis()).expect("processes live shorter"),
+        }));
+        Some(id)
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    fn remove(&mut self, id: SeqId) -> Option<Open> {
+        let open = self.open.remove(&id)?;
+        if let Some(at) = open.deadline {
+            self.deadlines.remove(at, id);
+        }
+        Some(open)
+    }
+}

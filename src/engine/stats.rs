@@ -1,0 +1,149 @@
+//! What the engine tells about itself: numbers for metrics and logs.
+//!
+//! Plain data, written once a step and copied out. Knows nothing of metrics' names or formats.
+
+use std::time::Duration;
+
+use crate::scheduler::SchedulerConfig;
+
+/// A moment of the engine's life. Totals count from the start of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EngineStats {
+    /// Sequences that hold KV blocks.
+    pub num_running: usize,
+    /// Sequences that wait for a slot or for blocks, preempted ones included.
+    pub num_waiting: usize,
+    /// Share of the KV blocks that unfinished sequences hold, 0 to 1.
+    pub kv_usage: f64,
+    /// Times that a sequence lost its blocks to another.
+    pub num_preemptions: u64,
+    /// Prompt tokens that were looked for in the prefix cache.
+    pub prefix_queried_tokens: u64,
+    /// Those of them that were there.
+    pub prefix_hit_tokens: u64,
+    /// Tokens in a KV block.
+    pub block_size: usize,
+    /// Blocks of the global layers.
+    pub global_blocks: PoolStats,
+    /// Blocks of the sliding layers.
+    pub sliding_blocks: PoolStats,
+    /// Pictures whose features were in the encoder's cache.
+    pub encoder_hits: u64,
+    /// Pictures that the tower had to encode.
+    pub encoder_misses: u64,
+    /// Steps that were computed.
+    pub num_steps: u64,
+    /// Tokens that those steps computed, of prompts and answers.
+    pub num_computed_tokens: u64,
+    /// Tokens that were drawn.
+    pub num_generated_tokens: u64,
+}
+
+/// One group's pool of KV blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// All of them.
+    pub total: usize,
+    /// Those that no unfinished sequence holds; some of them may be cached.
+    pub free: usize,
+}
+
+impl EngineStats {
+    /// Before the first step.
+    pub(super) fn at_start(scheduler: &SchedulerConfig) -> Self {
+        let unused = |total| PoolStats { total, free: total };
+        Self {
+            block_size: scheduler.block_size,
+            global_blocks: unused(scheduler.num_blocks.global),
+            sliding_blocks: unused(scheduler.num_blocks.sliding),
+            ..Self::default()
+        }
+    }
+}
+
+/// How fast the engine serves: tokens per second of the time in which it had work.
+///
+/// Takes durations, so that it needs no clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ServiceRate {
+    tokens: f64,
+    busy: f64,
+    answers: f64,
+    answer_tokens: f64,
+}
+
+impl ServiceRate {
+    /// Seconds of work, and answers, after which half of what was seen is forgotten.
+    const MEMORY: f64 = 10.0;
+
+    /// A step computed `num_tokens` and kept the device busy for `took`.
+    pub(super) fn step(&mut self, num_tokens: usize, took: Duration) {
+        self.tokens += num_tokens as f64;
+        self.busy += took.as_secs_f64();
+        if self.busy > Self::MEMORY {
+            self.tokens /= 2.0;
+            self.busy /= 2.0;
+        }
+    }
+
+    /// An answer ended after `num_tokens`.
+    pub(super) fn answer(&mut self, num_tokens: usize) {
+        self.answers += 1.0;
+        self.answer_tokens += num_tokens as f64;
+        if self.answers > Self::MEMORY {
+            self.answers /= 2.0;
+            self.answer_tokens /= 2.0;
+        }
+    }
+
+    /// When a line of `num_requests` with prompts of `prompt_tokens` in all will have been served:
+    /// an estimate in whole seconds, 1 to 60.
+    pub(super) fn time_for(&self, num_requests: usize, prompt_tokens: usize) -> Duration {
+        let answer = match self.answers {
+            0.0 => 0.0,
+            answers => self.answer_tokens / answers,
+        };
+        let tokens = prompt_tokens as f64 + num_requests as f64 * answer;
+        let seconds = if self.tokens > 0.0 {
+            tokens * self.busy / self.tokens
+        } else {
+            // Nothing was measured yet.
+            1.0
+        };
+        Duration::from_secs(seconds.ceil().clamp(1.0, 60.0) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_takes_its_tokens_over_the_measured_rate() {
+        let mut rate = ServiceRate::default();
+        assert_eq!(rate.time_for(100, 1_000_000), Duration::from_secs(1));
+        // 1,000 tokens a second, idle time not counted.
+        for _ in 0..50 {
+            rate.step(500, Duration::from_millis(500));
+        }
+        assert_eq!(rate.time_for(0, 5_500), Duration::from_secs(6));
+        assert_eq!(rate.time_for(3, 0), Duration::from_secs(1));
+        rate.answer(2_000);
+        rate.answer(4_000);
+        assert_eq!(rate.time_for(3, 0), Duration::from_secs(9));
+        assert_eq!(rate.time_for(1_000, 0), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn the_rate_follows_the_last_seconds() {
+        let mut rate = ServiceRate::default();
+        for _ in 0..60 {
+            rate.step(10_000, Duration::from_secs(1));
+        }
+        for _ in 0..60 {
+            rate.step(100, Duration::from_secs(1));
+        }
+        let now = rate.time_for(0, 1_000).as_secs();
+        assert!((9..=10).contains(&now), "{now} s for 1,000 tokens");
+    }
+}

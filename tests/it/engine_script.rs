@@ -1,0 +1,708 @@
+//! The engine's planning half, with a device that the test plays and a clock that stands still:
+//! faults, time limits, cancellation, drain and the door, each at a moment that the test chooses.
+//!
+//! Engine and test share one thread, and the clock only moves on, to the next timer, when neither
+//! has anything to do.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use medgemma::backend::{FedRow, Sampled};
+use medgemma::core::{
+    FinishReason, GenerateRequest, ImageHash, ImageSpan, PixelValues, SamplingParams, Terms,
+    TokenEvent, TokenId,
+};
+use medgemma::engine::{
+    DeviceInbox, DeviceOrder, DeviceShape, EncoderStats, Engine, EngineConfig, EngineExit,
+    EngineHandle, EngineLimits, EngineState, StepReport, Stepping, TokenStream, WorkOrder,
+    device_channel,
+};
+use medgemma::error::{Error, Result};
+use medgemma::model::ImageShape;
+use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+/// What the device draws.
+const WORD: TokenId = TokenId(7);
+const STOP: TokenId = TokenId(1);
+const VOCAB: usize = 100;
+
+/// Of the clock that stands still; nothing here takes as long unless it never comes.
+const STEPPINGS: [Stepping; 2] = [Stepping::Alternating, Stepping::Ahead];
+const NEVER: Duration = Duration::from_secs(1_000_000);
+
+/// An engine and what the test is to it: clients and device.
+struct Stage {
+    handle: EngineHandle,
+    device: DeviceInbox,
+    engine: JoinHandle<EngineExit>,
+    /// Launched and not answered, by those tests that use [`Stage::see`].
+    steps: VecDeque<WorkOrder>,
+    is_asked: bool,
+}
+
+/// Two run, two wait; steps of 64 tokens.
+fn config() -> EngineConfig {
+    EngineConfig {
+        limits: EngineLimits {
+            scheduler: SchedulerConfig {
+                max_num_seqs: 2,
+                max_num_batched_tokens: 64,
+                max_model_len: 256,
+                block_size: 32,
+                groups: KvGroups::Both { window: 64 },
+                num_blocks: BlockCount {
+                    global: 20,
+                    sliding: 20,
+                },
+                prefix_caching: PrefixCaching::Off,
+            },
+            max_in_flight: 4,
+            max_queued_tokens: 512,
+        },
+        stepping: Stepping::Alternating,
+        step_timeout: None,
+        shutdown_timeout: Duration::from_secs(30),
+    }
+}
+
+fn stage(config: EngineConfig) -> Stage {
+    let shape = DeviceShape {
+        vocab_size: VOCAB,
+        image: Some(ImageShape {
+            size: 4,
+            num_tokens: 16,
+            hidden: 8,
+        }),
+    };
+    stage_of(config, shape)
+}
+
+fn stage_of(config: EngineConfig, shape: DeviceShape) -> Stage {
+    let (device_handle, device) = device_channel(shape);
+    let (handle, engine) = Engine::new(config, device_handle).expect("limits that work");
+    Stage {
+        handle,
+        device,
+        engine: tokio::spawn(engine.run()),
+        steps: VecDeque::new(),
+        is_asked: false,
+    }
+}
+
+fn ask(prompt_len: usize, max_tokens: usize) -> GenerateRequest {
+    GenerateRequest {
+        prompt: vec![WORD; prompt_len],
+        images: Vec::new(),
+        sampling: SamplingParams {
+            stop_token_ids: vec![STOP],
+            ..SamplingParams::greedy(max_tokens)
+        },
+        terms: Terms::default(),
+    }
+}
+
+fn within(time: Duration, request: GenerateRequest) -> GenerateRequest {
+    let deadline = Some((Instant::now() + time).into_std());
+    let terms = Terms {
+        deadline,
+        ..request.terms
+    };
+    GenerateRequest { terms, ..request }
+}
+
+fn drawn(token: TokenId) -> Sampled {
+    Sampled {
+        token,
+        logprobs: None,
+        is_sound: true,
+    }
+}
+
+impl Stage {
+    fn submit(&self, request: GenerateRequest) -> TokenStream {
+        self.handle.submit(request).expect("it is let in")
+    }
+
+    async fn order(&mut self) -> DeviceOrder {
+        let order = timeout(NEVER, self.device.recv()).await;
+        order.expect("an order comes").expect("the engine lives")
+    }
+
+    /// The next order must be a step's.
+    async fn launched(&mut self) -> WorkOrder {
+        match self.order().await {
+            DeviceOrder::Launch(order) => *order,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next order must ask for tokens.
+    async fn asked(&mut self) {
+        match self.order().await {
+            DeviceOrder::Collect => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn report(&self, sampled: Vec<Sampled>) {
+        self.device.report(Ok(StepReport {
+            sampled,
+            encoder: EncoderStats::default(),
+        }));
+    }
+
+    /// A step that draws `WORD` for everyone.
+    async fn step(&mut self) -> WorkOrder {
+        let order = self.launched().await;
+        self.asked().await;
+        self.report(vec![drawn(WORD); order.samples.len()]);
+        order
+    }
+
+    /// Lets the engine do what it can without the device, until it waits.
+    async fn settle(&self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Takes in the orders that are there.
+    async fn see(&mut self) {
+        self.settle().await;
+        while let Some(order) = self.device.recv().now_or_never() {
+            match order.expect("the engine lives") {
+                DeviceOrder::Launch(order) => self.steps.push_back(*order),
+                DeviceOrder::Collect => {
+                    assert!(!self.is_asked, "one report at a time");
+                    self.is_asked = true;
+                }
+            }
+        }
+    }
+
+    /// Draws `WORD` for everyone in the oldest step.
+    fn answer(&mut self) {
+        assert!(self.is_asked, "nobody waits for tokens");
+        self.is_asked = false;
+        let order = self.steps.pop_front().expect("asked for what was launched");
+        self.report(vec![drawn(WORD); order.samples.len()]);
+    }
+
+    /// Answers until nothing is asked any more.
+    async fn play(&mut self) {
+        self.see().await;
+        while self.is_asked {
+            self.answer();
+            self.see().await;
+        }
+    }
+
+    /// Nothing is held by anybody.
+    fn assert_empty(&self) {
+        let stats = self.handle.stats();
+        assert_eq!((stats.num_running, stats.num_waiting), (0, 0));
+        assert_eq!(stats.global_blocks.free, stats.global_blocks.total);
+        assert_eq!(stats.sliding_blocks.free, stats.sliding_blocks.total);
+        assert_eq!(stats.kv_usage, 0.0);
+        assert_eq!(self.handle.num_in_flight(), 0);
+    }
+
+    async fn exit(&mut self) -> EngineExit {
+        let exit = timeout(NEVER, &mut self.engine).await;
+        exit.expect("it ends").expect("it does not panic")
+    }
+}
+
+async fn next(stream: &mut TokenStream) -> Result<TokenEvent> {
+    let event = timeout(NEVER, stream.next()).await;
+    event.expect("something comes").expect("the stream is open")
+}
+
+async fn rest(mut stream: TokenStream) -> Vec<Result<TokenEvent>> {
+    let mut events = Vec::new();
+    while let Some(event) = timeout(NEVER, stream.next()).await.expect("it ends") {
+        events.push(event);
+    }
+    events
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_step_ends_everything_in_time() {
+    let mut stage = stage(EngineConfig {
+        step_timeout: Some(Duration::from_secs(120)),
+        ..config()
+    });
+    let mut streams: Vec<_> = (0..3).map(|_| stage.submit(ask(8, 9))).collect();
+    // As slow as is allowed, twice.
+    for _ in 0..2 {
+        let order = stage.launched().await;
+        sleep(Duration::from_secs(119)).await;
+        stage.report(vec![drawn(WORD); order.samples.len()]);
+        stage.asked().await;
+    }
+    let begun = Instant::now();
+    stage.launched().await;
+    assert_eq!(stage.exit().await, EngineExit::Fault);
+    assert_eq!(begun.elapsed().as_secs(), 120);
+    let waiting = streams.pop().expect("three");
+    assert_eq!(stage.handle.state(), EngineState::Dead);
+    let refused = stage.handle.submit(ask(1, 1));
+    assert!(matches!(refused, Err(Error::EngineDead)));
+    for (stream, num_tokens) in streams.into_iter().zip([2, 2]) {
+        let events = rest(stream).await;
+        assert_eq!(events.len(), num_tokens + 1);
+        assert!(matches!(events.last(), Some(Err(Error::EngineDead))));
+    }
+    assert!(matches!(rest(waiting).await[..], [Err(Error::EngineDead)]));
+    stage.assert_empty();
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_limit_a_step_may_take_any_time() {
+    let mut stage = stage(config());
+    let mut stream = stage.submit(ask(8, 2));
+    stage.launched().await;
+    sleep(Duration::from_secs(500_000)).await;
+    stage.report(vec![drawn(WORD)]);
+    next(&mut stream).await.expect("a token");
+    assert_eq!(stage.handle.state(), EngineState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_step_ends_every_stream_with_an_error() {
+    for is_gone in [false, true] {
+        let mut stage = stage(config());
+        let streams: Vec<_> = (0..3).map(|_| stage.submit(ask(8, 9))).collect();
+        stage.step().await;
+        stage.launched().await;
+        if is_gone {
+            stage.device = device_channel(DeviceShape {
+                vocab_size: 1,
+                image: None,
+            })
+            .1;
+        } else {
+            let fault = Error::Backend("out of luck".to_owned());
+            stage.device.report(Err(fault));
+        }
+        assert_eq!(stage.exit().await, EngineExit::Fault);
+        for stream in streams {
+            assert!(matches!(
+                rest(stream).await.last(),
+                Some(Err(Error::EngineDead))
+            ));
+        }
+        assert_eq!(stage.handle.state(), EngineState::Dead);
+        stage.assert_empty();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn logits_that_are_not_numbers_end_their_request_only() {
+    let mut stage = stage(config());
+    let faulty = stage.submit(ask(8, 3));
+    let neighbour = stage.submit(ask(8, 3));
+    let next_in_line = stage.submit(ask(8, 1));
+    stage.step().await;
+    stage.launched().await;
+    stage.asked().await;
+    let unsound = Sampled {
+        token: TokenId(0),
+        logprobs: None,
+        is_sound: false,
+    };
+    stage.report(vec![unsound, drawn(WORD)]);
+    let order = stage.step().await;
+    assert_eq!(order.samples.len(), 2, "the neighbour and the next in line");
+    let events = rest(faulty).await;
+    assert!(matches!(events[..], [Ok(_), Err(Error::StepFailed)]));
+    for (stream, num_tokens) in [(neighbour, 3), (next_in_line, 1)] {
+        let events = rest(stream).await;
+        assert_eq!(events.len(), num_tokens);
+        let last = events.last().expect("tokens").as_ref();
+        assert_eq!(last.expect("no error").finish, Some(FinishReason::Length));
+    }
+    stage.settle().await;
+    stage.assert_empty();
+}
+
+fn with_picture(start: usize, len: usize, size: usize, num_bytes: usize) -> GenerateRequest {
+    let pixels = PixelValues {
+        size,
+        rgb: vec![0; num_bytes].into(),
+        hash: ImageHash([0; 32]),
+    };
+    GenerateRequest {
+        images: vec![ImageSpan { start, len, pixels }],
+        ..ask(24, 1)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn inputs_that_no_step_can_take_end_their_request_only() {
+    let outside = |token| GenerateRequest {
+        prompt: vec![WORD, TokenId(token), WORD],
+        ..ask(3, 1)
+    };
+    let unfit = [
+        outside(VOCAB as u32),
+        outside(u32::MAX),
+        with_picture(2, 15, 4, 48),
+        with_picture(2, 16, 5, 75),
+        with_picture(2, 16, 4, 47),
+        with_picture(9, 16, 4, 48),
+    ];
+    for request in unfit {
+        let mut stage = stage(config());
+        let neighbour = stage.submit(ask(8, 2));
+        let faulty = stage.submit(request);
+        assert!(matches!(rest(faulty).await[..], [Err(Error::StepFailed)]));
+        stage.step().await;
+        stage.step().await;
+        assert!(rest(neighbour).await.iter().all(Result::is_ok));
+    }
+
+    let mut stage = stage(config());
+    let fit = stage.submit(with_picture(2, 16, 4, 48));
+    assert_eq!(stage.step().await.images.len(), 1);
+    assert!(matches!(rest(fit).await[..], [Ok(_)]));
+
+    let no_tower = DeviceShape {
+        vocab_size: VOCAB,
+        image: None,
+    };
+    let stage = stage_of(config(), no_tower);
+    let picture = stage.submit(with_picture(2, 16, 4, 48));
+    assert!(matches!(rest(picture).await[..], [Err(Error::StepFailed)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadlines_hold_in_the_line_and_in_flight() {
+    let mut stage = stage(config());
+    let start = Instant::now();
+    let mut patient = stage.submit(ask(8, 4));
+    let mut running = stage.submit(within(Duration::from_secs(40), ask(8, 9)));
+    let waiting = stage.submit(within(Duration::from_secs(20), ask(8, 9)));
+    let late = stage.submit(within(Duration::ZERO, ask(8, 9)));
+    stage.step().await;
+    next(&mut running).await.expect("a token");
+    next(&mut patient).await.expect("a token");
+
+    // A step goes on for longer than any of them has.
+    let order = stage.launched().await;
+    assert_eq!(order.samples.len(), 2);
+    stage.asked().await;
+    assert!(matches!(
+        rest(late).await[..],
+        [Err(Error::DeadlineExceeded { after_ms: 0 })]
+    ));
+    assert!(matches!(
+        rest(waiting).await[..],
+        [Err(Error::DeadlineExceeded { after_ms: 20_000 })]
+    ));
+    assert_eq!(start.elapsed().as_secs(), 20);
+    assert!(matches!(
+        rest(running).await[..],
+        [Err(Error::DeadlineExceeded { after_ms: 40_000 })]
+    ));
+    assert_eq!(start.elapsed().as_secs(), 40);
+    stage.settle().await;
+    assert_eq!(stage.handle.stats().num_running, 1);
+    stage.report(vec![drawn(WORD); 2]);
+    for _ in 0..2 {
+        assert_eq!(stage.step().await.samples.len(), 1);
+    }
+    let events = rest(patient).await;
+    assert_eq!(events.len(), 3);
+    assert!(events.iter().all(Result::is_ok));
+    stage.settle().await;
+    stage.assert_empty();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_is_met_means_nothing() {
+    let mut stage = stage(config());
+    let stream = stage.submit(within(Duration::from_secs(10), ask(8, 1)));
+    stage.step().await;
+    assert!(matches!(rest(stream).await[..], [Ok(_)]));
+    sleep(Duration::from_secs(20)).await;
+    let stream = stage.submit(ask(8, 1));
+    stage.step().await;
+    assert!(matches!(rest(stream).await[..], [Ok(_)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_frees_everything_at_once() {
+    for stepping in STEPPINGS {
+        let mut stage = stage(EngineConfig {
+            stepping,
+            ..config()
+        });
+        let decoding = stage.submit(ask(8, 100));
+        stage.see().await;
+        stage.answer();
+        stage.see().await;
+        let long_prompt = stage.submit(ask(200, 1));
+        let in_line = [stage.submit(ask(8, 1)), stage.submit(ask(8, 1))];
+        stage.settle().await;
+        assert!(stage.handle.stats().num_waiting >= 2);
+        assert_eq!(stage.handle.num_in_flight(), 4);
+        drop(in_line);
+        stage.settle().await;
+        assert_eq!(stage.handle.num_in_flight(), 2);
+
+        // One within a prompt's chunk, and one that decodes.
+        while stage.steps.back().expect("under way").input.sequences.len() < 2 {
+            stage.answer();
+            stage.see().await;
+        }
+        let stats = stage.handle.stats();
+        assert_eq!((stats.num_running, stats.num_waiting), (2, 0));
+        assert!(stats.kv_usage > 0.0);
+        drop((long_prompt, decoding));
+        stage.settle().await;
+        stage.assert_empty();
+
+        // What the device had begun comes too late for anybody, and is in nobody's way.
+        let stream = stage.submit(ask(8, 1));
+        stage.play().await;
+        assert!(matches!(rest(stream).await[..], [Ok(_)]));
+        stage.assert_empty();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ahead_the_next_step_is_there_before_the_tokens_are() {
+    let mut stage = stage(EngineConfig {
+        stepping: Stepping::Ahead,
+        ..config()
+    });
+    let stream = stage.submit(ask(8, 4));
+    let first = stage.launched().await;
+    assert_eq!((first.input.token_ids.len(), first.input.fed.len()), (8, 0));
+    for position in 8..11 {
+        // Launched before the one before it is asked for.
+        let fed = stage.launched().await;
+        stage.asked().await;
+        assert_eq!(fed.input.positions, [position]);
+        assert_eq!(fed.input.fed, [FedRow { row: 0, draw: 0 }]);
+        assert_eq!(fed.samples[0].num_generated, position as usize - 7);
+        stage.report(vec![drawn(TokenId(position))]);
+    }
+    // Its length was known: nothing was planned past its end.
+    stage.asked().await;
+    stage.report(vec![drawn(TokenId(11))]);
+    let tokens: Vec<_> = rest(stream)
+        .await
+        .into_iter()
+        .map(|event| event.expect("a token").token.0)
+        .collect();
+    assert_eq!(tokens, [8, 9, 10, 11]);
+    stage.settle().await;
+    assert!(stage.device.recv().now_or_never().is_none());
+    stage.assert_empty();
+}
+
+#[tokio::test(start_paused = true)]
+async fn ahead_what_comes_after_a_stop_token_is_dropped() {
+    let mut stage = stage(EngineConfig {
+        stepping: Stepping::Ahead,
+        ..config()
+    });
+    let stopping = stage.submit(ask(8, 9));
+    let going_on = stage.submit(ask(8, 3));
+    stage.see().await;
+    assert_eq!(stage.steps.len(), 2);
+    stage.steps.pop_front();
+    stage.is_asked = false;
+    stage.report(vec![drawn(STOP), drawn(WORD)]);
+    stage.play().await;
+    let events = rest(stopping).await;
+    assert!(matches!(&events[..], [Ok(event)] if event.finish == Some(FinishReason::Stop)));
+    assert_eq!(rest(going_on).await.len(), 3);
+    stage.assert_empty();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_refuses_what_waits_and_finishes_what_runs() {
+    let mut stage = stage(config());
+    let running: Vec<_> = (0..2).map(|_| stage.submit(ask(8, 3))).collect();
+    let waiting: Vec<_> = (0..2).map(|_| stage.submit(ask(8, 3))).collect();
+    stage.step().await;
+    let order = stage.launched().await;
+    stage.asked().await;
+    stage.handle.drain();
+    assert_eq!(stage.handle.state(), EngineState::Draining);
+    assert!(matches!(
+        stage.handle.submit(ask(1, 1)),
+        Err(Error::Draining)
+    ));
+    let before = Instant::now();
+    for stream in waiting {
+        assert!(matches!(rest(stream).await[..], [Err(Error::Draining)]));
+    }
+    assert_eq!(
+        before.elapsed(),
+        Duration::ZERO,
+        "not even a step is awaited"
+    );
+    stage.report(vec![drawn(WORD); order.samples.len()]);
+    stage.step().await;
+    for stream in running {
+        let events = rest(stream).await;
+        assert_eq!(events.len(), 3);
+        assert!(events.iter().all(Result::is_ok));
+    }
+    assert_eq!(stage.exit().await, EngineExit::Drained);
+    stage.assert_empty();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_when_its_time_is_up() {
+    let mut stage = stage(config());
+    let mut stream = stage.submit(ask(8, 3));
+    stage.step().await;
+    next(&mut stream).await.expect("a token");
+    // The device never comes back.
+    stage.launched().await;
+    sleep(Duration::from_secs(7)).await;
+    stage.handle.drain();
+    let begun = Instant::now();
+    // Asking again changes nothing.
+    sleep(Duration::from_secs(20)).await;
+    stage.handle.drain();
+    let events = rest(stream).await;
+    let after = Duration::from_secs(30);
+    assert!(matches!(events[..], [Err(Error::ShutdownTimeout { after: said })] if said == after));
+    assert_eq!(stage.exit().await, EngineExit::Drained);
+    assert_eq!(begun.elapsed(), after);
+    stage.assert_empty();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_engine_drains_at_once() {
+    let mut stage = stage(config());
+    stage.handle.drain();
+    let begun = Instant::now();
+    assert_eq!(stage.exit().await, EngineExit::Drained);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_line_is_bounded_by_requests_and_by_tokens() {
+    let mut stage = stage(config());
+    let full = |refused: Result<TokenStream>, in_flight| matches!(refused, Err(Error::QueueFull { queued, .. }) if queued == in_flight);
+    let mut streams = vec![stage.submit(ask(240, 9)), stage.submit(ask(240, 9))];
+    assert!(
+        full(stage.handle.submit(ask(33, 1)), 2),
+        "513 tokens would wait"
+    );
+    // A step begins the first of them, whose tokens wait no longer.
+    stage.launched().await;
+    streams.push(stage.submit(ask(240, 1)));
+    streams.push(stage.submit(ask(32, 1)));
+    assert!(full(stage.handle.submit(ask(1, 1)), 4), "a fifth request");
+    drop(streams);
+    stage.settle().await;
+    stage.assert_empty();
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_answers_of_a_request_are_let_in_or_none() {
+    let stage = stage(config());
+    let (handle, one) = (&stage.handle, stage.submit(ask(8, 9)));
+    let refused = handle.submit_all(vec![ask(8, 9); 4]);
+    assert!(matches!(refused, Err(Error::QueueFull { queued: 1, .. })));
+    assert_eq!(handle.num_in_flight(), 1);
+    // Answers to one prompt count it once.
+    let three = handle.submit_all(vec![ask(250, 5); 3]).expect("room");
+    assert_eq!((three.len(), handle.num_in_flight()), (3, 4));
+    drop((one, three));
+    stage.settle().await;
+
+    // What could never wait is not told to come back.
+    let refused = handle.submit_all(vec![ask(8, 9); 5]);
+    assert!(matches!(
+        refused,
+        Err(Error::NeverQueued {
+            sequences: 5,
+            max_sequences: 4,
+            ..
+        })
+    ));
+    let prompts = (0..3).map(|idx| ask(200 + idx, 1)).collect();
+    assert!(matches!(
+        handle.submit_all(prompts),
+        Err(Error::NeverQueued {
+            tokens: 603,
+            max_tokens: 512,
+            ..
+        })
+    ));
+    // One that cannot be is enough.
+    let refused = handle.submit_all(vec![ask(8, 9), ask(256, 9)]);
+    assert!(matches!(refused, Err(Error::PromptTooLong { .. })));
+    assert_eq!(handle.submit_all(Vec::new()).expect("nothing").len(), 0);
+    stage.assert_empty();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_is_told_when_to_come_back() {
+    let mut stage = stage(config());
+    // 64 tokens in 4 seconds, and answers of one token.
+    let stream = stage.submit(ask(64, 1));
+    stage.launched().await;
+    sleep(Duration::from_secs(4)).await;
+    stage.asked().await;
+    stage.report(vec![drawn(WORD)]);
+    assert!(matches!(rest(stream).await[..], [Ok(_)]));
+
+    let _running: Vec<_> = (0..2).map(|_| stage.submit(ask(32, 9))).collect();
+    stage.launched().await;
+    let _waiting: Vec<_> = (0..2).map(|_| stage.submit(ask(159, 9))).collect();
+    // 2 · (159 + 1) tokens at 16 a second.
+    let retry_after = Duration::from_secs(20);
+    assert!(matches!(
+        stage.handle.submit(ask(1, 1)),
+        Err(Error::QueueFull { queued: 4, retry_after: said }) if said == retry_after
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_tell_how_long_the_request_waited() {
+    let mut stage = stage(config());
+    let running: Vec<_> = (0..2).map(|_| stage.submit(ask(8, 1))).collect();
+    let waiting = stage.submit(ask(8, 2));
+    stage.launched().await;
+    sleep(Duration::from_secs(3)).await;
+    stage.asked().await;
+    stage.report(vec![drawn(WORD); 2]);
+    stage.step().await;
+    stage.step().await;
+    for (stream, seconds) in running.into_iter().map(|s| (s, 0)).chain([(waiting, 3)]) {
+        for event in rest(stream).await {
+            let queued = event.expect("no error").queued;
+            assert_eq!(queued, Duration::from_secs(seconds));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_token_is_the_last() {
+    let mut stage = stage(config());
+    let stream = stage.submit(ask(8, 9));
+    stage.launched().await;
+    stage.asked().await;
+    stage.report(vec![drawn(STOP)]);
+    let events = rest(stream).await;
+    assert!(matches!(&events[..], [Ok(event)] if event.finish == Some(FinishReason::Stop)));
+    stage.settle().await;
+    assert!(
+        stage.device.recv().now_or_never().is_none(),
+        "nothing to compute"
+    );
+    stage.assert_empty();
+}
