@@ -1,0 +1,406 @@
+// Draws one token per row of logits, as backend/sampler.rs does: penalties, temperature, min-p,
+// top-k, top-p, and an exponential race whose luck depends on seed, position and token only.
+//
+//   logits (rows, vocab) f32 · rows (rows) → draws (rows) u32
+//
+// `adjust` has a grid of (chunks of the vocabulary, rows); the others have one block of 1024
+// threads per row, which goes over the row a few times: it lies in the second cache. What top-k
+// leaves is moved to shared memory, so that only the cut itself has to look at everything.
+
+constexpr u32 NONE = 0xffffffffu;
+constexpr u32 CHUNK = 4096;
+constexpr u32 NUM_THREADS = 1024;
+constexpr u32 MAX_TOP = 20;
+constexpr u32 MAX_KEPT = 1024;
+constexpr u32 IN_PROMPT = 0x80000000u;
+
+// As sampler.rs (kernels) packs it: 64 bytes.
+struct Row {
+    float inverse_temperature;  // 0 is greedy
+    float top_p;                // 1 is off
+    float log_min_p;            // −∞ is off
+    u32 top_k;                  // 0 is off
+    u64 stream;                 // the race's, from seed and position
+    float presence;
+    float frequency;
+    float repetition;           // 1 is off
+    u32 counts_row;             // row of `counts`, or NONE
+    u32 mask_row;               // row of `masks`, or NONE
+    u32 first_ban;
+    u32 num_bans;
+    u32 first_bias;
+    u32 num_biases;
+    u32 num_top;                // NONE: no log-probabilities
+};
+
+// The model's logits as the request's wishes bend them: bias, bans, mask, penalties, in this order.
+//
+//   biases (…) of (token, bias as bits), bans (…) tokens, masks (…, ⌈vocab / 32⌉) a bit per allowed
+//   token, counts (…, vocab): drawn so often, and IN_PROMPT → adjusted (rows, vocab) f32
+KERNEL __launch_bounds__(256)
+    adjust(const float* logits, const Row* rows, u32 vocab, const uint2* biases, const u32* bans,
+           const u32* masks, const u32* counts, float* adjusted) {
+    SHARED_MEMORY(memory);
+    float* chunk = reinterpret_cast<float*>(memory);  // (CHUNK)
+    wait_for_earlier_kernels();
+    let_next_kernel_start();
+    const Row& row = rows[blockIdx.y];
+    u32 first = blockIdx.x * CHUNK;
+    u32 len = smaller(CHUNK, vocab - first);
+    u64 place = static_cast<u64>(blockIdx.y) * vocab + first;
+    for (u32 idx = threadIdx.x; idx < len; idx += blockDim.x) {
+        chunk[idx] = logits[place + idx];
+    }
+    __syncthreads();
+    // A token stands in a list once, so no two threads meet.
+    for (u32 idx = threadIdx.x; idx < row.num_biases; idx += blockDim.x) {
+        uint2 bias = biases[row.first_bias + idx];
+        if (bias.x >= first && bias.x - first < len) {
+            chunk[bias.x - first] += __uint_as_float(bias.y);
+        }
+    }
+    __syncthreads();
+    for (u32 idx = threadIdx.x; idx < row.num_bans; idx += blockDim.x) {
+        u32 token = bans[row.first_ban + idx];
+        if (token >= first && token - first < len) {
+            chunk[token - first] = minus_infinity();
+        }
+    }
+    __syncthreads();
+    for (u32 idx = threadIdx.x; idx < len; idx += blockDim.x) {
+        u32 token = first + idx;
+        float x = chunk[idx];
+        if (row.mask_row != NONE) {
+            u32 word = masks[static_cast<u64>(row.mask_row) * div_up(vocab, 32) + token / 32];
+            x = (word >> (token % 32) & 1) != 0 ? x : minus_infinity();
+        }
+        if (row.counts_row != NONE) {
+            u32 seen = counts[static_cast<u64>(row.counts_row) * vocab + token];
+            u32 drawn = seen & ~IN_PROMPT;
+            if (seen != 0) {
+                x = x > 0.0f ? x / row.repetition : x * row.repetition;
+            }
+            x -= row.frequency * static_cast<float>(drawn);
+            x -= drawn != 0 ? row.presence : 0.0f;
+        }
+        adjusted[place + idx] = x;
+    }
+}
+
+// ---- order -------------------------------------------------------------------------------------
+
+// Larger for better tokens: first by number, then the smaller id. NaN is worst.
+__device__ __forceinline__ u64 rank_of(float x, u32 token) {
+    u32 bits = __float_as_uint(x);
+    u32 key = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+    if (x != x) {
+        key = 0;
+    }
+    return static_cast<u64>(key) << 32 | static_cast<u32>(~token);
+}
+
+__device__ __forceinline__ u32 token_of(u64 rank) { return ~static_cast<u32>(rank); }
+
+// In every thread; `scratch` holds one number per warp and may be used again at once.
+__device__ __forceinline__ u64 block_best(u64 rank, u64* scratch) {
+    for (u32 step = WARP / 2; step > 0; step /= 2) {
+        u64 other = __shfl_xor_sync(ALL_LANES, rank, step);
+        rank = other > rank ? other : rank;
+    }
+    if (threadIdx.x % WARP == 0) {
+        scratch[threadIdx.x / WARP] = rank;
+    }
+    __syncthreads();
+    for (u32 warp = 0; warp < NUM_THREADS / WARP; warp++) {
+        rank = scratch[warp] > rank ? scratch[warp] : rank;
+    }
+    __syncthreads();
+    return rank;
+}
+
+// ---- cuts --------------------------------------------------------------------------------------
+
+constexpr u32 BINS = 256;
+
+struct Cut {
+    u64 sizes[BINS];
+    u32 counts[BINS];
+    // What the scan of the bins found.
+    u64 left;
+    u32 bin;
+    u32 is_exact;
+    u64 scratch[WARP];
+};
+
+// Sizes of tokens as integers, so that sums do not depend on the order of threads.
+__device__ __forceinline__ u64 size_of_share(float share) {
+    return static_cast<u64>(share * 1099511627776.0f);  // 2⁴⁰: 2¹⁸ tokens stay far below 2⁶⁴
+}
+
+// One warp: the best bins whose sizes reach `wanted`. Lanes have eight bins each, best first.
+__device__ __forceinline__ void find_bin(Cut& cut, u64 wanted) {
+    u32 lane = threadIdx.x;
+    u64 sum = 0;
+    for (u32 idx = 0; idx < 8; idx++) {
+        sum += cut.sizes[BINS - 1 - (lane * 8 + idx)];
+    }
+    u64 reached = sum;
+    for (u32 step = 1; step < WARP; step *= 2) {
+        u64 before = __shfl_up_sync(ALL_LANES, reached, step);
+        reached += lane >= step ? before : 0;
+    }
+    u32 enough = __ballot_sync(ALL_LANES, reached >= wanted);
+    // The first lane that has enough, or the last one where rounding leaves none.
+    u32 chosen = WARP - 1;
+    for (u32 other = WARP; other > 0; other--) {
+        if ((enough >> (other - 1) & 1) != 0) {
+            chosen = other - 1;
+        }
+    }
+    if (lane == chosen) {
+        u64 before = reached - sum;
+        for (u32 idx = 0; idx < 8; idx++) {
+            u32 bin = BINS - 1 - (lane * 8 + idx);
+            u64 after = before + cut.sizes[bin];
+            if (after >= wanted || idx == 7) {
+                cut.bin = bin;
+                cut.left = wanted > before ? wanted - before : 0;
+                cut.is_exact = after == wanted || cut.counts[bin] <= 1;
+                break;
+            }
+            before = after;
+        }
+    }
+}
+
+// The rank down to which tokens are kept so that their sizes reach `wanted`, digit by digit.
+// `visit(f)` calls f(rank, size) for each of this thread's candidates.
+template <class Visit>
+__device__ __forceinline__ u64 cut_at(Cut& cut, u64 wanted, Visit visit) {
+    u64 prefix = 0;
+    for (u32 shift = 64; shift > 0;) {
+        shift -= 8;
+        for (u32 bin = threadIdx.x; bin < BINS; bin += NUM_THREADS) {
+            cut.sizes[bin] = 0;
+            cut.counts[bin] = 0;
+        }
+        __syncthreads();
+        visit([&](u64 rank, u64 size) {
+            // The first digit has no prefix; shifting by 64 is not defined.
+            bool inside = shift == 56 || rank >> (shift + 8) == prefix >> (shift + 8);
+            if (inside) {
+                u32 bin = static_cast<u32>(rank >> shift) % BINS;
+                atomicAdd(&cut.counts[bin], 1u);
+                if (size != 0) {
+                    atomicAdd(&cut.sizes[bin], size);
+                }
+            }
+        });
+        __syncthreads();
+        if (threadIdx.x < WARP) {
+            find_bin(cut, wanted);
+        }
+        __syncthreads();
+        prefix |= static_cast<u64>(cut.bin) << shift;
+        wanted = cut.left;
+        bool is_exact = cut.is_exact != 0;
+        __syncthreads();
+        if (is_exact) {
+            break;
+        }
+    }
+    return prefix;
+}
+
+// ---- luck --------------------------------------------------------------------------------------
+
+// SplitMix64's step and finaliser.
+__device__ __forceinline__ u64 mix(u64 state) {
+    u64 z = state + 0x9e3779b97f4a7c15ull;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return z ^ z >> 31;
+}
+
+// An exponentially distributed number of rate 1 that belongs to this token.
+__device__ __forceinline__ float waiting_time(u64 stream, u32 token) {
+    float bits = static_cast<float>(static_cast<u32>(mix(stream + token) >> 32));
+    float uniform = (bits + 0.5f) * (1.0f / 4294967296.0f);
+    return -log1pf(-fminf(uniform, 0.99999994f));
+}
+
+// A token that may still be drawn.
+struct Candidate {
+    float scaled;
+    u32 token;
+};
+
+// logits (rows, vocab), adjusted where something adjusts them → draws (2, rows): the tokens, and
+// 1 where softmax makes a distribution of the logits, 0 where it does not. Counts the draws. The
+// token is one of the vocabulary in any case, since the next step may look it up unseen.
+KERNEL __launch_bounds__(1024)
+    draw(const float* logits, const Row* rows, u32 vocab, u32* counts, u32* draws) {
+    SHARED_MEMORY(memory);
+    Cut& cut = *reinterpret_cast<Cut*>(memory);
+    Candidate* kept = reinterpret_cast<Candidate*>(memory + sizeof(Cut));  // (MAX_KEPT)
+    u32* num_kept = reinterpret_cast<u32*>(kept + MAX_KEPT);
+    wait_for_earlier_kernels();
+    let_next_kernel_start();
+    const Row row = rows[blockIdx.x];
+    const float* x = logits + static_cast<u64>(blockIdx.x) * vocab;
+
+    bool is_greedy = row.inverse_temperature == 0.0f;
+    float inverse = is_greedy ? 1.0f : row.inverse_temperature;
+    u64 best_rank = 0;
+    float num_nan = 0.0f;
+    for (u32 token = threadIdx.x; token < vocab; token += NUM_THREADS) {
+        // + 0: the two zeros are equal.
+        u64 rank = rank_of(x[token] * inverse + 0.0f, token);
+        best_rank = rank > best_rank ? rank : best_rank;
+        num_nan += x[token] != x[token] ? 1.0f : 0.0f;
+    }
+    num_nan = block_sum(num_nan, reinterpret_cast<float*>(cut.scratch));
+    best_rank = block_best(best_rank, cut.scratch);
+    u32 winner = token_of(best_rank);
+
+    if (!is_greedy) {
+        float best = x[winner] * inverse;
+        float floor = best + row.log_min_p;
+        u64 threshold = 0;
+        bool is_gathered = false;
+        // Each of this thread's candidates with its share relative to the best one's.
+        auto visit_candidates = [&](auto action) {
+            if (is_gathered) {
+                for (u32 idx = threadIdx.x; idx < *num_kept; idx += NUM_THREADS) {
+                    u64 rank = rank_of(kept[idx].scaled, kept[idx].token);
+                    if (rank >= threshold) {
+                        action(rank, kept[idx].scaled);
+                    }
+                }
+                return;
+            }
+            for (u32 token = threadIdx.x; token < vocab; token += NUM_THREADS) {
+                float scaled = x[token] * inverse;
+                u64 rank = rank_of(scaled, token);
+                if (scaled >= floor && scaled > minus_infinity() && rank >= threshold) {
+                    action(rank, scaled);
+                }
+            }
+        };
+        if (row.top_k != 0 && row.top_k < vocab) {
+            threshold = cut_at(cut, row.top_k, [&](auto put) {
+                visit_candidates([&](u64 rank, float) { put(rank, static_cast<u64>(1)); });
+            });
+            if (row.top_k <= MAX_KEPT) {
+                if (threadIdx.x == 0) {
+                    *num_kept = 0;
+                }
+                __syncthreads();
+                visit_candidates([&](u64 rank, float scaled) {
+                    kept[atomicAdd(num_kept, 1u)] = Candidate{scaled, token_of(rank)};
+                });
+                __syncthreads();
+                is_gathered = true;
+            }
+        }
+        if (row.top_p < 1.0f) {
+            if (threadIdx.x == 0) {
+                cut.left = 0;
+            }
+            __syncthreads();
+            u64 mine = 0;
+            visit_candidates([&](u64, float scaled) { mine += size_of_share(expf(scaled - best)); });
+            atomicAdd(&cut.left, mine);
+            __syncthreads();
+            u64 all = cut.left;
+            __syncthreads();
+            u64 wanted = static_cast<u64>(static_cast<double>(row.top_p) * static_cast<double>(all));
+            u64 nucleus = cut_at(cut, wanted > 0 ? wanted : 1, [&](auto put) {
+                visit_candidates([&](u64 rank, float scaled) {
+                    put(rank, size_of_share(expf(scaled - best)));
+                });
+            });
+            threshold = nucleus > threshold ? nucleus : threshold;
+        }
+        u64 first = 0;
+        visit_candidates([&](u64 rank, float scaled) {
+            u32 token = token_of(rank);
+            u64 finish = rank_of(scaled - logf(waiting_time(row.stream, token)), token);
+            first = finish > first ? finish : first;
+        });
+        first = block_best(first, cut.scratch);
+        // Nothing is left of a row of NaN.
+        winner = first != 0 ? token_of(first) : winner;
+    }
+    if (threadIdx.x == 0) {
+        draws[blockIdx.x] = winner;
+        float best = x[winner];
+        bool is_finite = best > minus_infinity() && best < -minus_infinity();
+        draws[gridDim.x + blockIdx.x] = num_nan == 0.0f && is_finite ? 1 : 0;
+        if (row.counts_row != NONE) {
+            counts[static_cast<u64>(row.counts_row) * vocab + winner] += 1;
+        }
+    }
+}
+
+// Log-probabilities of the model's own distribution: of the draws, and of the best tokens.
+//
+//   logits (rows, vocab) as the model gave them · draws (rows) → chosen (rows) f32,
+//   top_tokens (rows, MAX_TOP) u32, top (rows, MAX_TOP) f32, best first, as many as the row wants
+KERNEL __launch_bounds__(1024)
+    log_probabilities(const float* logits, const Row* rows, u32 vocab, const u32* draws,
+                      float* chosen, u32* top_tokens, float* top) {
+    SHARED_MEMORY(memory);
+    Cut& cut = *reinterpret_cast<Cut*>(memory);
+    u64* ranks = reinterpret_cast<u64*>(memory + sizeof(Cut));  // (MAX_TOP)
+    u32* num_found = reinterpret_cast<u32*>(ranks + MAX_TOP);
+    wait_for_earlier_kernels();
+    let_next_kernel_start();
+    u32 num_top = rows[blockIdx.x].num_top;
+    if (num_top == NONE) {
+        return;
+    }
+    num_top = smaller(smaller(num_top, MAX_TOP), vocab);
+    const float* x = logits + static_cast<u64>(blockIdx.x) * vocab;
+    float* scratch = reinterpret_cast<float*>(cut.scratch);
+
+    float best = minus_infinity();
+    for (u32 token = threadIdx.x; token < vocab; token += NUM_THREADS) {
+        best = fmaxf(best, x[token]);
+    }
+    best = block_max(best, scratch);
+    float sum = 0.0f;
+    for (u32 token = threadIdx.x; token < vocab; token += NUM_THREADS) {
+        sum += expf(x[token] - best);
+    }
+    float log_sum = best + logf(block_sum(sum, scratch));
+    if (threadIdx.x == 0) {
+        chosen[blockIdx.x] = x[draws[blockIdx.x]] - log_sum;
+        *num_found = 0;
+    }
+    if (num_top == 0) {
+        return;
+    }
+    auto visit_all = [&](auto action) {
+        for (u32 token = threadIdx.x; token < vocab; token += NUM_THREADS) {
+            action(rank_of(x[token], token), static_cast<u64>(1));
+        }
+    };
+    u64 threshold = cut_at(cut, num_top, visit_all);
+    visit_all([&](u64 rank, u64) {
+        if (rank >= threshold) {
+            ranks[atomicAdd(num_found, 1u)] = rank;
+        }
+    });
+    __syncthreads();
+    if (threadIdx.x < num_top) {
+        u64 mine = ranks[threadIdx.x];
+        u32 place = 0;
+        for (u32 idx = 0; idx < num_top; idx++) {
+            place += ranks[idx] > mine;
+        }
+        u32 to = blockIdx.x * MAX_TOP + place;
+        top_tokens[to] = token_of(mine);
+        top[to] = x[token_of(mine)] - log_sum;
+    }
+}

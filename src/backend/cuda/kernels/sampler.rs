@@ -1,0 +1,251 @@
+//! Draws tokens on the device, as [`crate::backend::sampler`] specifies it.
+
+use std::num::NonZeroU32;
+use std::ops::Range;
+
+use super::{Shape, launch, require, require_aligned};
+use crate::backend::cuda::device::{Arg, Device, DevicePtr, KernelId, Source};
+use crate::backend::sampler::stream;
+use crate::error::Result;
+
+/// `sampler.cu`
+pub static SOURCE: Source = Source {
+    name: "sampler.cu",
+    text: include_str!("sampler.cu"),
+};
+
+/// Alternatives that a row can have log-probabilities of.
+pub const MAX_TOP: u32 = 20;
+/// The bit of a count that says that the token stands in the prompt.
+pub const IN_PROMPT: u32 = 1 << 31;
+
+/// As the kernels have them.
+const CHUNK: u32 = 4096;
+const DRAW_THREADS: u32 = 1024;
+const NONE: u32 = u32::MAX;
+const CUT_BYTES: u32 = 256 * 8 + 256 * 4 + 16 + 32 * 8;
+const TOP_BYTES: u32 = MAX_TOP * 8 + 8;
+const KEPT_BYTES: u32 = 1024 * 8 + 8;
+
+/// How one row is to be drawn.
+#[derive(Clone, Debug)]
+pub struct RowParams {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// 1 is off.
+    pub top_p: f32,
+    /// 0 is off.
+    pub min_p: f32,
+    /// `None` is off.
+    pub top_k: Option<NonZeroU32>,
+    /// With the position, what luck depends on.
+    pub seed: u64,
+    /// Of the token to be drawn.
+    pub position: usize,
+    /// What the tokens so far are worth.
+    pub penalties: Option<Penalties>,
+    /// Row of the masks, where only some tokens are allowed.
+    pub mask_row: Option<u32>,
+    /// Entries of the list of banned tokens; each token once.
+    pub bans: Range<u32>,
+    /// Entries of the list of biases; each token once.
+    pub biases: Range<u32>,
+    /// How many alternatives to report, at most [`MAX_TOP`]; 0 reports the draw only.
+    pub num_top: Option<u32>,
+}
+
+/// Penalties for tokens that were there before, as vLLM defines them.
+#[derive(Clone, Copy, Debug)]
+pub struct Penalties {
+    /// Subtracted once from what was drawn before.
+    pub presence: f32,
+    /// Subtracted per time that it was drawn.
+    pub frequency: f32,
+    /// Divides positive and multiplies negative logits of what was drawn or prompted; 1 is off.
+    pub repetition: f32,
+    /// Row of the counts.
+    pub counts_row: u32,
+}
+
+/// Bytes of a packed [`RowParams`].
+pub const ROW_BYTES: usize = 64;
+
+impl RowParams {
+    /// As the kernels read it.
+    pub fn to_bytes(&self) -> [u8; ROW_BYTES] {
+        let inverse = if self.temperature == 0.0 {
+            0.0
+        } else {
+            1.0 / self.temperature
+        };
+        let log_min_p = if self.min_p > 0.0 {
+            self.min_p.ln()
+        } else {
+            f32::NEG_INFINITY
+        };
+        let none = Penalties {
+            presence: 0.0,
+            frequency: 0.0,
+            repetition: 1.0,
+            counts_row: NONE,
+        };
+        let penalties = self.penalties.unwrap_or(none);
+        let stream = stream(self.seed, self.position);
+        let words = [
+            inverse.to_bits(),
+            self.top_p.to_bits(),
+            log_min_p.to_bits(),
+            self.top_k.map_or(0, NonZeroU32::get),
+            stream as u32,
+            (stream >> 32) as u32,
+            penalties.presence.to_bits(),
+            penalties.frequency.to_bits(),
+            penalties.repetition.to_bits(),
+            penalties.counts_row,
+            self.mask_row.unwrap_or(NONE),
+            self.bans.start,
+            self.bans.len() as u32,
+            self.biases.start,
+            self.biases.len() as u32,
+            self.num_top.unwrap_or(NONE),
+        ];
+        let mut bytes = [0; ROW_BYTES];
+        for (to, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+            *to = word.to_le_bytes();
+        }
+        bytes
+    }
+}
+
+/// Rows of logits and how each is to be drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Logits {
+    /// `(rows, vocab)` f32
+    pub logits: DevicePtr,
+    /// `(rows)` packed [`RowParams`]
+    pub params: DevicePtr,
+    /// How many.
+    pub num_rows: u32,
+    /// Tokens.
+    pub vocab: u32,
+}
+
+/// What bends logits. An address that no row refers to is never read.
+#[derive(Clone, Copy, Debug)]
+pub struct Adjust {
+    /// `(…, 2)` of token u32 and bias f32
+    pub biases: DevicePtr,
+    /// `(…)` u32
+    pub bans: DevicePtr,
+    /// `(…, ⌈vocab / 32⌉)` u32, a bit per allowed token
+    pub masks: DevicePtr,
+    /// `(…, vocab)` u32: how often each was drawn, and [`IN_PROMPT`]
+    pub counts: DevicePtr,
+    /// `(rows, vocab)` f32; may be the logits themselves where nobody wants log-probabilities.
+    pub adjusted: DevicePtr,
+}
+
+fn kernel_of(function: &'static str) -> KernelId<'static> {
+    KernelId {
+        source: &SOURCE,
+        function,
+        defines: &[],
+    }
+}
+
+fn check(of: &Logits) -> Result<()> {
+    require(of.vocab > 0, || "sampler: an empty vocabulary".to_owned())?;
+    require_aligned("sampler", &[of.params])
+}
+
+/// Applies biases, bans, masks and penalties, in this order.
+///
+/// # Errors
+/// Addresses that the kernel cannot take; the device's own.
+pub fn adjust<D: Device>(device: &D, of: &Logits, op: &Adjust) -> Result<()> {
+    check(of)?;
+    let args = [
+        Arg::Ptr(of.logits),
+        Arg::Ptr(of.params),
+        Arg::U32(of.vocab),
+        Arg::Ptr(op.biases),
+        Arg::Ptr(op.bans),
+        Arg::Ptr(op.masks),
+        Arg::Ptr(op.counts),
+        Arg::Ptr(op.adjusted),
+    ];
+    let shape = Shape {
+        grid: [of.vocab.div_ceil(CHUNK), of.num_rows, 1],
+        threads: 256,
+    };
+    launch(device, kernel_of("adjust"), shape, CHUNK * 4, &args)
+}
+
+/// Draws a token per row into `draws (2, rows)` u32, after the tokens whether the row was a
+/// distribution at all (1 or 0), and counts the token in `counts` where a row has
+/// penalties.
+///
+/// # Errors
+/// Addresses that the kernel cannot take; the device's own.
+pub fn draw<D: Device>(device: &D, of: &Logits, counts: DevicePtr, draws: DevicePtr) -> Result<()> {
+    check(of)?;
+    let args = [
+        Arg::Ptr(of.logits),
+        Arg::Ptr(of.params),
+        Arg::U32(of.vocab),
+        Arg::Ptr(counts),
+        Arg::Ptr(draws),
+    ];
+    let shape = Shape {
+        grid: [of.num_rows, 1, 1],
+        threads: DRAW_THREADS,
+    };
+    launch(
+        device,
+        kernel_of("draw"),
+        shape,
+        CUT_BYTES + KEPT_BYTES,
+        &args,
+    )
+}
+
+/// Where log-probabilities go; rows that want none are not written.
+#[derive(Clone, Copy, Debug)]
+pub struct LogProbabilities {
+    /// `(rows)` u32, from [`draw`]
+    pub draws: DevicePtr,
+    /// `(rows)` f32: the draws' own
+    pub chosen: DevicePtr,
+    /// `(rows, MAX_TOP)` u32, best first
+    pub top_tokens: DevicePtr,
+    /// `(rows, MAX_TOP)` f32
+    pub top: DevicePtr,
+}
+
+/// Log-probabilities of the model's own distribution: `of.logits` must be what the model gave.
+///
+/// # Errors
+/// Addresses that the kernel cannot take; the device's own.
+pub fn log_probabilities<D: Device>(device: &D, of: &Logits, op: &LogProbabilities) -> Result<()> {
+    check(of)?;
+    let args = [
+        Arg::Ptr(of.logits),
+        Arg::Ptr(of.params),
+        Arg::U32(of.vocab),
+        Arg::Ptr(op.draws),
+        Arg::Ptr(op.chosen),
+        Arg::Ptr(op.top_tokens),
+        Arg::Ptr(op.top),
+    ];
+    let shape = Shape {
+        grid: [of.num_rows, 1, 1],
+        threads: DRAW_THREADS,
+    };
+    launch(
+        device,
+        kernel_of("log_probabilities"),
+        shape,
+        CUT_BYTES + TOP_BYTES,
+        &args,
+    )
+}

@@ -1,0 +1,190 @@
+//! Products on the tensor cores against the reference's.
+
+use medgemma::backend::Backend;
+use medgemma::backend::candle::CandleBackend;
+use medgemma::backend::cuda::device::Device;
+use medgemma::backend::cuda::kernels::gemm::{
+    self, Addend, Epilogue, Gemm, SplitSpace, num_counters, num_splits, partial_bytes,
+};
+
+use super::emulated;
+use super::workbench::{BF16, Random, Workbench, assert_close, numbers_of, reference};
+
+/// Sizes of one product.
+#[derive(Clone, Copy, Debug)]
+struct Product {
+    num_rows: usize,
+    width: usize,
+    num_out: usize,
+    num_multiprocessors: u32,
+}
+
+/// What is added to a product before its epilogue.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Added {
+    Nothing,
+    Bias,
+    /// And rows that repeat.
+    BiasAndRows(usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Splits {
+    None,
+    Some,
+}
+
+fn check<D: Device>(device: &D, product: Product, epilogue: Epilogue, added: Added) {
+    check_split(device, product, epilogue, added, Splits::None);
+}
+
+fn check_split<D: Device>(
+    device: &D,
+    product: Product,
+    epilogue: Epilogue,
+    added: Added,
+    splits: Splits,
+) {
+    let Product {
+        num_rows,
+        width,
+        num_out,
+        num_multiprocessors,
+    } = product;
+    let bench = Workbench::new(device);
+    let mut random = Random((width * num_out + num_rows) as u64);
+    let cpu = CandleBackend::cpu();
+    let num_weight_rows = match epilogue {
+        Epilogue::Geglu => 2 * num_out,
+        Epilogue::F32 | Epilogue::Bf16 | Epilogue::Gelu => num_out,
+    };
+    let x = random.numbers(num_rows * width);
+    let weight = random.numbers(num_weight_rows * width);
+    let bias = random.numbers(num_out);
+    let period = match added {
+        Added::BiasAndRows(period) => period,
+        Added::Nothing | Added::Bias => 1,
+    };
+    let rows = random.numbers(period * num_out);
+    let count = num_rows * num_out;
+    let op = Gemm {
+        num_rows: num_rows as u32,
+        width: width as u32,
+        num_out: num_out as u32,
+        x: bench.bf16(&x),
+        weight: bench.bf16(&weight),
+        bias: (added != Added::Nothing).then(|| bench.f32(&bias)),
+        addend: matches!(added, Added::BiasAndRows(_)).then(|| Addend {
+            rows: bench.f32(&rows),
+            period: period as u32,
+        }),
+        epilogue,
+        out: bench.empty(count * 4),
+        num_multiprocessors,
+    };
+    let num_counters = num_counters(&op);
+    let space = SplitSpace {
+        partial: bench.empty(partial_bytes(&op)),
+        counters: bench.zeros(num_counters * 4),
+    };
+    match splits {
+        Splits::None => gemm::gemm(device, &op).expect("launches"),
+        Splits::Some => {
+            assert!(num_splits(&op) > 1, "{product:?} is not split");
+            // Twice: the counters must be as they were.
+            gemm::gemm_split(device, &op, &space).expect("launches");
+            gemm::gemm_split(device, &op, &space).expect("launches");
+            let counters = bench.read_u32(space.counters, num_counters);
+            assert_eq!(counters, vec![0; num_counters]);
+        }
+    }
+
+    let weight = reference(&[num_weight_rows, width], &weight);
+    let x = reference(&[num_rows, width], &x);
+    let mut expected = cpu.linear(&x, &weight).expect("shapes fit");
+    if added != Added::Nothing {
+        let bias = reference(&[num_out], &bias);
+        expected = cpu.linear_bias(&x, &weight, &bias).expect("shapes fit");
+    }
+    if let Added::BiasAndRows(period) = added {
+        let repeated: Vec<f32> = (0..num_rows)
+            .flat_map(|row| &rows[row % period * num_out..][..num_out])
+            .copied()
+            .collect();
+        let repeated = reference(&[num_rows, num_out], &repeated);
+        expected = cpu.add(expected, &repeated).expect("shapes fit");
+    }
+    let expected = match epilogue {
+        Epilogue::F32 | Epilogue::Bf16 => expected,
+        Epilogue::Geglu => cpu.geglu(&expected).expect("even width"),
+        Epilogue::Gelu => cpu.gelu(expected).expect("any shape"),
+    };
+    // Inputs are the same on both sides; sums of f32 are in another order, and a bf16 rounds.
+    let (actual, tolerance) = match epilogue {
+        Epilogue::F32 => (bench.read_f32(op.out, count), (1e-5, 1e-4)),
+        _ => (bench.read_bf16(op.out, count), (BF16, 1e-3)),
+    };
+    let what = format!("{product:?} {epilogue:?} {added:?}");
+    assert_close(&what, &actual, &numbers_of(&expected), tolerance);
+}
+
+#[test]
+fn products_for_many_rows() {
+    emulated(|device| {
+        let product = |num_rows, width, num_out, num_multiprocessors| Product {
+            num_rows,
+            width,
+            num_out,
+            num_multiprocessors,
+        };
+        check(device, product(9, 72, 50, 4), Epilogue::F32, Added::Nothing);
+        check(
+            device,
+            product(64, 136, 70, 1),
+            Epilogue::Geglu,
+            Added::Nothing,
+        );
+        check(
+            device,
+            product(33, 8, 33, 132),
+            Epilogue::Bf16,
+            Added::Nothing,
+        );
+        check(
+            device,
+            product(33, 40, 19, 132),
+            Epilogue::Geglu,
+            Added::Nothing,
+        );
+        check(
+            device,
+            product(300, 264, 131, 1),
+            Epilogue::F32,
+            Added::Bias,
+        );
+        check(
+            device,
+            product(50, 592, 40, 2),
+            Epilogue::F32,
+            Added::BiasAndRows(25),
+        );
+        check(device, product(50, 48, 129, 2), Epilogue::Gelu, Added::Bias);
+    });
+}
+
+#[test]
+fn products_whose_columns_are_split() {
+    emulated(|device| {
+        let product = |num_rows, width, num_out, num_multiprocessors| Product {
+            num_rows,
+            width,
+            num_out,
+            num_multiprocessors,
+        };
+        // Three splits of 29 slices, and as many as columns allow.
+        let few = product(17, 1832, 60, 3);
+        check_split(device, few, Epilogue::F32, Added::Bias, Splits::Some);
+        let many = product(40, 1032, 20, 132);
+        check_split(device, many, Epilogue::Geglu, Added::Nothing, Splits::Some);
+    });
+}
