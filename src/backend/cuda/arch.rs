@@ -1,0 +1,113 @@
+//! The architectures that machine code is made for, as NVIDIA's tools name them.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// An architecture that machine code is made for, such as `sm_90a`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Arch {
+    major: u32,
+    minor: u32,
+    /// Whether it runs on exactly this card (`a`) instead of on later minor versions too.
+    specific: bool,
+}
+
+/// Oldest that the kernels are written for: bf16 products and asynchronous copies.
+const OLDEST: (u32, u32) = (8, 0);
+
+impl Arch {
+    /// The architecture of a card of this compute capability.
+    ///
+    /// # Errors
+    /// A message for cards that are too old.
+    pub fn of_card(major: u32, minor: u32) -> Result<Self, String> {
+        if (major, minor) < OLDEST {
+            return Err(format!(
+                "its compute capability is {major}.{minor}, but bf16 needs {}.{} (Ampere) or later",
+                OLDEST.0, OLDEST.1
+            ));
+        }
+        Ok(Self {
+            major,
+            minor,
+            specific: matches!((major, minor), (9, 0) | (10, 0)),
+        })
+    }
+
+    /// Whether a kernel may start before the one before it has ended (programmatic dependent
+    /// launch).
+    pub fn overlaps(&self) -> bool {
+        self.major >= 9
+    }
+
+    /// Those whose machine code runs on this one, best first.
+    pub fn runs(&self) -> Vec<Self> {
+        let specific = self.specific.then(|| self.clone());
+        let plain = (0..=self.minor).rev().map(|minor| Self {
+            major: self.major,
+            minor,
+            specific: false,
+        });
+        specific.into_iter().chain(plain).collect()
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let suffix = if self.specific { "a" } else { "" };
+        write!(f, "sm_{}{}{suffix}", self.major, self.minor)
+    }
+}
+
+impl FromStr for Arch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let malformed = || format!("{text} is not an architecture; write sm_80, sm_90a, sm_120");
+        let number = text.strip_prefix("sm_").ok_or_else(malformed)?;
+        let (number, specific) = match number.strip_suffix('a') {
+            Some(number) => (number, true),
+            None => (number, false),
+        };
+        let number: u32 = number.parse().map_err(|_| malformed())?;
+        let (major, minor) = (number / 10, number % 10);
+        if (major, minor) < OLDEST || major > 99 {
+            return Err(format!(
+                "{text} cannot run the kernels: sm_{}{} is the oldest",
+                OLDEST.0, OLDEST.1
+            ));
+        }
+        Ok(Self {
+            major,
+            minor,
+            specific,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_written() {
+        for name in ["sm_80", "sm_89", "sm_90a", "sm_100a", "sm_120"] {
+            assert_eq!(name.parse::<Arch>().unwrap().to_string(), name);
+        }
+        for name in ["", "80", "sm_", "sm_75", "sm_9x", "sm_90b", "compute_90"] {
+            assert!(name.parse::<Arch>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn code_of_the_same_major_version_runs() {
+        let names = |major, minor| -> Vec<String> {
+            let arch = Arch::of_card(major, minor).unwrap();
+            arch.runs().iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(names(8, 6)[..2], ["sm_86", "sm_85"]);
+        assert_eq!(names(8, 6).last().unwrap(), "sm_80");
+        assert_eq!(names(9, 0), ["sm_90a", "sm_90"]);
+        assert!(Arch::of_card(7, 5).unwrap_err().contains("7.5"));
+    }
+}

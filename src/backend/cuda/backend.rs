@@ -1,0 +1,323 @@
+//! The backend itself: its memory, its step, and the decode steps that it recorded.
+//!
+//! What the operations are is `operations`' to say.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::arena::{Arena, Region};
+use super::device::{Device, DevicePtr};
+use super::kernels::gemm::Epilogue;
+use super::kernels::gemv::{Input, Output};
+use super::kernels::norm::AddNormNorm;
+use super::kernels::paged::{HeadShape, PagedRows, Pools};
+use super::kernels::rotate::{self, Rotation};
+use super::memory::{Account, Standing};
+use super::plan::CudaPlan;
+use super::step::{PackedStep, SpareBlocks, StepLayout, TABLE_STRIDE};
+use super::tensor::{CudaMatrix, CudaTensor, Dtype};
+use super::{attention, product, weights};
+use crate::backend::{AttentionShape, Backend, LayerKind, NormPair, QkNorm, Rope, StepWork};
+use crate::error::{Error, Result};
+
+/// Computes on one device.
+pub struct CudaBackend<D: Device> {
+    pub(super) device: D,
+    pub(super) plan: CudaPlan,
+    pub(super) account: Account,
+    pub(super) standing: Standing<D>,
+    /// Frequencies that were seen, on the device: two kinds, for ever the same.
+    pub(super) frequencies: Mutex<Vec<Frequencies<D>>>,
+    /// By their rows.
+    pub(super) recordings: Mutex<HashMap<usize, Recording<D>>>,
+    /// Activations are cut where recordings have theirs.
+    pub(super) records: AtomicBool,
+    /// Of the latest cache.
+    pub(super) spare: Mutex<Option<SpareBlocks>>,
+}
+
+pub(super) struct Frequencies<D: Device> {
+    rope: Rope,
+    at: DevicePtr,
+    _buffer: Arc<D::Buffer>,
+}
+
+/// A decode step that can be replayed.
+pub(super) struct Recording<D: Device> {
+    pub(super) graph: D::Graph,
+    /// Where it leaves its logits, `(rows, vocab)`.
+    pub(super) logits: DevicePtr,
+    pub(super) vocab_size: usize,
+}
+
+/// Every layer's pools.
+pub struct CudaKvCache {
+    pub(super) layers: Vec<Pools>,
+    pub(super) _owner: Arc<dyn Send + Sync>,
+}
+
+/// A step's metadata on the device.
+pub struct CudaStep {
+    pub(super) layout: StepLayout,
+    /// Rows that are computed: those of the input, or also those that fill up a recording.
+    pub(super) num_rows: usize,
+    /// Rows of the input.
+    pub(super) num_real: usize,
+    pub(super) num_logit_rows: usize,
+    /// Every sequence has one row, and every row's logits are wanted.
+    pub(super) is_decode: bool,
+    /// Where its tiles of rows are, and how many; none where every sequence has one row.
+    pub(super) tiles: usize,
+    pub(super) num_tiles: usize,
+    /// Inverse frequencies of global and sliding layers.
+    pub(super) frequencies: [DevicePtr; 2],
+    /// Cosines and sines of both, made by the step's first operation.
+    pub(super) angles: OnceCell<[CudaTensor; 2]>,
+}
+
+impl<D: Device> CudaBackend<D> {
+    /// Takes the memory that steps need.
+    ///
+    /// # Errors
+    /// `OutOfMemory` when the device has less; what the device says.
+    pub fn new(device: D, plan: CudaPlan) -> Result<Self> {
+        let account = Account::default();
+        let standing = Standing::new(&device, &plan, &account)?;
+        Ok(Self {
+            device,
+            plan,
+            account,
+            standing,
+            frequencies: Mutex::default(),
+            recordings: Mutex::default(),
+            records: AtomicBool::new(false),
+            spare: Mutex::default(),
+        })
+    }
+
+    /// Bytes taken so far, by purpose.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// The device.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    pub(super) fn spare(&self) -> Option<SpareBlocks> {
+        *self.spare.lock().expect("a fault ends the engine")
+    }
+
+    pub(super) fn arena(&self) -> &Arena {
+        if self.records.load(Ordering::Relaxed) {
+            &self.standing.recorded
+        } else {
+            &self.standing.activations
+        }
+    }
+
+    pub(super) fn cut(&self, num_bytes: usize) -> Result<Region> {
+        self.arena().cut(num_bytes)
+    }
+
+    /// Room for a result.
+    pub(super) fn room(&self, num_rows: usize, width: usize, dtype: Dtype) -> Result<CudaTensor> {
+        let region = self.cut(num_rows * width * dtype.size())?;
+        Ok(CudaTensor {
+            at: region.at(),
+            num_rows,
+            width,
+            dtype,
+            _owner: Arc::new(region),
+        })
+    }
+
+    pub(super) fn frequencies(&self, rope: &Rope) -> Result<DevicePtr> {
+        let mut known = self.frequencies.lock().expect("a fault ends the engine");
+        if let Some(found) = known.iter().find(|known| known.rope == *rope) {
+            return Ok(found.at);
+        }
+        let (at, buffer) = weights::constant(&self.device, &self.account, &rope.inv_freq)?;
+        known.push(Frequencies {
+            rope: rope.clone(),
+            at,
+            _buffer: buffer,
+        });
+        Ok(at)
+    }
+
+    /// Where a word of the step's metadata lies.
+    pub(super) fn word(&self, idx: usize) -> DevicePtr {
+        self.standing.metadata.at(idx * 4)
+    }
+
+    /// What the kernels of this kind of layer need to know of the rows.
+    pub(super) fn rows(&self, step: &CudaStep, kind: LayerKind) -> PagedRows {
+        let layout = step.layout;
+        PagedRows {
+            num_rows: count(step.num_rows),
+            positions: self.word(layout.positions()),
+            sequence_of_row: self.word(layout.table_rows(kind)),
+            key_ranges: self.word(layout.key_ranges(kind)),
+            tables: PackedStep::tables_at(self.standing.metadata, layout),
+            table_stride: TABLE_STRIDE as u32,
+            num_released: self.standing.none_released,
+        }
+    }
+
+    pub(super) fn attention_rows(&self, step: &CudaStep, kind: LayerKind) -> attention::Rows {
+        attention::Rows {
+            paged: self.rows(step, kind),
+            kind,
+            tiles: self.word(step.tiles),
+            num_tiles: step.num_tiles,
+        }
+    }
+
+    /// What becomes of a layer's q, k and v.
+    pub(super) fn rotation(
+        &self,
+        step: &CudaStep,
+        qkv: &CudaTensor,
+        norm: &QkNorm<CudaTensor>,
+        shape: &AttentionShape,
+        kind: LayerKind,
+    ) -> Result<Rotation> {
+        self.check_heads(shape)?;
+        Ok(Rotation {
+            qkv: qkv.typed(Dtype::F32, "q, k and v")?,
+            angles: self.angles(step, kind)?.at,
+            query_norm: norm.query.parameter(shape.head_dim, "the query's norm")?,
+            key_norm: norm.key.parameter(shape.head_dim, "the key's norm")?,
+            eps: shape.eps as f32,
+        })
+    }
+
+    pub(super) fn angles<'a>(&self, step: &'a CudaStep, kind: LayerKind) -> Result<&'a CudaTensor> {
+        let both = match step.angles.get() {
+            Some(both) => both,
+            None => {
+                let head_dim = self.plan.heads.head_dim as usize;
+                let compute = |kind, frequencies| -> Result<CudaTensor> {
+                    let out = self.room(step.num_rows, head_dim, Dtype::F32)?;
+                    let rows = self.rows(step, kind);
+                    rotate::angles(&self.device, &rows, &self.plan.heads, frequencies, out.at)?;
+                    Ok(out)
+                };
+                let [global, sliding] = step.frequencies;
+                let both = [
+                    compute(LayerKind::Global, global)?,
+                    compute(LayerKind::Sliding, sliding)?,
+                ];
+                step.angles.get_or_init(|| both)
+            }
+        };
+        Ok(match kind {
+            LayerKind::Global => &both[0],
+            LayerKind::Sliding => &both[1],
+        })
+    }
+
+    pub(super) fn check_heads(&self, shape: &AttentionShape) -> Result<()> {
+        let heads = HeadShape {
+            num_heads: count(shape.num_heads),
+            num_kv_heads: count(shape.num_kv_heads),
+            head_dim: count(shape.head_dim),
+        };
+        if heads == self.plan.heads && shape.window == self.plan.window {
+            return Ok(());
+        }
+        Err(Error::Backend(format!(
+            "the model's attention {shape:?} is not the plan's {:?}, window {:?}",
+            self.plan.heads, self.plan.window
+        )))
+    }
+
+    pub(super) fn add_norm_norm_op(
+        &self,
+        residual: &CudaTensor,
+        branch: &CudaTensor,
+        norms: &NormPair<'_, CudaTensor>,
+        sum: &CudaTensor,
+        out: DevicePtr,
+    ) -> Result<AddNormNorm> {
+        let width = residual.width;
+        if branch.width != width || branch.num_rows != residual.num_rows {
+            return Err(Error::Backend(format!(
+                "{branch:?} cannot be added to {residual:?}"
+            )));
+        }
+        Ok(AddNormNorm {
+            residual: residual.typed(Dtype::F32, "the residual")?,
+            branch: branch.typed(Dtype::F32, "the branch")?,
+            post: norms.post.parameter(width, "the branch's norm")?,
+            next: norms.next.parameter(width, "the next norm")?,
+            eps: norms.eps as f32,
+            sum: sum.at,
+            out,
+        })
+    }
+
+    /// `add_norm_norm`, then the product, in one kernel if the rows are few.
+    pub(super) fn add_norm_product(
+        &self,
+        residual: &CudaTensor,
+        branch: &CudaTensor,
+        norms: &NormPair<'_, CudaTensor>,
+        weight: &CudaMatrix,
+        output: Output,
+    ) -> Result<(CudaTensor, CudaTensor)> {
+        if product::is_fused(residual.num_rows, residual.width) {
+            let sum = self.room(residual.num_rows, residual.width, Dtype::F32)?;
+            let op = self.add_norm_norm_op(residual, branch, norms, &sum, sum.at)?;
+            let out = product::few_rows(self, Input::AddNormNorm(&op), residual, weight, output)?;
+            return Ok((sum, out));
+        }
+        let (sum, normed) =
+            self.add_norm_norm(residual, branch, norms.post, norms.next, norms.eps)?;
+        let epilogue = match output {
+            Output::Geglu => Epilogue::Geglu,
+            Output::Bf16 => Epilogue::Bf16,
+            Output::F32 => Epilogue::F32,
+        };
+        let out = product::many_rows(self, &normed, weight, None, epilogue)?;
+        Ok((sum, out))
+    }
+
+    /// Records what `work` queues for a decode step's full number of rows.
+    pub(super) fn record(
+        &self,
+        step: CudaStep,
+        cache: &mut CudaKvCache,
+        work: &mut StepWork<'_, Self>,
+    ) -> Result<Recording<D>> {
+        // Once for real: loading a kernel cannot be recorded. What it computes, the recording
+        // computes again.
+        let first = CudaStep {
+            angles: OnceCell::new(),
+            ..step
+        };
+        let warm = work(&first, cache)?;
+        drop((warm, first));
+        let mut logits = None;
+        let graph = self.device.record(&mut || {
+            logits = work(&step, cache)?;
+            Ok(())
+        })?;
+        let logits =
+            logits.ok_or_else(|| Error::Backend("a decode step made no logits".to_owned()))?;
+        Ok(Recording {
+            graph,
+            logits: logits.at,
+            vocab_size: logits.width,
+        })
+    }
+}
+
+/// A count as kernels take it.
+pub(super) fn count(number: usize) -> u32 {
+    u32::try_from(number).expect("dimensions are far below 4 G")
+}

@@ -1,0 +1,155 @@
+//! A card that was opened: its context and what the driver says of it.
+
+use std::ffi::{CStr, c_int};
+
+use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdevice_attribute, CUresult};
+
+use super::{check, describe};
+use crate::backend::cuda::arch::Arch;
+use crate::backend::cuda::driver::CardInfo;
+use crate::error::{Error, Result};
+
+/// CUDA version from which on drivers have everything that is called here.
+const OLDEST_DRIVER: (u32, u32) = (12, 4);
+
+/// A card's primary context; released on drop.
+#[derive(Debug)]
+pub(super) struct Context {
+    raw: CUcontext,
+    device: CUdevice,
+    pub(super) info: CardInfo,
+}
+
+// SAFETY: the driver lets any thread use a context that it has made current.
+unsafe impl Send for Context {}
+// SAFETY: as above; the driver locks what must be locked.
+unsafe impl Sync for Context {}
+
+impl Context {
+    /// Opens card `ordinal` and makes it current for the calling thread.
+    ///
+    /// # Errors
+    /// `Config` with what is missing or too old, and what to install.
+    pub(super) fn open(ordinal: usize) -> Result<Self> {
+        let driver = open_driver()?;
+        let device = find_card(ordinal)?;
+        let info = describe_card(device, driver)?;
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the driver is initialised and has this card.
+        let answer = unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut raw, device) };
+        check(answer, "opening the card")?;
+        let mut context = Self { raw, device, info };
+        (context.info.free_memory, context.info.total_memory) = context.memory()?;
+        Ok(context)
+    }
+
+    /// Makes the card current for the calling thread, as every call of the driver needs.
+    pub(super) fn make_current(&self) -> Result<()> {
+        // SAFETY: the context is alive for as long as `self` is.
+        let answer = unsafe { sys::cuCtxSetCurrent(self.raw) };
+        check(answer, "making the card current")
+    }
+
+    /// Bytes that are free, and all.
+    pub(super) fn memory(&self) -> Result<(u64, u64)> {
+        self.make_current()?;
+        let (mut free, mut total) = (0_usize, 0_usize);
+        // SAFETY: the driver stores two numbers.
+        let answer = unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) };
+        check(answer, "asking for the card's memory")?;
+        Ok((free as u64, total as u64))
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: everything made in the context is gone, since its owners hold the context.
+        let _ = unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.device) };
+    }
+}
+
+/// The version of CUDA that the driver brings, once it is initialised.
+fn open_driver() -> Result<(u32, u32)> {
+    // SAFETY: opening a library runs its initialisers; this is the one that was asked for.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(Error::Config(
+            "NVIDIA's driver was not found (libcuda.so.1). Install the driver, version 580 or \
+             later; in a container, start it with --gpus all (NVIDIA Container Toolkit)"
+                .to_owned(),
+        ));
+    }
+    let mut version: c_int = 0;
+    // SAFETY: the library is there, and stores a number.
+    let answer = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+    check(answer, "asking the driver for its version")?;
+    let version = u32::try_from(version).unwrap_or(0);
+    let version = (version / 1000, version % 1000 / 10);
+    if version < OLDEST_DRIVER {
+        return Err(Error::Config(format!(
+            "NVIDIA's driver is too old: it brings CUDA {}.{}, but {}.{} is needed. Install \
+             version 580 or later of the driver",
+            version.0, version.1, OLDEST_DRIVER.0, OLDEST_DRIVER.1
+        )));
+    }
+    // SAFETY: the library is there.
+    match unsafe { sys::cuInit(0) } {
+        CUresult::CUDA_SUCCESS => Ok(version),
+        CUresult::CUDA_ERROR_NO_DEVICE => Err(Error::Config(
+            "NVIDIA's driver finds no card that this process may use (is CUDA_VISIBLE_DEVICES \
+             set?)"
+                .to_owned(),
+        )),
+        error => Err(Error::Config(format!(
+            "NVIDIA's driver does not start: {}. Does `nvidia-smi` work?",
+            describe(error)
+        ))),
+    }
+}
+
+fn find_card(ordinal: usize) -> Result<CUdevice> {
+    let mut num_cards: c_int = 0;
+    // SAFETY: the driver is initialised, and stores a number.
+    let answer = unsafe { sys::cuDeviceGetCount(&raw mut num_cards) };
+    check(answer, "counting cards")?;
+    let wanted = c_int::try_from(ordinal).unwrap_or(c_int::MAX);
+    if wanted >= num_cards {
+        return Err(Error::Config(format!(
+            "there is no card {ordinal}: the driver has {num_cards}, counted from 0"
+        )));
+    }
+    let mut device: CUdevice = 0;
+    // SAFETY: the driver has a card of this number.
+    let answer = unsafe { sys::cuDeviceGet(&raw mut device, wanted) };
+    check(answer, "finding the card")?;
+    Ok(device)
+}
+
+/// All but the memory, which needs a context.
+fn describe_card(device: CUdevice, driver: (u32, u32)) -> Result<CardInfo> {
+    let attribute = |attribute: CUdevice_attribute| -> Result<u32> {
+        let mut value: c_int = 0;
+        // SAFETY: the card exists, and the driver stores a number.
+        let answer = unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, device) };
+        check(answer, "asking the card what it can do")?;
+        Ok(u32::try_from(value).unwrap_or(0))
+    };
+    let mut name = [0_u8; 128];
+    // SAFETY: the buffer has the length that the driver is told, and ends with NUL even then.
+    let answer =
+        unsafe { sys::cuDeviceGetName(name.as_mut_ptr().cast(), name.len() as c_int, device) };
+    check(answer, "asking the card for its name")?;
+    let name = CStr::from_bytes_until_nul(&name).unwrap_or(c"a card");
+    let name = name.to_string_lossy().into_owned();
+    let major = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    let arch = Arch::of_card(major, minor)
+        .map_err(|reason| Error::Config(format!("{name} cannot be used: {reason}")))?;
+    Ok(CardInfo {
+        name,
+        driver,
+        arch,
+        num_sms: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        total_memory: 0,
+        free_memory: 0,
+    })
+}

@@ -1,0 +1,44 @@
+//! NVIDIA's libraries through cudarc, which opens them when they are first used.
+
+mod card;
+mod context;
+mod module;
+mod nvrtc;
+mod pinned;
+
+pub use card::CudaDevice;
+pub use nvrtc::Nvrtc;
+
+use std::ffi::CStr;
+
+use cudarc::driver::sys::{self, CUresult};
+
+use crate::error::{Error, Result};
+
+/// Turns a driver's answer into a result that says what was tried.
+fn check(answer: CUresult, what: &str) -> Result<()> {
+    match answer {
+        CUresult::CUDA_SUCCESS => Ok(()),
+        error => Err(Error::Backend(format!("{what}: {}", describe(error)))),
+    }
+}
+
+/// The driver's name for an error, and its words.
+fn describe(error: CUresult) -> String {
+    let text = |get: unsafe fn(CUresult, *mut *const std::ffi::c_char) -> CUresult| {
+        let mut text = std::ptr::null();
+        // SAFETY: the driver stores a pointer to a string of its own, which lives as long as the
+        // process, or leaves null for a code that it does not know.
+        unsafe {
+            if get(error, &raw mut text) != CUresult::CUDA_SUCCESS || text.is_null() {
+                return None;
+            }
+            Some(CStr::from_ptr(text).to_string_lossy().into_owned())
+        }
+    };
+    let name = text(sys::cuGetErrorName).unwrap_or_else(|| format!("error {}", error as u32));
+    match text(sys::cuGetErrorString) {
+        Some(words) => format!("{name} ({words})"),
+        None => name,
+    }
+}

@@ -1,0 +1,143 @@
+//! The device's memory by purpose: everything is taken at the start, nothing while it serves.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::arena::Arena;
+use super::device::{Device, DevicePtr};
+use super::plan::CudaPlan;
+use super::step::StepLayout;
+use crate::error::{Error, Result};
+
+/// What memory is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The model's parameters.
+    Weights,
+    /// The KV cache's pools.
+    KvCache,
+    /// What steps compute in.
+    Activations,
+    /// What recorded steps compute in.
+    Recorded,
+    /// What became of pictures.
+    Features,
+    /// Metadata, counters, tables.
+    Bookkeeping,
+}
+
+impl Purpose {
+    const ALL: [Self; 6] = [
+        Self::Weights,
+        Self::KvCache,
+        Self::Activations,
+        Self::Recorded,
+        Self::Features,
+        Self::Bookkeeping,
+    ];
+}
+
+/// Bytes taken so far.
+#[derive(Debug, Default)]
+pub struct Account([AtomicU64; Purpose::ALL.len()]);
+
+impl Account {
+    /// Memory for a purpose.
+    pub(super) fn allocate<D: Device>(
+        &self,
+        device: &D,
+        purpose: Purpose,
+        num_bytes: usize,
+    ) -> Result<Arc<D::Buffer>> {
+        let buffer = device.allocate(num_bytes)?;
+        self.0[purpose as usize].fetch_add(num_bytes as u64, Ordering::Relaxed);
+        Ok(Arc::new(buffer))
+    }
+
+    /// Bytes for a purpose.
+    pub fn bytes(&self, purpose: Purpose) -> u64 {
+        self.0[purpose as usize].load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (idx, purpose) in Purpose::ALL.into_iter().enumerate() {
+            let mib = self.bytes(purpose).div_ceil(1 << 20);
+            let comma = if idx == 0 { "" } else { ", " };
+            write!(f, "{comma}{purpose:?} {mib} MiB")?;
+        }
+        Ok(())
+    }
+}
+
+/// What is there for as long as the backend is.
+pub(super) struct Standing<D: Device> {
+    /// For steps that are launched.
+    pub(super) activations: Arena,
+    /// For steps that are recorded: addresses stay in the recordings.
+    pub(super) recorded: Arena,
+    /// For what outlives steps.
+    pub(super) features: Arena,
+    /// The step's metadata.
+    pub(super) metadata: DevicePtr,
+    pub(super) metadata_words: usize,
+    /// Zeros, one per row that tables may have: what was given back is counted elsewhere.
+    pub(super) none_released: DevicePtr,
+    /// Zero between launches.
+    counters: DevicePtr,
+    num_counters: usize,
+    _buffers: Vec<Arc<D::Buffer>>,
+}
+
+impl<D: Device> Standing<D> {
+    pub(super) fn new(device: &D, plan: &CudaPlan, account: &Account) -> Result<Self> {
+        let mut buffers = Vec::new();
+        let mut take = |purpose, num_bytes| -> Result<DevicePtr> {
+            let buffer = account.allocate(device, purpose, num_bytes)?;
+            let at = device.address(&buffer);
+            buffers.push(buffer);
+            Ok(at)
+        };
+        let metadata_words =
+            StepLayout::max_words(plan.max_rows, plan.max_sequences, plan.max_model_len);
+        let num_tables = StepLayout::max_table_rows(metadata_words);
+        // Of attention, one per row and key head; of products, fewer than two per multiprocessor.
+        let num_counters = (plan.max_rows * plan.heads.num_kv_heads as usize)
+            .max(2 * plan.num_multiprocessors as usize);
+        let activations = take(Purpose::Activations, plan.activation_bytes)?;
+        let recorded = take(Purpose::Recorded, plan.recorded_bytes)?;
+        let features = take(Purpose::Features, plan.feature_bytes)?;
+        let metadata = take(Purpose::Bookkeeping, metadata_words * 4)?;
+        let none_released = take(Purpose::Bookkeeping, num_tables * 4)?;
+        let counters = take(Purpose::Bookkeeping, num_counters * 4)?;
+        device.fill_zero(none_released, num_tables * 4)?;
+        device.fill_zero(counters, num_counters * 4)?;
+        Ok(Self {
+            activations: Arena::new("activations", activations, plan.activation_bytes),
+            recorded: Arena::new("recorded steps", recorded, plan.recorded_bytes),
+            features: Arena::new("pictures' features", features, plan.feature_bytes),
+            metadata,
+            metadata_words,
+            none_released,
+            counters,
+            num_counters,
+            _buffers: buffers,
+        })
+    }
+
+    /// So many counters. One launch after another uses the same ones.
+    ///
+    /// # Errors
+    /// `Backend` when there are fewer.
+    pub(super) fn counters(&self, count: usize) -> Result<DevicePtr> {
+        if count <= self.num_counters {
+            return Ok(self.counters);
+        }
+        Err(Error::Backend(format!(
+            "a launch wants {count} counters, but there are {}",
+            self.num_counters
+        )))
+    }
+}

@@ -1,0 +1,35 @@
+//! NVIDIA cards: our own kernels, compiled at run time, over a [`device::Device`].
+//!
+//! ```text
+//!  CudaBackend ── launchers of kernels/ ──> Device ──┬── driver: a card
+//!   tensors in an arena                              └── the tests' emulator, in host memory
+//! ```
+//!
+//! Nothing outside this module knows of cards, and nothing but `driver` of NVIDIA's libraries.
+
+#![cfg_attr(feature = "cuda", allow(unsafe_code))]
+
+pub mod arch;
+pub mod device;
+pub mod driver;
+pub mod kernel_store;
+pub mod kernels;
+pub mod plan;
+pub mod survey;
+
+mod arena;
+mod attention;
+mod backend;
+mod draws;
+mod memory;
+mod operations;
+mod product;
+mod step;
+mod tensor;
+mod weights;
+
+pub use backend::{CudaBackend, CudaKvCache, CudaStep};
+pub use draws::CudaDraws;
+pub use memory::{Account, Purpose};
+pub use plan::{CudaPlan, Replay};
+pub use tensor::{CudaMatrix, CudaTensor, Dtype};

@@ -1,0 +1,529 @@
+//! The operations on a device: which kernels each of them is.
+//!
+//! The residual stream and products are f32, what goes into a product and the cache is bf16.
+//! Decode steps of up to [`super::kernels::gemv::MAX_ROWS`] rows take five launches per layer.
+
+use std::cell::OnceCell;
+use std::collections::hash_map::Entry;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use half::bf16;
+
+use super::device::Device;
+use super::kernels::decode_attention::Queries;
+use super::kernels::elementwise::{self, AveragePool, Patches, SelectRows};
+use super::kernels::embed::{self, Embed};
+use super::kernels::gemv::Output;
+use super::kernels::norm::{self, LayerNorm, NormOutput, RmsNorm};
+use super::kernels::paged::Pools;
+use super::kernels::rotate::{self, Rotate};
+use super::memory::Purpose;
+use super::step::{PackedStep, SpareBlocks};
+use super::tensor::{CudaMatrix, CudaTensor, Dtype};
+use super::{attention, draws, product, weights};
+use crate::backend::{
+    AttentionShape, BLOCK_SIZE, Backend, HostTensor, KvLayout, LayerKind, LayerRef, NormPair,
+    QkNorm, Ropes, SampleRow, Sampled, StepInput, StepWork,
+};
+use crate::core::{BlockId, PixelValues};
+use crate::error::{Error, Result};
+
+use super::backend::{CudaBackend, CudaKvCache, CudaStep, count};
+
+impl<D: Device> Backend for CudaBackend<D> {
+    type Tensor = CudaTensor;
+    type Matrix = CudaMatrix;
+    type KvCache = CudaKvCache;
+    type Step = CudaStep;
+    type Draws = draws::CudaDraws;
+
+    fn parameter(&self, tensor: HostTensor<'_>) -> Result<CudaTensor> {
+        weights::parameter(&self.device, &self.account, &tensor, |number| number)
+    }
+
+    fn norm_weight(&self, tensor: HostTensor<'_>) -> Result<CudaTensor> {
+        weights::parameter(&self.device, &self.account, &tensor, |number| number + 1.0)
+    }
+
+    fn matrix(&self, parts: Vec<HostTensor<'_>>) -> Result<CudaMatrix> {
+        weights::matrix(&self.device, &self.account, &parts)
+    }
+
+    fn matrix_transposed(&self, tensor: HostTensor<'_>) -> Result<CudaMatrix> {
+        weights::matrix_transposed(&self.device, &self.account, &tensor)
+    }
+
+    fn kv_cache(&self, layout: &KvLayout) -> Result<CudaKvCache> {
+        // One block more in each pool, for rows that only fill up.
+        let pool_bytes = |num_blocks: usize| {
+            (num_blocks + 1) * layout.num_kv_heads * BLOCK_SIZE * layout.head_dim * 2
+        };
+        let of_kind = |kind| match kind {
+            LayerKind::Global => pool_bytes(layout.num_global_blocks),
+            LayerKind::Sliding => pool_bytes(layout.num_sliding_blocks),
+        };
+        let num_bytes = layout.layers.iter().map(|kind| 2 * of_kind(*kind)).sum();
+        let buffer = self
+            .account
+            .allocate(&self.device, Purpose::KvCache, num_bytes)?;
+        let mut at = self.device.address(&buffer);
+        // What no row has written yet is never seen, but must be a number.
+        self.device.fill_zero(at, num_bytes)?;
+        let layers = layout
+            .layers
+            .iter()
+            .map(|kind| {
+                let pools = Pools {
+                    keys: at,
+                    values: at.at(of_kind(*kind)),
+                };
+                at = at.at(2 * of_kind(*kind));
+                pools
+            })
+            .collect();
+        let spare = SpareBlocks {
+            global: BlockId(count(layout.num_global_blocks)),
+            sliding: BlockId(count(layout.num_sliding_blocks)),
+        };
+        *self.spare.lock().expect("a fault ends the engine") = Some(spare);
+        // Recordings write into the cache that they were made with.
+        let mut recordings = self.recordings.lock().expect("a fault ends the engine");
+        recordings.clear();
+        Ok(CudaKvCache {
+            layers,
+            _owner: buffer,
+        })
+    }
+
+    fn rehearsals(&self) -> Vec<StepInput> {
+        self.spare()
+            .map_or(Vec::new(), |spare| self.plan.rehearsals(spare))
+    }
+
+    fn memory(&self) -> Option<String> {
+        Some(self.account.to_string())
+    }
+
+    fn begin_step(
+        &self,
+        input: &StepInput,
+        previous: Option<&draws::CudaDraws>,
+        ropes: Ropes<'_>,
+    ) -> Result<CudaStep> {
+        let num_real = input.token_ids.len();
+        let is_decode = input.sequences.iter().all(|sequence| sequence.len == 1)
+            && input.logit_rows.len() == num_real;
+        let recorded = self.plan.recorded_rows(num_real).filter(|_| is_decode);
+        let spare = self
+            .spare()
+            .ok_or_else(|| Error::Backend("a step without a cache".to_owned()))?;
+        let num_packed = recorded.unwrap_or(num_real);
+        let packed = PackedStep::new(input, self.plan.window, num_packed, spare);
+        if packed.words.len() > self.standing.metadata_words {
+            return Err(Error::Backend(format!(
+                "a step of {num_real} rows in {} sequences needs {} words of metadata, over {}",
+                input.sequences.len(),
+                packed.words.len(),
+                self.standing.metadata_words
+            )));
+        }
+        let bytes: Vec<u8> = packed.words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        self.device.upload(&bytes, self.standing.metadata)?;
+        if !input.fed.is_empty() {
+            let draws = previous.expect("only a step that follows another is fed by it");
+            embed::feed(
+                &self.device,
+                self.word(packed.fed),
+                count(input.fed.len()),
+                draws.tokens(),
+                self.word(packed.layout.token_ids()),
+            )?;
+        }
+        Ok(CudaStep {
+            layout: packed.layout,
+            num_rows: num_real,
+            num_real,
+            num_logit_rows: input.logit_rows.len(),
+            is_decode,
+            tiles: packed.tiles,
+            num_tiles: packed.num_tiles,
+            frequencies: [
+                self.frequencies(ropes.global)?,
+                self.frequencies(ropes.sliding)?,
+            ],
+            angles: OnceCell::new(),
+        })
+    }
+
+    fn run_step(
+        &self,
+        step: CudaStep,
+        cache: &mut CudaKvCache,
+        work: &mut StepWork<'_, Self>,
+    ) -> Result<Option<CudaTensor>> {
+        let recorded = self.plan.recorded_rows(step.num_real);
+        let Some(num_rows) = recorded.filter(|_| step.is_decode) else {
+            return work(&step, cache);
+        };
+        let num_real = step.num_real;
+        let mut recordings = self.recordings.lock().expect("a fault ends the engine");
+        let recording = match recordings.entry(num_rows) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let full = CudaStep {
+                    num_rows,
+                    num_logit_rows: num_rows,
+                    ..step
+                };
+                self.records.store(true, Ordering::Relaxed);
+                let recording = self.record(full, cache, work);
+                self.records.store(false, Ordering::Relaxed);
+                place.insert(recording?)
+            }
+        };
+        self.device.replay(&recording.graph)?;
+        Ok(Some(CudaTensor {
+            at: recording.logits,
+            num_rows: num_real,
+            width: recording.vocab_size,
+            dtype: Dtype::F32,
+            // Nobody else writes there before the next replay.
+            _owner: Arc::new(()),
+        }))
+    }
+
+    fn embed(&self, step: &CudaStep, table: &CudaMatrix, scale: f32) -> Result<CudaTensor> {
+        let out = self.room(step.num_rows, table.width, Dtype::F32)?;
+        let op = Embed {
+            token_ids: self.word(step.layout.token_ids()),
+            table: table.at,
+            // The reference rounds it to the type that it computes in.
+            scale: bf16::from_f32(scale).to_f32(),
+            num_rows: count(step.num_rows),
+            width: count(table.width),
+            out: out.at,
+        };
+        embed::embed(&self.device, &op)?;
+        Ok(out)
+    }
+
+    fn put_image_features(
+        &self,
+        hidden: CudaTensor,
+        features: &CudaTensor,
+        row: usize,
+    ) -> Result<CudaTensor> {
+        let from = features.typed(Dtype::F32, "a picture's features")?;
+        let to = hidden.typed(Dtype::F32, "the embeddings")?;
+        if features.width != hidden.width || row + features.num_rows > hidden.num_rows {
+            return Err(Error::Backend(format!(
+                "{features:?} cannot replace rows of {hidden:?} from {row} on"
+            )));
+        }
+        let to = to.at(row * hidden.width * 4);
+        self.device.copy(from, to, features.num_bytes())?;
+        Ok(hidden)
+    }
+
+    fn rms_norm(&self, x: &CudaTensor, weight: &CudaTensor, eps: f64) -> Result<CudaTensor> {
+        let out = self.room(x.num_rows, x.width, Dtype::Bf16)?;
+        let op = RmsNorm {
+            x: x.typed(Dtype::F32, "a norm")?,
+            weight: weight.parameter(x.width, "a norm's weight")?,
+            eps: eps as f32,
+            out: out.at,
+        };
+        norm::rms_norm(&self.device, norm_rows(x), &op)?;
+        Ok(out)
+    }
+
+    fn add_norm_norm(
+        &self,
+        residual: &CudaTensor,
+        branch: &CudaTensor,
+        post: &CudaTensor,
+        next: &CudaTensor,
+        eps: f64,
+    ) -> Result<(CudaTensor, CudaTensor)> {
+        let sum = self.room(residual.num_rows, residual.width, Dtype::F32)?;
+        let out = self.room(residual.num_rows, residual.width, Dtype::Bf16)?;
+        let norms = NormPair { post, next, eps };
+        let op = self.add_norm_norm_op(residual, branch, &norms, &sum, out.at)?;
+        norm::add_norm_norm(&self.device, norm_rows(residual), &op)?;
+        Ok((sum, out))
+    }
+
+    fn linear(&self, x: &CudaTensor, weight: &CudaMatrix) -> Result<CudaTensor> {
+        product::linear(self, x, weight, None)
+    }
+
+    fn rotate_and_store(
+        &self,
+        step: &CudaStep,
+        qkv: &CudaTensor,
+        norm: &QkNorm<CudaTensor>,
+        shape: &AttentionShape,
+        layer: LayerRef,
+        cache: &mut CudaKvCache,
+    ) -> Result<CudaTensor> {
+        let rotation = self.rotation(step, qkv, norm, shape, layer.kind)?;
+        let out = self.room(step.num_rows, shape.num_heads * shape.head_dim, Dtype::Bf16)?;
+        let op = Rotate {
+            rotation,
+            q: out.at,
+        };
+        let rows = self.rows(step, layer.kind);
+        let pools = &cache.layers[layer.index];
+        rotate::rotate_and_store(&self.device, &rows, &self.plan.heads, pools, &op)?;
+        Ok(out)
+    }
+
+    fn paged_attention(
+        &self,
+        step: &CudaStep,
+        q: &CudaTensor,
+        shape: &AttentionShape,
+        layer: LayerRef,
+        cache: &CudaKvCache,
+    ) -> Result<CudaTensor> {
+        let rows = self.attention_rows(step, layer.kind);
+        attention::paged(self, &rows, q, shape.scale, &cache.layers[layer.index])
+    }
+
+    fn attend(
+        &self,
+        step: &CudaStep,
+        qkv: &CudaTensor,
+        norm: &QkNorm<CudaTensor>,
+        shape: &AttentionShape,
+        layer: LayerRef,
+        cache: &mut CudaKvCache,
+    ) -> Result<CudaTensor> {
+        let rows = self.attention_rows(step, layer.kind);
+        if rows.num_tiles > 0 {
+            let q = self.rotate_and_store(step, qkv, norm, shape, layer, cache)?;
+            return self.paged_attention(step, &q, shape, layer, cache);
+        }
+        let rotation = self.rotation(step, qkv, norm, shape, layer.kind)?;
+        let pools = &cache.layers[layer.index];
+        attention::decode(self, &rows, Queries::Rotated(rotation), shape.scale, pools)
+    }
+
+    fn geglu(&self, gate_up: &CudaTensor) -> Result<CudaTensor> {
+        let width = gate_up.width / 2;
+        let out = self.room(gate_up.num_rows, width, Dtype::Bf16)?;
+        let from = gate_up.typed(Dtype::F32, "gate and up")?;
+        let num_rows = count(gate_up.num_rows);
+        elementwise::geglu(&self.device, from, num_rows, count(width), out.at)?;
+        Ok(out)
+    }
+
+    fn add_norm_linear(
+        &self,
+        residual: &CudaTensor,
+        branch: &CudaTensor,
+        norms: &NormPair<'_, CudaTensor>,
+        weight: &CudaMatrix,
+    ) -> Result<(CudaTensor, CudaTensor)> {
+        self.add_norm_product(residual, branch, norms, weight, Output::F32)
+    }
+
+    fn add_norm_geglu(
+        &self,
+        residual: &CudaTensor,
+        branch: &CudaTensor,
+        norms: &NormPair<'_, CudaTensor>,
+        gate_up: &CudaMatrix,
+    ) -> Result<(CudaTensor, CudaTensor)> {
+        self.add_norm_product(residual, branch, norms, gate_up, Output::Geglu)
+    }
+
+    fn select_logit_rows(&self, step: &CudaStep, x: &CudaTensor) -> Result<CudaTensor> {
+        if step.is_decode {
+            // Every row is wanted.
+            return Ok(x.clone());
+        }
+        let out = self.room(step.num_logit_rows, x.width, x.dtype)?;
+        let op = SelectRows {
+            x: x.at,
+            rows: self.word(step.layout.logit_rows()),
+            num_selected: count(step.num_logit_rows),
+            row_bytes: count(x.width * x.dtype.size()),
+            out: out.at,
+        };
+        elementwise::select_rows(&self.device, &op)?;
+        Ok(out)
+    }
+
+    fn sample(&self, logits: &CudaTensor, rows: &[SampleRow<'_>]) -> Result<draws::CudaDraws> {
+        draws::sample(self, logits, rows)
+    }
+
+    fn sampled(&self, draws: &draws::CudaDraws) -> Result<Vec<Sampled>> {
+        draws.wait()
+    }
+
+    fn patch_embed(
+        &self,
+        images: &[PixelValues],
+        patch_size: usize,
+        weight: &CudaMatrix,
+        bias: &CudaTensor,
+        positions: &CudaTensor,
+    ) -> Result<CudaTensor> {
+        let mut sums = Vec::new();
+        for image in images {
+            let pixels = self.cut(image.rgb.len())?;
+            self.device.upload(&image.rgb, pixels.at())?;
+            let grid = image.size / patch_size;
+            let patches = self.room(grid * grid, weight.width, Dtype::Bf16)?;
+            let op = Patches {
+                rgb: pixels.at(),
+                size: count(image.size),
+                patch: count(patch_size),
+                padded: count(weight.width),
+                out: patches.at,
+            };
+            elementwise::patches(&self.device, &op)?;
+            let convolved = self.linear_bias(&patches, weight, bias)?;
+            sums.push(self.add(convolved, positions)?);
+        }
+        self.stack(sums)
+    }
+
+    fn layer_norm(
+        &self,
+        x: &CudaTensor,
+        weight: &CudaTensor,
+        bias: &CudaTensor,
+        eps: f64,
+    ) -> Result<CudaTensor> {
+        let out = self.room(x.num_rows, x.width, Dtype::Bf16)?;
+        let op = LayerNorm {
+            x: x.typed(Dtype::F32, "a layer norm")?,
+            weight: weight.parameter(x.width, "a layer norm's weight")?,
+            bias: bias.parameter(x.width, "a layer norm's bias")?,
+            eps: eps as f32,
+            out: out.at,
+            output: NormOutput::Bf16,
+        };
+        norm::layer_norm(&self.device, norm_rows(x), &op)?;
+        Ok(out)
+    }
+
+    fn linear_bias(
+        &self,
+        x: &CudaTensor,
+        weight: &CudaMatrix,
+        bias: &CudaTensor,
+    ) -> Result<CudaTensor> {
+        product::linear(self, x, weight, Some(bias))
+    }
+
+    fn full_attention(
+        &self,
+        qkv: &CudaTensor,
+        num_images: usize,
+        num_heads: usize,
+    ) -> Result<CudaTensor> {
+        attention::full(self, qkv, num_images, num_heads)
+    }
+
+    fn gelu(&self, x: CudaTensor) -> Result<CudaTensor> {
+        let out = self.room(x.num_rows, x.width, Dtype::Bf16)?;
+        let from = x.typed(Dtype::F32, "gelu")?;
+        elementwise::gelu(&self.device, from, (x.num_rows * x.width) as u64, out.at)?;
+        Ok(out)
+    }
+
+    fn add(&self, a: CudaTensor, b: &CudaTensor) -> Result<CudaTensor> {
+        if (a.num_rows, a.width) != (b.num_rows, b.width) {
+            return Err(Error::Backend(format!("{a:?} plus {b:?}")));
+        }
+        let out = self.room(a.num_rows, a.width, Dtype::F32)?;
+        let count = (a.num_rows * a.width) as u64;
+        let (left, right) = (a.typed(Dtype::F32, "a sum")?, b.typed(Dtype::F32, "a sum")?);
+        elementwise::add(&self.device, left, right, count, out.at)?;
+        Ok(out)
+    }
+
+    fn keep_rows(&self, x: &CudaTensor, rows: Range<usize>) -> Result<CudaTensor> {
+        let row_bytes = x.width * x.dtype.size();
+        let num_bytes = rows.len() * row_bytes;
+        // More pictures in a step than are kept: then this one lasts as long as the step.
+        let region = (self.standing.features.cut(num_bytes)).or_else(|_| self.cut(num_bytes))?;
+        let kept = CudaTensor {
+            at: region.at(),
+            num_rows: rows.len(),
+            width: x.width,
+            dtype: x.dtype,
+            _owner: Arc::new(region),
+        };
+        self.device
+            .copy(x.at.at(rows.start * row_bytes), kept.at, num_bytes)?;
+        Ok(kept)
+    }
+
+    fn average_pool(&self, x: &CudaTensor, grid: usize, kernel: usize) -> Result<CudaTensor> {
+        let x = self.widened(x)?;
+        let num_images = x.num_rows / (grid * grid);
+        let pooled = grid / kernel;
+        let out = self.room(num_images * pooled * pooled, x.width, Dtype::F32)?;
+        let op = AveragePool {
+            x: x.at,
+            num_images: count(num_images),
+            grid: count(grid),
+            kernel: count(kernel),
+            width: count(x.width),
+            out: out.at,
+        };
+        elementwise::average_pool(&self.device, &op)?;
+        Ok(out)
+    }
+
+    fn read(&self, x: &CudaTensor) -> Result<(Vec<usize>, Vec<f32>)> {
+        let x = self.widened(x)?;
+        let mut bytes = vec![0; x.num_bytes()];
+        self.device.download(x.at, &mut bytes)?;
+        let numbers = bytes.as_chunks::<4>().0.iter();
+        let numbers = numbers.map(|number| f32::from_le_bytes(*number)).collect();
+        Ok((vec![x.num_rows, x.width], numbers))
+    }
+}
+
+impl<D: Device> CudaBackend<D> {
+    /// The same numbers as f32.
+    fn widened(&self, x: &CudaTensor) -> Result<CudaTensor> {
+        if x.dtype == Dtype::F32 {
+            return Ok(x.clone());
+        }
+        let out = self.room(x.num_rows, x.width, Dtype::F32)?;
+        elementwise::to_f32(&self.device, x.at, (x.num_rows * x.width) as u64, out.at)?;
+        Ok(out)
+    }
+
+    /// One below the other.
+    fn stack(&self, mut parts: Vec<CudaTensor>) -> Result<CudaTensor> {
+        if parts.len() == 1 {
+            return Ok(parts.remove(0));
+        }
+        let num_rows = parts.iter().map(|part| part.num_rows).sum();
+        let width = parts.first().map_or(0, |part| part.width);
+        let out = self.room(num_rows, width, Dtype::F32)?;
+        let mut to = out.at;
+        for part in &parts {
+            self.device.copy(part.at, to, part.num_bytes())?;
+            to = to.at(part.num_bytes());
+        }
+        Ok(out)
+    }
+}
+
+fn norm_rows(x: &CudaTensor) -> norm::Rows {
+    norm::Rows {
+        num_rows: count(x.num_rows),
+        width: count(x.width),
+    }
+}

@@ -1,0 +1,339 @@
+//! A step's metadata: packed on the host, one copy to the device.
+//!
+//! ```text
+//! fixed by the number of rows                                              │ as long as it must be
+//! token_ids positions │ table_rows ×2 │ key_ranges ×2 │ logit_rows         │ tables │ fed │ tiles
+//! ```
+//!
+//! So whatever was recorded for some number of rows finds everything in its place again, however
+//! long the sequences have become. Knows nothing of kernels beyond what they read.
+
+use super::device::DevicePtr;
+use super::kernels::attention::tiles_of;
+use crate::backend::{BLOCK_SIZE, BlockTable, LayerKind, StepInput, StepSequence};
+use crate::core::BlockId;
+
+/// Entries between the tables that `table_rows` can name.
+pub(super) const TABLE_STRIDE: usize = 32;
+/// Entries before the first that a table may claim: blocks given back are not in the tables, but
+/// kernels count from position 0.
+const BIAS: usize = 1 << 16;
+/// Every array begins at a multiple of this many 4-byte words.
+const ALIGN_WORDS: usize = 64;
+
+/// Which arrays lie where, in words from the buffer's start. A function of `num_rows` alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StepLayout {
+    /// Rows, those that only fill up included.
+    pub(super) num_rows: usize,
+    array_words: usize,
+}
+
+impl StepLayout {
+    const NUM_SINGLE: usize = 5;
+
+    /// Of a step of so many rows.
+    pub(super) fn new(num_rows: usize) -> Self {
+        Self {
+            num_rows,
+            array_words: num_rows.next_multiple_of(ALIGN_WORDS),
+        }
+    }
+
+    fn array(&self, idx: usize) -> usize {
+        idx * self.array_words
+    }
+
+    /// `(rows)` u32
+    pub(super) fn token_ids(&self) -> usize {
+        self.array(0)
+    }
+
+    /// `(rows)` u32
+    pub(super) fn positions(&self) -> usize {
+        self.array(1)
+    }
+
+    /// `(rows)` u32: where the kind's tables have this row's sequence, in strides.
+    pub(super) fn table_rows(&self, kind: LayerKind) -> usize {
+        match kind {
+            LayerKind::Global => self.array(2),
+            LayerKind::Sliding => self.array(3),
+        }
+    }
+
+    /// `(logit rows)` u32
+    pub(super) fn logit_rows(&self) -> usize {
+        self.array(4)
+    }
+
+    /// `(rows, 2)` u32: first position that the row sees, and the end.
+    pub(super) fn key_ranges(&self, kind: LayerKind) -> usize {
+        match kind {
+            LayerKind::Global => self.array(Self::NUM_SINGLE),
+            LayerKind::Sliding => self.array(Self::NUM_SINGLE + 2),
+        }
+    }
+
+    /// Both kinds' blocks.
+    pub(super) fn tables(&self) -> usize {
+        self.array(Self::NUM_SINGLE + 4)
+    }
+
+    /// Most words of a step with such sequences, which bounds the buffer.
+    pub(super) fn max_words(max_rows: usize, max_sequences: usize, max_model_len: usize) -> usize {
+        let blocks = max_model_len.div_ceil(BLOCK_SIZE) + 1;
+        // Each table may begin up to a stride late; padding has one of its own.
+        let tables = 2 * (max_sequences + 1) * (blocks + TABLE_STRIDE);
+        Self::new(max_rows).tables() + tables + 2 * ALIGN_WORDS + 4 * max_rows
+    }
+
+    /// Words that the array of zeros which stands for "nothing given back" must have.
+    pub(super) fn max_table_rows(max_words: usize) -> usize {
+        (BIAS + max_words) / TABLE_STRIDE + 1
+    }
+}
+
+/// A step's metadata as it is copied.
+#[derive(Debug)]
+pub(super) struct PackedStep {
+    /// Where what lies.
+    pub(super) layout: StepLayout,
+    /// All of it.
+    pub(super) words: Vec<u32>,
+    /// Where the pairs of fed rows begin: `(row, draw)` each.
+    pub(super) fed: usize,
+    /// Where the tiles begin: `(first row, rows)` each, of one sequence.
+    pub(super) tiles: usize,
+    /// How many; none where every sequence has one row.
+    pub(super) num_tiles: usize,
+}
+
+/// What rows that only fill up a step see, one block of each kind that nobody else reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SpareBlocks {
+    /// Of the global pools.
+    pub(super) global: BlockId,
+    /// Of the sliding pools.
+    pub(super) sliding: BlockId,
+}
+
+impl PackedStep {
+    /// Packs `input`, filled up to `num_rows` rows with sequences of their own that see `spare`
+    /// alone.
+    pub(super) fn new(
+        input: &StepInput,
+        window: Option<usize>,
+        num_rows: usize,
+        spare: SpareBlocks,
+    ) -> Self {
+        let layout = StepLayout::new(num_rows);
+        let mut packed = Self {
+            layout,
+            words: vec![0; layout.tables()],
+            fed: 0,
+            tiles: 0,
+            num_tiles: 0,
+        };
+        for (row, (id, &position)) in input.token_ids.iter().zip(&input.positions).enumerate() {
+            packed.words[layout.token_ids() + row] = id.0;
+            packed.words[layout.positions() + row] = position;
+        }
+        let logit_rows = layout.logit_rows();
+        packed.words[logit_rows..logit_rows + input.logit_rows.len()]
+            .copy_from_slice(&input.logit_rows);
+        for sequence in &input.sequences {
+            packed.add(sequence, window);
+        }
+        let num_real = input.token_ids.len();
+        if num_real < num_rows {
+            packed.fill_up(num_real, spare);
+        }
+        packed.fed = packed.align();
+        let pairs = input.fed.iter().flat_map(|fed| [fed.row, fed.draw]);
+        packed.words.extend(pairs);
+        packed.tiles = packed.align();
+        if input.sequences.iter().any(|sequence| sequence.len > 1) {
+            let word = |number: usize| u32::try_from(number).expect("rows are far below 4 G");
+            let sequences = input.sequences.iter();
+            let tiles = tiles_of(sequences.map(|s| (word(s.row), word(s.len))));
+            packed.num_tiles = tiles.len();
+            packed.words.extend(tiles.into_iter().flatten());
+        }
+        packed
+    }
+
+    /// Goes on where an array may begin.
+    fn align(&mut self) -> usize {
+        let at = self.words.len().next_multiple_of(ALIGN_WORDS);
+        self.words.resize(at, 0);
+        at
+    }
+
+    /// The address that tables are counted from, in a buffer at `base`: a little before them.
+    pub(super) fn tables_at(base: DevicePtr, layout: StepLayout) -> DevicePtr {
+        let first = base.at(layout.tables() * 4).0;
+        DevicePtr(first.wrapping_sub(BIAS as u64 * 4))
+    }
+
+    fn add(&mut self, sequence: &StepSequence, window: Option<usize>) {
+        for kind in [LayerKind::Global, LayerKind::Sliding] {
+            let table_row = self.add_table(sequence.table(kind));
+            let window = match kind {
+                LayerKind::Global => None,
+                LayerKind::Sliding => window,
+            };
+            for idx in 0..sequence.len {
+                let range = sequence.key_range(sequence.start + idx, window);
+                self.set_row(
+                    kind,
+                    sequence.row + idx,
+                    table_row,
+                    [range.start, range.end],
+                );
+            }
+        }
+    }
+
+    fn fill_up(&mut self, num_real: usize, spare: SpareBlocks) {
+        for (kind, block) in [
+            (LayerKind::Global, spare.global),
+            (LayerKind::Sliding, spare.sliding),
+        ] {
+            let table_row = self.add_table(&BlockTable {
+                num_released: 0,
+                blocks: vec![block],
+            });
+            for row in num_real..self.layout.num_rows {
+                self.set_row(kind, row, table_row, [0, 1]);
+            }
+        }
+    }
+
+    fn set_row(&mut self, kind: LayerKind, row: usize, table_row: u32, range: [usize; 2]) {
+        self.words[self.layout.table_rows(kind) + row] = table_row;
+        let ranges = self.layout.key_ranges(kind) + 2 * row;
+        for (word, position) in self.words[ranges..ranges + 2].iter_mut().zip(range) {
+            *word = u32::try_from(position).expect("contexts are far below 4 G tokens");
+        }
+    }
+
+    /// Where position 0 would stand, in strides, had nothing been given back.
+    fn add_table(&mut self, table: &BlockTable) -> u32 {
+        assert!(
+            table.num_released <= BIAS,
+            "{} blocks given back are more than any context has",
+            table.num_released
+        );
+        let used = self.words.len() - self.layout.tables();
+        let zero = (used + BIAS - table.num_released).next_multiple_of(TABLE_STRIDE);
+        let first = zero + table.num_released - BIAS;
+        self.words.resize(self.layout.tables() + first, 0);
+        self.words.extend(table.blocks.iter().map(|block| block.0));
+        u32::try_from(zero / TABLE_STRIDE).expect("tables have far fewer than 4 G entries")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::FedRow;
+    use crate::core::TokenId;
+
+    const SPARE: SpareBlocks = SpareBlocks {
+        global: BlockId(900),
+        sliding: BlockId(901),
+    };
+
+    fn table(num_released: usize, blocks: std::ops::Range<u32>) -> BlockTable {
+        BlockTable {
+            num_released,
+            blocks: blocks.map(BlockId).collect(),
+        }
+    }
+
+    /// Two sequences: one decodes at position 2100, one computes its first three tokens.
+    fn input() -> StepInput {
+        StepInput {
+            token_ids: [7, 8, 9, 10].map(TokenId).to_vec(),
+            positions: vec![2100, 0, 1, 2],
+            sequences: vec![
+                StepSequence {
+                    row: 0,
+                    start: 2100,
+                    len: 1,
+                    global: table(0, 0..66),
+                    sliding: table(33, 100..133),
+                    image_spans: vec![],
+                },
+                StepSequence {
+                    row: 1,
+                    start: 0,
+                    len: 3,
+                    global: table(0, 70..71),
+                    sliding: table(0, 140..141),
+                    image_spans: vec![],
+                },
+            ],
+            fed: vec![FedRow { row: 0, draw: 5 }],
+            logit_rows: vec![0, 3],
+        }
+    }
+
+    /// The block that a kernel finds for a row's position, as it computes it.
+    fn block(packed: &PackedStep, kind: LayerKind, row: usize, position: usize) -> u32 {
+        let layout = packed.layout;
+        let table_row = packed.words[layout.table_rows(kind) + row] as usize;
+        let entry = table_row * TABLE_STRIDE + position / BLOCK_SIZE;
+        packed.words[layout.tables() + entry - BIAS]
+    }
+
+    fn range(packed: &PackedStep, kind: LayerKind, row: usize) -> [u32; 2] {
+        let at = packed.layout.key_ranges(kind) + 2 * row;
+        [packed.words[at], packed.words[at + 1]]
+    }
+
+    #[test]
+    fn kernels_find_every_rows_blocks_and_keys() {
+        let packed = PackedStep::new(&input(), Some(1024), 4, SPARE);
+        let find = |kind, row, position| block(&packed, kind, row, position);
+        assert_eq!(find(LayerKind::Global, 0, 0), 0);
+        assert_eq!(find(LayerKind::Global, 0, 2100), 65);
+        assert_eq!(find(LayerKind::Sliding, 0, 33 * BLOCK_SIZE), 100);
+        assert_eq!(find(LayerKind::Sliding, 0, 2100), 132);
+        assert_eq!(find(LayerKind::Global, 3, 2), 70);
+        assert_eq!(find(LayerKind::Sliding, 1, 0), 140);
+        assert_eq!(range(&packed, LayerKind::Global, 0), [0, 2101]);
+        assert_eq!(range(&packed, LayerKind::Sliding, 0), [2100 - 1023, 2101]);
+        assert_eq!(range(&packed, LayerKind::Sliding, 2), [0, 2]);
+        assert_eq!(
+            packed.words[packed.layout.token_ids()..][..4],
+            [7, 8, 9, 10]
+        );
+        assert_eq!(packed.words[packed.layout.logit_rows()..][..2], [0, 3]);
+        assert_eq!(packed.words[packed.fed..][..2], [0, 5]);
+        assert_eq!(packed.words[packed.tiles..], [0, 1, 1, 3]);
+        assert_eq!(packed.num_tiles, 2);
+        assert!(packed.words.len() <= StepLayout::max_words(4, 2, 2101));
+    }
+
+    #[test]
+    fn rows_that_fill_up_see_the_spare_blocks_only() {
+        let packed = PackedStep::new(&input(), Some(1024), 8, SPARE);
+        for row in 4..8 {
+            assert_eq!(block(&packed, LayerKind::Global, row, 0), 900);
+            assert_eq!(block(&packed, LayerKind::Sliding, row, 0), 901);
+            assert_eq!(range(&packed, LayerKind::Sliding, row), [0, 1]);
+        }
+        assert_eq!(block(&packed, LayerKind::Sliding, 0, 2100), 132);
+    }
+
+    #[test]
+    fn the_layout_depends_on_the_rows_alone() {
+        let mut longer = input();
+        longer.sequences[1].global = table(0, 70..700);
+        let short = PackedStep::new(&input(), Some(1024), 8, SPARE);
+        let long = PackedStep::new(&longer, Some(1024), 8, SPARE);
+        assert_eq!(short.layout, long.layout);
+    }
+}

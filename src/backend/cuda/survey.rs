@@ -1,0 +1,93 @@
+//! A device that computes nothing and writes down which kernels it was asked for.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use super::device::{Device, DevicePtr, KernelId, Launch, Source};
+use crate::error::Result;
+
+/// Where nothing is ever read or written; aligned for every kernel.
+const NOWHERE: DevicePtr = DevicePtr(1 << 40);
+
+/// What must be compiled: a source with what is fixed in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Variant {
+    /// The source's name.
+    pub name: &'static str,
+    /// What it says.
+    pub text: &'static str,
+    /// What is fixed at compile time.
+    pub defines: Vec<(&'static str, u32)>,
+}
+
+/// Writes down which kernels it was asked for.
+#[derive(Debug, Default)]
+pub struct Survey(Mutex<BTreeSet<Variant>>);
+
+impl Survey {
+    /// Everything so far, in order.
+    ///
+    /// # Panics
+    /// Never: nothing panics while it writes.
+    pub fn variants(&self) -> BTreeSet<Variant> {
+        let variants = self.0.lock();
+        variants.expect("nothing panics with the lock held").clone()
+    }
+
+    fn note(&self, kernel: &KernelId<'_>) {
+        let Source { name, text } = kernel.source;
+        let mut variants = self.0.lock().expect("nothing panics with the lock held");
+        variants.insert(Variant {
+            name,
+            text,
+            defines: kernel.defines.to_vec(),
+        });
+    }
+}
+
+impl Device for Survey {
+    type Buffer = ();
+    type Graph = ();
+
+    fn allocate(&self, _num_bytes: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn address(&self, (): &()) -> DevicePtr {
+        NOWHERE
+    }
+
+    fn upload(&self, _data: &[u8], _to: DevicePtr) -> Result<()> {
+        Ok(())
+    }
+
+    fn download(&self, _from: DevicePtr, data: &mut [u8]) -> Result<()> {
+        data.fill(0);
+        Ok(())
+    }
+
+    fn copy(&self, _from: DevicePtr, _to: DevicePtr, _num_bytes: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn fill_zero(&self, _at: DevicePtr, _num_bytes: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        self.note(&launch.kernel);
+        Ok(())
+    }
+
+    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        work()
+    }
+
+    fn replay(&self, (): &()) -> Result<()> {
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! What the backend's operations exchange: addresses with a shape, and whoever keeps them alive.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::device::DevicePtr;
+use crate::error::{Error, Result};
+
+/// Type of the numbers on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32-bit IEEE.
+    F32,
+    /// The upper half of an f32.
+    Bf16,
+}
+
+impl Dtype {
+    /// Bytes per number.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// Keeps device memory from being used for something else.
+pub(super) type Owner = Arc<dyn Send + Sync>;
+
+/// Rows of numbers on the device; cloning shares them.
+#[derive(Clone)]
+pub struct CudaTensor {
+    pub(super) at: DevicePtr,
+    pub(super) num_rows: usize,
+    pub(super) width: usize,
+    pub(super) dtype: Dtype,
+    /// What lies at `at` is kept by it.
+    pub(super) _owner: Owner,
+}
+
+impl CudaTensor {
+    /// The address, if the numbers are of this type.
+    ///
+    /// # Errors
+    /// `Backend` with both types.
+    pub(super) fn typed(&self, dtype: Dtype, what: &str) -> Result<DevicePtr> {
+        if self.dtype == dtype {
+            return Ok(self.at);
+        }
+        Err(Error::Backend(format!(
+            "{what} of {self:?} must be {dtype:?}"
+        )))
+    }
+
+    /// The address, if it is f32 of this width.
+    pub(super) fn parameter(&self, width: usize, what: &str) -> Result<DevicePtr> {
+        if self.width != width {
+            return Err(Error::Backend(format!(
+                "{what} of {self:?} must be {width} wide"
+            )));
+        }
+        self.typed(Dtype::F32, what)
+    }
+
+    /// Bytes of all rows.
+    pub(super) fn num_bytes(&self) -> usize {
+        self.num_rows * self.width * self.dtype.size()
+    }
+}
+
+impl fmt::Debug for CudaTensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "({}, {}) {:?}", self.num_rows, self.width, self.dtype)
+    }
+}
+
+/// A weight of a product, `(num_out, width)` bf16, row-major.
+#[derive(Clone)]
+pub struct CudaMatrix {
+    pub(super) at: DevicePtr,
+    pub(super) num_out: usize,
+    pub(super) width: usize,
+    pub(super) _owner: Owner,
+}
+
+impl fmt::Debug for CudaMatrix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "({}, {}) bf16", self.num_out, self.width)
+    }
+}

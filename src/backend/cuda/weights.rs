@@ -1,0 +1,175 @@
+//! Parameters on their way to the device: bf16 for products, f32 for everything else.
+
+use std::sync::Arc;
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::device::{Device, DevicePtr};
+use super::memory::{Account, Purpose};
+use super::tensor::{CudaMatrix, CudaTensor, Dtype};
+use crate::backend::{HostDtype, HostTensor};
+use crate::error::{Error, Result};
+
+/// Numbers that are converted at a time: little host memory, and the copy before it goes on.
+const CHUNK: usize = 4 << 20;
+
+/// A small parameter as f32, each number changed by `change`.
+pub(super) fn parameter<D: Device>(
+    device: &D,
+    account: &Account,
+    tensor: &HostTensor<'_>,
+    change: impl Fn(f32) -> f32,
+) -> Result<CudaTensor> {
+    let bytes: Vec<u8> = tensor
+        .to_f32()
+        .into_iter()
+        .flat_map(|number| change(number).to_le_bytes())
+        .collect();
+    let width = tensor.shape.last().copied().unwrap_or(1);
+    let buffer = account.allocate(device, Purpose::Weights, bytes.len())?;
+    let at = device.address(&buffer);
+    device.upload(&bytes, at)?;
+    Ok(CudaTensor {
+        at,
+        num_rows: bytes.len() / 4 / width.max(1),
+        width,
+        dtype: Dtype::F32,
+        _owner: buffer,
+    })
+}
+
+/// Matrices `(num_out_i, width)` one below the other, each row padded with zeros to a width that
+/// kernels can read.
+pub(super) fn matrix<D: Device>(
+    device: &D,
+    account: &Account,
+    parts: &[HostTensor<'_>],
+) -> Result<CudaMatrix> {
+    let mut num_out = 0;
+    let mut width = None;
+    for part in parts {
+        let &[rows, columns] = part.shape.as_slice() else {
+            return Err(wrong_shape(&part.shape));
+        };
+        if *width.get_or_insert(columns) != columns {
+            return Err(wrong_shape(&part.shape));
+        }
+        num_out += rows;
+    }
+    let width = width.ok_or_else(|| wrong_shape(&[]))?;
+    let padded = padded_width(width);
+    let buffer = account.allocate(device, Purpose::Weights, num_out * padded * 2)?;
+    let first = device.address(&buffer);
+    let mut at = first;
+    for part in parts {
+        if padded == width {
+            send(device, part, at)?;
+        } else {
+            send_padded(device, part, width, at)?;
+        }
+        at = at.at(part.shape[0] * padded * 2);
+    }
+    Ok(CudaMatrix {
+        at: first,
+        num_out,
+        width: padded,
+        _owner: buffer,
+    })
+}
+
+/// Numbers per row that products can read: they take eight at a time.
+pub(super) fn padded_width(width: usize) -> usize {
+    width.next_multiple_of(8)
+}
+
+/// A matrix whose file holds its transpose, `(width, num_out)`.
+pub(super) fn matrix_transposed<D: Device>(
+    device: &D,
+    account: &Account,
+    tensor: &HostTensor<'_>,
+) -> Result<CudaMatrix> {
+    let &[width, num_out] = tensor.shape.as_slice() else {
+        return Err(wrong_shape(&tensor.shape));
+    };
+    let numbers = tensor.to_f32();
+    let mut data = vec![0; numbers.len() * 2];
+    data.par_chunks_mut(width * 2)
+        .enumerate()
+        .for_each(|(row, out)| {
+            for (column, bytes) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                *bytes = bf16::from_f32(numbers[column * num_out + row]).to_le_bytes();
+            }
+        });
+    let turned = HostTensor {
+        dtype: HostDtype::Bf16,
+        shape: vec![num_out, width],
+        data: data.into(),
+    };
+    matrix(device, account, std::slice::from_ref(&turned))
+}
+
+/// The numbers as bf16: as they lie in the file if that is what it holds.
+fn send<D: Device>(device: &D, tensor: &HostTensor<'_>, to: DevicePtr) -> Result<()> {
+    match tensor.dtype {
+        HostDtype::Bf16 => device.upload(&tensor.data, to),
+        HostDtype::F32 => {
+            for (idx, chunk) in tensor.data.chunks(CHUNK * 4).enumerate() {
+                device.upload(&narrow(chunk), to.at(idx * CHUNK * 2))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn send_padded<D: Device>(
+    device: &D,
+    tensor: &HostTensor<'_>,
+    width: usize,
+    to: DevicePtr,
+) -> Result<()> {
+    let padded = padded_width(width);
+    let size = tensor.dtype.size();
+    let mut data = vec![0; tensor.shape[0] * padded * size];
+    let rows = tensor.data.chunks_exact(width * size);
+    for (out, row) in data.chunks_exact_mut(padded * size).zip(rows) {
+        out[..row.len()].copy_from_slice(row);
+    }
+    let tensor = HostTensor {
+        dtype: tensor.dtype,
+        shape: vec![tensor.shape[0], padded],
+        data: data.into(),
+    };
+    send(device, &tensor, to)
+}
+
+/// f32 to bf16, rounded to the nearest.
+fn narrow(f32s: &[u8]) -> Vec<u8> {
+    let mut data = vec![0; f32s.len() / 2];
+    data.par_chunks_mut(1 << 16)
+        .zip(f32s.par_chunks(1 << 17))
+        .for_each(|(to, from)| {
+            let from = from.as_chunks::<4>().0;
+            for (to, from) in to.as_chunks_mut::<2>().0.iter_mut().zip(from) {
+                *to = bf16::from_f32(f32::from_le_bytes(*from)).to_le_bytes();
+            }
+        });
+    data
+}
+
+fn wrong_shape(shape: &[usize]) -> Error {
+    Error::Backend(format!("a matrix cannot have the shape {shape:?}"))
+}
+
+/// A constant that launches read, kept alive by its owner.
+pub(super) fn constant<D: Device>(
+    device: &D,
+    account: &Account,
+    numbers: &[f32],
+) -> Result<(DevicePtr, Arc<D::Buffer>)> {
+    let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+    let buffer = account.allocate(device, Purpose::Bookkeeping, bytes.len())?;
+    let at = device.address(&buffer);
+    device.upload(&bytes, at)?;
+    Ok((at, buffer))
+}
