@@ -3,18 +3,26 @@
 //! Knows nothing of models: names and files are looked up by the registry.
 
 mod arguments;
+mod bench;
 mod byte_size;
+mod compute;
+mod seconds;
 
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, ValueEnum};
 
 use arguments::{Arguments, CommandArguments, ServeArguments};
+pub use bench::{
+    Arrivals, Bench, BenchConfig, DecodePlan, Endpoint, PrefillPlan, ReportFormat, ServePlan,
+};
 pub use byte_size::ByteSize;
+pub use compute::{ComputeConfig, DeviceChoice, Dtype};
 
 /// What is served when nothing is named.
 const DEFAULT_MODEL: &str = "demo";
@@ -24,8 +32,25 @@ const DEFAULT_MODEL: &str = "demo";
 pub enum Command {
     /// `medgemma serve`
     Serve(Box<ServeConfig>),
+    /// `medgemma kernels`
+    Kernels(KernelsConfig),
+    /// `medgemma bench`
+    Bench(BenchConfig),
+    /// `medgemma selftest`, on this card.
+    SelfTest(ComputeConfig),
     /// `medgemma models`, of the catalogue in this file or of the built-in one.
     Models(Option<PathBuf>),
+}
+
+/// What to compile ahead.
+#[derive(Clone, Debug)]
+pub struct KernelsConfig {
+    /// Architectures as NVIDIA's tools name them: `sm_90a`.
+    pub archs: Vec<String>,
+    /// Where machine code goes; `None` only tries whether everything compiles.
+    pub out: Option<PathBuf>,
+    /// A catalogue in place of the built-in one: its models' kernels.
+    pub models_file: Option<PathBuf>,
 }
 
 /// Settings of a server.
@@ -51,6 +76,12 @@ pub struct ServeConfig {
     pub api_keys: Vec<ApiKey>,
     /// Lengths and memory.
     pub limits: Limits,
+    /// Whether prompts that begin alike are computed once.
+    pub prefix_caching: PrefixCaching,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// Where to compute.
+    pub compute: ComputeConfig,
     /// What is logged.
     pub log: LogConfig,
 }
@@ -75,6 +106,30 @@ pub struct Limits {
     pub max_num_batched_tokens: usize,
     /// Memory of the KV cache.
     pub kv_cache_memory: Option<ByteSize>,
+    /// Memory of the pictures' features.
+    pub encoder_cache_memory: ByteSize,
+    /// Requests that wait, besides those that run.
+    pub max_queued_requests: Option<usize>,
+}
+
+/// Whether what was computed of a prompt is kept for the next one that begins alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrefixCaching {
+    /// It is.
+    On,
+    /// Every prompt is computed from its first token.
+    Off,
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A request, waiting and running; `None` is without limit.
+    pub request: Option<Duration>,
+    /// A step of the model before the device counts as stuck; `None` waits for ever.
+    pub step: Option<Duration>,
+    /// What runs when the server is asked to stop.
+    pub shutdown: Duration,
 }
 
 /// What is logged, and how.
@@ -154,7 +209,20 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     let matches = command().try_get_matches_from(arguments)?;
     let parsed = Arguments::from_arg_matches(&matches)?;
     match parsed.command {
+        CommandArguments::Kernels(arguments) => Ok(Command::Kernels(KernelsConfig {
+            archs: arguments.arch,
+            out: arguments.out,
+            models_file: arguments.models,
+        })),
         CommandArguments::Models(arguments) => Ok(Command::Models(arguments.models)),
+        CommandArguments::Bench(arguments) => arguments.resolve(measured).map(Command::Bench),
+        CommandArguments::Selftest(arguments) => Ok(Command::SelfTest(ComputeConfig {
+            device: arguments.device,
+            dtype: Dtype::Auto,
+            gpu_memory_utilization: 1.0,
+            kernels: arguments.kernels,
+            kernel_cache: arguments.kernel_cache,
+        })),
         CommandArguments::Serve(arguments) => {
             let matches = matches
                 .subcommand_matches("serve")
@@ -162,6 +230,38 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
             resolve(*arguments, matches).map(|config| Command::Serve(Box::new(config)))
         }
     }
+}
+
+/// The options of `serve` that a measurement in process takes.
+///
+/// # Errors
+/// clap's, and options that only a server has.
+fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Error> {
+    const OF_SERVERS: [&str; 7] = [
+        "host",
+        "port",
+        "api_key",
+        "served_model_name",
+        "chat_template",
+        "request_timeout",
+        "shutdown_timeout",
+    ];
+    let line = ["medgemma", "serve"].map(OsString::from);
+    let matches = command().try_get_matches_from(line.into_iter().chain(options))?;
+    let matches = matches
+        .subcommand_matches("serve")
+        .expect("the line says so");
+    let without_meaning = OF_SERVERS
+        .into_iter()
+        .find(|name| matches.value_source(name) == Some(ValueSource::CommandLine));
+    if let Some(name) = without_meaning {
+        let name = name.replace('_', "-");
+        return Err(clap::Error::raw(
+            ErrorKind::ArgumentConflict,
+            format!("--{name} is for servers: a measurement in process has none\n"),
+        ));
+    }
+    resolve(ServeArguments::from_arg_matches(matches)?, matches)
 }
 
 /// The command, without variables that are set to nothing: a compose file's empty default means
@@ -176,11 +276,14 @@ fn command() -> clap::Command {
     };
     Arguments::command()
         .mut_subcommand("serve", |serve| serve.mut_args(hide))
+        .mut_subcommand("kernels", |kernels| kernels.mut_args(hide))
+        .mut_subcommand("selftest", |selftest| selftest.mut_args(hide))
         .mut_subcommand("models", |models| models.mut_args(hide))
 }
 
 fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfig, clap::Error> {
     let on_command_line = matches.value_source("model_option") == Some(ValueSource::CommandLine);
+    let prefix_caching = prefix_caching(&arguments, matches);
     let (model, model_choice) = match (arguments.model, arguments.model_option) {
         (Some(model), Some(option)) if on_command_line && model != option => {
             let mut command = command();
@@ -217,6 +320,21 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
             max_num_seqs: arguments.max_num_seqs,
             max_num_batched_tokens: arguments.max_num_batched_tokens,
             kv_cache_memory: arguments.kv_cache_memory,
+            encoder_cache_memory: arguments.encoder_cache_memory,
+            max_queued_requests: arguments.max_queued_requests,
+        },
+        prefix_caching,
+        timeouts: Timeouts {
+            request: arguments.request_timeout.map(|seconds| seconds.0),
+            step: Some(arguments.step_timeout.0).filter(|time| !time.is_zero()),
+            shutdown: arguments.shutdown_timeout.0,
+        },
+        compute: ComputeConfig {
+            device: arguments.device,
+            dtype: arguments.dtype,
+            gpu_memory_utilization: arguments.gpu_memory_utilization,
+            kernels: arguments.kernels,
+            kernel_cache: arguments.kernel_cache,
         },
         log: LogConfig {
             format: arguments.log_format,
@@ -225,9 +343,76 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
     })
 }
 
+/// Of the two flags, the one on the command line counts, of both there the later (clap drops the
+/// other); in the environment either can turn it off.
+fn prefix_caching(arguments: &ServeArguments, matches: &ArgMatches) -> PrefixCaching {
+    let is_flag = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+    let is_on = if is_flag("no_enable_prefix_caching") {
+        false
+    } else if is_flag("enable_prefix_caching") {
+        arguments.enable_prefix_caching
+    } else {
+        arguments.enable_prefix_caching && !arguments.no_enable_prefix_caching
+    };
+    if is_on {
+        PrefixCaching::On
+    } else {
+        PrefixCaching::Off
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn serve(arguments: &[&str]) -> ServeConfig {
+        let arguments = [&["medgemma", "serve"], arguments].concat();
+        match parse(arguments.into_iter().map(Into::into)) {
+            Ok(Command::Serve(config)) => *config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_last_word_on_prefix_caching_counts() {
+        for (arguments, caching) in [
+            (&[][..], PrefixCaching::On),
+            (&["--no-prefix-caching"], PrefixCaching::Off),
+            (&["--no-enable-prefix-caching"], PrefixCaching::Off),
+            (&["--enable-prefix-caching"], PrefixCaching::On),
+            (&["--enable-prefix-caching=false"], PrefixCaching::Off),
+            (
+                &["--no-prefix-caching", "--enable-prefix-caching"],
+                PrefixCaching::On,
+            ),
+            (
+                &["--enable-prefix-caching", "--no-prefix-caching"],
+                PrefixCaching::Off,
+            ),
+        ] {
+            assert_eq!(serve(arguments).prefix_caching, caching, "{arguments:?}");
+        }
+        // The flag takes no value from what follows it.
+        let config = serve(&["--enable-prefix-caching", "demo"]);
+        assert_eq!(config.model, "demo");
+    }
+
+    #[test]
+    fn times_are_seconds_and_some_may_be_none() {
+        let timeouts = serve(&[]).timeouts;
+        assert_eq!(timeouts.request, None);
+        assert_eq!(timeouts.step, Some(Duration::from_secs(120)));
+        assert_eq!(timeouts.shutdown, Duration::from_secs(30));
+        let timeouts = serve(&[
+            "--request-timeout=1.5",
+            "--step-timeout=0",
+            "--shutdown-timeout=0",
+        ])
+        .timeouts;
+        assert_eq!(timeouts.request, Some(Duration::from_millis(1500)));
+        assert_eq!(timeouts.step, None);
+        assert_eq!(timeouts.shutdown, Duration::ZERO);
+    }
 
     #[test]
     fn the_arguments_are_sound() {
@@ -248,7 +433,7 @@ mod tests {
             assert_eq!(env, Some(variable.as_str()), "--{name}");
             num_options += 1;
         }
-        assert!(num_options >= 16);
+        assert!(num_options >= 19);
     }
 
     #[test]

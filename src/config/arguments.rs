@@ -5,10 +5,14 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 
-use super::{ApiKey, ByteSize, LoadFormat, LogFormat, LogLevel};
+use super::bench::BenchArguments;
+use super::compute::share;
+use super::seconds::{Seconds, any_seconds, some_seconds};
+use super::{ApiKey, ByteSize, DeviceChoice, Dtype, LoadFormat, LogFormat, LogLevel};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -36,6 +40,12 @@ pub(super) enum CommandArguments {
     /// Serve a model over HTTP
     #[command(after_long_help = SERVE_EXAMPLES, after_help = "More: medgemma serve --help")]
     Serve(Box<ServeArguments>),
+    /// Compile the kernels for cards ahead of time, for a container image; needs no card
+    Kernels(KernelsArguments),
+    /// Measure a model here, or any server over HTTP
+    Bench(BenchArguments),
+    /// Check that a card computes what the CPU does
+    Selftest(SelfTestArguments),
     /// List the models that have a name
     Models(ModelsArguments),
 }
@@ -175,25 +185,141 @@ pub(super) struct ServeArguments {
     )]
     pub(super) kv_cache_memory: Option<ByteSize>,
 
-    /// Where to compute: auto or cpu
+    /// Memory for what the vision tower made of pictures, so that a picture that comes again is not
+    /// encoded again
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "MEDGEMMA_ENCODER_CACHE_MEMORY",
+        default_value = "512MiB",
+        help_heading = "Speed and memory"
+    )]
+    pub(super) encoder_cache_memory: ByteSize,
+
+    /// Keep what was computed of a prompt, so that the next prompt with the same beginning is
+    /// answered sooner; on unless set to false
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "MEDGEMMA_ENABLE_PREFIX_CACHING",
+        default_value = "true",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = ArgAction::Set,
+        value_parser = BoolishValueParser::new(),
+        overrides_with = "no_enable_prefix_caching",
+        help_heading = "Speed and memory"
+    )]
+    pub(super) enable_prefix_caching: bool,
+
+    /// Compute every prompt from its first token
+    #[arg(
+        long,
+        visible_alias = "no-prefix-caching",
+        env = "MEDGEMMA_NO_ENABLE_PREFIX_CACHING",
+        value_parser = BoolishValueParser::new(),
+        action = ArgAction::SetTrue,
+        overrides_with = "enable_prefix_caching",
+        help_heading = "Speed and memory"
+    )]
+    pub(super) no_enable_prefix_caching: bool,
+
+    /// Most requests that wait, besides those that run; more are answered with 429 [default: four
+    /// times --max-num-seqs, at least 256]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "MEDGEMMA_MAX_QUEUED_REQUESTS",
+        value_parser = at_least_one,
+        help_heading = "Requests"
+    )]
+    pub(super) max_queued_requests: Option<usize>,
+
+    /// Longest time for a request, waiting and running, before it is given up with 504. A request
+    /// may ask for less with its field timeout [default: none]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "MEDGEMMA_REQUEST_TIMEOUT",
+        value_parser = some_seconds,
+        help_heading = "Requests"
+    )]
+    pub(super) request_timeout: Option<Seconds>,
+
+    /// Time for what runs to finish after SIGTERM; what has not begun is refused at once
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "MEDGEMMA_SHUTDOWN_TIMEOUT",
+        default_value = "30",
+        value_parser = any_seconds,
+        help_heading = "Requests"
+    )]
+    pub(super) shutdown_timeout: Seconds,
+
+    /// Longest time for one step of the model. When it is over the device counts as stuck: requests
+    /// end with an error and the process exits with 70, to be started anew; 0 waits for ever
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "MEDGEMMA_STEP_TIMEOUT",
+        default_value = "120",
+        value_parser = any_seconds,
+        help_heading = "Requests"
+    )]
+    pub(super) step_timeout: Seconds,
+
+    /// Where to compute: auto (a card if one can be used, else the CPU), cpu, cuda or cuda:N
     #[arg(
         long,
         env = "MEDGEMMA_DEVICE",
         default_value = "auto",
-        value_parser = device,
+        value_parser = str::parse::<DeviceChoice>,
         help_heading = "Speed and memory"
     )]
-    pub(super) device: Device,
+    pub(super) device: DeviceChoice,
 
-    /// Type of the numbers to compute with: auto or f32
+    /// Type of the numbers to compute with: auto (bf16 on a card, f32 on the CPU), f32 or bf16
     #[arg(
         long,
         env = "MEDGEMMA_DTYPE",
         default_value = "auto",
-        value_parser = dtype,
+        value_parser = str::parse::<Dtype>,
         help_heading = "Speed and memory"
     )]
     pub(super) dtype: Dtype,
+
+    /// Share of the card's memory that may be used, by this server and whatever else uses it; the
+    /// KV cache takes what is left of it, unless --kv-cache-memory says how much
+    #[arg(
+        long,
+        value_name = "SHARE",
+        env = "MEDGEMMA_GPU_MEMORY_UTILIZATION",
+        default_value = "0.9",
+        value_parser = share,
+        help_heading = "Cards"
+    )]
+    pub(super) gpu_memory_utilization: f64,
+
+    /// A folder of kernels that `medgemma kernels --out DIR` compiled: with it no compiler is
+    /// needed
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "MEDGEMMA_KERNELS",
+        help_heading = "Cards"
+    )]
+    pub(super) kernels: Option<PathBuf>,
+
+    /// Where to keep kernels that are compiled here [default: medgemma/kernels in the user's cache]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "MEDGEMMA_KERNEL_CACHE",
+        help_heading = "Cards"
+    )]
+    pub(super) kernel_cache: Option<PathBuf>,
 
     /// How to write the log, which goes to stderr and holds no prompts or answers: text or json
     #[arg(
@@ -219,36 +345,46 @@ pub(super) struct ServeArguments {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ModelsArguments {
+pub(super) struct KernelsArguments {
+    /// What to compile for: sm_80, sm_89, sm_90a, sm_100a, sm_120 and others; repeat it for several
+    #[arg(
+        long,
+        value_name = "ARCH",
+        env = "MEDGEMMA_ARCH",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub(super) arch: Vec<String>,
+
+    /// Where to put the machine code, for `serve --kernels`; without it, it is only compiled
+    #[arg(long, value_name = "DIR", env = "MEDGEMMA_OUT")]
+    pub(super) out: Option<PathBuf>,
+
     /// A catalogue of models in place of the built-in models.toml
     #[arg(long, value_name = "FILE", env = "MEDGEMMA_MODELS")]
     pub(super) models: Option<PathBuf>,
 }
 
-/// Where to compute. One place so far, so nothing further depends on it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Device;
+#[derive(Debug, Args)]
+pub(super) struct SelfTestArguments {
+    /// The card: cuda or cuda:N
+    #[arg(long, env = "MEDGEMMA_DEVICE", default_value = "cuda")]
+    pub(super) device: DeviceChoice,
 
-fn device(name: &str) -> Result<Device, String> {
-    match name {
-        "auto" | "cpu" => Ok(Device),
-        "cuda" | "gpu" => Err("this version computes on the CPU only; use auto or cpu".to_owned()),
-        _ => Err("it must be auto or cpu".to_owned()),
-    }
+    /// A folder of kernels that `medgemma kernels` made
+    #[arg(long, value_name = "DIR", env = "MEDGEMMA_KERNELS")]
+    pub(super) kernels: Option<PathBuf>,
+
+    /// A folder for kernels that are compiled here
+    #[arg(long, value_name = "DIR", env = "MEDGEMMA_KERNEL_CACHE")]
+    pub(super) kernel_cache: Option<PathBuf>,
 }
 
-/// What to compute with. One type so far, so nothing further depends on it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Dtype;
-
-fn dtype(name: &str) -> Result<Dtype, String> {
-    match name {
-        "auto" | "f32" | "float32" | "float" => Ok(Dtype),
-        "f16" | "fp16" | "float16" | "half" => {
-            Err("Gemma 3 overflows in half precision; use auto or f32".to_owned())
-        }
-        _ => Err("on the CPU it must be auto or f32".to_owned()),
-    }
+#[derive(Debug, Args)]
+pub(super) struct ModelsArguments {
+    /// A catalogue of models in place of the built-in models.toml
+    #[arg(long, value_name = "FILE", env = "MEDGEMMA_MODELS")]
+    pub(super) models: Option<PathBuf>,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

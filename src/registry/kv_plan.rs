@@ -7,8 +7,6 @@ use crate::backend::{BLOCK_SIZE, LayerKind};
 use crate::model::config::TextConfig;
 use crate::scheduler::{BlockCount, KvGroups};
 
-/// Keys and values are kept as f32 on the CPU.
-const ELEMENT_BYTES: usize = 4;
 /// Length of a sequence whose like the pools are made for, in tokens: a chat with a picture or a
 /// long report. Longer ones fit too, fewer at a time.
 const MODERATE_LEN: usize = 4096;
@@ -48,8 +46,13 @@ pub(super) enum UseOfBytes {
 }
 
 impl KvShape {
-    pub(super) fn new(text: &TextConfig, max_num_batched_tokens: usize) -> Self {
-        let per_layer = 2 * text.num_key_value_heads * text.head_dim * BLOCK_SIZE * ELEMENT_BYTES;
+    /// For keys and values of `element_bytes` each.
+    pub(super) fn new(
+        text: &TextConfig,
+        max_num_batched_tokens: usize,
+        element_bytes: usize,
+    ) -> Self {
+        let per_layer = 2 * text.num_key_value_heads * text.head_dim * BLOCK_SIZE * element_bytes;
         let bytes = |kind| (per_layer * text.num_layers(kind)) as u64;
         let window = text.sliding_window;
         let groups = match (

@@ -7,19 +7,26 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::memory;
+use super::cuda_plan::cuda_plan;
+use super::device::{self, Chosen};
+use super::memory::{self, MemoryPlan, Place};
 use super::model_files::ModelFiles;
 use super::served_model::{ImageSupport, ServedModel};
 use super::source::{ModelSource, resolve};
+use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
-use crate::config::{ByteSize, ServeConfig};
-use crate::engine::{self, EngineThread, Runner};
+use crate::backend::cuda::CudaBackend;
+use crate::config::{self, ByteSize, ServeConfig};
+use crate::engine::{
+    self, EngineConfig, EngineHandle, EngineLimits, EngineThread, Runner, Stepping,
+};
 use crate::error::{Error, Result};
 use crate::image::{ImageLimits, ImageProcessor, Resize};
 use crate::model::Model;
 use crate::model::config::VisionConfig;
 use crate::model::tensor_names::EMBEDDING;
 use crate::model::weights::Weights;
+use crate::scheduler::{PrefixCaching, SchedulerConfig};
 use crate::text::{ChatTemplate, ImageTokens, NamedTokens, Tokenizer};
 
 /// Unexpected tensors that the log names; the rest are counted.
@@ -47,7 +54,8 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     if template.is_none() {
         tracing::warn!("the checkpoint has no chat template: it only continues text");
     }
-    check_shapes(&source)?;
+    let device = device::choose(&settings.compute)?;
+    check_shapes(&source, &device)?;
     let images = match &source.config.vision {
         Some(vision) => Some(image_support(&source, vision, &tokenizer)?),
         None => None,
@@ -60,28 +68,45 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     {
         source.config.text.vocab_size = rows;
     }
-    let available = memory::available_memory();
-    let plan = memory::plan(
+    let place = place(settings, &device)?;
+    let mut plan = memory::plan(
         &source.name,
         &source.config,
         weights.num_bytes(source.config.num_parameters()),
         &settings.limits,
-        available,
+        place,
     )?;
-    match available {
-        Some(available) => {
+    plan.scheduler.prefix_caching = match settings.prefix_caching {
+        config::PrefixCaching::On => PrefixCaching::On,
+        config::PrefixCaching::Off => PrefixCaching::Off,
+    };
+    match place {
+        Place::Host {
+            available: Some(available),
+        }
+        | Place::Card { available } => {
             tracing::info!(model = source.name, available = %ByteSize(available), "memory: {plan}");
         }
-        None => tracing::info!(model = source.name, "memory: {plan}"),
+        Place::Host { available: None } => {
+            tracing::info!(model = source.name, "memory: {plan}");
+        }
     }
-
-    let model = Model::load(CpuBackend, &source.config, &weights)?;
-    warn_of_unexpected(&weights);
-    drop(weights);
     let blocks = plan.scheduler.num_blocks;
-    let runner = Runner::new(model, blocks.global, blocks.sliding)?;
-    let max_in_flight = max_in_flight(plan.scheduler.max_num_seqs);
-    let (engine, thread) = engine::start(runner, plan.scheduler, max_in_flight)?;
+    let start = Start {
+        settings,
+        source: &source,
+        weights,
+        plan: &plan,
+    };
+    let (engine, thread) = match device {
+        // The CPU is the device: planning ahead would only let newcomers wait a step longer.
+        Chosen::Cpu => start.with(CpuBackend, Stepping::Alternating)?,
+        Chosen::Candle(backend) => start.with(backend, Stepping::Alternating)?,
+        Chosen::Card(card) => {
+            let sizes = cuda_plan(&source.config, &plan, card.info().num_sms);
+            start.with(CudaBackend::new(*card, sizes)?, Stepping::Ahead)?
+        }
+    };
     tracing::info!(
         model = source.name,
         max_model_len = plan.scheduler.max_model_len,
@@ -114,23 +139,107 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     })
 }
 
-/// Requests that may be in the house: those that run, and a queue that is worth waiting in.
-fn max_in_flight(max_num_seqs: usize) -> usize {
-    const LEAST: usize = 256;
-    max_num_seqs.saturating_mul(4).max(LEAST)
+/// Whose memory the model will take.
+fn place(settings: &ServeConfig, device: &Chosen) -> Result<Place> {
+    Ok(match device {
+        Chosen::Cpu => Place::Host {
+            available: memory::available_memory(),
+        },
+        Chosen::Card(card) => Place::Card {
+            available: device::usable_memory(card, settings.compute.gpu_memory_utilization)?,
+        },
+        // Candle does not say, and takes memory as it goes.
+        Chosen::Candle(_) => Place::Host { available: None },
+    })
 }
 
-/// What the architecture allows and the CPU's kernels do not.
-fn check_shapes(source: &ModelSource) -> Result<()> {
-    const STEP: usize = 16;
-    let head_dim = source.config.text.head_dim;
-    if head_dim.is_multiple_of(STEP) {
-        return Ok(());
+/// What a model is started from, whatever it computes on.
+struct Start<'a> {
+    settings: &'a ServeConfig,
+    source: &'a ModelSource,
+    weights: Weights,
+    plan: &'a MemoryPlan,
+}
+
+impl Start<'_> {
+    /// Loads the weights and starts the threads that compute with them.
+    fn with<B: Backend + 'static>(
+        self,
+        backend: B,
+        stepping: Stepping,
+    ) -> Result<(EngineHandle, EngineThread)> {
+        let Self {
+            settings,
+            source,
+            weights,
+            plan,
+        } = self;
+        let model = Model::load(backend, &source.config, &weights)?;
+        warn_of_unexpected(&weights);
+        drop(weights);
+        let blocks = plan.scheduler.num_blocks;
+        let encoder_cache = usize::try_from(plan.features).unwrap_or(usize::MAX);
+        let runner =
+            Runner::new(model, blocks.global, blocks.sliding)?.with_encoder_cache(encoder_cache);
+        if let Some(memory) = runner.model().backend().memory() {
+            tracing::info!(model = source.name, "memory of the card: {memory}");
+        }
+        let config = EngineConfig {
+            limits: engine_limits(plan.scheduler, settings.limits.max_queued_requests),
+            stepping,
+            step_timeout: settings.timeouts.step,
+            shutdown_timeout: settings.timeouts.shutdown,
+        };
+        engine::start(runner, config)
     }
-    Err(Error::Checkpoint {
-        file: source.files.path("config.json"),
-        message: format!("head_dim is {head_dim}; on the CPU it must be a multiple of {STEP}"),
-    })
+}
+
+/// Requests that may be in the house: those that run, and a queue that is worth waiting in.
+fn engine_limits(scheduler: SchedulerConfig, max_queued: Option<usize>) -> EngineLimits {
+    const LEAST_QUEUED: usize = 256;
+    /// Of the largest steps, how many the prompts that wait may take.
+    const QUEUED_STEPS: usize = 256;
+    let running = scheduler.max_num_seqs;
+    let max_queued = max_queued.unwrap_or(running.saturating_mul(4).max(LEAST_QUEUED));
+    let queued_tokens = scheduler
+        .max_num_batched_tokens
+        .saturating_mul(QUEUED_STEPS);
+    EngineLimits {
+        max_in_flight: running.saturating_add(max_queued),
+        max_queued_tokens: queued_tokens.max(scheduler.max_model_len.saturating_mul(4)),
+        scheduler,
+    }
+}
+
+/// What the architecture allows and the device's kernels do not.
+fn check_shapes(source: &ModelSource, device: &Chosen) -> Result<()> {
+    let text = &source.config.text;
+    let head_dim = text.head_dim;
+    let refused = |message| {
+        Err(Error::Checkpoint {
+            file: source.files.path("config.json"),
+            message,
+        })
+    };
+    match device {
+        Chosen::Cpu if !head_dim.is_multiple_of(16) => refused(format!(
+            "head_dim is {head_dim}; on the CPU it must be a multiple of 16"
+        )),
+        Chosen::Card(_) if !(head_dim.is_power_of_two() && (16..=256).contains(&head_dim)) => {
+            refused(format!(
+                "head_dim is {head_dim}; on a card it must be 16, 32, 64, 128 or 256"
+            ))
+        }
+        Chosen::Card(_)
+            if !text.hidden_size.is_multiple_of(8) || !text.intermediate_size.is_multiple_of(8) =>
+        {
+            refused(format!(
+                "hidden_size is {} and intermediate_size {}; on a card they must be multiples of 8",
+                text.hidden_size, text.intermediate_size
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn tokenizer(files: &ModelFiles) -> Result<Tokenizer> {

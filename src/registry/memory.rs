@@ -6,13 +6,19 @@ use std::fmt;
 
 use super::kv_plan::{KvBudget, KvPlan, KvShape, UseOfBytes};
 use crate::backend::BLOCK_SIZE;
+use crate::backend::cuda::plan::MAX_RECORDED_ROWS;
 use crate::config::{ByteSize, Limits};
 use crate::error::{Error, Result};
+use crate::model::MAX_IMAGES_PER_CALL;
 use crate::model::config::ModelConfig;
-use crate::scheduler::SchedulerConfig;
+use crate::scheduler::{PrefixCaching, SchedulerConfig};
 
-/// The CPU computes in f32, whatever the weights are stored in.
+/// Activations are f32 on the CPU; on cards some are, so that this is enough.
 const ELEMENT_BYTES: u64 = 4;
+/// What the driver keeps of a card for itself, its code and its queues.
+const CARD_BYTES: u64 = 768 << 20;
+/// Of products and attention, on the largest card.
+const SPLIT_BYTES: u64 = 16 << 20;
 /// The program itself, a tokenizer of 262 thousand tokens, connections, prompts in flight.
 const PROCESS_BYTES: u64 = 256 << 20;
 /// Of what is left beside the weights, the KV cache takes at most this share unless it is told
@@ -24,13 +30,78 @@ const LEAST_MODEL_LEN: usize = 512;
 const NO_ROOM: &str = "Lower --max-num-batched-tokens, --max-num-seqs or --max-model-len, serve a \
                        smaller model, or give the server more memory.";
 
+/// Whose memory it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The machine's, which has other work too.
+    Host {
+        /// Bytes; `None` where that is not known.
+        available: Option<u64>,
+    },
+    /// A card's, which is there for this alone.
+    Card {
+        /// Bytes that may be used.
+        available: u64,
+    },
+}
+
+impl Place {
+    fn available(self) -> u64 {
+        match self {
+            Self::Host { available } => available.unwrap_or(u64::MAX),
+            Self::Card { available } => available,
+        }
+    }
+
+    /// Bytes of a key's or value's number.
+    fn kv_element_bytes(self) -> usize {
+        match self {
+            Self::Host { .. } => 4,
+            Self::Card { .. } => 2,
+        }
+    }
+
+    /// What is taken besides weights, activations and the cache.
+    fn base_bytes(self) -> u64 {
+        match self {
+            Self::Host { .. } => PROCESS_BYTES,
+            Self::Card { .. } => CARD_BYTES,
+        }
+    }
+
+    /// What kernels that split their work leave for the last of them to combine.
+    fn split_bytes(self) -> u64 {
+        match self {
+            Self::Host { .. } => 0,
+            Self::Card { .. } => SPLIT_BYTES,
+        }
+    }
+
+    /// What the KV cache gets of `free` bytes when nobody said how much.
+    fn kv_share(self, free: u64) -> (u64, UseOfBytes) {
+        match self {
+            Self::Host { .. } => {
+                let (share, of) = KV_SHARE;
+                (free / of * share, UseOfBytes::AsNeeded)
+            }
+            Self::Card { .. } => (free, UseOfBytes::All),
+        }
+    }
+}
+
 /// What a model takes, and the limits within which it runs.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryPlan {
     /// The model's parameters.
     pub weights: u64,
-    /// Activations and logits of the largest step, and the process itself.
+    /// All that is computed in, pictures' features, and the process or the driver itself.
     pub workspace: u64,
+    /// Of that, activations and logits of the largest step.
+    pub activations: u64,
+    /// Of that, activations and logits of the largest step that a card records.
+    pub recorded: u64,
+    /// Of that, what the vision tower made of pictures and is kept.
+    pub features: u64,
     /// The KV cache's pools.
     pub kv_cache: u64,
     /// What the scheduler works within.
@@ -41,16 +112,42 @@ impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "weights {}, KV cache {}, computing up to {}",
+            "weights {}, KV cache {} ({} tokens, {} requests at full length), computing up to {}",
             ByteSize(self.weights),
             ByteSize(self.kv_cache),
+            self.num_tokens(),
+            self.num_full_length(),
             ByteSize(self.workspace)
         )
     }
 }
 
-/// Plans for a machine with `available` bytes (`None` where that is not known) and a model whose
-/// weights take `weights` bytes: they are kept as the file stores them.
+impl MemoryPlan {
+    /// Tokens that the KV cache holds, as far as the layers go that keep every token.
+    pub fn num_tokens(&self) -> usize {
+        let blocks = self.scheduler.num_blocks;
+        let keeping = if self.scheduler.groups.has_global() {
+            blocks.global
+        } else {
+            blocks.sliding
+        };
+        keeping * self.scheduler.block_size
+    }
+
+    /// Requests of `max_model_len` tokens that the KV cache holds at a time.
+    pub fn num_full_length(&self) -> usize {
+        // The last token is drawn and needs no place.
+        let each = self.scheduler.blocks_for(self.scheduler.max_model_len - 1);
+        let blocks = self.scheduler.num_blocks;
+        [(blocks.global, each.global), (blocks.sliding, each.sliding)]
+            .into_iter()
+            .filter_map(|(total, each)| total.checked_div(each))
+            .min()
+            .unwrap_or(0)
+    }
+}
+
+/// Plans for a place and a model whose weights take `weights` bytes there.
 ///
 /// # Errors
 /// `OutOfMemory` with what is needed, what there is, and which option helps. `Config` for limits
@@ -60,15 +157,28 @@ pub fn plan(
     config: &ModelConfig,
     weights: u64,
     limits: &Limits,
-    available: Option<u64>,
+    place: Place,
 ) -> Result<MemoryPlan> {
     check_limits(config, limits)?;
+    let activations = activation_bytes(config, limits) + place.split_bytes();
+    let recorded = match place {
+        Place::Host { .. } => 0,
+        Place::Card { .. } => recorded_bytes(config, limits),
+    };
+    let features = match config.vision {
+        Some(_) => limits.encoder_cache_memory.0,
+        None => 0,
+    };
     let needs = Needs {
         name,
         weights,
-        workspace: workspace_bytes(config, limits),
-        available: available.unwrap_or(u64::MAX),
-        shape: KvShape::new(&config.text, limits.max_num_batched_tokens),
+        workspace: activations + recorded + features + place.base_bytes(),
+        place,
+        shape: KvShape::new(
+            &config.text,
+            limits.max_num_batched_tokens,
+            place.kv_element_bytes(),
+        ),
         context: config.text.max_position_embeddings,
     };
     let kv = needs.kv_plan(limits)?;
@@ -79,11 +189,15 @@ pub fn plan(
         block_size: BLOCK_SIZE,
         groups: needs.shape.groups,
         num_blocks: kv.num_blocks,
+        prefix_caching: PrefixCaching::On,
     };
     scheduler.validate()?;
     Ok(MemoryPlan {
         weights: needs.weights,
         workspace: needs.workspace,
+        activations,
+        recorded,
+        features,
         kv_cache: kv.bytes,
         scheduler,
     })
@@ -121,23 +235,36 @@ fn check_limits(config: &ModelConfig, limits: &Limits) -> Result<()> {
     Ok(())
 }
 
-/// The largest step's activations, as many as are alive at a time, and the process itself.
-fn workspace_bytes(config: &ModelConfig, limits: &Limits) -> u64 {
+/// The largest step's activations, as many as are alive at a time.
+fn activation_bytes(config: &ModelConfig, limits: &Limits) -> u64 {
+    let text_rows = (limits.max_num_batched_tokens * text_row(config)) as u64;
+    // Pictures are encoded a few at a time, before the step's text.
+    let vision_rows = config.vision.as_ref().map_or(0, |vision| {
+        let row = 7 * vision.hidden_size + 2 * vision.intermediate_size;
+        let in_a_step = limits.max_num_batched_tokens / vision.mm_tokens_per_image;
+        let num_images = in_a_step.min(MAX_IMAGES_PER_CALL);
+        (num_images * vision.grid() * vision.grid() * row) as u64
+    });
+    // Once as they come out, once as they are sampled.
+    let logits = 2 * (limits.max_num_seqs * config.text.vocab_size) as u64;
+    (text_rows.max(vision_rows) + logits) * ELEMENT_BYTES
+}
+
+/// As [`activation_bytes`], for a step of one row per sequence.
+fn recorded_bytes(config: &ModelConfig, limits: &Limits) -> u64 {
+    let num_rows = limits.max_num_seqs.next_multiple_of(16);
+    let num_rows = num_rows.min(MAX_RECORDED_ROWS);
+    (num_rows * (text_row(config) + config.text.vocab_size)) as u64 * ELEMENT_BYTES + SPLIT_BYTES
+}
+
+/// Numbers of one row that are alive at a time.
+fn text_row(config: &ModelConfig) -> usize {
     let text = &config.text;
     let query = text.num_attention_heads * text.head_dim;
     let kv = text.num_key_value_heads * text.head_dim;
     // Residual, its norm and a branch, in and out; q, k, v and the heads' output; the MLP's two
     // halves and their product.
-    let text_row = 4 * text.hidden_size + 2 * (query + kv) + 3 * text.intermediate_size;
-    let text_rows = (limits.max_num_batched_tokens * text_row) as u64;
-    // Pictures are encoded one after another, before the step's text.
-    let vision_rows = config.vision.as_ref().map_or(0, |vision| {
-        let row = 7 * vision.hidden_size + 2 * vision.intermediate_size;
-        (vision.grid() * vision.grid() * row) as u64
-    });
-    // Once as they come out, once as they are sampled.
-    let logits = 2 * (limits.max_num_seqs * text.vocab_size) as u64;
-    (text_rows.max(vision_rows) + logits) * ELEMENT_BYTES + PROCESS_BYTES
+    4 * text.hidden_size + 2 * (query + kv) + 3 * text.intermediate_size
 }
 
 /// What is fixed before the KV cache is divided.
@@ -145,7 +272,7 @@ struct Needs<'a> {
     name: &'a str,
     weights: u64,
     workspace: u64,
-    available: u64,
+    place: Place,
     shape: KvShape,
     /// The checkpoint's own limit.
     context: usize,
@@ -153,24 +280,22 @@ struct Needs<'a> {
 
 impl Needs<'_> {
     fn kv_plan(&self, limits: &Limits) -> Result<KvPlan> {
-        if self.weights >= self.available {
+        let available = self.place.available();
+        if self.weights >= available {
             return Err(Error::OutOfMemory(format!(
                 "{} needs {} for its weights alone, but {} are available. Serve a smaller \
                  model, or give the server more memory.",
                 self.name,
                 ByteSize(self.weights),
-                ByteSize(self.available)
+                ByteSize(available)
             )));
         }
         let wanted_len = limits.max_model_len.unwrap_or(self.context);
-        let free = self.available.saturating_sub(self.weights + self.workspace);
+        let free = self.free();
         let (bytes, use_of_bytes) = match limits.kv_cache_memory {
             Some(ByteSize(bytes)) if bytes > free => return Err(self.too_large(bytes)),
             Some(ByteSize(bytes)) => (bytes, UseOfBytes::All),
-            None => {
-                let (share, of) = KV_SHARE;
-                (free / of * share, UseOfBytes::AsNeeded)
-            }
+            None => self.place.kv_share(free),
         };
         let budget = KvBudget {
             bytes,
@@ -196,9 +321,15 @@ impl Needs<'_> {
         }
     }
 
+    /// What weights and computing leave.
+    fn free(&self) -> u64 {
+        let available = self.place.available();
+        available.saturating_sub(self.weights + self.workspace)
+    }
+
     /// Not even `--kv-cache-memory` bytes are left.
     fn too_large(&self, kv_cache: u64) -> Error {
-        let free = self.available.saturating_sub(self.weights + self.workspace);
+        let free = self.free();
         let hint = match free {
             0 => NO_ROOM.to_owned(),
             free => format!("--kv-cache-memory can be at most {}.", ByteSize(free)),
@@ -243,7 +374,7 @@ impl Needs<'_> {
             ByteSize(self.workspace),
             ByteSize(kv_cache),
             ByteSize(self.weights + self.workspace + kv_cache),
-            ByteSize(self.available)
+            ByteSize(self.place.available())
         )
     }
 }

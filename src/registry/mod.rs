@@ -8,7 +8,10 @@
 //! Owns the search for a model and the order of loading. Knows nothing of requests.
 
 mod catalog;
+mod cuda_plan;
+mod device;
 mod generation_config;
+mod kernels;
 mod kv_plan;
 mod listing;
 mod load;
@@ -20,10 +23,12 @@ mod source;
 mod toml_document;
 
 pub use catalog::{Catalog, CatalogEntry, HubModel, Thinking};
+pub use device::open_card;
 pub use generation_config::GenerationConfig;
+pub use kernels::{CompiledKernels, compile_kernels};
 pub use listing::listing;
 pub use load::{Loaded, load};
-pub use memory::{MemoryPlan, available_memory, plan};
+pub use memory::{MemoryPlan, Place, available_memory, plan};
 pub use model_files::ModelFiles;
 pub use served_model::{ImageSupport, SamplingDefaults, ServedModel};
 pub use source::{ModelSource, resolve};

@@ -3,7 +3,7 @@
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::config::{ByteSize, Limits};
 use medgemma::model::config::ModelConfig;
-use medgemma::registry::{Catalog, CatalogEntry, MemoryPlan, plan};
+use medgemma::registry::{Catalog, CatalogEntry, MemoryPlan, Place, plan};
 use proptest::prelude::*;
 
 const GIB: u64 = 1 << 30;
@@ -13,6 +13,8 @@ const LIMITS: Limits = Limits {
     max_num_seqs: 32,
     max_num_batched_tokens: 2048,
     kv_cache_memory: None,
+    encoder_cache_memory: ByteSize(512 << 20),
+    max_queued_requests: None,
 };
 
 fn config(name: &str) -> ModelConfig {
@@ -28,7 +30,13 @@ fn weights(name: &str) -> u64 {
 }
 
 fn plan_for(name: &str, limits: &Limits, gib: u64) -> Result<MemoryPlan, String> {
-    plan(name, &config(name), weights(name), limits, Some(gib * GIB)).map_err(|e| e.to_string())
+    plan(name, &config(name), weights(name), limits, host(gib * GIB)).map_err(|e| e.to_string())
+}
+
+fn host(available: u64) -> Place {
+    Place::Host {
+        available: Some(available),
+    }
 }
 
 fn total(plan: &MemoryPlan) -> u64 {
@@ -45,6 +53,9 @@ fn a_small_model_gets_its_whole_context_and_all_its_sequences() {
     assert!(plan.scheduler.num_blocks.sliding >= 32 * (512 / BLOCK_SIZE + 1) + 2048 / BLOCK_SIZE);
     // What it does not need it does not take.
     assert!(plan.kv_cache < 2 * GIB, "{plan}");
+    // 131,072 tokens; at full length, 1024 of the global blocks each.
+    let said = "(131072 tokens, 4 requests at full length)";
+    assert!(plan.to_string().contains(said), "{plan}");
 }
 
 #[test]
@@ -180,9 +191,25 @@ fn memory_that_was_asked_for_is_used() {
 }
 
 #[test]
+fn a_card_is_filled_with_cache_of_half_the_width() {
+    let name = "medgemma-4b-it";
+    let on = |place| plan(name, &config(name), weights(name), &LIMITS, place).unwrap();
+    let card = on(Place::Card {
+        available: 40 * GIB,
+    });
+    assert_eq!(card.scheduler.max_model_len, 131_072);
+    assert!(total(&card) <= 40 * GIB);
+    assert!(total(&card) > 36 * GIB, "{card}");
+    let host = on(host(40 * GIB));
+    let per_block =
+        |plan: &MemoryPlan| plan.kv_cache as f64 / plan.scheduler.num_blocks.global as f64;
+    assert!(per_block(&card) < 0.8 * per_block(&host));
+}
+
+#[test]
 fn unknown_memory_is_no_reason_to_refuse() {
     let config = config("gemma-3-1b-it");
-    let plan = plan("x", &config, 0, &LIMITS, None).unwrap();
+    let plan = plan("x", &config, 0, &LIMITS, Place::Host { available: None }).unwrap();
     assert_eq!(plan.scheduler.max_model_len, 32_768);
 }
 
@@ -203,9 +230,10 @@ proptest! {
             max_num_seqs,
             max_num_batched_tokens,
             kv_cache_memory: kv_cache_mib.map(|mib| ByteSize(mib << 20)),
+            ..LIMITS
         };
         let available = available_mib << 20;
-        match plan(name, &config(name), weights(name), &limits, Some(available)) {
+        match plan(name, &config(name), weights(name), &limits, host(available)) {
             Ok(plan) => {
                 prop_assert!(total(&plan) <= available);
                 if let Some(kv) = limits.kv_cache_memory {

@@ -1,0 +1,111 @@
+//! Where to compute, and with what numbers.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Where to compute, and what cards need for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ComputeConfig {
+    /// The processor or a card.
+    pub device: DeviceChoice,
+    /// Type of the numbers.
+    pub dtype: Dtype,
+    /// Share of a card's memory that may be used, by everything that uses it.
+    pub gpu_memory_utilization: f64,
+    /// A folder of kernels that were compiled ahead.
+    pub kernels: Option<PathBuf>,
+    /// A folder for kernels that are compiled here, in place of the system's.
+    pub kernel_cache: Option<PathBuf>,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A card if one can be used, otherwise the processor.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The card of this number, or nothing.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => {
+                let ordinal = text.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+                let ordinal = ordinal.ok_or("it must be auto, cpu, cuda or cuda:N")?;
+                Ok(Self::Cuda(ordinal))
+            }
+        }
+    }
+}
+
+/// Type of the numbers to compute with; sums are f32 in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// What the device is best at.
+    Auto,
+    /// 32 bits.
+    F32,
+    /// The upper half of an f32.
+    Bf16,
+}
+
+impl FromStr for Dtype {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "f32" | "float32" | "float" => Ok(Self::F32),
+            "bf16" | "bfloat16" => Ok(Self::Bf16),
+            "f16" | "fp16" | "float16" | "half" => {
+                Err("Gemma 3 overflows in half precision; use auto, bf16 or f32".to_owned())
+            }
+            _ => Err("it must be auto, f32 (CPU) or bf16 (cards)".to_owned()),
+        }
+    }
+}
+
+/// A share of a card's memory, as it is written.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("it must be above 0 and at most 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read() {
+        for (text, device) in [
+            ("auto", DeviceChoice::Auto),
+            ("cpu", DeviceChoice::Cpu),
+            ("cuda", DeviceChoice::Cuda(0)),
+            ("cuda:3", DeviceChoice::Cuda(3)),
+        ] {
+            assert_eq!(text.parse(), Ok(device));
+        }
+        for text in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA"] {
+            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shares_are_of_something() {
+        assert_eq!(share("0.9"), Ok(0.9));
+        assert_eq!(share("1"), Ok(1.0));
+        for text in ["0", "-0.5", "1.01", "90%", "NaN", "inf"] {
+            assert!(share(text).is_err(), "{text}");
+        }
+    }
+}

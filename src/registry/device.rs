@@ -1,0 +1,104 @@
+//! Where a model is computed: the card that was asked for, one that can be used, or the CPU.
+
+use crate::backend::candle::CandleBackend;
+use crate::backend::cuda::driver::{CudaDevice, KERNELS, Kernels};
+use crate::backend::cuda::kernel_store::KernelStore;
+use crate::config::{ByteSize, ComputeConfig, DeviceChoice, Dtype};
+use crate::error::{Error, Result};
+
+/// Where it is computed.
+pub(super) enum Chosen {
+    /// On this machine's processor.
+    Cpu,
+    /// On a card, by our own kernels.
+    Card(Box<CudaDevice>),
+    /// On a card, by candle's kernels.
+    Candle(CandleBackend),
+}
+
+/// Opens what the settings ask for.
+///
+/// # Errors
+/// `Config` for a card that cannot be used, with why and what to do, and for a type of numbers
+/// that the device does not compute in.
+pub(super) fn choose(compute: &ComputeConfig) -> Result<Chosen> {
+    let chosen = match compute.device {
+        DeviceChoice::Cpu => Chosen::Cpu,
+        DeviceChoice::Cuda(ordinal) => open(ordinal, compute).map_err(|error| {
+            Error::Config(format!("--device cuda:{ordinal} cannot be used: {error}"))
+        })?,
+        DeviceChoice::Auto => match open(0, compute) {
+            Ok(card) => card,
+            Err(error) => {
+                tracing::warn!(reason = %error, "computing on the CPU; --device cpu says so too");
+                Chosen::Cpu
+            }
+        },
+    };
+    check_dtype(&chosen, compute.dtype)?;
+    Ok(chosen)
+}
+
+/// Opens the card that the settings name; without a number the first.
+///
+/// # Errors
+/// `Config` for a card that cannot be used, with why and what to do.
+pub fn open_card(compute: &ComputeConfig) -> Result<CudaDevice> {
+    let ordinal = match compute.device {
+        DeviceChoice::Cuda(ordinal) => ordinal,
+        DeviceChoice::Auto => 0,
+        DeviceChoice::Cpu => {
+            return Err(Error::Config(
+                "the CPU is what cards are compared with".to_owned(),
+            ));
+        }
+    };
+    match open(ordinal, compute)? {
+        Chosen::Card(card) => Ok(*card),
+        Chosen::Cpu | Chosen::Candle(_) => Err(Error::Config(
+            "this program was built with candle's kernels in place of its own".to_owned(),
+        )),
+    }
+}
+
+fn open(ordinal: usize, compute: &ComputeConfig) -> Result<Chosen> {
+    if KERNELS == Kernels::Candle {
+        return CandleBackend::cuda(ordinal).map(Chosen::Candle);
+    }
+    let store = KernelStore::new(compute.kernels.clone(), compute.kernel_cache.clone());
+    let card = CudaDevice::open(ordinal, store)?;
+    let info = card.info();
+    tracing::info!(
+        card = info.name,
+        driver_cuda = format!("{}.{}", info.driver.0, info.driver.1),
+        arch = %info.arch,
+        multiprocessors = info.num_sms,
+        memory = %ByteSize(info.total_memory),
+        free = %ByteSize(info.free_memory),
+        "opened the card"
+    );
+    Ok(Chosen::Card(Box::new(card)))
+}
+
+fn check_dtype(chosen: &Chosen, dtype: Dtype) -> Result<()> {
+    match (chosen, dtype) {
+        (Chosen::Cpu, Dtype::Bf16) => Err(Error::Config(
+            "--dtype bf16 is for cards: on the CPU it must be auto or f32".to_owned(),
+        )),
+        (Chosen::Card(_), Dtype::F32) => Err(Error::Config(
+            "--dtype f32 is for the CPU (--device cpu): on a card it must be auto or bf16"
+                .to_owned(),
+        )),
+        (Chosen::Candle(_), Dtype::Bf16) => Err(Error::Config(
+            "--dtype bf16: candle's kernels are built in as a reference, in f32".to_owned(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of a card that may be used: the share of all of it, less what others use already.
+pub(super) fn usable_memory(card: &CudaDevice, share: f64) -> Result<u64> {
+    let total = card.info().total_memory;
+    let kept_free = (total as f64 * (1.0 - share)) as u64;
+    Ok(card.free_memory()?.saturating_sub(kept_free))
+}
