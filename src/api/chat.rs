@@ -4,94 +4,67 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use tracing::Span;
 
-use super::answer::{self, Answer, AnswerFormat, finish_name, to_json};
+use super::answer::{Answer, AnswerFormat, finish_name, to_json};
 use super::error::ApiError;
-use super::extract::{json_body, parse};
-use super::generation::{AnswerDelta, Generation};
-use super::identity::Identity;
+use super::extract::parse;
+use super::generate::{Answering, Call, Endpoint, OwnFields, generate};
+use super::generation::AnswerDelta;
 use super::images::decode_all;
 use super::logprobs;
 use super::lower::{
-    AnswerOptions, Chat, Delivery, PreparedPrompt, SamplingPlan, StreamUsage, TokenIds,
-    chat_logprobs, check_length, check_model, check_size, delivery, encode_chat, least_tokens,
-    lower_messages,
+    Chat, Delivery, PreparedPrompt, StreamUsage, TokenIds, chat_logprobs, check_length, check_size,
+    encode_chat, least_tokens, lower_messages,
 };
-use super::refused_fields::{self, refuse};
-use super::request_log::RequestLog;
+use super::refused_fields;
 use super::state::AppState;
 use super::types::{
     AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatRequest, Delta,
-    SamplingFields, StreamFields, Usage,
+    Usage,
 };
-use crate::core::{TokenEvent, TokenId};
+use crate::core::TokenEvent;
 use crate::registry::ServedModel;
 
 /// Answers a conversation.
 ///
 /// # Errors
-/// 400 for what the request says, 404 for another model, 429 and 503 for the engine's state.
+/// Those of [`generate`].
 pub(super) async fn chat_completions(
     State(app): State<AppState>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let log = RequestLog::begin();
-    let body = json_body(request).await?;
-    let (model, ticket) = app.admit()?;
-
-    let call = {
-        let num_bytes = body.len();
-        let model = Arc::clone(&model);
-        let work = move || ChatCall::read(&body, &model);
-        app.workers().run_sized(num_bytes, work).await??
-    };
-    Span::current().record("model", call.model_name.as_str());
-
-    let prompt = prepare(&app, &model, call.chat).await?;
-    let prompt_ids = prompt.ids.clone();
-    let generation = Generation::start(&model, &[prompt], call.plan.clone(), log, ticket)?;
-    let format = ChatFormat {
-        identity: Identity::new("chatcmpl-", call.model_name, &model),
-        model,
-        options: call.options,
-        num_choices: call.plan.num_choices,
-        prompt_ids,
-    };
-    answer::respond(generation, format, call.options.delivery).await
+    generate::<Chats>(app, request).await
 }
 
-/// A checked request.
-struct ChatCall {
-    model_name: String,
-    chat: Chat,
-    plan: SamplingPlan,
-    options: AnswerOptions,
-}
+struct Chats;
 
-impl ChatCall {
-    fn read(body: &str, model: &ServedModel) -> Result<Self, ApiError> {
+impl Endpoint for Chats {
+    const ID_PREFIX: &'static str = "chatcmpl-";
+    type Content = Chat;
+
+    fn read(body: &str, model: &ServedModel) -> Result<Call<Chat>, ApiError> {
         let fields: ChatRequest = parse(body)?;
-        let sampling: SamplingFields = parse(body)?;
-        let stream: StreamFields = parse(body)?;
-        refuse(body, &[refused_fields::CHAT, refused_fields::GENERATION])?;
-
-        let model_name = check_model(fields.model, model)?;
-        let top_logprobs = chat_logprobs(fields.logprobs, fields.top_logprobs)?;
-        let token_ids = TokenIds::from_field(sampling.return_token_ids);
-        let plan = SamplingPlan::new(sampling, top_logprobs, model)?;
-        let delivery = delivery(stream)?;
+        let own = OwnFields {
+            model: fields.model,
+            top_logprobs: chat_logprobs(fields.logprobs, fields.top_logprobs)?,
+            refused: refused_fields::CHAT,
+        };
+        let call = Call::read(body, own, model)?;
         let chat = lower_messages(fields.messages)?;
         check_chat(&chat, model, model.max_model_len)?;
-        Ok(Self {
-            model_name,
-            chat,
-            plan,
-            options: AnswerOptions {
-                delivery,
-                token_ids,
-            },
-        })
+        Ok(call.with(chat))
+    }
+
+    async fn prompts(
+        app: &AppState,
+        model: &Arc<ServedModel>,
+        chat: Chat,
+    ) -> Result<Vec<PreparedPrompt>, ApiError> {
+        Ok(vec![prepare(app, model, chat).await?])
+    }
+
+    fn format(answering: Answering) -> impl AnswerFormat {
+        ChatFormat(answering)
     }
 }
 
@@ -139,7 +112,7 @@ async fn prepare(
     check_length(prompt.ids.len(), model.max_model_len).map_err(|error| error.at("messages"))?;
     let (pixels, tokens_per_image) = match &model.images {
         Some(support) => (
-            decode_all(images, &support.processor, app.workers()).await?,
+            decode_all(images, &support.processor, app.workers(), app.metrics()).await?,
             support.tokens.tokens_per_image,
         ),
         None => (Vec::new(), 0),
@@ -148,30 +121,24 @@ async fn prepare(
 }
 
 /// The chat's JSON.
-struct ChatFormat {
-    identity: Identity,
-    model: Arc<ServedModel>,
-    options: AnswerOptions,
-    num_choices: usize,
-    prompt_ids: Vec<TokenId>,
-}
+struct ChatFormat(Answering);
 
 impl ChatFormat {
     fn chunk(&self, choices: Vec<ChatChunkChoice<'_>>, kind: Chunk) -> String {
-        let includes_usage = self.options.delivery == Delivery::Stream(StreamUsage::Include);
+        let includes_usage = self.0.options.delivery == Delivery::Stream(StreamUsage::Include);
         let chunk = ChatChunk {
-            id: &self.identity.id,
+            id: &self.0.identity.id,
             object: "chat.completion.chunk",
-            created: self.identity.created,
-            model: &self.identity.model,
-            system_fingerprint: &self.identity.system_fingerprint,
+            created: self.0.identity.created,
+            model: &self.0.identity.model,
+            system_fingerprint: &self.0.identity.system_fingerprint,
             choices,
             usage: match kind {
                 Chunk::Usage(usage) => Some(Some(usage)),
                 Chunk::First | Chunk::Later => includes_usage.then_some(None),
             },
             prompt_token_ids: match kind {
-                Chunk::First => self.when_returned(|| self.prompt_ids.as_slice()),
+                Chunk::First => self.when_returned(|| self.0.prompts[0].as_slice()),
                 Chunk::Later | Chunk::Usage(_) => None,
             },
         };
@@ -179,7 +146,7 @@ impl ChatFormat {
     }
 
     fn when_returned<T>(&self, ids: impl FnOnce() -> T) -> Option<T> {
-        (self.options.token_ids == TokenIds::Return).then(ids)
+        (self.0.options.token_ids == TokenIds::Return).then(ids)
     }
 
     fn choice<'a>(
@@ -191,7 +158,7 @@ impl ChatFormat {
         ChatChunkChoice {
             index,
             delta,
-            logprobs: logprobs::for_chat(tokens, &self.model.tokenizer),
+            logprobs: logprobs::for_chat(tokens, &self.0.model.tokenizer),
             finish_reason: None,
             stop_reason: None,
             token_ids: self.when_returned(|| tokens.iter().map(|event| event.token).collect()),
@@ -221,7 +188,7 @@ impl AnswerFormat for ChatFormat {
             };
             self.chunk(vec![self.choice(index, delta, &[])], kind)
         };
-        (0..self.num_choices).map(chunk).collect()
+        (0..self.0.num_choices).map(chunk).collect()
     }
 
     fn delta(&mut self, delta: AnswerDelta) -> Vec<String> {
@@ -260,21 +227,21 @@ impl AnswerFormat for ChatFormat {
                 content: answer.text,
                 refusal: None,
             },
-            logprobs: logprobs::for_chat(&answer.tokens, &self.model.tokenizer),
+            logprobs: logprobs::for_chat(&answer.tokens, &self.0.model.tokenizer),
             finish_reason: finish_name(answer.finish.reason),
             stop_reason: answer.finish.stop_reason,
             token_ids: self
                 .when_returned(|| answer.tokens.iter().map(|event| event.token).collect()),
         });
         to_json(&ChatCompletion {
-            id: &self.identity.id,
+            id: &self.0.identity.id,
             object: "chat.completion",
-            created: self.identity.created,
-            model: &self.identity.model,
+            created: self.0.identity.created,
+            model: &self.0.identity.model,
             choices: choices.collect(),
             usage,
-            system_fingerprint: &self.identity.system_fingerprint,
-            prompt_token_ids: self.when_returned(|| self.prompt_ids.as_slice()),
+            system_fingerprint: &self.0.identity.system_fingerprint,
+            prompt_token_ids: self.when_returned(|| self.0.prompts[0].as_slice()),
         })
     }
 }

@@ -4,24 +4,19 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use tracing::Span;
 
-use super::answer::{self, Answer, AnswerFormat, finish_name, to_json};
+use super::answer::{Answer, AnswerFormat, finish_name, to_json};
 use super::error::ApiError;
-use super::extract::{json_body, parse};
-use super::generation::{AnswerDelta, Finish, Generation};
-use super::identity::Identity;
+use super::extract::parse;
+use super::generate::{Answering, Call, Endpoint, OwnFields, generate};
+use super::generation::{AnswerDelta, Finish};
 use super::logprobs;
 use super::lower::{
-    AnswerOptions, Delivery, PreparedPrompt, SamplingPlan, StreamUsage, TokenIds, check_model,
-    completion_logprobs, delivery, lower_prompts,
+    Delivery, PreparedPrompt, StreamUsage, TokenIds, completion_logprobs, lower_prompts,
 };
-use super::refused_fields::{self, refuse};
-use super::request_log::RequestLog;
+use super::refused_fields;
 use super::state::AppState;
-use super::types::{
-    Completion, CompletionChoice, CompletionRequest, SamplingFields, StreamFields, Usage,
-};
+use super::types::{Completion, CompletionChoice, CompletionRequest, Usage};
 use crate::core::{TokenEvent, TokenId};
 use crate::registry::ServedModel;
 
@@ -31,81 +26,53 @@ const DEFAULT_MAX_TOKENS: usize = 16;
 /// Continues one prompt or several.
 ///
 /// # Errors
-/// 400 for what the request says, 404 for another model, 429 and 503 for the engine's state.
+/// Those of [`generate`].
 pub(super) async fn completions(
     State(app): State<AppState>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let log = RequestLog::begin();
-    let body = json_body(request).await?;
-    let (model, ticket) = app.admit()?;
-
-    let call = {
-        let num_bytes = body.len();
-        let model = Arc::clone(&model);
-        let work = move || CompletionCall::read(&body, &model);
-        app.workers().run_sized(num_bytes, work).await??
-    };
-    Span::current().record("model", call.model_name.as_str());
-
-    let generation = Generation::start(&model, &call.prompts, call.plan.clone(), log, ticket)?;
-    let num_answers = call.prompts.len() * call.plan.num_choices;
-    let format = CompletionFormat {
-        identity: Identity::new("cmpl-", call.model_name, &model),
-        model,
-        options: call.options,
-        num_choices: call.plan.num_choices,
-        prompts: call.prompts.into_iter().map(|prompt| prompt.ids).collect(),
-        progress: vec![Progress::default(); num_answers],
-        is_first: true,
-    };
-    answer::respond(generation, format, call.options.delivery).await
+    generate::<Completions>(app, request).await
 }
 
-/// A checked request.
-struct CompletionCall {
-    model_name: String,
-    prompts: Vec<PreparedPrompt>,
-    plan: SamplingPlan,
-    options: AnswerOptions,
-}
+struct Completions;
 
-impl CompletionCall {
-    fn read(body: &str, model: &ServedModel) -> Result<Self, ApiError> {
+impl Endpoint for Completions {
+    const ID_PREFIX: &'static str = "cmpl-";
+    type Content = Vec<PreparedPrompt>;
+
+    fn read(body: &str, model: &ServedModel) -> Result<Call<Self::Content>, ApiError> {
         let fields: CompletionRequest = parse(body)?;
-        let sampling: SamplingFields = parse(body)?;
-        let stream: StreamFields = parse(body)?;
-        refuse(
-            body,
-            &[refused_fields::COMPLETION, refused_fields::GENERATION],
-        )?;
+        let own = OwnFields {
+            model: fields.model,
+            top_logprobs: completion_logprobs(fields.logprobs)?,
+            refused: refused_fields::COMPLETION,
+        };
+        let mut call = Call::read(body, own, model)?;
+        call.plan = call.plan.or_max_tokens(DEFAULT_MAX_TOKENS);
+        Ok(call.with(lower_prompts(fields.prompt, model)?))
+    }
 
-        let model_name = check_model(fields.model, model)?;
-        let top_logprobs = completion_logprobs(fields.logprobs)?;
-        let token_ids = TokenIds::from_field(sampling.return_token_ids);
-        let plan = SamplingPlan::new(sampling, top_logprobs, model)?;
-        let delivery = delivery(stream)?;
-        let prompts = lower_prompts(fields.prompt, model)?;
-        Ok(Self {
-            model_name,
-            prompts,
-            plan: plan.or_max_tokens(DEFAULT_MAX_TOKENS),
-            options: AnswerOptions {
-                delivery,
-                token_ids,
-            },
-        })
+    async fn prompts(
+        _app: &AppState,
+        _model: &Arc<ServedModel>,
+        prompts: Vec<PreparedPrompt>,
+    ) -> Result<Vec<PreparedPrompt>, ApiError> {
+        Ok(prompts)
+    }
+
+    fn format(answering: Answering) -> impl AnswerFormat {
+        let num_answers = answering.prompts.len() * answering.num_choices;
+        CompletionFormat {
+            answering,
+            progress: vec![Progress::default(); num_answers],
+            is_first: true,
+        }
     }
 }
 
 /// The text completion's JSON.
 struct CompletionFormat {
-    identity: Identity,
-    model: Arc<ServedModel>,
-    options: AnswerOptions,
-    /// Answers to each prompt.
-    num_choices: usize,
-    prompts: Vec<Vec<TokenId>>,
+    answering: Answering,
     /// Of each answer.
     progress: Vec<Progress>,
     /// No chunk has been made yet.
@@ -131,7 +98,8 @@ struct Part<'a> {
 impl CompletionFormat {
     fn chunk(&mut self, part: Part<'_>) -> String {
         let is_first = std::mem::replace(&mut self.is_first, false);
-        let includes_usage = self.options.delivery == Delivery::Stream(StreamUsage::Include);
+        let includes_usage =
+            self.answering.options.delivery == Delivery::Stream(StreamUsage::Include);
         let mut progress = self.progress[part.index];
         let index = part.index;
         let chunk = Completion {
@@ -146,22 +114,22 @@ impl CompletionFormat {
 
     fn completion<'a>(&'a self, choices: Vec<CompletionChoice<'a>>) -> Completion<'a> {
         Completion {
-            id: &self.identity.id,
+            id: &self.answering.identity.id,
             object: "text_completion",
-            created: self.identity.created,
-            model: &self.identity.model,
+            created: self.answering.identity.created,
+            model: &self.answering.identity.model,
             choices,
             usage: None,
-            system_fingerprint: &self.identity.system_fingerprint,
+            system_fingerprint: &self.answering.identity.system_fingerprint,
             prompt_token_ids: None,
         }
     }
 
     fn choice<'a>(&'a self, part: Part<'a>, progress: &mut Progress) -> CompletionChoice<'a> {
         let is_first = !std::mem::replace(&mut progress.has_begun, true);
-        let returns_ids = self.options.token_ids == TokenIds::Return;
-        let prompt = self.prompts[part.index / self.num_choices].as_slice();
-        let tokenizer = &self.model.tokenizer;
+        let returns_ids = self.answering.options.token_ids == TokenIds::Return;
+        let prompt = self.answering.prompts[part.index / self.answering.num_choices].as_slice();
+        let tokenizer = &self.answering.model.tokenizer;
         CompletionChoice {
             index: part.index,
             text: part.text,
@@ -178,7 +146,10 @@ impl CompletionFormat {
 
     /// The prompt's ids, if they are wanted and there is one prompt.
     fn only_prompt(&self) -> Option<&[TokenId]> {
-        match (self.options.token_ids, self.prompts.as_slice()) {
+        match (
+            self.answering.options.token_ids,
+            self.answering.prompts.as_slice(),
+        ) {
             (TokenIds::Return, [prompt]) => Some(prompt),
             _ => None,
         }

@@ -304,11 +304,20 @@ impl From<Error> for ApiError {
             Error::PromptTooLong { .. } => Self::bad_request("context_length_exceeded", message),
             Error::ImageSpanTooLong { .. } => Self::bad_request("image_too_long", message),
             Error::NeverFits { .. } => Self::bad_request("request_too_large", message),
-            Error::QueueFull { .. } => {
+            Error::QueueFull { retry_after, .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
                     .with_code("rate_limit_exceeded")
-                    .with_header(RETRY_AFTER, HeaderValue::from_static("1"))
+                    .with_header(RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)))
             }
+            Error::NeverQueued { .. } => Self::bad_request("request_too_large", message),
+            // As Anthropic's API and grpc-gateway have it. 408 would say that the client was slow
+            // to ask, and makes browsers ask again.
+            Error::DeadlineExceeded { .. } => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout_error", message)
+                    .with_code("deadline_exceeded")
+            }
+            Error::ShutdownTimeout { .. } => Self::unavailable("shutdown", message)
+                .with_header(RETRY_AFTER, HeaderValue::from_static("5")),
             Error::Draining => Self::unavailable("draining", message)
                 .with_header(RETRY_AFTER, HeaderValue::from_static("5")),
             Error::EngineDead => Self::unavailable("engine_dead", message)
@@ -385,9 +394,12 @@ mod tests {
             error.to_json(),
             r#"{"error":{"message":"n must be 1–128, got 0.","type":"invalid_request_error","param":"n","code":"invalid_value"}}"#
         );
-        let error = ApiError::from(Error::QueueFull { queued: 3 });
+        let error = ApiError::from(Error::QueueFull {
+            queued: 3,
+            retry_after: Duration::from_secs(7),
+        });
         assert!(error.to_json().contains(r#""param":null"#));
-        assert_eq!(error.headers[0].0, RETRY_AFTER);
+        assert_eq!(error.headers[0], (RETRY_AFTER, HeaderValue::from(7)));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::types::{StopReason, Usage};
 use crate::core::{FinishReason, GenerateRequest, Terms, TokenEvent};
 use crate::engine::TokenStream;
 use crate::error::{Error, Result};
+use crate::metrics::{AnswerMeter, FinishedReason};
 use crate::registry::ServedModel;
 use crate::text::Detokenizer;
 
@@ -24,9 +25,21 @@ use crate::text::Detokenizer;
 pub(super) struct Generation {
     answers: SelectAll<AnswerStream>,
     num_open: usize,
+    /// Answers to each prompt.
+    num_choices: usize,
     prompt_tokens: usize,
+    /// Of each prompt, as its first answer found them in the cache: the others find the first's.
+    cached_tokens: Vec<usize>,
     log: RequestLog,
     _ticket: Ticket,
+}
+
+/// What the engine is to do for a request.
+#[derive(Debug)]
+pub(super) struct Task<'a> {
+    pub(super) prompts: &'a [PreparedPrompt],
+    pub(super) plan: SamplingPlan,
+    pub(super) terms: Terms,
 }
 
 /// What a few tokens add to one answer.
@@ -52,46 +65,62 @@ pub(super) struct Finish {
 }
 
 impl Generation {
-    /// Hands each prompt to the engine once for each of its answers.
+    /// Hands each prompt to the engine once for each of its answers, all of them or none.
     ///
     /// # Errors
-    /// What the engine refuses; then none of the answers is generated.
+    /// What the engine refuses.
     pub(super) fn start(
         model: &ServedModel,
-        prompts: &[PreparedPrompt],
-        plan: SamplingPlan,
+        task: Task<'_>,
         mut log: RequestLog,
         ticket: Ticket,
     ) -> std::result::Result<Self, ApiError> {
-        let plan = Arc::new(plan);
-        let mut answers = SelectAll::new();
+        let Task {
+            prompts,
+            plan,
+            terms,
+        } = task;
+        let mut requests = Vec::with_capacity(prompts.len() * plan.num_choices);
         for prompt in prompts {
             let room = model.max_model_len.saturating_sub(prompt.ids.len()).max(1);
-            for choice in 0..plan.num_choices {
-                let tokens = model.engine.submit(GenerateRequest {
-                    prompt: prompt.ids.clone(),
-                    images: prompt.images.clone(),
-                    sampling: plan.params(choice, room),
-                    terms: Terms::default(),
-                })?;
-                let tokenizer = Arc::clone(&model.tokenizer);
-                answers.push(AnswerStream {
-                    index: answers.len(),
-                    tokens: Some(tokens),
-                    // Stop strings count once `min_tokens` are there.
-                    detokenizer: Detokenizer::new(tokenizer, &[]),
-                    plan: Arc::clone(&plan),
-                    held: Vec::new(),
-                    num_tokens: 0,
-                });
-            }
+            requests.extend((0..plan.num_choices).map(|choice| GenerateRequest {
+                prompt: prompt.ids.clone(),
+                images: prompt.images.clone(),
+                sampling: plan.params(choice, room),
+                terms,
+            }));
         }
+        let streams = match model.engine.submit_all(requests) {
+            Ok(streams) => streams,
+            Err(error) => {
+                log.refused();
+                return Err(error.into());
+            }
+        };
+        let num_choices = plan.num_choices;
+        let plan = Arc::new(plan);
+        let answers = streams.into_iter().enumerate().map(|(index, tokens)| {
+            let prompt_len = prompts[index / num_choices].ids.len();
+            AnswerStream {
+                index,
+                tokens: Some(tokens),
+                // Stop strings count once `min_tokens` are there.
+                detokenizer: Detokenizer::new(Arc::clone(&model.tokenizer), &[]),
+                plan: Arc::clone(&plan),
+                held: Vec::new(),
+                num_tokens: 0,
+                meter: log.meter(prompt_len),
+            }
+        });
+        let answers: SelectAll<_> = answers.collect();
         let prompt_tokens = prompts.iter().map(|prompt| prompt.ids.len()).sum();
         log.submitted(prompt_tokens);
         Ok(Self {
             num_open: answers.len(),
             answers,
+            num_choices,
             prompt_tokens,
+            cached_tokens: vec![0; prompts.len()],
             log,
             _ticket: ticket,
         })
@@ -102,7 +131,12 @@ impl Generation {
     pub(super) async fn next(&mut self) -> Option<std::result::Result<AnswerDelta, ApiError>> {
         match self.answers.next().await? {
             Ok(delta) => {
-                self.log.generated(delta.tokens.len());
+                if let Some(token) = delta.tokens.first()
+                    && delta.index.is_multiple_of(self.num_choices)
+                {
+                    self.cached_tokens[delta.index / self.num_choices] = token.num_cached_tokens;
+                }
+                self.log.generated(&delta.tokens, self.num_cached_tokens());
                 if let Some(finish) = &delta.finish {
                     self.num_open -= 1;
                     self.log.finished(finish.reason);
@@ -123,7 +157,15 @@ impl Generation {
 
     /// Tokens so far.
     pub(super) fn usage(&self) -> Usage {
-        Usage::new(self.prompt_tokens, self.log.output_tokens())
+        Usage::new(
+            self.prompt_tokens,
+            self.num_cached_tokens(),
+            self.log.output_tokens(),
+        )
+    }
+
+    fn num_cached_tokens(&self) -> usize {
+        self.cached_tokens.iter().sum()
     }
 }
 
@@ -139,11 +181,13 @@ struct AnswerStream {
     held: Vec<TokenEvent>,
     /// All tokens so far.
     num_tokens: usize,
+    meter: AnswerMeter,
 }
 
 impl AnswerStream {
     /// Takes one token; `None` while its text is held back.
     fn accept(&mut self, event: TokenEvent) -> Option<AnswerDelta> {
+        self.meter.token(event.queued);
         let token = event.token;
         let ended = event.finish;
         self.held.push(event);
@@ -182,8 +226,12 @@ impl AnswerStream {
             }),
             (None, None) => None,
         };
-        if finish.is_some() {
+        if let Some(finish) = &finish {
             self.tokens = None;
+            self.meter.end(match finish.reason {
+                FinishReason::Stop => FinishedReason::Stop,
+                FinishReason::Length => FinishedReason::Length,
+            });
         } else if text.is_empty() {
             return None;
         }
@@ -212,11 +260,13 @@ impl Stream for AnswerStream {
                 }
                 Some(Err(error)) => {
                     self.tokens = None;
+                    self.meter.end(FinishedReason::Error);
                     return Poll::Ready(Some(Err(error)));
                 }
                 None => {
                     // The stream says how it ended before it ends.
                     self.tokens = None;
+                    self.meter.end(FinishedReason::Error);
                     return Poll::Ready(Some(Err(Error::EngineDead)));
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -11,6 +12,7 @@ use super::workers::Workers;
 use crate::core::PixelValues;
 use crate::error::ImageError;
 use crate::image::{ImageProcessor, fetch};
+use crate::metrics::Metrics;
 
 /// The pixels of `images`, in order.
 ///
@@ -20,6 +22,7 @@ pub(super) async fn decode_all(
     images: Vec<WireImage>,
     processor: &ImageProcessor,
     workers: &Workers,
+    metrics: &Arc<Metrics>,
 ) -> Result<Vec<PixelValues>, ApiError> {
     let (distinct, places) = deduplicate(images);
     let pixels: Vec<PixelValues> = stream::iter(distinct)
@@ -27,7 +30,13 @@ pub(super) async fn decode_all(
             let processor = *processor;
             async move {
                 let WireImage { param, url } = image;
-                let decoded = workers.run(move || decode(&url, &processor)).await?;
+                let metrics = Arc::clone(metrics);
+                let work = move || {
+                    let pixels = decode(&url, &processor)?;
+                    metrics.image_decoded();
+                    Ok(pixels)
+                };
+                let decoded: Result<_, ImageError> = workers.run(work).await?;
                 decoded.map_err(|error| ApiError::from(error).at(param))
             }
         })

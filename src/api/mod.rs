@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! request ─ request_id ─ auth ─▶ chat | completions | tokenize | …
+//!                                  │ generate  the way that the first two share
 //!                                  │ extract   body, JSON → types
 //!                                  │ refused_fields, lower   types → core
 //!                                  │ workers   pictures, long texts: off the async threads
@@ -21,12 +22,14 @@ mod completions;
 mod detokenize;
 mod error;
 mod extract;
+mod generate;
 mod generation;
 mod health;
 mod identity;
 mod images;
 mod logprobs;
 mod lower;
+mod metrics;
 mod models;
 mod random;
 mod refused_fields;

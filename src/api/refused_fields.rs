@@ -92,8 +92,6 @@ pub(super) const GENERATION: &[RefusedField] = &[
     field("structural_tag", &[], ""),
     // vLLM's: the rest.
     field("echo", &["false"], ""),
-    field("priority", &["0"], ""),
-    field("cache_salt", &[], ""),
     field("request_id", &[], "Use the header X-Request-Id."),
     field("session_id", &[], ""),
     field(
@@ -307,6 +305,9 @@ mod tests {
         "stream_options",
         "return_token_ids",
         "user",
+        "priority",
+        "cache_salt",
+        "timeout",
     ];
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -11,14 +11,19 @@ use tracing::{Instrument, field};
 
 use super::error::{ApiError, Refusal};
 use super::random::random_id;
+use super::state::AppState;
 
 /// A client's own id is kept if it has at most this many characters.
 const MAX_ID: usize = 128;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Gives a request its id and returns it; logs a refusal; turns a panic into a 500.
-pub(super) async fn identify(request: Request, next: Next) -> Response {
+/// Gives a request its id and returns it; logs and counts a refusal; turns a panic into a 500.
+pub(super) async fn identify(
+    State(app): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let sent = request.headers().get(&X_REQUEST_ID);
     let id = match sent.and_then(|id| id.to_str().ok()) {
         Some(id) if is_sane(id) => id.to_owned(),
@@ -34,6 +39,7 @@ pub(super) async fn identify(request: Request, next: Next) -> Response {
         let _span = span.enter();
         let status = response.status().as_u16();
         let code = refusal.code;
+        app.metrics().error(code.unwrap_or("unknown"));
         match &refusal.detail {
             Some(detail) => tracing::error!(status, code, detail, "request failed"),
             None => tracing::info!(status, code, param = refusal.param, "request refused"),
@@ -54,12 +60,13 @@ fn is_sane(id: &str) -> bool {
 mod tests {
     use axum::Router;
     use axum::body::Body;
-    use axum::middleware::from_fn;
+    use axum::middleware::from_fn_with_state;
     use axum::routing::get;
     use http_body_util::BodyExt;
     use tower::ServiceExt;
 
     use super::*;
+    use crate::api::ApiKeys;
 
     async fn panics() {
         panic!("a bug");
@@ -67,9 +74,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_answer_in_our_shape() {
+        let app = AppState::new(ApiKeys::default(), None);
         let router = Router::new()
             .route("/", get(panics))
-            .layer(from_fn(identify));
+            .layer(from_fn_with_state(app, identify));
         let request = Request::get("/").header("x-request-id", "mine");
         let request = request.body(Body::empty()).expect("a plain request");
         let response = router.oneshot(request).await.expect("an answer");

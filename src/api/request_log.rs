@@ -1,21 +1,30 @@
 //! One line about each request that generated: how much and how long, never what.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::Span;
 
+use super::answer::finish_name;
 use super::error::Refusal;
-use crate::core::FinishReason;
+use crate::core::{FinishReason, TokenEvent};
+use crate::metrics::{AnswerMeter, Metrics};
 
 /// Counts while a request runs and writes its line when it is dropped, however the request ended.
+/// Dropped with no end told, the client has left.
 #[derive(Debug)]
 pub(super) struct RequestLog {
     /// The request's own, with its id and model.
     span: Span,
-    started: Instant,
+    metrics: Arc<Metrics>,
+    arrived: Instant,
     submitted: Option<Instant>,
     first_token: Option<Instant>,
+    /// Of the first token that came.
+    queued: Option<Duration>,
     prompt_tokens: usize,
+    cached_tokens: usize,
     output_tokens: usize,
     end: End,
 }
@@ -25,6 +34,8 @@ pub(super) struct RequestLog {
 enum End {
     /// Not yet; dropped like this, the client has left.
     Open,
+    /// Before the engine took it, with an answer that is logged where it is made.
+    Refused,
     /// With an answer.
     Finished(FinishReason),
     /// With an error after it had begun.
@@ -33,16 +44,34 @@ enum End {
 
 impl RequestLog {
     /// A request that begins now, in the current span.
-    pub(super) fn begin() -> Self {
+    pub(super) fn begin(metrics: Arc<Metrics>) -> Self {
         Self {
             span: Span::current(),
-            started: Instant::now(),
+            metrics,
+            arrived: Instant::now(),
             submitted: None,
             first_token: None,
+            queued: None,
             prompt_tokens: 0,
+            cached_tokens: 0,
             output_tokens: 0,
             end: End::Open,
         }
+    }
+
+    /// When it began.
+    pub(super) fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    /// What measures one of its answers.
+    pub(super) fn meter(&self, prompt_tokens: usize) -> AnswerMeter {
+        AnswerMeter::new(Arc::clone(&self.metrics), self.arrived, prompt_tokens)
+    }
+
+    /// The request was refused before the engine took it.
+    pub(super) fn refused(&mut self) {
+        self.end = End::Refused;
     }
 
     /// The engine has taken the request.
@@ -51,10 +80,12 @@ impl RequestLog {
         self.prompt_tokens = prompt_tokens;
     }
 
-    /// Tokens have come.
-    pub(super) fn generated(&mut self, num_tokens: usize) {
+    /// Tokens have come; of the prompts, `cached_tokens` were cached, as far as is known.
+    pub(super) fn generated(&mut self, tokens: &[TokenEvent], cached_tokens: usize) {
         self.first_token.get_or_insert_with(Instant::now);
-        self.output_tokens += num_tokens;
+        self.queued = self.queued.or(tokens.first().map(|token| token.queued));
+        self.cached_tokens = cached_tokens;
+        self.output_tokens += tokens.len();
     }
 
     /// All tokens since the beginning.
@@ -80,43 +111,62 @@ impl RequestLog {
 
 impl Drop for RequestLog {
     fn drop(&mut self) {
-        // Refused before the engine took it: the answer is logged where it is made.
-        let Some(submitted) = self.submitted else {
+        // A panic is an answer too; whoever catches it logs it.
+        if matches!(self.end, End::Refused) || std::thread::panicking() {
             return;
-        };
+        }
         let _span = self.span.enter();
-        let prompt_tokens = self.prompt_tokens;
-        let output_tokens = self.output_tokens;
-        let prepare_ms = (submitted - self.started).as_millis() as u64;
-        let first_token_ms = self
-            .first_token
-            .map(|first| (first - self.started).as_millis() as u64);
-        let total_ms = self.started.elapsed().as_millis() as u64;
-        match &self.end {
-            End::Failed(refusal) => tracing::error!(
+        let millis = |time: Duration| time.as_millis() as u64;
+        let since_arrival = |at: Instant| millis(at - self.arrived);
+        let Self {
+            prompt_tokens,
+            cached_tokens,
+            output_tokens,
+            ..
+        } = *self;
+        let prepare_ms = self.submitted.map(since_arrival);
+        let queue_ms = self.queued.map(millis);
+        let first_token_ms = self.first_token.map(since_arrival);
+        let total_ms = millis(self.arrived.elapsed());
+        // Counted here: a log line that nobody wants evaluates nothing.
+        let (outcome, finish, refusal) = match &self.end {
+            End::Failed(refusal) => {
+                self.metrics.error(refusal.code.unwrap_or("unknown"));
+                ("request failed", "error", Some(refusal))
+            }
+            End::Finished(reason) => ("request finished", finish_name(*reason), None),
+            End::Open | End::Refused => {
+                self.metrics.cancelled();
+                ("request finished", "client left", None)
+            }
+        };
+        let code = refusal.and_then(|refusal| refusal.code);
+        match refusal.and_then(|refusal| refusal.detail.as_deref()) {
+            Some(detail) => tracing::error!(
                 prompt_tokens,
-                cached_tokens = 0,
+                cached_tokens,
                 output_tokens,
                 prepare_ms,
+                queue_ms,
                 first_token_ms,
                 total_ms,
-                finish = "error",
-                code = refusal.code,
-                detail = refusal.detail,
-                "request failed"
+                finish,
+                code,
+                detail,
+                "{outcome}"
             ),
-            end => tracing::info!(
+            // Not our fault: all is well, its time was up, or the server was asked to stop.
+            None => tracing::info!(
                 prompt_tokens,
-                cached_tokens = 0,
+                cached_tokens,
                 output_tokens,
                 prepare_ms,
+                queue_ms,
                 first_token_ms,
                 total_ms,
-                finish = match end {
-                    End::Finished(reason) => super::answer::finish_name(*reason),
-                    _ => "client left",
-                },
-                "request finished"
+                finish,
+                code,
+                "{outcome}"
             ),
         }
     }

@@ -2,13 +2,14 @@
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
 use super::error::ApiError;
 use super::state::AppState;
 use super::{
-    auth, chat, completions, detokenize, extract, health, models, request_id, tokenize, version,
+    auth, chat, completions, detokenize, extract, health, metrics, models, request_id, tokenize,
+    version,
 };
 
 /// The whole server as a function from request to response; it needs no socket.
@@ -23,12 +24,13 @@ pub fn router(app: AppState) -> Router {
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/version", get(version::version))
+        .route("/metrics", get(metrics::metrics))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         // `extract` has its own limit, with an answer in our shape.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(app.clone(), auth::require_key))
-        .layer(from_fn(request_id::identify))
+        .layer(from_fn_with_state(app.clone(), request_id::identify))
         .with_state(app)
 }
 

@@ -2,6 +2,7 @@
 //! takes requests.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -11,6 +12,7 @@ use super::error::ApiError;
 use super::workers::Workers;
 use crate::engine::EngineState;
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::registry::ServedModel;
 
 /// Cheap to clone. The server binds with it before the model is loaded.
@@ -26,6 +28,9 @@ struct Shared {
     /// Closed while draining; each request that generates holds a token of it until its last byte.
     running: TaskTracker,
     workers: Workers,
+    metrics: Arc<Metrics>,
+    /// No request may take longer.
+    request_timeout: Option<Duration>,
 }
 
 /// Held while a request generates; draining waits for it.
@@ -48,13 +53,15 @@ pub(super) enum Readiness {
 }
 
 impl AppState {
-    /// A server without a model yet.
-    pub fn new(keys: ApiKeys) -> Self {
+    /// A server without a model yet, whose requests may take `request_timeout` at most.
+    pub fn new(keys: ApiKeys, request_timeout: Option<Duration>) -> Self {
         let shared = Shared {
             model: OnceLock::new(),
             keys,
             running: TaskTracker::new(),
             workers: Workers::new(),
+            metrics: Arc::new(Metrics::new()),
+            request_timeout,
         };
         Self {
             shared: Arc::new(shared),
@@ -116,5 +123,13 @@ impl AppState {
 
     pub(super) fn workers(&self) -> &Workers {
         &self.shared.workers
+    }
+
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    pub(super) fn request_timeout(&self) -> Option<Duration> {
+        self.shared.request_timeout
     }
 }

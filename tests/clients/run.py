@@ -1,4 +1,4 @@
-"""The running binary, judged by the real openai client.
+"""The running binary, judged by the real openai client and by Prometheus' own parser.
 
     python run.py path/to/medgemma
 
@@ -13,10 +13,13 @@ import struct
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import openai
+from prometheus_client.parser import text_string_to_metric_families
 
 KEY = "a-key-for-this-run"
 
@@ -141,6 +144,124 @@ def refuses_in_the_clients_own_classes(client: openai.OpenAI) -> None:
     raise AssertionError("a wrong key was taken")
 
 
+# What Kubernetes' inference gateway, llm-d and vLLM's dashboards read. The parser takes `_total` off
+# a counter's name and knows the infos as what vLLM makes them: gauges.
+ROUTERS_METRICS = {
+    "vllm:num_requests_waiting": "gauge",
+    "vllm:num_requests_running": "gauge",
+    "vllm:kv_cache_usage_perc": "gauge",
+    "vllm:cache_config_info": "gauge",
+    "vllm:lora_requests_info": "gauge",
+    "vllm:prompt_tokens": "counter",
+    "vllm:generation_tokens": "counter",
+    "vllm:request_success": "counter",
+    "vllm:num_preemptions": "counter",
+    "vllm:prefix_cache_queries": "counter",
+    "vllm:prefix_cache_hits": "counter",
+    "vllm:time_to_first_token_seconds": "histogram",
+    "vllm:time_per_output_token_seconds": "histogram",
+    "vllm:inter_token_latency_seconds": "histogram",
+    "vllm:e2e_request_latency_seconds": "histogram",
+    "vllm:request_queue_time_seconds": "histogram",
+    "medgemma:encoder_cache_hits": "counter",
+    "medgemma:encoder_cache_misses": "counter",
+    "medgemma:images_decoded": "counter",
+    "medgemma:requests_cancelled": "counter",
+    "medgemma:engine_steps": "counter",
+}
+
+
+def metrics_url(client: openai.OpenAI) -> str:
+    return str(client.base_url).removesuffix("v1/") + "metrics"
+
+
+def families(client: openai.OpenAI) -> dict:
+    request = urllib.request.Request(metrics_url(client), headers={"Authorization": f"Bearer {KEY}"})
+    with urllib.request.urlopen(request) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        return {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
+
+
+def value(families: dict, name: str, **labels: str) -> float:
+    family = families[name.removesuffix("_total").removesuffix("_count")]
+    (sample,) = (s for s in family.samples if s.name == name and labels.items() <= s.labels.items())
+    return sample.value
+
+
+def tells_routers_what_it_does(client: openai.OpenAI) -> None:
+    try:
+        urllib.request.urlopen(metrics_url(client))
+        raise AssertionError("metrics without a key")
+    except urllib.error.HTTPError as error:
+        assert error.code == 401
+
+    before = families(client)
+    for name, kind in ROUTERS_METRICS.items():
+        assert before[name].type == kind, f"{name} is a {before[name].type}"
+        for sample in before[name].samples:
+            assert sample.labels["model_name"] == "demo"
+    (cache,) = before["vllm:cache_config_info"].samples
+    assert cache.value == 1 and int(cache.labels["block_size"]) > 0 and int(cache.labels["num_gpu_blocks"]) > 0
+    assert {"max_lora", "running_lora_adapters", "waiting_lora_adapters"} <= set(
+        before["vllm:lora_requests_info"].samples[0].labels
+    )
+
+    usage = client.chat.completions.create(
+        model="demo", messages=ask("Count this"), max_tokens=6, extra_body={"ignore_eos": True}
+    ).usage
+    after = families(client)
+
+    def moved(name: str, **labels: str) -> float:
+        return value(after, name, **labels) - value(before, name, **labels)
+
+    assert moved("vllm:prompt_tokens_total") == usage.prompt_tokens
+    assert moved("vllm:generation_tokens_total") == 6
+    assert moved("vllm:request_success_total", finished_reason="length") == 1
+    assert moved("vllm:time_to_first_token_seconds_count") == 1
+    assert moved("vllm:inter_token_latency_seconds_count") == 5
+    assert moved("vllm:e2e_request_latency_seconds_count") == 1
+    assert moved("vllm:prefix_cache_queries_total") > 0
+    assert moved("medgemma:engine_steps_total") >= 6
+    assert 0 <= value(after, "vllm:kv_cache_usage_perc") <= 1
+
+
+def finds_what_it_computed_before(client: openai.OpenAI) -> None:
+    text = "A question that is long enough to fill several blocks of the cache. " * 8
+    wish = dict(model="demo", messages=ask(text), max_tokens=4, temperature=0)
+
+    def cached(**more) -> tuple[int, str]:
+        answer = client.chat.completions.create(**wish, **more)
+        return answer.usage.prompt_tokens_details.cached_tokens, answer.choices[0].message.content
+
+    first, text_first = cached()
+    again, text_again = cached()
+    salted, text_salted = cached(extra_body={"cache_salt": "of my own"})
+    assert first == 0 and again > 0 and salted == 0
+    assert text_first == text_again == text_salted
+    *_, last = client.chat.completions.create(**wish, stream=True, stream_options={"include_usage": True})
+    assert last.usage.prompt_tokens_details.cached_tokens == again
+
+
+def answers_to_one_prompt_share_it(client: openai.OpenAI) -> None:
+    before = families(client)
+    client.chat.completions.create(model="demo", messages=ask("Three times the same, please. " * 20), max_tokens=4, n=3)
+    assert value(families(client), "vllm:prefix_cache_hits_total") > value(before, "vllm:prefix_cache_hits_total")
+
+
+def gives_up_in_time(client: openai.OpenAI) -> None:
+    try:
+        client.chat.completions.create(
+            model="demo",
+            messages=ask("Take your time"),
+            max_tokens=4000,
+            extra_body={"ignore_eos": True, "timeout": 0.01},
+        )
+    except openai.InternalServerError as error:
+        assert error.status_code == 504 and error.code == "deadline_exceeded"
+        return
+    raise AssertionError("4000 tokens in 10 ms")
+
+
 def serves_many_and_survives_those_who_leave(client: openai.OpenAI) -> None:
     def leave(_: int) -> None:
         stream = client.chat.completions.create(
@@ -169,6 +290,10 @@ CHECKS = [
     repeats_a_seed_and_varies_without,
     completes_text,
     refuses_in_the_clients_own_classes,
+    tells_routers_what_it_does,
+    finds_what_it_computed_before,
+    answers_to_one_prompt_share_it,
+    gives_up_in_time,
     serves_many_and_survives_those_who_leave,
 ]
 
@@ -185,7 +310,7 @@ def main() -> None:
         server.send_signal(signal.SIGTERM)
         code = server.wait(timeout=30)
     assert code == 0, f"the server ended with {code}"
-    print(f"{len(CHECKS)} checks of the openai client {openai.__version__} in {time.monotonic() - began:.1f} s")
+    print(f"{len(CHECKS)} checks with the openai client {openai.__version__} in {time.monotonic() - began:.1f} s")
 
 
 if __name__ == "__main__":

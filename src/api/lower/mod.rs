@@ -9,6 +9,7 @@ mod options;
 mod prompt;
 mod sampling;
 mod size;
+mod terms;
 
 pub(super) use messages::{Chat, WireImage, lower_messages};
 pub(super) use model_name::check_model;
@@ -18,3 +19,4 @@ pub(super) use options::{
 pub(super) use prompt::{PreparedPrompt, check_ids, check_length, encode_chat, lower_prompts};
 pub(super) use sampling::SamplingPlan;
 pub(super) use size::{MAX_TOKENIZED, check_size, least_tokens};
+pub(super) use terms::TermsWish;

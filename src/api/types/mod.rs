@@ -14,6 +14,7 @@ mod object;
 mod presence;
 mod sampling_fields;
 mod seed;
+mod terms_fields;
 mod tokenize;
 mod usage;
 
@@ -31,5 +32,6 @@ pub(super) use model_list::{ModelCard, ModelList};
 pub(super) use object::Object;
 pub(super) use presence::Presence;
 pub(super) use sampling_fields::{SamplingFields, Stop, StreamFields};
+pub(super) use terms_fields::TermsFields;
 pub(super) use tokenize::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokenized};
 pub(super) use usage::Usage;

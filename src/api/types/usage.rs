@@ -23,13 +23,17 @@ struct CompletionTokensDetails {
 }
 
 impl Usage {
-    /// Of prompts and answers; nothing is cached between requests, and no thoughts are told apart.
-    pub(in crate::api) fn new(prompt_tokens: usize, completion_tokens: usize) -> Self {
+    /// Of prompts, what was cached of them, and answers; no thoughts are told apart.
+    pub(in crate::api) fn new(
+        prompt_tokens: usize,
+        cached_tokens: usize,
+        completion_tokens: usize,
+    ) -> Self {
         Self {
             prompt_tokens,
             completion_tokens,
             total_tokens: prompt_tokens + completion_tokens,
-            prompt_tokens_details: PromptTokensDetails { cached_tokens: 0 },
+            prompt_tokens_details: PromptTokensDetails { cached_tokens },
             completion_tokens_details: CompletionTokensDetails {
                 reasoning_tokens: 0,
             },

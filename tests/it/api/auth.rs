@@ -45,6 +45,7 @@ async fn every_route_but_the_probes_needs_a_key() {
         "/tokenize",
         "/detokenize",
         "/version",
+        "/metrics",
         "/no/such/route",
         "/health/",
         "/health/x",

@@ -236,6 +236,21 @@ async fn fields_out_of_type_range_or_sense() {
             (400, TYPE, "return_token_ids"),
         ),
         (json!({"user": 5}), (400, TYPE, "user")),
+        (json!({"priority": 0.5}), (400, TYPE, "priority")),
+        (json!({"priority": "high"}), (400, TYPE, "priority")),
+        (
+            json!({"priority": 2_147_483_648_i64}),
+            (400, VALUE, "priority"),
+        ),
+        (
+            json!({"priority": -2_147_483_649_i64}),
+            (400, VALUE, "priority"),
+        ),
+        (json!({"cache_salt": ""}), (400, VALUE, "cache_salt")),
+        (json!({"cache_salt": 5}), (400, TYPE, "cache_salt")),
+        (json!({"timeout": 0}), (400, VALUE, "timeout")),
+        (json!({"timeout": -1.5}), (400, VALUE, "timeout")),
+        (json!({"timeout": "5s"}), (400, TYPE, "timeout")),
     ];
     for (extra, expected) in cases {
         check(

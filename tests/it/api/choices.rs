@@ -437,18 +437,67 @@ async fn a_step_that_fails_is_a_500() {
 async fn a_full_queue_is_a_429_that_says_when() {
     let plan = Plan {
         max_in_flight: 2,
+        script: always(tokens("The heart"), End::Hang),
         ..Plan::for_test()
     };
     let mut server = plan.start();
-    let reply = server.chat(json!({"n": 3})).await;
+    let running = server.stream(json!({"n": 1})).await;
+    server.request().await;
+    // There is room for one of the two, and neither is taken.
+    let reply = server.chat(json!({"n": 2})).await;
     assert_eq!(
         reply.error(),
         (429, Some("rate_limit_exceeded".to_owned()), None)
     );
     let retry_after = reply.headers["retry-after"].to_str().expect("a number");
     assert!(retry_after.parse::<u32>().is_ok_and(|seconds| seconds >= 1));
-    // None of the three goes on.
+    assert_eq!(server.engine.num_in_flight(), 1);
+    drop(running);
     server.aborted().await;
-    server.aborted().await;
-    server.chat(json!({"n": 2})).await.ok();
+    let running = server.stream(json!({"n": 2})).await;
+    assert_eq!(server.engine.num_in_flight(), 2);
+    drop(running);
+}
+
+#[tokio::test]
+async fn more_answers_than_could_ever_wait_are_no_matter_of_time() {
+    let plan = Plan {
+        max_in_flight: 2,
+        ..Plan::for_test()
+    };
+    let mut server = plan.start();
+    let reply = server.chat(json!({"n": 3})).await;
+    let too_large = (400, Some("request_too_large".to_owned()), None);
+    assert_eq!(reply.error(), too_large);
+    assert!(!reply.headers.contains_key("retry-after"));
+    let reply = server.complete(json!({"prompt": ["a", "b"], "n": 2})).await;
+    assert_eq!(reply.error(), too_large);
+    // The engine was told of none of them.
+    server.chat(json!({"n": 2, "seed": 5})).await.ok();
+    assert_eq!(server.request().await.sampling.seed, 5);
+}
+
+#[tokio::test]
+async fn cached_tokens_are_those_of_each_prompt_s_first_answer() {
+    // What a real engine does: the first computes, the others find it.
+    let plan = Plan {
+        cached: |request| match request.sampling.seed {
+            7 => request.prompt.len() / 2,
+            _ => request.prompt.len() - 1,
+        },
+        script: says("No."),
+        ..Plan::for_test()
+    };
+    let server = plan.start();
+    let body = json!({"prompt": [[5, 6, 7, 8], [9, 10]], "n": 3, "seed": 7});
+    let answer = server.complete(body.clone()).await.ok();
+    let usage = &answer["usage"];
+    assert_eq!(usage["prompt_tokens"], 6);
+    assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], 3);
+
+    let mut streamed = body;
+    streamed["stream"] = json!(true);
+    streamed["stream_options"] = json!({"include_usage": true});
+    let chunks = server.complete(streamed).await.chunks();
+    assert_eq!(chunks.last().expect("a chunk")["usage"], *usage);
 }

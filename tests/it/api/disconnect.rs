@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+use super::images::{distinct_pictures, shown};
 use super::server::{End, Plan, TestServer, always, chat_body, tokens};
 
 fn hanging() -> TestServer {
@@ -86,6 +87,79 @@ async fn a_closed_connection_is_noticed_while_nothing_is_sent() {
         sending.abort();
         let aborted = timeout(Duration::from_secs(20), server.aborted()).await;
         aborted.expect("the client left and the engine was not told");
+        assert_eq!(server.engine.num_in_flight(), 0);
+    }
+}
+
+#[tokio::test]
+async fn leaving_while_pictures_are_decoded_ends_the_work() {
+    const NUM_PICTURES: usize = 500;
+    let plan = Plan {
+        max_model_len: 8192,
+        ..Plan::for_test()
+    };
+    let mut server = plan.start();
+    let pictures = distinct_pictures(NUM_PICTURES);
+    let urls: Vec<_> = pictures.iter().map(String::as_str).collect();
+    let request = chat(shown(&urls));
+    let decoded = "medgemma:images_decoded_total{model_name=\"tiny\"}";
+
+    let mut answering = Box::pin(server.router.clone().oneshot(request));
+    // What is decoded next is only begun while the request is polled.
+    while server.metric(decoded).await < 1.0 {
+        let answer = futures_util::poll!(&mut answering);
+        assert!(answer.is_pending(), "500 pictures took no time");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(answering);
+    let when_left = server.metric(decoded).await;
+
+    // Places for work are free again, and in order: behind this one nothing of the other waits.
+    server.chat(shown(&[&pictures[0]])).await.ok();
+    let num_places = std::thread::available_parallelism().map_or(1, usize::from);
+    let more = server.metric(decoded).await - when_left;
+    assert!(more <= num_places as f64 + 1.0, "{more} more were decoded");
+    assert!(when_left + more < NUM_PICTURES as f64);
+    // The engine never heard of it, and a drain does not wait for it.
+    assert_eq!(server.request().await.images.len(), 1);
+    server.app.drain().await;
+    let cancelled = "medgemma:requests_cancelled_total{model_name=\"tiny\"}";
+    assert_eq!(server.metric(cancelled).await, 1.0);
+}
+
+#[tokio::test]
+async fn leaving_while_the_body_comes_leaves_nothing() {
+    let server = hanging();
+    let stuck = Body::from_stream(futures_util::stream::pending::<
+        Result<Vec<u8>, std::io::Error>,
+    >());
+    let request = Request::post("/v1/chat/completions")
+        .header("content-type", "application/json")
+        .body(stuck)
+        .expect("a plain request");
+    let mut answering = Box::pin(server.router.clone().oneshot(request));
+    assert!(futures_util::poll!(&mut answering).is_pending());
+    drop(answering);
+    assert_eq!(server.engine.num_in_flight(), 0);
+    server.app.drain().await;
+}
+
+#[tokio::test]
+async fn leaving_while_others_run_frees_the_place_in_the_queue() {
+    // Nothing comes of it before it leaves: to the HTTP side it is as if it waited.
+    let plan = Plan {
+        script: always(Vec::new(), End::Hang),
+        max_in_flight: 1,
+        ..Plan::for_test()
+    };
+    let mut server = plan.start();
+    for _ in 0..3 {
+        let mut answering = Box::pin(server.router.clone().oneshot(chat(json!({}))));
+        assert!(futures_util::poll!(&mut answering).is_pending());
+        server.request().await;
+        assert_eq!(server.chat(json!({})).await.status, 429);
+        drop(answering);
+        server.aborted().await;
         assert_eq!(server.engine.num_in_flight(), 0);
     }
 }

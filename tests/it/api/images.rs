@@ -15,13 +15,31 @@ fn data_uri(file: &str, kind: &str) -> String {
     format!("data:image/{kind};base64,{}", BASE64_STANDARD.encode(bytes))
 }
 
-fn shown(urls: &[&str]) -> Value {
+pub(super) fn shown(urls: &[&str]) -> Value {
     let images = urls
         .iter()
         .map(|url| json!({"type": "image_url", "image_url": {"url": url}}));
     let question = json!({"type": "text", "text": "What is seen?"});
     let parts: Vec<_> = images.chain([question]).collect();
     json!({"messages": [{"role": "user", "content": parts}]})
+}
+
+/// Data URIs of `number` small pictures, each of another size.
+pub(super) fn distinct_pictures(number: usize) -> Vec<String> {
+    let picture = |at: usize| {
+        // A bitmap without compression is made by hand: one row of grey pixels.
+        let width = at + 1;
+        let row = (3 * width).next_multiple_of(4);
+        let mut bytes = b"BM".to_vec();
+        let (row_u32, width) = (row as u32, width as u32);
+        let file = [54 + row_u32, 0, 54];
+        let info = [40, width, 1, 0x0018_0001, 0, row_u32, 0, 0, 0, 0];
+        let words = file.iter().chain(&info);
+        bytes.extend(words.flat_map(|word| word.to_le_bytes()));
+        bytes.resize(bytes.len() + row, 0x80);
+        format!("data:image/bmp;base64,{}", BASE64_STANDARD.encode(bytes))
+    };
+    (0..number).map(picture).collect()
 }
 
 #[tokio::test]

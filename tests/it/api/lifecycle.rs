@@ -30,7 +30,7 @@ fn post(path: &str) -> Request<Body> {
 
 #[tokio::test]
 async fn before_the_model_is_there_only_probes_are_answered() {
-    let app = AppState::new(ApiKeys::default());
+    let app = AppState::new(ApiKeys::default(), None);
     let router = router(app);
     assert_eq!(status(&router, get("/health")).await, 200);
     assert_eq!(status(&router, get("/ready")).await, 503);

@@ -9,7 +9,7 @@ use axum::http::Request;
 use serde_json::json;
 use tower::ServiceExt;
 
-use super::server::{End, Plan, always, says, tokens};
+use super::server::{End, Plan, QUEUED, always, says, tokens};
 
 thread_local! {
     /// What this thread has logged. A test runs on a thread of its own.
@@ -82,6 +82,7 @@ async fn a_request_leaves_one_line_with_its_numbers() {
     let lines = Lines::collect();
     let plan = Plan {
         script: says(SECRET),
+        cached: |_| 4,
         ..Plan::for_test()
     };
     let server = plan.start();
@@ -95,7 +96,8 @@ async fn a_request_leaves_one_line_with_its_numbers() {
     for line in finished {
         let fields = &line["fields"];
         assert_eq!(fields["prompt_tokens"], answer["usage"]["prompt_tokens"]);
-        assert_eq!(fields["cached_tokens"], 0);
+        assert_eq!(fields["cached_tokens"], 4);
+        assert_eq!(fields["queue_ms"], QUEUED.as_millis() as u64);
         assert_eq!(
             fields["output_tokens"],
             answer["usage"]["completion_tokens"]
@@ -124,6 +126,13 @@ async fn failures_and_departures_are_told_apart() {
         .await
         .events();
     assert_eq!(server.chat(secret_chat(json!({}))).await.status, 500);
+    let late = Plan {
+        script: always(tokens(SECRET), End::Late),
+        ..Plan::for_test()
+    };
+    let reply = late.start().chat(secret_chat(json!({}))).await;
+    let code = Some("deadline_exceeded".to_owned());
+    assert_eq!(reply.error(), (504, code, None));
     let hanging = Plan {
         script: always(tokens(SECRET), End::Hang),
         ..Plan::for_test()
@@ -139,17 +148,17 @@ async fn failures_and_departures_are_told_apart() {
     drop(response);
     // Once each, although the second was also answered with a 500.
     let failed = lines.with_message("request failed");
-    assert_eq!(failed.len(), 2, "{}", lines.text());
+    assert_eq!(failed.len(), 3, "{}", lines.text());
+    // Whose fault it is decides how loudly it is said.
+    let levels: Vec<_> = failed.iter().map(|line| &line["level"]).collect();
+    assert_eq!(levels, ["ERROR", "ERROR", "INFO"]);
     assert!(
         failed
             .iter()
             .all(|line| line["fields"]["finish"] == "error")
     );
-    assert!(
-        failed
-            .iter()
-            .all(|line| line["fields"]["code"] == "step_failed")
-    );
+    let codes: Vec<_> = failed.iter().map(|line| &line["fields"]["code"]).collect();
+    assert_eq!(codes, ["step_failed", "step_failed", "deadline_exceeded"]);
     let finished = lines.with_message("request finished");
     assert_eq!(finished.len(), 1);
     assert_eq!(finished[0]["fields"]["finish"], "client left");

@@ -72,8 +72,6 @@ fn shared() -> Vec<Case> {
         ("guided_whitespace_pattern", json!(" "), vec![]),
         ("structural_tag", json!("x"), vec![]),
         ("echo", json!(true), vec![json!(false)]),
-        ("priority", json!(1), vec![json!(0)]),
-        ("cache_salt", json!("x"), vec![]),
         ("request_id", json!("x"), vec![]),
         ("session_id", json!("x"), vec![]),
         (

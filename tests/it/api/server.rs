@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
+use axum::response::Response;
 use http_body_util::BodyExt;
 use medgemma::api::{ApiKeys, AppState, router};
 use medgemma::core::{FinishReason, GenerateRequest, SeqId, TokenEvent, TokenId, TokenLogprobs};
@@ -17,7 +18,7 @@ use medgemma::engine::{Command, EngineHandle, EngineInbox, EngineLimits, channel
 use medgemma::error::Error;
 use medgemma::image::{ImageLimits, ImageProcessor, Resize};
 use medgemma::registry::{ImageSupport, SamplingDefaults, ServedModel};
-use medgemma::scheduler::{BlockCount, KvGroups, SchedulerConfig};
+use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
 use medgemma::text::{AddSpecialTokens, ChatTemplate, ImageTokens, NamedTokens, Tokenizer};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -27,6 +28,9 @@ use tower::ServiceExt;
 
 /// `<end_of_turn>` of the tiny tokenizer.
 pub(super) const END_OF_TURN: TokenId = TokenId(8);
+
+/// How long each request has waited, the engine says.
+pub(super) const QUEUED: Duration = Duration::from_millis(700);
 
 /// What the engine was told.
 #[derive(Debug)]
@@ -55,6 +59,8 @@ pub(super) enum End {
     Hang,
     /// The step fails.
     Fail,
+    /// The request's time is up.
+    Late,
     /// The engine forgets the request.
     Vanish,
 }
@@ -67,7 +73,10 @@ pub(super) struct Plan {
     pub(super) keys: Vec<&'static str>,
     pub(super) names: Vec<&'static str>,
     pub(super) max_in_flight: usize,
+    pub(super) request_timeout: Option<Duration>,
     pub(super) max_model_len: usize,
+    /// Of a request's prompt, how many tokens the engine says it had.
+    pub(super) cached: fn(&GenerateRequest) -> usize,
     pub(super) takes_images: bool,
     pub(super) has_template: bool,
     pub(super) sampling_defaults: SamplingDefaults,
@@ -81,7 +90,9 @@ impl Plan {
             keys: Vec::new(),
             names: vec!["tiny", "org/tiny"],
             max_in_flight: 64,
+            request_timeout: None,
             max_model_len: 256,
+            cached: |_| 0,
             takes_images: true,
             has_template: true,
             sampling_defaults: SamplingDefaults {
@@ -94,13 +105,14 @@ impl Plan {
     }
 
     pub(super) fn start(self) -> TestServer {
-        let app = AppState::new(ApiKeys::new(&self.keys));
+        let app = AppState::new(ApiKeys::new(&self.keys), self.request_timeout);
         let (engine, inbox) = channel(EngineLimits {
             scheduler: limits(self.max_model_len),
             max_in_flight: self.max_in_flight,
+            max_queued_tokens: 1_000_000,
         });
         let (told, seen) = mpsc::unbounded_channel();
-        let engine_task = tokio::spawn(play(inbox, self.script.clone(), told));
+        let engine_task = tokio::spawn(play(inbox, self.script.clone(), self.cached, told));
         app.set_model(self.model(engine.clone()));
         TestServer {
             router: router(app.clone()),
@@ -148,6 +160,7 @@ fn limits(max_model_len: usize) -> SchedulerConfig {
             global: 10_000,
             sliding: 0,
         },
+        prefix_caching: PrefixCaching::On,
     }
 }
 
@@ -191,7 +204,12 @@ pub(super) fn always(tokens: Vec<TokenId>, end: End) -> Scripted {
 }
 
 /// The engine's thread, without an engine.
-async fn play(mut inbox: EngineInbox, script: Scripted, told: mpsc::UnboundedSender<Seen>) {
+async fn play(
+    mut inbox: EngineInbox,
+    script: Scripted,
+    cached: fn(&GenerateRequest) -> usize,
+    told: mpsc::UnboundedSender<Seen>,
+) {
     let mut hanging = HashMap::new();
     while let Some(command) = inbox.recv().await {
         match command {
@@ -205,7 +223,7 @@ async fn play(mut inbox: EngineInbox, script: Scripted, told: mpsc::UnboundedSen
                     }
                     End::Length => finish = Some(FinishReason::Length),
                     End::StopToken => finish = Some(FinishReason::Stop),
-                    End::Hang | End::Fail | End::Vanish => {}
+                    End::Hang | End::Fail | End::Late | End::Vanish => {}
                 }
                 let num_tokens = tokens.len();
                 for (token_idx, token) in tokens.into_iter().enumerate() {
@@ -214,11 +232,16 @@ async fn play(mut inbox: EngineInbox, script: Scripted, told: mpsc::UnboundedSen
                         token,
                         logprobs: logprobs(token, token_idx, &submission.request),
                         finish: finish.filter(|_| is_last),
-                        num_cached_tokens: 0,
+                        num_cached_tokens: cached(&submission.request),
+                        queued: QUEUED,
                     }));
                 }
                 match end {
                     End::Fail => submission.events.send(Err(Error::StepFailed)),
+                    End::Late => {
+                        let late = Error::DeadlineExceeded { after_ms: 50 };
+                        submission.events.send(Err(late));
+                    }
                     End::Hang => {
                         hanging.insert(submission.id, submission.events);
                     }
@@ -294,9 +317,43 @@ impl TestServer {
         self.send(request.expect("a plain request")).await
     }
 
+    /// Posts JSON with a key.
+    pub(super) async fn post_as(&self, key: &str, path: &str, body: Value) -> Reply {
+        let request = Request::post(path)
+            .header("content-type", "application/json")
+            .header("authorization", format!("Bearer {key}"))
+            .body(Body::from(body.to_string()));
+        self.send(request.expect("a plain request")).await
+    }
+
+    /// A metric's value, labels and all as they stand in the text.
+    pub(super) async fn metric(&self, series: &str) -> f64 {
+        let text = self.get("/metrics").await;
+        assert_eq!(text.status, 200, "{}", text.body);
+        let value = text.body.lines().find_map(|line| {
+            let value = line.strip_prefix(series)?.strip_prefix(' ')?;
+            value.parse().ok()
+        });
+        value.unwrap_or_else(|| panic!("no {series} in {}", text.body))
+    }
+
     pub(super) async fn chat(&self, extra: Value) -> Reply {
         let body = chat_body(extra).to_string();
         self.post("/v1/chat/completions", body).await
+    }
+
+    /// A chat's stream, begun; dropping it is leaving.
+    pub(super) async fn stream(&self, extra: Value) -> Response {
+        let mut body = chat_body(extra);
+        body["stream"] = json!(true);
+        let request = Request::post("/v1/chat/completions")
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_string()))
+            .expect("a plain request");
+        let response = self.router.clone().oneshot(request).await;
+        let response = response.expect("the router answers everything");
+        assert_eq!(response.status().as_u16(), 200);
+        response
     }
 
     pub(super) async fn complete(&self, extra: Value) -> Reply {

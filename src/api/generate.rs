@@ -1,0 +1,214 @@
+//! The way that chats and text completions share, from a request's arrival to its generation.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::response::Response;
+use tokio::time::{Instant, timeout_at};
+use tracing::Span;
+
+use super::answer::{self, AnswerFormat};
+use super::auth::Caller;
+use super::error::ApiError;
+use super::extract::{json_body, parse};
+use super::generation::{Generation, Task};
+use super::identity::Identity;
+use super::lower::{
+    AnswerOptions, PreparedPrompt, SamplingPlan, TermsWish, TokenIds, check_model, delivery,
+};
+use super::refused_fields::{self, RefusedField, refuse};
+use super::request_log::RequestLog;
+use super::state::{AppState, Ticket};
+use super::types::{SamplingFields, StreamFields, TermsFields};
+use crate::core::{Terms, TokenId};
+use crate::error::Error;
+use crate::registry::ServedModel;
+
+/// What one endpoint does its own way.
+pub(super) trait Endpoint {
+    /// Of its answers' ids.
+    const ID_PREFIX: &'static str;
+
+    /// What is to be continued, checked.
+    type Content: Send + 'static;
+
+    /// Reads and checks a body.
+    ///
+    /// # Errors
+    /// 400 for what the request says, 404 for another model.
+    fn read(body: &str, model: &ServedModel) -> Result<Call<Self::Content>, ApiError>;
+
+    /// The prompts in tokens, with their pictures.
+    ///
+    /// # Errors
+    /// 400 for what does not fit the model and for pictures that cannot be taken.
+    fn prompts(
+        app: &AppState,
+        model: &Arc<ServedModel>,
+        content: Self::Content,
+    ) -> impl Future<Output = Result<Vec<PreparedPrompt>, ApiError>> + Send;
+
+    /// The JSON of an answer.
+    fn format(answering: Answering) -> impl AnswerFormat;
+}
+
+/// A checked request to continue some `C`.
+pub(super) struct Call<C> {
+    pub(super) model_name: String,
+    pub(super) content: C,
+    pub(super) plan: SamplingPlan,
+    pub(super) terms: TermsWish,
+    pub(super) options: AnswerOptions,
+}
+
+/// What an answer's JSON speaks of besides its tokens.
+pub(super) struct Answering {
+    pub(super) identity: Identity,
+    pub(super) model: Arc<ServedModel>,
+    pub(super) options: AnswerOptions,
+    /// Answers to each prompt.
+    pub(super) num_choices: usize,
+    /// Each prompt's tokens.
+    pub(super) prompts: Vec<Vec<TokenId>>,
+}
+
+/// What an endpoint's own fields say of those that both have.
+pub(super) struct OwnFields {
+    pub(super) model: Option<String>,
+    /// Alternatives for each token; `None` asks for no log-probabilities.
+    pub(super) top_logprobs: Option<usize>,
+    /// Refused besides those that both refuse.
+    pub(super) refused: &'static [RefusedField],
+}
+
+/// Answers one request.
+///
+/// # Errors
+/// 400 for what the request says, 404 for another model, 429 and 503 for the engine's state, 504
+/// when its time is up.
+pub(super) async fn generate<E: Endpoint>(
+    app: AppState,
+    request: Request,
+) -> Result<Response, ApiError> {
+    // Dropped on the way, the client has left.
+    let mut log = RequestLog::begin(Arc::clone(app.metrics()));
+    match prepare::<E>(&app, request, log.arrived()).await {
+        Ok(prepared) => prepared.answer::<E>(log).await,
+        Err(error) => {
+            log.refused();
+            Err(error)
+        }
+    }
+}
+
+/// A request that is ready for the engine.
+struct Prepared {
+    model: Arc<ServedModel>,
+    model_name: String,
+    prompts: Vec<PreparedPrompt>,
+    plan: SamplingPlan,
+    terms: Terms,
+    options: AnswerOptions,
+    ticket: Ticket,
+}
+
+async fn prepare<E: Endpoint>(
+    app: &AppState,
+    request: Request,
+    arrived: Instant,
+) -> Result<Prepared, ApiError> {
+    let caller = request.extensions().get::<Caller>().copied();
+    let caller = caller.expect("whoever passes the keys is known");
+    let body = json_body(request).await?;
+    let (model, ticket) = app.admit()?;
+
+    let call = {
+        let num_bytes = body.len();
+        let model = Arc::clone(&model);
+        let work = move || E::read(&body, &model);
+        app.workers().run_sized(num_bytes, work).await??
+    };
+    Span::current().record("model", call.model_name.as_str());
+
+    let limit = app.request_timeout();
+    let terms = call.terms.terms(&caller, arrived.into_std(), limit);
+    let prompts = E::prompts(app, &model, call.content);
+    let prompts = match terms.deadline {
+        None => prompts.await?,
+        Some(deadline) => match timeout_at(deadline.into(), prompts).await {
+            Ok(prompts) => prompts?,
+            Err(_) => {
+                let after_ms = arrived.elapsed().as_millis() as u64;
+                return Err(Error::DeadlineExceeded { after_ms }.into());
+            }
+        },
+    };
+    Ok(Prepared {
+        model,
+        model_name: call.model_name,
+        prompts,
+        plan: call.plan,
+        terms,
+        options: call.options,
+        ticket,
+    })
+}
+
+impl Prepared {
+    async fn answer<E: Endpoint>(self, log: RequestLog) -> Result<Response, ApiError> {
+        let num_choices = self.plan.num_choices;
+        let task = Task {
+            prompts: &self.prompts,
+            plan: self.plan,
+            terms: self.terms,
+        };
+        let generation = Generation::start(&self.model, task, log, self.ticket)?;
+        let prompts = self.prompts.into_iter().map(|prompt| prompt.ids);
+        let format = E::format(Answering {
+            identity: Identity::new(E::ID_PREFIX, self.model_name, &self.model),
+            model: self.model,
+            options: self.options,
+            num_choices,
+            prompts: prompts.collect(),
+        });
+        answer::respond(generation, format, self.options.delivery).await
+    }
+}
+
+impl Call<()> {
+    /// Reads and checks the fields that both endpoints have.
+    ///
+    /// # Errors
+    /// 400 for what they say and for fields that are not served, 404 for another model.
+    pub(super) fn read(body: &str, own: OwnFields, model: &ServedModel) -> Result<Self, ApiError> {
+        let sampling: SamplingFields = parse(body)?;
+        let terms: TermsFields = parse(body)?;
+        let stream: StreamFields = parse(body)?;
+        refuse(body, &[own.refused, refused_fields::GENERATION])?;
+
+        let model_name = check_model(own.model, model)?;
+        let token_ids = TokenIds::from_field(sampling.return_token_ids);
+        Ok(Self {
+            model_name,
+            content: (),
+            plan: SamplingPlan::new(sampling, own.top_logprobs, model)?,
+            terms: TermsWish::new(terms)?,
+            options: AnswerOptions {
+                delivery: delivery(stream)?,
+                token_ids,
+            },
+        })
+    }
+
+    /// The whole request, once it is known what is to be continued.
+    pub(super) fn with<C>(self, content: C) -> Call<C> {
+        Call {
+            model_name: self.model_name,
+            content,
+            plan: self.plan,
+            terms: self.terms,
+            options: self.options,
+        }
+    }
+}

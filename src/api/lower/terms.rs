@@ -1,0 +1,147 @@
+//! Terms fields, and who sends them, into the engine's terms.
+
+use std::time::{Duration, Instant};
+
+use crate::api::auth::Caller;
+use crate::api::error::ApiError;
+use crate::api::types::TermsFields;
+use crate::core::{CacheSalt, Terms};
+
+/// Keeps salts apart from whatever else is hashed.
+const SALT_CONTEXT: &str = "medgemma-server 2026-11 cache salt";
+
+/// Checked wishes of one request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::api) struct TermsWish {
+    priority: i32,
+    cache_salt: Option<String>,
+    timeout: Option<Duration>,
+}
+
+impl TermsWish {
+    /// # Errors
+    /// 400 that names the field and its range.
+    pub(in crate::api) fn new(fields: TermsFields) -> Result<Self, ApiError> {
+        let priority = fields.priority.unwrap_or(0);
+        let priority = i32::try_from(priority).map_err(|_| {
+            let (least, most) = (i32::MIN, i32::MAX);
+            let message = format!("'priority' must be {least} to {most}, got {priority}.");
+            ApiError::invalid_value("priority", message)
+        })?;
+        if fields.cache_salt.as_deref() == Some("") {
+            return Err(ApiError::invalid_value(
+                "cache_salt",
+                "'cache_salt' must not be empty.",
+            ));
+        }
+        let timeout = match fields.timeout {
+            None => None,
+            Some(seconds) if seconds > 0.0 => {
+                // Longer than the type can say is as good as for ever.
+                Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+            }
+            Some(seconds) => {
+                return Err(ApiError::invalid_value(
+                    "timeout",
+                    format!("'timeout' must be above 0 seconds, got {seconds}."),
+                ));
+            }
+        };
+        Ok(Self {
+            priority,
+            cache_salt: fields.cache_salt,
+            timeout,
+        })
+    }
+
+    /// The terms of a request by `caller` that came at `arrived` and may take `limit` at most.
+    pub(in crate::api) fn terms(
+        &self,
+        caller: &Caller,
+        arrived: Instant,
+        limit: Option<Duration>,
+    ) -> Terms {
+        let timeout = [self.timeout, limit].into_iter().flatten().min();
+        Terms {
+            priority: self.priority,
+            tenant: caller.tenant,
+            cache_salt: self.salt(caller),
+            deadline: timeout.and_then(|timeout| arrived.checked_add(timeout)),
+        }
+    }
+
+    /// Of the caller's part and the request's, whichever there are: a guess at another caller's
+    /// salt leads nowhere.
+    fn salt(&self, caller: &Caller) -> Option<CacheSalt> {
+        if caller.salt.is_none() && self.cache_salt.is_none() {
+            return None;
+        }
+        let mut hasher = blake3::Hasher::new_derive_key(SALT_CONTEXT);
+        // Of fixed length, so that the two parts cannot be shifted into each other.
+        hasher.update(&[u8::from(caller.salt.is_some())]);
+        hasher.update(&caller.salt.unwrap_or_default());
+        hasher.update(&[u8::from(self.cache_salt.is_some())]);
+        hasher.update(self.cache_salt.as_deref().unwrap_or_default().as_bytes());
+        Some(CacheSalt(*hasher.finalize().as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::TenantId;
+
+    fn wish(cache_salt: Option<&str>) -> TermsWish {
+        let fields = TermsFields {
+            cache_salt: cache_salt.map(str::to_owned),
+            ..TermsFields::default()
+        };
+        TermsWish::new(fields).expect("valid")
+    }
+
+    #[test]
+    fn salts_differ_by_caller_and_by_word() {
+        let caller = |salt: Option<u8>| Caller {
+            tenant: TenantId::default(),
+            salt: salt.map(|byte| [byte; 32]),
+        };
+        let salts: Vec<_> = [None, Some(0), Some(1)]
+            .iter()
+            .flat_map(|salt| {
+                [None, Some("\0"), Some("a")].map(|word| wish(word).salt(&caller(*salt)))
+            })
+            .collect();
+        assert_eq!(salts[0], None, "nobody is kept apart");
+        for (at, salt) in salts.iter().enumerate() {
+            assert!(!salts[..at].contains(salt), "{at}");
+        }
+        assert_eq!(
+            wish(Some("a")).salt(&caller(None)),
+            wish(Some("a")).salt(&caller(None))
+        );
+    }
+
+    #[test]
+    fn the_shorter_time_counts() {
+        let caller = Caller {
+            tenant: TenantId(3),
+            salt: None,
+        };
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let deadline = |timeout: Option<f64>, limit| {
+            let fields = TermsFields {
+                timeout,
+                ..TermsFields::default()
+            };
+            let wish = TermsWish::new(fields).expect("valid");
+            wish.terms(&caller, now, limit).deadline
+        };
+        assert_eq!(deadline(None, None), None);
+        assert_eq!(deadline(Some(2.0), None), Some(now + 2 * second));
+        assert_eq!(deadline(None, Some(second)), Some(now + second));
+        assert_eq!(deadline(Some(2.0), Some(second)), Some(now + second));
+        assert_eq!(deadline(Some(1.0), Some(2 * second)), Some(now + second));
+        assert_eq!(deadline(Some(1e300), None), None);
+    }
+}

@@ -1,0 +1,22 @@
+//! `GET /metrics`, for Prometheus and for routers.
+
+use axum::extract::State;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+use super::error::ApiError;
+use super::state::AppState;
+
+/// Prometheus' classic text format.
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// The server's numbers.
+///
+/// # Errors
+/// 503 while the model loads: there is no engine to ask yet.
+pub(super) async fn metrics(State(app): State<AppState>) -> Result<Response, ApiError> {
+    let model = app.model()?;
+    let text = app.metrics().encode(&model.names[0], &model.engine.stats());
+    Ok(([(CONTENT_TYPE, TEXT)], text).into_response())
+}

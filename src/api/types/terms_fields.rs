@@ -1,0 +1,14 @@
+//! How a request wants to be treated: fields that chat and text completions share.
+
+use serde::Deserialize;
+
+/// The terms as clients write them. Absent and null are the same.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(in crate::api) struct TermsFields {
+    /// vLLM's: smaller is served earlier; any 32-bit integer.
+    pub(in crate::api) priority: Option<i64>,
+    /// vLLM's: shares cached prompts only with those that send the same; not empty.
+    pub(in crate::api) cache_salt: Option<String>,
+    /// Ours: seconds after which the request is given up, above 0.
+    pub(in crate::api) timeout: Option<f64>,
+}

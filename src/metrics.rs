@@ -1,0 +1,248 @@
+//! The server's numbers in Prometheus' text format.
+//!
+//! What vLLM measures too has vLLM's name, type and buckets (its `v1/metrics/loggers.py`): routers
+//! and dashboards read them without being told. What only this server knows is under `medgemma:`.
+//! Knows nothing of HTTP, and labels never hold anything that a client wrote.
+
+mod answer_meter;
+mod engine;
+
+use prometheus::proto::{LabelPair, MetricFamily};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
+};
+
+use crate::engine::EngineStats;
+
+pub use answer_meter::{AnswerMeter, FinishedReason};
+
+/// vLLM's, in seconds.
+const FIRST_TOKEN_BUCKETS: [f64; 22] = [
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
+];
+/// vLLM's, in seconds.
+const TOKEN_BUCKETS: [f64; 19] = [
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
+    40.0, 80.0,
+];
+/// vLLM's, in seconds.
+const REQUEST_BUCKETS: [f64; 21] = [
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
+    480.0, 960.0, 1920.0, 7680.0,
+];
+
+/// What is counted outside the engine; the engine's own numbers join when this is written out.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    prompt_tokens: IntCounter,
+    generation_tokens: IntCounter,
+    request_success: IntCounterVec,
+    time_to_first_token: Histogram,
+    /// What vLLM called `inter_token_latency` before; dashboards read either.
+    time_per_output_token: Histogram,
+    inter_token_latency: Histogram,
+    e2e_latency: Histogram,
+    queue_time: Histogram,
+    errors: IntCounterVec,
+    cancelled: IntCounter,
+    images_decoded: IntCounter,
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let request_success = counters(
+            &registry,
+            "vllm:request_success_total",
+            "Answers that ended, by how.",
+            "finished_reason",
+        );
+        // A series that appears with its first event hides that event from rate().
+        for reason in FinishedReason::ALL {
+            request_success.with_label_values(&[reason.as_str()]);
+        }
+        Self {
+            prompt_tokens: counter(
+                &registry,
+                "vllm:prompt_tokens_total",
+                "Tokens of prompts that were read, once for each answer, cached ones included.",
+            ),
+            generation_tokens: counter(
+                &registry,
+                "vllm:generation_tokens_total",
+                "Tokens that answers were made of.",
+            ),
+            request_success,
+            time_to_first_token: histogram(
+                &registry,
+                "vllm:time_to_first_token_seconds",
+                "From a request's arrival to an answer's first token.",
+                &FIRST_TOKEN_BUCKETS,
+            ),
+            time_per_output_token: histogram(
+                &registry,
+                "vllm:time_per_output_token_seconds",
+                "The same as vllm:inter_token_latency_seconds, under its older name.",
+                &TOKEN_BUCKETS,
+            ),
+            inter_token_latency: histogram(
+                &registry,
+                "vllm:inter_token_latency_seconds",
+                "From one token of an answer to the next.",
+                &TOKEN_BUCKETS,
+            ),
+            e2e_latency: histogram(
+                &registry,
+                "vllm:e2e_request_latency_seconds",
+                "From a request's arrival to an answer's end.",
+                &REQUEST_BUCKETS,
+            ),
+            queue_time: histogram(
+                &registry,
+                "vllm:request_queue_time_seconds",
+                "From the engine's acceptance to the first step for an answer.",
+                &REQUEST_BUCKETS,
+            ),
+            errors: counters(
+                &registry,
+                "medgemma:request_errors_total",
+                "Requests that were refused or ended with an error, by its code.",
+                "code",
+            ),
+            cancelled: counter(
+                &registry,
+                "medgemma:requests_cancelled_total",
+                "Requests whose client left before the end.",
+            ),
+            images_decoded: counter(
+                &registry,
+                "medgemma:images_decoded_total",
+                "Pictures that were decoded and resized.",
+            ),
+            registry,
+        }
+    }
+
+    /// A request was refused or ended with an error; `code` is one of our own.
+    pub fn error(&self, code: &'static str) {
+        self.errors.with_label_values(&[code]).inc();
+    }
+
+    /// A request's client left before the end.
+    pub fn cancelled(&self) {
+        self.cancelled.inc();
+    }
+
+    /// A picture was decoded and resized.
+    pub fn image_decoded(&self) {
+        self.images_decoded.inc();
+    }
+
+    /// Everything, in Prometheus' text format 0.0.4, labelled with the model's name.
+    ///
+    /// The classic format: in OpenMetrics counters lose `_total` in their TYPE line and infos are
+    /// a type of their own, which the parsers of routers do not know.
+    pub fn encode(&self, model_name: &str, stats: &EngineStats) -> String {
+        let mut families = self.registry.gather();
+        families.extend(engine::families(stats));
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        for family in &mut families {
+            add_label(family, "model_name", model_name);
+        }
+        TextEncoder::new()
+            .encode_to_string(&families)
+            .expect("each family has a metric, and text takes them all")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn add_label(family: &mut MetricFamily, name: &str, value: &str) {
+    for metric in family.mut_metric() {
+        let mut labels = vec![label(name, value)];
+        labels.append(&mut metric.take_label());
+        metric.set_label(labels);
+    }
+}
+
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut label = LabelPair::default();
+    label.set_name(name.to_owned());
+    label.set_value(value.to_owned());
+    label
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    let counter = IntCounter::new(name, help).expect("the name is in Prometheus' alphabet");
+    let registered = registry.register(Box::new(counter.clone()));
+    registered.expect("no other metric has the name");
+    counter
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {
+    let counters = IntCounterVec::new(Opts::new(name, help), &[label]);
+    let counters = counters.expect("the names are in Prometheus' alphabet");
+    let registered = registry.register(Box::new(counters.clone()));
+    registered.expect("no other metric has the name");
+    counters
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    let histogram = Histogram::with_opts(options).expect("the buckets rise");
+    let registered = registry.register(Box::new(histogram.clone()));
+    registered.expect("no other metric has the name");
+    histogram
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::PoolStats;
+
+    #[test]
+    fn the_text_has_a_routers_names_and_the_engines_values() {
+        let metrics = Metrics::new();
+        metrics.error("rate_limit_exceeded");
+        metrics.error("rate_limit_exceeded");
+        let stats = EngineStats {
+            num_running: 3,
+            num_waiting: 5,
+            kv_usage: 0.25,
+            block_size: 32,
+            global_blocks: PoolStats {
+                total: 100,
+                free: 75,
+            },
+            num_preemptions: 7,
+            ..EngineStats::default()
+        };
+        let text = metrics.encode("me\"di\n", &stats);
+        for line in [
+            "# TYPE vllm:num_requests_running gauge",
+            "vllm:num_requests_running{model_name=\"me\\\"di\\n\"} 3",
+            "vllm:num_requests_waiting{model_name=\"me\\\"di\\n\"} 5",
+            "vllm:kv_cache_usage_perc{model_name=\"me\\\"di\\n\"} 0.25",
+            "# TYPE vllm:num_preemptions_total counter",
+            "vllm:num_preemptions_total{model_name=\"me\\\"di\\n\"} 7",
+            "vllm:cache_config_info{model_name=\"me\\\"di\\n\",block_size=\"32\",num_gpu_blocks=\"100\"} 1",
+            "vllm:request_success_total{model_name=\"me\\\"di\\n\",finished_reason=\"abort\"} 0",
+            "medgemma:request_errors_total{model_name=\"me\\\"di\\n\",code=\"rate_limit_exceeded\"} 2",
+            "# TYPE vllm:time_to_first_token_seconds histogram",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+        }
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let names: Vec<_> = types.filter_map(|line| line.split(' ').next()).collect();
+        let mut once = names.clone();
+        once.dedup();
+        assert_eq!(names, once, "each family stands once");
+    }
+}

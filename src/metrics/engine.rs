@@ -1,0 +1,156 @@
+//! The engine's own numbers as metrics, made from one snapshot whenever somebody asks.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::label;
+use crate::engine::EngineStats;
+
+/// One family for each number of `stats`.
+pub(super) fn families(stats: &EngineStats) -> Vec<MetricFamily> {
+    let encoder = (stats.encoder_hits, stats.encoder_misses);
+    vec![
+        gauge(
+            "vllm:num_requests_running",
+            "Sequences that are computed.",
+            stats.num_running as f64,
+        ),
+        gauge(
+            "vllm:num_requests_waiting",
+            "Sequences that wait to be computed.",
+            stats.num_waiting as f64,
+        ),
+        gauge(
+            "vllm:kv_cache_usage_perc",
+            "Share of the KV blocks that unfinished sequences hold, 0 to 1.",
+            stats.kv_usage,
+        ),
+        cache_config(stats),
+        lora_requests(),
+        counter(
+            "vllm:num_preemptions_total",
+            "Times that a sequence lost its KV blocks to another.",
+            stats.num_preemptions,
+        ),
+        counter(
+            "vllm:prefix_cache_queries_total",
+            "Prompt tokens that were looked for in the prefix cache.",
+            stats.prefix_queried_tokens,
+        ),
+        counter(
+            "vllm:prefix_cache_hits_total",
+            "Prompt tokens that were found in the prefix cache.",
+            stats.prefix_hit_tokens,
+        ),
+        counter(
+            "medgemma:encoder_cache_hits_total",
+            "Pictures whose features were kept.",
+            encoder.0,
+        ),
+        counter(
+            "medgemma:encoder_cache_misses_total",
+            "Pictures that the vision tower had to encode.",
+            encoder.1,
+        ),
+        counter(
+            "medgemma:engine_steps_total",
+            "Steps of the model.",
+            stats.num_steps,
+        ),
+        counter(
+            "medgemma:computed_tokens_total",
+            "Tokens that steps computed, of prompts and answers.",
+            stats.num_computed_tokens,
+        ),
+        blocks(stats),
+    ]
+}
+
+/// A router learns from it how many tokens the cache holds, so it is of the pool that keeps whole
+/// sequences where there is one.
+fn cache_config(stats: &EngineStats) -> MetricFamily {
+    let num_blocks = match stats.global_blocks.total {
+        0 => stats.sliding_blocks.total,
+        total => total,
+    };
+    let labels = vec![
+        label("block_size", &stats.block_size.to_string()),
+        label("num_gpu_blocks", &num_blocks.to_string()),
+    ];
+    family(
+        "vllm:cache_config_info",
+        "How the KV cache is cut.",
+        MetricType::GAUGE,
+        vec![gauge_metric(labels, 1.0)],
+    )
+}
+
+/// No adapters are served; routers ask all the same. The value is the time, as vLLM's is.
+fn lora_requests() -> MetricFamily {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let labels = vec![
+        label("max_lora", "0"),
+        label("running_lora_adapters", ""),
+        label("waiting_lora_adapters", ""),
+    ];
+    family(
+        "vllm:lora_requests_info",
+        "Adapters of the requests; none are served.",
+        MetricType::GAUGE,
+        vec![gauge_metric(
+            labels,
+            now.map_or(0.0, |since| since.as_secs_f64()),
+        )],
+    )
+}
+
+fn blocks(stats: &EngineStats) -> MetricFamily {
+    let pools = [
+        ("global", stats.global_blocks),
+        ("sliding", stats.sliding_blocks),
+    ];
+    let metrics = pools.into_iter().flat_map(|(group, pool)| {
+        let used = pool.total.saturating_sub(pool.free);
+        [("used", used), ("free", pool.free)].map(|(state, number)| {
+            let labels = vec![label("group", group), label("state", state)];
+            gauge_metric(labels, number as f64)
+        })
+    });
+    family(
+        "medgemma:kv_blocks",
+        "KV blocks of each group of layers; free ones may be cached.",
+        MetricType::GAUGE,
+        metrics.collect(),
+    )
+}
+
+fn gauge(name: &str, help: &str, value: f64) -> MetricFamily {
+    let metric = gauge_metric(Vec::new(), value);
+    family(name, help, MetricType::GAUGE, vec![metric])
+}
+
+fn gauge_metric(labels: Vec<LabelPair>, value: f64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = Metric::from_label(labels);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn counter(name: &str, help: &str, value: u64) -> MetricFamily {
+    let mut counter = Counter::default();
+    counter.set_value(value as f64);
+    let mut metric = Metric::from_label(Vec::new());
+    metric.set_counter(counter);
+    family(name, help, MetricType::COUNTER, vec![metric])
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
