@@ -6,9 +6,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use medgemma::api::{self, ApiKeys, AppState};
-use medgemma::config::{self, Command, LogConfig, LogFormat, ModelChoice, ServeConfig};
+use medgemma::bench;
+use medgemma::config::{
+    self, Bench, BenchConfig, Command, ComputeConfig, KernelsConfig, LogConfig, LogFormat,
+    ModelChoice, ReportFormat, ServeConfig,
+};
 use medgemma::engine::EngineExit;
 use medgemma::registry::{self, Catalog};
+use medgemma::selftest;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
@@ -21,6 +26,8 @@ const EXIT_INTERRUPTED: u8 = 130;
 
 /// After a fault, how long clients may take to be told.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// After the last token, how long clients may take to read it.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let command = match config::parse(std::env::args_os()) {
@@ -29,6 +36,9 @@ fn main() -> ExitCode {
     };
     let outcome = match command {
         Command::Models(file) => list_models(file.as_deref()),
+        Command::Kernels(config) => compile_kernels(&config),
+        Command::Bench(config) => measure(&config),
+        Command::SelfTest(compute) => check_card(&compute),
         Command::Serve(config) => serve(&config),
     };
     outcome.unwrap_or_else(|message| {
@@ -45,6 +55,61 @@ fn list_models(file: Option<&Path>) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Compiles kernels ahead of time and says what came of it.
+fn compile_kernels(config: &KernelsConfig) -> Result<ExitCode, String> {
+    let compiled = registry::compile_kernels(config).map_err(|error| error.to_string())?;
+    let _ = writeln!(
+        io::stdout(),
+        "{} kernels for {} architectures: {} KiB in {:.1} s",
+        compiled.num_variants,
+        compiled.num_archs,
+        compiled.num_bytes.div_ceil(1024),
+        compiled.elapsed.as_secs_f32()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures, and prints the figures.
+fn measure(config: &BenchConfig) -> Result<ExitCode, String> {
+    let report = match &config.what {
+        Bench::Decode(settings, plan) => bench::decode(settings, plan),
+        Bench::Prefill(settings, plan) => bench::prefill(settings, plan),
+        Bench::Load(settings) => bench::load(settings),
+        Bench::Serve(plan) => runtime()?.block_on(bench::serve(plan)),
+    };
+    let report = report.map_err(|error| error.to_string())?;
+    let text = match config.format {
+        ReportFormat::Text => report.to_string(),
+        ReportFormat::Json => report.to_json(),
+    };
+    let _ = writeln!(io::stdout(), "{}", text.trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Compares a card with the CPU, operation by operation.
+fn check_card(compute: &ComputeConfig) -> Result<ExitCode, String> {
+    let (mut num_checks, mut num_failed) = (0, 0);
+    let passed = selftest::on_card(compute, &mut |check| {
+        num_checks += 1;
+        num_failed += usize::from(!check.passed());
+        let _ = writeln!(io::stdout(), "{check}");
+    });
+    let passed = passed.map_err(|error| error.to_string())?;
+    let _ = writeln!(io::stdout(), "{num_checks} checks, {num_failed} failed");
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the runtime cannot start: {error}"))
+}
+
 fn serve(config: &ServeConfig) -> Result<ExitCode, String> {
     start_log(&config.log);
     if config.model_choice == ModelChoice::Default {
@@ -54,10 +119,7 @@ fn serve(config: &ServeConfig) -> Result<ExitCode, String> {
              others"
         );
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("the runtime cannot start: {error}"))?;
+    let runtime = runtime()?;
     let exit = runtime.block_on(run(config));
     // A load that was cut short runs on in its thread until the process ends.
     runtime.shutdown_background();
@@ -81,9 +143,9 @@ async fn run(config: &ServeConfig) -> Result<ExitCode, String> {
     let mut signals = Signals::listen().map_err(|error| format!("no signals: {error}"))?;
 
     // Probes are answered while the model loads.
-    let app = AppState::new(ApiKeys::new(&config.api_keys));
+    let app = AppState::new(ApiKeys::new(&config.api_keys), config.timeouts.request);
     let (stop, stopped) = oneshot::channel::<()>();
-    let mut server = tokio::spawn(api::serve(listener, app.clone(), async {
+    let server = tokio::spawn(api::serve(listener, app.clone(), async {
         // Either way, asked or dropped, it is time.
         let _ = stopped.await;
     }));
@@ -120,19 +182,28 @@ async fn run(config: &ServeConfig) -> Result<ExitCode, String> {
             return Ok(ExitCode::from(EXIT_FAULT));
         }
     }
-    tracing::info!("stopping: what runs is finished first; a second signal stops at once");
+    tracing::info!(
+        "stopping: what runs is finished first, what waits is refused; a second signal stops at \
+         once"
+    );
     drop(stop);
+    engine.drain();
+    let drained = async {
+        let exit = engine_end.await;
+        // The engine is done; the last answers are on their way to clients.
+        let _ = timeout(LAST_ANSWERS, server).await;
+        exit
+    };
     tokio::select! {
-        _ = &mut server => {}
+        exit = drained => match exit {
+            Ok(EngineExit::Drained) => Ok(ExitCode::SUCCESS),
+            _ => Ok(ExitCode::from(EXIT_FAULT)),
+        },
+        // Whatever the device is doing: nobody waits for its thread.
         () = signals.next() => {
             tracing::warn!("stopped at once");
-            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+            Ok(ExitCode::from(EXIT_INTERRUPTED))
         }
-    }
-    engine.drain();
-    match engine_end.await {
-        Ok(EngineExit::Drained) => Ok(ExitCode::SUCCESS),
-        _ => Ok(ExitCode::from(EXIT_FAULT)),
     }
 }
 

@@ -162,9 +162,8 @@ fn it_says_where_it_listens_and_ends_on_request() {
     }
 }
 
-/// A server with a stream of `num_tokens` tokens under way.
-fn start_streaming(num_tokens: usize) -> (Server, BufReader<TcpStream>) {
-    let server = Server::start(&["demo"], &[]);
+/// Asks for a stream of `num_tokens` tokens.
+fn ask(server: &Server, num_tokens: usize) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(&server.address).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(60)))
@@ -181,7 +180,13 @@ fn start_streaming(num_tokens: usize) -> (Server, BufReader<TcpStream>) {
         body.len()
     )
     .unwrap();
-    let mut stream = BufReader::new(stream);
+    BufReader::new(stream)
+}
+
+/// A server with a stream of `num_tokens` tokens under way.
+fn start_streaming(num_tokens: usize, option: &str) -> (Server, BufReader<TcpStream>) {
+    let server = Server::start(&["demo", option], &[]);
+    let mut stream = ask(&server, num_tokens);
     let mut line = String::new();
     while !line.starts_with("data: ") {
         line.clear();
@@ -195,7 +200,7 @@ fn start_streaming(num_tokens: usize) -> (Server, BufReader<TcpStream>) {
 
 #[test]
 fn what_runs_is_finished() {
-    let (server, mut stream) = start_streaming(500);
+    let (server, mut stream) = start_streaming(500, "--shutdown-timeout=600");
     server.signal("-TERM");
     let mut rest = String::new();
     stream.read_to_string(&mut rest).unwrap();
@@ -206,8 +211,32 @@ fn what_runs_is_finished() {
 }
 
 #[test]
+fn what_is_not_finished_in_time_ends_with_an_error() {
+    let (server, mut stream) = start_streaming(8000, "--shutdown-timeout=0");
+    server.signal("-TERM");
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("--shutdown-timeout"), "{rest}");
+    assert!(!rest.contains("\"completion_tokens\":8000"), "{rest}");
+    let (code, log) = server.end();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn a_stuck_step_ends_the_process_with_its_own_code() {
+    // No step is this fast.
+    let server = Server::start(&["demo", "--step-timeout=1e-9"], &[]);
+    let mut answer = String::new();
+    ask(&server, 8000).read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("engine_dead"), "{answer}");
+    let (code, log) = server.end();
+    assert_eq!(code, Some(70), "{log}");
+    assert!(log.contains("--step-timeout"), "{log}");
+}
+
+#[test]
 fn a_second_signal_stops_at_once() {
-    let (server, _stream) = start_streaming(8000);
+    let (server, _stream) = start_streaming(8000, "--shutdown-timeout=600");
     server.signal("-TERM");
     // Not ready: the first signal was seen.
     while server.get("/ready").0 == 200 {
@@ -280,6 +309,13 @@ fn empty_variables_count_as_none() {
         "CHAT_TEMPLATE",
         "LOG_FORMAT",
         "LOAD_FORMAT",
+        "ENABLE_PREFIX_CACHING",
+        "NO_ENABLE_PREFIX_CACHING",
+        "ENCODER_CACHE_MEMORY",
+        "MAX_QUEUED_REQUESTS",
+        "REQUEST_TIMEOUT",
+        "SHUTDOWN_TIMEOUT",
+        "STEP_TIMEOUT",
     ]
     .map(|name| format!("MEDGEMMA_{name}"));
     let variables: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
@@ -317,6 +353,40 @@ fn a_key_from_either_place_opens_the_server() {
         server.signal("-TERM");
         let (_, log) = server.end();
         assert!(!log.contains("sesame"), "{log}");
+    }
+}
+
+#[test]
+fn requests_end_when_the_server_s_time_for_them_is_up() {
+    let server = Server::start(&["demo"], &[("MEDGEMMA_REQUEST_TIMEOUT", "0.05")]);
+    let body = r#"{"prompt": "a", "max_tokens": 8000, "ignore_eos": true}"#;
+    let (status, answer) = server.complete(body);
+    assert_eq!(status, 504, "{answer}");
+    assert!(answer.contains("deadline_exceeded"), "{answer}");
+}
+
+#[test]
+fn prompts_are_found_again_unless_that_is_turned_off() {
+    // Several blocks long.
+    let body = format!(r#"{{"prompt": "{}", "max_tokens": 1}}"#, "ab ".repeat(300));
+    let cached = |variables: &[(&str, &str)]| {
+        let server = Server::start(&["demo"], variables);
+        let asked = [server.complete(&body), server.complete(&body)];
+        asked.map(|(status, answer)| {
+            assert_eq!(status, 200, "{answer}");
+            let answer: Value = serde_json::from_str(&answer).unwrap();
+            let details = &answer["usage"]["prompt_tokens_details"];
+            details["cached_tokens"].as_u64().unwrap()
+        })
+    };
+    let [first, again] = cached(&[]);
+    assert_eq!(first, 0);
+    assert!(again > 0);
+    for variable in [
+        ("MEDGEMMA_ENABLE_PREFIX_CACHING", "false"),
+        ("MEDGEMMA_NO_ENABLE_PREFIX_CACHING", "1"),
+    ] {
+        assert_eq!(cached(&[variable]), [0, 0], "{variable:?}");
     }
 }
 
@@ -500,7 +570,7 @@ type Refused<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str]);
 
 #[test]
 fn arguments_that_cannot_be_are_refused_by_name() {
-    let cases: [Refused<'_>; 20] = [
+    let cases: [Refused<'_>; 26] = [
         (
             &["a", "--model", "b"],
             &[],
@@ -510,9 +580,14 @@ fn arguments_that_cannot_be_are_refused_by_name() {
         (&["--port", "65536"], &[], &["--port", "65536"]),
         (&["--port", "-1"], &[], &["-1"]),
         (&[], &[("MEDGEMMA_PORT", "http")], &["--port", "http"]),
-        (&["--device", "cuda"], &[], &["cuda", "CPU only"]),
-        (&[], &[("MEDGEMMA_DEVICE", "tpu")], &["tpu", "auto or cpu"]),
-        (&["--dtype", "bf16"], &[], &["bf16", "auto or f32"]),
+        (&["--device", "gpu"], &[], &["gpu", "cuda:N"]),
+        (&[], &[("MEDGEMMA_DEVICE", "tpu")], &["tpu", "auto, cpu"]),
+        (&["--dtype", "int8"], &[], &["int8", "bf16 (cards)"]),
+        (
+            &["--gpu-memory-utilization", "1.5"],
+            &[],
+            &["--gpu-memory-utilization", "at most 1"],
+        ),
         (&["--dtype", "float16"], &[], &["float16", "overflows"]),
         (&["--load-format", "gguf"], &[], &["gguf", "auto, dummy"]),
         (
@@ -532,6 +607,27 @@ fn arguments_that_cannot_be_are_refused_by_name() {
             &["--kv-cache-memory", "4GiB"],
         ),
         (&["--kv-cache-memory", "0"], &[], &["more than nothing"]),
+        (
+            &["--max-queued-requests", "0"],
+            &[],
+            &["--max-queued-requests", "between 1 and"],
+        ),
+        (
+            &["--request-timeout", "0"],
+            &[],
+            &["--request-timeout", "more than 0"],
+        ),
+        (
+            &[],
+            &[("MEDGEMMA_STEP_TIMEOUT", "2m")],
+            &["--step-timeout", "number of seconds"],
+        ),
+        (&["--shutdown-timeout=-1"], &[], &["between 0 and"]),
+        (
+            &["--enable-prefix-caching=perhaps"],
+            &[],
+            &["--enable-prefix-caching", "perhaps"],
+        ),
         (&["--api-key", ""], &[], &["keep nobody out"]),
         (&["--api-key", "two words"], &[], &["without spaces"]),
         (&["--log-level", "loud"], &[], &["loud", "debug"]),
@@ -554,6 +650,38 @@ fn arguments_that_cannot_be_are_refused_by_name() {
 }
 
 #[test]
+fn a_card_that_is_not_there_is_named() {
+    // The highest number that can be written: no machine has so many.
+    let output = output(
+        &["serve", "demo", "--device", "cuda:65535", "--port", "0"],
+        &[],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains("--device cuda:65535 cannot be used"),
+        "{said}"
+    );
+}
+
+#[test]
+fn numbers_that_the_processor_does_not_compute_in_are_refused() {
+    let arguments = [
+        "serve", "demo", "--device", "cpu", "--dtype", "bf16", "--port", "0",
+    ];
+    let output = output(&arguments, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("--dtype bf16 is for cards"));
+}
+
+#[test]
+fn kernels_are_compiled_for_architectures_that_exist() {
+    let output = output(&["kernels", "--arch", "sm_75"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("sm_75 cannot run the kernels"));
+}
+
+#[test]
 fn help_shows_every_option_and_no_secret() {
     let output = output(&["serve", "--help"], &[("MEDGEMMA_API_KEY", "sesame")]);
     assert_eq!(output.status.code(), Some(0));
@@ -570,6 +698,17 @@ fn help_shows_every_option_and_no_secret() {
         "--max-num-seqs",
         "--max-num-batched-tokens",
         "--kv-cache-memory",
+        "--encoder-cache-memory",
+        "--enable-prefix-caching",
+        "--no-enable-prefix-caching",
+        "--no-prefix-caching",
+        "--max-queued-requests",
+        "--request-timeout",
+        "--shutdown-timeout",
+        "--step-timeout",
+        "--gpu-memory-utilization",
+        "--kernels",
+        "--kernel-cache",
         "--chat-template",
         "--load-format",
         "--models",

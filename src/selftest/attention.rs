@@ -1,0 +1,187 @@
+//! Attention over the paged cache: written in chunks through scattered blocks, read at the edges of
+//! the window and across pictures.
+
+use super::Sizes;
+use super::random::{activations, weight};
+use crate::backend::{
+    AttentionShape, BLOCK_SIZE, Backend, BlockTable, KvLayout, LayerKind, LayerRef, QkNorm, Rope,
+    Ropes, StepInput, StepSequence,
+};
+use crate::core::{BlockId, TokenId};
+use crate::error::Result;
+
+const EPS: f64 = 1e-6;
+
+/// One kind of layer, and sequences that were read chunk by chunk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attention {
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    kind: LayerKind,
+    window: usize,
+    /// Tokens of the sequence before the last chunk.
+    context: usize,
+    /// Rows of the last chunk, whose results are compared.
+    rows: usize,
+    /// Whether the last chunk is a picture for the most part.
+    has_picture: bool,
+}
+
+/// The models' own head sizes, one row and many, short and long, both kinds.
+pub(super) fn all() -> Vec<Attention> {
+    let mut all = Vec::new();
+    for (heads, kv_heads, head_dim) in [(8, 4, 256), (4, 1, 256), (4, 2, 128), (4, 2, 16)] {
+        for kind in [LayerKind::Global, LayerKind::Sliding] {
+            for (context, rows) in [
+                (0, 1),
+                (0, 77),
+                (31, 1),
+                (48, 1),
+                (100, 1),
+                (100, 8),
+                (64, 70),
+            ] {
+                for has_picture in [false, true] {
+                    if has_picture && rows < 8 {
+                        continue;
+                    }
+                    all.push(Attention {
+                        heads,
+                        kv_heads,
+                        head_dim,
+                        kind,
+                        window: 48,
+                        context,
+                        rows,
+                        has_picture,
+                    });
+                }
+            }
+        }
+    }
+    all
+}
+
+impl Attention {
+    pub(super) fn name(&self) -> String {
+        let Self {
+            heads,
+            kv_heads,
+            head_dim,
+            kind,
+            context,
+            rows,
+            has_picture,
+            ..
+        } = self;
+        let picture = if *has_picture { ", picture" } else { "" };
+        format!("{kind:?} {heads}/{kv_heads}×{head_dim}, {rows} rows after {context}{picture}")
+    }
+
+    pub(super) fn sizes(&self) -> Sizes {
+        Sizes {
+            num_heads: self.heads,
+            num_kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            window: self.window,
+        }
+    }
+
+    /// What the last chunk's rows attend to, for two sequences in one step.
+    pub(super) fn run<B: Backend>(&self, backend: &B) -> Result<Vec<f32>> {
+        let mut random = fastrand::Rng::with_seed(11);
+        let random = &mut random;
+        let shape = AttentionShape {
+            num_heads: self.heads,
+            num_kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            scale: (self.head_dim as f32).sqrt().recip(),
+            window: Some(self.window),
+            eps: EPS,
+        };
+        let norm = QkNorm {
+            query: backend.norm_weight(weight(random, &[self.head_dim], 0.3))?,
+            key: backend.norm_weight(weight(random, &[self.head_dim], 0.3))?,
+        };
+        let num_blocks = 2 * (self.context + self.rows).div_ceil(BLOCK_SIZE) + 1;
+        let mut cache = backend.kv_cache(&KvLayout {
+            layers: vec![self.kind],
+            num_kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            num_global_blocks: num_blocks,
+            num_sliding_blocks: num_blocks,
+        })?;
+        let layer = LayerRef {
+            index: 0,
+            kind: self.kind,
+        };
+        let width = (self.heads + 2 * self.kv_heads) * self.head_dim;
+        let mut last = None;
+        for (start, len) in [(0, self.context), (self.context, self.rows)] {
+            if len == 0 {
+                continue;
+            }
+            let input = self.step(start, len);
+            let rope = Rope {
+                inv_freq: (0..self.head_dim / 2)
+                    .map(|idx| 10_000_f32.powf(-2.0 * idx as f32 / self.head_dim as f32))
+                    .collect(),
+            };
+            let ropes = Ropes {
+                global: &rope,
+                sliding: &rope,
+            };
+            let qkv = activations(backend, random, 2 * len, width)?;
+            let step = backend.begin_step(&input, None, ropes)?;
+            let q = backend.rotate_and_store(&step, &qkv, &norm, &shape, layer, &mut cache)?;
+            last = Some(backend.paged_attention(&step, &q, &shape, layer, &cache)?);
+        }
+        let last = last.expect("the last chunk has rows");
+        Ok(backend.read(&last)?.1)
+    }
+
+    /// Two sequences side by side, their blocks shuffled into one another, and those behind the
+    /// window given back.
+    fn step(&self, start: usize, len: usize) -> StepInput {
+        let mut input = StepInput::default();
+        for which in 0..2 {
+            let num_blocks = (start + len).div_ceil(BLOCK_SIZE);
+            let num_released = match self.kind {
+                LayerKind::Global => 0,
+                LayerKind::Sliding => (start + 1).saturating_sub(self.window) / BLOCK_SIZE,
+            };
+            let total = (self.context + self.rows).div_ceil(BLOCK_SIZE);
+            let table = BlockTable {
+                num_released,
+                blocks: (num_released..num_blocks)
+                    .map(|idx| {
+                        let block = 2 * (total - 1 - idx) + which;
+                        BlockId(u32::try_from(block).expect("a check has few blocks"))
+                    })
+                    .collect(),
+            };
+            let is_last = start == self.context;
+            let picture = start + 2..start + len - 1;
+            input.sequences.push(StepSequence {
+                row: which * len,
+                start,
+                len,
+                global: table.clone(),
+                sliding: table,
+                image_spans: if is_last && self.has_picture {
+                    vec![picture]
+                } else {
+                    Vec::new()
+                },
+            });
+            for position in start..start + len {
+                input.token_ids.push(TokenId(0));
+                input
+                    .positions
+                    .push(u32::try_from(position).expect("a check is short"));
+            }
+        }
+        input
+    }
+}

@@ -1,0 +1,265 @@
+//! The operations without memory: products, norms, activations, and the tower's.
+
+use std::sync::Arc;
+
+use super::random::{activations, numbers, tensor, weight};
+use crate::backend::Backend;
+use crate::core::{ImageHash, PixelValues};
+use crate::error::Result;
+
+const EPS: f64 = 1e-6;
+
+/// One operation at one shape.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Operation {
+    /// `(rows, k) · (n, k)ᵀ`
+    Linear {
+        rows: usize,
+        n: usize,
+        k: usize,
+    },
+    /// The same with a bias.
+    LinearBias {
+        rows: usize,
+        n: usize,
+        k: usize,
+    },
+    /// A weight that is stored `(k, n)`.
+    Transposed {
+        rows: usize,
+        n: usize,
+        k: usize,
+    },
+    RmsNorm {
+        rows: usize,
+        width: usize,
+    },
+    /// Both results, one after the other.
+    AddNormNorm {
+        rows: usize,
+        width: usize,
+    },
+    Geglu {
+        rows: usize,
+        width: usize,
+    },
+    KeepRows {
+        rows: usize,
+        width: usize,
+    },
+    PutImageFeatures {
+        rows: usize,
+        width: usize,
+    },
+    LayerNorm {
+        rows: usize,
+        width: usize,
+    },
+    Gelu {
+        rows: usize,
+        width: usize,
+    },
+    Add {
+        rows: usize,
+        width: usize,
+    },
+    PatchEmbed {
+        images: usize,
+        patch: usize,
+    },
+    FullAttention {
+        images: usize,
+        patches: usize,
+        heads: usize,
+        head_dim: usize,
+    },
+    AveragePool {
+        images: usize,
+        grid: usize,
+        kernel: usize,
+    },
+}
+
+/// Every operation, at the sizes at which kernels change their ways: one row, a few, a tile and
+/// one more, many.
+pub(super) fn all() -> Vec<Operation> {
+    use Operation::*;
+
+    let mut all = Vec::new();
+    for rows in [1, 2, 5, 8, 9, 16, 33, 64, 300] {
+        // Widths of the models' own, and one that no tile divides.
+        for (n, k) in [(2560, 640), (640, 2048), (152, 72)] {
+            all.push(Linear { rows, n, k });
+        }
+    }
+    for rows in [1, 7, 64, 300] {
+        all.extend([
+            LinearBias {
+                rows,
+                n: 304,
+                k: 144,
+            },
+            Transposed {
+                rows,
+                n: 320,
+                k: 144,
+            },
+            RmsNorm { rows, width: 2560 },
+            AddNormNorm { rows, width: 640 },
+            Geglu { rows, width: 2048 },
+            KeepRows { rows, width: 640 },
+            LayerNorm { rows, width: 1152 },
+            Gelu { rows, width: 304 },
+            Add { rows, width: 640 },
+        ]);
+    }
+    all.extend([
+        PutImageFeatures {
+            rows: 300,
+            width: 640,
+        },
+        PatchEmbed {
+            images: 1,
+            patch: 14,
+        },
+        PatchEmbed {
+            images: 3,
+            patch: 7,
+        },
+        FullAttention {
+            images: 1,
+            patches: 256,
+            heads: 2,
+            head_dim: 72,
+        },
+        FullAttention {
+            images: 3,
+            patches: 49,
+            heads: 4,
+            head_dim: 16,
+        },
+        AveragePool {
+            images: 2,
+            grid: 16,
+            kernel: 4,
+        },
+    ]);
+    all
+}
+
+impl Operation {
+    pub(super) fn name(&self) -> String {
+        format!("{self:?}")
+    }
+
+    /// What the backend computes of it. The inputs depend on nothing but the operation.
+    pub(super) fn run<B: Backend>(&self, backend: &B) -> Result<Vec<f32>> {
+        let mut random = fastrand::Rng::with_seed(7);
+        let random = &mut random;
+        let out = match *self {
+            Self::Linear { rows, n, k } => {
+                let x = activations(backend, random, rows, k)?;
+                let weight = backend.matrix(vec![weight(random, &[n, k], scale(k))])?;
+                backend.linear(&x, &weight)?
+            }
+            Self::LinearBias { rows, n, k } => {
+                let x = activations(backend, random, rows, k)?;
+                let bias = backend.parameter(weight(random, &[n], 1.0))?;
+                let weight = backend.matrix(vec![weight(random, &[n, k], scale(k))])?;
+                backend.linear_bias(&x, &weight, &bias)?
+            }
+            Self::Transposed { rows, n, k } => {
+                let x = activations(backend, random, rows, k)?;
+                let weight = backend.matrix_transposed(weight(random, &[k, n], scale(k)))?;
+                backend.linear(&x, &weight)?
+            }
+            Self::RmsNorm { rows, width } => {
+                let x = activations(backend, random, rows, width)?;
+                let weight = backend.norm_weight(weight(random, &[width], 0.3))?;
+                backend.rms_norm(&x, &weight, EPS)?
+            }
+            Self::AddNormNorm { rows, width } => {
+                let residual = activations(backend, random, rows, width)?;
+                let branch = activations(backend, random, rows, width)?;
+                let post = backend.norm_weight(weight(random, &[width], 0.3))?;
+                let next = backend.norm_weight(weight(random, &[width], 0.3))?;
+                let (sum, normed) = backend.add_norm_norm(&residual, &branch, &post, &next, EPS)?;
+                let mut both = backend.read(&sum)?.1;
+                both.extend(backend.read(&normed)?.1);
+                return Ok(both);
+            }
+            Self::Geglu { rows, width } => {
+                backend.geglu(&activations(backend, random, rows, 2 * width)?)?
+            }
+            Self::KeepRows { rows, width } => {
+                let x = activations(backend, random, rows, width)?;
+                backend.keep_rows(&x, rows / 3..rows)?
+            }
+            Self::PutImageFeatures { rows, width } => {
+                let hidden = activations(backend, random, rows, width)?;
+                let features = activations(backend, random, rows / 3, width)?;
+                backend.put_image_features(hidden, &features, rows / 4)?
+            }
+            Self::LayerNorm { rows, width } => {
+                let x = activations(backend, random, rows, width)?;
+                let gain: Vec<f32> = numbers(random, width, 0.25)
+                    .iter()
+                    .map(|x| x + 1.0)
+                    .collect();
+                let gain = backend.parameter(tensor(&[width], &gain))?;
+                let bias = backend.parameter(weight(random, &[width], 0.25))?;
+                backend.layer_norm(&x, &gain, &bias, EPS)?
+            }
+            Self::Gelu { rows, width } => {
+                backend.gelu(activations(backend, random, rows, width)?)?
+            }
+            Self::Add { rows, width } => {
+                let a = activations(backend, random, rows, width)?;
+                backend.add(a, &activations(backend, random, rows, width)?)?
+            }
+            Self::PatchEmbed { images, patch } => {
+                const GRID: usize = 4;
+                const HIDDEN: usize = 144;
+                let inputs = 3 * patch * patch;
+                let images: Vec<_> = (0..images).map(|_| picture(random, GRID * patch)).collect();
+                let bias = backend.parameter(weight(random, &[HIDDEN], 0.1))?;
+                let positions = backend.parameter(weight(random, &[GRID * GRID, HIDDEN], 0.5))?;
+                let kernel = weight(random, &[HIDDEN, inputs], scale(inputs));
+                let kernel = backend.matrix(vec![kernel])?;
+                backend.patch_embed(&images, patch, &kernel, &bias, &positions)?
+            }
+            Self::FullAttention {
+                images,
+                patches,
+                heads,
+                head_dim,
+            } => {
+                let qkv = activations(backend, random, images * patches, 3 * heads * head_dim)?;
+                backend.full_attention(&qkv, images, heads)?
+            }
+            Self::AveragePool {
+                images,
+                grid,
+                kernel,
+            } => {
+                let x = activations(backend, random, images * grid * grid, 144)?;
+                backend.average_pool(&x, grid, kernel)?
+            }
+        };
+        Ok(backend.read(&out)?.1)
+    }
+}
+
+/// Keeps products of `k` terms near 1.
+fn scale(k: usize) -> f32 {
+    (k as f32).sqrt().recip()
+}
+
+fn picture(random: &mut fastrand::Rng, size: usize) -> PixelValues {
+    let rgb: Vec<u8> = (0..size * size * 3).map(|_| random.u8(..)).collect();
+    PixelValues {
+        size,
+        rgb: Arc::from(rgb),
+        hash: ImageHash([0; 32]),
+    }
+}

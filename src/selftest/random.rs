@@ -1,0 +1,69 @@
+//! Numbers that both backends get alike.
+
+use std::borrow::Cow;
+
+use half::bf16;
+
+use crate::backend::{Backend, HostDtype, HostTensor, Rope, Ropes, StepInput};
+use crate::core::TokenId;
+use crate::error::Result;
+
+/// Numbers that bf16 holds exactly, of a bell shape around 0 with the given width: what differs
+/// then is arithmetic, not rounding on the way in.
+pub(super) fn numbers(random: &mut fastrand::Rng, count: usize, width: f32) -> Vec<f32> {
+    (0..count)
+        .map(|_| {
+            // Four coins are bell enough.
+            let sum: f32 = (0..4).map(|_| random.f32() - 0.5).sum();
+            bf16::from_f32(sum * width * 1.7).to_f32()
+        })
+        .collect()
+}
+
+/// As a checkpoint in bf16 holds it.
+pub(super) fn tensor(shape: &[usize], numbers: &[f32]) -> HostTensor<'static> {
+    assert_eq!(shape.iter().product::<usize>(), numbers.len());
+    let data: Vec<u8> = (numbers.iter())
+        .flat_map(|&number| bf16::from_f32(number).to_le_bytes())
+        .collect();
+    HostTensor {
+        dtype: HostDtype::Bf16,
+        shape: shape.to_vec(),
+        data: Cow::Owned(data),
+    }
+}
+
+/// A random weight of this shape.
+pub(super) fn weight(
+    random: &mut fastrand::Rng,
+    shape: &[usize],
+    width: f32,
+) -> HostTensor<'static> {
+    let count = shape.iter().product();
+    tensor(shape, &numbers(random, count, width))
+}
+
+/// Random rows on the device `(rows, width)`: looked up in a table, as a model's own are.
+pub(super) fn activations<B: Backend>(
+    backend: &B,
+    random: &mut fastrand::Rng,
+    rows: usize,
+    width: usize,
+) -> Result<B::Tensor> {
+    let table = backend.matrix(vec![weight(random, &[rows, width], 1.0)])?;
+    let count = u32::try_from(rows).expect("a check has few rows");
+    let input = StepInput {
+        token_ids: (0..count).map(TokenId).collect(),
+        positions: (0..count).collect(),
+        ..StepInput::default()
+    };
+    let rope = Rope {
+        inv_freq: vec![1.0; 8],
+    };
+    let ropes = Ropes {
+        global: &rope,
+        sliding: &rope,
+    };
+    let step = backend.begin_step(&input, None, ropes)?;
+    backend.embed(&step, &table, 1.0)
+}
