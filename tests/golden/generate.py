@@ -4,8 +4,10 @@
         safetensors==0.8.0 numpy==2.4.6 pillow==13.0.0 blake3==1.0.11
     MEDGEMMA_TOKENIZER_DIR=... python tests/golden/generate.py
     python tests/golden/generate.py sensitivity
+    python tests/golden/generate.py long
 
 The first rewrites, the second breaks one detail of the reference after another and prints how far each moves the numbers.
+The third rewrites numbers/long.json, which takes some minutes.
 The folder is that of the real Gemma 3 tokenizer; without it the real tokenizer's ids stay as they were.
 
 What there is, and how closely a test may compare:
@@ -21,6 +23,7 @@ numbers/NAME.json      prompts, ids, greedy tokens; numbers/NAME.safetensors: `C
                        float32 against float32, so what differs is the order of sums. Logits and log-probabilities within
                        1e-4 (float64 moves them by 2e-5), hidden states and vision stages, which are larger, within 5e-4
                        (float64: 9e-5), tokens equal (the greedy one leads by 1e-3 at least).
+numbers/long.json      log-probabilities of every token after a prompt of 100,000. Within 2e-3: sums of 100,000 terms.
 images/                image files; `expected.json` has BLAKE3 of the RGB levels (height, width, 3) after decoding and after
                        resizing to 32 and to 896; `expected.safetensors` the levels at 32 (`FILE.32`), every 64th at 896
                        (`FILE.896.grid`), those of lossy files before resizing (`FILE.decoded`), and the 256 levels as the
@@ -35,7 +38,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from make import configs, demo, images, models, numbers, sensitivity, templates, tiny, tokenizer
+from make import configs, demo, images, long, models, numbers, sensitivity, templates, tiny, tokenizer
 
 HERE = Path(__file__).parent
 PINNED = {"torch": "2.15.0", "transformers": "5.23.0", "tokenizers": "0.23.3", "pillow": "13.0.0", "torchvision": "0.29.2"}
@@ -47,6 +50,9 @@ def main() -> None:
     torch.set_num_threads(1)
     if sys.argv[1:] == ["sensitivity"]:
         sensitivity.show(HERE)
+        return
+    if sys.argv[1:] == ["long"]:
+        long.write(HERE / "numbers", HERE / "models")
         return
     assert not sys.argv[1:], "unknown argument"
     tokenizer.write(HERE / "tokenizer")
