@@ -5,32 +5,39 @@
 //!  HTTP ──> api ──lower──> core::GenerateRequest ──> engine::EngineHandle
 //!            │  text: template, tokens                     │ bounded, never blocks
 //!            │  image: decode, resize                      v
-//!            │                               engine thread: scheduler ─> runner ─> model ─> backend
+//!            │                           engine thread: scheduler, open requests
+//!            │                                             │       │ ^
+//!            │                               work orders:  │       v │  :drawn tokens
+//!            │                                             │  device thread: runner ─> model ─> backend
 //!            │                                             │
 //!  SSE  <── api <── text::Detokenizer <── TokenStream <────┘ one event per token
 //! ```
 //!
 //! # Who may use whom
 //! ```text
-//!  main ─> api ─> registry ─> { engine, text, image }     engine ─> { scheduler, model } ─> backend
+//!  main ─> { api, bench, selftest } ─> registry ─> { engine, text, image }
+//!          api ─> metrics ─> engine ─> { scheduler, model } ─> backend
 //! ```
 //! Everyone may use [`core`] and [`error`]. Nothing points sideways or back; a test keeps it so.
 //!
 //! # What always holds
 //! - Every accepted request ends in an answer or an error; dropping a stream frees its slot.
-//! - One thread owns scheduler, KV cache and device; nobody else touches them.
+//! - One thread owns the scheduler, one the model and its caches; nobody else touches them.
 //! - A request's answer does not depend on its neighbours.
 //! - HTTP status codes exist in `api::error` only; device code in [`backend`] only.
 //! - No prompt, picture or answer is ever logged.
 
 pub mod api;
 pub mod backend;
+pub mod bench;
 pub mod config;
 pub mod core;
 pub mod engine;
 pub mod error;
 pub mod image;
+pub mod metrics;
 pub mod model;
 pub mod registry;
 pub mod scheduler;
+pub mod selftest;
 pub mod text;

@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("image", &[]),
     ("config", &[]),
+    ("metrics", &["engine"]),
     (
         "registry",
         &[
@@ -27,9 +28,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("api", &["registry", "engine", "text", "image"]),
+    ("api", &["registry", "engine", "text", "image", "metrics"]),
+    (
+        "bench",
+        &["registry", "engine", "model", "backend", "config"],
+    ),
+    ("selftest", &["registry", "model", "backend", "config"]),
     ("lib", &[]),
-    ("main", &["api", "registry", "engine", "config"]),
+    (
+        "main",
+        &["api", "bench", "selftest", "registry", "engine", "config"],
+    ),
 ];
 
 /// Lines in a file before a second noun is surely hiding in it.
