@@ -1,8 +1,8 @@
 //! Attention over the paged cache: written in chunks through scattered blocks, read at the edges of
 //! the window and across pictures.
 
-use super::Sizes;
 use super::random::{activations, weight};
+use super::{Effort, Sizes};
 use crate::backend::{
     AttentionShape, BLOCK_SIZE, Backend, BlockTable, KvLayout, LayerKind, LayerRef, QkNorm, Rope,
     Ropes, StepInput, StepSequence,
@@ -29,9 +29,13 @@ pub(super) struct Attention {
 }
 
 /// The models' own head sizes, one row and many, short and long, both kinds.
-pub(super) fn all() -> Vec<Attention> {
+pub(super) fn all(effort: Effort) -> Vec<Attention> {
     let mut all = Vec::new();
-    for (heads, kv_heads, head_dim) in [(8, 4, 256), (4, 1, 256), (4, 2, 128), (4, 2, 16)] {
+    let shapes: &[(usize, usize, usize)] = match effort {
+        Effort::Full => &[(8, 4, 256), (4, 1, 256), (4, 2, 128), (4, 2, 16)],
+        Effort::Brief => &[(4, 2, 16)],
+    };
+    for &(heads, kv_heads, head_dim) in shapes {
         for kind in [LayerKind::Global, LayerKind::Sliding] {
             for (context, rows) in [
                 (0, 1),

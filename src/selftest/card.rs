@@ -1,6 +1,6 @@
 //! The self test on a card, beside the CPU backend.
 
-use super::{Check, MAX_ROWS, MAX_SEQUENCES, Precision, Sizes, run};
+use super::{Check, Effort, MAX_ROWS, MAX_SEQUENCES, Precision, Sizes, run};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cuda::CudaBackend;
 use crate::backend::cuda::device::Device;
@@ -22,7 +22,7 @@ const FEATURE_BYTES: usize = 16 << 20;
 pub fn on_card(compute: &ComputeConfig, tell: &mut dyn FnMut(&Check)) -> Result<bool> {
     let card = registry::open_card(compute)?;
     let num_multiprocessors = card.info().num_sms;
-    on_device(&card, num_multiprocessors, tell)
+    on_device(&card, num_multiprocessors, Effort::Full, tell)
 }
 
 /// The same on any device that runs the card's kernels.
@@ -32,10 +32,11 @@ pub fn on_card(compute: &ComputeConfig, tell: &mut dyn FnMut(&Check)) -> Result<
 pub fn on_device<D: Device>(
     device: &D,
     num_multiprocessors: u32,
+    effort: Effort,
     tell: &mut dyn FnMut(&Check),
 ) -> Result<bool> {
     let backend = |sizes| CudaBackend::new(device, plan(sizes, num_multiprocessors));
-    run(backend, || Ok(CpuBackend), Precision::Bf16, tell)
+    run(backend, || Ok(CpuBackend), effort, Precision::Bf16, tell)
 }
 
 fn plan(sizes: Sizes, num_multiprocessors: u32) -> CudaPlan {

@@ -95,6 +95,15 @@ impl Precision {
     }
 }
 
+/// How much is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Every operation at small sizes: for a device that is itself slow.
+    Brief,
+    /// Every operation at the models' own sizes.
+    Full,
+}
+
 /// What a backend that is fixed to one model's attention is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -120,6 +129,7 @@ pub const MAX_SEQUENCES: usize = 4;
 pub fn run<C: Backend, R: Backend>(
     candidate: impl Fn(Sizes) -> Result<C>,
     reference: impl Fn() -> Result<R>,
+    effort: Effort,
     precision: Precision,
     tell: &mut dyn FnMut(&Check),
 ) -> Result<bool> {
@@ -131,7 +141,10 @@ pub fn run<C: Backend, R: Backend>(
     };
     let theirs = reference()?;
     let ours = candidate(model::sizes()?)?;
-    for operation in operations::all() {
+    // Steps are begun on a cache, although nothing here reads it.
+    let layout = operations::cache_layout(model::sizes()?);
+    let (_cache, _other) = (ours.kv_cache(&layout)?, theirs.kv_cache(&layout)?);
+    for operation in operations::all(effort) {
         judge(
             operation.name(),
             ours.enter(|| operation.run(&ours))?,
@@ -139,7 +152,7 @@ pub fn run<C: Backend, R: Backend>(
             precision.operation(),
         );
     }
-    for attention in attention::all() {
+    for attention in attention::all(effort) {
         let ours = candidate(attention.sizes())?;
         judge(
             attention.name(),

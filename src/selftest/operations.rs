@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::random::{activations, numbers, tensor, weight};
-use crate::backend::Backend;
+use super::{Effort, Sizes};
+use crate::backend::{Backend, KvLayout, LayerKind};
 use crate::core::{ImageHash, PixelValues};
 use crate::error::Result;
 
@@ -82,17 +83,25 @@ pub(super) enum Operation {
 
 /// Every operation, at the sizes at which kernels change their ways: one row, a few, a tile and
 /// one more, many.
-pub(super) fn all() -> Vec<Operation> {
+pub(super) fn all(effort: Effort) -> Vec<Operation> {
     use Operation::*;
 
     let mut all = Vec::new();
-    for rows in [1, 2, 5, 8, 9, 16, 33, 64, 300] {
-        // Widths of the models' own, and one that no tile divides.
-        for (n, k) in [(2560, 640), (640, 2048), (152, 72)] {
+    let (all_rows, some_rows, products): (&[usize], &[usize], &[(usize, usize)]) = match effort {
+        Effort::Full => (
+            &[1, 2, 5, 8, 9, 16, 33, 64, 300],
+            &[1, 7, 64, 300],
+            // The models' own, and one that no tile divides.
+            &[(2560, 640), (640, 2048), (152, 72)],
+        ),
+        Effort::Brief => (&[1, 2, 5, 8, 9, 33], &[1, 7, 40], &[(152, 72), (96, 320)]),
+    };
+    for &rows in all_rows {
+        for &(n, k) in products {
             all.push(Linear { rows, n, k });
         }
     }
-    for rows in [1, 7, 64, 300] {
+    for &rows in some_rows {
         all.extend([
             LinearBias {
                 rows,
@@ -145,6 +154,17 @@ pub(super) fn all() -> Vec<Operation> {
         },
     ]);
     all
+}
+
+/// A cache of next to nothing, in both groups.
+pub(super) fn cache_layout(sizes: Sizes) -> KvLayout {
+    KvLayout {
+        layers: vec![LayerKind::Global, LayerKind::Sliding],
+        num_kv_heads: sizes.num_kv_heads,
+        head_dim: sizes.head_dim,
+        num_global_blocks: 1,
+        num_sliding_blocks: 1,
+    }
 }
 
 impl Operation {

@@ -4,8 +4,10 @@ use std::borrow::Cow;
 
 use half::bf16;
 
-use crate::backend::{Backend, HostDtype, HostTensor, Rope, Ropes, StepInput};
-use crate::core::TokenId;
+use crate::backend::{
+    BLOCK_SIZE, Backend, BlockTable, HostDtype, HostTensor, Rope, Ropes, StepInput, StepSequence,
+};
+use crate::core::{BlockId, TokenId};
 use crate::error::Result;
 
 /// Numbers that bf16 holds exactly, of a bell shape around 0 with the given width: what differs
@@ -52,9 +54,21 @@ pub(super) fn activations<B: Backend>(
 ) -> Result<B::Tensor> {
     let table = backend.matrix(vec![weight(random, &[rows, width], 1.0)])?;
     let count = u32::try_from(rows).expect("a check has few rows");
+    let table_of_rows = BlockTable {
+        num_released: 0,
+        blocks: vec![BlockId(0); rows.div_ceil(BLOCK_SIZE)],
+    };
     let input = StepInput {
         token_ids: (0..count).map(TokenId).collect(),
         positions: (0..count).collect(),
+        sequences: vec![StepSequence {
+            row: 0,
+            start: 0,
+            len: rows,
+            global: table_of_rows.clone(),
+            sliding: table_of_rows,
+            image_spans: Vec::new(),
+        }],
         ..StepInput::default()
     };
     let rope = Rope {

@@ -2,7 +2,7 @@
 
 use medgemma::backend::candle::CandleBackend;
 use medgemma::backend::cpu::CpuBackend;
-use medgemma::selftest::{self, Precision};
+use medgemma::selftest::{self, Effort, Precision};
 
 #[test]
 fn the_cpu_backend_passes() {
@@ -11,6 +11,7 @@ fn the_cpu_backend_passes() {
     let passed = selftest::run(
         |_| Ok(CpuBackend),
         || Ok(CandleBackend::cpu()),
+        Effort::Full,
         Precision::F32,
         &mut |check| {
             num_checks += 1;

@@ -10,6 +10,7 @@ mod model;
 mod paged;
 mod rows;
 mod sampler;
+mod selftest;
 mod workbench;
 
 use emulator::Emulator;
