@@ -1,11 +1,12 @@
 //! The operations without memory: products, norms, activations, and the tower's.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::random::{activations, numbers, tensor, weight};
 use super::{Effort, Sizes};
-use crate::backend::{Backend, KvLayout, LayerKind};
-use crate::core::{ImageHash, PixelValues};
+use crate::backend::{Backend, KvLayout, LayerKind, SampleRow};
+use crate::core::{ImageHash, PixelValues, SamplingParams};
 use crate::error::Result;
 
 const EPS: f64 = 1e-6;
@@ -73,6 +74,11 @@ pub(super) enum Operation {
         patches: usize,
         heads: usize,
         head_dim: usize,
+    },
+    /// Tokens and log-probabilities, greedy and by luck, with and without filters.
+    Sample {
+        rows: usize,
+        vocab: usize,
     },
     AveragePool {
         images: usize,
@@ -146,6 +152,10 @@ pub(super) fn all(effort: Effort) -> Vec<Operation> {
             patches: 49,
             heads: 4,
             head_dim: 16,
+        },
+        Sample {
+            rows: 12,
+            vocab: 3000,
         },
         AveragePool {
             images: 2,
@@ -248,6 +258,10 @@ impl Operation {
                 let kernel = backend.matrix(vec![kernel])?;
                 backend.patch_embed(&images, patch, &kernel, &bias, &positions)?
             }
+            Self::Sample { rows, vocab } => {
+                let logits = activations(backend, random, rows, vocab)?;
+                return draws(backend, &logits, rows);
+            }
             Self::FullAttention {
                 images,
                 patches,
@@ -268,6 +282,47 @@ impl Operation {
         };
         Ok(backend.read(&out)?.1)
     }
+}
+
+/// What is drawn of each row, one way after another: its token, scrambled so that neighbours are far
+/// apart, and the best log-probabilities.
+fn draws<B: Backend>(backend: &B, logits: &B::Tensor, rows: usize) -> Result<Vec<f32>> {
+    let warm = |top_k, top_p, min_p| SamplingParams {
+        temperature: 0.8,
+        top_k: NonZeroU32::new(top_k),
+        top_p,
+        min_p,
+        seed: 5,
+        top_logprobs: Some(3),
+        ..SamplingParams::greedy(1)
+    };
+    let ways = [
+        SamplingParams {
+            top_logprobs: Some(3),
+            ..SamplingParams::greedy(1)
+        },
+        warm(0, 1.0, 0.0),
+        warm(40, 1.0, 0.0),
+        warm(0, 0.9, 0.0),
+        warm(0, 1.0, 0.05),
+        warm(64, 0.95, 0.01),
+    ];
+    let rows: Vec<SampleRow<'_>> = (0..rows)
+        .map(|row| SampleRow {
+            params: &ways[row % ways.len()],
+            position: row,
+            num_generated: 0,
+        })
+        .collect();
+    let draws = backend.sample(logits, &rows)?;
+    let mut out = Vec::new();
+    for sampled in backend.sampled(&draws)? {
+        let scrambled = sampled.token.0.wrapping_mul(2_654_435_761) >> 8;
+        out.push(scrambled as f32 / (1 << 24) as f32);
+        let logprobs = sampled.logprobs.expect("every row asked for them");
+        out.extend(logprobs.top.iter().map(|(_, logprob)| logprob / 10.0));
+    }
+    Ok(out)
 }
 
 /// Keeps products of `k` terms near 1.

@@ -3,7 +3,6 @@
 
 use medgemma::backend::cuda::device::{Arg, Device, DevicePtr, KernelId, Launch, Overlap, Source};
 
-use super::emulated;
 use super::emulator::Emulator;
 use super::workbench::Workbench;
 
@@ -55,6 +54,13 @@ KERNEL outside(float* to, u32 offset) {
 };
 
 const THREADS: u32 = 64;
+
+/// These are faults of the emulator's own: no card is asked.
+fn emulated(check: impl FnOnce(&Emulator)) {
+    if let Some(device) = Emulator::new() {
+        check(&device);
+    }
+}
 
 fn run(device: &Emulator, function: &'static str, args: &[Arg]) -> Result<(), String> {
     let launch = Launch {

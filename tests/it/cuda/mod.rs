@@ -1,6 +1,6 @@
 //! The CUDA kernels against the candle backend, in an emulated execution model.
 //!
-//! Every check is generic over the device, so that a card can run the same ones.
+//! A card runs the same checks where `MEDGEMMA_TEST_CARD` names one by its number.
 
 mod attention;
 mod emulator;
@@ -11,13 +11,14 @@ mod paged;
 mod rows;
 mod sampler;
 mod selftest;
+mod test_device;
 mod workbench;
 
-use emulator::Emulator;
+use test_device::TestDevice;
 
-/// Runs a check where kernels can be emulated; says so on stderr where they cannot.
-fn emulated(check: impl FnOnce(&Emulator)) {
-    if let Some(device) = Emulator::new() {
+/// Runs a check where kernels can be emulated, or on a card; says so on stderr where they cannot.
+fn emulated(check: impl FnOnce(&TestDevice)) {
+    if let Some(device) = TestDevice::open() {
         check(&device);
     }
 }

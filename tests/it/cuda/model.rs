@@ -14,7 +14,7 @@ use medgemma::model::weights::Weights;
 use medgemma::model::{ImageRows, Model, Stage, StepOf};
 
 use super::emulated;
-use super::emulator::Emulator;
+use super::test_device::TestDevice;
 use crate::golden::{self, Case, Numbers};
 use crate::model::picture;
 
@@ -25,7 +25,7 @@ const NEAR: f64 = 0.05;
 /// Of a log-probability: transformers' own bf16 run is off by up to 0.34.
 const LOGPROB: f32 = 0.3;
 
-type CudaModel<'a> = Model<CudaBackend<&'a Emulator>>;
+type CudaModel<'a> = Model<CudaBackend<&'a TestDevice>>;
 
 fn config_of(name: &str) -> ModelConfig {
     let file = golden::path(&format!("models/{name}/config.json"));
@@ -33,7 +33,7 @@ fn config_of(name: &str) -> ModelConfig {
     ModelConfig::from_json(&file, &text).expect("transformers wrote it")
 }
 
-fn load<'a>(device: &'a Emulator, name: &str, replay: Replay) -> CudaModel<'a> {
+fn load<'a>(device: &'a TestDevice, name: &str, replay: Replay) -> CudaModel<'a> {
     let config = config_of(name);
     let text = &config.text;
     let plan = CudaPlan {
@@ -61,7 +61,7 @@ fn load<'a>(device: &'a Emulator, name: &str, replay: Replay) -> CudaModel<'a> {
 /// tables fails.
 struct Sequences<'a, 'd> {
     model: &'a CudaModel<'d>,
-    cache: <CudaBackend<&'d Emulator> as Backend>::KvCache,
+    cache: <CudaBackend<&'d TestDevice> as Backend>::KvCache,
     /// Tokens computed so far, each sequence's.
     lens: Vec<usize>,
 }
@@ -156,7 +156,7 @@ fn cases(name: &str) -> Vec<(String, Case)> {
     cases
 }
 
-fn check_every_stage(device: &Emulator, name: &str) {
+fn check_every_stage(device: &TestDevice, name: &str) {
     let config = config_of(name);
     let numbers = Numbers::of(name);
     let model = load(device, name, Replay::Never);
@@ -227,7 +227,7 @@ fn every_stage_of_a_model_with_pictures_is_the_references() {
 }
 
 /// Feeds the reference's own tokens, one a step, and compares what it thought of them.
-fn check_decode(device: &Emulator, name: &str, replay: Replay) {
+fn check_decode(device: &TestDevice, name: &str, replay: Replay) {
     let model = load(device, name, replay);
     let (case_name, case) = cases(name)
         .into_iter()
