@@ -12,7 +12,7 @@ use crate::core::{GenerateRequest, SamplingParams, Terms, TokenId};
 use crate::engine::EngineHandle;
 use crate::error::{Error, Result};
 use crate::model::config::TextConfig;
-use crate::registry::{self, ModelSource};
+use crate::registry::{self, ModelSource, Processor};
 
 /// A loaded model and what one step of it must read.
 struct Rig {
@@ -20,6 +20,7 @@ struct Rig {
     /// Random prompts are made of these ids, which are ordinary words everywhere.
     words: std::ops::Range<u32>,
     footprint: Footprint,
+    processor: Processor,
     prompts: fastrand::Rng,
     runtime: tokio::runtime::Runtime,
 }
@@ -78,6 +79,7 @@ impl Rig {
             engine: loaded.model.engine,
             words: vocab_size / 4..vocab_size / 2,
             footprint,
+            processor: loaded.processor,
             prompts: fastrand::Rng::with_seed(0),
             runtime,
         })
@@ -137,16 +139,27 @@ pub fn decode(settings: &ServeConfig, plan: &DecodePlan) -> Result<Report> {
         )));
     }
     let mut rig = Rig::load(settings)?;
-    let bandwidth = read_bandwidth();
-    let mut rows = vec![Row::one("memory is read at", bandwidth / 1e9, "GB/s")];
+    // Of the host's memory: what a card reads at is not measured here.
+    let bandwidth = match rig.processor {
+        Processor::Cpu => Some(read_bandwidth()),
+        Processor::Card => None,
+    };
+    let mut rows = Vec::new();
+    rows.extend(bandwidth.map(|rate| Row::one("memory is read at", rate / 1e9, "GB/s")));
     for &batch in &plan.batches {
         let rates = (0..plan.runs)
             .map(|_| decode_rate(&mut rig, batch, plan))
             .collect::<Result<Vec<f64>>>()?;
         let context = plan.prompt_len + plan.output_len / 2;
-        let bound = batch as f64 * bandwidth / rig.footprint.step_bytes(batch, context);
         let rate = median(rates);
-        rows.push(Row::one(format!("decode, batch {batch}"), rate, "tok/s").of_bound(rate / bound));
+        let row = Row::one(format!("decode, batch {batch}"), rate, "tok/s");
+        rows.push(match bandwidth {
+            Some(bandwidth) => {
+                let bound = batch as f64 * bandwidth / rig.footprint.step_bytes(batch, context);
+                row.of_bound(rate / bound)
+            }
+            None => row,
+        });
     }
     Ok(Report {
         what: format!(

@@ -39,6 +39,17 @@ pub struct Loaded {
     pub model: ServedModel,
     /// Ends when the engine was drained, or by a fault.
     pub engine: EngineThread,
+    /// What computes it.
+    pub processor: Processor,
+}
+
+/// What computes a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processor {
+    /// This machine's own.
+    Cpu,
+    /// A card.
+    Card,
 }
 
 /// Finds and loads the model that the settings name. Takes seconds to minutes of a thread.
@@ -92,6 +103,10 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         }
     }
     let blocks = plan.scheduler.num_blocks;
+    let processor = match device {
+        Chosen::Cpu => Processor::Cpu,
+        Chosen::Candle(_) | Chosen::Card(_) => Processor::Card,
+    };
     let start = Start {
         settings,
         source: &source,
@@ -136,6 +151,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     Ok(Loaded {
         model,
         engine: thread,
+        processor,
     })
 }
 

@@ -27,7 +27,7 @@ pub use device::open_card;
 pub use generation_config::GenerationConfig;
 pub use kernels::{CompiledKernels, compile_kernels};
 pub use listing::listing;
-pub use load::{Loaded, load};
+pub use load::{Loaded, Processor, load};
 pub use memory::{MemoryPlan, Place, available_memory, plan};
 pub use model_files::ModelFiles;
 pub use served_model::{ImageSupport, SamplingDefaults, ServedModel};
