@@ -1,7 +1,7 @@
 //! Where a model is computed: the card that was asked for, one that can be used, or the CPU.
 
 use crate::backend::candle::CandleBackend;
-use crate::backend::cuda::driver::{CudaDevice, KERNELS, Kernels};
+use crate::backend::cuda::driver::{CudaDevice, KERNELS, Kernels, Nvrtc};
 use crate::backend::cuda::kernel_store::KernelStore;
 use crate::config::{ByteSize, ComputeConfig, DeviceChoice, Dtype};
 use crate::error::{Error, Result};
@@ -68,9 +68,12 @@ fn open(ordinal: usize, compute: &ComputeConfig) -> Result<Chosen> {
     let store = KernelStore::new(compute.kernels.clone(), compute.kernel_cache.clone());
     let card = CudaDevice::open(ordinal, store)?;
     let info = card.info();
+    // Not needed where all kernels were compiled ahead.
+    let nvrtc = Nvrtc::open().map_or_else(|_| "not found".to_owned(), |nvrtc| nvrtc.version());
     tracing::info!(
         card = info.name,
         driver_cuda = format!("{}.{}", info.driver.0, info.driver.1),
+        nvrtc,
         arch = %info.arch,
         multiprocessors = info.num_sms,
         memory = %ByteSize(info.total_memory),
