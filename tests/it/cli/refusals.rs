@@ -1,0 +1,223 @@
+//! What the program refuses to do, and what it says then.
+
+use std::fs;
+
+use super::{DEMO, Server, copy_of, output, stderr};
+
+#[test]
+fn what_cannot_be_served_is_said_in_one_line() {
+    let broken = copy_of(&[DEMO]);
+    let weights = broken.path().join("model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    fs::write(&weights, &bytes[..bytes.len() - 1]).unwrap();
+    let broken = broken.path().to_str().unwrap();
+
+    let quantised = copy_of(&[DEMO]);
+    let config = quantised.path().join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        &config,
+        text.replacen('{', "{\"quantization_config\": {\"bits\": 4},", 1),
+    )
+    .unwrap();
+    let quantised = quantised.path().to_str().unwrap();
+
+    let pictures = copy_of(&[DEMO]);
+    let config = pictures.path().join("preprocessor_config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("\"height\": 896", "\"height\": 448")).unwrap();
+    let pictures = pictures.path().to_str().unwrap();
+
+    let empty = tempfile::tempdir().unwrap();
+    let empty = empty.path().to_str().unwrap();
+    let cases: [(&[&str], &[&str]); 16] = [
+        (
+            &["nosuch"],
+            &["nosuch is neither", "demo", "medgemma-4b-it"],
+        ),
+        (&["medgema-4b-it"], &["Did you mean medgemma-4b-it?"]),
+        (
+            &["medgemma-4b-it"],
+            &["google/medgemma-4b-it", "--load-format dummy"],
+        ),
+        (
+            &["google/medgemma-4b-it"],
+            &["downloading it is not supported yet"],
+        ),
+        (
+            &["someone/something"],
+            &["ids of the hub are not downloaded yet"],
+        ),
+        (&["./nowhere"], &["there is no directory ./nowhere"]),
+        (&["Cargo.toml"], &["is a file"]),
+        (&[empty], &["config.json: there is no such file"]),
+        (&[broken], &["model.safetensors: is truncated", "tensor "]),
+        (
+            &[quantised],
+            &["config.json: quantization_config is an object, which is not supported"],
+        ),
+        (
+            &[pictures],
+            &["preprocessor_config.json: size.height is 448", "896"],
+        ),
+        (
+            &["demo", "--models", "nowhere.toml"],
+            &["nowhere.toml: cannot be read"],
+        ),
+        (
+            &["demo", "--chat-template", "nowhere.jinja"],
+            &["nowhere.jinja cannot be read"],
+        ),
+        (
+            &["demo", "--host", "256.0.0.1"],
+            &["cannot listen on 256.0.0.1:0"],
+        ),
+        (
+            &["demo", "--kv-cache-memory", "1000TiB"],
+            &["--kv-cache-memory can be at most"],
+        ),
+        (
+            &["demo", "--max-model-len", "9000"],
+            &["9000 is more than the model's context of 8192"],
+        ),
+    ];
+    for (arguments, says) in cases {
+        let output = output(
+            &[&["serve", "--port", "0", "--log-level", "error"], arguments].concat(),
+            &[],
+        );
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{arguments:?}: {said}");
+        assert!(said.starts_with("medgemma: "), "{said}");
+        for part in says {
+            assert!(said.contains(part), "{arguments:?}: {said}");
+        }
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let server = Server::start(&["demo"], &[]);
+    let port = server.address.rsplit(':').next().unwrap();
+    let output = output(&["serve", "demo", "--port", port], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&format!("cannot listen on 127.0.0.1:{port}")));
+}
+
+/// Arguments, environment variables, and what the error must contain.
+type Refused<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str]);
+
+#[test]
+fn arguments_that_cannot_be_are_refused_by_name() {
+    let cases: [Refused<'_>; 26] = [
+        (
+            &["a", "--model", "b"],
+            &[],
+            &["MODEL is a, but --model is b"],
+        ),
+        (&["a", "b"], &[], &["unexpected argument 'b'"]),
+        (&["--port", "65536"], &[], &["--port", "65536"]),
+        (&["--port", "-1"], &[], &["-1"]),
+        (&[], &[("MEDGEMMA_PORT", "http")], &["--port", "http"]),
+        (&["--device", "gpu"], &[], &["gpu", "cuda:N"]),
+        (&[], &[("MEDGEMMA_DEVICE", "tpu")], &["tpu", "auto, cpu"]),
+        (&["--dtype", "int8"], &[], &["int8", "bf16 (cards)"]),
+        (
+            &["--gpu-memory-utilization", "1.5"],
+            &[],
+            &["--gpu-memory-utilization", "at most 1"],
+        ),
+        (&["--dtype", "float16"], &[], &["float16", "overflows"]),
+        (&["--load-format", "gguf"], &[], &["gguf", "auto, dummy"]),
+        (
+            &["--max-num-seqs", "0"],
+            &[],
+            &["--max-num-seqs", "between 1 and"],
+        ),
+        (
+            &["--max-model-len", "8k"],
+            &[],
+            &["--max-model-len", "whole number"],
+        ),
+        (&["--max-num-batched-tokens", "-5"], &[], &["-5"]),
+        (
+            &["--kv-cache-memory", "4XB"],
+            &[],
+            &["--kv-cache-memory", "4GiB"],
+        ),
+        (&["--kv-cache-memory", "0"], &[], &["more than nothing"]),
+        (
+            &["--max-queued-requests", "0"],
+            &[],
+            &["--max-queued-requests", "between 1 and"],
+        ),
+        (
+            &["--request-timeout", "0"],
+            &[],
+            &["--request-timeout", "more than 0"],
+        ),
+        (
+            &[],
+            &[("MEDGEMMA_STEP_TIMEOUT", "2m")],
+            &["--step-timeout", "number of seconds"],
+        ),
+        (&["--shutdown-timeout=-1"], &[], &["between 0 and"]),
+        (
+            &["--enable-prefix-caching=perhaps"],
+            &[],
+            &["--enable-prefix-caching", "perhaps"],
+        ),
+        (&["--api-key", ""], &[], &["keep nobody out"]),
+        (&["--api-key", "two words"], &[], &["without spaces"]),
+        (&["--log-level", "loud"], &[], &["loud", "debug"]),
+        (&["--quantization", "awq"], &[], &["--quantization"]),
+        (
+            &["--tensor-parallel-size", "2"],
+            &[],
+            &["--tensor-parallel-size"],
+        ),
+    ];
+    for (arguments, variables, says) in cases {
+        let output = output(&[&["serve"], arguments].concat(), variables);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        for part in says {
+            assert!(said.contains(part), "{arguments:?}: {said}");
+        }
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_card_that_is_not_there_is_named() {
+    // The highest number that can be written: no machine has so many.
+    let output = output(
+        &["serve", "demo", "--device", "cuda:65535", "--port", "0"],
+        &[],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains("--device cuda:65535 cannot be used"),
+        "{said}"
+    );
+}
+
+#[test]
+fn numbers_that_the_processor_does_not_compute_in_are_refused() {
+    let arguments = [
+        "serve", "demo", "--device", "cpu", "--dtype", "bf16", "--port", "0",
+    ];
+    let output = output(&arguments, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("--dtype bf16 is for cards"));
+}
+
+#[test]
+fn kernels_are_compiled_for_architectures_that_exist() {
+    let output = output(&["kernels", "--arch", "sm_75"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("sm_75 cannot run the kernels"));
+}

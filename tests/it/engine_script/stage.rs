@@ -1,0 +1,222 @@
+//! An engine, and a test in the place of its clients and its device.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use medgemma::backend::Sampled;
+use medgemma::core::{GenerateRequest, SamplingParams, Terms, TokenEvent, TokenId};
+use medgemma::engine::{
+    DeviceInbox, DeviceOrder, DeviceShape, EncoderStats, Engine, EngineConfig, EngineExit,
+    EngineHandle, EngineLimits, StepReport, Stepping, TokenStream, WorkOrder, device_channel,
+};
+use medgemma::error::Result;
+use medgemma::model::ImageShape;
+use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+/// What the device draws.
+pub(super) const WORD: TokenId = TokenId(7);
+pub(super) const STOP: TokenId = TokenId(1);
+pub(super) const VOCAB: usize = 100;
+
+pub(super) const STEPPINGS: [Stepping; 2] = [Stepping::Alternating, Stepping::Ahead];
+/// Of the clock that stands still; nothing here takes as long unless it never comes.
+const NEVER: Duration = Duration::from_secs(1_000_000);
+
+/// An engine and what the test is to it: clients and device.
+pub(super) struct Stage {
+    pub(super) handle: EngineHandle,
+    pub(super) device: DeviceInbox,
+    pub(super) engine: JoinHandle<EngineExit>,
+    /// Launched and not answered, by those tests that use [`Stage::see`].
+    pub(super) steps: VecDeque<WorkOrder>,
+    pub(super) is_asked: bool,
+}
+
+/// Two run, two wait; steps of 64 tokens.
+pub(super) fn config() -> EngineConfig {
+    EngineConfig {
+        limits: EngineLimits {
+            scheduler: SchedulerConfig {
+                max_num_seqs: 2,
+                max_num_batched_tokens: 64,
+                max_model_len: 256,
+                block_size: 32,
+                groups: KvGroups::Both { window: 64 },
+                num_blocks: BlockCount {
+                    global: 20,
+                    sliding: 20,
+                },
+                prefix_caching: PrefixCaching::Off,
+            },
+            max_in_flight: 4,
+            max_queued_tokens: 512,
+        },
+        stepping: Stepping::Alternating,
+        step_timeout: None,
+        shutdown_timeout: Duration::from_secs(30),
+    }
+}
+
+pub(super) fn stage(config: EngineConfig) -> Stage {
+    let shape = DeviceShape {
+        vocab_size: VOCAB,
+        image: Some(ImageShape {
+            size: 4,
+            num_tokens: 16,
+            hidden: 8,
+        }),
+    };
+    stage_of(config, shape)
+}
+
+pub(super) fn stage_of(config: EngineConfig, shape: DeviceShape) -> Stage {
+    let (device_handle, device) = device_channel(shape);
+    let (handle, engine) = Engine::new(config, device_handle).expect("limits that work");
+    Stage {
+        handle,
+        device,
+        engine: tokio::spawn(engine.run()),
+        steps: VecDeque::new(),
+        is_asked: false,
+    }
+}
+
+pub(super) fn ask(prompt_len: usize, max_tokens: usize) -> GenerateRequest {
+    GenerateRequest {
+        prompt: vec![WORD; prompt_len],
+        images: Vec::new(),
+        sampling: SamplingParams {
+            stop_token_ids: vec![STOP],
+            ..SamplingParams::greedy(max_tokens)
+        },
+        terms: Terms::default(),
+    }
+}
+
+pub(super) fn within(time: Duration, request: GenerateRequest) -> GenerateRequest {
+    let deadline = Some((Instant::now() + time).into_std());
+    let terms = Terms {
+        deadline,
+        ..request.terms
+    };
+    GenerateRequest { terms, ..request }
+}
+
+pub(super) fn drawn(token: TokenId) -> Sampled {
+    Sampled {
+        token,
+        logprobs: None,
+        is_sound: true,
+    }
+}
+
+impl Stage {
+    pub(super) fn submit(&self, request: GenerateRequest) -> TokenStream {
+        self.handle.submit(request).expect("it is let in")
+    }
+
+    pub(super) async fn order(&mut self) -> DeviceOrder {
+        let order = timeout(NEVER, self.device.recv()).await;
+        order.expect("an order comes").expect("the engine lives")
+    }
+
+    /// The next order must be a step's.
+    pub(super) async fn launched(&mut self) -> WorkOrder {
+        match self.order().await {
+            DeviceOrder::Launch(order) => *order,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next order must ask for tokens.
+    pub(super) async fn asked(&mut self) {
+        match self.order().await {
+            DeviceOrder::Collect => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn report(&self, sampled: Vec<Sampled>) {
+        self.device.report(Ok(StepReport {
+            sampled,
+            encoder: EncoderStats::default(),
+        }));
+    }
+
+    /// A step that draws `WORD` for everyone.
+    pub(super) async fn step(&mut self) -> WorkOrder {
+        let order = self.launched().await;
+        self.asked().await;
+        self.report(vec![drawn(WORD); order.samples.len()]);
+        order
+    }
+
+    /// Lets the engine do what it can without the device, until it waits.
+    pub(super) async fn settle(&self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Takes in the orders that are there.
+    pub(super) async fn see(&mut self) {
+        self.settle().await;
+        while let Some(order) = self.device.recv().now_or_never() {
+            match order.expect("the engine lives") {
+                DeviceOrder::Launch(order) => self.steps.push_back(*order),
+                DeviceOrder::Collect => {
+                    assert!(!self.is_asked, "one report at a time");
+                    self.is_asked = true;
+                }
+            }
+        }
+    }
+
+    /// Draws `WORD` for everyone in the oldest step.
+    pub(super) fn answer(&mut self) {
+        assert!(self.is_asked, "nobody waits for tokens");
+        self.is_asked = false;
+        let order = self.steps.pop_front().expect("asked for what was launched");
+        self.report(vec![drawn(WORD); order.samples.len()]);
+    }
+
+    /// Answers until nothing is asked any more.
+    pub(super) async fn play(&mut self) {
+        self.see().await;
+        while self.is_asked {
+            self.answer();
+            self.see().await;
+        }
+    }
+
+    /// Nothing is held by anybody.
+    pub(super) fn assert_empty(&self) {
+        let stats = self.handle.stats();
+        assert_eq!((stats.num_running, stats.num_waiting), (0, 0));
+        assert_eq!(stats.global_blocks.free, stats.global_blocks.total);
+        assert_eq!(stats.sliding_blocks.free, stats.sliding_blocks.total);
+        assert_eq!(stats.kv_usage, 0.0);
+        assert_eq!(self.handle.num_in_flight(), 0);
+    }
+
+    pub(super) async fn exit(&mut self) -> EngineExit {
+        let exit = timeout(NEVER, &mut self.engine).await;
+        exit.expect("it ends").expect("it does not panic")
+    }
+}
+
+pub(super) async fn next(stream: &mut TokenStream) -> Result<TokenEvent> {
+    let event = timeout(NEVER, stream.next()).await;
+    event.expect("something comes").expect("the stream is open")
+}
+
+pub(super) async fn rest(mut stream: TokenStream) -> Vec<Result<TokenEvent>> {
+    let mut events = Vec::new();
+    while let Some(event) = timeout(NEVER, stream.next()).await.expect("it ends") {
+        events.push(event);
+    }
+    events
+}
