@@ -44,10 +44,17 @@ impl Scheduler {
             budget: self.config.max_num_batched_tokens,
             preempted: Vec::new(),
         };
-        self.schedule_overdue(&mut step);
-        self.schedule_decodes(&mut step);
-        self.schedule_prefills(&mut step);
-        self.admit_waiting(Admits::All, &mut step);
+        loop {
+            let num_preempted = step.preempted.len();
+            self.plan(&mut step);
+            // All that was planned may have been preempted again, and the one that it was done
+            // for may still not fit. What came free may be what a picture lacked, and without a
+            // batch nobody would come back to it.
+            let is_empty = step.budget == self.config.max_num_batched_tokens;
+            if !is_empty || step.preempted.len() == num_preempted {
+                break;
+            }
+        }
 
         let mut chunks = Vec::with_capacity(self.running.len());
         let mut flights = Vec::with_capacity(self.running.len());
@@ -68,6 +75,13 @@ impl Scheduler {
             chunks,
             preempted: step.preempted,
         }
+    }
+
+    fn plan(&mut self, step: &mut Step) {
+        self.schedule_overdue(step);
+        self.schedule_decodes(step);
+        self.schedule_prefills(step);
+        self.admit_waiting(Admits::All, step);
     }
 
     /// Two steps in a row never leave out a decode: a picture is only found not to fit where

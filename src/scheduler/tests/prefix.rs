@@ -295,3 +295,38 @@ fn a_waiting_request_costs_little_until_its_turn_comes() {
         "hashes of sequences far from their turn"
     );
 }
+
+#[test]
+fn a_picture_is_computed_when_what_left_it_no_room_was_preempted_in_vain() {
+    let mut scheduler = scheduler(SchedulerConfig {
+        max_num_seqs: 4,
+        max_num_batched_tokens: 7,
+        block_size: 1,
+        groups: KvGroups::Global,
+        num_blocks: BlockCount {
+            global: 14,
+            sliding: 0,
+        },
+        ..caching()
+    });
+    let of = |priority, request: GenerateRequest| GenerateRequest {
+        terms: Terms {
+            priority,
+            ..request.terms
+        },
+        ..request
+    };
+    scheduler.add(SeqId(1), of(5, text(4, 9))).unwrap();
+    step(&mut scheduler);
+    // Begins like the first, whose next token leaves no room for a picture of the whole budget.
+    let picture = with_images(text(11, 1), &[(3, 7)]);
+    scheduler.add(SeqId(2), of(0, picture)).unwrap();
+    // Would fit if the two shared nothing.
+    let mut other = of(0, text(5, 1));
+    other.terms.cache_salt = Some(CacheSalt([1; 32]));
+    scheduler.add(SeqId(3), other).unwrap();
+    let (chunks, _) = step(&mut scheduler);
+    assert_eq!(chunks, [(2, 3, 7)]);
+    assert_eq!(scheduler.stats().num_preemptions, 1);
+    drain(&mut scheduler);
+}
