@@ -127,6 +127,7 @@ fn request(
             top_logprobs,
             ..SamplingParams::greedy(max_tokens)
         },
+        constraint: None,
         terms: Terms::default(),
     }
 }

@@ -88,6 +88,7 @@ impl Rig {
             images: Vec::new(),
             sampling: SamplingParams::greedy(max_tokens),
             terms: Terms::default(),
+            constraint: None,
         };
         self.scheduler
             .add(SeqId(self.next_id), request)

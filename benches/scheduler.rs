@@ -33,6 +33,7 @@ fn crowded(running: usize, waiting: usize) -> Scheduler {
                 stop_token_ids: vec![TokenId(1), TokenId(106)],
                 ..SamplingParams::greedy(100_000)
             },
+            constraint: None,
             terms: Terms::default(),
         };
         scheduler.add(SeqId(id), request).expect("it fits");

@@ -3,12 +3,16 @@
 //! Owns plain data only. Knows nothing of HTTP, tokenizers, tensors or devices,
 //! so that every other module may use it.
 
+mod constraint;
+
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+pub use constraint::{Constraint, ConstraintState, TokenMask};
 
 /// Index into the model's vocabulary.
 #[derive(
@@ -82,6 +86,15 @@ pub struct SamplingParams {
     pub top_k: Option<NonZeroU32>,
     /// Only tokens at least this share as probable as the best one; 0 is off.
     pub min_p: f32,
+    /// Added once to the logit of each of these tokens; ascending by token, each once.
+    pub logit_bias: Arc<[(TokenId, f32)]>,
+    /// Subtracted from the logit of a token once if it was generated before.
+    pub presence_penalty: f32,
+    /// Subtracted from the logit of a token for each time that it was generated before.
+    pub frequency_penalty: f32,
+    /// Divides the positive and multiplies the negative logits of tokens that stand in the prompt
+    /// or were generated before; 1 is off.
+    pub repetition_penalty: f32,
     /// Draws depend on this and on the token's position only, never on the batch.
     pub seed: u64,
     /// At most this many new tokens; at least 1.
@@ -102,6 +115,10 @@ impl SamplingParams {
             top_p: 1.0,
             top_k: None,
             min_p: 0.0,
+            logit_bias: Arc::default(),
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            repetition_penalty: 1.0,
             seed: 0,
             max_tokens,
             min_tokens: 0,
@@ -141,6 +158,8 @@ pub struct GenerateRequest {
     pub images: Vec<ImageSpan>,
     /// How to continue it.
     pub sampling: SamplingParams,
+    /// What every token of the answer must keep to.
+    pub constraint: Option<Arc<dyn Constraint>>,
     /// How to treat it.
     pub terms: Terms,
 }

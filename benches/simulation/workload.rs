@@ -119,6 +119,7 @@ impl Conversation {
                 tenant: TenantId(self.seed % 16),
                 ..Terms::default()
             },
+            constraint: None,
         }
     }
 }

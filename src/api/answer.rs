@@ -14,37 +14,71 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::generation::{AnswerDelta, Finish, Generation};
-use super::lower::{Delivery, StreamUsage};
+use super::lower::Delivery;
 use super::types::Usage;
 use crate::core::{FinishReason, TokenEvent};
+use crate::text::AnswerPart;
 
 /// A comment is sent after this long without a token, so that nothing between us and the client
 /// takes a long prefill for a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-const DONE: &str = "[DONE]";
-
 /// One endpoint's JSON.
 pub(super) trait AnswerFormat: Send + 'static {
     /// Events before the first token.
-    fn opening(&self) -> Vec<String>;
+    fn opening(&mut self) -> Vec<StreamEvent>;
 
-    /// Events for a piece of an answer: its text, then how it ended.
-    fn delta(&mut self, delta: AnswerDelta) -> Vec<String>;
+    /// Events for a piece of an answer: its parts, then how it ended; with the usage so far.
+    fn delta(&mut self, delta: AnswerDelta, usage: Usage) -> Vec<StreamEvent>;
 
-    /// The event with the usage.
-    fn usage(&self, usage: Usage) -> String;
+    /// Events after the last token, down to what says that no more will come.
+    fn closing(&mut self, usage: Usage) -> Vec<StreamEvent>;
+
+    /// The same after an error.
+    fn failed(&mut self, error: &ApiError) -> Vec<StreamEvent>;
 
     /// The whole answer.
     fn whole(&mut self, answers: Vec<Answer>, usage: Usage) -> String;
 }
 
+/// One event of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StreamEvent {
+    /// Its `event:` line, where the endpoint's events have names.
+    pub(super) name: Option<&'static str>,
+    /// Its `data:` line.
+    pub(super) data: String,
+}
+
+impl StreamEvent {
+    /// One without a name.
+    pub(super) fn data(data: String) -> Self {
+        Self { name: None, data }
+    }
+
+    /// OpenAI's last word on chats and completions.
+    pub(super) fn done() -> Self {
+        Self::data("[DONE]".to_owned())
+    }
+}
+
 /// An answer from its first token to its last.
 #[derive(Debug)]
 pub(super) struct Answer {
+    /// The train of thought before the text.
+    pub(super) reasoning: String,
     pub(super) text: String,
+    pub(super) calls: Vec<ToolCall>,
     pub(super) tokens: Vec<TokenEvent>,
     pub(super) finish: Finish,
+}
+
+/// A tool that the model wants to be called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ToolCall {
+    pub(super) name: String,
+    /// A JSON object.
+    pub(super) arguments: String,
 }
 
 /// `finish_reason` on the wire and in the log.
@@ -66,7 +100,7 @@ pub(super) async fn respond(
 ) -> Result<Response, ApiError> {
     match delivery {
         Delivery::Whole => whole(generation, format).await,
-        Delivery::Stream(usage) => Ok(events(generation, format, usage)),
+        Delivery::Stream(_) => Ok(events(generation, format)),
     }
 }
 
@@ -74,24 +108,59 @@ async fn whole(
     mut generation: Generation,
     mut format: impl AnswerFormat,
 ) -> Result<Response, ApiError> {
-    let mut parts: Vec<(String, Vec<TokenEvent>, Option<Finish>)> = Vec::new();
+    let mut growing: Vec<Growing> = Vec::new();
     while let Some(delta) = generation.next().await {
         let delta = delta?;
-        if parts.len() <= delta.index {
-            parts.resize_with(delta.index + 1, Default::default);
+        if growing.len() <= delta.index {
+            growing.resize_with(delta.index + 1, Default::default);
         }
-        let (text, tokens, finish) = &mut parts[delta.index];
-        text.push_str(&delta.text);
-        tokens.extend(delta.tokens);
-        *finish = delta.finish;
+        growing[delta.index].take(delta);
     }
-    let answers = parts.into_iter().map(|(text, tokens, finish)| Answer {
-        text,
-        tokens,
-        finish: finish.expect("an answer's last delta says how it ended"),
-    });
+    let answers = growing.into_iter().map(Growing::finish);
     let body = format.whole(answers.collect(), generation.usage());
     Ok(json_response(body))
+}
+
+/// An answer of which more may come.
+#[derive(Default)]
+struct Growing {
+    reasoning: String,
+    text: String,
+    calls: Vec<ToolCall>,
+    tokens: Vec<TokenEvent>,
+    finish: Option<Finish>,
+}
+
+impl Growing {
+    fn take(&mut self, delta: AnswerDelta) {
+        for part in delta.parts {
+            match part {
+                AnswerPart::Reasoning(text) => self.reasoning.push_str(&text),
+                AnswerPart::Text(text) => self.text.push_str(&text),
+                AnswerPart::CallBegins { name } => self.calls.push(ToolCall {
+                    name,
+                    arguments: String::new(),
+                }),
+                AnswerPart::CallArguments(text) => {
+                    let call = self.calls.last_mut();
+                    let call = call.expect("a call begins before its arguments");
+                    call.arguments.push_str(&text);
+                }
+            }
+        }
+        self.tokens.extend(delta.tokens);
+        self.finish = delta.finish;
+    }
+
+    fn finish(self) -> Answer {
+        Answer {
+            reasoning: self.reasoning,
+            text: self.text,
+            calls: self.calls,
+            tokens: self.tokens,
+            finish: (self.finish).expect("an answer's last delta says how it ended"),
+        }
+    }
 }
 
 /// JSON, done.
@@ -107,47 +176,43 @@ pub(super) fn to_json(value: &impl Serialize) -> String {
 
 /// What is left of a stream.
 struct Events<F> {
-    ready: VecDeque<String>,
+    ready: VecDeque<StreamEvent>,
     /// `None` once the last event is in `ready`.
     generation: Option<Generation>,
     format: F,
-    usage: StreamUsage,
 }
 
 impl<F: AnswerFormat> Events<F> {
-    async fn next(&mut self) -> Option<String> {
+    async fn next(&mut self) -> Option<StreamEvent> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
             let generation = self.generation.as_mut()?;
             match generation.next().await {
-                Some(Ok(delta)) => self.ready.extend(self.format.delta(delta)),
-                Some(Err(error)) => self.end_with(error.to_json()),
-                None if self.usage == StreamUsage::Include => {
-                    let usage = self.format.usage(generation.usage());
-                    self.end_with(usage);
+                Some(Ok(delta)) => {
+                    let usage = generation.usage();
+                    self.ready.extend(self.format.delta(delta, usage));
+                }
+                Some(Err(error)) => {
+                    self.ready.extend(self.format.failed(&error));
+                    self.generation = None;
                 }
                 None => {
-                    self.ready.push_back(DONE.to_owned());
+                    let usage = generation.usage();
+                    self.ready.extend(self.format.closing(usage));
                     self.generation = None;
                 }
             }
         }
     }
-
-    fn end_with(&mut self, event: String) {
-        self.ready.extend([event, DONE.to_owned()]);
-        self.generation = None;
-    }
 }
 
-fn events(generation: Generation, format: impl AnswerFormat, usage: StreamUsage) -> Response {
+fn events(generation: Generation, mut format: impl AnswerFormat) -> Response {
     let events = Events {
         ready: format.opening().into(),
         generation: Some(generation),
         format,
-        usage,
     };
     event_stream(stream::unfold(events, async |mut events| {
         let event = events.next().await?;
@@ -155,7 +220,7 @@ fn events(generation: Generation, format: impl AnswerFormat, usage: StreamUsage)
     }))
 }
 
-fn event_stream(events: impl Stream<Item = String> + Send + 'static) -> Response {
+fn event_stream(events: impl Stream<Item = StreamEvent> + Send + 'static) -> Response {
     // A panic must not look like an answer that was cut off.
     let events = AssertUnwindSafe(events).catch_unwind().flat_map(|event| {
         stream::iter(match event {
@@ -163,11 +228,17 @@ fn event_stream(events: impl Stream<Item = String> + Send + 'static) -> Response
             Err(_) => {
                 tracing::error!("a stream panicked");
                 let error = ApiError::internal("a stream panicked");
-                vec![error.to_json(), DONE.to_owned()]
+                vec![StreamEvent::data(error.to_json()), StreamEvent::done()]
             }
         })
     });
-    let events = events.map(|data| Ok::<_, Infallible>(Event::default().data(data)));
+    let events = events.map(|event| {
+        let line = Event::default().data(event.data);
+        Ok::<_, Infallible>(match event.name {
+            Some(name) => line.event(name),
+            None => line,
+        })
+    });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive");
     // nginx would otherwise collect events until its buffer is full.
     let unbuffered = [(
@@ -187,7 +258,7 @@ mod tests {
     async fn a_panic_ends_a_stream_with_an_error() {
         let events = stream::iter(0..3).map(|at| {
             assert!(at < 2, "a bug");
-            format!("event {at}")
+            StreamEvent::data(format!("event {at}"))
         });
         let body = event_stream(events).into_body();
         let body = body.collect().await.expect("the connection goes on");

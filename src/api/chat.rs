@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
-use super::answer::{Answer, AnswerFormat, finish_name, to_json};
+use super::answer::{Answer, AnswerFormat, StreamEvent, finish_name, to_json};
 use super::error::ApiError;
 use super::extract::parse;
 use super::generate::{Answering, Call, Endpoint, OwnFields, generate};
@@ -24,6 +24,7 @@ use super::types::{
 };
 use crate::core::TokenEvent;
 use crate::registry::ServedModel;
+use crate::text::AnswerPart;
 
 /// Answers a conversation.
 ///
@@ -175,7 +176,7 @@ enum Chunk {
 }
 
 impl AnswerFormat for ChatFormat {
-    fn opening(&self) -> Vec<String> {
+    fn opening(&mut self) -> Vec<StreamEvent> {
         let chunk = |index| {
             let delta = Delta {
                 role: Some("assistant"),
@@ -186,18 +187,21 @@ impl AnswerFormat for ChatFormat {
             } else {
                 Chunk::Later
             };
-            self.chunk(vec![self.choice(index, delta, &[])], kind)
+            StreamEvent::data(self.chunk(vec![self.choice(index, delta, &[])], kind))
         };
         (0..self.0.num_choices).map(chunk).collect()
     }
 
-    fn delta(&mut self, delta: AnswerDelta) -> Vec<String> {
+    fn delta(&mut self, delta: AnswerDelta, _usage: Usage) -> Vec<StreamEvent> {
         let mut chunks = Vec::with_capacity(2);
         let mut tokens = delta.tokens.as_slice();
-        if !delta.text.is_empty() {
+        for part in &delta.parts {
+            let AnswerPart::Text(text) = part else {
+                continue;
+            };
             let content = Delta {
                 role: None,
-                content: Some(&delta.text),
+                content: Some(text),
             };
             let choice = self.choice(delta.index, content, tokens);
             chunks.push(self.chunk(vec![choice], Chunk::Later));
@@ -211,11 +215,21 @@ impl AnswerFormat for ChatFormat {
             };
             chunks.push(self.chunk(vec![choice], Chunk::Later));
         }
-        chunks
+        chunks.into_iter().map(StreamEvent::data).collect()
     }
 
-    fn usage(&self, usage: Usage) -> String {
-        self.chunk(Vec::new(), Chunk::Usage(usage))
+    fn closing(&mut self, usage: Usage) -> Vec<StreamEvent> {
+        let mut events = Vec::with_capacity(2);
+        if self.0.options.delivery == Delivery::Stream(StreamUsage::Include) {
+            let chunk = self.chunk(Vec::new(), Chunk::Usage(usage));
+            events.push(StreamEvent::data(chunk));
+        }
+        events.push(StreamEvent::done());
+        events
+    }
+
+    fn failed(&mut self, error: &ApiError) -> Vec<StreamEvent> {
+        vec![StreamEvent::data(error.to_json()), StreamEvent::done()]
     }
 
     fn whole(&mut self, answers: Vec<Answer>, usage: Usage) -> String {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
-use super::answer::{Answer, AnswerFormat, finish_name, to_json};
+use super::answer::{Answer, AnswerFormat, StreamEvent, finish_name, to_json};
 use super::error::ApiError;
 use super::extract::parse;
 use super::generate::{Answering, Call, Endpoint, OwnFields, generate};
@@ -19,6 +19,7 @@ use super::state::AppState;
 use super::types::{Completion, CompletionChoice, CompletionRequest, Usage};
 use crate::core::{TokenEvent, TokenId};
 use crate::registry::ServedModel;
+use crate::text::AnswerPart;
 
 /// OpenAI's default for this endpoint, and vLLM's.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -157,18 +158,23 @@ impl CompletionFormat {
 }
 
 impl AnswerFormat for CompletionFormat {
-    fn opening(&self) -> Vec<String> {
+    fn opening(&mut self) -> Vec<StreamEvent> {
         Vec::new()
     }
 
-    fn delta(&mut self, delta: AnswerDelta) -> Vec<String> {
+    fn delta(&mut self, delta: AnswerDelta, _usage: Usage) -> Vec<StreamEvent> {
         let index = delta.index;
         let mut chunks = Vec::with_capacity(2);
         let mut tokens = delta.tokens.as_slice();
-        if !delta.text.is_empty() {
+        let text = delta.parts.iter().map(|part| match part {
+            AnswerPart::Text(text) => text.as_str(),
+            _ => unreachable!("nothing is told apart in a text completion"),
+        });
+        let text: String = text.collect();
+        if !text.is_empty() {
             chunks.push(self.chunk(Part {
                 index,
-                text: &delta.text,
+                text: &text,
                 tokens,
                 finish: None,
             }));
@@ -182,14 +188,23 @@ impl AnswerFormat for CompletionFormat {
                 finish: delta.finish,
             }));
         }
-        chunks
+        chunks.into_iter().map(StreamEvent::data).collect()
     }
 
-    fn usage(&self, usage: Usage) -> String {
-        to_json(&Completion {
-            usage: Some(Some(usage)),
-            ..self.completion(Vec::new())
-        })
+    fn closing(&mut self, usage: Usage) -> Vec<StreamEvent> {
+        let mut events = Vec::with_capacity(2);
+        if self.answering.options.delivery == Delivery::Stream(StreamUsage::Include) {
+            events.push(StreamEvent::data(to_json(&Completion {
+                usage: Some(Some(usage)),
+                ..self.completion(Vec::new())
+            })));
+        }
+        events.push(StreamEvent::done());
+        events
+    }
+
+    fn failed(&mut self, error: &ApiError) -> Vec<StreamEvent> {
+        vec![StreamEvent::data(error.to_json()), StreamEvent::done()]
     }
 
     fn whole(&mut self, answers: Vec<Answer>, usage: Usage) -> String {

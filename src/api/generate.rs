@@ -5,23 +5,26 @@ use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::response::Response;
+use futures_util::future::try_join;
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
 use super::answer::{self, AnswerFormat};
 use super::auth::Caller;
+use super::constraint::constraint;
 use super::error::ApiError;
 use super::extract::{json_body, parse};
 use super::generation::{Generation, Task};
 use super::identity::Identity;
 use super::lower::{
-    AnswerOptions, PreparedPrompt, SamplingPlan, TermsWish, TokenIds, check_model, delivery,
+    AnswerOptions, OutputPlan, PreparedPrompt, SamplingPlan, TermsWish, TokenIds, check_model,
+    delivery,
 };
 use super::refused_fields::{self, RefusedField, refuse};
 use super::request_log::RequestLog;
 use super::state::{AppState, Ticket};
 use super::types::{SamplingFields, StreamFields, TermsFields};
-use crate::core::{Terms, TokenId};
+use crate::core::{Constraint, Terms, TokenId};
 use crate::error::Error;
 use crate::registry::ServedModel;
 
@@ -58,6 +61,7 @@ pub(super) struct Call<C> {
     pub(super) model_name: String,
     pub(super) content: C,
     pub(super) plan: SamplingPlan,
+    pub(super) output: OutputPlan,
     pub(super) terms: TermsWish,
     pub(super) options: AnswerOptions,
 }
@@ -108,6 +112,7 @@ struct Prepared {
     model_name: String,
     prompts: Vec<PreparedPrompt>,
     plan: SamplingPlan,
+    constraint: Option<Arc<dyn Constraint>>,
     terms: Terms,
     options: AnswerOptions,
     ticket: Ticket,
@@ -133,11 +138,14 @@ async fn prepare<E: Endpoint>(
 
     let limit = app.request_timeout();
     let terms = call.terms.terms(&caller, arrived.into_std(), limit);
-    let prompts = E::prompts(app, &model, call.content);
-    let prompts = match terms.deadline {
-        None => prompts.await?,
-        Some(deadline) => match timeout_at(deadline.into(), prompts).await {
-            Ok(prompts) => prompts?,
+    let prepared = try_join(
+        E::prompts(app, &model, call.content),
+        constraint(app, &model, call.output),
+    );
+    let (prompts, constraint) = match terms.deadline {
+        None => prepared.await?,
+        Some(deadline) => match timeout_at(deadline.into(), prepared).await {
+            Ok(prepared) => prepared?,
             Err(_) => {
                 let after_ms = arrived.elapsed().as_millis() as u64;
                 return Err(Error::DeadlineExceeded { after_ms }.into());
@@ -149,6 +157,7 @@ async fn prepare<E: Endpoint>(
         model_name: call.model_name,
         prompts,
         plan: call.plan,
+        constraint,
         terms,
         options: call.options,
         ticket,
@@ -161,6 +170,7 @@ impl Prepared {
         let task = Task {
             prompts: &self.prompts,
             plan: self.plan,
+            constraint: self.constraint,
             terms: self.terms,
         };
         let generation = Generation::start(&self.model, task, log, self.ticket)?;
@@ -193,6 +203,7 @@ impl Call<()> {
             model_name,
             content: (),
             plan: SamplingPlan::new(sampling, own.top_logprobs, model)?,
+            output: OutputPlan::default(),
             terms: TermsWish::new(terms)?,
             options: AnswerOptions {
                 delivery: delivery(stream)?,
@@ -207,6 +218,7 @@ impl Call<()> {
             model_name: self.model_name,
             content,
             plan: self.plan,
+            output: self.output,
             terms: self.terms,
             options: self.options,
         }

@@ -13,12 +13,12 @@ use super::lower::{PreparedPrompt, SamplingPlan};
 use super::request_log::RequestLog;
 use super::state::Ticket;
 use super::types::{StopReason, Usage};
-use crate::core::{FinishReason, GenerateRequest, Terms, TokenEvent};
+use crate::core::{Constraint, FinishReason, GenerateRequest, Terms, TokenEvent};
 use crate::engine::TokenStream;
 use crate::error::{Error, Result};
 use crate::metrics::{AnswerMeter, FinishedReason};
 use crate::registry::ServedModel;
-use crate::text::Detokenizer;
+use crate::text::{AnswerPart, Detokenizer};
 
 /// All answers to one request. Dropping it aborts those that have not ended.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub(super) struct Generation {
 pub(super) struct Task<'a> {
     pub(super) prompts: &'a [PreparedPrompt],
     pub(super) plan: SamplingPlan,
+    pub(super) constraint: Option<Arc<dyn Constraint>>,
     pub(super) terms: Terms,
 }
 
@@ -47,8 +48,8 @@ pub(super) struct Task<'a> {
 pub(super) struct AnswerDelta {
     /// Which answer; those to the same prompt stand together.
     pub(super) index: usize,
-    /// Safe to send: nothing to come changes it. Empty only on the last delta.
-    pub(super) text: String,
+    /// Safe to send: nothing to come changes them. Empty only on the last delta.
+    pub(super) parts: Vec<AnswerPart>,
     /// The tokens since the last delta. Text of the last of them may still be held back.
     pub(super) tokens: Vec<TokenEvent>,
     /// Present on the last delta.
@@ -78,6 +79,7 @@ impl Generation {
         let Task {
             prompts,
             plan,
+            constraint,
             terms,
         } = task;
         let mut requests = Vec::with_capacity(prompts.len() * plan.num_choices);
@@ -87,6 +89,7 @@ impl Generation {
                 prompt: prompt.ids.clone(),
                 images: prompt.images.clone(),
                 sampling: plan.params(choice, room),
+                constraint: constraint.clone(),
                 terms,
             }));
         }
@@ -235,9 +238,13 @@ impl AnswerStream {
         } else if text.is_empty() {
             return None;
         }
+        let parts = match text.is_empty() {
+            true => Vec::new(),
+            false => vec![AnswerPart::Text(text)],
+        };
         Some(AnswerDelta {
             index: self.index,
-            text,
+            parts,
             tokens: std::mem::take(&mut self.held),
             finish,
         })

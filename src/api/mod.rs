@@ -19,6 +19,7 @@ mod answer;
 mod auth;
 mod chat;
 mod completions;
+mod constraint;
 mod detokenize;
 mod error;
 mod extract;

@@ -94,6 +94,7 @@ impl Rig {
                 .collect(),
             images: Vec::new(),
             sampling: SamplingParams::greedy(max_tokens),
+            constraint: None,
             terms: Terms::default(),
         }
     }

@@ -13,6 +13,7 @@
 //! told apart before rendering ([`ControlTokens`]), so no user text, alone or joined with its
 //! neighbours, becomes one.
 
+mod answer;
 mod chat_template;
 mod control;
 mod decoder;
@@ -28,6 +29,7 @@ mod tokenizer;
 mod tokenizer_file;
 mod vocabulary;
 
+pub use answer::AnswerPart;
 pub use chat_template::ChatTemplate;
 pub use control::{ControlSpan, ControlToken, ControlTokens};
 pub use detokenizer::{Detokenizer, Piece};

@@ -206,6 +206,7 @@ pub(crate) fn request(
         prompt: case.ids.clone(),
         images,
         sampling,
+        constraint: None,
         terms: Terms::default(),
     }
 }

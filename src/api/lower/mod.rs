@@ -6,6 +6,7 @@
 mod messages;
 mod model_name;
 mod options;
+mod output;
 mod prompt;
 mod sampling;
 mod size;
@@ -16,6 +17,7 @@ pub(super) use model_name::check_model;
 pub(super) use options::{
     AnswerOptions, Delivery, StreamUsage, TokenIds, chat_logprobs, completion_logprobs, delivery,
 };
+pub(super) use output::OutputPlan;
 pub(super) use prompt::{PreparedPrompt, check_ids, check_length, encode_chat, lower_prompts};
 pub(super) use sampling::SamplingPlan;
 pub(super) use size::{MAX_TOKENIZED, check_size, least_tokens};

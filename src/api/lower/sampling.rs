@@ -108,10 +108,10 @@ impl SamplingPlan {
                 top_k,
                 min_p,
                 seed: fields.seed.map_or_else(random_u64, |seed| seed.0),
-                max_tokens: 1,
                 min_tokens,
                 stop_token_ids,
                 top_logprobs,
+                ..SamplingParams::greedy(1)
             },
         })
     }

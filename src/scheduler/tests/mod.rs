@@ -52,6 +52,7 @@ fn text(prompt_len: usize, max_tokens: usize) -> GenerateRequest {
         prompt: vec![WORD; prompt_len],
         images: Vec::new(),
         sampling: SamplingParams::greedy(max_tokens),
+        constraint: None,
         terms: Terms::default(),
     }
 }

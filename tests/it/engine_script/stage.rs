@@ -92,6 +92,7 @@ pub(super) fn ask(prompt_len: usize, max_tokens: usize) -> GenerateRequest {
             stop_token_ids: vec![STOP],
             ..SamplingParams::greedy(max_tokens)
         },
+        constraint: None,
         terms: Terms::default(),
     }
 }

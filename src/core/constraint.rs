@@ -1,0 +1,113 @@
+//! What restricts which tokens may come next.
+
+use std::fmt;
+
+use super::TokenId;
+use crate::error::Result;
+
+/// Which tokens of a vocabulary may be drawn: a bit each, the least significant of a word first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenMask {
+    words: Vec<u32>,
+}
+
+impl TokenMask {
+    /// None of `vocab_size` tokens.
+    pub fn none(vocab_size: usize) -> Self {
+        Self {
+            words: vec![0; vocab_size.div_ceil(32)],
+        }
+    }
+
+    /// All of `vocab_size` tokens.
+    pub fn all(vocab_size: usize) -> Self {
+        let mut mask = Self {
+            words: vec![u32::MAX; vocab_size.div_ceil(32)],
+        };
+        if let Some(last) = mask.words.last_mut()
+            && !vocab_size.is_multiple_of(32)
+        {
+            *last = (1 << (vocab_size % 32)) - 1;
+        }
+        mask
+    }
+
+    /// Lets a token in. One outside the vocabulary stays out.
+    pub fn allow(&mut self, token: TokenId) {
+        if let Some(word) = self.words.get_mut(token.0 as usize / 32) {
+            *word |= 1 << (token.0 % 32);
+        }
+    }
+
+    /// Keeps a token out.
+    pub fn forbid(&mut self, token: TokenId) {
+        if let Some(word) = self.words.get_mut(token.0 as usize / 32) {
+            *word &= !(1 << (token.0 % 32));
+        }
+    }
+
+    /// Whether a token may be drawn.
+    pub fn contains(&self, token: TokenId) -> bool {
+        let word = self.words.get(token.0 as usize / 32);
+        word.is_some_and(|word| word >> (token.0 % 32) & 1 == 1)
+    }
+
+    /// `⌈vocab_size / 32⌉` words.
+    pub fn words(&self) -> &[u32] {
+        &self.words
+    }
+
+    /// The same, to be written by a grammar's own arithmetic. Bits behind the vocabulary stay 0.
+    pub fn words_mut(&mut self) -> &mut [u32] {
+        &mut self.words
+    }
+}
+
+/// A rule that an answer keeps from its first token to its last. Shared by all answers to a
+/// request; each goes its own way through it.
+pub trait Constraint: fmt::Debug + Send + Sync {
+    /// Before the first token.
+    ///
+    /// # Errors
+    /// When the rule cannot be followed at all.
+    fn start(&self) -> Result<Box<dyn ConstraintState>>;
+}
+
+/// One answer's way through a [`Constraint`].
+pub trait ConstraintState: fmt::Debug + Send {
+    /// What may come next; `None` when everything may. Where the answer may end, its stop tokens
+    /// are among it.
+    ///
+    /// # Errors
+    /// When the rule cannot be followed any further; the request has failed.
+    fn mask(&mut self) -> Result<Option<TokenMask>>;
+
+    /// Takes note of the token that was drawn.
+    ///
+    /// # Errors
+    /// As [`mask`](Self::mask), and for a token that was not allowed.
+    fn accept(&mut self, token: TokenId) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_ends_with_the_vocabulary() {
+        for vocab_size in [1, 31, 32, 33, 262_144, 262_208] {
+            let mut mask = TokenMask::all(vocab_size);
+            assert_eq!(mask.words().len(), vocab_size.div_ceil(32));
+            let ones: u32 = mask.words().iter().map(|word| word.count_ones()).sum();
+            assert_eq!(ones as usize, vocab_size);
+            let last = TokenId(vocab_size as u32 - 1);
+            mask.forbid(last);
+            assert!(!mask.contains(last));
+            mask.allow(TokenId(1 << 30));
+            assert!(!mask.contains(TokenId(1 << 30)));
+        }
+        let mut mask = TokenMask::none(40);
+        mask.allow(TokenId(39));
+        assert!(mask.contains(TokenId(39)) && !mask.contains(TokenId(38)));
+    }
+}
