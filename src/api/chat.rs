@@ -8,15 +8,15 @@ use axum::response::Response;
 use super::answer::{Answer, AnswerFormat, StreamEvent, finish_name, to_json};
 use super::error::ApiError;
 use super::extract::parse;
-use super::generate::{Answering, Call, Endpoint, OwnFields, generate};
+use super::generate::{Answering, Call, Endpoint, OwnFields, SharedFields, generate};
 use super::generation::AnswerDelta;
 use super::images::decode_all;
 use super::logprobs;
 use super::lower::{
-    Chat, Delivery, PreparedPrompt, StreamUsage, TokenIds, chat_logprobs, check_length, check_size,
-    encode_chat, least_tokens, lower_messages,
+    Chat, Delivery, OutputPlan, PreparedPrompt, StreamUsage, TokenIds, chat_logprobs, check_length,
+    check_size, encode_chat, least_tokens, lower_messages,
 };
-use super::refused_fields;
+use super::refused_fields::{self, refuse};
 use super::state::AppState;
 use super::types::{
     AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatRequest, Delta,
@@ -44,16 +44,10 @@ impl Endpoint for Chats {
     type Content = Chat;
 
     fn read(body: &str, model: &ServedModel) -> Result<Call<Chat>, ApiError> {
-        let fields: ChatRequest = parse(body)?;
-        let own = OwnFields {
-            model: fields.model,
-            top_logprobs: chat_logprobs(fields.logprobs, fields.top_logprobs)?,
-            refused: refused_fields::CHAT,
-        };
-        let call = Call::read(body, own, model)?;
-        let chat = lower_messages(fields.messages)?;
-        check_chat(&chat, model, model.max_model_len)?;
-        Ok(call.with(chat))
+        let fields = parse(body)?;
+        let shared = SharedFields::parse(body)?;
+        refuse(body, &[refused_fields::CHAT, refused_fields::GENERATION])?;
+        chat_call(fields, shared, model)
     }
 
     async fn prompts(
@@ -67,6 +61,26 @@ impl Endpoint for Chats {
     fn format(answering: Answering) -> impl AnswerFormat {
         ChatFormat(answering)
     }
+}
+
+/// Checks a chat, however it was written on the wire.
+///
+/// # Errors
+/// 400 for what the fields say, 404 for another model.
+pub(super) fn chat_call(
+    fields: ChatRequest,
+    shared: SharedFields,
+    model: &ServedModel,
+) -> Result<Call<Chat>, ApiError> {
+    let own = OwnFields {
+        model: fields.model,
+        top_logprobs: chat_logprobs(fields.logprobs, fields.top_logprobs)?,
+        output: OutputPlan::default(),
+    };
+    let call = Call::new(shared, own, model)?;
+    let chat = lower_messages(fields.messages)?;
+    check_chat(&chat, model, model.max_model_len)?;
+    Ok(call.with(chat))
 }
 
 /// What can be said of a conversation before its template is rendered.

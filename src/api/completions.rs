@@ -8,13 +8,13 @@ use axum::response::Response;
 use super::answer::{Answer, AnswerFormat, StreamEvent, finish_name, to_json};
 use super::error::ApiError;
 use super::extract::parse;
-use super::generate::{Answering, Call, Endpoint, OwnFields, generate};
+use super::generate::{Answering, Call, Endpoint, OwnFields, SharedFields, generate};
 use super::generation::{AnswerDelta, Finish};
 use super::logprobs;
 use super::lower::{
-    Delivery, PreparedPrompt, StreamUsage, TokenIds, completion_logprobs, lower_prompts,
+    Delivery, OutputPlan, PreparedPrompt, StreamUsage, TokenIds, completion_logprobs, lower_prompts,
 };
-use super::refused_fields;
+use super::refused_fields::{self, refuse};
 use super::state::AppState;
 use super::types::{Completion, CompletionChoice, CompletionRequest, Usage};
 use crate::core::{TokenEvent, TokenId};
@@ -43,12 +43,17 @@ impl Endpoint for Completions {
 
     fn read(body: &str, model: &ServedModel) -> Result<Call<Self::Content>, ApiError> {
         let fields: CompletionRequest = parse(body)?;
+        let shared = SharedFields::parse(body)?;
+        refuse(
+            body,
+            &[refused_fields::COMPLETION, refused_fields::GENERATION],
+        )?;
         let own = OwnFields {
             model: fields.model,
             top_logprobs: completion_logprobs(fields.logprobs)?,
-            refused: refused_fields::COMPLETION,
+            output: OutputPlan::default(),
         };
-        let mut call = Call::read(body, own, model)?;
+        let mut call = Call::new(shared, own, model)?;
         call.plan = call.plan.or_max_tokens(DEFAULT_MAX_TOKENS);
         Ok(call.with(lower_prompts(fields.prompt, model)?))
     }

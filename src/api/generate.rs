@@ -20,7 +20,6 @@ use super::lower::{
     AnswerOptions, OutputPlan, PreparedPrompt, SamplingPlan, TermsWish, TokenIds, check_model,
     delivery,
 };
-use super::refused_fields::{self, RefusedField, refuse};
 use super::request_log::RequestLog;
 use super::state::{AppState, Ticket};
 use super::types::{SamplingFields, StreamFields, TermsFields};
@@ -82,8 +81,29 @@ pub(super) struct OwnFields {
     pub(super) model: Option<String>,
     /// Alternatives for each token; `None` asks for no log-probabilities.
     pub(super) top_logprobs: Option<usize>,
-    /// Refused besides those that both refuse.
-    pub(super) refused: &'static [RefusedField],
+    pub(super) output: OutputPlan,
+}
+
+/// The fields that every way to ask for an answer has.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SharedFields {
+    pub(super) sampling: SamplingFields,
+    pub(super) terms: TermsFields,
+    pub(super) stream: StreamFields,
+}
+
+impl SharedFields {
+    /// Reads them where they go by their own names.
+    ///
+    /// # Errors
+    /// 400 for values of the wrong type.
+    pub(super) fn parse(body: &str) -> Result<Self, ApiError> {
+        Ok(Self {
+            sampling: parse(body)?,
+            terms: parse(body)?,
+            stream: parse(body)?,
+        })
+    }
 }
 
 /// Answers one request.
@@ -187,23 +207,27 @@ impl Prepared {
 }
 
 impl Call<()> {
-    /// Reads and checks the fields that both endpoints have.
+    /// Checks the fields that all endpoints have.
     ///
     /// # Errors
-    /// 400 for what they say and for fields that are not served, 404 for another model.
-    pub(super) fn read(body: &str, own: OwnFields, model: &ServedModel) -> Result<Self, ApiError> {
-        let sampling: SamplingFields = parse(body)?;
-        let terms: TermsFields = parse(body)?;
-        let stream: StreamFields = parse(body)?;
-        refuse(body, &[own.refused, refused_fields::GENERATION])?;
-
+    /// 400 for what they say, 404 for another model.
+    pub(super) fn new(
+        shared: SharedFields,
+        own: OwnFields,
+        model: &ServedModel,
+    ) -> Result<Self, ApiError> {
+        let SharedFields {
+            sampling,
+            terms,
+            stream,
+        } = shared;
         let model_name = check_model(own.model, model)?;
         let token_ids = TokenIds::from_field(sampling.return_token_ids);
         Ok(Self {
             model_name,
             content: (),
             plan: SamplingPlan::new(sampling, own.top_logprobs, model)?,
-            output: OutputPlan::default(),
+            output: own.output,
             terms: TermsWish::new(terms)?,
             options: AnswerOptions {
                 delivery: delivery(stream)?,

@@ -7,7 +7,7 @@ use super::object::Object;
 
 /// The chat's own fields; those it shares are `SamplingFields` and `StreamFields`, read from the
 /// same body.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(in crate::api) struct ChatRequest {
     /// Absent: the served model.
     pub(in crate::api) model: Option<String>,

@@ -11,7 +11,7 @@ use super::presence::Presence;
 
 /// One turn. `content` may be absent in OpenAI's schema (an assistant that calls tools), so
 /// whether it must be there is for `lower` to say.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(in crate::api) struct ChatMessage {
     /// Who speaks.
     pub(in crate::api) role: String,
@@ -56,7 +56,7 @@ pub(in crate::api) enum Content {
 }
 
 /// One part of a message: text or a picture.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(in crate::api) struct Part {
     /// `text` or `image_url`.
     #[serde(rename = "type")]
