@@ -13,8 +13,8 @@ use super::generation::AnswerDelta;
 use super::images::decode_all;
 use super::logprobs;
 use super::lower::{
-    Chat, Delivery, OutputPlan, PreparedPrompt, StreamUsage, TokenIds, chat_logprobs, check_length,
-    check_size, encode_chat, least_tokens, lower_messages,
+    Chat, OutputPlan, PreparedPrompt, ServiceTier, StreamUsage, TokenIds, chat_logprobs,
+    check_length, check_size, encode_chat, least_tokens, lower_messages,
 };
 use super::refused_fields::{self, refuse};
 use super::state::AppState;
@@ -140,7 +140,6 @@ struct ChatFormat(Answering);
 
 impl ChatFormat {
     fn chunk(&self, choices: Vec<ChatChunkChoice<'_>>, kind: Chunk) -> String {
-        let includes_usage = self.0.options.delivery == Delivery::Stream(StreamUsage::Include);
         let chunk = ChatChunk {
             id: &self.0.identity.id,
             object: "chat.completion.chunk",
@@ -150,11 +149,14 @@ impl ChatFormat {
             choices,
             usage: match kind {
                 Chunk::Usage(usage) => Some(Some(usage)),
-                Chunk::First | Chunk::Later => includes_usage.then_some(None),
+                Chunk::First(usage) | Chunk::Later(usage) => {
+                    self.0.options.delivery.usage().on_the_way(usage)
+                }
             },
+            service_tier: self.0.options.service_tier.map(ServiceTier::name),
             prompt_token_ids: match kind {
-                Chunk::First => self.when_returned(|| self.0.prompts[0].as_slice()),
-                Chunk::Later | Chunk::Usage(_) => None,
+                Chunk::First(_) => self.when_returned(|| self.0.prompts[0].as_slice()),
+                Chunk::Later(_) | Chunk::Usage(_) => None,
             },
         };
         to_json(&chunk)
@@ -184,29 +186,32 @@ impl ChatFormat {
 /// A chunk's place in the stream.
 #[derive(Clone, Copy)]
 enum Chunk {
-    First,
-    Later,
+    First(Usage),
+    Later(Usage),
+    /// The last.
     Usage(Usage),
 }
 
 impl AnswerFormat for ChatFormat {
     fn opening(&mut self) -> Vec<StreamEvent> {
+        let prompt_len = self.0.prompts[0].len();
+        let usage = Usage::new(prompt_len, 0, 0);
         let chunk = |index| {
             let delta = Delta {
                 role: Some("assistant"),
                 content: Some(""),
             };
             let kind = if index == 0 {
-                Chunk::First
+                Chunk::First(usage)
             } else {
-                Chunk::Later
+                Chunk::Later(usage)
             };
             StreamEvent::data(self.chunk(vec![self.choice(index, delta, &[])], kind))
         };
         (0..self.0.num_choices).map(chunk).collect()
     }
 
-    fn delta(&mut self, delta: AnswerDelta, _usage: Usage) -> Vec<StreamEvent> {
+    fn delta(&mut self, delta: AnswerDelta, usage: Usage) -> Vec<StreamEvent> {
         let mut chunks = Vec::with_capacity(2);
         let mut tokens = delta.tokens.as_slice();
         for part in &delta.parts {
@@ -218,7 +223,7 @@ impl AnswerFormat for ChatFormat {
                 content: Some(text),
             };
             let choice = self.choice(delta.index, content, tokens);
-            chunks.push(self.chunk(vec![choice], Chunk::Later));
+            chunks.push(self.chunk(vec![choice], Chunk::Later(usage)));
             tokens = &[];
         }
         if let Some(finish) = delta.finish {
@@ -227,14 +232,14 @@ impl AnswerFormat for ChatFormat {
                 stop_reason: finish.stop_reason,
                 ..self.choice(delta.index, Delta::default(), tokens)
             };
-            chunks.push(self.chunk(vec![choice], Chunk::Later));
+            chunks.push(self.chunk(vec![choice], Chunk::Later(usage)));
         }
         chunks.into_iter().map(StreamEvent::data).collect()
     }
 
     fn closing(&mut self, usage: Usage) -> Vec<StreamEvent> {
         let mut events = Vec::with_capacity(2);
-        if self.0.options.delivery == Delivery::Stream(StreamUsage::Include) {
+        if self.0.options.delivery.usage() != StreamUsage::Omit {
             let chunk = self.chunk(Vec::new(), Chunk::Usage(usage));
             events.push(StreamEvent::data(chunk));
         }
@@ -268,6 +273,7 @@ impl AnswerFormat for ChatFormat {
             model: &self.0.identity.model,
             choices: choices.collect(),
             usage,
+            service_tier: self.0.options.service_tier.map(ServiceTier::name),
             system_fingerprint: &self.0.identity.system_fingerprint,
             prompt_token_ids: self.when_returned(|| self.0.prompts[0].as_slice()),
         })

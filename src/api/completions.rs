@@ -12,7 +12,8 @@ use super::generate::{Answering, Call, Endpoint, OwnFields, SharedFields, genera
 use super::generation::{AnswerDelta, Finish};
 use super::logprobs;
 use super::lower::{
-    Delivery, OutputPlan, PreparedPrompt, StreamUsage, TokenIds, completion_logprobs, lower_prompts,
+    OutputPlan, PreparedPrompt, ServiceTier, StreamUsage, TokenIds, completion_logprobs,
+    lower_prompts,
 };
 use super::refused_fields::{self, refuse};
 use super::state::AppState;
@@ -102,14 +103,12 @@ struct Part<'a> {
 }
 
 impl CompletionFormat {
-    fn chunk(&mut self, part: Part<'_>) -> String {
+    fn chunk(&mut self, part: Part<'_>, usage: Usage) -> String {
         let is_first = std::mem::replace(&mut self.is_first, false);
-        let includes_usage =
-            self.answering.options.delivery == Delivery::Stream(StreamUsage::Include);
         let mut progress = self.progress[part.index];
         let index = part.index;
         let chunk = Completion {
-            usage: includes_usage.then_some(None),
+            usage: self.answering.options.delivery.usage().on_the_way(usage),
             prompt_token_ids: self.only_prompt().filter(|_| is_first),
             ..self.completion(vec![self.choice(part, &mut progress)])
         };
@@ -126,6 +125,7 @@ impl CompletionFormat {
             model: &self.answering.identity.model,
             choices,
             usage: None,
+            service_tier: self.answering.options.service_tier.map(ServiceTier::name),
             system_fingerprint: &self.answering.identity.system_fingerprint,
             prompt_token_ids: None,
         }
@@ -167,7 +167,7 @@ impl AnswerFormat for CompletionFormat {
         Vec::new()
     }
 
-    fn delta(&mut self, delta: AnswerDelta, _usage: Usage) -> Vec<StreamEvent> {
+    fn delta(&mut self, delta: AnswerDelta, usage: Usage) -> Vec<StreamEvent> {
         let index = delta.index;
         let mut chunks = Vec::with_capacity(2);
         let mut tokens = delta.tokens.as_slice();
@@ -177,28 +177,30 @@ impl AnswerFormat for CompletionFormat {
         });
         let text: String = text.collect();
         if !text.is_empty() {
-            chunks.push(self.chunk(Part {
+            let part = Part {
                 index,
                 text: &text,
                 tokens,
                 finish: None,
-            }));
+            };
+            chunks.push(self.chunk(part, usage));
             tokens = &[];
         }
         if delta.finish.is_some() {
-            chunks.push(self.chunk(Part {
+            let part = Part {
                 index,
                 text: "",
                 tokens,
                 finish: delta.finish,
-            }));
+            };
+            chunks.push(self.chunk(part, usage));
         }
         chunks.into_iter().map(StreamEvent::data).collect()
     }
 
     fn closing(&mut self, usage: Usage) -> Vec<StreamEvent> {
         let mut events = Vec::with_capacity(2);
-        if self.answering.options.delivery == Delivery::Stream(StreamUsage::Include) {
+        if self.answering.options.delivery.usage() != StreamUsage::Omit {
             events.push(StreamEvent::data(to_json(&Completion {
                 usage: Some(Some(usage)),
                 ..self.completion(Vec::new())

@@ -17,12 +17,12 @@ use super::extract::{json_body, parse};
 use super::generation::{Generation, Task};
 use super::identity::Identity;
 use super::lower::{
-    AnswerOptions, OutputPlan, PreparedPrompt, SamplingPlan, TermsWish, TokenIds, check_model,
-    delivery,
+    AnswerOptions, OutputPlan, PreparedPrompt, SamplingPlan, TermsWish, TokenIds, check_labels,
+    check_model, delivery,
 };
 use super::request_log::RequestLog;
 use super::state::{AppState, Ticket};
-use super::types::{SamplingFields, StreamFields, TermsFields};
+use super::types::{LabelFields, SamplingFields, StreamFields, TermsFields};
 use crate::core::{Constraint, Terms, TokenId};
 use crate::error::Error;
 use crate::registry::ServedModel;
@@ -90,6 +90,7 @@ pub(super) struct SharedFields {
     pub(super) sampling: SamplingFields,
     pub(super) terms: TermsFields,
     pub(super) stream: StreamFields,
+    pub(super) labels: LabelFields,
 }
 
 impl SharedFields {
@@ -102,6 +103,7 @@ impl SharedFields {
             sampling: parse(body)?,
             terms: parse(body)?,
             stream: parse(body)?,
+            labels: parse(body)?,
         })
     }
 }
@@ -220,6 +222,7 @@ impl Call<()> {
             sampling,
             terms,
             stream,
+            labels,
         } = shared;
         let model_name = check_model(own.model, model)?;
         let token_ids = TokenIds::from_field(sampling.return_token_ids);
@@ -231,6 +234,7 @@ impl Call<()> {
             terms: TermsWish::new(terms)?,
             options: AnswerOptions {
                 delivery: delivery(stream)?,
+                service_tier: check_labels(labels)?,
                 token_ids,
             },
         })

@@ -42,20 +42,10 @@ const fn field(
 /// Refused by chat and text completions alike.
 pub(super) const GENERATION: &[RefusedField] = &[
     // OpenAI's.
-    field("frequency_penalty", &["0"], ""),
-    field("logit_bias", &["{}"], ""),
-    field("presence_penalty", &["0"], ""),
     field("response_format", &[r#"{"type":"text"}"#], ""),
-    field("service_tier", &[r#""auto""#, r#""default""#], ""),
-    field("store", &["false"], "Nothing is stored by this server."),
-    field("metadata", &["{}"], "Nothing is stored by this server."),
-    field("safety_identifier", &[], "Use 'user'."),
-    field("prompt_cache_key", &[], ""),
     field("prompt_cache_options", &["{}"], ""),
-    field("prompt_cache_retention", &[], ""),
     field("moderation", &[], ""),
     // vLLM's: sampling.
-    field("repetition_penalty", &["1"], ""),
     field("use_beam_search", &["false"], ""),
     field("length_penalty", &["1"], ""),
     field("early_stopping", &["false"], ""),
@@ -308,6 +298,16 @@ mod tests {
         "priority",
         "cache_salt",
         "timeout",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "logit_bias",
+        "service_tier",
+        "metadata",
+        "store",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
     ];
 
     #[test]

@@ -3,6 +3,7 @@
 //! Owns ranges, defaults and contradictions. Pure functions without HTTP, threads or clocks;
 //! nothing behind them looks at a range again.
 
+mod labels;
 mod messages;
 mod model_name;
 mod options;
@@ -12,6 +13,7 @@ mod sampling;
 mod size;
 mod terms;
 
+pub(super) use labels::{ServiceTier, check_labels};
 pub(super) use messages::{Chat, WireImage, lower_messages};
 pub(super) use model_name::check_model;
 pub(super) use options::{

@@ -1,7 +1,8 @@
 //! How the answer is wanted: whole or in pieces, with or without numbers beside the text.
 
+use super::labels::ServiceTier;
 use crate::api::error::ApiError;
-use crate::api::types::{Presence, StreamFields};
+use crate::api::types::{Presence, StreamFields, Usage};
 
 /// How the answer travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,9 +13,11 @@ pub(in crate::api) enum Delivery {
     Stream(StreamUsage),
 }
 
-/// Whether a stream ends with its usage.
+/// Whether a stream tells its usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) enum StreamUsage {
+    /// `stream_options.continuous_usage_stats`: with every chunk, and at the end.
+    Continuous,
     /// `stream_options.include_usage`.
     Include,
     /// The default.
@@ -35,8 +38,31 @@ pub(in crate::api) enum TokenIds {
 pub(in crate::api) struct AnswerOptions {
     /// Whole or in pieces.
     pub(in crate::api) delivery: Delivery,
+    /// Told to those who speak of it.
+    pub(in crate::api) service_tier: Option<ServiceTier>,
     /// With ids or without.
     pub(in crate::api) token_ids: TokenIds,
+}
+
+impl StreamUsage {
+    /// `usage` of a chunk that comes while tokens do: absent, null or the usage so far.
+    pub(in crate::api) fn on_the_way(self, usage: Usage) -> Option<Option<Usage>> {
+        match self {
+            Self::Continuous => Some(Some(usage)),
+            Self::Include => Some(None),
+            Self::Omit => None,
+        }
+    }
+}
+
+impl Delivery {
+    /// How a stream tells its usage.
+    pub(in crate::api) fn usage(self) -> StreamUsage {
+        match self {
+            Self::Whole => StreamUsage::Omit,
+            Self::Stream(usage) => usage,
+        }
+    }
 }
 
 impl TokenIds {
@@ -63,21 +89,26 @@ pub(in crate::api) fn delivery(fields: StreamFields) -> Result<Delivery, ApiErro
         };
     }
     let options = options.unwrap_or_default();
-    let refused = [
-        ("continuous_usage_stats", options.continuous_usage_stats),
-        ("include_obfuscation", options.include_obfuscation),
-    ];
-    for (name, presence) in refused {
-        if presence == Presence::Set {
-            let param = format!("stream_options.{name}");
-            let message = format!("The parameter '{param}' is not supported by this server.");
-            return Err(ApiError::unsupported(param, message));
-        }
+    if options.include_obfuscation == Presence::Set {
+        let param = "stream_options.include_obfuscation";
+        let message = format!("The parameter '{param}' is not supported by this server.");
+        return Err(ApiError::unsupported(param, message));
     }
-    Ok(Delivery::Stream(match options.include_usage {
-        Some(true) => StreamUsage::Include,
-        Some(false) | None => StreamUsage::Omit,
-    }))
+    let includes = options.include_usage.unwrap_or(false);
+    Ok(Delivery::Stream(
+        match (includes, options.continuous_usage_stats.unwrap_or(false)) {
+            (true, true) => StreamUsage::Continuous,
+            (true, false) => StreamUsage::Include,
+            (false, false) => StreamUsage::Omit,
+            (false, true) => {
+                return Err(ApiError::contradiction(
+                    "stream_options.continuous_usage_stats",
+                    "'stream_options.continuous_usage_stats' needs \
+                     'stream_options.include_usage': true.",
+                ));
+            }
+        },
+    ))
 }
 
 /// Alternatives for each token of a chat; `None` asks for no log-probabilities.

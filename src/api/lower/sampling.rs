@@ -1,7 +1,9 @@
 //! Sampling fields into parameters.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use crate::api::error::ApiError;
 use crate::api::random::random_u64;
@@ -14,6 +16,8 @@ const LEAST_TEMPERATURE: f64 = 1e-5;
 
 const MAX_STOPS: usize = 32;
 const MAX_STOP_CHARS: usize = 256;
+/// As vLLM has it.
+const MAX_BIASED: usize = 1024;
 /// Each drawn token is compared with all of them.
 const MAX_STOP_IDS: usize = 1024;
 
@@ -90,6 +94,10 @@ impl SamplingPlan {
         };
         let min_p = within("min_p", fields.min_p, 0.0..=1.0)?.unwrap_or(0.0) as f32;
 
+        let penalty = |name, value| within(name, value, -2.0..=2.0);
+        let presence_penalty = penalty("presence_penalty", fields.presence_penalty)?;
+        let frequency_penalty = penalty("frequency_penalty", fields.frequency_penalty)?;
+
         let client_stop_ids = stop_ids(fields.stop_token_ids, model.vocab_size)?;
         let mut stop_token_ids = client_stop_ids.clone();
         if !fields.ignore_eos.unwrap_or(false) {
@@ -107,11 +115,16 @@ impl SamplingPlan {
                 top_p,
                 top_k,
                 min_p,
+                logit_bias: logit_bias(fields.logit_bias, model.vocab_size)?,
+                presence_penalty: presence_penalty.unwrap_or(0.0) as f32,
+                frequency_penalty: frequency_penalty.unwrap_or(0.0) as f32,
+                repetition_penalty: repetition_penalty(fields.repetition_penalty)?,
                 seed: fields.seed.map_or_else(random_u64, |seed| seed.0),
                 min_tokens,
                 stop_token_ids,
                 top_logprobs,
-                ..SamplingParams::greedy(1)
+                // Filled in for each prompt.
+                max_tokens: 1,
             },
         })
     }
@@ -168,6 +181,61 @@ fn within(
         )),
         value => Ok(value),
     }
+}
+
+fn repetition_penalty(penalty: Option<f64>) -> Result<f32, ApiError> {
+    match penalty {
+        None => Ok(1.0),
+        // What is above 0 must not become 0 in f32.
+        Some(penalty) if penalty > 0.0 && penalty <= 10.0 => {
+            Ok((penalty as f32).max(f32::MIN_POSITIVE))
+        }
+        Some(penalty) => Err(ApiError::invalid_value(
+            "repetition_penalty",
+            format!("'repetition_penalty' must be above 0 and at most 10, got {penalty}."),
+        )),
+    }
+}
+
+/// Ascending by token, as the sampler wants it.
+fn logit_bias(
+    bias: Option<BTreeMap<String, f64>>,
+    vocab_size: usize,
+) -> Result<Arc<[(TokenId, f32)]>, ApiError> {
+    let bias = bias.unwrap_or_default();
+    if bias.len() > MAX_BIASED {
+        let message = format!(
+            "'logit_bias' takes up to {MAX_BIASED} tokens, got {}.",
+            bias.len()
+        );
+        return Err(ApiError::invalid_value("logit_bias", message));
+    }
+    let mut biases = Vec::with_capacity(bias.len());
+    for (key, bias) in bias {
+        let token = key.parse::<u32>().ok();
+        let token = token.filter(|token| (*token as usize) < vocab_size);
+        let Some(token) = token else {
+            let message = format!(
+                "A key of 'logit_bias' must be a token id of 0–{}, got '{}'.",
+                vocab_size - 1,
+                key.chars().take(32).collect::<String>()
+            );
+            return Err(ApiError::invalid_value("logit_bias", message));
+        };
+        if !(-100.0..=100.0).contains(&bias) {
+            let message =
+                format!("A bias must be -100–100, got {bias} for token {token} of 'logit_bias'.");
+            return Err(ApiError::invalid_value("logit_bias", message));
+        }
+        biases.push((TokenId(token), bias as f32));
+    }
+    biases.sort_unstable_by_key(|(token, _)| *token);
+    // "7" and "07" are two keys and one token.
+    if let Some(twice) = biases.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        let message = format!("Token {} stands twice in 'logit_bias'.", twice[0].0.0);
+        return Err(ApiError::invalid_value("logit_bias", message));
+    }
+    Ok(biases.into())
 }
 
 fn num_choices(n: Option<i64>) -> Result<usize, ApiError> {

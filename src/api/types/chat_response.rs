@@ -15,6 +15,9 @@ pub(in crate::api) struct ChatCompletion<'a> {
     pub(in crate::api) model: &'a str,
     pub(in crate::api) choices: Vec<ChatChoice>,
     pub(in crate::api) usage: Usage,
+    /// For requests that speak of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) service_tier: Option<&'static str>,
     pub(in crate::api) system_fingerprint: &'a str,
     /// With `return_token_ids`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,9 +57,13 @@ pub(in crate::api) struct ChatChunk<'a> {
     pub(in crate::api) model: &'a str,
     pub(in crate::api) system_fingerprint: &'a str,
     pub(in crate::api) choices: Vec<ChatChunkChoice<'a>>,
-    /// Absent unless `include_usage`; then null in all chunks but the last.
+    /// Absent unless `include_usage`; then null in all chunks but the last, unless
+    /// `continuous_usage_stats`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) usage: Option<Option<Usage>>,
+    /// For requests that speak of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) service_tier: Option<&'static str>,
     /// With `return_token_ids`, in the first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) prompt_token_ids: Option<&'a [TokenId]>,

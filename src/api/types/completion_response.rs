@@ -15,9 +15,13 @@ pub(in crate::api) struct Completion<'a> {
     pub(in crate::api) created: u64,
     pub(in crate::api) model: &'a str,
     pub(in crate::api) choices: Vec<CompletionChoice<'a>>,
-    /// Absent from chunks unless `include_usage`; then null in all but the last.
+    /// Absent from chunks unless `include_usage`; then null in all but the last, unless
+    /// `continuous_usage_stats`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) usage: Option<Option<Usage>>,
+    /// vLLM's: for requests that speak of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) service_tier: Option<&'static str>,
     pub(in crate::api) system_fingerprint: &'a str,
     /// With `return_token_ids`, if there is one prompt; in a stream in the first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]

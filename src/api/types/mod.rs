@@ -7,6 +7,7 @@ mod chat_request;
 mod chat_response;
 mod completion_request;
 mod completion_response;
+mod label_fields;
 mod logprobs;
 mod message;
 mod model_list;
@@ -24,6 +25,7 @@ pub(super) use chat_response::{
 };
 pub(super) use completion_request::{CompletionRequest, Prompt};
 pub(super) use completion_response::{Completion, CompletionChoice};
+pub(super) use label_fields::LabelFields;
 pub(super) use logprobs::{
     ChatLogprobs, CompletionLogprobs, TokenLogprob, TopLogprob, TopLogprobs,
 };

@@ -1,5 +1,6 @@
 //! The fields that chat and text completions share.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -26,6 +27,14 @@ pub(in crate::api) struct SamplingFields {
     pub(in crate::api) top_k: Option<i64>,
     /// 0–1.
     pub(in crate::api) min_p: Option<f64>,
+    /// −2–2; lowers what was generated before, once.
+    pub(in crate::api) presence_penalty: Option<f64>,
+    /// −2–2; lowers what was generated before, each time again.
+    pub(in crate::api) frequency_penalty: Option<f64>,
+    /// vLLM's: above 0, at most 10; divides what stands in the prompt or was generated before.
+    pub(in crate::api) repetition_penalty: Option<f64>,
+    /// −100–100 for each token id, written as a string.
+    pub(in crate::api) logit_bias: Option<BTreeMap<String, f64>>,
     /// Any 64-bit integer.
     pub(in crate::api) seed: Option<Seed>,
     /// A string or up to 32 of them.
@@ -40,9 +49,6 @@ pub(in crate::api) struct SamplingFields {
     pub(in crate::api) n: Option<i64>,
     /// Whether ids come with the text.
     pub(in crate::api) return_token_ids: Option<bool>,
-    /// Who asks, in the client's words; nothing depends on it.
-    #[serde(rename = "user")]
-    _user: Option<String>,
 }
 
 /// How the answer travels.
@@ -59,9 +65,8 @@ pub(in crate::api) struct StreamFields {
 pub(in crate::api) struct StreamOptions {
     /// Whether a last chunk carries the usage.
     pub(in crate::api) include_usage: Option<bool>,
-    /// vLLM's; not served.
-    #[serde(default)]
-    pub(in crate::api) continuous_usage_stats: Presence,
+    /// vLLM's: whether every chunk carries the usage so far.
+    pub(in crate::api) continuous_usage_stats: Option<bool>,
     /// OpenAI's; not served.
     #[serde(default)]
     pub(in crate::api) include_obfuscation: Presence,

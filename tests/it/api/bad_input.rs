@@ -136,6 +136,50 @@ async fn fields_out_of_type_range_or_sense() {
         (json!({"top_k": 1.5}), (400, TYPE, "top_k")),
         (json!({"min_p": -0.1}), (400, VALUE, "min_p")),
         (json!({"min_p": 1.1}), (400, VALUE, "min_p")),
+        (
+            json!({"presence_penalty": 2.1}),
+            (400, VALUE, "presence_penalty"),
+        ),
+        (
+            json!({"frequency_penalty": -2.1}),
+            (400, VALUE, "frequency_penalty"),
+        ),
+        (
+            json!({"repetition_penalty": 0}),
+            (400, VALUE, "repetition_penalty"),
+        ),
+        (
+            json!({"repetition_penalty": 10.1}),
+            (400, VALUE, "repetition_penalty"),
+        ),
+        (
+            json!({"logit_bias": {"769": 1}}),
+            (400, VALUE, "logit_bias"),
+        ),
+        (json!({"logit_bias": {"-1": 1}}), (400, VALUE, "logit_bias")),
+        (
+            json!({"logit_bias": {"the": 1}}),
+            (400, VALUE, "logit_bias"),
+        ),
+        (
+            json!({"logit_bias": {"5": 100.1}}),
+            (400, VALUE, "logit_bias"),
+        ),
+        (
+            json!({"logit_bias": {"5": 1, "05": 2}}),
+            (400, VALUE, "logit_bias"),
+        ),
+        (
+            json!({"logit_bias": {"5": "1"}}),
+            (400, TYPE, "logit_bias.5"),
+        ),
+        (json!({"logit_bias": [5]}), (400, TYPE, "logit_bias")),
+        (
+            json!({"metadata": {"a".repeat(65): "b"}}),
+            (400, VALUE, "metadata"),
+        ),
+        (json!({"metadata": {"a": 5}}), (400, TYPE, "metadata.a")),
+        (json!({"metadata": "a"}), (400, TYPE, "metadata")),
         (json!({"n": 0}), (400, VALUE, "n")),
         (json!({"n": -1}), (400, VALUE, "n")),
         (json!({"n": 129}), (400, VALUE, "n")),
@@ -225,7 +269,7 @@ async fn fields_out_of_type_range_or_sense() {
         ),
         (
             json!({"stream": true, "stream_options": {"continuous_usage_stats": true}}),
-            (400, REFUSED, "stream_options.continuous_usage_stats"),
+            (400, CONTRADICTION, "stream_options.continuous_usage_stats"),
         ),
         (
             json!({"stream": true, "stream_options": {"include_obfuscation": true}}),

@@ -501,3 +501,25 @@ async fn cached_tokens_are_those_of_each_prompt_s_first_answer() {
     let chunks = server.complete(streamed).await.chunks();
     assert_eq!(chunks.last().expect("a chunk")["usage"], *usage);
 }
+
+#[tokio::test]
+async fn the_service_tier_is_told_to_those_who_speak_of_one() {
+    let server = Plan::for_test().start();
+    for tier in ["auto", "default"] {
+        let fields = json!({"service_tier": tier, "metadata": {"study": "7"}, "store": false});
+        assert_eq!(
+            server.chat(fields.clone()).await.ok()["service_tier"],
+            "default"
+        );
+        assert_eq!(
+            server.complete(fields).await.ok()["service_tier"],
+            "default"
+        );
+        let fields = json!({"service_tier": tier, "stream": true});
+        for chunk in server.chat(fields).await.chunks() {
+            assert_eq!(chunk["service_tier"], "default");
+        }
+    }
+    let answer = server.chat(json!({})).await.ok();
+    assert!(answer.get("service_tier").is_none());
+}

@@ -30,6 +30,10 @@ async fn the_model_s_defaults_apply_where_nothing_is_said() {
     assert_eq!(sampling.top_p, 0.95);
     assert_eq!(sampling.top_k, NonZeroU32::new(64));
     assert_eq!(sampling.min_p, 0.0);
+    assert!(sampling.logit_bias.is_empty());
+    assert_eq!(sampling.presence_penalty, 0.0);
+    assert_eq!(sampling.frequency_penalty, 0.0);
+    assert_eq!(sampling.repetition_penalty, 1.0);
     assert_eq!(sampling.min_tokens, 0);
     assert_eq!(sampling.top_logprobs, None);
     assert_eq!(sampling.stop_token_ids, [TokenId(1), END_OF_TURN]);
@@ -65,6 +69,21 @@ async fn each_sampling_field_is_passed_on() {
     assert_eq!(asked(json!({"top_k": -1})).await.top_k, None);
     assert_eq!(asked(json!({"top_k": 5_000_000_000_i64})).await.top_k, None);
     assert_eq!(asked(json!({"min_p": 0.1})).await.min_p, 0.1);
+    let bias = asked(json!({"logit_bias": {"700": -100, "7": 1.5}})).await;
+    let bias = bias.logit_bias.to_vec();
+    assert_eq!(bias, [(TokenId(7), 1.5), (TokenId(700), -100.0)]);
+    assert!(asked(json!({"logit_bias": {}})).await.logit_bias.is_empty());
+    let penalties = json!({
+        "presence_penalty": 0.5,
+        "frequency_penalty": -2,
+        "repetition_penalty": 1.25,
+    });
+    let penalties = asked(penalties).await;
+    assert_eq!(penalties.presence_penalty, 0.5);
+    assert_eq!(penalties.frequency_penalty, -2.0);
+    assert_eq!(penalties.repetition_penalty, 1.25);
+    let tiny = asked(json!({"repetition_penalty": 1e-300})).await;
+    assert!(tiny.repetition_penalty > 0.0);
     assert_eq!(asked(json!({"min_tokens": 3})).await.min_tokens, 3);
     let logprobs = json!({"logprobs": true, "top_logprobs": 20});
     assert_eq!(asked(logprobs).await.top_logprobs, Some(20));

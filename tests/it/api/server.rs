@@ -425,7 +425,7 @@ impl Reply {
             .as_object()
             .unwrap_or_else(|| panic!("no error: {body}"));
         let fields: Vec<_> = error.keys().map(String::as_str).collect();
-        assert_eq!(fields, ["code", "message", "param", "type"]);
+        assert_eq!(fields, ["message", "type", "param", "code"]);
         assert!(
             error["message"]
                 .as_str()

@@ -112,6 +112,32 @@ async fn usage_comes_last_and_is_null_before() {
 }
 
 #[tokio::test]
+async fn usage_so_far_is_in_every_chunk_if_asked_for() {
+    let server = Plan::for_test().start();
+    let options = json!({"include_usage": true, "continuous_usage_stats": true});
+    let options = json!({"stream": true, "stream_options": options});
+    // The role and five words; then the end, and the usage by itself.
+    let chat = server.chat(options.clone()).await.chunks();
+    let completion = server.complete(options).await.chunks();
+    for (chunks, expected) in [
+        (chat, vec![0, 1, 2, 3, 4, 5, 6, 6]),
+        (completion, vec![1, 2, 3, 4, 5, 6, 6]),
+    ] {
+        let usages = chunks.iter().map(|chunk| &chunk["usage"]);
+        let so_far: Vec<_> = usages
+            .clone()
+            .map(|usage| usage["completion_tokens"].as_u64())
+            .collect();
+        let expected: Vec<Option<u64>> = expected.into_iter().map(Some).collect();
+        assert_eq!(so_far, expected);
+        let last = &chunks.last().expect("chunks")["usage"];
+        for usage in usages {
+            assert_eq!(usage["prompt_tokens"], last["prompt_tokens"]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_completion_is_text_finish_done() {
     let server = Plan::for_test().start();
     let options = json!({"stream": true, "stream_options": {"include_usage": true}});
