@@ -1,5 +1,6 @@
 //! `POST /v1/chat/completions`: what only a chat has.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::message::ChatMessage;
@@ -7,14 +8,16 @@ use super::object::Object;
 
 /// The chat's own fields; those it shares are `SamplingFields` and `StreamFields`, read from the
 /// same body.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct ChatRequest {
     /// Absent: the served model.
     pub(in crate::api) model: Option<String>,
     /// The conversation so far.
+    #[schemars(length(min = 1))]
     pub(in crate::api) messages: Vec<Object<ChatMessage>>,
     /// Whether each token comes with its log-probability.
     pub(in crate::api) logprobs: Option<bool>,
     /// 0–20 alternatives for each token; only with `logprobs`.
+    #[schemars(range(min = 0, max = 20))]
     pub(in crate::api) top_logprobs: Option<i64>,
 }

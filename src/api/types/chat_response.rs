@@ -1,15 +1,23 @@
 //! `POST /v1/chat/completions`: the answer, whole or in chunks.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::logprobs::ChatLogprobs;
 use super::usage::Usage;
 use crate::core::TokenId;
 
+/// Why an answer ended.
+pub(super) const FINISH_REASONS: [&str; 3] = ["stop", "length", "tool_calls"];
+/// The same, where an answer may still go on.
+pub(super) const FINISH_REASONS_OR_NULL: [Option<&str>; 4] =
+    [Some("stop"), Some("length"), Some("tool_calls"), None];
+
 /// The whole answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct ChatCompletion<'a> {
     pub(in crate::api) id: &'a str,
+    #[schemars(extend("const" = "chat.completion"))]
     pub(in crate::api) object: &'static str,
     pub(in crate::api) created: u64,
     pub(in crate::api) model: &'a str,
@@ -25,11 +33,12 @@ pub(in crate::api) struct ChatCompletion<'a> {
 }
 
 /// One of `n` answers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct ChatChoice {
     pub(in crate::api) index: usize,
     pub(in crate::api) message: AssistantMessage,
     pub(in crate::api) logprobs: Option<ChatLogprobs>,
+    #[schemars(extend("enum" = FINISH_REASONS))]
     pub(in crate::api) finish_reason: &'static str,
     /// vLLM's: the stop string or the client's stop token that ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,18 +49,21 @@ pub(in crate::api) struct ChatChoice {
 }
 
 /// What the model said.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct AssistantMessage {
+    #[schemars(extend("const" = "assistant"))]
     pub(in crate::api) role: &'static str,
     pub(in crate::api) content: String,
     /// Always null: OpenAI's schema requires the field.
+    #[schemars(with = "()")]
     pub(in crate::api) refusal: Option<()>,
 }
 
 /// One event of a stream.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct ChatChunk<'a> {
     pub(in crate::api) id: &'a str,
+    #[schemars(extend("const" = "chat.completion.chunk"))]
     pub(in crate::api) object: &'static str,
     pub(in crate::api) created: u64,
     pub(in crate::api) model: &'a str,
@@ -70,11 +82,13 @@ pub(in crate::api) struct ChatChunk<'a> {
 }
 
 /// What a chunk adds to one answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct ChatChunkChoice<'a> {
     pub(in crate::api) index: usize,
     pub(in crate::api) delta: Delta<'a>,
     pub(in crate::api) logprobs: Option<ChatLogprobs>,
+    /// Null until its last chunk.
+    #[schemars(extend("enum" = FINISH_REASONS_OR_NULL))]
     pub(in crate::api) finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) stop_reason: Option<StopReason>,
@@ -83,17 +97,18 @@ pub(in crate::api) struct ChatChunkChoice<'a> {
 }
 
 /// Empty in the chunk that carries `finish_reason`.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(in crate::api) struct Delta<'a> {
     /// In an answer's first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("const" = "assistant"))]
     pub(in crate::api) role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) content: Option<&'a str>,
 }
 
 /// What ended an answer besides the model's own stop tokens and its length.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(in crate::api) enum StopReason {
     /// A stop string.

@@ -1,19 +1,24 @@
 //! `POST /v1/completions`: what only a text completion has.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
+use crate::core::TokenId;
+
 /// The completion's own fields; those it shares are `SamplingFields` and `StreamFields`, read from
 /// the same body.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct CompletionRequest {
     /// Absent: the served model.
     pub(in crate::api) model: Option<String>,
     /// What to continue.
     pub(in crate::api) prompt: Prompt,
     /// 0–20 alternatives for each token.
+    #[schemars(range(min = 0, max = 20))]
     pub(in crate::api) logprobs: Option<i64>,
 }
 
@@ -82,6 +87,29 @@ impl<'de> Visitor<'de> for PromptVisitor {
 impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(PromptVisitor)
+    }
+}
+
+impl JsonSchema for Prompt {
+    fn schema_name() -> Cow<'static, str> {
+        "Prompt".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let id = generator.subschema_for::<TokenId>();
+        json_schema!({
+            "description": "One prompt or several, as text or as token ids.",
+            "anyOf": [
+                { "type": "string" },
+                { "type": "array", "items": { "type": "string" }, "minItems": 1 },
+                { "type": "array", "items": id, "minItems": 1 },
+                {
+                    "type": "array",
+                    "items": { "type": "array", "items": id, "minItems": 1 },
+                    "minItems": 1,
+                },
+            ],
+        })
     }
 }
 

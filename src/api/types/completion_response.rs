@@ -1,16 +1,18 @@
 //! `POST /v1/completions`: the answer; chunks have the same shape.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::chat_response::StopReason;
+use super::chat_response::{FINISH_REASONS_OR_NULL, StopReason};
 use super::logprobs::CompletionLogprobs;
 use super::usage::Usage;
 use crate::core::TokenId;
 
 /// The whole answer, or one event of a stream.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct Completion<'a> {
     pub(in crate::api) id: &'a str,
+    #[schemars(extend("const" = "text_completion"))]
     pub(in crate::api) object: &'static str,
     pub(in crate::api) created: u64,
     pub(in crate::api) model: &'a str,
@@ -29,11 +31,13 @@ pub(in crate::api) struct Completion<'a> {
 }
 
 /// One answer, or what a chunk adds to it. Answers to the same prompt stand together.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct CompletionChoice<'a> {
     pub(in crate::api) index: usize,
     pub(in crate::api) text: &'a str,
     pub(in crate::api) logprobs: Option<CompletionLogprobs>,
+    /// Null in chunks before the last.
+    #[schemars(extend("enum" = FINISH_REASONS_OR_NULL))]
     pub(in crate::api) finish_reason: Option<&'static str>,
     /// vLLM's: the stop string or the client's stop token that ended it.
     #[serde(skip_serializing_if = "Option::is_none")]

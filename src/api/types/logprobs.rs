@@ -1,18 +1,22 @@
 //! Log-probabilities, in the chat's form and in the older one.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// Of a chat: `{"content": [...], "refusal": null}`.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, JsonSchema)]
 pub(in crate::api) struct ChatLogprobs {
     /// One for each token, in order.
     pub(in crate::api) content: Vec<TokenLogprob>,
     /// Always null: no answer is a refusal.
+    #[schemars(with = "()")]
     pub(in crate::api) refusal: Option<()>,
 }
 
 /// A token and what else could have stood there.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, JsonSchema)]
 pub(in crate::api) struct TokenLogprob {
     /// The token itself.
     #[serde(flatten)]
@@ -22,7 +26,7 @@ pub(in crate::api) struct TokenLogprob {
 }
 
 /// A token with its log-probability.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, JsonSchema)]
 pub(in crate::api) struct TopLogprob {
     /// Its text; U+FFFD where its bytes are no character by themselves.
     pub(in crate::api) token: String,
@@ -33,7 +37,7 @@ pub(in crate::api) struct TopLogprob {
 }
 
 /// Of a text completion: four lists of the same length.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, JsonSchema)]
 pub(in crate::api) struct CompletionLogprobs {
     /// Where each token begins in the answer, in characters.
     pub(in crate::api) text_offset: Vec<usize>,
@@ -56,6 +60,20 @@ impl TopLogprobs {
         if self.0.iter().all(|(known, _)| *known != token) {
             self.0.push((token, logprob));
         }
+    }
+}
+
+impl JsonSchema for TopLogprobs {
+    fn schema_name() -> Cow<'static, str> {
+        "TopLogprobs".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Log-probabilities of the chosen token and of the most probable ones, by their text.",
+            "type": "object",
+            "additionalProperties": generator.subschema_for::<f32>(),
+        })
     }
 }
 

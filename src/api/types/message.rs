@@ -1,7 +1,9 @@
 //! A chat's messages.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
@@ -11,7 +13,7 @@ use super::presence::Presence;
 
 /// One turn. `content` may be absent in OpenAI's schema (an assistant that calls tools), so
 /// whether it must be there is for `lower` to say.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct ChatMessage {
     /// Who speaks.
     pub(in crate::api) role: String,
@@ -56,7 +58,7 @@ pub(in crate::api) enum Content {
 }
 
 /// One part of a message: text or a picture.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct Part {
     /// `text` or `image_url`.
     #[serde(rename = "type")]
@@ -77,7 +79,7 @@ pub(in crate::api) struct ImageUrl {
     pub(in crate::api) url: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct ImageUrlFields {
     url: String,
     /// Checked and otherwise without effect: Gemma 3 sees every picture at one resolution.
@@ -85,7 +87,7 @@ struct ImageUrlFields {
     _detail: Option<Detail>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Detail {
     Auto,
@@ -120,6 +122,22 @@ impl<'de> Visitor<'de> for ContentVisitor {
     }
 }
 
+impl JsonSchema for Content {
+    fn schema_name() -> Cow<'static, str> {
+        "Content".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A text, or parts in the order in which the model sees them.",
+            "anyOf": [
+                { "type": "string" },
+                { "type": "array", "items": generator.subschema_for::<Part>(), "minItems": 1 },
+            ],
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ContentVisitor)
@@ -149,6 +167,19 @@ impl<'de> Visitor<'de> for ImageUrlVisitor {
         let map = MapAccessDeserializer::new(map);
         let fields = ImageUrlFields::deserialize(map)?;
         Ok(ImageUrl { url: fields.url })
+    }
+}
+
+impl JsonSchema for ImageUrl {
+    fn schema_name() -> Cow<'static, str> {
+        "ImageUrl".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Where a picture is: an object, or the data URI alone.",
+            "anyOf": [generator.subschema_for::<ImageUrlFields>(), { "type": "string" }],
+        })
     }
 }
 

@@ -1,7 +1,9 @@
 //! Whether a field says anything at all.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// A field that cannot be served: was it left out, or does it ask for something?
@@ -69,6 +71,20 @@ impl<'de> Visitor<'de> for PresenceVisitor {
             is_empty = false;
         }
         Ok(Presence::of(is_empty))
+    }
+}
+
+impl JsonSchema for Presence {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Presence".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": [null, false, "", [], {}] })
     }
 }
 

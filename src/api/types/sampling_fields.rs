@@ -1,37 +1,49 @@
 //! The fields that chat and text completions share.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
 use super::object::Object;
 use super::presence::Presence;
 use super::seed::Seed;
+use crate::core::TokenId;
 
 /// How to continue a prompt, as clients write it. Absent and null are the same.
 ///
 /// Integers are signed here so that `lower` can answer −1 with the field's range.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct SamplingFields {
     /// New tokens at most.
+    #[schemars(range(min = 1))]
     pub(in crate::api) max_tokens: Option<i64>,
     /// The same; preferred where both are given.
+    #[schemars(range(min = 1))]
     pub(in crate::api) max_completion_tokens: Option<i64>,
     /// 0–2; 0 is greedy.
+    #[schemars(range(min = 0.0, max = 2.0))]
     pub(in crate::api) temperature: Option<f64>,
     /// Above 0, at most 1.
+    #[schemars(extend("exclusiveMinimum" = 0.0, "maximum" = 1.0))]
     pub(in crate::api) top_p: Option<f64>,
     /// At least 1; 0 and −1 are off.
+    #[schemars(range(min = -1))]
     pub(in crate::api) top_k: Option<i64>,
     /// 0–1.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub(in crate::api) min_p: Option<f64>,
     /// −2–2; lowers what was generated before, once.
+    #[schemars(range(min = -2.0, max = 2.0))]
     pub(in crate::api) presence_penalty: Option<f64>,
     /// −2–2; lowers what was generated before, each time again.
+    #[schemars(range(min = -2.0, max = 2.0))]
     pub(in crate::api) frequency_penalty: Option<f64>,
     /// vLLM's: above 0, at most 10; divides what stands in the prompt or was generated before.
+    #[schemars(extend("exclusiveMinimum" = 0.0, "maximum" = 10.0))]
     pub(in crate::api) repetition_penalty: Option<f64>,
     /// −100–100 for each token id, written as a string.
     pub(in crate::api) logit_bias: Option<BTreeMap<String, f64>>,
@@ -40,19 +52,22 @@ pub(in crate::api) struct SamplingFields {
     /// A string or up to 32 of them.
     pub(in crate::api) stop: Option<Stop>,
     /// Ids that end the answer.
+    #[schemars(with = "Option<Vec<TokenId>>", length(max = 1024))]
     pub(in crate::api) stop_token_ids: Option<Vec<i64>>,
     /// New tokens at least.
+    #[schemars(range(min = 0))]
     pub(in crate::api) min_tokens: Option<i64>,
     /// Whether the model's own stop tokens count.
     pub(in crate::api) ignore_eos: Option<bool>,
     /// 1–128 answers to one prompt.
+    #[schemars(range(min = 1, max = 128))]
     pub(in crate::api) n: Option<i64>,
     /// Whether ids come with the text.
     pub(in crate::api) return_token_ids: Option<bool>,
 }
 
 /// How the answer travels.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct StreamFields {
     /// Whether it comes in pieces.
     pub(in crate::api) stream: Option<bool>,
@@ -61,7 +76,7 @@ pub(in crate::api) struct StreamFields {
 }
 
 /// `stream_options`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct StreamOptions {
     /// Whether a last chunk carries the usage.
     pub(in crate::api) include_usage: Option<bool>,
@@ -104,6 +119,20 @@ impl<'de> Visitor<'de> for StopVisitor {
             strings.push(string);
         }
         Ok(Stop::Several(strings))
+    }
+}
+
+impl JsonSchema for Stop {
+    fn schema_name() -> Cow<'static, str> {
+        "Stop".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let one = json_schema!({ "type": "string", "minLength": 1, "maxLength": 256 });
+        json_schema!({
+            "description": "One stop string or several.",
+            "anyOf": [one, { "type": "array", "items": one, "maxItems": 32 }],
+        })
     }
 }
 

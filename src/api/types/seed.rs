@@ -1,7 +1,9 @@
 //! Seeds.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 /// Any 64-bit integer, signed or not; a negative one stands for its two's complement.
@@ -23,6 +25,21 @@ impl Visitor<'_> for SeedVisitor {
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Seed, E> {
         Ok(Seed(value))
+    }
+}
+
+impl JsonSchema for Seed {
+    fn schema_name() -> Cow<'static, str> {
+        "Seed".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Any 64-bit integer, signed or not.",
+            "type": "integer",
+            "minimum": i64::MIN,
+            "maximum": u64::MAX,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! `POST /tokenize` and `POST /detokenize`, in vLLM's form.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::message::ChatMessage;
@@ -7,7 +8,7 @@ use super::object::Object;
 use crate::core::TokenId;
 
 /// What to tokenise: a text or a chat.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct TokenizeRequest {
     /// Absent: the served model.
     pub(in crate::api) model: Option<String>,
@@ -22,7 +23,7 @@ pub(in crate::api) struct TokenizeRequest {
 }
 
 /// The answer to [`TokenizeRequest`].
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct Tokenized {
     /// How many tokens.
     pub(in crate::api) count: usize,
@@ -35,16 +36,17 @@ pub(in crate::api) struct Tokenized {
 }
 
 /// Ids whose text is wanted.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct DetokenizeRequest {
     /// Absent: the served model.
     pub(in crate::api) model: Option<String>,
     /// The ids.
+    #[schemars(with = "Vec<TokenId>")]
     pub(in crate::api) tokens: Vec<i64>,
 }
 
 /// The answer to [`DetokenizeRequest`].
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct Detokenized {
     /// Their text, control tokens included.
     pub(in crate::api) prompt: String,

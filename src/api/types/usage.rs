@@ -1,9 +1,10 @@
 //! How many tokens a request took.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// `usage`. An image counts as the tokens that stand for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(in crate::api) struct Usage {
     prompt_tokens: usize,
     completion_tokens: usize,
@@ -12,12 +13,12 @@ pub(in crate::api) struct Usage {
     completion_tokens_details: CompletionTokensDetails,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 struct PromptTokensDetails {
     cached_tokens: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 struct CompletionTokensDetails {
     reasoning_tokens: usize,
 }
