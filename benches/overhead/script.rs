@@ -80,10 +80,12 @@ pub(crate) fn play(
                     logprobs: submission.request.sampling.top_logprobs.map(|num_top| {
                         TokenLogprobs {
                             logprob: -0.5,
+                            rank: 1,
                             top: ids[..num_top].iter().map(|id| (*id, -1.5)).collect(),
                         }
                     }),
                     finish: (place + 1 == size.num_tokens).then_some(FinishReason::Length),
+                    prompt_logprobs: None,
                     num_cached_tokens: 0,
                     queued: Duration::ZERO,
                 }));

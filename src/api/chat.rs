@@ -252,6 +252,14 @@ impl AnswerFormat for ChatFormat {
     }
 
     fn whole(&mut self, answers: Vec<Answer>, usage: Usage) -> String {
+        // The same for all answers.
+        let of_prompt = answers.first().and_then(|answer| answer.tokens.first());
+        let of_prompt = of_prompt.and_then(|event| event.prompt_logprobs.clone());
+        let of_prompt = self.0.prompt_logprobs.zip(of_prompt);
+        let prompt_logprobs = of_prompt.map(|(num_top, of_prompt)| {
+            let tokenizer = &self.0.model.tokenizer;
+            logprobs::for_prompt(&self.0.prompts[0], &of_prompt, num_top, tokenizer)
+        });
         let choices = answers.into_iter().enumerate();
         let choices = choices.map(|(index, answer)| ChatChoice {
             index,
@@ -275,6 +283,7 @@ impl AnswerFormat for ChatFormat {
             usage,
             service_tier: self.0.options.service_tier.map(ServiceTier::name),
             system_fingerprint: &self.0.identity.system_fingerprint,
+            prompt_logprobs,
             prompt_token_ids: self.when_returned(|| self.0.prompts[0].as_slice()),
         })
     }

@@ -1,5 +1,6 @@
 //! `POST /v1/completions`: continues text as it stands, without a chat template.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -10,9 +11,9 @@ use super::error::ApiError;
 use super::extract::parse;
 use super::generate::{Answering, Call, Endpoint, OwnFields, SharedFields, generate};
 use super::generation::{AnswerDelta, Finish};
-use super::logprobs;
+use super::logprobs::{self, EchoedTokens};
 use super::lower::{
-    OutputPlan, PreparedPrompt, ServiceTier, StreamUsage, TokenIds, completion_logprobs,
+    Echo, OutputPlan, PreparedPrompt, ServiceTier, StreamUsage, TokenIds, completion_logprobs,
     lower_prompts,
 };
 use super::refused_fields::{self, refuse};
@@ -49,14 +50,22 @@ impl Endpoint for Completions {
             body,
             &[refused_fields::COMPLETION, refused_fields::GENERATION],
         )?;
+        let top_logprobs = completion_logprobs(fields.logprobs)?;
         let own = OwnFields {
             model: fields.model,
-            top_logprobs: completion_logprobs(fields.logprobs)?,
+            top_logprobs,
             output: OutputPlan::default(),
         };
         let mut call = Call::new(shared, own, model)?;
         call.plan = call.plan.or_max_tokens(DEFAULT_MAX_TOKENS);
-        Ok(call.with(lower_prompts(fields.prompt, model)?))
+        let echo = match fields.echo {
+            Some(true) => Echo::Yes,
+            Some(false) | None => Echo::No,
+        };
+        if echo == Echo::Yes {
+            call.plan.echoed_logprobs = top_logprobs;
+        }
+        Ok(call.with(lower_prompts(fields.prompt, echo, model)?))
     }
 
     async fn prompts(
@@ -136,10 +145,28 @@ impl CompletionFormat {
         let returns_ids = self.answering.options.token_ids == TokenIds::Return;
         let prompt = self.answering.prompts[part.index / self.answering.num_choices].as_slice();
         let tokenizer = &self.answering.model.tokenizer;
+        let of_prompt = part.tokens.first();
+        let of_prompt = of_prompt.and_then(|event| event.prompt_logprobs.as_deref());
+        let echo = self.answering.echoes[part.index / self.answering.num_choices].as_ref();
+        let echo = echo.filter(|_| is_first);
+        let echoed = echo.zip(self.answering.echoed_logprobs);
+        let echoed = echoed.map(|(echo, num_top)| EchoedTokens {
+            ids: prompt,
+            num_silent: echo.num_silent,
+            logprobs: of_prompt.unwrap_or_default(),
+            num_top,
+        });
+        let offset = &mut progress.offset;
         CompletionChoice {
             index: part.index,
-            text: part.text,
-            logprobs: logprobs::for_completion(part.tokens, tokenizer, &mut progress.offset),
+            text: match echo {
+                Some(echo) => Cow::Owned(format!("{}{}", echo.text, part.text)),
+                None => Cow::Borrowed(part.text),
+            },
+            logprobs: logprobs::for_completion(echoed, part.tokens, tokenizer, offset),
+            prompt_logprobs: (self.answering.prompt_logprobs.zip(of_prompt)).map(
+                |(num_top, of_prompt)| logprobs::for_prompt(prompt, of_prompt, num_top, tokenizer),
+            ),
             finish_reason: part
                 .finish
                 .as_ref()

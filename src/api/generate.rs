@@ -17,8 +17,8 @@ use super::extract::{json_body, parse};
 use super::generation::{Generation, Task};
 use super::identity::Identity;
 use super::lower::{
-    AnswerOptions, OutputPlan, PreparedPrompt, SamplingPlan, TermsWish, TokenIds, check_labels,
-    check_model, delivery,
+    AnswerOptions, Delivery, EchoedPrompt, OutputPlan, PreparedPrompt, SamplingPlan, TermsWish,
+    TokenIds, check_labels, check_model, delivery,
 };
 use super::request_log::RequestLog;
 use super::state::{AppState, Ticket};
@@ -74,6 +74,12 @@ pub(super) struct Answering {
     pub(super) num_choices: usize,
     /// Each prompt's tokens.
     pub(super) prompts: Vec<Vec<TokenId>>,
+    /// What the answers to each prompt begin with.
+    pub(super) echoes: Vec<Option<EchoedPrompt>>,
+    /// Alternatives for each token of the prompt, where its log-probabilities are asked for.
+    pub(super) prompt_logprobs: Option<usize>,
+    /// The same, where they stand with the answer's own.
+    pub(super) echoed_logprobs: Option<usize>,
 }
 
 /// What an endpoint's own fields say of those that both have.
@@ -189,6 +195,8 @@ async fn prepare<E: Endpoint>(
 impl Prepared {
     async fn answer<E: Endpoint>(self, log: RequestLog) -> Result<Response, ApiError> {
         let num_choices = self.plan.num_choices;
+        let (prompt_logprobs, echoed_logprobs) =
+            (self.plan.prompt_logprobs, self.plan.echoed_logprobs);
         let task = Task {
             prompts: &self.prompts,
             plan: self.plan,
@@ -196,13 +204,17 @@ impl Prepared {
             terms: self.terms,
         };
         let generation = Generation::start(&self.model, task, log, self.ticket)?;
-        let prompts = self.prompts.into_iter().map(|prompt| prompt.ids);
+        let prompts = self.prompts.into_iter();
+        let (prompts, echoes) = prompts.map(|prompt| (prompt.ids, prompt.echo)).unzip();
         let format = E::format(Answering {
             identity: Identity::new(E::ID_PREFIX, self.model_name, &self.model),
             model: self.model,
             options: self.options,
             num_choices,
-            prompts: prompts.collect(),
+            prompts,
+            echoes,
+            prompt_logprobs,
+            echoed_logprobs,
         });
         answer::respond(generation, format, self.options.delivery).await
     }
@@ -226,14 +238,22 @@ impl Call<()> {
         } = shared;
         let model_name = check_model(own.model, model)?;
         let token_ids = TokenIds::from_field(sampling.return_token_ids);
+        let plan = SamplingPlan::new(sampling, own.top_logprobs, model)?;
+        let delivery = delivery(stream)?;
+        if plan.prompt_logprobs.is_some() && delivery != Delivery::Whole {
+            return Err(ApiError::contradiction(
+                "prompt_logprobs",
+                "'prompt_logprobs' come with the whole answer only: leave 'stream' out.",
+            ));
+        }
         Ok(Self {
             model_name,
             content: (),
-            plan: SamplingPlan::new(sampling, own.top_logprobs, model)?,
+            plan,
             output: own.output,
             terms: TermsWish::new(terms)?,
             options: AnswerOptions {
-                delivery: delivery(stream)?,
+                delivery,
                 service_tier: check_labels(labels)?,
                 token_ids,
             },

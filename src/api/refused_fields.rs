@@ -65,7 +65,6 @@ pub(super) const GENERATION: &[RefusedField] = &[
     ),
     field("allowed_token_ids", &[], ""),
     field("bad_words", &["[]"], ""),
-    field("prompt_logprobs", &[], ""),
     field("logprob_token_ids", &[], ""),
     field("logits_processors", &["[]"], ""),
     field("thinking_token_budget", &["-1"], ""),
@@ -81,7 +80,6 @@ pub(super) const GENERATION: &[RefusedField] = &[
     field("guided_whitespace_pattern", &[], ""),
     field("structural_tag", &[], ""),
     // vLLM's: the rest.
-    field("echo", &["false"], ""),
     field("request_id", &[], "Use the header X-Request-Id."),
     field("session_id", &[], ""),
     field(
@@ -127,6 +125,7 @@ pub(super) const GENERATION: &[RefusedField] = &[
 
 /// Refused by chat completions besides.
 pub(super) const CHAT: &[RefusedField] = &[
+    field("echo", &["false"], ""),
     field("prompt", &[], "Use /v1/completions."),
     field("tools", &["[]"], ""),
     field("tool_choice", &[r#""none""#], ""),
@@ -298,6 +297,7 @@ mod tests {
         "priority",
         "cache_salt",
         "timeout",
+        "prompt_logprobs",
         "presence_penalty",
         "frequency_penalty",
         "repetition_penalty",

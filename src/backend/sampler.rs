@@ -226,6 +226,7 @@ fn logprobs_of(logits: &[f32], token: TokenId, num_top: usize) -> TokenLogprobs 
         .map(|candidate| (candidate.token, candidate.scaled - log_sum))
         .collect();
     TokenLogprobs {
+        rank: 1,
         logprob: logits[token.0 as usize] - log_sum,
         top,
     }

@@ -97,6 +97,7 @@ impl Requests {
         let begun = open.begun.expect("what has a token was begun by a step");
         open.num_tokens += 1;
         open.events.send(Ok(TokenEvent {
+            prompt_logprobs: None,
             token: sampled.token,
             logprobs: sampled.logprobs,
             finish,

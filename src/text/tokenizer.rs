@@ -127,6 +127,11 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// What stands before every text that gets special tokens: Gemma's `<bos>`.
+    pub fn prefix(&self) -> &[TokenId] {
+        &self.prefix
+    }
+
     /// A rendered chat's ids: control tokens that the template wrote count, those in users' text
     /// are plain. Nothing is added: templates write `<bos>` themselves.
     ///

@@ -143,6 +143,7 @@ impl Rig {
         for (id, sampled) in living {
             assert!(sampled.is_sound);
             self.events.entry(id).or_default().push(TokenEvent {
+                prompt_logprobs: None,
                 token: sampled.token,
                 logprobs: sampled.logprobs,
                 finish: None,
@@ -207,6 +208,7 @@ pub(crate) fn request(
         images,
         sampling,
         constraint: None,
+        prompt_logprobs: None,
         terms: Terms::default(),
     }
 }

@@ -20,7 +20,9 @@ pub(super) use options::{
     AnswerOptions, Delivery, StreamUsage, TokenIds, chat_logprobs, completion_logprobs, delivery,
 };
 pub(super) use output::OutputPlan;
-pub(super) use prompt::{PreparedPrompt, check_ids, check_length, encode_chat, lower_prompts};
+pub(super) use prompt::{
+    Echo, EchoedPrompt, PreparedPrompt, check_ids, check_length, encode_chat, lower_prompts,
+};
 pub(super) use sampling::SamplingPlan;
 pub(super) use size::{MAX_TOKENIZED, check_size, least_tokens};
 pub(super) use terms::TermsWish;

@@ -144,7 +144,7 @@ pub(in crate::api) fn completion_logprobs(
         .transpose()
 }
 
-fn num_alternatives(name: &str, number: i64) -> Result<usize, ApiError> {
+pub(super) fn num_alternatives(name: &str, number: i64) -> Result<usize, ApiError> {
     match usize::try_from(number) {
         Ok(number) if number <= 20 => Ok(number),
         _ => Err(ApiError::invalid_value(

@@ -5,7 +5,7 @@ use crate::api::types::Prompt;
 use crate::core::{ImageSpan, PixelValues, TokenId};
 use crate::error::Error;
 use crate::registry::ServedModel;
-use crate::text::{AddSpecialTokens, EncodedPrompt, Message, encode_prompt};
+use crate::text::{AddSpecialTokens, EncodedPrompt, Message, SpecialTokens, encode_prompt};
 
 use super::size::{check_size, least_tokens};
 
@@ -19,6 +19,26 @@ pub(in crate::api) struct PreparedPrompt {
     pub(in crate::api) ids: Vec<TokenId>,
     /// In order.
     pub(in crate::api) images: Vec<ImageSpan>,
+    /// What an answer begins with before anything is generated.
+    pub(in crate::api) echo: Option<EchoedPrompt>,
+}
+
+/// A prompt as it stands in front of its answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::api) struct EchoedPrompt {
+    /// The client's text, or that of its ids.
+    pub(in crate::api) text: String,
+    /// Tokens at the start that have no part in the text: a `<bos>` that the client did not write.
+    pub(in crate::api) num_silent: usize,
+}
+
+/// Whether answers begin with their prompts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::api) enum Echo {
+    /// `echo`.
+    Yes,
+    /// The default.
+    No,
 }
 
 impl PreparedPrompt {
@@ -39,6 +59,7 @@ impl PreparedPrompt {
                     pixels,
                 })
                 .collect(),
+            echo: None,
         }
     }
 }
@@ -89,6 +110,7 @@ pub(in crate::api) fn check_length(
 /// 400 for no prompt, an empty one, ids that do not exist, and prompts that are too long.
 pub(in crate::api) fn lower_prompts(
     prompt: Prompt,
+    echo: Echo,
     model: &ServedModel,
 ) -> Result<Vec<PreparedPrompt>, ApiError> {
     let is_list = matches!(prompt, Prompt::Texts(_) | Prompt::IdLists(_));
@@ -97,13 +119,13 @@ pub(in crate::api) fn lower_prompts(
         false => "prompt".to_owned(),
     };
     let prompts = match prompt {
-        Prompt::Text(text) => vec![encode_text(&text, model, &path(0))?],
+        Prompt::Text(text) => vec![lower_text(text, model, &path(0))?],
         Prompt::Ids(ids) => vec![lower_ids(&ids, model, &path(0))?],
         Prompt::Texts(texts) => {
             check_number(texts.len())?;
-            let texts = texts.iter().enumerate();
+            let texts = texts.into_iter().enumerate();
             texts
-                .map(|(prompt_idx, text)| encode_text(text, model, &path(prompt_idx)))
+                .map(|(prompt_idx, text)| lower_text(text, model, &path(prompt_idx)))
                 .collect::<Result<_, _>>()?
         }
         Prompt::IdLists(lists) => {
@@ -121,7 +143,8 @@ pub(in crate::api) fn lower_prompts(
             "'prompt' must not be empty.",
         ));
     }
-    let prepared = prompts.into_iter().enumerate().map(|(prompt_idx, ids)| {
+    let prepared = prompts.into_iter().enumerate().map(|(prompt_idx, prompt)| {
+        let Lowered { ids, echoed } = prompt;
         let path = path(prompt_idx);
         if ids.is_empty() {
             let message = format!("'{path}' must not be empty.");
@@ -131,6 +154,7 @@ pub(in crate::api) fn lower_prompts(
         Ok(PreparedPrompt {
             ids,
             images: Vec::new(),
+            echo: (echo == Echo::Yes).then_some(echoed),
         })
     });
     prepared.collect()
@@ -146,6 +170,26 @@ fn check_number(num_prompts: usize) -> Result<(), ApiError> {
     ))
 }
 
+/// A prompt's ids, and what they read.
+struct Lowered {
+    ids: Vec<TokenId>,
+    echoed: EchoedPrompt,
+}
+
+fn lower_text(text: String, model: &ServedModel, path: &str) -> Result<Lowered, ApiError> {
+    let ids = encode_text(&text, model, path)?;
+    let prefix = model.tokenizer.prefix();
+    let written = model.tokenizer.decode(prefix, SpecialTokens::Keep);
+    let num_silent = match text.starts_with(&written) {
+        true => 0,
+        false => prefix.len(),
+    };
+    Ok(Lowered {
+        ids,
+        echoed: EchoedPrompt { text, num_silent },
+    })
+}
+
 fn encode_text(text: &str, model: &ServedModel, path: &str) -> Result<Vec<TokenId>, ApiError> {
     let least = least_tokens(text.len(), 0, 0);
     check_size(least, model.max_model_len).map_err(|error| error.at(path))?;
@@ -154,9 +198,21 @@ fn encode_text(text: &str, model: &ServedModel, path: &str) -> Result<Vec<TokenI
     Ok(ids)
 }
 
-fn lower_ids(ids: &[i64], model: &ServedModel, path: &str) -> Result<Vec<TokenId>, ApiError> {
+fn lower_ids(ids: &[i64], model: &ServedModel, path: &str) -> Result<Lowered, ApiError> {
     check_length(ids.len(), model.max_model_len).map_err(|error| error.at(path))?;
-    check_ids(ids, model.vocab_size, |idx| format!("{path}[{idx}]"))
+    let ids = check_ids(ids, model.vocab_size, |idx| format!("{path}[{idx}]"))?;
+    let prefix = model.tokenizer.prefix();
+    let num_silent = match ids.starts_with(prefix) {
+        true => prefix.len(),
+        false => 0,
+    };
+    let text = model
+        .tokenizer
+        .decode(&ids[num_silent..], SpecialTokens::Keep);
+    Ok(Lowered {
+        echoed: EchoedPrompt { text, num_silent },
+        ids,
+    })
 }
 
 /// Ids that the model has a row for.

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use super::options::num_alternatives;
 use crate::api::error::ApiError;
 use crate::api::random::random_u64;
 use crate::api::types::{SamplingFields, Stop};
@@ -30,6 +31,10 @@ pub(in crate::api) struct SamplingPlan {
     pub(in crate::api) stop: Vec<String>,
     /// Stop tokens that the client chose; an answer says which one ended it.
     pub(in crate::api) client_stop_ids: Vec<TokenId>,
+    /// Alternatives for each token of the prompt; `None` asks for no log-probabilities of it.
+    pub(in crate::api) prompt_logprobs: Option<usize>,
+    /// The same for those that stand with the answer's own, in front of them.
+    pub(in crate::api) echoed_logprobs: Option<usize>,
     /// New tokens at most; `None` is all that is left.
     max_tokens: Option<usize>,
     /// Of the first answer, with `max_tokens` still open.
@@ -109,6 +114,10 @@ impl SamplingPlan {
             num_choices: num_choices(fields.n)?,
             stop: stop_strings(fields.stop)?,
             client_stop_ids,
+            prompt_logprobs: (fields.prompt_logprobs)
+                .map(|top| num_alternatives("prompt_logprobs", top))
+                .transpose()?,
+            echoed_logprobs: None,
             max_tokens,
             params: SamplingParams {
                 temperature,

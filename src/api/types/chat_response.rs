@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::logprobs::ChatLogprobs;
+use super::logprobs::{ChatLogprobs, PromptLogprobs};
 use super::usage::Usage;
 use crate::core::TokenId;
 
@@ -27,6 +27,9 @@ pub(in crate::api) struct ChatCompletion<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) service_tier: Option<&'static str>,
     pub(in crate::api) system_fingerprint: &'a str,
+    /// With `prompt_logprobs`: one for each token of the prompt, null for the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) prompt_logprobs: Option<Vec<Option<PromptLogprobs>>>,
     /// With `return_token_ids`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) prompt_token_ids: Option<&'a [TokenId]>,

@@ -20,6 +20,8 @@ pub(in crate::api) struct CompletionRequest {
     /// 0–20 alternatives for each token.
     #[schemars(range(min = 0, max = 20))]
     pub(in crate::api) logprobs: Option<i64>,
+    /// Whether the answer begins with the prompt, with `logprobs` also with the prompt's.
+    pub(in crate::api) echo: Option<bool>,
 }
 
 /// One prompt or several, as text or as ids.

@@ -1,10 +1,12 @@
 //! `POST /v1/completions`: the answer; chunks have the same shape.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::chat_response::{FINISH_REASONS_OR_NULL, StopReason};
-use super::logprobs::CompletionLogprobs;
+use super::logprobs::{CompletionLogprobs, PromptLogprobs};
 use super::usage::Usage;
 use crate::core::TokenId;
 
@@ -34,7 +36,7 @@ pub(in crate::api) struct Completion<'a> {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct CompletionChoice<'a> {
     pub(in crate::api) index: usize,
-    pub(in crate::api) text: &'a str,
+    pub(in crate::api) text: Cow<'a, str>,
     pub(in crate::api) logprobs: Option<CompletionLogprobs>,
     /// Null in chunks before the last.
     #[schemars(extend("enum" = FINISH_REASONS_OR_NULL))]
@@ -45,6 +47,9 @@ pub(in crate::api) struct CompletionChoice<'a> {
     /// With `return_token_ids`, in an answer's first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) prompt_token_ids: Option<&'a [TokenId]>,
+    /// With `prompt_logprobs`: one for each token of the prompt, null for the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) prompt_logprobs: Option<Vec<Option<PromptLogprobs>>>,
     /// With `return_token_ids`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) token_ids: Option<Vec<TokenId>>,

@@ -1,6 +1,7 @@
 //! Log-probabilities, in the chat's form and in the older one.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -41,12 +42,26 @@ pub(in crate::api) struct TopLogprob {
 pub(in crate::api) struct CompletionLogprobs {
     /// Where each token begins in the answer, in characters.
     pub(in crate::api) text_offset: Vec<usize>,
-    /// Each token's log-probability.
-    pub(in crate::api) token_logprobs: Vec<f32>,
+    /// Each token's log-probability; null for an echoed prompt's first.
+    pub(in crate::api) token_logprobs: Vec<Option<f32>>,
     /// Each token's text.
     pub(in crate::api) tokens: Vec<String>,
-    /// Each token's alternatives.
-    pub(in crate::api) top_logprobs: Vec<TopLogprobs>,
+    /// Each token's alternatives; null for an echoed prompt's first.
+    pub(in crate::api) top_logprobs: Vec<Option<TopLogprobs>>,
+}
+
+/// Of a prompt's token and of what else could have stood there, by token id.
+pub(in crate::api) type PromptLogprobs = BTreeMap<u32, PromptLogprob>;
+
+/// vLLM's: what the model thinks of a token of the prompt.
+#[derive(Clone, Debug, serde::Serialize, JsonSchema)]
+pub(in crate::api) struct PromptLogprob {
+    /// Natural logarithm, at least −9999.
+    pub(in crate::api) logprob: f32,
+    /// 1 is the most probable.
+    pub(in crate::api) rank: u32,
+    /// The token's text.
+    pub(in crate::api) decoded_token: String,
 }
 
 /// Text and log-probability of the chosen token and of the most probable ones: a JSON object in

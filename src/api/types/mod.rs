@@ -27,7 +27,8 @@ pub(super) use completion_request::{CompletionRequest, Prompt};
 pub(super) use completion_response::{Completion, CompletionChoice};
 pub(super) use label_fields::LabelFields;
 pub(super) use logprobs::{
-    ChatLogprobs, CompletionLogprobs, TokenLogprob, TopLogprob, TopLogprobs,
+    ChatLogprobs, CompletionLogprobs, PromptLogprob, PromptLogprobs, TokenLogprob, TopLogprob,
+    TopLogprobs,
 };
 pub(super) use message::{ChatMessage, Content, Part};
 pub(super) use model_list::{ModelCard, ModelList};

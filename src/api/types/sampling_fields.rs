@@ -47,6 +47,9 @@ pub(in crate::api) struct SamplingFields {
     pub(in crate::api) repetition_penalty: Option<f64>,
     /// −100–100 for each token id, written as a string.
     pub(in crate::api) logit_bias: Option<BTreeMap<String, f64>>,
+    /// vLLM's: 0–20 alternatives for each token of the prompt; not with `stream`.
+    #[schemars(range(min = 0, max = 20))]
+    pub(in crate::api) prompt_logprobs: Option<i64>,
     /// Any 64-bit integer.
     pub(in crate::api) seed: Option<Seed>,
     /// A string or up to 32 of them.

@@ -186,6 +186,7 @@ impl Wanted {
                 token: TokenId(whole(row)),
                 is_sound: whole(num_rows + row) != 0,
                 logprobs: num_top.map(|num_top| TokenLogprobs {
+                    rank: 1,
                     logprob: real(2 * num_rows + row),
                     top: (0..num_top.min(self.vocab_size))
                         .map(|place| {

@@ -180,6 +180,18 @@ async fn fields_out_of_type_range_or_sense() {
         ),
         (json!({"metadata": {"a": 5}}), (400, TYPE, "metadata.a")),
         (json!({"metadata": "a"}), (400, TYPE, "metadata")),
+        (
+            json!({"prompt_logprobs": 21}),
+            (400, VALUE, "prompt_logprobs"),
+        ),
+        (
+            json!({"prompt_logprobs": -1}),
+            (400, VALUE, "prompt_logprobs"),
+        ),
+        (
+            json!({"prompt_logprobs": 1, "stream": true}),
+            (400, CONTRADICTION, "prompt_logprobs"),
+        ),
         (json!({"n": 0}), (400, VALUE, "n")),
         (json!({"n": -1}), (400, VALUE, "n")),
         (json!({"n": 129}), (400, VALUE, "n")),
@@ -561,7 +573,6 @@ async fn completions_that_cannot_be() {
             json!({"prompt": "a", "logprobs": -1}),
             (400, VALUE, "logprobs"),
         ),
-        (json!({"prompt": "a", "echo": true}), (400, REFUSED, "echo")),
         (
             json!({"prompt": "a", "messages": [1]}),
             (400, REFUSED, "messages"),

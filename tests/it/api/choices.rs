@@ -523,3 +523,109 @@ async fn the_service_tier_is_told_to_those_who_speak_of_one() {
     let answer = server.chat(json!({})).await.ok();
     assert!(answer.get("service_tier").is_none());
 }
+
+#[tokio::test]
+async fn an_echoed_prompt_stands_before_its_answers() {
+    let server = Plan::for_test().start();
+    let ids: Vec<_> = tokens("<bos>The heart").iter().map(|id| id.0).collect();
+    for (prompt, echoed) in [
+        (json!("The heart"), "The heart"),
+        (json!("<bos>The heart"), "<bos>The heart"),
+        (json!(ids), "The heart"),
+        (json!(ids[1..]), "The heart"),
+    ] {
+        let body = json!({"prompt": prompt, "echo": true, "n": 2});
+        let answer = server.complete(body.clone()).await.ok();
+        let expected = format!("{echoed}The heart is normal.");
+        for choice in answer["choices"].as_array().expect("choices") {
+            assert_eq!(choice["text"], json!(expected), "{prompt}");
+            assert_eq!(choice["logprobs"], Value::Null);
+        }
+        let mut streamed = body;
+        streamed["stream"] = json!(true);
+        let chunks = server.complete(streamed).await.chunks();
+        for index in 0..2 {
+            let choices = chunks.iter().map(|chunk| &chunk["choices"][0]);
+            let own = choices.filter(|choice| choice["index"] == index);
+            let text: String = own.filter_map(|choice| choice["text"].as_str()).collect();
+            assert_eq!(text, expected, "{prompt}");
+        }
+    }
+    let answer = server.complete(json!({"echo": false})).await.ok();
+    assert_eq!(answer["choices"][0]["text"], "The heart is normal.");
+}
+
+#[tokio::test]
+async fn an_echoed_prompt_s_log_probabilities_stand_before_the_answer_s() {
+    let plan = Plan {
+        script: says("is no"),
+        ..Plan::for_test()
+    };
+    let server = plan.start();
+    let body = json!({"prompt": "he", "echo": true, "logprobs": 1});
+    let expected = json!({
+        // <bos> is no part of the text.
+        "text_offset": [0, 0, 2, 4, 7],
+        "token_logprobs": [null, -0.5, -0.25, -0.5, -0.75],
+        "tokens": ["<bos>", "he", "is", " no", "<end_of_turn>"],
+        "top_logprobs": [
+            null, {"he": -0.5, "!": -0.25}, {"is": -0.25}, {" no": -0.5}, {"<end_of_turn>": -0.75},
+        ],
+    });
+    let answer = server.complete(body.clone()).await.ok();
+    assert_eq!(answer["choices"][0]["text"], "heis no");
+    assert_eq!(answer["choices"][0]["logprobs"], expected);
+    let mut streamed = body;
+    streamed["stream"] = json!(true);
+    let chunks = server.complete(streamed).await.chunks();
+    for list in ["text_offset", "token_logprobs", "tokens", "top_logprobs"] {
+        let joined: Vec<_> = chunks
+            .iter()
+            .filter_map(|chunk| chunk["choices"][0]["logprobs"][list].as_array())
+            .flatten()
+            .cloned()
+            .collect();
+        assert_eq!(json!(joined), expected[list], "{list}");
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_s_log_probabilities_are_named_by_id() {
+    let mut server = Plan::for_test().start();
+    let entry = |logprob: f32, rank: u32, token: &str| json!({"logprob": logprob, "rank": rank, "decoded_token": token});
+    let he = tokens("he")[0].0.to_string();
+    for (num_top, expected) in [
+        (0, json!({&he: entry(-0.5, 3, "he")})),
+        (
+            1,
+            json!({"283": entry(-0.25, 1, "!"), &he: entry(-0.5, 3, "he")}),
+        ),
+    ] {
+        let body = json!({"prompt": "he", "prompt_logprobs": num_top, "n": 2});
+        let answer = server.complete(body).await.ok();
+        for choice in answer["choices"].as_array().expect("choices") {
+            assert_eq!(choice["prompt_logprobs"], json!([null, expected]));
+        }
+        assert_eq!(server.request().await.prompt_logprobs, Some(num_top));
+        assert_eq!(server.request().await.prompt_logprobs, Some(num_top));
+    }
+    let answer = server.chat(json!({"prompt_logprobs": 2})).await.ok();
+    let num_prompt = answer["usage"]["prompt_tokens"].as_u64();
+    let entries = answer["prompt_logprobs"].as_array().expect("a list");
+    assert_eq!(Some(entries.len() as u64), num_prompt);
+    assert_eq!(entries[0], Value::Null);
+    assert_eq!(entries[1].as_object().map(serde_json::Map::len), Some(3));
+    let answer = server.chat(json!({})).await.ok();
+    assert!(answer.get("prompt_logprobs").is_none());
+    // More for the one than for the other: each gets its own.
+    let body = json!({"prompt": "he", "echo": true, "logprobs": 0, "prompt_logprobs": 1});
+    let answer = server.complete(body).await.ok();
+    let choice = &answer["choices"][0];
+    assert_eq!(choice["logprobs"]["top_logprobs"][1], json!({"he": -0.5}));
+    assert_eq!(
+        choice["prompt_logprobs"][1]
+            .as_object()
+            .map(serde_json::Map::len),
+        Some(2)
+    );
+}

@@ -50,7 +50,6 @@ fn shared() -> Vec<Case> {
         ("truncation_side", json!("left"), vec![]),
         ("allowed_token_ids", json!([5]), vec![]),
         ("bad_words", json!(["x"]), vec![json!([])]),
-        ("prompt_logprobs", json!(0), vec![]),
         ("logprob_token_ids", json!([5]), vec![]),
         ("logits_processors", json!(["x"]), vec![]),
         ("thinking_token_budget", json!(5), vec![]),
@@ -64,7 +63,6 @@ fn shared() -> Vec<Case> {
         ("guided_decoding_backend", json!("x"), vec![]),
         ("guided_whitespace_pattern", json!(" "), vec![]),
         ("structural_tag", json!("x"), vec![]),
-        ("echo", json!(true), vec![json!(false)]),
         ("request_id", json!("x"), vec![]),
         ("session_id", json!("x"), vec![]),
         (
@@ -96,6 +94,7 @@ fn shared() -> Vec<Case> {
 fn chat_only() -> Vec<Case> {
     vec![
         ("prompt", json!("x"), vec![]),
+        ("echo", json!(true), vec![json!(false)]),
         ("tools", json!([{"type": "function"}]), vec![json!([])]),
         ("tool_choice", json!("auto"), vec![json!("none")]),
         ("tool_choice", json!("required"), vec![]),

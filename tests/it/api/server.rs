@@ -231,6 +231,9 @@ async fn play(
                     submission.events.send(Ok(TokenEvent {
                         token,
                         logprobs: logprobs(token, token_idx, &submission.request),
+                        prompt_logprobs: (token_idx == 0)
+                            .then(|| prompt_logprobs(&submission.request))
+                            .flatten(),
                         finish: finish.filter(|_| is_last),
                         num_cached_tokens: cached(&submission.request),
                         queued: QUEUED,
@@ -265,12 +268,37 @@ fn logprobs(token: TokenId, token_idx: usize, request: &GenerateRequest) -> Opti
     let others = (0..).map(|rank| (TokenId(283 + rank), logprob - 1.0 - rank as f32));
     Some(TokenLogprobs {
         logprob,
+        rank: 1,
         top: [(token, logprob)]
             .into_iter()
             .chain(others)
             .take(num_top)
             .collect(),
     })
+}
+
+/// −0.5 for the second token of the prompt, −1 for the third …; each is the third best, behind `!`
+/// and `"`.
+fn prompt_logprobs(request: &GenerateRequest) -> Option<Arc<[TokenLogprobs]>> {
+    let num_top = request.prompt_logprobs?;
+    let entries = request.prompt.iter().skip(1).zip(1..);
+    let entries = entries.map(|(token, place)| {
+        let logprob = -0.5 * place as f32;
+        let better = [
+            (TokenId(283), logprob + 0.25),
+            (TokenId(284), logprob + 0.125),
+        ];
+        TokenLogprobs {
+            logprob,
+            rank: 3,
+            top: better
+                .into_iter()
+                .chain([(*token, logprob)])
+                .take(num_top)
+                .collect(),
+        }
+    });
+    Some(entries.collect())
 }
 
 /// A running server without a socket.

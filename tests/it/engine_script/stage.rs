@@ -93,6 +93,7 @@ pub(super) fn ask(prompt_len: usize, max_tokens: usize) -> GenerateRequest {
             ..SamplingParams::greedy(max_tokens)
         },
         constraint: None,
+        prompt_logprobs: None,
         terms: Terms::default(),
     }
 }
