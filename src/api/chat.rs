@@ -13,8 +13,8 @@ use super::generation::AnswerDelta;
 use super::images::decode_all;
 use super::logprobs;
 use super::lower::{
-    Chat, OutputPlan, PreparedPrompt, ServiceTier, StreamUsage, TokenIds, chat_logprobs,
-    check_length, check_size, encode_chat, least_tokens, lower_messages,
+    Chat, OutputPlan, PreparedPrompt, ServiceTier, StreamUsage, TokenIds, asked_grammar,
+    chat_logprobs, check_length, check_size, encode_chat, least_tokens, lower_messages,
 };
 use super::refused_fields::{self, refuse};
 use super::state::AppState;
@@ -75,7 +75,10 @@ pub(super) fn chat_call(
     let own = OwnFields {
         model: fields.model,
         top_logprobs: chat_logprobs(fields.logprobs, fields.top_logprobs)?,
-        output: OutputPlan::default(),
+        output: OutputPlan {
+            grammar: asked_grammar(fields.response_format, fields.structured_outputs)?,
+            ..OutputPlan::default()
+        },
     };
     let call = Call::new(shared, own, model)?;
     let chat = lower_messages(fields.messages)?;

@@ -13,8 +13,8 @@ use super::generate::{Answering, Call, Endpoint, OwnFields, SharedFields, genera
 use super::generation::{AnswerDelta, Finish};
 use super::logprobs::{self, EchoedTokens};
 use super::lower::{
-    Echo, OutputPlan, PreparedPrompt, ServiceTier, StreamUsage, TokenIds, completion_logprobs,
-    lower_prompts,
+    Echo, OutputPlan, PreparedPrompt, ServiceTier, StreamUsage, TokenIds, asked_grammar,
+    completion_logprobs, lower_prompts,
 };
 use super::refused_fields::{self, refuse};
 use super::state::AppState;
@@ -54,7 +54,10 @@ impl Endpoint for Completions {
         let own = OwnFields {
             model: fields.model,
             top_logprobs,
-            output: OutputPlan::default(),
+            output: OutputPlan {
+                grammar: asked_grammar(fields.response_format, fields.structured_outputs)?,
+                ..OutputPlan::default()
+            },
         };
         let mut call = Call::new(shared, own, model)?;
         call.plan = call.plan.or_max_tokens(DEFAULT_MAX_TOKENS);

@@ -238,6 +238,21 @@ impl Call<()> {
         } = shared;
         let model_name = check_model(own.model, model)?;
         let token_ids = TokenIds::from_field(sampling.return_token_ids);
+        if own.output.grammar.is_some() {
+            let never_ends = [
+                ("ignore_eos", sampling.ignore_eos == Some(true)),
+                (
+                    "min_tokens",
+                    sampling.min_tokens.is_some_and(|least| least > 0),
+                ),
+            ];
+            if let Some((name, _)) = never_ends.iter().find(|(_, is_set)| *is_set) {
+                let message = format!(
+                    "'{name}' contradicts a format that says where the answer ends: leave it out."
+                );
+                return Err(ApiError::contradiction(*name, message));
+            }
+        }
         let plan = SamplingPlan::new(sampling, own.top_logprobs, model)?;
         let delivery = delivery(stream)?;
         if plan.prompt_logprobs.is_some() && delivery != Delivery::Whole {

@@ -42,7 +42,6 @@ const fn field(
 /// Refused by chat and text completions alike.
 pub(super) const GENERATION: &[RefusedField] = &[
     // OpenAI's.
-    field("response_format", &[r#"{"type":"text"}"#], ""),
     field("prompt_cache_options", &["{}"], ""),
     field("moderation", &[], ""),
     // vLLM's: sampling.
@@ -71,13 +70,16 @@ pub(super) const GENERATION: &[RefusedField] = &[
     field("repetition_detection", &[], ""),
     field("watermarking", &["false"], ""),
     // vLLM's: constraints on the output, current and removed.
-    field("structured_outputs", &[], ""),
-    field("guided_json", &[], ""),
-    field("guided_regex", &[], ""),
-    field("guided_choice", &[], ""),
-    field("guided_grammar", &[], ""),
-    field("guided_decoding_backend", &[], ""),
-    field("guided_whitespace_pattern", &[], ""),
+    field("guided_json", &[], "Use 'structured_outputs'."),
+    field("guided_regex", &[], "Use 'structured_outputs'."),
+    field("guided_choice", &[], "Use 'structured_outputs'."),
+    field("guided_grammar", &[], "Use 'structured_outputs'."),
+    field("guided_decoding_backend", &[], "Use 'structured_outputs'."),
+    field(
+        "guided_whitespace_pattern",
+        &[],
+        "Use 'structured_outputs'.",
+    ),
     field("structural_tag", &[], ""),
     // vLLM's: the rest.
     field("request_id", &[], "Use the header X-Request-Id."),
@@ -297,6 +299,8 @@ mod tests {
         "priority",
         "cache_salt",
         "timeout",
+        "response_format",
+        "structured_outputs",
         "prompt_logprobs",
         "presence_penalty",
         "frequency_penalty",

@@ -27,7 +27,7 @@ use crate::model::config::VisionConfig;
 use crate::model::tensor_names::EMBEDDING;
 use crate::model::weights::Weights;
 use crate::scheduler::{PrefixCaching, SchedulerConfig};
-use crate::text::{ChatTemplate, ImageTokens, NamedTokens, Tokenizer};
+use crate::text::{ChatTemplate, Grammars, ImageTokens, NamedTokens, Tokenizer};
 
 /// Unexpected tensors that the log names; the rest are counted.
 const MAX_NAMED_TENSORS: usize = 8;
@@ -136,7 +136,11 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         [] => vec![source.name],
         names => names.to_vec(),
     };
+    let vocab_size = source.config.text.vocab_size;
+    let stop_ids = source.eos_token_ids.clone();
+    let grammars = Grammars::new(Arc::clone(&tokenizer), vocab_size, stop_ids);
     let model = ServedModel {
+        grammars: Arc::new(grammars),
         names,
         created: unix_seconds(),
         engine,
@@ -144,7 +148,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         template,
         images,
         max_model_len: plan.scheduler.max_model_len,
-        vocab_size: source.config.text.vocab_size,
+        vocab_size,
         sampling_defaults: source.sampling,
         eos_token_ids: source.eos_token_ids,
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::core::TokenId;
 use crate::engine::EngineHandle;
 use crate::image::ImageProcessor;
-use crate::text::{ChatTemplate, ImageTokens, Tokenizer};
+use crate::text::{ChatTemplate, Grammars, ImageTokens, Tokenizer};
 
 /// A loaded model with everything that turns requests into its tokens and back.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct ServedModel {
     pub engine: EngineHandle,
     /// Text to tokens and back.
     pub tokenizer: Arc<Tokenizer>,
+    /// What answers can be made to keep to.
+    pub grammars: Arc<Grammars>,
     /// Messages to a prompt; `None` for a model that only continues text.
     pub template: Option<ChatTemplate>,
     /// How pictures are taken; `None` for a model that takes text only.

@@ -34,7 +34,10 @@ pub use answer::AnswerPart;
 pub use chat_template::ChatTemplate;
 pub use control::{ControlSpan, ControlToken, ControlTokens};
 pub use detokenizer::{Detokenizer, Piece};
-pub use grammar::GrammarSource;
+pub use grammar::{
+    GrammarError, GrammarSource, Grammars, ThoughtMarkers, ThoughtRule, check_schema, json_grammar,
+    with_thought,
+};
 pub use message::{Content, Message, Part, Role};
 pub use placeholder::{EncodedPrompt, ImageTokens, encode_prompt};
 pub use prompt::RenderedPrompt;

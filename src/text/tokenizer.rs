@@ -203,6 +203,21 @@ impl Tokenizer {
         }
     }
 
+    /// A token's bytes where they are text: none for control tokens and for those that the vocabulary
+    /// keeps for later use (`<unused17>`).
+    pub(super) fn plain_bytes(&self, id: TokenId) -> Vec<u8> {
+        match self.vocabulary.get(id) {
+            TokenText::Byte(byte) => vec![byte],
+            TokenText::Ordinary(text) if !text.starts_with("<unused") => text.as_bytes().to_vec(),
+            TokenText::Ordinary(_) | TokenText::Special(_) | TokenText::Unknown => Vec::new(),
+        }
+    }
+
+    /// Whether a token stands for one byte, of whatever character.
+    pub(super) fn is_byte(&self, id: TokenId) -> bool {
+        matches!(self.vocabulary.get(id), TokenText::Byte(_))
+    }
+
     /// A token as the vocabulary spells it (`▁the`, `<0xE2>`), or `None` for an id without one.
     pub fn vocabulary_entry(&self, id: TokenId) -> Option<String> {
         self.encoder.id_to_token(id.0)

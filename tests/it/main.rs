@@ -10,6 +10,7 @@ mod engine;
 mod engine_script;
 mod generation;
 mod golden;
+mod grammar;
 mod hostile_images;
 mod image;
 mod memory_plan;

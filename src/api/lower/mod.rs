@@ -19,7 +19,7 @@ pub(super) use model_name::check_model;
 pub(super) use options::{
     AnswerOptions, Delivery, StreamUsage, TokenIds, chat_logprobs, completion_logprobs, delivery,
 };
-pub(super) use output::OutputPlan;
+pub(super) use output::{OutputPlan, ThoughtPlan, asked_grammar};
 pub(super) use prompt::{
     Echo, EchoedPrompt, PreparedPrompt, check_ids, check_length, encode_chat, lower_prompts,
 };

@@ -7,6 +7,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
+use super::object::Object;
+use super::output_format::{ResponseFormat, StructuredOutputs};
+
 use crate::core::TokenId;
 
 /// The completion's own fields; those it shares are `SamplingFields` and `StreamFields`, read from
@@ -22,6 +25,10 @@ pub(in crate::api) struct CompletionRequest {
     pub(in crate::api) logprobs: Option<i64>,
     /// Whether the answer begins with the prompt, with `logprobs` also with the prompt's.
     pub(in crate::api) echo: Option<bool>,
+    /// JSON, or JSON that keeps to a schema.
+    pub(in crate::api) response_format: Option<Object<ResponseFormat>>,
+    /// vLLM's: what the answer's text keeps to.
+    pub(in crate::api) structured_outputs: Option<Object<StructuredOutputs>>,
 }
 
 /// One prompt or several, as text or as ids.

@@ -12,6 +12,7 @@ mod logprobs;
 mod message;
 mod model_list;
 mod object;
+mod output_format;
 mod presence;
 mod sampling_fields;
 mod seed;
@@ -33,6 +34,7 @@ pub(super) use logprobs::{
 pub(super) use message::{ChatMessage, Content, Part};
 pub(super) use model_list::{ModelCard, ModelList};
 pub(super) use object::Object;
+pub(super) use output_format::{NamedSchema, ResponseFormat, StructuredOutputs};
 pub(super) use presence::Presence;
 pub(super) use sampling_fields::{SamplingFields, Stop, StreamFields};
 pub(super) use terms_fields::TermsFields;

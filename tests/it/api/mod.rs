@@ -13,5 +13,6 @@ mod requests;
 mod routes;
 mod server;
 mod streams;
+mod structured;
 mod terms;
 mod tokens;

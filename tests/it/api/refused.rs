@@ -14,11 +14,6 @@ type Case = (&'static str, Value, Vec<Value>);
 fn shared() -> Vec<Case> {
     vec![
         (
-            "response_format",
-            json!({"type": "json_object"}),
-            vec![json!({"type": "text"})],
-        ),
-        (
             "service_tier",
             json!("flex"),
             vec![json!("auto"), json!("default")],
@@ -55,7 +50,6 @@ fn shared() -> Vec<Case> {
         ("thinking_token_budget", json!(5), vec![]),
         ("repetition_detection", json!({"a": 1}), vec![]),
         ("watermarking", json!(true), vec![json!(false)]),
-        ("structured_outputs", json!({"choice": ["a"]}), vec![]),
         ("guided_json", json!({}), vec![]),
         ("guided_regex", json!("a*"), vec![]),
         ("guided_choice", json!(["a"]), vec![]),

@@ -19,7 +19,9 @@ use medgemma::error::Error;
 use medgemma::image::{ImageLimits, ImageProcessor, Resize};
 use medgemma::registry::{ImageSupport, SamplingDefaults, ServedModel};
 use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
-use medgemma::text::{AddSpecialTokens, ChatTemplate, ImageTokens, NamedTokens, Tokenizer};
+use medgemma::text::{
+    AddSpecialTokens, ChatTemplate, Grammars, ImageTokens, NamedTokens, Tokenizer,
+};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -133,17 +135,21 @@ impl Plan {
             },
             tokens: ImageTokens::new(&tokenizer, 4).expect("it has image tokens"),
         });
+        // A text-only model has no row for the last token, <image_soft_token>.
+        let vocab_size = tokenizer.vocab_size() - usize::from(!self.takes_images);
+        let eos_token_ids = vec![TokenId(1), END_OF_TURN];
+        let grammars = Grammars::new(Arc::clone(&tokenizer), vocab_size, eos_token_ids.clone());
         ServedModel {
+            grammars: Arc::new(grammars),
             names: self.names.iter().map(|name| (*name).to_owned()).collect(),
             created: 1_700_000_000,
             engine,
             template: self.has_template.then(|| template(&tokenizer)),
             images,
             max_model_len: self.max_model_len,
-            // A text-only model has no row for the last token, <image_soft_token>.
-            vocab_size: tokenizer.vocab_size() - usize::from(!self.takes_images),
+            vocab_size,
             sampling_defaults: self.sampling_defaults,
-            eos_token_ids: vec![TokenId(1), END_OF_TURN],
+            eos_token_ids,
             tokenizer,
         }
     }

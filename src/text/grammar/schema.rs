@@ -1,0 +1,207 @@
+//! JSON schemas before they are compiled: how large they may be, and which keywords count.
+
+use serde_json::{Map, Value, json};
+
+use super::compiler::GrammarError;
+
+/// Objects, arrays, strings and numbers in a schema, all together.
+const MAX_VALUES: usize = 20_000;
+const MAX_DEPTH: usize = 64;
+const MAX_BYTES: usize = 512 << 10;
+
+/// Where the library takes its options from; not for clients.
+const OPTIONS: &str = "x-guidance";
+
+/// Between two of JSON's signs: some spaces, or one line break and an indent. More would let a model
+/// that has lost its way go on for ever.
+const WHITE_SPACE: &str = r"( {1,8}|\n {0,32})";
+
+/// Keywords that restrict a document and that masks cannot follow. Keywords that nobody knows only
+/// annotate, as the specification has it.
+const NOT_FOLLOWED: &[&str] = &[
+    "$dynamicRef",
+    "$recursiveRef",
+    "contains",
+    "contentSchema",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "else",
+    "if",
+    "maxContains",
+    "minContains",
+    "not",
+    "nullable",
+    "propertyNames",
+    "then",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "uniqueItems",
+    OPTIONS,
+];
+
+/// Their values are schemas by name.
+const NAMED_SCHEMAS: &[&str] = &["$defs", "definitions", "patternProperties", "properties"];
+/// Their values are a schema or a list of schemas.
+const SCHEMAS: &[&str] = &[
+    "additionalItems",
+    "additionalProperties",
+    "allOf",
+    "anyOf",
+    "items",
+    "oneOf",
+    "prefixItems",
+];
+
+/// What can be said against a schema without compiling it.
+///
+/// # Errors
+/// Where it stands, and which keyword cannot be followed or how much is too much.
+pub fn check_schema(schema: &Value) -> Result<(), GrammarError> {
+    let num_bytes = schema.to_string().len();
+    if num_bytes > MAX_BYTES {
+        return Err(GrammarError::new(format!(
+            "the schema has {num_bytes} bytes; at most {MAX_BYTES} are taken"
+        )));
+    }
+    let mut num_values = 0;
+    count(schema, 0, &mut num_values)?;
+    check_keywords(schema, "")
+}
+
+fn count(value: &Value, depth: usize, num_values: &mut usize) -> Result<(), GrammarError> {
+    *num_values += 1;
+    if *num_values > MAX_VALUES {
+        return Err(GrammarError::new(format!(
+            "the schema has more than {MAX_VALUES} values"
+        )));
+    }
+    if depth > MAX_DEPTH {
+        return Err(GrammarError::new(format!(
+            "the schema is nested more than {MAX_DEPTH} deep"
+        )));
+    }
+    match value {
+        Value::Array(values) => values
+            .iter()
+            .try_for_each(|value| count(value, depth + 1, num_values)),
+        Value::Object(values) => values
+            .values()
+            .try_for_each(|value| count(value, depth + 1, num_values)),
+        _ => Ok(()),
+    }
+}
+
+fn check_keywords(schema: &Value, path: &str) -> Result<(), GrammarError> {
+    let keywords = match schema {
+        Value::Bool(_) => return Ok(()),
+        Value::Object(keywords) => keywords,
+        _ => {
+            let message = "a schema must be an object, true or false".to_owned();
+            return Err(GrammarError::new(message).at(path));
+        }
+    };
+    for (keyword, value) in keywords {
+        let name = keyword.as_str();
+        if NOT_FOLLOWED.contains(&name) {
+            let message = format!("the keyword '{name}' is not supported");
+            return Err(GrammarError::new(message).at(path));
+        }
+        let inner = format!("{path}.{name}");
+        match value {
+            Value::Object(schemas) if NAMED_SCHEMAS.contains(&name) => {
+                each(schemas, |name, schema| {
+                    check_keywords(schema, &format!("{inner}.{name}"))
+                })?;
+            }
+            _ if NAMED_SCHEMAS.contains(&name) => {
+                let message = format!("the value of '{name}' must be an object");
+                return Err(GrammarError::new(message).at(path));
+            }
+            Value::Array(schemas) if SCHEMAS.contains(&name) => {
+                let schemas = schemas.iter().enumerate();
+                for (place, schema) in schemas {
+                    check_keywords(schema, &format!("{inner}[{place}]"))?;
+                }
+            }
+            schema if SCHEMAS.contains(&name) => check_keywords(schema, &inner)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn each(
+    schemas: &Map<String, Value>,
+    check: impl Fn(&str, &Value) -> Result<(), GrammarError>,
+) -> Result<(), GrammarError> {
+    schemas
+        .iter()
+        .try_for_each(|(name, schema)| check(name, schema))
+}
+
+/// A schema with our white space, as the library takes it, by itself or in Lark's `%json`.
+pub fn json_grammar(schema: &Value) -> Value {
+    let mut schema = match schema {
+        Value::Object(keywords) => keywords.clone(),
+        // `true` and `false` have no place for options.
+        other => Map::from_iter([("allOf".to_owned(), json!([other]))]),
+    };
+    let options = json!({"whitespace_pattern": WHITE_SPACE});
+    schema.insert(OPTIONS.to_owned(), options);
+    Value::Object(schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keywords_that_masks_cannot_follow_are_named_with_their_place() {
+        for (schema, place, keyword) in [
+            (json!({"not": {}}), "", "'not'"),
+            (
+                json!({"properties": {"a": {"uniqueItems": true}}}),
+                ".properties.a",
+                "'uniqueItems'",
+            ),
+            (
+                json!({"anyOf": [{}, {"items": {"if": {}}}]}),
+                ".anyOf[1].items",
+                "'if'",
+            ),
+            (
+                json!({"$defs": {"x": {"nullable": true}}}),
+                ".$defs.x",
+                "'nullable'",
+            ),
+            (json!({"x-guidance": {"lenient": true}}), "", "'x-guidance'"),
+            (json!({"properties": []}), "", "'properties'"),
+            (json!({"items": 5}), ".items", "a schema"),
+        ] {
+            let error = check_schema(&schema).expect_err("it cannot be followed");
+            assert_eq!(error.path, place, "{schema}");
+            assert!(error.message.contains(keyword), "{}", error.message);
+        }
+        // Names of properties, and values, are no keywords.
+        let harmless = json!({
+            "properties": {"not": {"type": "string"}},
+            "const": {"if": 5},
+            "deprecated": true,
+        });
+        assert!(check_schema(&harmless).is_ok());
+    }
+
+    #[test]
+    fn a_schema_has_a_size() {
+        let mut deep = json!({});
+        for _ in 0..40 {
+            deep = json!({"items": [deep]});
+        }
+        let wide = json!({"enum": (0..20_000).collect::<Vec<_>>()});
+        let long = json!({"description": "x".repeat(MAX_BYTES)});
+        for schema in [deep, wide, long] {
+            assert!(check_schema(&schema).is_err());
+        }
+    }
+}

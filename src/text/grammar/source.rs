@@ -1,0 +1,35 @@
+//! A grammar as clients say it.
+
+use serde_json::Value;
+
+/// A language that an answer is to be a sentence of.
+#[derive(Clone, Debug, PartialEq)]
+pub enum GrammarSource {
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that a schema allows.
+    JsonSchema(Value),
+    /// What a regular expression matches as a whole.
+    Regex(String),
+    /// One of these strings.
+    Choice(Vec<String>),
+    /// A context-free grammar in Lark's notation, from its rule `start`.
+    Lark(String),
+}
+
+impl GrammarSource {
+    /// Equal for equal sources only.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let (kind, text) = match self {
+            Self::JsonObject => (0, String::new()),
+            Self::JsonSchema(schema) => (1, schema.to_string()),
+            Self::Regex(regex) => (2, regex.clone()),
+            // JSON keeps the strings apart.
+            Self::Choice(choices) => (3, Value::from(choices.clone()).to_string()),
+            Self::Lark(grammar) => (4, grammar.clone()),
+        };
+        hasher.update(&[kind]).update(text.as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+}

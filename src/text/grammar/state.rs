@@ -1,0 +1,117 @@
+//! A compiled grammar, and one answer's way through it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use llguidance::Matcher;
+use llguidance::api::StopReason;
+
+use crate::core::{Constraint, ConstraintState, TokenId, TokenMask};
+use crate::error::{Error, Result};
+
+/// How much of the library's words an error repeats.
+const MAX_REASON: usize = 300;
+
+/// A grammar that can be started any number of times.
+pub(super) struct Grammar {
+    /// Before the first token. Locked while an answer copies it.
+    fresh: Mutex<Matcher>,
+    vocab_size: usize,
+    stop_ids: Arc<[TokenId]>,
+}
+
+impl Grammar {
+    pub(super) fn new(fresh: Matcher, vocab_size: usize, stop_ids: &[TokenId]) -> Self {
+        Self {
+            fresh: Mutex::new(fresh),
+            vocab_size,
+            stop_ids: stop_ids.into(),
+        }
+    }
+}
+
+impl fmt::Debug for Grammar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grammar").finish_non_exhaustive()
+    }
+}
+
+impl Constraint for Grammar {
+    fn start(&self) -> Result<Box<dyn ConstraintState>> {
+        // What a copy shares with the original is behind a lock, so that answers would wait for one
+        // another: each gets its own of everything.
+        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Box::new(GrammarState {
+            matcher: fresh.deep_clone(),
+            vocab_size: self.vocab_size,
+            stop_ids: Arc::clone(&self.stop_ids),
+            num_tokens: 0,
+        }))
+    }
+}
+
+struct GrammarState {
+    matcher: Matcher,
+    vocab_size: usize,
+    stop_ids: Arc<[TokenId]>,
+    num_tokens: usize,
+}
+
+impl fmt::Debug for GrammarState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrammarState")
+            .field("num_tokens", &self.num_tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+impl GrammarState {
+    fn failed(&self, reason: &impl fmt::Display) -> Error {
+        Error::Constraint {
+            num_tokens: self.num_tokens,
+            reason: shortened(reason),
+        }
+    }
+}
+
+impl ConstraintState for GrammarState {
+    fn mask(&mut self) -> Result<Option<TokenMask>> {
+        let allowed = self.matcher.compute_mask_or_eos();
+        let allowed = allowed.map_err(|error| self.failed(&error))?;
+        let mut mask = TokenMask::none(self.vocab_size);
+        for (word, allowed) in mask.words_mut().iter_mut().zip(allowed.as_slice()) {
+            *word = *allowed;
+        }
+        // The library's sets may end later than the vocabulary.
+        let behind = self.vocab_size % 32;
+        if behind > 0
+            && let Some(last) = mask.words_mut().last_mut()
+        {
+            *last &= (1 << behind) - 1;
+        }
+        Ok(Some(mask))
+    }
+
+    fn accept(&mut self, token: TokenId) -> Result<()> {
+        // A grammar that nothing can follow is over before its end is drawn.
+        if self.matcher.stop_reason() == StopReason::NoExtension && self.stop_ids.contains(&token) {
+            return Ok(());
+        }
+        let accepted = self.matcher.consume_token(token.0);
+        accepted.map_err(|error| self.failed(&error))?;
+        self.num_tokens += 1;
+        Ok(())
+    }
+}
+
+/// The first line of what the library says.
+pub(super) fn shortened(reason: &impl fmt::Display) -> String {
+    let reason = reason.to_string();
+    let line = reason.lines().next().unwrap_or_default();
+    line.chars().take(MAX_REASON).collect()
+}
+
+/// The same grammar for all who ask for it.
+pub(super) fn shared(grammar: Grammar) -> Arc<dyn Constraint> {
+    Arc::new(grammar)
+}

@@ -1,0 +1,289 @@
+//! Thoughts: where they may begin, when they must end, and that a grammar begins behind them.
+
+use std::sync::Arc;
+
+use crate::core::{Constraint, ConstraintState, TokenId, TokenMask};
+use crate::error::{Error, Result};
+use crate::text::Tokenizer;
+
+/// The tokens around a thought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThoughtMarkers {
+    /// `<unused94>`
+    pub begin: TokenId,
+    /// `<unused95>`
+    pub end: TokenId,
+}
+
+impl ThoughtMarkers {
+    /// Those of Gemma's vocabulary; `None` if it has none.
+    pub fn of(tokenizer: &Tokenizer) -> Option<Self> {
+        Some(Self {
+            begin: tokenizer.token_id("<unused94>")?,
+            end: tokenizer.token_id("<unused95>")?,
+        })
+    }
+}
+
+/// Whether an answer may begin with a thought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThoughtRule {
+    /// No.
+    Banned,
+    /// Yes, of so many tokens at most, its end not counted.
+    Allowed {
+        /// `None` for as long as it likes.
+        budget: Option<usize>,
+    },
+}
+
+/// What an answer keeps to: first `rule`, then, behind the thought or without one, `grammar`.
+/// `None` where that is nothing. An answer that keeps to a grammar does not end in its thought, so
+/// none of `stop_ids` may be drawn there.
+pub fn with_thought(
+    grammar: Option<Arc<dyn Constraint>>,
+    rule: ThoughtRule,
+    markers: ThoughtMarkers,
+    vocabulary: (usize, &[TokenId]),
+) -> Option<Arc<dyn Constraint>> {
+    if grammar.is_none() && rule == (ThoughtRule::Allowed { budget: None }) {
+        return None;
+    }
+    let (vocab_size, stop_ids) = vocabulary;
+    Some(Arc::new(Thoughtful {
+        grammar,
+        rule,
+        markers,
+        vocab_size,
+        stop_ids: stop_ids.into(),
+    }))
+}
+
+#[derive(Clone, Debug)]
+struct Thoughtful {
+    grammar: Option<Arc<dyn Constraint>>,
+    rule: ThoughtRule,
+    markers: ThoughtMarkers,
+    vocab_size: usize,
+    stop_ids: Arc<[TokenId]>,
+}
+
+impl Constraint for Thoughtful {
+    fn start(&self) -> Result<Box<dyn ConstraintState>> {
+        let answer = self.grammar.as_ref().map(|grammar| grammar.start());
+        Ok(Box::new(ThoughtState {
+            rules: self.clone(),
+            answer: answer.transpose()?,
+            stage: Stage::Start,
+        }))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Before the first token.
+    Start,
+    /// So many tokens of the thought are there.
+    Thought(usize),
+    /// Behind the thought, or without one.
+    Answer,
+}
+
+#[derive(Debug)]
+struct ThoughtState {
+    rules: Thoughtful,
+    answer: Option<Box<dyn ConstraintState>>,
+    stage: Stage,
+}
+
+impl ThoughtState {
+    fn answer_mask(&mut self) -> Result<Option<TokenMask>> {
+        match &mut self.answer {
+            Some(answer) => answer.mask(),
+            None => Ok(None),
+        }
+    }
+
+    fn accept_answer(&mut self, token: TokenId) -> Result<()> {
+        self.stage = Stage::Answer;
+        match &mut self.answer {
+            Some(answer) => answer.accept(token),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ConstraintState for ThoughtState {
+    fn mask(&mut self) -> Result<Option<TokenMask>> {
+        let ThoughtMarkers { begin, end } = self.rules.markers;
+        let vocab_size = self.rules.vocab_size;
+        match (self.stage, self.rules.rule) {
+            (_, ThoughtRule::Banned) => {
+                let mask = self.answer_mask()?;
+                let mut mask = mask.unwrap_or_else(|| TokenMask::all(vocab_size));
+                mask.forbid(begin);
+                Ok(Some(mask))
+            }
+            (Stage::Start, ThoughtRule::Allowed { .. }) => {
+                let mut mask = self.answer_mask()?;
+                if let Some(mask) = &mut mask {
+                    mask.allow(begin);
+                }
+                Ok(mask)
+            }
+            (Stage::Thought(num_tokens), ThoughtRule::Allowed { budget })
+                if budget.is_some_and(|budget| num_tokens >= budget) =>
+            {
+                let mut mask = TokenMask::none(vocab_size);
+                mask.allow(end);
+                Ok(Some(mask))
+            }
+            (Stage::Thought(_), ThoughtRule::Allowed { .. }) if self.answer.is_some() => {
+                let mut mask = TokenMask::all(vocab_size);
+                for stop_id in &*self.rules.stop_ids {
+                    mask.forbid(*stop_id);
+                }
+                Ok(Some(mask))
+            }
+            (Stage::Thought(_), ThoughtRule::Allowed { .. }) => Ok(None),
+            (Stage::Answer, ThoughtRule::Allowed { .. }) => self.answer_mask(),
+        }
+    }
+
+    fn accept(&mut self, token: TokenId) -> Result<()> {
+        let ThoughtMarkers { begin, end } = self.rules.markers;
+        match (self.stage, self.rules.rule) {
+            (_, ThoughtRule::Banned) if token == begin => Err(Error::Constraint {
+                num_tokens: 0,
+                reason: "a thought began where none may".to_owned(),
+            }),
+            (Stage::Start, ThoughtRule::Allowed { .. }) if token == begin => {
+                self.stage = Stage::Thought(0);
+                Ok(())
+            }
+            (Stage::Thought(_), _) if token == end => {
+                self.stage = Stage::Answer;
+                Ok(())
+            }
+            (Stage::Thought(num_tokens), _) => {
+                self.stage = Stage::Thought(num_tokens + 1);
+                Ok(())
+            }
+            (Stage::Start | Stage::Answer, _) => self.accept_answer(token),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARKERS: ThoughtMarkers = ThoughtMarkers {
+        begin: TokenId(10),
+        end: TokenId(11),
+    };
+    const STOP: TokenId = TokenId(1);
+    const ONLY: TokenId = TokenId(5);
+    const VOCAB_SIZE: usize = 40;
+
+    /// Takes one token again and again.
+    #[derive(Debug)]
+    struct Stubborn;
+
+    impl Constraint for Stubborn {
+        fn start(&self) -> Result<Box<dyn ConstraintState>> {
+            Ok(Box::new(Self))
+        }
+    }
+
+    impl ConstraintState for Stubborn {
+        fn mask(&mut self) -> Result<Option<TokenMask>> {
+            let mut mask = TokenMask::none(VOCAB_SIZE);
+            mask.allow(ONLY);
+            Ok(Some(mask))
+        }
+
+        fn accept(&mut self, token: TokenId) -> Result<()> {
+            assert_eq!(token, ONLY, "a token that is no part of the answer");
+            Ok(())
+        }
+    }
+
+    fn start(grammar: Option<Stubborn>, rule: ThoughtRule) -> Box<dyn ConstraintState> {
+        let grammar = grammar.map(|grammar| Arc::new(grammar) as Arc<dyn Constraint>);
+        let constraint = with_thought(grammar, rule, MARKERS, (VOCAB_SIZE, &[STOP]));
+        let constraint = constraint.expect("there is something to keep to");
+        constraint.start().expect("it begins")
+    }
+
+    /// Which tokens may come; `None` if all may.
+    fn allowed(state: &mut dyn ConstraintState) -> Option<Vec<u32>> {
+        let mask = state.mask().expect("it goes on")?;
+        let tokens = (0..VOCAB_SIZE as u32).filter(|token| mask.contains(TokenId(*token)));
+        Some(tokens.collect())
+    }
+
+    fn all_but(token: TokenId) -> Option<Vec<u32>> {
+        Some((0..VOCAB_SIZE as u32).filter(|id| *id != token.0).collect())
+    }
+
+    #[test]
+    fn a_free_thought_and_no_grammar_are_no_constraint() {
+        let rule = ThoughtRule::Allowed { budget: None };
+        assert!(with_thought(None, rule, MARKERS, (VOCAB_SIZE, &[STOP])).is_none());
+    }
+
+    #[test]
+    fn a_thought_that_is_banned_never_begins() {
+        let mut state = start(None, ThoughtRule::Banned);
+        for _ in 0..3 {
+            assert_eq!(allowed(&mut *state), all_but(MARKERS.begin));
+            assert!(state.accept(TokenId(7)).is_ok());
+        }
+        assert!(state.accept(MARKERS.begin).is_err());
+        let mut state = start(Some(Stubborn), ThoughtRule::Banned);
+        assert_eq!(allowed(&mut *state), Some(vec![ONLY.0]));
+    }
+
+    #[test]
+    fn a_budget_ends_the_thought() {
+        let rule = ThoughtRule::Allowed { budget: Some(2) };
+        let mut state = start(None, rule);
+        assert_eq!(allowed(&mut *state), None);
+        for token in [MARKERS.begin, TokenId(7), TokenId(8)] {
+            assert_eq!(allowed(&mut *state), None);
+            assert!(state.accept(token).is_ok());
+        }
+        assert_eq!(allowed(&mut *state), Some(vec![MARKERS.end.0]));
+        assert!(state.accept(MARKERS.end).is_ok());
+        assert_eq!(allowed(&mut *state), None);
+    }
+
+    #[test]
+    fn a_grammar_begins_behind_the_thought_or_at_once() {
+        let rule = ThoughtRule::Allowed { budget: None };
+        let mut state = start(Some(Stubborn), rule);
+        assert_eq!(allowed(&mut *state), Some(vec![ONLY.0, MARKERS.begin.0]));
+        assert!(state.accept(MARKERS.begin).is_ok());
+        for token in [TokenId(7), ONLY, MARKERS.begin] {
+            assert_eq!(
+                allowed(&mut *state),
+                all_but(STOP),
+                "no end without an answer"
+            );
+            assert!(state.accept(token).is_ok());
+        }
+        assert!(state.accept(MARKERS.end).is_ok());
+        for _ in 0..2 {
+            assert_eq!(allowed(&mut *state), Some(vec![ONLY.0]));
+            assert!(state.accept(ONLY).is_ok());
+        }
+        let mut state = start(Some(Stubborn), rule);
+        assert!(state.accept(ONLY).is_ok());
+        assert_eq!(
+            allowed(&mut *state),
+            Some(vec![ONLY.0]),
+            "too late for a thought"
+        );
+    }
+}

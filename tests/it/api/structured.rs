@@ -1,0 +1,256 @@
+//! `response_format` and `structured_outputs`: which constraint the engine gets, and what is
+//! refused.
+
+use std::sync::Arc;
+
+use medgemma::core::{Constraint, TokenId};
+use serde_json::{Value, json};
+
+use super::server::{END_OF_TURN, Plan, TestServer, tokens};
+
+/// What the engine is given to keep to.
+async fn constraint(server: &mut TestServer, extra: Value) -> Option<Arc<dyn Constraint>> {
+    server.chat(extra).await.ok();
+    server.request().await.constraint
+}
+
+/// Whether `text` and then the end of the turn keep to it.
+fn takes(constraint: &dyn Constraint, text: &str) -> bool {
+    let mut state = constraint.start().expect("it begins");
+    let mut all = tokens(text);
+    all.push(END_OF_TURN);
+    all.into_iter().all(|token| {
+        let mask = state.mask().expect("it goes on").expect("not all may come");
+        mask.contains(token) && state.accept(token).is_ok()
+    })
+}
+
+fn schema(schema: Value) -> Value {
+    let named = json!({"name": "answer", "strict": true, "schema": schema});
+    json!({"response_format": {"type": "json_schema", "json_schema": named}})
+}
+
+#[tokio::test]
+async fn each_format_is_kept_to() {
+    let mut server = Plan::for_test().start();
+    let flag = json!({
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": false,
+    });
+    let structured = |name: &str, value: Value| json!({"structured_outputs": {name: value}});
+    for (fields, good, bad) in [
+        (
+            json!({"response_format": {"type": "json_object"}}),
+            vec![r#"{"a": [1, "x"]}"#, "{}"],
+            vec!["[]", "1", "{", "The heart"],
+        ),
+        (
+            schema(flag.clone()),
+            vec![r#"{"ok": true}"#, r#"{"ok":false}"#],
+            vec![r#"{"ok": 1}"#, "{}", r#"{"ok": true, "b": 1}"#],
+        ),
+        (
+            structured("json", flag.clone()),
+            vec![r#"{"ok": true}"#],
+            vec!["{}"],
+        ),
+        (
+            structured("json", json!(flag.to_string())),
+            vec![r#"{"ok": true}"#],
+            vec!["{}"],
+        ),
+        (
+            structured("regex", json!("[0-9]{2}%?")),
+            vec!["12", "99%"],
+            vec!["1", "123", "a 12"],
+        ),
+        (
+            structured("choice", json!(["yes", "no \"way\"\n"])),
+            vec!["yes", "no \"way\"\n"],
+            vec!["y", "yes!", "no", ""],
+        ),
+        (
+            structured("grammar", json!("start: \"a\" start | \"b\"")),
+            vec!["aab", "b"],
+            vec!["a", "abb"],
+        ),
+        (
+            structured("json_object", json!(true)),
+            vec!["{}"],
+            vec!["[]"],
+        ),
+    ] {
+        let kept = constraint(&mut server, fields.clone()).await;
+        let kept = kept.unwrap_or_else(|| panic!("{fields} is ignored"));
+        for text in good {
+            assert!(takes(&*kept, text), "{fields}: {text}");
+        }
+        for text in bad {
+            assert!(!takes(&*kept, text), "{fields}: {text}");
+        }
+    }
+    for free in [
+        json!({}),
+        json!({"response_format": {"type": "text"}}),
+        json!({"response_format": null, "structured_outputs": null}),
+        json!({"structured_outputs": {}}),
+        json!({"structured_outputs": {"json_object": false}}),
+    ] {
+        assert!(
+            constraint(&mut server, free.clone()).await.is_none(),
+            "{free}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn completions_keep_to_formats_too_and_all_answers_do() {
+    let mut server = Plan::for_test().start();
+    let body = json!({"structured_outputs": {"choice": ["yes"]}, "n": 2});
+    server.complete(body).await.ok();
+    for _ in 0..2 {
+        let kept = server.request().await.constraint.expect("a constraint");
+        assert!(takes(&*kept, "yes") && !takes(&*kept, "no"));
+    }
+    server
+        .complete(json!({"response_format": {"type": "json_object"}}))
+        .await
+        .ok();
+    assert!(server.request().await.constraint.is_some());
+}
+
+#[tokio::test]
+async fn an_answer_ends_with_any_of_the_model_s_stop_tokens() {
+    let mut server = Plan::for_test().start();
+    let fields = json!({"structured_outputs": {"choice": ["yes"]}});
+    let kept = constraint(&mut server, fields).await.expect("a constraint");
+    let mut state = kept.start().expect("it begins");
+    let mask = state.mask().expect("a mask").expect("a mask");
+    assert!(!mask.contains(TokenId(1)) && !mask.contains(END_OF_TURN));
+    for token in tokens("yes") {
+        state.accept(token).expect("it is the choice");
+    }
+    let mask = state.mask().expect("a mask").expect("a mask");
+    let allowed: Vec<u32> = (0..768).filter(|id| mask.contains(TokenId(*id))).collect();
+    assert_eq!(allowed, [1, END_OF_TURN.0]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_to_is_named() {
+    let server = Plan::for_test().start();
+    let structured = |name: &str, value: Value| json!({"structured_outputs": {name: value}});
+    let format = |kind: &str| json!({"response_format": {"type": kind}});
+    let place = "response_format.json_schema.schema";
+    for (fields, code, param, words) in [
+        (
+            format("xml"),
+            "invalid_value",
+            "response_format.type",
+            "xml",
+        ),
+        (
+            format("json_schema"),
+            "missing_required_parameter",
+            "response_format.json_schema",
+            "json_schema",
+        ),
+        (
+            json!({"response_format": {"type": "text", "json_schema": {"name": "a"}}}),
+            "invalid_combination",
+            "response_format.json_schema",
+            "json_schema",
+        ),
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": {"name": "a b"}}}),
+            "invalid_value",
+            "response_format.json_schema.name",
+            "64",
+        ),
+        (
+            schema(json!({"properties": {"a": {"not": {}}}})),
+            "invalid_value",
+            &format!("{place}.properties.a"),
+            "'not'",
+        ),
+        (
+            schema(json!({"type": "strin"})),
+            "invalid_value",
+            place,
+            "strin",
+        ),
+        (
+            schema(json!({"$ref": "#/$defs/a"})),
+            "invalid_value",
+            place,
+            "$defs/a",
+        ),
+        (
+            schema(json!({"type": "string", "pattern": "("})),
+            "invalid_value",
+            place,
+            "regex",
+        ),
+        (
+            structured("regex", json!("(")),
+            "invalid_value",
+            "structured_outputs.regex",
+            "regex",
+        ),
+        (
+            structured("choice", json!([])),
+            "invalid_value",
+            "structured_outputs.choice",
+            "choice",
+        ),
+        (
+            structured("grammar", json!("start: nobody")),
+            "invalid_value",
+            "structured_outputs.grammar",
+            "nobody",
+        ),
+        (
+            structured("json", json!("{")),
+            "invalid_value",
+            "structured_outputs.json",
+            "JSON",
+        ),
+        (
+            structured("structural_tag", json!({"a": 1})),
+            "unsupported_parameter",
+            "structured_outputs.structural_tag",
+            "structural_tag",
+        ),
+        (
+            json!({"structured_outputs": {"regex": "a", "choice": ["a"]}}),
+            "invalid_combination",
+            "structured_outputs.choice",
+            "regex",
+        ),
+        (
+            json!({"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}}),
+            "invalid_combination",
+            "structured_outputs",
+            "response_format",
+        ),
+        (
+            json!({"structured_outputs": {"regex": "a"}, "min_tokens": 2}),
+            "invalid_combination",
+            "min_tokens",
+            "min_tokens",
+        ),
+        (
+            json!({"structured_outputs": {"regex": "a"}, "ignore_eos": true}),
+            "invalid_combination",
+            "ignore_eos",
+            "ignore_eos",
+        ),
+    ] {
+        let reply = server.chat(fields.clone()).await;
+        let expected = (400, Some(code.to_owned()), Some(param.to_owned()));
+        assert_eq!(reply.error(), expected, "{fields}: {}", reply.body);
+        let message = reply.json()["error"]["message"].to_string();
+        assert!(message.contains(words), "{words}: {message}");
+    }
+}

@@ -1,0 +1,491 @@
+//! Grammars under drawing at random: whatever the masks allow is a document that the schema allows,
+//! and every document ends. Where real clients are tried, a model draws and an independent validator
+//! judges.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use medgemma::core::{Constraint, TokenId};
+use medgemma::text::{GrammarSource, Grammars, SpecialTokens, Tokenizer};
+use serde_json::{Value, json};
+
+/// Rows of the tiny models' embeddings: more than their tokenizer has tokens.
+const VOCAB_SIZE: usize = 832;
+const STOP_IDS: [TokenId; 2] = [TokenId(1), TokenId(8)];
+
+/// Far beyond what any of the documents needs.
+const MOST_TOKENS: usize = 20_000;
+
+fn tokenizer() -> Arc<Tokenizer> {
+    let file =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tokenizer/tokenizer.json");
+    Arc::new(Tokenizer::from_file(&file).expect("the tiny tokenizer is in the repository"))
+}
+
+fn grammars() -> (Arc<Tokenizer>, Grammars) {
+    let tokenizer = tokenizer();
+    let grammars = Grammars::new(Arc::clone(&tokenizer), VOCAB_SIZE, STOP_IDS.to_vec());
+    (tokenizer, grammars)
+}
+
+/// Draws evenly among what may come, which is harder than what any model does, until the end.
+fn wander(constraint: &dyn Constraint, tokenizer: &Tokenizer, seed: u64) -> String {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut state = constraint.start().expect("it begins");
+    let mut said = Vec::new();
+    while said.len() < MOST_TOKENS {
+        let mask = state.mask().expect("it goes on").expect("not all may come");
+        assert_eq!(mask.words().len(), VOCAB_SIZE.div_ceil(32));
+        let allowed: Vec<u32> = (0..VOCAB_SIZE as u32)
+            .filter(|id| mask.contains(TokenId(*id)))
+            .collect();
+        assert!(!allowed.is_empty(), "nothing may come after {said:?}");
+        let token = TokenId(allowed[random.usize(..allowed.len())]);
+        if STOP_IDS.contains(&token) {
+            return tokenizer.decode(&said, SpecialTokens::Keep);
+        }
+        state.accept(token).expect("it was allowed");
+        said.push(token);
+    }
+    panic!("no end after {MOST_TOKENS} tokens");
+}
+
+/// Twenty schemas with bounded strings and arrays: what OpenAI's strict mode takes, and more.
+fn schemas() -> Vec<(&'static str, Value)> {
+    let object = |properties: Value| {
+        let names: Vec<_> = properties.as_object().expect("properties").keys().collect();
+        json!({
+            "type": "object",
+            "properties": properties,
+            "required": names,
+            "additionalProperties": false,
+        })
+    };
+    let word = json!({"type": "string", "maxLength": 8});
+    let finding = object(json!({
+        "site": {"enum": ["heart", "left lung", "right lung", "pleura"]},
+        "kind": {"type": "string", "minLength": 1, "maxLength": 12},
+        "size_mm": {"type": ["number", "null"], "minimum": 0, "maximum": 500},
+    }));
+    vec![
+        (
+            "flat",
+            object(
+                json!({"name": word, "age": {"type": "integer", "minimum": 0, "maximum": 130}, "ill": {"type": "boolean"}}),
+            ),
+        ),
+        (
+            "nested",
+            object(json!({"a": object(json!({"b": object(json!({"c": word}))}))})),
+        ),
+        (
+            "array",
+            object(
+                json!({"items": {"type": "array", "items": word, "minItems": 1, "maxItems": 4}}),
+            ),
+        ),
+        (
+            "enum",
+            object(json!({"side": {"enum": ["left", "right", null, 3]}})),
+        ),
+        (
+            "const",
+            object(json!({"kind": {"const": "x-ray \"AP\""}, "n": {"const": 1.5}})),
+        ),
+        (
+            "anyOf at the root",
+            json!({"anyOf": [object(json!({"a": word})), object(json!({"b": {"type": "integer", "minimum": -9, "maximum": 9}}))]}),
+        ),
+        (
+            "$ref",
+            json!({
+                "$defs": {"point": object(json!({"x": {"type": "integer", "minimum": 0, "maximum": 895}, "y": {"type": "integer", "minimum": 0, "maximum": 895}}))},
+                "type": "object",
+                "properties": {"from": {"$ref": "#/$defs/point"}, "to": {"$ref": "#/$defs/point"}},
+                "required": ["from", "to"],
+                "additionalProperties": false,
+            }),
+        ),
+        (
+            "recursion",
+            json!({
+                "$defs": {"node": {
+                    "type": "object",
+                    "properties": {"value": word, "next": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/node"}]}},
+                    "required": ["value", "next"],
+                    "additionalProperties": false,
+                }},
+                "$ref": "#/$defs/node",
+            }),
+        ),
+        (
+            "pattern",
+            object(
+                json!({"code": {"type": "string", "pattern": "^[A-TV-Z][0-9]{2}(\\.[0-9]{1,2})?$"}}),
+            ),
+        ),
+        (
+            "number ranges",
+            object(json!({
+                "p": {"type": "number", "minimum": 0, "maximum": 1},
+                "t": {"type": "number", "exclusiveMinimum": -2.5, "exclusiveMaximum": 99.5},
+                "n": {"type": "integer", "exclusiveMinimum": 10, "maximum": 12},
+            })),
+        ),
+        (
+            "multipleOf",
+            object(
+                json!({"dose": {"type": "integer", "minimum": 0, "maximum": 500, "multipleOf": 25}}),
+            ),
+        ),
+        (
+            "formats",
+            object(json!({
+                "day": {"type": "string", "format": "date"},
+                "id": {"type": "string", "format": "uuid"},
+                "at": {"type": "string", "format": "time"},
+                "host": {"type": "string", "format": "ipv4"},
+            })),
+        ),
+        (
+            "null or not",
+            object(
+                json!({"a": {"type": ["string", "null"], "maxLength": 5}, "b": {"anyOf": [{"type": "boolean"}, {"type": "null"}]}}),
+            ),
+        ),
+        (
+            "tuple",
+            object(
+                json!({"box": {"type": "array", "prefixItems": [{"type": "integer", "minimum": 0, "maximum": 1000}, {"enum": ["a", "b"]}], "items": false, "minItems": 2}}),
+            ),
+        ),
+        (
+            "allOf",
+            object(json!({"n": {"allOf": [{"type": "integer", "minimum": 3}, {"maximum": 7}]}})),
+        ),
+        (
+            "optional properties",
+            json!({"type": "object", "properties": {"a": word, "b": {"type": "boolean"}, "c": {"type": "null"}}, "required": ["b"], "additionalProperties": false}),
+        ),
+        (
+            "strings of any script",
+            object(json!({"text": {"type": "string", "minLength": 3, "maxLength": 6}})),
+        ),
+        (
+            "an array at the root",
+            json!({"type": "array", "items": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "maxItems": 3}, "minItems": 2, "maxItems": 3}),
+        ),
+        (
+            "discriminated",
+            json!({"anyOf": [
+                object(json!({"type": {"const": "text"}, "text": word})),
+                object(json!({"type": {"const": "box"}, "box": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 1000}, "minItems": 4, "maxItems": 4}})),
+            ]}),
+        ),
+        (
+            "report",
+            object(json!({
+                "findings": {"type": "array", "items": finding, "maxItems": 3},
+                "impression": {"type": "string", "maxLength": 20},
+                "urgent": {"type": "boolean"},
+            })),
+        ),
+    ]
+}
+
+/// Fails unless `text` is a document that `schema` allows.
+fn judge(name: &str, schema: &Value, text: &str) {
+    let document: Value =
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{name}: {error} in {text:?}"));
+    assert!(allows(schema, schema, &document), "{name}: {text}");
+}
+
+/// Whether a schema of those above allows a document, straight from the keywords' definitions.
+fn allows(root: &Value, schema: &Value, document: &Value) -> bool {
+    let Some(keywords) = schema.as_object() else {
+        return schema == &json!(true);
+    };
+    keywords
+        .iter()
+        .all(|(keyword, value)| keeps(root, keywords, (keyword, value), document))
+}
+
+fn keeps(
+    root: &Value,
+    keywords: &serde_json::Map<String, Value>,
+    (keyword, value): (&str, &Value),
+    document: &Value,
+) -> bool {
+    let list = || value.as_array().expect("a list");
+    let inner = |schema: &Value, document: &Value| allows(root, schema, document);
+    let number = |holds: fn(f64, f64) -> bool| {
+        let bound = value.as_f64().expect("a number");
+        document.as_f64().is_none_or(|number| holds(number, bound))
+    };
+    let length = |holds: fn(usize, usize) -> bool| {
+        let bound = value.as_u64().expect("a length") as usize;
+        let text = document.as_str().map(|text| text.chars().count());
+        let items = document.as_array().map(Vec::len);
+        let is_of_items = keyword.ends_with("Items");
+        let length = if is_of_items { items } else { text };
+        length.is_none_or(|length| holds(length, bound))
+    };
+    match keyword {
+        "$defs" => true,
+        "$ref" => {
+            let place = value.as_str().and_then(|place| place.strip_prefix('#'));
+            let target = root.pointer(place.expect("a place in the schema"));
+            inner(target.expect("it is there"), document)
+        }
+        "anyOf" => list().iter().any(|schema| inner(schema, document)),
+        "allOf" => list().iter().all(|schema| inner(schema, document)),
+        "enum" => list().contains(document),
+        "const" => value == document,
+        "type" => match value {
+            Value::Array(types) => types.iter().any(|one| is_type(one, document)),
+            one => is_type(one, document),
+        },
+        "required" => document.as_object().is_none_or(|object| {
+            let names = list().iter();
+            let mut names = names.map(|name| name.as_str().expect("a name"));
+            names.all(|name| object.contains_key(name))
+        }),
+        "properties" => document.as_object().is_none_or(|object| {
+            object.iter().all(|(name, document)| {
+                value.get(name).is_none_or(|schema| inner(schema, document))
+            })
+        }),
+        "additionalProperties" => document.as_object().is_none_or(|object| {
+            object.iter().all(|(name, document)| {
+                keywords["properties"].get(name).is_some() || inner(value, document)
+            })
+        }),
+        "prefixItems" => document.as_array().is_none_or(|items| {
+            list()
+                .iter()
+                .zip(items)
+                .all(|(schema, document)| inner(schema, document))
+        }),
+        "items" => document.as_array().is_none_or(|items| {
+            let prefix = keywords.get("prefixItems").and_then(Value::as_array);
+            let rest = items.iter().skip(prefix.map_or(0, Vec::len));
+            rest.into_iter().all(|document| inner(value, document))
+        }),
+        "minItems" | "minLength" => length(|length, bound| length >= bound),
+        "maxItems" | "maxLength" => length(|length, bound| length <= bound),
+        "minimum" => number(|number, bound| number >= bound),
+        "maximum" => number(|number, bound| number <= bound),
+        "exclusiveMinimum" => number(|number, bound| number > bound),
+        "exclusiveMaximum" => number(|number, bound| number < bound),
+        "multipleOf" => number(|number, bound| number % bound == 0.0),
+        "pattern" => document.as_str().is_none_or(is_icd_code),
+        "format" => document.as_str().is_none_or(|text| has_format(value, text)),
+        other => panic!("{other} is not judged"),
+    }
+}
+
+fn is_type(name: &Value, document: &Value) -> bool {
+    match name.as_str().expect("a name") {
+        "null" => document.is_null(),
+        "boolean" => document.is_boolean(),
+        "string" => document.is_string(),
+        "number" => document.is_number(),
+        "integer" => document
+            .as_f64()
+            .is_some_and(|number| number.fract() == 0.0),
+        "array" => document.is_array(),
+        "object" => document.is_object(),
+        other => panic!("no type {other}"),
+    }
+}
+
+/// The pattern of the schema above, by hand.
+fn is_icd_code(text: &str) -> bool {
+    let (category, detail) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (letter, number) = category.split_at(category.len().min(1));
+    letter
+        .bytes()
+        .all(|letter| matches!(letter, b'A'..=b'T' | b'V'..=b'Z'))
+        && number.len() == 2
+        && digits(number)
+        && (1..=2).contains(&detail.len())
+        && digits(detail)
+}
+
+fn has_format(name: &Value, text: &str) -> bool {
+    let in_range = |text: &str, most: u32| {
+        text.len() == 2 && text.parse::<u32>().is_ok_and(|number| number <= most)
+    };
+    match name.as_str().expect("a name") {
+        "date" => {
+            let parts: Vec<_> = text.split('-').collect();
+            matches!(*parts, [year, month, day]
+                if year.len() == 4 && in_range(month, 12) && in_range(day, 31))
+        }
+        "time" => {
+            let clock = text.get(..8).unwrap_or_default();
+            let parts: Vec<_> = clock.split(':').collect();
+            matches!(*parts, [hour, minute, second]
+                if in_range(hour, 23) && in_range(minute, 59) && in_range(second, 60))
+        }
+        "uuid" => {
+            let lengths: Vec<_> = text.split('-').map(str::len).collect();
+            let is_hex = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+            lengths == [8, 4, 4, 4, 12] && text.bytes().all(is_hex)
+        }
+        "ipv4" => {
+            let parts: Vec<_> = text.split('.').map(str::parse::<u8>).collect();
+            parts.len() == 4 && parts.iter().all(Result::is_ok)
+        }
+        other => panic!("{other} is not judged"),
+    }
+}
+
+#[test]
+fn whatever_is_drawn_is_a_document_that_the_schema_allows() {
+    let (tokenizer, grammars) = grammars();
+    let schemas = schemas();
+    assert_eq!(schemas.len(), 20);
+    for (name, schema) in &schemas {
+        let source = GrammarSource::JsonSchema(schema.clone());
+        let grammar = grammars.compile(&source);
+        let grammar = grammar.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        for seed in 0..25 {
+            judge(name, schema, &wander(&*grammar, &tokenizer, seed));
+        }
+    }
+}
+
+#[test]
+fn other_grammars_hold_too() {
+    let (tokenizer, grammars) = grammars();
+    let draw = |source: GrammarSource, seed| {
+        let grammar = grammars.compile(&source).expect("it is sound");
+        wander(&*grammar, &tokenizer, seed)
+    };
+    let choices = ["normal", "norm", "é \"quoted\"\n"];
+    for seed in 0..25 {
+        let text = draw(GrammarSource::JsonObject, seed);
+        let object = serde_json::from_str::<Value>(&text);
+        assert!(object.is_ok_and(|object| object.is_object()), "{text}");
+        let text = draw(
+            GrammarSource::Regex("[a-f]{2,4}(-[0-9]+)?".to_owned()),
+            seed,
+        );
+        let (letters, digits) = text.split_once('-').unwrap_or((&text, "0"));
+        assert!((2..=4).contains(&letters.len()), "{text}");
+        assert!(letters.bytes().all(|byte| (b'a'..=b'f').contains(&byte)));
+        assert!(!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
+        let choice = GrammarSource::Choice(choices.map(str::to_owned).to_vec());
+        let text = draw(choice, seed);
+        assert!(choices.contains(&text.as_str()), "{text:?}");
+        let lark = "start: \"(\" start \")\" | \"x\"".to_owned();
+        let text = draw(GrammarSource::Lark(lark), seed);
+        let depth = text.len() / 2;
+        assert_eq!(text, format!("{}x{}", "(".repeat(depth), ")".repeat(depth)));
+    }
+}
+
+#[test]
+fn a_grammar_is_compiled_once() {
+    let (_, grammars) = grammars();
+    let source = |text: &str| GrammarSource::Regex(text.to_owned());
+    let first = grammars.compile(&source("a+")).expect("sound");
+    let again = grammars.compile(&source("a+")).expect("sound");
+    assert!(Arc::ptr_eq(&first, &again));
+    let other = grammars.compile(&source("b+")).expect("sound");
+    assert!(!Arc::ptr_eq(&first, &other));
+    // A choice of the same text is another grammar.
+    let choice = GrammarSource::Choice(vec!["a+".to_owned()]);
+    assert!(!Arc::ptr_eq(
+        &first,
+        &grammars.compile(&choice).expect("sound")
+    ));
+}
+
+#[test]
+fn control_tokens_are_no_part_of_any_text() {
+    let (tokenizer, grammars) = grammars();
+    let anything = grammars.compile(&GrammarSource::Regex("(.|\n)*".to_owned()));
+    let mut state = anything.expect("sound").start().expect("it begins");
+    let mask = state.mask().expect("a mask").expect("a mask");
+    for name in [
+        "<bos>",
+        "<start_of_turn>",
+        "<unused94>",
+        "<unused95>",
+        "<start_of_image>",
+    ] {
+        let id = tokenizer.token_id(name).expect("the tiny tokenizer has it");
+        assert!(!mask.contains(id), "{name}");
+    }
+    assert!(mask.contains(STOP_IDS[0]) && mask.contains(STOP_IDS[1]));
+    let word = tokenizer
+        .token_id("▁heart")
+        .or_else(|| tokenizer.token_id("heart"));
+    assert!(mask.contains(word.expect("a word")));
+}
+
+#[test]
+fn bombs_are_refused_in_bounded_time() {
+    let (_, grammars) = grammars();
+    let mut deep = json!({"type": "string"});
+    for _ in 0..60 {
+        deep = json!({"type": "array", "items": deep});
+    }
+    let wide: Vec<_> = (0..15_000).map(|n| format!("value {n}")).collect();
+    let many: serde_json::Map<_, _> = (0..3_000)
+        .map(|n| {
+            (
+                format!("p{n}"),
+                json!({"type": "string", "pattern": format!("^a{{{n},}}$")}),
+            )
+        })
+        .collect();
+    let nested_choice = json!({"anyOf": [{"type": "object", "additionalProperties": {"$ref": "#"}}, {"type": "array", "items": {"$ref": "#"}}]});
+    let sources = [
+        GrammarSource::Regex("(a{1000}){1000}".to_owned()),
+        GrammarSource::Regex("((((a{100}){100}){100}){100}){100}".to_owned()),
+        GrammarSource::Regex("(a|aa|aaa)*(b|bb)*((a|b)*c){50}".to_owned()),
+        GrammarSource::Regex("(.*a){40}.{40}".to_owned()),
+        GrammarSource::Regex("x".repeat(100_000)),
+        GrammarSource::JsonSchema(deep),
+        GrammarSource::JsonSchema(json!({"enum": wide})),
+        GrammarSource::JsonSchema(json!({"type": "object", "properties": many})),
+        GrammarSource::JsonSchema(
+            json!({"type": "string", "minLength": 1_000_000, "maxLength": 2_000_000}),
+        ),
+        GrammarSource::JsonSchema(json!({"type": "array", "minItems": 1_000_000})),
+        GrammarSource::JsonSchema(json!({"$ref": "#"})),
+        GrammarSource::JsonSchema(json!({"allOf": [{"$ref": "#"}]})),
+        GrammarSource::JsonSchema(json!({"$ref": "http://169.254.169.254/latest"})),
+        GrammarSource::JsonSchema(json!({"$ref": "file:///etc/passwd"})),
+        GrammarSource::JsonSchema(nested_choice),
+        GrammarSource::Choice(vec!["x".repeat(200_000)]),
+        GrammarSource::Lark("start: start start | \"a\"".to_owned()),
+        GrammarSource::Lark("start: a{1000000}\na: \"x\"".to_owned()),
+        GrammarSource::Lark(format!("start: {}", "(".repeat(20_000))),
+    ];
+    for source in sources {
+        let shown: String = format!("{source:?}").chars().take(80).collect();
+        let began = std::time::Instant::now();
+        let compiled = grammars.compile(&source);
+        let outcome = match &compiled {
+            Ok(_) => "taken".to_owned(),
+            Err(error) => {
+                assert!(error.message.len() < 2_000, "{shown}: {}", error.message);
+                error.message.clone()
+            }
+        };
+        println!(
+            "{:>8.1} ms  {shown}: {outcome}",
+            began.elapsed().as_secs_f64() * 1e3
+        );
+        // What is taken can be worked with.
+        if let Ok(grammar) = compiled {
+            let mut state = grammar.start().expect("it begins");
+            let _ = state.mask();
+        }
+    }
+}
