@@ -17,9 +17,13 @@ use medgemma::core::{FinishReason, GenerateRequest, SeqId, TokenEvent, TokenId, 
 use medgemma::engine::{Command, EngineHandle, EngineInbox, EngineLimits, channel};
 use medgemma::error::Error;
 use medgemma::image::{ImageLimits, ImageProcessor, Resize};
-use medgemma::registry::{ImageSupport, SamplingDefaults, ServedModel};
+use medgemma::registry::{
+    ImageSupport, RolePolicy, SamplingDefaults, ServedModel, Thinking, ThinkingSupport,
+};
 use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
-use medgemma::text::{AddSpecialTokens, ChatTemplate, ImageTokens, NamedTokens, Tokenizer};
+use medgemma::text::{
+    AddSpecialTokens, ChatTemplate, ImageTokens, NamedTokens, ThoughtMarkers, Tokenizer, ToolFormat,
+};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -80,6 +84,9 @@ pub(super) struct Plan {
     pub(super) takes_images: bool,
     pub(super) has_template: bool,
     pub(super) sampling_defaults: SamplingDefaults,
+    pub(super) thinking: Thinking,
+    pub(super) tool_format: ToolFormat,
+    pub(super) roles: RolePolicy,
     pub(super) script: Scripted,
 }
 
@@ -100,6 +107,9 @@ impl Plan {
                 top_p: 0.95,
                 top_k: NonZeroU32::new(64),
             },
+            thinking: Thinking::Never,
+            tool_format: ToolFormat::Pythonic,
+            roles: RolePolicy::Merge,
             script: says("The heart is normal."),
         }
     }
@@ -143,6 +153,15 @@ impl Plan {
             // A text-only model has no row for the last token, <image_soft_token>.
             vocab_size: tokenizer.vocab_size() - usize::from(!self.takes_images),
             sampling_defaults: self.sampling_defaults,
+            thinking: match self.thinking {
+                Thinking::Never => None,
+                when => Some(ThinkingSupport {
+                    when,
+                    markers: ThoughtMarkers::new(&tokenizer).expect("it has them"),
+                }),
+            },
+            tool_format: self.tool_format,
+            roles: self.roles,
             eos_token_ids: vec![TokenId(1), END_OF_TURN],
             tokenizer,
         }
