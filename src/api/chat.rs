@@ -13,9 +13,9 @@ use super::generation::AnswerDelta;
 use super::images::decode_all;
 use super::logprobs;
 use super::lower::{
-    Chat, OutputPlan, PreparedPrompt, Prompting, ServiceTier, StreamUsage, ThinkingFields, TokenIds,
-    ToolFields, ToolPlan, chat_logprobs, check_length, check_size, encode_chat, least_tokens,
-    lower_thinking, lower_tools,
+    Chat, OutputPlan, PreparedPrompt, Prompting, ServiceTier, StreamUsage, ThinkingFields,
+    TokenIds, ToolFields, ToolPlan, chat_logprobs, check_length, check_size, encode_chat,
+    least_tokens, lower_thinking, lower_tools,
 };
 use super::random::random_id;
 use super::refused_fields::{self, refuse};
@@ -86,7 +86,7 @@ pub(super) fn chat_call(
             tool_choice: fields.tool_choice,
             parallel_tool_calls: fields.parallel_tool_calls,
         },
-        model,
+        model.tool_format,
     )?;
     let thinking = lower_thinking(
         ThinkingFields {
@@ -301,7 +301,7 @@ enum Chunk {
 impl AnswerFormat for ChatFormat {
     fn opening(&mut self) -> Vec<StreamEvent> {
         let prompt_len = self.answering.prompts[0].len();
-        let usage = Usage::new(prompt_len, 0, 0);
+        let usage = Usage::new(prompt_len, 0, 0, 0);
         let chunk = |index| {
             let delta = Delta {
                 role: Some("assistant"),

@@ -117,7 +117,7 @@ fn encode_messages(
         tools: fields.tools,
         ..ToolFields::default()
     };
-    let tools = lower_tools(tools, model)?;
+    let tools = lower_tools(tools, model.tool_format)?;
     let wish = thinking_wish(fields.chat_template_kwargs, model)?;
     let mut chat = Prompting::new(tools.as_ref(), None, wish, model).chat(fields.messages)?;
     chat.end(fields.add_generation_prompt, fields.continue_final_message)?;

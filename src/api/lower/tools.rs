@@ -6,8 +6,10 @@ use serde_json::{Map, Value, json};
 use super::output::AskedGrammar;
 use crate::api::error::ApiError;
 use crate::api::types::{FunctionDefinition, Object, ToolChoice, ToolDefinition};
-use crate::registry::ServedModel;
 use crate::text::{CallLimit, CallPlace, CallSyntax, GrammarSource, Tool, ToolFormat};
+
+#[cfg(test)]
+mod tests;
 
 const MAX_TOOLS: usize = 128;
 const MAX_NAME: usize = 64;
@@ -52,14 +54,14 @@ enum Demand {
     Named(String),
 }
 
-/// Checks tools; `None` where there are none, or none may be called: then the model is not told of
+/// Checks tools for a model that writes calls in this format; `None` where there are none, or none may be called: then the model is not told of
 /// them and nothing in its answer is taken for a call.
 ///
 /// # Errors
 /// 400 that names the field.
 pub(in crate::api) fn lower_tools(
     fields: ToolFields,
-    model: &ServedModel,
+    format: ToolFormat,
 ) -> Result<Option<ToolPlan>, ApiError> {
     let functions = functions(fields.tools.unwrap_or_default())?;
     let demand = match fields.tool_choice {
@@ -83,7 +85,7 @@ pub(in crate::api) fn lower_tools(
             (Demand::Auto | Demand::Required, false) | (Demand::Named(_), _) => CallLimit::One,
         },
         demand,
-        format: model.tool_format,
+        format,
     }))
 }
 
