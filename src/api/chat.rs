@@ -1,4 +1,9 @@
 //! `POST /v1/chat/completions`.
+//!
+//! A thought travels apart from the content, as `reasoning_content` and, under its newer name,
+//! `reasoning`. `logprobs.content`, `token_ids` and `completion_tokens` cover every token of an
+//! answer, thoughts, their markers and calls included, as vLLM's do; a stop string ends the content
+//! or a call, never a thought. An answer that ended by itself after a call ends with `tool_calls`.
 
 use std::sync::Arc;
 

@@ -192,14 +192,19 @@ impl CallParser {
         if c.is_whitespace() {
             return self.space.push(c);
         }
-        let mut text = std::mem::take(&mut self.space);
         if self.is_behind_call && !self.has_text {
-            text.clear();
+            self.space.clear();
         }
-        text.push(c);
         self.has_text = true;
         self.is_behind_call = false;
-        parts.push(AnswerPart::Text(text));
+        if !matches!(parts.last(), Some(AnswerPart::Text(_))) {
+            parts.push(AnswerPart::Text(String::new()));
+        }
+        if let Some(AnswerPart::Text(text)) = parts.last_mut() {
+            text.push_str(&self.space);
+            text.push(c);
+        }
+        self.space.clear();
     }
 }
 
