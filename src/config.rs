@@ -68,6 +68,12 @@ pub struct ServeConfig {
     pub served_model_names: Vec<String>,
     /// A chat template in place of the checkpoint's: a file, or the template itself.
     pub chat_template: Option<String>,
+    /// Whether the model thinks; `None` is for the registry to know.
+    pub thinking: Option<Thinking>,
+    /// How it writes calls of tools; `None` is for the registry to know.
+    pub tool_format: Option<ToolFormat>,
+    /// What is done with turns in an order that templates do not take.
+    pub roles: Roles,
     /// Host to listen on, a name or an address.
     pub host: String,
     /// Port to listen on; 0 takes a free one.
@@ -148,6 +154,35 @@ pub enum LoadFormat {
     Auto,
     /// Random numbers, for measuring
     Dummy,
+}
+
+/// When answers begin with a train of thought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Thinking {
+    /// The model was not trained to
+    Never,
+    /// When the request asks for it
+    OnRequest,
+    /// Also when nobody asked
+    Unasked,
+}
+
+/// How a model writes calls of tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ToolFormat {
+    /// [f(a=1, b="x")]
+    Pythonic,
+    /// {"name": "f", "parameters": {"a": 1, "b": "x"}}
+    Json,
+}
+
+/// What is done with turns in an order that templates do not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Roles {
+    /// They are merged into one that they take.
+    Merge,
+    /// They are refused.
+    Strict,
 }
 
 /// How the log is written.
@@ -237,12 +272,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
 /// # Errors
 /// clap's, and options that only a server has.
 fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Error> {
-    const OF_SERVERS: [&str; 7] = [
+    const OF_SERVERS: [&str; 10] = [
         "host",
         "port",
         "api_key",
         "served_model_name",
         "chat_template",
+        "thinking",
+        "tool_format",
+        "strict_roles",
         "request_timeout",
         "shutdown_timeout",
     ];
@@ -312,6 +350,12 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
         models_file: arguments.models,
         served_model_names,
         chat_template: arguments.chat_template,
+        thinking: arguments.thinking,
+        tool_format: arguments.tool_format,
+        roles: match arguments.strict_roles {
+            true => Roles::Strict,
+            false => Roles::Merge,
+        },
         host: arguments.host,
         port: arguments.port,
         api_keys: arguments.api_key,

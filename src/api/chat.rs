@@ -1,11 +1,16 @@
 //! `POST /v1/chat/completions`.
+//!
+//! A thought travels apart from the content, as `reasoning_content` and, under its newer name,
+//! `reasoning`. `logprobs.content`, `token_ids` and `completion_tokens` cover every token of an
+//! answer, thoughts, their markers and calls included, as vLLM's do; a stop string ends the content
+//! or a call, never a thought. An answer that ended by itself after a call ends with `tool_calls`.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
 
-use super::answer::{Answer, AnswerFormat, StreamEvent, finish_name, to_json};
+use super::answer::{Answer, AnswerFormat, StreamEvent, ToolCall, finish_name, to_json};
 use super::error::ApiError;
 use super::extract::parse;
 use super::generate::{Answering, Call, Endpoint, OwnFields, SharedFields, generate};
@@ -13,18 +18,23 @@ use super::generation::AnswerDelta;
 use super::images::decode_all;
 use super::logprobs;
 use super::lower::{
-    Chat, OutputPlan, PreparedPrompt, ServiceTier, StreamUsage, TokenIds, asked_grammar,
-    chat_logprobs, check_length, check_size, encode_chat, least_tokens, lower_messages,
+    Chat, OutputPlan, PreparedPrompt, Prompting, ServiceTier, StreamUsage, ThinkingFields,
+    TokenIds, ToolFields, ToolPlan, asked_grammar, chat_logprobs, check_length, check_size,
+    encode_chat, least_tokens, lower_thinking, lower_tools,
 };
+use super::random::random_id;
 use super::refused_fields::{self, refuse};
 use super::state::AppState;
 use super::types::{
-    AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatRequest, Delta,
-    Usage,
+    AnswerFunction, AnswerToolCall, AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice,
+    ChatCompletion, ChatRequest, Delta, DeltaFunction, DeltaToolCall, Usage,
 };
-use crate::core::TokenEvent;
+use crate::core::{FinishReason, TokenEvent};
 use crate::registry::ServedModel;
-use crate::text::AnswerPart;
+use crate::text::{AnswerPart, AnswerSyntax};
+
+/// Of calls' ids.
+const CALL_PREFIX: &str = "call_";
 
 /// Answers a conversation.
 ///
@@ -59,7 +69,10 @@ impl Endpoint for Chats {
     }
 
     fn format(answering: Answering) -> impl AnswerFormat {
-        ChatFormat(answering)
+        ChatFormat {
+            num_calls: vec![0; answering.num_choices],
+            answering,
+        }
     }
 }
 
@@ -72,16 +85,43 @@ pub(super) fn chat_call(
     shared: SharedFields,
     model: &ServedModel,
 ) -> Result<Call<Chat>, ApiError> {
+    let tools = lower_tools(
+        ToolFields {
+            tools: fields.tools,
+            tool_choice: fields.tool_choice,
+            parallel_tool_calls: fields.parallel_tool_calls,
+        },
+        model.tool_format,
+    )?;
+    let thinking = lower_thinking(
+        ThinkingFields {
+            reasoning_effort: fields.reasoning_effort,
+            thinking_token_budget: fields.thinking_token_budget,
+            include_reasoning: fields.include_reasoning,
+            chat_template_kwargs: fields.chat_template_kwargs,
+        },
+        model,
+    )?;
+    let asked = asked_grammar(fields.response_format, fields.structured_outputs)?;
+    let prompting = Prompting::new(tools.as_ref(), asked.as_ref(), thinking.wish, model);
     let own = OwnFields {
         model: fields.model,
         top_logprobs: chat_logprobs(fields.logprobs, fields.top_logprobs)?,
         output: OutputPlan {
-            grammar: asked_grammar(fields.response_format, fields.structured_outputs)?,
-            ..OutputPlan::default()
+            grammar: match &tools {
+                Some(tools) => tools.grammar(asked)?,
+                None => asked,
+            },
+            thought: thinking.thought,
+        },
+        syntax: AnswerSyntax {
+            thoughts: thinking.syntax,
+            calls: tools.as_ref().map(ToolPlan::syntax),
         },
     };
     let call = Call::new(shared, own, model)?;
-    let chat = lower_messages(fields.messages)?;
+    let mut chat = prompting.chat(fields.messages)?;
+    chat.end(fields.add_generation_prompt, fields.continue_final_message)?;
     check_chat(&chat, model, model.max_model_len)?;
     Ok(call.with(chat))
 }
@@ -121,10 +161,11 @@ async fn prepare(
         messages,
         images,
         text_bytes,
+        end,
     } = chat;
     let encode = {
         let model = Arc::clone(model);
-        move || encode_chat(&model, &messages)
+        move || encode_chat(&model, &messages, end)
     };
     let prompt = app.workers().run_sized(text_bytes, encode).await??;
     check_length(prompt.ids.len(), model.max_model_len).map_err(|error| error.at("messages"))?;
@@ -139,26 +180,30 @@ async fn prepare(
 }
 
 /// The chat's JSON.
-struct ChatFormat(Answering);
+struct ChatFormat {
+    answering: Answering,
+    /// Of each answer, calls that have begun.
+    num_calls: Vec<usize>,
+}
 
 impl ChatFormat {
     fn chunk(&self, choices: Vec<ChatChunkChoice<'_>>, kind: Chunk) -> String {
         let chunk = ChatChunk {
-            id: &self.0.identity.id,
+            id: &self.answering.identity.id,
             object: "chat.completion.chunk",
-            created: self.0.identity.created,
-            model: &self.0.identity.model,
-            system_fingerprint: &self.0.identity.system_fingerprint,
+            created: self.answering.identity.created,
+            model: &self.answering.identity.model,
+            system_fingerprint: &self.answering.identity.system_fingerprint,
             choices,
             usage: match kind {
                 Chunk::Usage(usage) => Some(Some(usage)),
                 Chunk::First(usage) | Chunk::Later(usage) => {
-                    self.0.options.delivery.usage().on_the_way(usage)
+                    self.answering.options.delivery.usage().on_the_way(usage)
                 }
             },
-            service_tier: self.0.options.service_tier.map(ServiceTier::name),
+            service_tier: self.answering.options.service_tier.map(ServiceTier::name),
             prompt_token_ids: match kind {
-                Chunk::First(_) => self.when_returned(|| self.0.prompts[0].as_slice()),
+                Chunk::First(_) => self.when_returned(|| self.answering.prompts[0].as_slice()),
                 Chunk::Later(_) | Chunk::Usage(_) => None,
             },
         };
@@ -166,7 +211,7 @@ impl ChatFormat {
     }
 
     fn when_returned<T>(&self, ids: impl FnOnce() -> T) -> Option<T> {
-        (self.0.options.token_ids == TokenIds::Return).then(ids)
+        (self.answering.options.token_ids == TokenIds::Return).then(ids)
     }
 
     fn choice<'a>(
@@ -178,11 +223,74 @@ impl ChatFormat {
         ChatChunkChoice {
             index,
             delta,
-            logprobs: logprobs::for_chat(tokens, &self.0.model.tokenizer),
+            logprobs: logprobs::for_chat(tokens, &self.answering.model.tokenizer),
             finish_reason: None,
             stop_reason: None,
             token_ids: self.when_returned(|| tokens.iter().map(|event| event.token).collect()),
         }
+    }
+}
+
+/// What a part adds to its answer, which has begun `num_calls` calls with it.
+fn part_delta(part: &AnswerPart, num_calls: usize) -> Delta<'_> {
+    let call = |id: Option<String>, name, arguments| {
+        Some([DeltaToolCall {
+            index: num_calls - 1,
+            kind: id.is_some().then_some("function"),
+            id,
+            function: DeltaFunction { name, arguments },
+        }])
+    };
+    match part {
+        AnswerPart::Reasoning(text) => Delta {
+            reasoning_content: Some(text),
+            reasoning: Some(text),
+            ..Delta::default()
+        },
+        AnswerPart::Text(text) => Delta {
+            content: Some(text),
+            ..Delta::default()
+        },
+        AnswerPart::CallBegins { name } => Delta {
+            tool_calls: call(Some(random_id(CALL_PREFIX)), Some(name.as_str()), ""),
+            ..Delta::default()
+        },
+        AnswerPart::CallArguments(text) => Delta {
+            tool_calls: call(None, None, text),
+            ..Delta::default()
+        },
+    }
+}
+
+/// An answer's message.
+fn message(reasoning: String, text: String, calls: Vec<ToolCall>) -> AssistantMessage {
+    let reasoning = Some(reasoning).filter(|reasoning| !reasoning.is_empty());
+    let calls: Vec<_> = calls
+        .into_iter()
+        .map(|call| AnswerToolCall {
+            id: random_id(CALL_PREFIX),
+            kind: "function",
+            function: AnswerFunction {
+                name: call.name,
+                arguments: call.arguments,
+            },
+        })
+        .collect();
+    AssistantMessage {
+        role: "assistant",
+        content: (calls.is_empty() || !text.is_empty()).then_some(text),
+        reasoning_content: reasoning.clone(),
+        reasoning,
+        tool_calls: Some(calls).filter(|calls| !calls.is_empty()),
+        refusal: None,
+    }
+}
+
+/// An answer that ended by itself and made calls ended for them.
+fn chat_finish_name(reason: FinishReason, num_calls: usize) -> &'static str {
+    match reason {
+        FinishReason::Stop if num_calls > 0 => "tool_calls",
+        reason => finish_name(reason),
     }
 }
 
@@ -197,12 +305,13 @@ enum Chunk {
 
 impl AnswerFormat for ChatFormat {
     fn opening(&mut self) -> Vec<StreamEvent> {
-        let prompt_len = self.0.prompts[0].len();
-        let usage = Usage::new(prompt_len, 0, 0);
+        let prompt_len = self.answering.prompts[0].len();
+        let usage = Usage::new(prompt_len, 0, 0, 0);
         let chunk = |index| {
             let delta = Delta {
                 role: Some("assistant"),
                 content: Some(""),
+                ..Delta::default()
             };
             let kind = if index == 0 {
                 Chunk::First(usage)
@@ -211,27 +320,25 @@ impl AnswerFormat for ChatFormat {
             };
             StreamEvent::data(self.chunk(vec![self.choice(index, delta, &[])], kind))
         };
-        (0..self.0.num_choices).map(chunk).collect()
+        (0..self.answering.num_choices).map(chunk).collect()
     }
 
     fn delta(&mut self, delta: AnswerDelta, usage: Usage) -> Vec<StreamEvent> {
         let mut chunks = Vec::with_capacity(2);
         let mut tokens = delta.tokens.as_slice();
         for part in &delta.parts {
-            let AnswerPart::Text(text) = part else {
-                continue;
-            };
-            let content = Delta {
-                role: None,
-                content: Some(text),
-            };
+            if matches!(part, AnswerPart::CallBegins { .. }) {
+                self.num_calls[delta.index] += 1;
+            }
+            let content = part_delta(part, self.num_calls[delta.index]);
             let choice = self.choice(delta.index, content, tokens);
             chunks.push(self.chunk(vec![choice], Chunk::Later(usage)));
             tokens = &[];
         }
         if let Some(finish) = delta.finish {
+            let num_calls = self.num_calls[delta.index];
             let choice = ChatChunkChoice {
-                finish_reason: Some(finish_name(finish.reason)),
+                finish_reason: Some(chat_finish_name(finish.reason, num_calls)),
                 stop_reason: finish.stop_reason,
                 ..self.choice(delta.index, Delta::default(), tokens)
             };
@@ -242,7 +349,7 @@ impl AnswerFormat for ChatFormat {
 
     fn closing(&mut self, usage: Usage) -> Vec<StreamEvent> {
         let mut events = Vec::with_capacity(2);
-        if self.0.options.delivery.usage() != StreamUsage::Omit {
+        if self.answering.options.delivery.usage() != StreamUsage::Omit {
             let chunk = self.chunk(Vec::new(), Chunk::Usage(usage));
             events.push(StreamEvent::data(chunk));
         }
@@ -258,36 +365,32 @@ impl AnswerFormat for ChatFormat {
         // The same for all answers.
         let of_prompt = answers.first().and_then(|answer| answer.tokens.first());
         let of_prompt = of_prompt.and_then(|event| event.prompt_logprobs.clone());
-        let of_prompt = self.0.prompt_logprobs.zip(of_prompt);
+        let of_prompt = self.answering.prompt_logprobs.zip(of_prompt);
         let prompt_logprobs = of_prompt.map(|(num_top, of_prompt)| {
-            let tokenizer = &self.0.model.tokenizer;
-            logprobs::for_prompt(&self.0.prompts[0], &of_prompt, num_top, tokenizer)
+            let tokenizer = &self.answering.model.tokenizer;
+            logprobs::for_prompt(&self.answering.prompts[0], &of_prompt, num_top, tokenizer)
         });
         let choices = answers.into_iter().enumerate();
         let choices = choices.map(|(index, answer)| ChatChoice {
             index,
-            message: AssistantMessage {
-                role: "assistant",
-                content: answer.text,
-                refusal: None,
-            },
-            logprobs: logprobs::for_chat(&answer.tokens, &self.0.model.tokenizer),
-            finish_reason: finish_name(answer.finish.reason),
+            finish_reason: chat_finish_name(answer.finish.reason, answer.calls.len()),
+            message: message(answer.reasoning, answer.text, answer.calls),
+            logprobs: logprobs::for_chat(&answer.tokens, &self.answering.model.tokenizer),
             stop_reason: answer.finish.stop_reason,
             token_ids: self
                 .when_returned(|| answer.tokens.iter().map(|event| event.token).collect()),
         });
         to_json(&ChatCompletion {
-            id: &self.0.identity.id,
+            id: &self.answering.identity.id,
             object: "chat.completion",
-            created: self.0.identity.created,
-            model: &self.0.identity.model,
+            created: self.answering.identity.created,
+            model: &self.answering.identity.model,
             choices: choices.collect(),
             usage,
-            service_tier: self.0.options.service_tier.map(ServiceTier::name),
-            system_fingerprint: &self.0.identity.system_fingerprint,
+            service_tier: self.answering.options.service_tier.map(ServiceTier::name),
+            system_fingerprint: &self.answering.identity.system_fingerprint,
             prompt_logprobs,
-            prompt_token_ids: self.when_returned(|| self.0.prompts[0].as_slice()),
+            prompt_token_ids: self.when_returned(|| self.answering.prompts[0].as_slice()),
         })
     }
 }

@@ -21,7 +21,7 @@ use super::state::AppState;
 use super::types::{Completion, CompletionChoice, CompletionRequest, Usage};
 use crate::core::{TokenEvent, TokenId};
 use crate::registry::ServedModel;
-use crate::text::AnswerPart;
+use crate::text::{AnswerPart, AnswerSyntax};
 
 /// OpenAI's default for this endpoint, and vLLM's.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -58,6 +58,7 @@ impl Endpoint for Completions {
                 grammar: asked_grammar(fields.response_format, fields.structured_outputs)?,
                 ..OutputPlan::default()
             },
+            syntax: AnswerSyntax::default(),
         };
         let mut call = Call::new(shared, own, model)?;
         call.plan = call.plan.or_max_tokens(DEFAULT_MAX_TOKENS);

@@ -10,7 +10,7 @@ use super::lower::{OutputPlan, ThoughtPlan};
 use super::state::AppState;
 use crate::core::Constraint;
 use crate::registry::ServedModel;
-use crate::text::{ThoughtMarkers, ThoughtRule, with_thought};
+use crate::text::{ThoughtRule, with_thought};
 
 /// How long a client waits for its grammar, other clients' grammars included. What is compiled for
 /// longer ends by its own limits.
@@ -51,9 +51,9 @@ pub(super) async fn constraint(
         ThoughtPlan::Banned | ThoughtPlan::Allowed { budget: Some(0) } => ThoughtRule::Banned,
         ThoughtPlan::Allowed { budget } => ThoughtRule::Allowed { budget },
     };
-    let Some(markers) = ThoughtMarkers::of(&model.tokenizer) else {
+    let Some(thinking) = &model.thinking else {
         return Ok(grammar);
     };
     let vocabulary = (model.vocab_size, model.eos_token_ids.as_slice());
-    Ok(with_thought(grammar, rule, markers, vocabulary))
+    Ok(with_thought(grammar, rule, thinking.markers, vocabulary))
 }

@@ -26,6 +26,7 @@ use super::types::{LabelFields, SamplingFields, StreamFields, TermsFields};
 use crate::core::{Constraint, Terms, TokenId};
 use crate::error::Error;
 use crate::registry::ServedModel;
+use crate::text::AnswerSyntax;
 
 /// What one endpoint does its own way.
 pub(super) trait Endpoint {
@@ -61,6 +62,7 @@ pub(super) struct Call<C> {
     pub(super) content: C,
     pub(super) plan: SamplingPlan,
     pub(super) output: OutputPlan,
+    pub(super) syntax: AnswerSyntax,
     pub(super) terms: TermsWish,
     pub(super) options: AnswerOptions,
 }
@@ -88,6 +90,8 @@ pub(super) struct OwnFields {
     /// Alternatives for each token; `None` asks for no log-probabilities.
     pub(super) top_logprobs: Option<usize>,
     pub(super) output: OutputPlan,
+    /// What is told apart in each answer.
+    pub(super) syntax: AnswerSyntax,
 }
 
 /// The fields that every way to ask for an answer has.
@@ -141,6 +145,7 @@ struct Prepared {
     prompts: Vec<PreparedPrompt>,
     plan: SamplingPlan,
     constraint: Option<Arc<dyn Constraint>>,
+    syntax: AnswerSyntax,
     terms: Terms,
     options: AnswerOptions,
     ticket: Ticket,
@@ -186,6 +191,7 @@ async fn prepare<E: Endpoint>(
         prompts,
         plan: call.plan,
         constraint,
+        syntax: call.syntax,
         terms,
         options: call.options,
         ticket,
@@ -201,6 +207,7 @@ impl Prepared {
             prompts: &self.prompts,
             plan: self.plan,
             constraint: self.constraint,
+            syntax: self.syntax,
             terms: self.terms,
         };
         let generation = Generation::start(&self.model, task, log, self.ticket)?;
@@ -266,6 +273,7 @@ impl Call<()> {
             content: (),
             plan,
             output: own.output,
+            syntax: own.syntax,
             terms: TermsWish::new(terms)?,
             options: AnswerOptions {
                 delivery,
@@ -282,6 +290,7 @@ impl Call<()> {
             content,
             plan: self.plan,
             output: self.output,
+            syntax: self.syntax,
             terms: self.terms,
             options: self.options,
         }

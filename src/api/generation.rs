@@ -1,6 +1,7 @@
 //! A request while the engine works on it: token streams in, pieces of answers out.
 //!
-//! Owns detokenising, stop strings and what is held back for them. Knows nothing of JSON.
+//! Owns which tokens and parts belong together. What a token adds to an answer is `text`'s
+//! business, thoughts, calls and stop strings included. Knows nothing of JSON.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::engine::TokenStream;
 use crate::error::{Error, Result};
 use crate::metrics::{AnswerMeter, FinishedReason};
 use crate::registry::ServedModel;
-use crate::text::{AnswerPart, Detokenizer};
+use crate::text::{AnswerPart, AnswerReader, AnswerSyntax, Read, ReadEnd};
 
 /// All answers to one request. Dropping it aborts those that have not ended.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(super) struct Generation {
     prompt_tokens: usize,
     /// Of each prompt, as its first answer found them in the cache: the others find the first's.
     cached_tokens: Vec<usize>,
+    /// Of all answers, those that were thought.
+    reasoning_tokens: usize,
     log: RequestLog,
     _ticket: Ticket,
 }
@@ -40,6 +43,8 @@ pub(super) struct Task<'a> {
     pub(super) prompts: &'a [PreparedPrompt],
     pub(super) plan: SamplingPlan,
     pub(super) constraint: Option<Arc<dyn Constraint>>,
+    /// What is told apart in each answer.
+    pub(super) syntax: AnswerSyntax,
     pub(super) terms: Terms,
 }
 
@@ -50,8 +55,11 @@ pub(super) struct AnswerDelta {
     pub(super) index: usize,
     /// Safe to send: nothing to come changes them. Empty only on the last delta.
     pub(super) parts: Vec<AnswerPart>,
-    /// The tokens since the last delta. Text of the last of them may still be held back.
+    /// The tokens since the last delta, thoughts and calls included. Text of the last of them may
+    /// still be held back.
     pub(super) tokens: Vec<TokenEvent>,
+    /// How many of them were thought.
+    pub(super) num_thought: usize,
     /// Present on the last delta.
     pub(super) finish: Option<Finish>,
 }
@@ -59,7 +67,7 @@ pub(super) struct AnswerDelta {
 /// How an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finish {
-    /// As the engine says, or `Stop` for a stop string.
+    /// As the engine says, or `Stop` for a stop string and behind the only call that was allowed.
     pub(super) reason: FinishReason,
     /// What of the client's choice ended it.
     pub(super) stop_reason: Option<StopReason>,
@@ -80,6 +88,7 @@ impl Generation {
             prompts,
             plan,
             constraint,
+            syntax,
             terms,
         } = task;
         let mut requests = Vec::with_capacity(prompts.len() * plan.num_choices);
@@ -108,11 +117,10 @@ impl Generation {
             AnswerStream {
                 index,
                 tokens: Some(tokens),
-                // Stop strings count once `min_tokens` are there.
-                detokenizer: Detokenizer::new(Arc::clone(&model.tokenizer), &[]),
+                reader: AnswerReader::new(Arc::clone(&model.tokenizer), &syntax, plan.stop_rule()),
                 plan: Arc::clone(&plan),
                 held: Vec::new(),
-                num_tokens: 0,
+                num_thought: 0,
                 meter: log.meter(prompt_len),
             }
         });
@@ -125,6 +133,7 @@ impl Generation {
             num_choices,
             prompt_tokens,
             cached_tokens: vec![0; prompts.len()],
+            reasoning_tokens: 0,
             log,
             _ticket: ticket,
         })
@@ -140,6 +149,7 @@ impl Generation {
                 {
                     self.cached_tokens[delta.index / self.num_choices] = token.num_cached_tokens;
                 }
+                self.reasoning_tokens += delta.num_thought;
                 self.log.generated(&delta.tokens, self.num_cached_tokens());
                 if let Some(finish) = &delta.finish {
                     self.num_open -= 1;
@@ -165,6 +175,7 @@ impl Generation {
             self.prompt_tokens,
             self.num_cached_tokens(),
             self.log.output_tokens(),
+            self.reasoning_tokens,
         )
     }
 
@@ -179,12 +190,12 @@ struct AnswerStream {
     index: usize,
     /// `None` once the answer has ended; dropping it tells the engine to stop.
     tokens: Option<TokenStream>,
-    detokenizer: Detokenizer,
+    reader: AnswerReader,
     plan: Arc<SamplingPlan>,
     /// Tokens whose text is held back.
     held: Vec<TokenEvent>,
-    /// All tokens so far.
-    num_tokens: usize,
+    /// How many of them were thought.
+    num_thought: usize,
     meter: AnswerMeter,
 }
 
@@ -195,29 +206,27 @@ impl AnswerStream {
         let token = event.token;
         let ended = event.finish;
         self.held.push(event);
-        if self.num_tokens == self.plan.min_tokens() {
-            self.detokenizer.look_for(&self.plan.stop);
-        }
-        self.num_tokens += 1;
 
-        let mut text = String::new();
-        let mut stopped = None;
+        let mut read = Read::default();
         // A stop token ends the answer and is no part of its text.
         if ended != Some(FinishReason::Stop) {
-            let piece = self.detokenizer.push(token);
-            text = piece.text;
-            stopped = piece.stopped;
+            read = self.reader.push(token);
+            self.num_thought += usize::from(read.is_thought);
         }
-        if ended.is_some() && stopped.is_none() {
-            let rest = self.detokenizer.finish();
-            text.push_str(&rest.text);
-            stopped = rest.stopped;
+        if ended.is_some() && read.end.is_none() {
+            let rest = self.reader.finish();
+            read.parts.extend(rest.parts);
+            read.end = rest.end;
         }
 
-        let finish = match (stopped, ended) {
-            (Some(stop_idx), _) => Some(Finish {
+        let finish = match (read.end, ended) {
+            (Some(ReadEnd::StopString(stop_idx)), _) => Some(Finish {
                 reason: FinishReason::Stop,
                 stop_reason: Some(StopReason::Text(self.plan.stop[stop_idx].clone())),
+            }),
+            (Some(ReadEnd::Call), _) => Some(Finish {
+                reason: FinishReason::Stop,
+                stop_reason: None,
             }),
             (None, Some(FinishReason::Stop)) => Some(Finish {
                 reason: FinishReason::Stop,
@@ -236,17 +245,14 @@ impl AnswerStream {
                 FinishReason::Stop => FinishedReason::Stop,
                 FinishReason::Length => FinishedReason::Length,
             });
-        } else if text.is_empty() {
+        } else if read.parts.is_empty() {
             return None;
         }
-        let parts = match text.is_empty() {
-            true => Vec::new(),
-            false => vec![AnswerPart::Text(text)],
-        };
         Some(AnswerDelta {
             index: self.index,
-            parts,
+            parts: read.parts,
             tokens: std::mem::take(&mut self.held),
+            num_thought: std::mem::take(&mut self.num_thought),
             finish,
         })
     }

@@ -66,7 +66,6 @@ pub(super) const GENERATION: &[RefusedField] = &[
     field("bad_words", &["[]"], ""),
     field("logprob_token_ids", &[], ""),
     field("logits_processors", &["[]"], ""),
-    field("thinking_token_budget", &["-1"], ""),
     field("repetition_detection", &[], ""),
     field("watermarking", &["false"], ""),
     // vLLM's: constraints on the output, current and removed.
@@ -129,23 +128,20 @@ pub(super) const GENERATION: &[RefusedField] = &[
 pub(super) const CHAT: &[RefusedField] = &[
     field("echo", &["false"], ""),
     field("prompt", &[], "Use /v1/completions."),
-    field("tools", &["[]"], ""),
-    field("tool_choice", &[r#""none""#], ""),
-    field("parallel_tool_calls", &["true"], ""),
-    field("functions", &["[]"], ""),
-    field("function_call", &[r#""none""#], ""),
-    field("reasoning_effort", &[], ""),
-    field("reasoning", &[], ""),
-    field("thinking", &[], ""),
-    field("enable_thinking", &[], ""),
-    field("include_reasoning", &["true"], ""),
+    field("functions", &["[]"], "Use 'tools'."),
+    field("function_call", &[r#""none""#], "Use 'tool_choice'."),
+    field("reasoning", &[], "Use 'reasoning_effort'."),
+    field("thinking", &[], "Use 'reasoning_effort'."),
+    field(
+        "enable_thinking",
+        &[],
+        "Put it into 'chat_template_kwargs'.",
+    ),
     field("verbosity", &[r#""medium""#], ""),
     field("modalities", &[r#"["text"]"#], ""),
     field("audio", &[], ""),
     field("prediction", &[], ""),
     field("web_search_options", &[], ""),
-    field("add_generation_prompt", &["true"], ""),
-    field("continue_final_message", &["false"], ""),
     field("add_special_tokens", &["false"], ""),
     field("documents", &["[]"], ""),
     field(
@@ -153,14 +149,22 @@ pub(super) const CHAT: &[RefusedField] = &[
         &[],
         "A template is chosen when the server starts.",
     ),
-    field("chat_template_kwargs", &["{}"], ""),
     field("mm_processor_kwargs", &["{}"], ""),
     field("media_io_kwargs", &["{}"], ""),
 ];
 
+const CHATS_ONLY: &str = "It is for chats: use /v1/chat/completions.";
+
 /// Refused by text completions besides.
 pub(super) const COMPLETION: &[RefusedField] = &[
     field("messages", &[], "Use /v1/chat/completions."),
+    field("thinking_token_budget", &["-1"], CHATS_ONLY),
+    field("reasoning_effort", &[], CHATS_ONLY),
+    field("include_reasoning", &["true"], CHATS_ONLY),
+    field("tools", &["[]"], CHATS_ONLY),
+    field("tool_choice", &[r#""none""#], CHATS_ONLY),
+    field("parallel_tool_calls", &["true"], CHATS_ONLY),
+    field("chat_template_kwargs", &["{}"], CHATS_ONLY),
     field("suffix", &[r#""""#], ""),
     field("top_logprobs", &["0"], "Use 'logprobs' with a number."),
     field("add_special_tokens", &["true"], "Send the prompt as ids."),
@@ -168,15 +172,11 @@ pub(super) const COMPLETION: &[RefusedField] = &[
 
 /// Refused by `/tokenize`.
 pub(super) const TOKENIZE: &[RefusedField] = &[
-    field("tools", &["[]"], ""),
-    field("add_generation_prompt", &["true"], ""),
-    field("continue_final_message", &["false"], ""),
     field(
         "chat_template",
         &[],
         "A template is chosen when the server starts.",
     ),
-    field("chat_template_kwargs", &["{}"], ""),
     field("mm_processor_kwargs", &["{}"], ""),
     field("media_io_kwargs", &["{}"], ""),
 ];
@@ -348,7 +348,7 @@ mod tests {
     fn long_values_are_refused_unread() {
         let spaces = " ".repeat(100);
         let tables: &[&'static [RefusedField]] = &[CHAT];
-        assert!(refuse(&format!("{{\"tools\": [{spaces}]}}"), tables).is_err());
-        assert!(refuse("{\"tools\": [ ]}", tables).is_ok());
+        assert!(refuse(&format!("{{\"documents\": [{spaces}]}}"), tables).is_err());
+        assert!(refuse("{\"documents\": [ ]}", tables).is_ok());
     }
 }

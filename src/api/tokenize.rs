@@ -11,11 +11,14 @@ use super::chat::check_chat;
 use super::error::ApiError;
 use super::extract::{json_body, parse};
 use super::lower::{
-    MAX_TOKENIZED, check_model, check_size, encode_chat, least_tokens, lower_messages,
+    MAX_TOKENIZED, Prompting, ToolFields, check_model, check_size, encode_chat, least_tokens,
+    lower_tools, thinking_wish,
 };
 use super::refused_fields::{self, refuse};
 use super::state::AppState;
-use super::types::{ChatMessage, Object, TokenizeRequest, Tokenized};
+use super::types::{
+    ChatMessage, ChatTemplateKwargs, Object, TokenizeRequest, Tokenized, ToolDefinition,
+};
 use crate::core::TokenId;
 use crate::registry::ServedModel;
 use crate::text::AddSpecialTokens;
@@ -43,7 +46,17 @@ fn answer(fields: TokenizeRequest, model: &ServedModel, span: &Span) -> Result<R
     span.record("model", check_model(fields.model, model)?);
     let tokens = match (fields.prompt, fields.messages) {
         (Some(prompt), None) => encode_text(&prompt, fields.add_special_tokens, model)?,
-        (None, Some(messages)) => encode_messages(messages, fields.add_special_tokens, model)?,
+        (None, Some(messages)) => encode_messages(
+            MessagesToEncode {
+                messages,
+                tools: fields.tools,
+                add_special_tokens: fields.add_special_tokens,
+                add_generation_prompt: fields.add_generation_prompt,
+                continue_final_message: fields.continue_final_message,
+                chat_template_kwargs: fields.chat_template_kwargs,
+            },
+            model,
+        )?,
         (None, None) => return Err(ApiError::missing("prompt")),
         (Some(_), Some(_)) => {
             return Err(ApiError::contradiction(
@@ -80,18 +93,34 @@ fn encode_text(
     Ok(model.tokenizer.encode_raw(prompt, add)?)
 }
 
-fn encode_messages(
+/// A chat, and what shapes its prompt.
+struct MessagesToEncode {
     messages: Vec<Object<ChatMessage>>,
+    tools: Option<Vec<Object<ToolDefinition>>>,
     add_special_tokens: Option<bool>,
+    add_generation_prompt: Option<bool>,
+    continue_final_message: Option<bool>,
+    chat_template_kwargs: Option<Object<ChatTemplateKwargs>>,
+}
+
+fn encode_messages(
+    fields: MessagesToEncode,
     model: &ServedModel,
 ) -> Result<Vec<TokenId>, ApiError> {
-    if add_special_tokens == Some(true) {
+    if fields.add_special_tokens == Some(true) {
         return Err(ApiError::contradiction(
             "add_special_tokens",
             "The chat template adds special tokens itself: leave 'add_special_tokens' out.",
         ));
     }
-    let chat = lower_messages(messages)?;
+    let tools = ToolFields {
+        tools: fields.tools,
+        ..ToolFields::default()
+    };
+    let tools = lower_tools(tools, model.tool_format)?;
+    let wish = thinking_wish(fields.chat_template_kwargs, model)?;
+    let mut chat = Prompting::new(tools.as_ref(), None, wish, model).chat(fields.messages)?;
+    chat.end(fields.add_generation_prompt, fields.continue_final_message)?;
     check_chat(&chat, model, MAX_TOKENIZED)?;
-    Ok(encode_chat(model, &chat.messages)?.ids)
+    Ok(encode_chat(model, &chat.messages, chat.end)?.ids)
 }

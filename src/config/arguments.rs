@@ -12,7 +12,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use super::bench::BenchArguments;
 use super::compute::share;
 use super::seconds::{Seconds, any_seconds, some_seconds};
-use super::{ApiKey, ByteSize, DeviceChoice, Dtype, LoadFormat, LogFormat, LogLevel};
+use super::{
+    ApiKey, ByteSize, DeviceChoice, Dtype, LoadFormat, LogFormat, LogLevel, Thinking, ToolFormat,
+};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -97,6 +99,41 @@ pub(super) struct ServeArguments {
     /// A chat template in place of the checkpoint's own: a file, or the template itself
     #[arg(long, value_name = "TEMPLATE", env = "MEDGEMMA_CHAT_TEMPLATE")]
     pub(super) chat_template: Option<String>,
+
+    /// Whether answers begin with a train of thought, which is told apart then: never, on-request
+    /// (reasoning_effort asks for it) or unasked [default: what models.toml says of the model's or
+    /// the directory's name, else never]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        env = "MEDGEMMA_THINKING",
+        value_enum,
+        hide_possible_values = true
+    )]
+    pub(super) thinking: Option<Thinking>,
+
+    /// How the model is told to write calls of tools: pythonic, [f(a=1)], or json, {"name": "f",
+    /// "parameters": {"a": 1}}; answers are read in either form [default: what models.toml says of
+    /// the model's or the directory's name, else pythonic]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "MEDGEMMA_TOOL_FORMAT",
+        value_enum,
+        hide_possible_values = true
+    )]
+    pub(super) tool_format: Option<ToolFormat>,
+
+    /// Refuse chats whose turns do not alternate, user first. Otherwise turns of one role that
+    /// follow one another are merged, several system messages joined, and an empty turn of the
+    /// user's is put before an assistant's that begins
+    #[arg(
+        long,
+        env = "MEDGEMMA_STRICT_ROLES",
+        value_parser = BoolishValueParser::new(),
+        action = ArgAction::SetTrue
+    )]
+    pub(super) strict_roles: bool,
 
     /// Where weights come from: the checkpoint's files (auto) or nowhere (dummy: random numbers,
     /// for measuring)

@@ -12,6 +12,7 @@ use super::{SamplingDefaults, toml_document};
 use crate::error::{Error, Result};
 use crate::model::config::{DEFAULT_IMAGE_TOKEN_ID, ModelConfig, TextConfig, VisionConfig};
 use crate::model::fields::Fields;
+use crate::text::ToolFormat;
 
 const BUILT_IN: &str = include_str!("../../models.toml");
 /// What the embedded file is called in messages.
@@ -42,6 +43,8 @@ pub struct HubModel {
     pub config: ModelConfig,
     /// Whether it thinks before it answers.
     pub thinking: Thinking,
+    /// How it writes calls of tools.
+    pub tool_format: ToolFormat,
     /// What its generation_config.json asks for.
     pub sampling: SamplingDefaults,
 }
@@ -191,6 +194,16 @@ impl Sections {
                 ));
             }
         };
+        let tool_format = match model.text("tool_format")? {
+            None | Some("pythonic") => ToolFormat::Pythonic,
+            Some("json") => ToolFormat::Json,
+            Some(other) => {
+                return Err(model.error(
+                    "tool_format",
+                    format_args!("is \"{other}\"; it must be \"pythonic\" or \"json\""),
+                ));
+            }
+        };
         let sampling = *refer(model, "sampling", &self.sampling)?
             .ok_or_else(|| model.error("sampling", "is missing"))?;
         Ok(CatalogEntry::Hub(Box::new(HubModel {
@@ -203,6 +216,7 @@ impl Sections {
                 tie_word_embeddings: true,
             },
             thinking,
+            tool_format,
             sampling,
         })))
     }

@@ -7,11 +7,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+use super::catalog::Thinking;
 use super::cuda_plan::cuda_plan;
 use super::device::{self, Chosen};
 use super::memory::{self, MemoryPlan, Place};
 use super::model_files::ModelFiles;
-use super::served_model::{ImageSupport, ServedModel};
+use super::served_model::{ImageSupport, RolePolicy, ServedModel, ThinkingSupport};
 use super::source::{ModelSource, resolve};
 use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
@@ -27,7 +28,7 @@ use crate::model::config::VisionConfig;
 use crate::model::tensor_names::EMBEDDING;
 use crate::model::weights::Weights;
 use crate::scheduler::{PrefixCaching, SchedulerConfig};
-use crate::text::{ChatTemplate, Grammars, ImageTokens, NamedTokens, Tokenizer};
+use crate::text::{ChatTemplate, Grammars, ImageTokens, NamedTokens, ThoughtMarkers, Tokenizer};
 
 /// Unexpected tensors that the log names; the rest are counted.
 const MAX_NAMED_TENSORS: usize = 8;
@@ -65,6 +66,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     if template.is_none() {
         tracing::warn!("the checkpoint has no chat template: it only continues text");
     }
+    let thinking = thinking(&source, &tokenizer)?;
     let device = device::choose(&settings.compute)?;
     check_shapes(&source, &device)?;
     let images = match &source.config.vision {
@@ -150,6 +152,12 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         max_model_len: plan.scheduler.max_model_len,
         vocab_size,
         sampling_defaults: source.sampling,
+        thinking,
+        tool_format: source.tool_format,
+        roles: match settings.roles {
+            config::Roles::Merge => RolePolicy::Merge,
+            config::Roles::Strict => RolePolicy::Strict,
+        },
         eos_token_ids: source.eos_token_ids,
     };
     Ok(Loaded {
@@ -268,6 +276,17 @@ fn tokenizer(files: &ModelFiles) -> Result<Tokenizer> {
         ModelFiles::Directory(dir) => Tokenizer::from_file(&dir.join(TOKENIZER)),
         ModelFiles::Demo => Tokenizer::from_bytes(&files.require(TOKENIZER)?),
     }
+}
+
+/// How the model thinks, if it does.
+fn thinking(source: &ModelSource, tokenizer: &Tokenizer) -> Result<Option<ThinkingSupport>> {
+    Ok(match source.thinking {
+        Thinking::Never => None,
+        when => Some(ThinkingSupport {
+            when,
+            markers: ThoughtMarkers::new(tokenizer)?,
+        }),
+    })
 }
 
 /// The operator's template, else the checkpoint's own.

@@ -30,5 +30,5 @@ pub use listing::listing;
 pub use load::{Loaded, Processor, load};
 pub use memory::{MemoryPlan, Place, available_memory, plan};
 pub use model_files::ModelFiles;
-pub use served_model::{ImageSupport, SamplingDefaults, ServedModel};
+pub use served_model::{ImageSupport, RolePolicy, SamplingDefaults, ServedModel, ThinkingSupport};
 pub use source::{ModelSource, resolve};

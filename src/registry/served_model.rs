@@ -5,10 +5,11 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::catalog::Thinking;
 use crate::core::TokenId;
 use crate::engine::EngineHandle;
 use crate::image::ImageProcessor;
-use crate::text::{ChatTemplate, Grammars, ImageTokens, Tokenizer};
+use crate::text::{ChatTemplate, Grammars, ImageTokens, ThoughtMarkers, Tokenizer, ToolFormat};
 
 /// A loaded model with everything that turns requests into its tokens and back.
 #[derive(Debug)]
@@ -34,8 +35,33 @@ pub struct ServedModel {
     pub vocab_size: usize,
     /// What applies where a request does not say.
     pub sampling_defaults: SamplingDefaults,
+    /// How it thinks; `None` for a model that does not.
+    pub thinking: Option<ThinkingSupport>,
+    /// How it writes calls of tools.
+    pub tool_format: ToolFormat,
+    /// What is done with turns in an order that templates do not take.
+    pub roles: RolePolicy,
     /// Tokens that end an answer, unless a request ignores them.
     pub eos_token_ids: Vec<TokenId>,
+}
+
+/// How a model thinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThinkingSupport {
+    /// Whether it does so unasked: never [`Thinking::Never`].
+    pub when: Thinking,
+    /// What stands around a thought.
+    pub markers: ThoughtMarkers,
+}
+
+/// What is done with turns in an order that templates do not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RolePolicy {
+    /// Turns of one role become one, and several system messages; an empty turn of the user's
+    /// begins where nobody else's may.
+    Merge,
+    /// Nothing: the template refuses them in its own words.
+    Strict,
 }
 
 /// How a model takes pictures.

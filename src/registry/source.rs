@@ -4,15 +4,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::catalog::{Catalog, CatalogEntry, HubModel};
+use super::catalog::{Catalog, CatalogEntry, HubModel, Thinking};
 use super::generation_config::GenerationConfig;
 use super::model_files::ModelFiles;
 use super::{SamplingDefaults, processor_config};
-use crate::config::{LoadFormat, ServeConfig};
+use crate::config::{self, LoadFormat, ServeConfig};
 use crate::core::TokenId;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
+use crate::text::ToolFormat;
 
 /// Random weights are the same each time.
 const DUMMY_SEED: u64 = 0;
@@ -32,6 +33,10 @@ pub struct ModelSource {
     pub sampling: SamplingDefaults,
     /// Tokens that end an answer.
     pub eos_token_ids: Vec<TokenId>,
+    /// Whether it thinks before it answers.
+    pub thinking: Thinking,
+    /// How it writes calls of tools.
+    pub tool_format: ToolFormat,
 }
 
 impl ModelSource {
@@ -54,6 +59,27 @@ impl ModelSource {
 /// what they should be.
 pub fn resolve(settings: &ServeConfig) -> Result<ModelSource> {
     let catalog = Catalog::open(settings.models_file.as_deref())?;
+    let mut source = find(settings, &catalog)?;
+    // A directory is taken for the model of the catalogue whose name it bears, if there is one.
+    if let Some((_, CatalogEntry::Hub(model))) = catalog.get(&source.name) {
+        source.thinking = model.thinking;
+        source.tool_format = model.tool_format;
+    }
+    source.thinking = match settings.thinking {
+        None => source.thinking,
+        Some(config::Thinking::Never) => Thinking::Never,
+        Some(config::Thinking::OnRequest) => Thinking::OnRequest,
+        Some(config::Thinking::Unasked) => Thinking::Unasked,
+    };
+    source.tool_format = match settings.tool_format {
+        None => source.tool_format,
+        Some(config::ToolFormat::Pythonic) => ToolFormat::Pythonic,
+        Some(config::ToolFormat::Json) => ToolFormat::Json,
+    };
+    Ok(source)
+}
+
+fn find(settings: &ServeConfig, catalog: &Catalog) -> Result<ModelSource> {
     let wanted = settings.model.as_str();
     let dir = Path::new(wanted);
     if dir.is_dir() {
@@ -77,7 +103,7 @@ pub fn resolve(settings: &ServeConfig) -> Result<ModelSource> {
                 model.hub
             ))),
         },
-        None => Err(unknown(wanted, &catalog)),
+        None => Err(unknown(wanted, catalog)),
     }
 }
 
@@ -120,6 +146,8 @@ fn from_files(name: String, files: ModelFiles, load_format: LoadFormat) -> Resul
         load_format,
         sampling: generation.sampling,
         eos_token_ids,
+        thinking: Thinking::Never,
+        tool_format: ToolFormat::Pythonic,
         config,
     })
 }

@@ -24,6 +24,18 @@ pub struct ChatTemplate {
     control: ControlTokens,
 }
 
+/// What a prompt ends with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PromptEnd {
+    /// With the beginning of the model's turn.
+    #[default]
+    Generation,
+    /// With the last message.
+    Nothing,
+    /// In the last message, which is to go on.
+    Continue,
+}
+
 impl ChatTemplate {
     /// Compiles a template's source.
     ///
@@ -75,28 +87,50 @@ impl ChatTemplate {
     /// The prompt for the model's next turn.
     ///
     /// # Errors
+    /// As [`render_to`](Self::render_to).
+    pub fn render(&self, messages: &[Message]) -> Result<RenderedPrompt> {
+        self.render_to(messages, PromptEnd::Generation)
+    }
+
+    /// The prompt, with this end.
+    ///
+    /// # Errors
     /// [`Error::Template`] in the template's own words if it refuses the messages, or with what it
     /// could not do with them.
-    pub fn render(&self, messages: &[Message]) -> Result<RenderedPrompt> {
-        let strings = messages.iter().flat_map(Message::strings);
-        let disguise = self.control.disguise(strings).ok_or_else(|| {
+    pub fn render_to(&self, messages: &[Message], end: PromptEnd) -> Result<RenderedPrompt> {
+        let crowded = || {
             let message = "The messages contain every Unicode noncharacter from U+FDD0 to U+FDEF. \
                            Remove them: they stand for nothing.";
             Error::Template(message.to_owned())
-        })?;
+        };
+        let strings = messages.iter().flat_map(Message::strings);
+        let disguise = self.control.disguise(strings).ok_or_else(crowded)?;
+        let mark = match end {
+            PromptEnd::Continue => Some(disguise.mark().ok_or_else(crowded)?),
+            PromptEnd::Generation | PromptEnd::Nothing => None,
+        };
+        let mut values: Vec<Value> = messages.iter().map(|m| as_value(m, &disguise)).collect();
+        if let (Some(mark), Some(last)) = (mark, messages.last()) {
+            let marked = marked(last, mark)?;
+            values.pop();
+            values.push(as_value(&marked, &disguise));
+        }
         let context = Value::from_pairs([
+            ("messages", Value::from(values)),
             (
-                "messages",
-                messages.iter().map(|m| as_value(m, &disguise)).collect(),
+                "add_generation_prompt",
+                Value::from(end == PromptEnd::Generation),
             ),
-            ("add_generation_prompt", Value::from(true)),
             // Templates ask whether these are none, not whether they are there.
             ("tools", Value::from(())),
             ("documents", Value::from(())),
         ]);
         let template = self.env.get_template(TEMPLATE);
         let rendered = template.and_then(|template| template.render(context));
-        let rendered = rendered.map_err(|error| refusal(&error))?;
+        let mut rendered = rendered.map_err(|error| refusal(&error))?;
+        if let Some(mark) = mark {
+            cut_at(mark, &mut rendered)?;
+        }
         let (text, control) = disguise.reveal(&rendered);
         Ok(RenderedPrompt {
             text,
@@ -104,6 +138,42 @@ impl ChatTemplate {
             num_images: messages.iter().map(Message::num_images).sum(),
         })
     }
+}
+
+/// `message` with a mark behind its last text, and a space, which tells whether the template trims.
+fn marked(message: &Message, mark: char) -> Result<Message> {
+    let mut message = message.clone();
+    let text = match &mut message.content {
+        Content::Text(text) => Some(text),
+        Content::Parts(parts) => parts.iter_mut().rev().find_map(|part| match part {
+            Part::Text(text) => Some(text),
+            Part::Image => None,
+        }),
+    };
+    let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
+        let message = "The last message holds no text that could be continued.";
+        return Err(Error::Template(message.to_owned()));
+    };
+    text.push(mark);
+    text.push(' ');
+    Ok(message)
+}
+
+/// Ends `rendered` where its last message's text does, as transformers'
+/// `apply_chat_template(continue_final_message=True)`: with the white space at its end only where
+/// the template leaves white space alone.
+fn cut_at(mark: char, rendered: &mut String) -> Result<()> {
+    let Some(at) = rendered.rfind(mark) else {
+        let message = "The chat template does not show the last message, so that it cannot be \
+                       continued.";
+        return Err(Error::Template(message.to_owned()));
+    };
+    let is_trimmed = !rendered[at + mark.len_utf8()..].starts_with(' ');
+    rendered.truncate(at);
+    if is_trimmed {
+        rendered.truncate(rendered.trim_end_matches(jinja::is_python_space).len());
+    }
+    Ok(())
 }
 
 /// A message as transformers hands it to a template, with stand-ins in its texts.

@@ -114,6 +114,7 @@ impl ControlTokens {
         Some(Disguise {
             control: self,
             stand_ins,
+            mark: free.next(),
         })
     }
 }
@@ -133,9 +134,15 @@ pub struct Disguise<'a> {
     control: &'a ControlTokens,
     /// A control token's first character, and what stands for it.
     stand_ins: Vec<(char, char)>,
+    mark: Option<char>,
 }
 
 impl Disguise<'_> {
+    /// A character that stands nowhere in the texts, to find a place again; `None` if none is left.
+    pub fn mark(&self) -> Option<char> {
+        self.mark
+    }
+
     /// `text` with stand-ins.
     pub fn hide(&self, text: &str) -> String {
         let mut hidden = String::with_capacity(text.len());

@@ -81,7 +81,7 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 }
 
 /// Python's whitespace: Unicode's and the four separators of ASCII.
-fn is_python_space(c: char) -> bool {
+pub(super) fn is_python_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
 

@@ -67,6 +67,17 @@ impl Message {
         [self.role.as_str()].into_iter().chain(text).chain(parts)
     }
 
+    /// Bytes of its text.
+    pub fn num_bytes(&self) -> usize {
+        match &self.content {
+            Content::Text(text) => text.len(),
+            Content::Parts(parts) => parts.iter().fold(0, |sum, part| match part {
+                Part::Text(text) => sum + text.len(),
+                Part::Image => sum,
+            }),
+        }
+    }
+
     /// How many pictures it shows.
     pub(super) fn num_images(&self) -> usize {
         match &self.content {

@@ -3,7 +3,8 @@
 //! ```text
 //! messages ─ ChatTemplate::render ─▶ RenderedPrompt ─ encode_prompt ─▶ token ids + image spans
 //! raw text ─ Tokenizer::encode_raw ───────────────────────────────────▶ token ids
-//! token ids ─ Detokenizer::push ─▶ text that is safe to send now
+//! token ids ─ AnswerReader::push ─▶ thought, text and calls that are safe to send now
+//!                 Detokenizer, CallParser
 //! ```
 //!
 //! Owns what a checkpoint's `tokenizer.json` and chat template mean. Must not know HTTP, images'
@@ -14,6 +15,7 @@
 //! neighbours, becomes one.
 
 mod answer;
+mod answer_reader;
 mod chat_template;
 mod control;
 mod decoder;
@@ -26,20 +28,28 @@ mod prompt;
 mod stop_strings;
 mod strftime;
 mod template_files;
+mod thought;
 mod tokenizer;
 mod tokenizer_file;
+mod tool_calls;
+mod tool_prompt;
 mod vocabulary;
 
 pub use answer::AnswerPart;
-pub use chat_template::ChatTemplate;
+pub use answer_reader::{
+    AnswerReader, AnswerSyntax, Read, ReadEnd, StopRule, ThoughtSyntax, ThoughtText,
+};
+pub use chat_template::{ChatTemplate, PromptEnd};
 pub use control::{ControlSpan, ControlToken, ControlTokens};
 pub use detokenizer::{Detokenizer, Piece};
 pub use grammar::{
-    GrammarError, GrammarSource, Grammars, ThoughtMarkers, ThoughtRule, check_schema, json_grammar,
-    with_thought,
+    GrammarError, GrammarSource, Grammars, ThoughtRule, check_schema, json_grammar, with_thought,
 };
 pub use message::{Content, Message, Part, Role};
 pub use placeholder::{EncodedPrompt, ImageTokens, encode_prompt};
 pub use prompt::RenderedPrompt;
 pub use template_files::NamedTokens;
+pub use thought::{THINKING_INSTRUCTION, ThoughtMarkers, without_thoughts};
 pub use tokenizer::{AddSpecialTokens, SpecialTokens, Tokenizer};
+pub use tool_calls::{CallLimit, CallParser, CallPlace, CallSyntax, Tool};
+pub use tool_prompt::{PastCall, ToolFormat, ToolResult, tool_results};

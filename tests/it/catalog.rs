@@ -4,8 +4,12 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use medgemma::backend::LayerKind;
+use medgemma::config::{self, Command};
 use medgemma::model::config::{ModelConfig, RopeParams, VisionConfig};
-use medgemma::registry::{Catalog, CatalogEntry, HubModel, SamplingDefaults, Thinking};
+use medgemma::registry::{
+    Catalog, CatalogEntry, HubModel, ModelSource, SamplingDefaults, Thinking, resolve,
+};
+use medgemma::text::ToolFormat;
 
 fn built_in() -> Catalog {
     Catalog::open(None).unwrap()
@@ -295,6 +299,11 @@ fn slips_are_named_with_their_line() {
     let cases = [
         (
             "thinking = \"never\"",
+            "thinking = \"never\"\ntool_format = \"xml\"",
+            "line 6: models.one.tool_format is \"xml\"; it must be \"pythonic\" or \"json\"",
+        ),
+        (
+            "thinking = \"never\"",
             "thinkin = \"never\"",
             "line 2: models.one.thinking is missing",
         ),
@@ -374,5 +383,53 @@ fn slips_are_named_with_their_line() {
             .unwrap_or_else(|error| error.to_string());
         assert!(message.starts_with("mine.toml: "), "{message}");
         assert!(message.contains(says), "{old} → {new}: {message}");
+    }
+}
+
+/// What `serve` would serve with these arguments.
+fn served(arguments: &[&str]) -> ModelSource {
+    let arguments = [&["medgemma", "serve"], arguments].concat();
+    match config::parse(arguments.into_iter().map(Into::into)) {
+        Ok(Command::Serve(settings)) => resolve(&settings).expect("it is there"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_directory_thinks_as_its_name_says_unless_a_flag_does() {
+    let parent = tempfile::tempdir().unwrap();
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/src/registry/demo/config.json");
+    let mut dirs = ["medgemma-27b-text-it", "mine"].map(|name| parent.path().join(name));
+    for dir in &mut dirs {
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::copy(config, dir.join("config.json")).unwrap();
+    }
+    let [known, own] = dirs.each_ref().map(|dir| dir.to_str().expect("UTF-8"));
+    for (arguments, thinking, tool_format) in [
+        (&["demo"][..], Thinking::Never, ToolFormat::Pythonic),
+        (&[own], Thinking::Never, ToolFormat::Pythonic),
+        (&[known], Thinking::OnRequest, ToolFormat::Pythonic),
+        (
+            &[known, "--thinking=never"],
+            Thinking::Never,
+            ToolFormat::Pythonic,
+        ),
+        (
+            &[own, "--thinking", "unasked"],
+            Thinking::Unasked,
+            ToolFormat::Pythonic,
+        ),
+        (
+            &["demo", "--thinking=on-request", "--tool-format=json"],
+            Thinking::OnRequest,
+            ToolFormat::Json,
+        ),
+    ] {
+        let source = served(arguments);
+        assert_eq!(
+            (source.thinking, source.tool_format),
+            (thinking, tool_format),
+            "{arguments:?}"
+        );
     }
 }

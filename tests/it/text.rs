@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use medgemma::core::TokenId;
 use medgemma::error::Error;
 use medgemma::text::{
-    AddSpecialTokens, ChatTemplate, Content, EncodedPrompt, ImageTokens, Message, Part,
+    AddSpecialTokens, ChatTemplate, Content, EncodedPrompt, ImageTokens, Message, Part, PromptEnd,
     RenderedPrompt, Role, Tokenizer, encode_prompt,
 };
 use serde::Deserialize;
@@ -23,6 +23,7 @@ use crate::golden;
 struct Cases {
     num_image_tokens: usize,
     conversations: BTreeMap<String, Conversation>,
+    continued: BTreeMap<String, Conversation>,
     refused: BTreeMap<String, Refusal>,
     texts: Vec<RawText>,
 }
@@ -164,6 +165,20 @@ fn chats_render_and_encode_as_transformers_does_it() {
     assert!(cases.conversations.len() > 30);
     for (name, conversation) in &cases.conversations {
         tiny.check(name, conversation, &ids(&conversation.ids));
+    }
+}
+
+#[test]
+fn a_turn_goes_on_where_transformers_lets_it() {
+    let tiny = TextSide::tiny();
+    let cases: Cases = load("cases.json");
+    assert!(cases.continued.len() > 4);
+    for (name, conversation) in &cases.continued {
+        let messages = messages(&conversation.messages).expect("content of the usual kinds");
+        let prompt = tiny.template.render_to(&messages, PromptEnd::Continue);
+        let prompt = prompt.expect("a conversation that the template takes");
+        assert_eq!(prompt.text, conversation.rendered, "{name}");
+        assert_eq!(tiny.encode(&prompt).ids, ids(&conversation.ids), "{name}");
     }
 }
 

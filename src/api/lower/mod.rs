@@ -8,13 +8,18 @@ mod messages;
 mod model_name;
 mod options;
 mod output;
+mod past_calls;
 mod prompt;
+mod prompting;
 mod sampling;
 mod size;
 mod terms;
+mod thinking;
+mod tools;
+mod turns;
 
 pub(super) use labels::{ServiceTier, check_labels};
-pub(super) use messages::{Chat, WireImage, lower_messages};
+pub(super) use messages::{Chat, WireImage};
 pub(super) use model_name::check_model;
 pub(super) use options::{
     AnswerOptions, Delivery, StreamUsage, TokenIds, chat_logprobs, completion_logprobs, delivery,
@@ -23,6 +28,9 @@ pub(super) use output::{OutputPlan, ThoughtPlan, asked_grammar};
 pub(super) use prompt::{
     Echo, EchoedPrompt, PreparedPrompt, check_ids, check_length, encode_chat, lower_prompts,
 };
+pub(super) use prompting::Prompting;
 pub(super) use sampling::SamplingPlan;
 pub(super) use size::{MAX_TOKENIZED, check_size, least_tokens};
 pub(super) use terms::TermsWish;
+pub(super) use thinking::{ThinkingFields, lower_thinking, thinking_wish};
+pub(super) use tools::{ToolFields, ToolPlan, lower_tools};

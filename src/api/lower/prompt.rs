@@ -5,7 +5,9 @@ use crate::api::types::Prompt;
 use crate::core::{ImageSpan, PixelValues, TokenId};
 use crate::error::Error;
 use crate::registry::ServedModel;
-use crate::text::{AddSpecialTokens, EncodedPrompt, Message, SpecialTokens, encode_prompt};
+use crate::text::{
+    AddSpecialTokens, EncodedPrompt, Message, PromptEnd, SpecialTokens, encode_prompt,
+};
 
 use super::size::{check_size, least_tokens};
 
@@ -72,6 +74,7 @@ impl PreparedPrompt {
 pub(in crate::api) fn encode_chat(
     model: &ServedModel,
     messages: &[Message],
+    end: PromptEnd,
 ) -> Result<EncodedPrompt, ApiError> {
     let Some(template) = &model.template else {
         return Err(ApiError::unsupported(
@@ -80,7 +83,7 @@ pub(in crate::api) fn encode_chat(
              --chat-template.",
         ));
     };
-    let rendered = template.render(messages)?;
+    let rendered = template.render_to(messages, end)?;
     let image_tokens = model.images.as_ref().map(|images| &images.tokens);
     let prompt = encode_prompt(&model.tokenizer, &rendered, image_tokens)?;
     check_rows(&prompt.ids, model.vocab_size).map_err(|error| error.at("messages"))?;

@@ -11,6 +11,7 @@ use crate::api::random::random_u64;
 use crate::api::types::{SamplingFields, Stop};
 use crate::core::{SamplingParams, TokenId};
 use crate::registry::ServedModel;
+use crate::text::StopRule;
 
 /// Below this a temperature means greedy, as in vLLM: the division would overflow.
 const LEAST_TEMPERATURE: f64 = 1e-5;
@@ -147,9 +148,12 @@ impl SamplingPlan {
         }
     }
 
-    /// New tokens before which nothing ends an answer.
-    pub(in crate::api) fn min_tokens(&self) -> usize {
-        self.params.min_tokens
+    /// What of the client's strings ends an answer, and from which token on.
+    pub(in crate::api) fn stop_rule(&self) -> StopRule {
+        StopRule {
+            strings: self.stop.clone(),
+            min_tokens: self.params.min_tokens,
+        }
     }
 
     /// Parameters of answer `choice` to a prompt after which `room` tokens are left (at least 1).

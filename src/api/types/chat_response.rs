@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::logprobs::{ChatLogprobs, PromptLogprobs};
+use super::tools::{AnswerToolCall, DeltaToolCall};
 use super::usage::Usage;
 use crate::core::TokenId;
 
@@ -56,7 +57,17 @@ pub(in crate::api) struct ChatChoice {
 pub(in crate::api) struct AssistantMessage {
     #[schemars(extend("const" = "assistant"))]
     pub(in crate::api) role: &'static str,
-    pub(in crate::api) content: String,
+    /// Null where the model only calls tools.
+    pub(in crate::api) content: Option<String>,
+    /// What the model thought before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) reasoning_content: Option<String>,
+    /// The same under its newer name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) reasoning: Option<String>,
+    /// Tools that the model wants to be called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) tool_calls: Option<Vec<AnswerToolCall>>,
     /// Always null: OpenAI's schema requires the field.
     #[schemars(with = "()")]
     pub(in crate::api) refusal: Option<()>,
@@ -108,6 +119,15 @@ pub(in crate::api) struct Delta<'a> {
     pub(in crate::api) role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) content: Option<&'a str>,
+    /// What the model thinks before it answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) reasoning_content: Option<&'a str>,
+    /// The same under its newer name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) reasoning: Option<&'a str>,
+    /// At most one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) tool_calls: Option<[DeltaToolCall<'a>; 1]>,
 }
 
 /// What ended an answer besides the model's own stop tokens and its length.

@@ -10,6 +10,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::object::Object;
 use super::presence::Presence;
+use super::tools::MessageToolCall;
 
 /// One turn. `content` may be absent in OpenAI's schema (an assistant that calls tools), so
 /// whether it must be there is for `lower` to say.
@@ -17,17 +18,16 @@ use super::presence::Presence;
 pub(in crate::api) struct ChatMessage {
     /// Who speaks.
     pub(in crate::api) role: String,
-    /// What is said and shown.
+    /// What is said and shown. An assistant that calls tools may say nothing.
     pub(in crate::api) content: Option<Content>,
-    /// Known, not served: the participant's name.
+    /// A tool's name, which its call has told already; of others it is not served: no template has
+    /// a place for it.
     #[serde(default)]
     pub(in crate::api) name: Presence,
-    /// Known, not served: calls that the assistant made.
-    #[serde(default)]
-    pub(in crate::api) tool_calls: Presence,
-    /// Known, not served: the call that a tool answers.
-    #[serde(default)]
-    pub(in crate::api) tool_call_id: Presence,
+    /// Calls that the assistant made.
+    pub(in crate::api) tool_calls: Option<Vec<Object<MessageToolCall>>>,
+    /// The call that a tool answers.
+    pub(in crate::api) tool_call_id: Option<String>,
     /// Known, not served: the older form of `tool_calls`.
     #[serde(default)]
     pub(in crate::api) function_call: Presence,
@@ -37,7 +37,7 @@ pub(in crate::api) struct ChatMessage {
     /// Known, not served: a spoken answer.
     #[serde(default)]
     pub(in crate::api) audio: Presence,
-    /// Known, not served: an answer's thought.
+    /// An assistant's thought. It is dropped: thoughts are no part of a conversation.
     #[serde(default)]
     pub(in crate::api) reasoning_content: Presence,
     /// Known, not served: the same under its newer name.

@@ -18,9 +18,10 @@ mod sampling_fields;
 mod seed;
 mod terms_fields;
 mod tokenize;
+mod tools;
 mod usage;
 
-pub(super) use chat_request::ChatRequest;
+pub(super) use chat_request::{ChatRequest, ChatTemplateKwargs};
 pub(super) use chat_response::{
     AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, Delta, StopReason,
 };
@@ -39,4 +40,8 @@ pub(super) use presence::Presence;
 pub(super) use sampling_fields::{SamplingFields, Stop, StreamFields};
 pub(super) use terms_fields::TermsFields;
 pub(super) use tokenize::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokenized};
+pub(super) use tools::{
+    AnswerFunction, AnswerToolCall, DeltaFunction, DeltaToolCall, FunctionDefinition,
+    MessageToolCall, ToolChoice, ToolDefinition,
+};
 pub(super) use usage::Usage;

@@ -11,7 +11,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 /// A `T` written as a JSON object.
 ///
 /// Derived structs would also take an array of their fields in order, which no client means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::api) struct Object<T>(pub(in crate::api) T);
 
 struct ObjectVisitor<T>(PhantomData<T>);

@@ -3,8 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::chat_request::ChatTemplateKwargs;
 use super::message::ChatMessage;
 use super::object::Object;
+use super::tools::ToolDefinition;
 use crate::core::TokenId;
 
 /// What to tokenise: a text or a chat.
@@ -20,6 +22,15 @@ pub(in crate::api) struct TokenizeRequest {
     pub(in crate::api) add_special_tokens: Option<bool>,
     /// Whether each token's text comes too.
     pub(in crate::api) return_token_strs: Option<bool>,
+    /// Tools that the chat's prompt tells of.
+    #[schemars(length(max = 128))]
+    pub(in crate::api) tools: Option<Vec<Object<ToolDefinition>>>,
+    /// Whether the prompt ends where the assistant's turn begins; absent: it does.
+    pub(in crate::api) add_generation_prompt: Option<bool>,
+    /// Whether the answer goes on with the last message, the assistant's, instead.
+    pub(in crate::api) continue_final_message: Option<bool>,
+    /// vLLM's: settings of the chat template.
+    pub(in crate::api) chat_template_kwargs: Option<Object<ChatTemplateKwargs>>,
 }
 
 /// The answer to [`TokenizeRequest`].

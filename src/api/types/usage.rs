@@ -24,20 +24,19 @@ struct CompletionTokensDetails {
 }
 
 impl Usage {
-    /// Of prompts, what was cached of them, and answers; no thoughts are told apart.
+    /// Of prompts, what was cached of them, answers, and the thoughts among these.
     pub(in crate::api) fn new(
         prompt_tokens: usize,
         cached_tokens: usize,
         completion_tokens: usize,
+        reasoning_tokens: usize,
     ) -> Self {
         Self {
             prompt_tokens,
             completion_tokens,
             total_tokens: prompt_tokens + completion_tokens,
             prompt_tokens_details: PromptTokensDetails { cached_tokens },
-            completion_tokens_details: CompletionTokensDetails {
-                reasoning_tokens: 0,
-            },
+            completion_tokens_details: CompletionTokensDetails { reasoning_tokens },
         }
     }
 }

@@ -49,6 +49,9 @@ impl GrammarError {
     }
 }
 
+/// What was compiled, under its source's digest.
+type Kept = ([u8; 32], Arc<dyn Constraint>);
+
 /// Compiles grammars for one model, and keeps those of late.
 pub struct Grammars {
     tokenizer: Arc<Tokenizer>,
@@ -56,7 +59,7 @@ pub struct Grammars {
     stop_ids: Vec<TokenId>,
     /// Half a second of work for a vocabulary of 262k, so only for those who need it.
     factory: OnceLock<Result<ParserFactory, String>>,
-    kept: Mutex<VecDeque<([u8; 32], Arc<dyn Constraint>)>>,
+    kept: Mutex<VecDeque<Kept>>,
 }
 
 impl fmt::Debug for Grammars {

@@ -18,4 +18,4 @@ mod thought;
 pub use compiler::{GrammarError, Grammars};
 pub use schema::{check_schema, json_grammar};
 pub use source::GrammarSource;
-pub use thought::{ThoughtMarkers, ThoughtRule, with_thought};
+pub use thought::{ThoughtRule, with_thought};

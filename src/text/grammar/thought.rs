@@ -4,26 +4,7 @@ use std::sync::Arc;
 
 use crate::core::{Constraint, ConstraintState, TokenId, TokenMask};
 use crate::error::{Error, Result};
-use crate::text::Tokenizer;
-
-/// The tokens around a thought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ThoughtMarkers {
-    /// `<unused94>`
-    pub begin: TokenId,
-    /// `<unused95>`
-    pub end: TokenId,
-}
-
-impl ThoughtMarkers {
-    /// Those of Gemma's vocabulary; `None` if it has none.
-    pub fn of(tokenizer: &Tokenizer) -> Option<Self> {
-        Some(Self {
-            begin: tokenizer.token_id("<unused94>")?,
-            end: tokenizer.token_id("<unused95>")?,
-        })
-    }
-}
+use crate::text::ThoughtMarkers;
 
 /// Whether an answer may begin with a thought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,19 +96,19 @@ impl ThoughtState {
 
 impl ConstraintState for ThoughtState {
     fn mask(&mut self) -> Result<Option<TokenMask>> {
-        let ThoughtMarkers { begin, end } = self.rules.markers;
+        let ThoughtMarkers { open, close } = self.rules.markers;
         let vocab_size = self.rules.vocab_size;
         match (self.stage, self.rules.rule) {
             (_, ThoughtRule::Banned) => {
                 let mask = self.answer_mask()?;
                 let mut mask = mask.unwrap_or_else(|| TokenMask::all(vocab_size));
-                mask.forbid(begin);
+                mask.forbid(open);
                 Ok(Some(mask))
             }
             (Stage::Start, ThoughtRule::Allowed { .. }) => {
                 let mut mask = self.answer_mask()?;
                 if let Some(mask) = &mut mask {
-                    mask.allow(begin);
+                    mask.allow(open);
                 }
                 Ok(mask)
             }
@@ -135,7 +116,7 @@ impl ConstraintState for ThoughtState {
                 if budget.is_some_and(|budget| num_tokens >= budget) =>
             {
                 let mut mask = TokenMask::none(vocab_size);
-                mask.allow(end);
+                mask.allow(close);
                 Ok(Some(mask))
             }
             (Stage::Thought(_), ThoughtRule::Allowed { .. }) if self.answer.is_some() => {
@@ -151,17 +132,17 @@ impl ConstraintState for ThoughtState {
     }
 
     fn accept(&mut self, token: TokenId) -> Result<()> {
-        let ThoughtMarkers { begin, end } = self.rules.markers;
+        let ThoughtMarkers { open, close } = self.rules.markers;
         match (self.stage, self.rules.rule) {
-            (_, ThoughtRule::Banned) if token == begin => Err(Error::Constraint {
+            (_, ThoughtRule::Banned) if token == open => Err(Error::Constraint {
                 num_tokens: 0,
                 reason: "a thought began where none may".to_owned(),
             }),
-            (Stage::Start, ThoughtRule::Allowed { .. }) if token == begin => {
+            (Stage::Start, ThoughtRule::Allowed { .. }) if token == open => {
                 self.stage = Stage::Thought(0);
                 Ok(())
             }
-            (Stage::Thought(_), _) if token == end => {
+            (Stage::Thought(_), _) if token == close => {
                 self.stage = Stage::Answer;
                 Ok(())
             }
@@ -179,8 +160,8 @@ mod tests {
     use super::*;
 
     const MARKERS: ThoughtMarkers = ThoughtMarkers {
-        begin: TokenId(10),
-        end: TokenId(11),
+        open: TokenId(10),
+        close: TokenId(11),
     };
     const STOP: TokenId = TokenId(1);
     const ONLY: TokenId = TokenId(5);
@@ -237,10 +218,10 @@ mod tests {
     fn a_thought_that_is_banned_never_begins() {
         let mut state = start(None, ThoughtRule::Banned);
         for _ in 0..3 {
-            assert_eq!(allowed(&mut *state), all_but(MARKERS.begin));
+            assert_eq!(allowed(&mut *state), all_but(MARKERS.open));
             assert!(state.accept(TokenId(7)).is_ok());
         }
-        assert!(state.accept(MARKERS.begin).is_err());
+        assert!(state.accept(MARKERS.open).is_err());
         let mut state = start(Some(Stubborn), ThoughtRule::Banned);
         assert_eq!(allowed(&mut *state), Some(vec![ONLY.0]));
     }
@@ -250,12 +231,12 @@ mod tests {
         let rule = ThoughtRule::Allowed { budget: Some(2) };
         let mut state = start(None, rule);
         assert_eq!(allowed(&mut *state), None);
-        for token in [MARKERS.begin, TokenId(7), TokenId(8)] {
+        for token in [MARKERS.open, TokenId(7), TokenId(8)] {
             assert_eq!(allowed(&mut *state), None);
             assert!(state.accept(token).is_ok());
         }
-        assert_eq!(allowed(&mut *state), Some(vec![MARKERS.end.0]));
-        assert!(state.accept(MARKERS.end).is_ok());
+        assert_eq!(allowed(&mut *state), Some(vec![MARKERS.close.0]));
+        assert!(state.accept(MARKERS.close).is_ok());
         assert_eq!(allowed(&mut *state), None);
     }
 
@@ -263,9 +244,9 @@ mod tests {
     fn a_grammar_begins_behind_the_thought_or_at_once() {
         let rule = ThoughtRule::Allowed { budget: None };
         let mut state = start(Some(Stubborn), rule);
-        assert_eq!(allowed(&mut *state), Some(vec![ONLY.0, MARKERS.begin.0]));
-        assert!(state.accept(MARKERS.begin).is_ok());
-        for token in [TokenId(7), ONLY, MARKERS.begin] {
+        assert_eq!(allowed(&mut *state), Some(vec![ONLY.0, MARKERS.open.0]));
+        assert!(state.accept(MARKERS.open).is_ok());
+        for token in [TokenId(7), ONLY, MARKERS.open] {
             assert_eq!(
                 allowed(&mut *state),
                 all_but(STOP),
@@ -273,7 +254,7 @@ mod tests {
             );
             assert!(state.accept(token).is_ok());
         }
-        assert!(state.accept(MARKERS.end).is_ok());
+        assert!(state.accept(MARKERS.close).is_ok());
         for _ in 0..2 {
             assert_eq!(allowed(&mut *state), Some(vec![ONLY.0]));
             assert!(state.accept(ONLY).is_ok());

@@ -98,6 +98,16 @@ REFUSED = {
 }
 """And those that it does not."""
 
+CONTINUED = {
+    "plain": [user("Hello"), model("The heart is")],
+    "space_trimmed": [user("Hello"), model("  The heart is \n")],
+    "parts": [user("Hello"), model([text("The heart "), text(" is enlarged, and ")])],
+    "system": [system(HELPFUL), user([IMAGE, text("What is it?")]), model("A chest X-ray")],
+    "words_of_the_template": [user("turn"), model("model\nturn")],
+    "unicode": [user("Hello"), model("Größe ≥ 5 µm 🫁")],
+}
+"""Conversations whose last turn goes on."""
+
 PAN_AND_SCAN = {
     "landscape": ("image_between", [(1000, 400)]),
     "portrait": ("image_first", [(300, 1200)]),
@@ -158,6 +168,18 @@ def refusals(tokenizer: PreTrainedTokenizerBase) -> dict:
     return made
 
 
+def continued(tokenizer: PreTrainedTokenizerBase) -> dict:
+    """Name → text and ids that the model is to go on with."""
+    proc = numbers.processor(tokenizer, 32, NUM_IMAGE_TOKENS)
+    made = {}
+    for name, messages in CONTINUED.items():
+        rendered = proc.apply_chat_template(messages, tokenize=False, continue_final_message=True)
+        pictures = [blank(8, 8)] * num_images(messages)
+        inputs = proc(text=rendered, images=pictures or None, add_special_tokens=False)
+        made[name] = {"messages": messages, "rendered": rendered, "ids": compact(list(inputs["input_ids"][0]))}
+    return made
+
+
 def write(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     made = encoded(tokenizer)
     listing = {
@@ -170,6 +192,7 @@ def write(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
             name: {"conversation": PAN_AND_SCAN[name][0], "sizes": PAN_AND_SCAN[name][1], "ids": ids}
             for name, (_, ids) in made["pan_and_scan"].items()
         },
+        "continued": continued(tokenizer),
         "refused": refusals(tokenizer),
         "texts": [{"text": words, "ids": ids} for words, ids in zip(TEXTS, made["texts"])],
     }
@@ -178,6 +201,8 @@ def write(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         real_made = encoded(AutoTokenizer.from_pretrained(real))
         for name, (rendered, _) in real_made["conversations"].items():
             assert rendered == made["conversations"][name][0], name
+        for name, case in continued(AutoTokenizer.from_pretrained(real)).items():
+            assert case["rendered"] == listing["continued"][name]["rendered"], name
         ids = {kind: {name: ids for name, (_, ids) in real_made[kind].items()} for kind in ("conversations", "pan_and_scan")}
         write_lines(folder / "real_tokenizer.json", ids | {"texts": real_made["texts"]})
     else:

@@ -40,7 +40,7 @@ async fn bodies_that_are_not_what_they_should_be() {
     let server = Plan::for_test().start();
     let deep = format!("{{\"messages\": {}", "[".repeat(100_000));
     let deep_neutral = format!(
-        "{{\"tools\": {}1{}, \"messages\": []}}",
+        "{{\"documents\": {}1{}, \"messages\": []}}",
         "[".repeat(9000),
         "]".repeat(9000)
     );
@@ -100,7 +100,7 @@ async fn bodies_that_are_not_what_they_should_be() {
         ),
         ("\u{feff}{\"messages\": []}", (400, JSON, "-")),
         (&deep, (400, TYPE, "messages[0]")),
-        (&deep_neutral, (400, REFUSED, "tools")),
+        (&deep_neutral, (400, REFUSED, "documents")),
     ];
     for (body, expected) in cases {
         check(
@@ -383,7 +383,7 @@ async fn messages_that_cannot_be() {
         (user("role", json!(null)), (400, TYPE, "messages[0].role")),
         (
             user("role", json!("tool")),
-            (400, REFUSED, "messages[0].role"),
+            (400, MISSING, "messages[0].tool_call_id"),
         ),
         (
             user("role", json!("function")),
@@ -395,7 +395,7 @@ async fn messages_that_cannot_be() {
         ),
         (
             user("tool_calls", json!([{"id": "1"}])),
-            (400, REFUSED, "messages[0].tool_calls"),
+            (400, MISSING, "messages[0].tool_calls[0].function"),
         ),
         (
             user("tool_call_id", json!("1")),
@@ -424,15 +424,6 @@ async fn messages_that_cannot_be() {
         (
             user("annotations", json!([1])),
             (400, REFUSED, "messages[0].annotations"),
-        ),
-        // The template's own words.
-        (
-            json!([{"role": "assistant", "content": "hi"}]),
-            (400, "invalid_messages", "messages"),
-        ),
-        (
-            json!([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]),
-            (400, "invalid_messages", "messages"),
         ),
         (
             part(json!({"text": "a"})),
@@ -607,7 +598,7 @@ async fn tokenizing_what_cannot_be() {
         (
             "/tokenize",
             json!({"messages": messages, "tools": [1]}),
-            (400, REFUSED, "tools"),
+            (400, TYPE, "tools[0]"),
         ),
         (
             "/tokenize",
@@ -677,11 +668,5 @@ async fn messages_say_what_to_do() {
     assert!(
         message.len() < 700 && message.contains("expected a number"),
         "{message}"
-    );
-    let alternate = json!({"messages": [{"role": "assistant", "content": "hi"}]});
-    assert!(
-        said(alternate)
-            .await
-            .contains("Conversation roles must alternate")
     );
 }

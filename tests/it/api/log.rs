@@ -174,7 +174,7 @@ async fn refusals_are_logged_without_what_they_quote() {
         secret_chat(json!({"model": SECRET})),
         json!({"messages": [{"role": SECRET, "content": SECRET}]}),
         json!({"messages": [{"role": "user", "content": [{"type": SECRET}]}]}),
-        json!({"messages": [{"role": "assistant", "content": SECRET}]}),
+        json!({"messages": [{"role": "tool", "tool_call_id": SECRET, "content": SECRET}]}),
     ] {
         let reply = server.post("/v1/chat/completions", body.to_string()).await;
         assert!(reply.status >= 400);

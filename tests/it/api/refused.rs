@@ -47,7 +47,6 @@ fn shared() -> Vec<Case> {
         ("bad_words", json!(["x"]), vec![json!([])]),
         ("logprob_token_ids", json!([5]), vec![]),
         ("logits_processors", json!(["x"]), vec![]),
-        ("thinking_token_budget", json!(5), vec![]),
         ("repetition_detection", json!({"a": 1}), vec![]),
         ("watermarking", json!(true), vec![json!(false)]),
         ("guided_json", json!({}), vec![]),
@@ -89,22 +88,11 @@ fn chat_only() -> Vec<Case> {
     vec![
         ("prompt", json!("x"), vec![]),
         ("echo", json!(true), vec![json!(false)]),
-        ("tools", json!([{"type": "function"}]), vec![json!([])]),
-        ("tool_choice", json!("auto"), vec![json!("none")]),
-        ("tool_choice", json!("required"), vec![]),
-        (
-            "tool_choice",
-            json!({"type": "function", "function": {"name": "f"}}),
-            vec![],
-        ),
-        ("parallel_tool_calls", json!(false), vec![json!(true)]),
         ("functions", json!([{"name": "f"}]), vec![json!([])]),
         ("function_call", json!("auto"), vec![json!("none")]),
-        ("reasoning_effort", json!("none"), vec![]),
         ("reasoning", json!({"effort": "low"}), vec![]),
         ("thinking", json!({"type": "enabled"}), vec![]),
         ("enable_thinking", json!(true), vec![]),
-        ("include_reasoning", json!(false), vec![json!(true)]),
         ("verbosity", json!("low"), vec![json!("medium")]),
         (
             "modalities",
@@ -114,16 +102,9 @@ fn chat_only() -> Vec<Case> {
         ("audio", json!({"voice": "x"}), vec![]),
         ("prediction", json!({"type": "content"}), vec![]),
         ("web_search_options", json!({}), vec![]),
-        ("add_generation_prompt", json!(false), vec![json!(true)]),
-        ("continue_final_message", json!(true), vec![json!(false)]),
         ("add_special_tokens", json!(true), vec![json!(false)]),
         ("documents", json!([{"text": "x"}]), vec![json!([])]),
         ("chat_template", json!("{{ x }}"), vec![]),
-        (
-            "chat_template_kwargs",
-            json!({"enable_thinking": true}),
-            vec![json!({})],
-        ),
         ("mm_processor_kwargs", json!({"a": 1}), vec![json!({})]),
         ("media_io_kwargs", json!({"a": {}}), vec![json!({})]),
     ]
@@ -132,6 +113,17 @@ fn chat_only() -> Vec<Case> {
 fn completion_only() -> Vec<Case> {
     vec![
         ("messages", json!([]), vec![]),
+        ("tools", json!([{"type": "function"}]), vec![json!([])]),
+        ("tool_choice", json!("auto"), vec![json!("none")]),
+        ("parallel_tool_calls", json!(false), vec![json!(true)]),
+        ("reasoning_effort", json!("none"), vec![]),
+        ("thinking_token_budget", json!(5), vec![json!(-1)]),
+        ("include_reasoning", json!(false), vec![json!(true)]),
+        (
+            "chat_template_kwargs",
+            json!({"enable_thinking": true}),
+            vec![json!({})],
+        ),
         ("suffix", json!("x"), vec![json!("")]),
         ("top_logprobs", json!(5), vec![json!(0)]),
         ("add_special_tokens", json!(false), vec![json!(true)]),
@@ -182,14 +174,14 @@ async fn of_a_completion() {
 async fn neither_place_nor_spelling_hides_a_field() {
     let server = Plan::for_test().start();
     for body in [
-        r#"{"tools": [1], "messages": [{"role": "user", "content": "hi"}]}"#,
-        r#"{"messages": [{"role": "user", "content": "hi"}], "\u0074ools": [1]}"#,
-        r#"{"messages": [{"role": "user", "content": "hi"}], "tools": null, "tools": [1]}"#,
+        r#"{"audio": [1], "messages": [{"role": "user", "content": "hi"}]}"#,
+        r#"{"messages": [{"role": "user", "content": "hi"}], "\u0061udio": [1]}"#,
+        r#"{"messages": [{"role": "user", "content": "hi"}], "audio": null, "audio": [1]}"#,
     ] {
         let reply = server.post("/v1/chat/completions", body).await;
-        assert_eq!(reply.error().2.as_deref(), Some("tools"), "{body}");
+        assert_eq!(reply.error().2.as_deref(), Some("audio"), "{body}");
     }
     // Inside another field the name means nothing to us.
-    let body = r#"{"messages": [{"role": "user", "content": "hi"}], "extra": {"tools": [1]}}"#;
+    let body = r#"{"messages": [{"role": "user", "content": "hi"}], "extra": {"audio": [1]}}"#;
     assert_eq!(server.post("/v1/chat/completions", body).await.status, 200);
 }

@@ -17,10 +17,13 @@ use medgemma::core::{FinishReason, GenerateRequest, SeqId, TokenEvent, TokenId, 
 use medgemma::engine::{Command, EngineHandle, EngineInbox, EngineLimits, channel};
 use medgemma::error::Error;
 use medgemma::image::{ImageLimits, ImageProcessor, Resize};
-use medgemma::registry::{ImageSupport, SamplingDefaults, ServedModel};
+use medgemma::registry::{
+    ImageSupport, RolePolicy, SamplingDefaults, ServedModel, Thinking, ThinkingSupport,
+};
 use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
 use medgemma::text::{
-    AddSpecialTokens, ChatTemplate, Grammars, ImageTokens, NamedTokens, Tokenizer,
+    AddSpecialTokens, ChatTemplate, Grammars, ImageTokens, NamedTokens, ThoughtMarkers, Tokenizer,
+    ToolFormat,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -82,6 +85,9 @@ pub(super) struct Plan {
     pub(super) takes_images: bool,
     pub(super) has_template: bool,
     pub(super) sampling_defaults: SamplingDefaults,
+    pub(super) thinking: Thinking,
+    pub(super) tool_format: ToolFormat,
+    pub(super) roles: RolePolicy,
     pub(super) script: Scripted,
 }
 
@@ -102,6 +108,9 @@ impl Plan {
                 top_p: 0.95,
                 top_k: NonZeroU32::new(64),
             },
+            thinking: Thinking::Never,
+            tool_format: ToolFormat::Pythonic,
+            roles: RolePolicy::Merge,
             script: says("The heart is normal."),
         }
     }
@@ -149,6 +158,15 @@ impl Plan {
             max_model_len: self.max_model_len,
             vocab_size,
             sampling_defaults: self.sampling_defaults,
+            thinking: match self.thinking {
+                Thinking::Never => None,
+                when => Some(ThinkingSupport {
+                    when,
+                    markers: ThoughtMarkers::new(&tokenizer).expect("it has them"),
+                }),
+            },
+            tool_format: self.tool_format,
+            roles: self.roles,
             eos_token_ids,
             tokenizer,
         }

@@ -1,0 +1,185 @@
+//! Whether and how long to think.
+
+use super::output::ThoughtPlan;
+use crate::api::error::ApiError;
+use crate::api::types::{ChatTemplateKwargs, Object};
+use crate::registry::ServedModel;
+use crate::text::{ThoughtSyntax, ThoughtText};
+
+/// Efforts and the tokens that a thought may take; `None` is without limit. `none` does not think.
+const EFFORTS: [(&str, Option<usize>); 5] = [
+    ("minimal", Some(256)),
+    ("low", Some(1024)),
+    ("medium", Some(4096)),
+    ("high", Some(16384)),
+    ("xhigh", None),
+];
+
+/// The fields that speak of thinking.
+#[derive(Debug, Default)]
+pub(in crate::api) struct ThinkingFields {
+    pub(in crate::api) reasoning_effort: Option<String>,
+    pub(in crate::api) thinking_token_budget: Option<i64>,
+    pub(in crate::api) include_reasoning: Option<bool>,
+    pub(in crate::api) chat_template_kwargs: Option<Object<ChatTemplateKwargs>>,
+}
+
+/// Whether the prompt asks for a thought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::api) enum ThinkingWish {
+    /// It says nothing of its own; a client's system text may.
+    #[default]
+    Unsaid,
+    /// It asks.
+    Asked,
+}
+
+/// How an answer may think.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::api) struct ThinkingPlan {
+    pub(in crate::api) wish: ThinkingWish,
+    pub(in crate::api) thought: ThoughtPlan,
+    pub(in crate::api) syntax: Option<ThoughtSyntax>,
+}
+
+/// A wish, and the field that says it.
+#[derive(Clone, Copy)]
+enum Said {
+    Off(&'static str),
+    On(&'static str),
+}
+
+/// Checks the fields against the model. Where nothing is said, a model that thinks unasked may, and
+/// one that thinks on request may if the client's own system text asks for it.
+///
+/// # Errors
+/// 400 that names the field: for values that there are not, for fields that contradict each other,
+/// and for wishes that the model cannot fulfil.
+pub(in crate::api) fn lower_thinking(
+    fields: ThinkingFields,
+    model: &ServedModel,
+) -> Result<ThinkingPlan, ApiError> {
+    let effort = effort(fields.reasoning_effort.as_deref())?;
+    let switch = enable_thinking(fields.chat_template_kwargs)?;
+    let budget = budget(fields.thinking_token_budget)?;
+    let said = [effort.map(|(said, _)| said), switch, budget.map(|_| BUDGET)];
+    let said: Vec<Said> = said.into_iter().flatten().collect();
+    let off = said.iter().find_map(|said| match said {
+        Said::Off(field) => Some(*field),
+        Said::On(_) => None,
+    });
+    let on = said.iter().find_map(|said| match said {
+        Said::On(field) => Some(*field),
+        Said::Off(_) => None,
+    });
+    if let (Some(off), Some(on)) = (off, on) {
+        let message = format!("'{on}' asks for a thought, and '{off}' for none.");
+        return Err(ApiError::contradiction(on, message));
+    }
+    let Some(thinking) = &model.thinking else {
+        return match on {
+            None => Ok(ThinkingPlan {
+                wish: ThinkingWish::Unsaid,
+                thought: ThoughtPlan::Unknown,
+                syntax: None,
+            }),
+            Some(field) => Err(ApiError::unsupported(
+                field,
+                format!(
+                    "The model '{}' does not think, so '{field}' is not supported. Leave it out, \
+                     or use a model that thinks, such as medgemma-27b-text-it or \
+                     medgemma-1.5-4b-it.",
+                    model.names[0]
+                ),
+            )),
+        };
+    };
+    let shown = match fields.include_reasoning.unwrap_or(true) {
+        true => ThoughtText::Shown,
+        false => ThoughtText::Hidden,
+    };
+    Ok(ThinkingPlan {
+        wish: on.map_or(ThinkingWish::Unsaid, |_| ThinkingWish::Asked),
+        thought: match off {
+            Some(_) => ThoughtPlan::Banned,
+            None => ThoughtPlan::Allowed {
+                budget: match budget {
+                    Some(tokens) => Some(tokens),
+                    None => effort.and_then(|(_, budget)| budget),
+                },
+            },
+        },
+        syntax: Some(ThoughtSyntax {
+            markers: thinking.markers,
+            shown,
+        }),
+    })
+}
+
+/// Whether a prompt that is only tokenised asks for a thought.
+///
+/// # Errors
+/// As [`lower_thinking`].
+pub(in crate::api) fn thinking_wish(
+    chat_template_kwargs: Option<Object<ChatTemplateKwargs>>,
+    model: &ServedModel,
+) -> Result<ThinkingWish, ApiError> {
+    let fields = ThinkingFields {
+        chat_template_kwargs,
+        ..ThinkingFields::default()
+    };
+    Ok(lower_thinking(fields, model)?.wish)
+}
+
+const BUDGET: Said = Said::On("thinking_token_budget");
+
+fn effort(effort: Option<&str>) -> Result<Option<(Said, Option<usize>)>, ApiError> {
+    const FIELD: &str = "reasoning_effort";
+    let Some(effort) = effort else {
+        return Ok(None);
+    };
+    if effort == "none" {
+        return Ok(Some((Said::Off(FIELD), None)));
+    }
+    match EFFORTS.iter().find(|(name, _)| *name == effort) {
+        Some((_, budget)) => Ok(Some((Said::On(FIELD), *budget))),
+        None => Err(ApiError::invalid_value(
+            FIELD,
+            "'reasoning_effort' must be none, minimal, low, medium, high or xhigh.",
+        )),
+    }
+}
+
+/// # Errors
+/// 400 for any other setting: a template's are not for clients to choose.
+fn enable_thinking(kwargs: Option<Object<ChatTemplateKwargs>>) -> Result<Option<Said>, ApiError> {
+    const FIELD: &str = "chat_template_kwargs.enable_thinking";
+    let Some(Object(kwargs)) = kwargs else {
+        return Ok(None);
+    };
+    if let Some((name, _)) = kwargs.others.iter().find(|(_, value)| !value.is_null()) {
+        let param = format!("chat_template_kwargs.{name}");
+        let message = format!(
+            "The parameter '{param}' is not supported by this server; 'enable_thinking' is."
+        );
+        return Err(ApiError::unsupported(param, message));
+    }
+    Ok(kwargs.enable_thinking.map(|enabled| match enabled {
+        true => Said::On(FIELD),
+        false => Said::Off(FIELD),
+    }))
+}
+
+fn budget(tokens: Option<i64>) -> Result<Option<usize>, ApiError> {
+    match tokens {
+        None | Some(-1) => Ok(None),
+        Some(tokens) if tokens >= 1 => Ok(Some(usize::try_from(tokens).unwrap_or(usize::MAX))),
+        Some(tokens) => Err(ApiError::invalid_value(
+            "thinking_token_budget",
+            format!(
+                "'thinking_token_budget' must be at least 1, or -1 for no limit, got {tokens}. To \
+                 switch thinking off, send 'reasoning_effort': \"none\"."
+            ),
+        )),
+    }
+}

@@ -1,0 +1,169 @@
+//! Tools that a model may call, and the calls that it made.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::object::Object;
+
+/// A tool that may be called.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub(in crate::api) struct ToolDefinition {
+    /// `function`; there is no other.
+    #[serde(rename = "type")]
+    pub(in crate::api) kind: String,
+    /// What may be called.
+    pub(in crate::api) function: Option<Object<FunctionDefinition>>,
+}
+
+/// A function that the client can carry out.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub(in crate::api) struct FunctionDefinition {
+    /// 1–64 letters, digits, underscores and hyphens.
+    #[schemars(regex(pattern = r"^[a-zA-Z0-9_-]{1,64}$"))]
+    pub(in crate::api) name: String,
+    /// What it is for, in words for the model.
+    pub(in crate::api) description: Option<String>,
+    /// A JSON schema of an object: its arguments. Absent: it takes none.
+    pub(in crate::api) parameters: Option<Map<String, Value>>,
+    /// Whether arguments keep to the schema without fail.
+    pub(in crate::api) strict: Option<bool>,
+}
+
+/// Whether tools may or must be called, and which.
+#[derive(Clone, Debug)]
+pub(in crate::api) enum ToolChoice {
+    /// `none`, `auto` or `required`.
+    Word(String),
+    /// `{"type": "function", "function": {"name": …}}`: this one must be.
+    Named(NamedToolChoice),
+}
+
+/// A tool that must be called.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub(in crate::api) struct NamedToolChoice {
+    /// `function`; OpenAI's `allowed_tools` and `custom` are not served.
+    #[serde(rename = "type")]
+    pub(in crate::api) kind: String,
+    /// Which one.
+    pub(in crate::api) function: Option<Object<NamedFunction>>,
+}
+
+/// A function by its name.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub(in crate::api) struct NamedFunction {
+    /// One of `tools`.
+    pub(in crate::api) name: String,
+}
+
+/// A call that the assistant made earlier.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub(in crate::api) struct MessageToolCall {
+    /// What the result refers to.
+    pub(in crate::api) id: String,
+    /// `function`, also if absent.
+    #[serde(rename = "type")]
+    pub(in crate::api) kind: Option<String>,
+    /// What was called.
+    pub(in crate::api) function: Object<CalledFunction>,
+}
+
+/// What was called, and with what.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub(in crate::api) struct CalledFunction {
+    /// The function's name.
+    pub(in crate::api) name: String,
+    /// A JSON object, as a string.
+    pub(in crate::api) arguments: String,
+}
+
+/// A call that the model makes.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::api) struct AnswerToolCall {
+    /// What the result must refer to.
+    pub(in crate::api) id: String,
+    /// `function`.
+    #[serde(rename = "type")]
+    pub(in crate::api) kind: &'static str,
+    /// What is called.
+    pub(in crate::api) function: AnswerFunction,
+}
+
+/// What the model calls, and with what.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::api) struct AnswerFunction {
+    /// The function's name.
+    pub(in crate::api) name: String,
+    /// A JSON object, as a string; cut off where the answer was.
+    pub(in crate::api) arguments: String,
+}
+
+/// What a chunk adds to a call.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::api) struct DeltaToolCall<'a> {
+    /// Which of the answer's calls.
+    pub(in crate::api) index: usize,
+    /// In the call's first chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) id: Option<String>,
+    /// In the call's first chunk.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) kind: Option<&'static str>,
+    /// What is called.
+    pub(in crate::api) function: DeltaFunction<'a>,
+}
+
+/// What a chunk says of a call's function.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::api) struct DeltaFunction<'a> {
+    /// In the call's first chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) name: Option<&'a str>,
+    /// The next piece of the arguments' JSON.
+    pub(in crate::api) arguments: &'a str,
+}
+
+struct ToolChoiceVisitor;
+
+impl<'de> Visitor<'de> for ToolChoiceVisitor {
+    type Value = ToolChoice;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("none, auto, required or an object")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<ToolChoice, E> {
+        Ok(ToolChoice::Word(value.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ToolChoice, A::Error> {
+        NamedToolChoice::deserialize(MapAccessDeserializer::new(map)).map(ToolChoice::Named)
+    }
+}
+
+impl<'de> Deserialize<'de> for ToolChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ToolChoiceVisitor)
+    }
+}
+
+impl JsonSchema for ToolChoice {
+    fn schema_name() -> Cow<'static, str> {
+        "ToolChoice".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Whether tools may or must be called, and which.",
+            "anyOf": [
+                {"type": "string", "enum": ["none", "auto", "required"]},
+                generator.subschema_for::<NamedToolChoice>(),
+            ],
+        })
+    }
+}

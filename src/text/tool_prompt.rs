@@ -1,0 +1,245 @@
+//! Tools in a prompt: what the model is told of them, and how calls and results of earlier turns
+//! look.
+//!
+//! Gemma 3 was trained without a tool token. What is asked of it here is what Google's
+//! documentation recommends: <https://ai.google.dev/gemma/docs/capabilities/function-calling>.
+
+use serde_json::{Map, Value};
+
+/// How a model writes calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToolFormat {
+    /// `[f(a=1, b="x"), g()]`
+    Pythonic,
+    /// `{"name": "f", "parameters": {"a": 1, "b": "x"}}`, or a list of such objects.
+    Json,
+}
+
+/// A call of an earlier turn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PastCall {
+    /// The function's name.
+    pub name: String,
+    /// By parameter.
+    pub arguments: Map<String, Value>,
+}
+
+/// What a tool answered in an earlier turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolResult {
+    /// The function's name.
+    pub name: String,
+    /// Its answer, as the client put it.
+    pub text: String,
+}
+
+impl ToolFormat {
+    /// The text that tells the model of its tools, each an object with name, description and
+    /// parameters.
+    pub fn instructions(self, tools: &[Value]) -> String {
+        let form = match self {
+            Self::Pythonic => {
+                "[func_name1(params_name1=params_value1, params_name2=params_value2...), \
+                 func_name2(params)]"
+            }
+            Self::Json => {
+                "{\"name\": function name, \"parameters\": dictionary of argument name and its \
+                 value}"
+            }
+        };
+        let tools: Vec<String> = tools.iter().map(Value::to_string).collect();
+        format!(
+            "You have access to functions. If you decide to invoke any of the function(s), you \
+             MUST put it in the format of\n{form}\n\nYou SHOULD NOT include any other text in the \
+             response if you call a function\n[{}]",
+            tools.join(",\n")
+        )
+    }
+
+    /// Calls as the model itself would have written them.
+    pub fn calls(self, calls: &[PastCall]) -> String {
+        match self {
+            Self::Pythonic => {
+                let calls: Vec<String> = calls.iter().map(pythonic).collect();
+                format!("[{}]", calls.join(", "))
+            }
+            Self::Json => {
+                let calls: Vec<String> = calls.iter().map(json).collect();
+                match calls.as_slice() {
+                    [call] => call.clone(),
+                    calls => format!("[{}]", calls.join(", ")),
+                }
+            }
+        }
+    }
+}
+
+/// Results as a user's turn tells them: each in a fence, and with the function's name where there
+/// are several.
+pub fn tool_results(results: &[ToolResult]) -> String {
+    let blocks: Vec<String> = results
+        .iter()
+        .map(|ToolResult { name, text }| match results {
+            [_] => format!("```tool_output\n{text}\n```"),
+            _ => format!("```tool_output\n{name}: {text}\n```"),
+        })
+        .collect();
+    blocks.join("\n")
+}
+
+fn pythonic(call: &PastCall) -> String {
+    let arguments = call.arguments.iter();
+    let arguments: Vec<String> = arguments
+        .map(|(name, value)| format!("{name}={}", literal(value)))
+        .collect();
+    format!("{}({})", call.name, arguments.join(", "))
+}
+
+fn json(call: &PastCall) -> String {
+    let name = Value::from(call.name.as_str());
+    let arguments = spaced(&Value::Object(call.arguments.clone()));
+    format!("{{\"name\": {name}, \"parameters\": {arguments}}}")
+}
+
+/// A value as Python writes it; a string is the same in both.
+fn literal(value: &Value) -> String {
+    let each = |values: &[Value]| -> Vec<String> { values.iter().map(literal).collect() };
+    match value {
+        Value::Null => "None".to_owned(),
+        Value::Bool(true) => "True".to_owned(),
+        Value::Bool(false) => "False".to_owned(),
+        Value::Number(_) | Value::String(_) => value.to_string(),
+        Value::Array(values) => format!("[{}]", each(values).join(", ")),
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            let fields: Vec<String> = fields
+                .map(|(name, value)| format!("{}: {}", Value::from(name.as_str()), literal(value)))
+                .collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+    }
+}
+
+/// JSON with a space behind commas and colons, as models write it.
+fn spaced(value: &Value) -> String {
+    match value {
+        Value::Array(values) => {
+            let values: Vec<String> = values.iter().map(spaced).collect();
+            format!("[{}]", values.join(", "))
+        }
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            let fields: Vec<String> = fields
+                .map(|(name, value)| format!("{}: {}", Value::from(name.as_str()), spaced(value)))
+                .collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+        plain => plain.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::super::answer::AnswerPart;
+    use super::super::tool_calls::{CallLimit, CallParser, CallPlace, CallSyntax, Tool};
+    use super::*;
+
+    fn call(name: &str, arguments: Value) -> PastCall {
+        PastCall {
+            name: name.to_owned(),
+            arguments: arguments.as_object().expect("an object").clone(),
+        }
+    }
+
+    #[test]
+    fn earlier_calls_look_like_the_model_s_own() {
+        let calls = [
+            call("f", json!({"a": 1, "b": ["x\"\n", null, {"c": true}]})),
+            call("g", json!({})),
+        ];
+        assert_eq!(
+            ToolFormat::Pythonic.calls(&calls),
+            "[f(a=1, b=[\"x\\\"\\n\", None, {\"c\": True}]), g()]"
+        );
+        assert_eq!(
+            ToolFormat::Json.calls(&calls),
+            "[{\"name\": \"f\", \"parameters\": {\"a\": 1, \"b\": [\"x\\\"\\n\", null, \
+             {\"c\": true}]}}, {\"name\": \"g\", \"parameters\": {}}]"
+        );
+        assert_eq!(
+            ToolFormat::Json.calls(&calls[1..]),
+            "{\"name\": \"g\", \"parameters\": {}}"
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let calls = [
+            call(
+                "f",
+                json!({"a": -1.5, "b": ["\u{1}é\\", null, {"c": false}]}),
+            ),
+            call("g", json!({})),
+        ];
+        let tool = |name: &str| Tool {
+            name: name.to_owned(),
+            properties: Vec::new(),
+        };
+        for format in [ToolFormat::Pythonic, ToolFormat::Json] {
+            let mut parser = CallParser::new(CallSyntax {
+                tools: Arc::new([tool("f"), tool("g")]),
+                limit: CallLimit::Several,
+                place: CallPlace::Anywhere,
+            });
+            let mut parts = Vec::new();
+            parser.push(&format.calls(&calls), &mut parts);
+            parser.finish(&mut parts);
+            let read: Vec<_> = parts
+                .chunks(2)
+                .map(|parts| match parts {
+                    [
+                        AnswerPart::CallBegins { name },
+                        AnswerPart::CallArguments(json),
+                    ] => call(name, serde_json::from_str(json).expect("JSON")),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            assert_eq!(read, calls, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_names_the_form_and_each_tool() {
+        let tools = [
+            json!({"name": "f", "parameters": {"type": "object"}}),
+            json!({"name": "g"}),
+        ];
+        let told = ToolFormat::Pythonic.instructions(&tools);
+        assert!(told.contains("\n[func_name1(params_name1="), "{told}");
+        assert!(
+            told.ends_with(
+                "\n[{\"name\":\"f\",\"parameters\":{\"type\":\"object\"}},\n{\"name\":\"g\"}]"
+            ),
+            "{told}"
+        );
+        let told = ToolFormat::Json.instructions(&tools);
+        assert!(told.contains("\n{\"name\": function name, "), "{told}");
+    }
+
+    #[test]
+    fn several_results_say_whose_they_are() {
+        let result = |name: &str| ToolResult {
+            name: name.to_owned(),
+            text: "21 °C".to_owned(),
+        };
+        assert_eq!(tool_results(&[result("f")]), "```tool_output\n21 °C\n```");
+        assert_eq!(
+            tool_results(&[result("f"), result("g")]),
+            "```tool_output\nf: 21 °C\n```\n```tool_output\ng: 21 °C\n```"
+        );
+    }
+}
