@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{Error, ImageError};
@@ -40,17 +41,23 @@ pub(super) struct Refusal {
     pub(super) detail: Option<Box<str>>,
 }
 
-#[derive(Serialize)]
-struct Envelope<'a> {
+/// An error as clients get it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
+pub(super) struct ErrorEnvelope<'a> {
     error: Body<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ErrorBody")]
 struct Body<'a> {
+    /// What is wrong and what to do about it.
     message: &'a str,
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The field at fault, as a dotted path.
     param: Option<&'a str>,
+    /// For programs.
     code: Option<&'static str>,
 }
 
@@ -270,7 +277,7 @@ impl ApiError {
 
     /// The error as JSON, for a stream that has already begun.
     pub(super) fn to_json(&self) -> String {
-        let envelope = Envelope {
+        let envelope = ErrorEnvelope {
             error: Body {
                 message: &self.message,
                 kind: self.kind,

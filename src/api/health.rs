@@ -3,9 +3,10 @@
 use axum::extract::State;
 use axum::response::Response;
 
-use super::answer::json_response;
+use super::answer::{json_response, to_json};
 use super::error::ApiError;
 use super::state::{AppState, Readiness};
+use super::types::Status;
 use crate::error::Error;
 
 /// Whether the process can work: also while it loads or drains, no more once the engine is dead.
@@ -33,5 +34,5 @@ pub(super) async fn ready(State(app): State<AppState>) -> Result<Response, ApiEr
 }
 
 fn status(status: &str) -> Response {
-    json_response(format!(r#"{{"status":"{status}"}}"#))
+    json_response(to_json(&Status { status }))
 }

@@ -8,8 +8,8 @@ use axum::routing::{get, post};
 use super::error::ApiError;
 use super::state::AppState;
 use super::{
-    auth, chat, completions, detokenize, extract, health, metrics, models, request_id, tokenize,
-    version,
+    auth, chat, completions, detokenize, extract, health, metrics, models, openapi, request_id,
+    tokenize, version,
 };
 
 /// The whole server as a function from request to response; it needs no socket.
@@ -25,6 +25,7 @@ pub fn router(app: AppState) -> Router {
         .route("/ready", get(health::ready))
         .route("/version", get(version::version))
         .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::openapi))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         // `extract` has its own limit, with an answer in our shape.

@@ -2,9 +2,12 @@
 
 use axum::response::Response;
 
-use super::answer::json_response;
+use super::answer::{json_response, to_json};
+use super::types::Version;
 
 /// The server's version.
 pub(super) async fn version() -> Response {
-    json_response(format!(r#"{{"version":"{}"}}"#, env!("CARGO_PKG_VERSION")))
+    json_response(to_json(&Version {
+        version: env!("CARGO_PKG_VERSION"),
+    }))
 }

@@ -16,6 +16,7 @@ mod output_format;
 mod presence;
 mod sampling_fields;
 mod seed;
+mod server_state;
 mod terms_fields;
 mod tokenize;
 mod tools;
@@ -38,6 +39,7 @@ pub(super) use object::Object;
 pub(super) use output_format::{NamedSchema, ResponseFormat, StructuredOutputs};
 pub(super) use presence::Presence;
 pub(super) use sampling_fields::{SamplingFields, Stop, StreamFields};
+pub(super) use server_state::{Status, Version};
 pub(super) use terms_fields::TermsFields;
 pub(super) use tokenize::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokenized};
 pub(super) use tools::{

@@ -8,6 +8,7 @@ mod images;
 mod lifecycle;
 mod log;
 mod metrics;
+mod openapi;
 mod refused;
 mod requests;
 mod roles;

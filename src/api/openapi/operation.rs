@@ -1,0 +1,213 @@
+//! One thing that a client can ask for.
+
+use schemars::JsonSchema;
+use serde_json::{Map, Value, json};
+
+use super::schemas::{Body, Schemas};
+use crate::api::error::ErrorEnvelope;
+
+/// How it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Post,
+}
+
+/// Who may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody.
+    Open,
+    /// Whoever sends a key, if the server has keys.
+    Key,
+}
+
+/// A reference to the schema of what is written.
+pub(super) type Written = fn(&mut Schemas) -> Value;
+
+/// How a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamEnd {
+    /// With the data `[DONE]`.
+    Done,
+}
+
+/// What comes with status 200.
+#[derive(Clone, Copy)]
+pub(super) enum Answer {
+    /// JSON.
+    Json(Written),
+    /// JSON, or events with `stream`.
+    JsonOrEvents {
+        whole: Written,
+        event: Written,
+        end: StreamEnd,
+    },
+    /// Prometheus' text format.
+    Metrics,
+    /// A JSON object of no type.
+    Object(&'static str),
+}
+
+/// A route with its method.
+#[derive(Clone, Copy)]
+pub(super) struct Operation {
+    pub(super) method: Method,
+    /// The first is the one to use; the others are for clients that know no better.
+    pub(super) paths: &'static [&'static str],
+    /// Names it in generated clients.
+    pub(super) id: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) body: Option<Body>,
+    pub(super) answer: Answer,
+    /// The other statuses.
+    pub(super) errors: &'static [u16],
+    pub(super) access: Access,
+}
+
+/// What is written as a `T`.
+pub(super) fn written<T: JsonSchema>(schemas: &mut Schemas) -> Value {
+    schemas.answer::<T>()
+}
+
+impl Method {
+    /// In the document.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Post => "post",
+        }
+    }
+}
+
+impl Operation {
+    /// Its Operation Object at one of its paths.
+    pub(super) fn at(&self, path_idx: usize, schemas: &mut Schemas) -> Value {
+        let mut object = Map::new();
+        let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
+        let id = match path_idx {
+            0 => self.id.to_owned(),
+            _ => format!("{}_{path_idx}", self.id),
+        };
+        put("operationId", json!(id));
+        put("summary", json!(self.summary));
+        let parameters = parameters(self.paths[path_idx]);
+        if !parameters.is_empty() {
+            put("parameters", Value::Array(parameters));
+        }
+        if let Some(body) = &self.body {
+            let content = json!({ "application/json": { "schema": schemas.body(body) } });
+            put(
+                "requestBody",
+                json!({ "required": true, "content": content }),
+            );
+        }
+        put("responses", self.responses(schemas));
+        if self.access == Access::Open {
+            put("security", json!([]));
+        }
+        Value::Object(object)
+    }
+
+    fn responses(&self, schemas: &mut Schemas) -> Value {
+        let mut responses = Map::new();
+        let headers = json!({ "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" } });
+        let ok = json!({
+            "description": "The answer.",
+            "headers": headers,
+            "content": self.answer.content(schemas),
+        });
+        responses.insert("200".to_owned(), ok);
+        let unauthorized = match self.access {
+            Access::Open => None,
+            Access::Key => Some(401),
+        };
+        let mut statuses: Vec<u16> = self.errors.iter().copied().chain(unauthorized).collect();
+        statuses.sort_unstable();
+        for status in statuses {
+            let mut headers = headers.clone();
+            if matches!(status, 429 | 503) {
+                headers["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
+            }
+            let schema = schemas.answer::<ErrorEnvelope<'static>>();
+            let error = json!({
+                "description": describe(status),
+                "headers": headers,
+                "content": { "application/json": { "schema": schema } },
+            });
+            responses.insert(status.to_string(), error);
+        }
+        Value::Object(responses)
+    }
+}
+
+impl Answer {
+    fn content(self, schemas: &mut Schemas) -> Value {
+        match self {
+            Self::Json(written) => {
+                json!({ "application/json": { "schema": written(schemas) } })
+            }
+            Self::JsonOrEvents { whole, event, end } => {
+                let error = schemas.answer::<ErrorEnvelope<'static>>();
+                let data = json!({
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": { "anyOf": [event(schemas), error] },
+                });
+                let data = match end {
+                    StreamEnd::Done => json!({ "anyOf": [{ "const": "[DONE]" }, data] }),
+                };
+                // One event: server-sent events are described by what each of them holds.
+                let event = json!({
+                    "type": "object",
+                    "description": "With `stream`: events whose data are JSON.",
+                    "properties": { "event": { "type": "string" }, "data": data },
+                    "required": ["data"],
+                });
+                json!({
+                    "application/json": { "schema": whole(schemas) },
+                    "text/event-stream": { "schema": event },
+                })
+            }
+            Self::Metrics => json!({ "text/plain": { "schema": { "type": "string" } } }),
+            Self::Object(description) => {
+                let schema = json!({ "type": "object", "description": description });
+                json!({ "application/json": { "schema": schema } })
+            }
+        }
+    }
+}
+
+/// One for each `{name}` of a path.
+fn parameters(path: &str) -> Vec<Value> {
+    let names = path.split('{').skip(1).filter_map(|rest| {
+        let (name, _) = rest.split_once('}')?;
+        Some(name)
+    });
+    let parameter = |name| {
+        json!({
+            "name": name,
+            "in": "path",
+            "required": true,
+            "schema": { "type": "string" },
+        })
+    };
+    names.map(parameter).collect()
+}
+
+/// When a status is sent.
+fn describe(status: u16) -> &'static str {
+    match status {
+        400 => "Something in the request is wrong or not supported; `param` says what.",
+        401 => "No key, or a wrong one.",
+        404 => "No such model.",
+        408 => "The body came too slowly.",
+        413 => "The body is too large.",
+        415 => "The body is not declared as plain JSON.",
+        429 => "The queue is full.",
+        500 => "A fault of the server.",
+        503 => "The server loads, drains or has lost its device.",
+        504 => "The request's time was up.",
+        _ => "An error.",
+    }
+}

@@ -1,0 +1,181 @@
+//! All operations.
+
+use schemars::JsonSchema;
+
+use super::operation::{Access, Answer, Method, Operation, StreamEnd, written};
+use super::schemas::Body;
+use crate::api::refused_fields::{CHAT, COMPLETION, GENERATION, TOKENIZE};
+use crate::api::types::{
+    ChatChunk, ChatCompletion, ChatRequest, Completion, CompletionRequest, DetokenizeRequest,
+    Detokenized, LabelFields, ModelCard, ModelList, SamplingFields, Status, StreamFields,
+    TermsFields, TokenizeRequest, Tokenized, Version,
+};
+
+/// Of what is generated.
+const GENERATION_ERRORS: &[u16] = &[400, 404, 408, 413, 415, 429, 500, 503, 504];
+
+/// Of what is computed from a body at once.
+const BODY_ERRORS: &[u16] = &[400, 404, 408, 413, 415, 500, 503];
+
+const CHAT_COMPLETION: Operation = Operation {
+    method: Method::Post,
+    paths: &["/v1/chat/completions"],
+    id: "createChatCompletion",
+    summary: "Continue a conversation.",
+    body: Some(Body {
+        name: "ChatCompletionRequest",
+        parts: &[
+            ChatRequest::json_schema,
+            SamplingFields::json_schema,
+            StreamFields::json_schema,
+            TermsFields::json_schema,
+            LabelFields::json_schema,
+        ],
+        refused: &[CHAT, GENERATION],
+    }),
+    answer: Answer::JsonOrEvents {
+        whole: written::<ChatCompletion<'static>>,
+        event: written::<ChatChunk<'static>>,
+        end: StreamEnd::Done,
+    },
+    errors: GENERATION_ERRORS,
+    access: Access::Key,
+};
+
+const TEXT_COMPLETION: Operation = Operation {
+    method: Method::Post,
+    paths: &["/v1/completions"],
+    id: "createCompletion",
+    summary: "Continue a text.",
+    body: Some(Body {
+        name: "CompletionRequest",
+        parts: &[
+            CompletionRequest::json_schema,
+            SamplingFields::json_schema,
+            StreamFields::json_schema,
+            TermsFields::json_schema,
+            LabelFields::json_schema,
+        ],
+        refused: &[COMPLETION, GENERATION],
+    }),
+    answer: Answer::JsonOrEvents {
+        whole: written::<Completion<'static>>,
+        event: written::<Completion<'static>>,
+        end: StreamEnd::Done,
+    },
+    errors: GENERATION_ERRORS,
+    access: Access::Key,
+};
+
+const LIST_MODELS: Operation = Operation {
+    method: Method::Get,
+    paths: &["/v1/models"],
+    id: "listModels",
+    summary: "All names that requests may use.",
+    body: None,
+    answer: Answer::Json(written::<ModelList<'static>>),
+    errors: &[503],
+    access: Access::Key,
+};
+
+const RETRIEVE_MODEL: Operation = Operation {
+    paths: &["/v1/models/{id}"],
+    id: "retrieveModel",
+    summary: "One name; it may contain slashes.",
+    answer: Answer::Json(written::<ModelCard<'static>>),
+    errors: &[400, 404, 503],
+    ..LIST_MODELS
+};
+
+const TOKENS: Operation = Operation {
+    method: Method::Post,
+    paths: &["/tokenize"],
+    id: "tokenize",
+    summary: "The tokens of a text or of a chat.",
+    body: Some(Body {
+        name: "TokenizationRequest",
+        parts: &[TokenizeRequest::json_schema],
+        refused: &[TOKENIZE],
+    }),
+    answer: Answer::Json(written::<Tokenized>),
+    errors: BODY_ERRORS,
+    access: Access::Key,
+};
+
+const TEXT_OF_TOKENS: Operation = Operation {
+    method: Method::Post,
+    paths: &["/detokenize"],
+    id: "detokenize",
+    summary: "The text of tokens.",
+    body: Some(Body {
+        name: "DetokenizationRequest",
+        parts: &[DetokenizeRequest::json_schema],
+        refused: &[],
+    }),
+    answer: Answer::Json(written::<Detokenized>),
+    errors: BODY_ERRORS,
+    access: Access::Key,
+};
+
+const HEALTH: Operation = Operation {
+    method: Method::Get,
+    paths: &["/health"],
+    id: "health",
+    summary: "Whether the process can work: also while it loads or drains.",
+    body: None,
+    answer: Answer::Json(written::<Status<'static>>),
+    errors: &[503],
+    access: Access::Open,
+};
+
+const READY: Operation = Operation {
+    paths: &["/ready"],
+    id: "ready",
+    summary: "Whether requests are welcome.",
+    ..HEALTH
+};
+
+const VERSION: Operation = Operation {
+    paths: &["/version"],
+    id: "version",
+    summary: "The server's version.",
+    answer: Answer::Json(written::<Version>),
+    errors: &[],
+    access: Access::Key,
+    ..HEALTH
+};
+
+const METRICS: Operation = Operation {
+    paths: &["/metrics"],
+    id: "metrics",
+    summary: "Numbers for Prometheus and for routers.",
+    answer: Answer::Metrics,
+    errors: &[503],
+    access: Access::Key,
+    ..HEALTH
+};
+
+const OPENAPI: Operation = Operation {
+    paths: &["/openapi.json"],
+    id: "openapi",
+    summary: "This document.",
+    answer: Answer::Object("An OpenAPI 3.1 document."),
+    errors: &[],
+    access: Access::Key,
+    ..HEALTH
+};
+
+/// What the router serves, no more and no less: a test compares them.
+pub(super) const OPERATIONS: &[Operation] = &[
+    CHAT_COMPLETION,
+    TEXT_COMPLETION,
+    LIST_MODELS,
+    RETRIEVE_MODEL,
+    TOKENS,
+    TEXT_OF_TOKENS,
+    HEALTH,
+    READY,
+    VERSION,
+    METRICS,
+    OPENAPI,
+];

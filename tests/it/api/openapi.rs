@@ -1,0 +1,307 @@
+//! The document at `/openapi.json` against what is served.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::server::{Plan, TestServer, chat_body};
+
+async fn document(server: &TestServer) -> Value {
+    let reply = server.get("/openapi.json").await;
+    assert_eq!(reply.status, 200);
+    serde_json::from_str(&reply.body).expect("the document is JSON")
+}
+
+/// `get /v1/models`, … of the document.
+fn described(document: &Value) -> BTreeSet<String> {
+    let paths = document["paths"].as_object().expect("paths");
+    let methods = |(path, item): (&String, &Value)| {
+        let item = item.as_object().expect("a path item");
+        let names = item.keys().map(|method| format!("{method} {path}"));
+        names.collect::<Vec<_>>()
+    };
+    paths.iter().flat_map(methods).collect()
+}
+
+/// The same of the router's source: a router cannot be asked for its routes.
+fn routed() -> BTreeSet<String> {
+    let source = include_str!("../../../src/api/router.rs");
+    let mut routes = BTreeSet::new();
+    for route in source.split(".route(").skip(1) {
+        let mut quoted = route.split('"');
+        let path = quoted
+            .nth(1)
+            .expect("a route has a path")
+            .replace("{*", "{");
+        let rest = quoted.next().expect("a route has a handler");
+        let handlers = rest.split(".route(").next().unwrap_or(rest);
+        for method in ["get", "post", "put", "delete", "patch", "any"] {
+            let calls = handlers.matches(&format!("{method}(")).count();
+            assert!(calls <= 1, "{path}: {handlers}");
+            if calls == 1 {
+                routes.insert(format!("{method} {path}"));
+            }
+        }
+    }
+    assert!(routes.len() >= 10, "the walk found only {routes:?}");
+    routes
+}
+
+#[tokio::test]
+async fn what_is_served_is_described_and_nothing_else() {
+    let server = Plan::for_test().start();
+    let document = document(&server).await;
+    assert_eq!(described(&document), routed());
+}
+
+#[tokio::test]
+async fn each_operation_is_there_and_behind_the_key_unless_it_says_otherwise() {
+    let server = Plan {
+        keys: vec!["key"],
+        ..Plan::for_test()
+    }
+    .start();
+    let reply = server.get("/openapi.json").await;
+    assert_eq!(reply.status, 401);
+    let open = Plan::for_test().start();
+    let document = document(&open).await;
+    for operation in described(&document) {
+        let (method, path) = operation.split_once(' ').expect("two words");
+        let described = &document["paths"][path][method];
+        let is_open = described["security"] == json!([]);
+        let path = path.replace("{id}", "tiny");
+        let reply = match method {
+            "get" => server.get(&path).await,
+            _ => server.post(&path, "{}").await,
+        };
+        assert_eq!(is_open, reply.status == 200, "{operation}");
+        assert_eq!(!is_open, reply.status == 401, "{operation}");
+        assert_eq!(
+            !is_open,
+            described["responses"]["401"].is_object(),
+            "{operation}"
+        );
+        let status = match method {
+            "get" => open.get(&path).await.status,
+            _ => open.post(&path, "{}").await.status,
+        };
+        assert_ne!(status, 404, "{operation}");
+        assert_ne!(status, 405, "{operation}");
+    }
+}
+
+/// Where `value` is not as `schema` says; the parts of JSON Schema that the document uses.
+fn mismatches(document: &Value, schema: &Value, value: &Value, path: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = document.pointer(reference.trim_start_matches('#'));
+        let target = target.unwrap_or_else(|| panic!("{reference} leads nowhere"));
+        found.extend(mismatches(document, target, value, path));
+    }
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let fits = |kinds: &Value| {
+        let names = match kinds {
+            Value::Array(names) => names.clone(),
+            name => vec![name.clone()],
+        };
+        names
+            .iter()
+            .any(|name| name == kind || (name == "number" && kind == "integer"))
+    };
+    if schema.get("type").is_some_and(|kinds| !fits(kinds)) {
+        found.push(format!("{path} is of type {kind}"));
+    }
+    if schema.get("const").is_some_and(|only| only != value) {
+        found.push(format!("{path} is {value}"));
+    }
+    let among = |values: &Value| {
+        values
+            .as_array()
+            .is_some_and(|values| values.contains(value))
+    };
+    if schema.get("enum").is_some_and(|values| !among(values)) {
+        found.push(format!("{path} is {value}"));
+    }
+    if let Some(choices) = schema["anyOf"].as_array()
+        && choices
+            .iter()
+            .all(|choice| !mismatches(document, choice, value, path).is_empty())
+    {
+        found.push(format!("{path} is none of its choices: {value}"));
+    }
+    for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+        if schema["items"].is_object() {
+            let path = format!("{path}[{index}]");
+            found.extend(mismatches(document, &schema["items"], item, &path));
+        }
+    }
+    if let Some(fields) = value.as_object() {
+        for name in schema["required"].as_array().into_iter().flatten() {
+            if !fields.contains_key(name.as_str().expect("names are strings")) {
+                found.push(format!("{path} has no {name}"));
+            }
+        }
+        for (name, field) in fields {
+            let inside = format!("{path}.{name}");
+            match (
+                schema["properties"].get(name),
+                schema.get("additionalProperties"),
+            ) {
+                (Some(property), _) | (None, Some(property)) => {
+                    found.extend(mismatches(document, property, field, &inside));
+                }
+                (None, None) if schema["properties"].is_object() => {
+                    found.push(format!("{inside} is not described"));
+                }
+                (None, None) => {}
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn answers_are_as_described() {
+    let server = Plan::for_test().start();
+    let document = document(&server).await;
+    let rich = json!({"logprobs": true, "top_logprobs": 2, "n": 2, "return_token_ids": true});
+    let chat = chat_body(rich.clone()).to_string();
+    let text = json!({"prompt": "The", "logprobs": 2, "return_token_ids": true}).to_string();
+    let bodies = BTreeMap::from([
+        (
+            "/v1/chat/completions",
+            vec![chat_body(json!({})).to_string(), chat],
+        ),
+        (
+            "/v1/completions",
+            vec![json!({"prompt": "The"}).to_string(), text],
+        ),
+        (
+            "/tokenize",
+            vec![json!({"prompt": "The", "return_token_strs": true}).to_string()],
+        ),
+        ("/detokenize", vec![json!({"tokens": [5]}).to_string()]),
+    ]);
+    let check = |path: &str, method: &str, status: u16, body: &str| {
+        let value: Value = serde_json::from_str(body).expect("answers are JSON");
+        let response = &document["paths"][path][method]["responses"][status.to_string()];
+        let schema = &response["content"]["application/json"]["schema"];
+        assert!(
+            schema.is_object(),
+            "{method} {path}: {status} is not described"
+        );
+        let found = mismatches(&document, schema, &value, path);
+        assert!(found.is_empty(), "{found:?} in {body}");
+    };
+    for (path, bodies) in bodies {
+        for body in bodies {
+            let reply = server.post(path, body).await;
+            assert_eq!(reply.status, 200, "{path}: {}", reply.body);
+            check(path, "post", 200, &reply.body);
+        }
+        for wrong in ["{}", "[", "{\"model\": \"other\"}"] {
+            let reply = server.post(path, wrong).await;
+            check(path, "post", reply.status, &reply.body);
+        }
+    }
+    for path in [
+        "/v1/models",
+        "/v1/models/{id}",
+        "/health",
+        "/ready",
+        "/version",
+    ] {
+        for id in ["tiny", "nothing"] {
+            let reply = server.get(&path.replace("{id}", id)).await;
+            check(path, "get", reply.status, &reply.body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn chunks_are_as_described() {
+    let server = Plan::for_test().start();
+    let document = document(&server).await;
+    let rich = json!({
+        "stream": true, "stream_options": {"include_usage": true}, "n": 2, "return_token_ids": true,
+        "logprobs": true, "top_logprobs": 2,
+    });
+    let text = json!({
+        "prompt": "The", "stream": true, "stream_options": {"include_usage": true}, "logprobs": 2,
+    });
+    let plain = chat_body(json!({"stream": true}));
+    for (path, body) in [
+        ("/v1/chat/completions", chat_body(rich)),
+        ("/v1/chat/completions", plain),
+        ("/v1/completions", text),
+    ] {
+        let reply = server.post(path, body.to_string()).await;
+        let content = &document["paths"][path]["post"]["responses"]["200"]["content"];
+        let event = &content["text/event-stream"]["schema"]["properties"]["data"];
+        let [done, data] = &event["anyOf"].as_array().expect("two sorts of data")[..] else {
+            panic!("two sorts of data: {event}");
+        };
+        assert_eq!(done, &json!({"const": "[DONE]"}));
+        let schema = &data["contentSchema"];
+        let lines = reply
+            .body
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "));
+        let mut num_chunks = 0;
+        for chunk in lines.filter(|data| *data != "[DONE]") {
+            let value: Value = serde_json::from_str(chunk).expect("chunks are JSON");
+            let found = mismatches(&document, schema, &value, path);
+            assert!(found.is_empty(), "{found:?} in {chunk}");
+            num_chunks += 1;
+        }
+        assert!(num_chunks >= 3, "{}", reply.body);
+    }
+}
+
+#[tokio::test]
+async fn ranges_are_those_that_hold() {
+    // `n` at its most asks for more answers than a test server usually takes.
+    let server = Plan {
+        max_in_flight: 128,
+        ..Plan::for_test()
+    }
+    .start();
+    let document = document(&server).await;
+    let properties = &document["components"]["schemas"]["ChatCompletionRequest"]["properties"];
+    let mut num_bounds = 0;
+    for (name, property) in properties.as_object().expect("properties") {
+        let is_integer = property["type"].to_string().contains("integer");
+        for (bound, outside) in [("minimum", -1.0), ("maximum", 1.0)] {
+            let Some(limit) = property[bound].as_f64().filter(|limit| limit.abs() < 1e6) else {
+                continue;
+            };
+            let value = |number: f64| match is_integer {
+                true => json!(number as i64),
+                false => json!(number),
+            };
+            let mut body = chat_body(json!({"logprobs": true}));
+            body[name] = value(limit + outside);
+            let reply = server.post("/v1/chat/completions", body.to_string()).await;
+            assert_eq!(
+                reply.error().2.as_ref(),
+                Some(name),
+                "{bound}: {}",
+                reply.body
+            );
+            // The script is short of what `min_tokens` may ask for, not of its least value.
+            body[name] = value(limit);
+            let reply = server.post("/v1/chat/completions", body.to_string()).await;
+            assert_eq!(reply.status, 200, "{name} at its {bound}: {}", reply.body);
+            num_bounds += 1;
+        }
+    }
+    assert!(num_bounds >= 10, "only {num_bounds} bounds");
+}
