@@ -16,11 +16,13 @@
 //! no scheduler; the engine is a handle that takes requests and gives tokens.
 
 mod answer;
+mod anthropic;
 mod auth;
 mod chat;
 mod completions;
 mod constraint;
 mod detokenize;
+mod dialect;
 mod error;
 mod extract;
 mod generate;
@@ -32,6 +34,7 @@ mod logprobs;
 mod lower;
 mod metrics;
 mod models;
+mod names;
 mod random;
 mod refused_fields;
 mod request_id;

@@ -10,12 +10,15 @@ mod completion_response;
 mod label_fields;
 mod logprobs;
 mod message;
+mod messages_request;
+mod messages_response;
 mod model_list;
 mod object;
 mod presence;
 mod sampling_fields;
 mod seed;
 mod terms_fields;
+mod text_or;
 mod tokenize;
 mod usage;
 
@@ -29,11 +32,17 @@ pub(super) use label_fields::LabelFields;
 pub(super) use logprobs::{
     ChatLogprobs, CompletionLogprobs, TokenLogprob, TopLogprob, TopLogprobs,
 };
-pub(super) use message::{ChatMessage, Content, Part};
+pub(super) use message::{ChatMessage, Content, ImageUrl, Part};
+pub(super) use messages_request::{ImageSource, InputBlock, InputMessage, MessagesRequest};
+pub(super) use messages_response::{
+    BlockDelta, MessageEnd, MessageObject, MessageStop, MessagesEvent, MessagesOutputDetails,
+    MessagesUsage, OutputBlock, TokenCount,
+};
 pub(super) use model_list::{ModelCard, ModelList};
 pub(super) use object::Object;
 pub(super) use presence::Presence;
 pub(super) use sampling_fields::{SamplingFields, Stop, StreamFields};
 pub(super) use terms_fields::TermsFields;
+pub(super) use text_or::TextOr;
 pub(super) use tokenize::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokenized};
 pub(super) use usage::Usage;
