@@ -39,6 +39,7 @@ mod random;
 mod refused_fields;
 mod request_id;
 mod request_log;
+mod responses;
 mod router;
 mod serve;
 mod state;

@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::state::AppState;
 use super::{
     anthropic, auth, chat, completions, detokenize, extract, health, metrics, models, request_id,
-    tokenize, version,
+    responses, tokenize, version,
 };
 
 /// Clients differ in whether the base URL that they are given ends in `/v1`.
@@ -24,6 +24,7 @@ pub fn router(app: AppState) -> Router {
             .route(&at("/completions"), post(completions::completions))
             .route(&at("/messages"), post(anthropic::messages))
             .route(&at("/messages/count_tokens"), post(anthropic::count_tokens))
+            .route(&at("/responses"), post(responses::responses))
             .route(&at("/models"), get(models::list_models))
             .route(&at("/models/{*id}"), get(models::retrieve_model))
     });

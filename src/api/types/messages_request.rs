@@ -1,5 +1,6 @@
 //! `POST /v1/messages`: Anthropic's request.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -7,7 +8,7 @@ use super::object::Object;
 use super::text_or::TextOr;
 
 /// A conversation to be answered. Absent and null are the same.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct MessagesRequest {
     /// Absent: the served model.
     pub(in crate::api) model: Option<String>,
@@ -40,14 +41,14 @@ pub(in crate::api) struct MessagesRequest {
     pub(in crate::api) service_tier: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 struct MessagesMetadata {
     #[serde(rename = "user_id")]
     _user_id: Option<String>,
 }
 
 /// One turn.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct InputMessage {
     /// `user`, `assistant` or `system`.
     pub(in crate::api) role: String,
@@ -57,7 +58,7 @@ pub(in crate::api) struct InputMessage {
 
 /// One block of a message. Which fields it has depends on its type; hints for a cache
 /// (`cache_control`) change nothing, since all prompts are cached by themselves.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct InputBlock {
     /// `text`, `image`, `tool_use`, `tool_result`, `thinking` or `redacted_thinking`.
     #[serde(rename = "type")]
@@ -81,7 +82,7 @@ pub(in crate::api) struct InputBlock {
 }
 
 /// One block of a tool's result.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct ResultBlock {
     /// `text`.
     #[serde(rename = "type")]
@@ -91,7 +92,7 @@ pub(in crate::api) struct ResultBlock {
 }
 
 /// Where a picture is.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct ImageSource {
     /// `base64`.
     #[serde(rename = "type")]
@@ -103,7 +104,7 @@ pub(in crate::api) struct ImageSource {
 }
 
 /// A tool of the client's.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct InputTool {
     /// `custom` or absent; every other type is a tool of the server's.
     #[serde(rename = "type")]
@@ -119,7 +120,7 @@ pub(in crate::api) struct InputTool {
 }
 
 /// `tool_choice`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct InputToolChoice {
     /// `auto`, `any`, `tool` or `none`.
     #[serde(rename = "type")]
@@ -131,7 +132,7 @@ pub(in crate::api) struct InputToolChoice {
 }
 
 /// `thinking`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct Thinking {
     /// `enabled`, `adaptive` or `disabled`.
     #[serde(rename = "type")]
@@ -143,7 +144,7 @@ pub(in crate::api) struct Thinking {
 }
 
 /// `output_config`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct OutputConfig {
     /// As `reasoning_effort` of a chat.
     pub(in crate::api) effort: Option<String>,
@@ -152,7 +153,7 @@ pub(in crate::api) struct OutputConfig {
 }
 
 /// `output_config.format`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct OutputFormat {
     /// `json_schema`.
     #[serde(rename = "type")]

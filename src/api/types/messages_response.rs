@@ -1,10 +1,11 @@
 //! `POST /v1/messages`: Anthropic's answer, whole and in events.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 /// The whole answer; in a stream, what is known of it at the beginning.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct MessageObject<'a> {
     pub(in crate::api) id: &'a str,
     /// `message`.
@@ -21,7 +22,7 @@ pub(in crate::api) struct MessageObject<'a> {
 }
 
 /// One block of an answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(in crate::api) enum OutputBlock<'a> {
     Thinking {
@@ -43,7 +44,7 @@ pub(in crate::api) enum OutputBlock<'a> {
 }
 
 /// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::api) enum MessageStop {
     /// The model had said all.
@@ -59,7 +60,7 @@ pub(in crate::api) enum MessageStop {
 }
 
 /// How many tokens a request took. What was cached is not counted among `input_tokens`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(in crate::api) struct MessagesUsage {
     pub(in crate::api) input_tokens: usize,
     /// Always 0: nothing is charged for keeping a prompt.
@@ -70,13 +71,13 @@ pub(in crate::api) struct MessagesUsage {
 }
 
 /// Of `output_tokens`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(in crate::api) struct MessagesOutputDetails {
     pub(in crate::api) thinking_tokens: usize,
 }
 
 /// One event of a stream; its name is its type.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(in crate::api) enum MessagesEvent<'a> {
     MessageStart {
@@ -117,7 +118,7 @@ impl MessagesEvent<'_> {
 }
 
 /// What an event adds to a block.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type")]
 pub(in crate::api) enum BlockDelta<'a> {
     #[serde(rename = "thinking_delta")]
@@ -129,14 +130,14 @@ pub(in crate::api) enum BlockDelta<'a> {
 }
 
 /// How a message ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct MessageEnd<'a> {
     pub(in crate::api) stop_reason: MessageStop,
     pub(in crate::api) stop_sequence: Option<&'a str>,
 }
 
 /// The answer of `/v1/messages/count_tokens`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct TokenCount {
     pub(in crate::api) input_tokens: usize,
 }

@@ -15,6 +15,9 @@ mod messages_response;
 mod model_list;
 mod object;
 mod presence;
+mod responses_event;
+mod responses_request;
+mod responses_response;
 mod sampling_fields;
 mod seed;
 mod terms_fields;
@@ -41,6 +44,14 @@ pub(super) use messages_response::{
 pub(super) use model_list::{ModelCard, ModelList};
 pub(super) use object::Object;
 pub(super) use presence::Presence;
+pub(super) use responses_event::{NumberedEvent, Place, ResponsesEvent};
+pub(super) use responses_request::{
+    InputItem, InputPart, ReasoningConfig, RepeatedFields, ResponsesRequest, TextConfig,
+};
+pub(super) use responses_response::{
+    IncompleteDetails, InputTokensDetails, OutputItem, OutputPart, OutputTokensDetails,
+    ResponseFault, ResponseObject, ResponseStatus, ResponsesUsage,
+};
 pub(super) use sampling_fields::{SamplingFields, Stop, StreamFields};
 pub(super) use terms_fields::TermsFields;
 pub(super) use text_or::TextOr;

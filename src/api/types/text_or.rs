@@ -3,23 +3,19 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::JsonSchema;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
 use super::object::Object;
 
 /// `"…"` or `[{…}, …]`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[schemars(untagged)]
 pub(in crate::api) enum TextOr<T> {
     /// The string.
     Text(String),
     /// The list.
     List(Vec<T>),
-}
-
-impl<T> Default for TextOr<T> {
-    fn default() -> Self {
-        Self::List(Vec::new())
-    }
 }
 
 struct TextOrVisitor<T>(PhantomData<T>);

@@ -11,6 +11,7 @@ mod messages;
 mod metrics;
 mod refused;
 mod requests;
+mod responses;
 mod routes;
 mod server;
 mod streams;
