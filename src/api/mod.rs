@@ -44,6 +44,7 @@ mod router;
 mod serve;
 mod state;
 mod tokenize;
+mod translation;
 mod types;
 mod version;
 mod workers;

@@ -20,14 +20,14 @@ use self::format::{MessagesEcho, MessagesFormat};
 use self::refused::REFUSED;
 use self::translate::{Translated, translate};
 use super::answer::{AnswerFormat, json_response, to_json};
-use super::chat::{chat_call, prepare};
+use super::chat::chat_call;
 use super::error::ApiError;
 use super::extract::{json_body, parse};
 use super::generate::{Answering, Call, Endpoint, generate};
-use super::lower::{Chat, PreparedPrompt, encode_chat};
-use super::names::Names;
+use super::lower::{PreparedPrompt, encode_chat};
 use super::refused_fields::refuse;
 use super::state::AppState;
+use super::translation::NamedChat;
 use super::types::{MessagesRequest, StreamFields, TermsFields, TokenCount};
 use crate::registry::ServedModel;
 
@@ -57,7 +57,7 @@ pub(super) async fn count_tokens(
     let work = move || {
         let call = read(&body, &model, Purpose::Count)?;
         span.record("model", call.model_name.as_str());
-        let Named { chat, names } = call.content;
+        let NamedChat { chat, names } = call.content;
         let prompt = encode_chat(&model, &chat.messages).map_err(|error| names.rename(error))?;
         Ok(json_response(to_json(&TokenCount {
             input_tokens: prompt.ids.len(),
@@ -67,12 +67,6 @@ pub(super) async fn count_tokens(
 }
 
 struct Messages;
-
-/// A chat and the client's names for what is in it.
-struct Named {
-    chat: Chat,
-    names: Names,
-}
 
 /// What is wanted of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +79,7 @@ fn read(
     body: &str,
     model: &ServedModel,
     purpose: Purpose,
-) -> Result<Call<Named, MessagesEcho>, ApiError> {
+) -> Result<Call<NamedChat, MessagesEcho>, ApiError> {
     let mut fields: MessagesRequest = parse(body)?;
     let stream: StreamFields = match purpose {
         Purpose::Answer => parse(body)?,
@@ -113,26 +107,24 @@ fn read(
         // Checked to be at least 1.
         max_tokens: usize::try_from(max_tokens).unwrap_or(usize::MAX),
     };
-    Ok(call.through(|chat| Named { chat, names }, echo))
+    Ok(call.through(|chat| NamedChat { chat, names }, echo))
 }
 
 impl Endpoint for Messages {
     const ID_PREFIX: &'static str = "msg_";
-    type Content = Named;
+    type Content = NamedChat;
     type Echo = MessagesEcho;
 
-    fn read(body: &str, model: &ServedModel) -> Result<Call<Named, MessagesEcho>, ApiError> {
+    fn read(body: &str, model: &ServedModel) -> Result<Call<NamedChat, MessagesEcho>, ApiError> {
         read(body, model, Purpose::Answer)
     }
 
     async fn prompts(
         app: &AppState,
         model: &Arc<ServedModel>,
-        content: Named,
+        content: NamedChat,
     ) -> Result<Vec<PreparedPrompt>, ApiError> {
-        let Named { chat, names } = content;
-        let prompt = prepare(app, model, chat).await;
-        Ok(vec![prompt.map_err(|error| names.rename(error))?])
+        Ok(vec![content.prepare(app, model).await?])
     }
 
     fn format(answering: Answering, echo: MessagesEcho) -> impl AnswerFormat {

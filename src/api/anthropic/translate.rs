@@ -3,6 +3,7 @@
 use crate::api::error::ApiError;
 use crate::api::generate::SharedFields;
 use crate::api::names::{MessageNames, Names, flat_tool};
+use crate::api::translation::Turns;
 use crate::api::types::{
     ChatMessage, ChatRequest, Content, ImageSource, ImageUrl, InputBlock, InputMessage,
     MessagesRequest, Object, Part, Stop, TextOr,
@@ -14,20 +15,6 @@ pub(super) struct Translated {
     pub(super) chat: ChatRequest,
     pub(super) shared: SharedFields,
     pub(super) names: Names,
-}
-
-/// Messages of a chat that grows.
-#[derive(Default)]
-struct Turns {
-    messages: Vec<Object<ChatMessage>>,
-    names: Vec<MessageNames>,
-}
-
-impl Turns {
-    fn push(&mut self, message: ChatMessage, names: MessageNames) {
-        self.messages.push(Object(message));
-        self.names.push(names);
-    }
 }
 
 /// # Errors
@@ -180,7 +167,7 @@ fn translate_message(
             Content::Parts(parts)
         }
     };
-    turns.push(
+    turns.add(
         ChatMessage {
             role,
             content: Some(content),

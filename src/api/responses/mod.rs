@@ -19,14 +19,14 @@ use self::format::ResponsesFormat;
 use self::refused::REFUSED;
 use self::translate::{Translated, translate};
 use super::answer::AnswerFormat;
-use super::chat::{chat_call, prepare};
+use super::chat::chat_call;
 use super::error::ApiError;
 use super::extract::parse;
 use super::generate::{Answering, Call, Endpoint, SharedFields, generate};
-use super::lower::{Chat, PreparedPrompt};
-use super::names::Names;
+use super::lower::PreparedPrompt;
 use super::refused_fields::{self, refuse};
 use super::state::AppState;
+use super::translation::NamedChat;
 use super::types::{RepeatedFields, ResponsesRequest};
 use crate::registry::ServedModel;
 
@@ -43,18 +43,12 @@ pub(super) async fn responses(
 
 struct Responses;
 
-/// A chat and the client's names for what is in it.
-struct Named {
-    chat: Chat,
-    names: Names,
-}
-
 impl Endpoint for Responses {
     const ID_PREFIX: &'static str = "resp_";
-    type Content = Named;
+    type Content = NamedChat;
     type Echo = RepeatedFields;
 
-    fn read(body: &str, model: &ServedModel) -> Result<Call<Named, RepeatedFields>, ApiError> {
+    fn read(body: &str, model: &ServedModel) -> Result<Call<NamedChat, RepeatedFields>, ApiError> {
         let fields: ResponsesRequest = parse(body)?;
         let mut shared = SharedFields::parse(body)?;
         let repeated: RepeatedFields = parse(body)?;
@@ -62,17 +56,15 @@ impl Endpoint for Responses {
         shared.sampling.max_completion_tokens = fields.max_output_tokens;
         let Translated { chat, names } = translate(fields)?;
         let call = chat_call(chat, shared, model).map_err(|error| names.rename(error))?;
-        Ok(call.through(|chat| Named { chat, names }, repeated))
+        Ok(call.through(|chat| NamedChat { chat, names }, repeated))
     }
 
     async fn prompts(
         app: &AppState,
         model: &Arc<ServedModel>,
-        content: Named,
+        content: NamedChat,
     ) -> Result<Vec<PreparedPrompt>, ApiError> {
-        let Named { chat, names } = content;
-        let prompt = prepare(app, model, chat).await;
-        Ok(vec![prompt.map_err(|error| names.rename(error))?])
+        Ok(vec![content.prepare(app, model).await?])
     }
 
     fn format(answering: Answering, repeated: RepeatedFields) -> impl AnswerFormat {

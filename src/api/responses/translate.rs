@@ -2,6 +2,7 @@
 
 use crate::api::error::ApiError;
 use crate::api::names::{MessageNames, Names, flat_tool};
+use crate::api::translation::Turns;
 use crate::api::types::{
     ChatMessage, ChatRequest, Content, ImageUrl, InputItem, InputPart, Object, Part, Presence,
     ReasoningConfig, ResponsesRequest, TextConfig, TextOr,
@@ -14,34 +15,6 @@ const LOGPROBS: &str = "message.output_text.logprobs";
 pub(super) struct Translated {
     pub(super) chat: ChatRequest,
     pub(super) names: Names,
-}
-
-/// Messages of a chat that grows.
-#[derive(Default)]
-struct Turns {
-    messages: Vec<Object<ChatMessage>>,
-    names: Vec<MessageNames>,
-}
-
-impl Turns {
-    fn push(&mut self, message: ChatMessage, names: MessageNames) {
-        self.messages.push(Object(message));
-        self.names.push(names);
-    }
-
-    fn say(&mut self, role: &str, text: String, path: &str) {
-        let message = ChatMessage {
-            role: role.to_owned(),
-            content: Some(Content::Text(text)),
-            ..ChatMessage::default()
-        };
-        let names = MessageNames {
-            whole: path.to_owned(),
-            content: path.to_owned(),
-            parts: Vec::new(),
-        };
-        self.push(message, names);
-    }
 }
 
 /// # Errors
@@ -60,10 +33,10 @@ pub(super) fn translate(request: ResponsesRequest) -> Result<Translated, ApiErro
 
     let mut turns = Turns::default();
     if let Some(instructions) = request.instructions {
-        turns.say("system", instructions, "instructions");
+        say("system", instructions, "instructions", &mut turns);
     }
     match request.input {
-        TextOr::Text(text) => turns.say("user", text, "input"),
+        TextOr::Text(text) => say("user", text, "input", &mut turns),
         TextOr::List(items) if items.is_empty() => {
             return Err(ApiError::invalid_value(
                 "input",
@@ -86,6 +59,21 @@ pub(super) fn translate(request: ResponsesRequest) -> Result<Translated, ApiErro
         },
         names: Names::new(turns.names, field_name),
     })
+}
+
+/// A text that is no item.
+fn say(role: &str, text: String, path: &str, turns: &mut Turns) {
+    let message = ChatMessage {
+        role: role.to_owned(),
+        content: Some(Content::Text(text)),
+        ..ChatMessage::default()
+    };
+    let names = MessageNames {
+        whole: path.to_owned(),
+        content: path.to_owned(),
+        parts: Vec::new(),
+    };
+    turns.add(message, names);
 }
 
 /// The client's name of a chat's field.
@@ -212,7 +200,7 @@ fn translate_message(item: InputItem, path: String, turns: &mut Turns) -> Result
         content: Some(content),
         ..ChatMessage::default()
     };
-    turns.push(message, names);
+    turns.add(message, names);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::object::Object;
 use super::text_or::TextOr;
@@ -72,7 +72,7 @@ pub(in crate::api) struct InputBlock {
     /// Of a `tool_use`: the tool.
     pub(in crate::api) name: Option<String>,
     /// Of a `tool_use`: its arguments, an object.
-    pub(in crate::api) input: Option<Box<RawValue>>,
+    pub(in crate::api) input: Option<Map<String, Value>>,
     /// Of a `tool_result`: the call that it answers.
     pub(in crate::api) tool_use_id: Option<String>,
     /// Of a `tool_result`: what came of it.
@@ -114,7 +114,7 @@ pub(in crate::api) struct InputTool {
     /// What it does.
     pub(in crate::api) description: Option<String>,
     /// A JSON schema of its arguments.
-    pub(in crate::api) input_schema: Option<Box<RawValue>>,
+    pub(in crate::api) input_schema: Option<Map<String, Value>>,
     /// Whether arguments must keep to the schema.
     pub(in crate::api) strict: Option<bool>,
 }
@@ -159,5 +159,5 @@ pub(in crate::api) struct OutputFormat {
     #[serde(rename = "type")]
     pub(in crate::api) kind: String,
     /// The schema.
-    pub(in crate::api) schema: Option<serde_json::Value>,
+    pub(in crate::api) schema: Option<Value>,
 }

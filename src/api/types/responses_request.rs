@@ -1,8 +1,13 @@
 //! `POST /v1/responses`: what only this request has.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::object::Object;
 use super::presence::Presence;
@@ -94,7 +99,7 @@ pub(in crate::api) struct TextFormat {
     /// Of a schema: what it is for.
     pub(in crate::api) description: Option<String>,
     /// Of a schema: itself.
-    pub(in crate::api) schema: Option<serde_json::Value>,
+    pub(in crate::api) schema: Option<Value>,
     /// Of a schema: whether the answer must keep to it.
     pub(in crate::api) strict: Option<bool>,
 }
@@ -121,29 +126,54 @@ pub(in crate::api) struct FunctionTool {
     /// What it does.
     pub(in crate::api) description: Option<String>,
     /// A JSON schema of its arguments.
-    pub(in crate::api) parameters: Option<Box<RawValue>>,
+    pub(in crate::api) parameters: Option<Map<String, Value>>,
     /// Whether arguments must keep to the schema.
     pub(in crate::api) strict: Option<bool>,
 }
 
 /// `tool_choice`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(untagged)]
 pub(in crate::api) enum FunctionChoice {
     /// `none`, `auto` or `required`.
     Mode(String),
     /// Which function.
-    Named(NamedFunction),
+    Named(FunctionByName),
 }
 
 /// `tool_choice` as an object.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub(in crate::api) struct NamedFunction {
+pub(in crate::api) struct FunctionByName {
     /// `function`.
     #[serde(rename = "type")]
     pub(in crate::api) kind: String,
     /// Which one.
     pub(in crate::api) name: Option<String>,
+}
+
+struct FunctionChoiceVisitor;
+
+impl<'de> Visitor<'de> for FunctionChoiceVisitor {
+    type Value = FunctionChoice;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("none, auto, required or an object")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<FunctionChoice, E> {
+        Ok(FunctionChoice::Mode(value.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<FunctionChoice, A::Error> {
+        let map = MapAccessDeserializer::new(map);
+        FunctionByName::deserialize(map).map(FunctionChoice::Named)
+    }
+}
+
+impl<'de> Deserialize<'de> for FunctionChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FunctionChoiceVisitor)
+    }
 }
 
 /// Fields that the answer repeats as they were written.
