@@ -3,6 +3,7 @@
 //! Knows nothing of models: names and files are looked up by the registry.
 
 mod arguments;
+mod batch;
 mod bench;
 mod byte_size;
 mod compute;
@@ -18,6 +19,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, ValueEnum};
 
 use arguments::{Arguments, CommandArguments, ServeArguments};
+pub use batch::{BatchConfig, Place};
 pub use bench::{
     Arrivals, Bench, BenchConfig, DecodePlan, Endpoint, PrefillPlan, ReportFormat, ServePlan,
 };
@@ -36,6 +38,8 @@ pub enum Command {
     Kernels(KernelsConfig),
     /// `medgemma bench`
     Bench(BenchConfig),
+    /// `medgemma run-batch`
+    RunBatch(Box<BatchConfig>),
     /// `medgemma selftest`, on this card.
     SelfTest(ComputeConfig),
     /// `medgemma models`, of the catalogue in this file or of the built-in one.
@@ -258,6 +262,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
             kernels: arguments.kernels,
             kernel_cache: arguments.kernel_cache,
         })),
+        CommandArguments::RunBatch(arguments) => {
+            let matches = matches
+                .subcommand_matches("run-batch")
+                .expect("it was parsed as this subcommand");
+            let config = arguments.resolve(matches)?;
+            Ok(Command::RunBatch(Box::new(config)))
+        }
         CommandArguments::Serve(arguments) => {
             let matches = matches
                 .subcommand_matches("serve")
@@ -314,6 +325,9 @@ fn command() -> clap::Command {
     };
     Arguments::command()
         .mut_subcommand("serve", |serve| serve.mut_args(hide))
+        .mut_subcommand("run-batch", |batch| {
+            batch::without_servers(batch.mut_args(hide))
+        })
         .mut_subcommand("kernels", |kernels| kernels.mut_args(hide))
         .mut_subcommand("selftest", |selftest| selftest.mut_args(hide))
         .mut_subcommand("models", |models| models.mut_args(hide))

@@ -15,7 +15,7 @@
 //!
 //! # Who may use whom
 //! ```text
-//!  main ─> { api, bench, selftest } ─> registry ─> { engine, text, image }
+//!  main ─> { api, batch, bench, selftest } ─> registry ─> { engine, text, image }
 //!          api ─> metrics ─> engine ─> { scheduler, model } ─> backend
 //! ```
 //! Everyone may use [`core`] and [`error`]. Nothing points sideways or back; a test keeps it so.
@@ -29,6 +29,7 @@
 
 pub mod api;
 pub mod backend;
+pub mod batch;
 pub mod bench;
 pub mod config;
 pub mod core;

@@ -1,15 +1,17 @@
 //! The `medgemma` binary: arguments → config → log → socket → model → serve → drain.
 
 use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use medgemma::api::{self, ApiKeys, AppState};
+use medgemma::batch::{Batch, BatchError, BatchPlan, BatchSummary};
 use medgemma::bench;
 use medgemma::config::{
-    self, Bench, BenchConfig, Command, ComputeConfig, KernelsConfig, LogConfig, LogFormat,
-    ModelChoice, ReportFormat, ServeConfig,
+    self, BatchConfig, Bench, BenchConfig, Command, ComputeConfig, KernelsConfig, LogConfig,
+    LogFormat, ModelChoice, Place, ReportFormat, ServeConfig,
 };
 use medgemma::engine::EngineExit;
 use medgemma::registry::{self, Catalog};
@@ -19,6 +21,8 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+/// All lines of a batch have a result, some of them errors.
+const EXIT_SOME_FAILED: u8 = 3;
 /// The engine stopped after a fault: an orchestrator should start the process anew.
 const EXIT_FAULT: u8 = 70;
 /// A second signal cut short what was running.
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         Command::Models(file) => list_models(file.as_deref()),
         Command::Kernels(config) => compile_kernels(&config),
         Command::Bench(config) => measure(&config),
+        Command::RunBatch(config) => run_batch(&config),
         Command::SelfTest(compute) => check_card(&compute),
         Command::Serve(config) => serve(&config),
     };
@@ -101,6 +106,87 @@ fn check_card(compute: &ComputeConfig) -> Result<ExitCode, String> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Answers a file of requests.
+fn run_batch(config: &BatchConfig) -> Result<ExitCode, String> {
+    start_log(&config.serve.log);
+    let plan = BatchPlan {
+        input: config.input.clone(),
+        output: config.output.clone(),
+        num_at_a_time: NonZeroUsize::new(config.serve.limits.max_num_seqs)
+            .expect("the option takes no 0"),
+    };
+    // What is wrong with the files is said before the model loads.
+    let batch = Batch::open(&plan).map_err(|error| error.to_string())?;
+    if plan.output == Place::Pipe {
+        eprintln!("results go to stdout: if this is stopped, it starts from the beginning");
+    }
+    let runtime = runtime()?;
+    let exit = runtime.block_on(answer_all(config, batch));
+    runtime.shutdown_background();
+    exit
+}
+
+async fn answer_all(config: &BatchConfig, batch: Batch) -> Result<ExitCode, String> {
+    let mut signals = Signals::listen().map_err(|error| format!("no signals: {error}"))?;
+    let num_left = batch.num_left();
+    let work = async {
+        if num_left == 0 {
+            // Nothing to ask: no model has to load.
+            return Ok(batch.run(axum::Router::new()).await);
+        }
+        let settings = config.serve.clone();
+        let loaded = spawn_blocking(move || registry::load(&settings)).await;
+        let loaded = loaded.map_err(|error| format!("loading failed: {error}"))?;
+        let loaded = loaded.map_err(|error| error.to_string())?;
+        let app = AppState::new(ApiKeys::default(), config.serve.timeouts.request);
+        let engine = loaded.model.engine.clone();
+        app.set_model(loaded.model);
+        let outcome = batch.run(api::router(app)).await;
+        engine.drain();
+        // Its thread has nothing left to do; how it ends changes no result.
+        let _ = spawn_blocking(move || loaded.engine.join()).await;
+        Ok::<_, String>(outcome)
+    };
+    let outcome = tokio::select! {
+        outcome = work => outcome?,
+        () = signals.next() => {
+            eprintln!("stopped; the same command goes on from here");
+            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+        }
+    };
+    match outcome {
+        Ok(summary) => {
+            eprintln!("{}", told(&summary));
+            Ok(match summary.num_failed {
+                0 => ExitCode::SUCCESS,
+                _ => ExitCode::from(EXIT_SOME_FAILED),
+            })
+        }
+        Err(error @ BatchError::ServerStopped { .. }) => {
+            eprintln!("medgemma: {error}");
+            Ok(ExitCode::from(EXIT_FAULT))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn told(summary: &BatchSummary) -> String {
+    let BatchSummary {
+        num_lines,
+        num_present,
+        num_answered,
+        num_failed,
+        output_tokens,
+        elapsed,
+    } = *summary;
+    let seconds = elapsed.as_secs_f64();
+    let pace = output_tokens as f64 / seconds.max(1e-3);
+    format!(
+        "{num_lines} lines: {num_answered} answered, {num_failed} failed, {num_present} there \
+         before; {output_tokens} tokens in {seconds:.1} s, {pace:.0} a second"
+    )
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {

@@ -39,6 +39,14 @@ pub(super) trait AnswerFormat: Send + 'static {
 
     /// The whole answer.
     fn whole(&mut self, answers: Vec<Answer>, usage: Usage) -> String;
+
+    /// The last events of a stream whose format itself failed.
+    fn broken(error: &ApiError) -> Vec<StreamEvent>
+    where
+        Self: Sized,
+    {
+        vec![StreamEvent::data(error.to_json()), StreamEvent::done()]
+    }
 }
 
 /// One event of a stream.
@@ -54,6 +62,14 @@ impl StreamEvent {
     /// One without a name.
     pub(super) fn data(data: String) -> Self {
         Self { name: None, data }
+    }
+
+    /// One with a name, as Anthropic's and those of `/v1/responses` have.
+    pub(super) fn named(name: &'static str, data: String) -> Self {
+        Self {
+            name: Some(name),
+            data,
+        }
     }
 
     /// OpenAI's last word on chats and completions.
@@ -208,36 +224,41 @@ impl<F: AnswerFormat> Events<F> {
     }
 }
 
-fn events(generation: Generation, mut format: impl AnswerFormat) -> Response {
+fn events<F: AnswerFormat>(generation: Generation, mut format: F) -> Response {
     let events = Events {
         ready: format.opening().into(),
         generation: Some(generation),
         format,
     };
-    event_stream(stream::unfold(events, async |mut events| {
+    let events = stream::unfold(events, async |mut events| {
         let event = events.next().await?;
         Some((event, events))
-    }))
+    });
+    event_stream(events, F::broken)
 }
 
-fn event_stream(events: impl Stream<Item = StreamEvent> + Send + 'static) -> Response {
+fn event_stream(
+    events: impl Stream<Item = StreamEvent> + Send + 'static,
+    broken: fn(&ApiError) -> Vec<StreamEvent>,
+) -> Response {
     // A panic must not look like an answer that was cut off.
-    let events = AssertUnwindSafe(events).catch_unwind().flat_map(|event| {
-        stream::iter(match event {
-            Ok(event) => vec![event],
-            Err(_) => {
-                tracing::error!("a stream panicked");
-                let error = ApiError::internal("a stream panicked");
-                vec![StreamEvent::data(error.to_json()), StreamEvent::done()]
-            }
-        })
-    });
+    let events = AssertUnwindSafe(events)
+        .catch_unwind()
+        .flat_map(move |event| {
+            stream::iter(match event {
+                Ok(event) => vec![event],
+                Err(_) => {
+                    tracing::error!("a stream panicked");
+                    broken(&ApiError::internal("a stream panicked"))
+                }
+            })
+        });
     let events = events.map(|event| {
-        let line = Event::default().data(event.data);
-        Ok::<_, Infallible>(match event.name {
-            Some(name) => line.event(name),
-            None => line,
-        })
+        let line = match event.name {
+            Some(name) => Event::default().event(name),
+            None => Event::default(),
+        };
+        Ok::<_, Infallible>(line.data(event.data))
     });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive");
     // nginx would otherwise collect events until its buffer is full.
@@ -260,13 +281,13 @@ mod tests {
             assert!(at < 2, "a bug");
             StreamEvent::data(format!("event {at}"))
         });
-        let body = event_stream(events).into_body();
+        let broken = |error: &ApiError| vec![StreamEvent::data(error.to_json())];
+        let body = event_stream(events, broken).into_body();
         let body = body.collect().await.expect("the connection goes on");
         let body = String::from_utf8(body.to_bytes().to_vec()).expect("UTF-8");
         let events: Vec<_> = body.split_terminator("\n\n").collect();
-        assert_eq!(events.len(), 4, "{body}");
+        assert_eq!(events.len(), 3, "{body}");
         assert_eq!(events[..2], ["data: event 0", "data: event 1"]);
         assert!(events[2].contains("\"code\":\"internal_error\""), "{body}");
-        assert_eq!(events[3], "data: [DONE]");
     }
 }

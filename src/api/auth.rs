@@ -1,8 +1,8 @@
 //! API keys. Only their hashes are kept, and comparing takes the same time whatever is sent.
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HeaderName};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::{Choice, ConstantTimeEq};
@@ -14,6 +14,9 @@ use crate::core::TenantId;
 
 /// Routes that need no key: an orchestrator's probes have none.
 const OPEN_ROUTES: [&str; 2] = ["/health", "/ready"];
+
+/// Where Anthropic's clients put their key.
+static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Keep what is derived from a key apart from each other and from its hash here.
 const TENANT_CONTEXT: &str = "medgemma-server 2026-11 tenant of an API key";
@@ -71,26 +74,37 @@ impl ApiKeys {
         }
     }
 
+    /// The key may stand in either header; where both are sent, one that is right is enough.
     fn check(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         if self.is_open() {
             return Ok(Caller::default());
         }
-        let Some(value) = headers.get(AUTHORIZATION) else {
-            return Err(ApiError::unauthorized(
-                "No API key was sent. Send the header Authorization: Bearer YOUR_KEY.",
-            ));
-        };
-        let key = value.to_str().ok().and_then(|value| {
-            let (scheme, key) = value.trim().split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+        let text = |value: &HeaderValue| value.to_str().ok().map(str::trim).map(str::to_owned);
+        let authorization = headers.get(AUTHORIZATION);
+        let bearer = authorization.and_then(text).and_then(|value| {
+            let (scheme, key) = value.split_once(' ')?;
+            (scheme.eq_ignore_ascii_case("bearer")).then(|| key.trim().to_owned())
         });
-        match key {
-            Some(key) if self.admit(key) => Ok(self.caller(key)),
-            Some(_) => Err(ApiError::unauthorized("Incorrect API key.")),
-            None => Err(ApiError::unauthorized(
-                "The header Authorization is malformed. Send Authorization: Bearer YOUR_KEY.",
-            )),
+        let x_api_key = headers.get(&X_API_KEY);
+        let keys = [bearer, x_api_key.and_then(text)];
+        let mut keys = keys.into_iter().flatten().peekable();
+        if keys.peek().is_some() {
+            let admitted = keys.find(|key| self.admit(key));
+            return match admitted {
+                Some(key) => Ok(self.caller(&key)),
+                None => Err(ApiError::unauthorized("Incorrect API key.")),
+            };
         }
+        Err(ApiError::unauthorized(match (authorization, x_api_key) {
+            (None, None) => {
+                "No API key was sent. Send the header Authorization: Bearer YOUR_KEY, or \
+                 x-api-key: YOUR_KEY."
+            }
+            (Some(_), _) => {
+                "The header Authorization is malformed. Send Authorization: Bearer YOUR_KEY."
+            }
+            (None, Some(_)) => "The header x-api-key is not ASCII.",
+        }))
     }
 }
 

@@ -52,6 +52,7 @@ struct Chats;
 impl Endpoint for Chats {
     const ID_PREFIX: &'static str = "chatcmpl-";
     type Content = Chat;
+    type Echo = ();
 
     fn read(body: &str, model: &ServedModel) -> Result<Call<Chat>, ApiError> {
         let fields = parse(body)?;
@@ -68,7 +69,7 @@ impl Endpoint for Chats {
         Ok(vec![prepare(app, model, chat).await?])
     }
 
-    fn format(answering: Answering) -> impl AnswerFormat {
+    fn format(answering: Answering, (): ()) -> impl AnswerFormat {
         ChatFormat {
             num_calls: vec![0; answering.num_choices],
             answering,
@@ -152,7 +153,10 @@ pub(super) fn check_chat(
 }
 
 /// Tokens first, pictures second: a prompt that is too long costs no decoding.
-async fn prepare(
+///
+/// # Errors
+/// 400 for what does not fit the model and for pictures that cannot be taken.
+pub(super) async fn prepare(
     app: &AppState,
     model: &Arc<ServedModel>,
     chat: Chat,

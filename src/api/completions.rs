@@ -42,6 +42,7 @@ struct Completions;
 impl Endpoint for Completions {
     const ID_PREFIX: &'static str = "cmpl-";
     type Content = Vec<PreparedPrompt>;
+    type Echo = ();
 
     fn read(body: &str, model: &ServedModel) -> Result<Call<Self::Content>, ApiError> {
         let fields: CompletionRequest = parse(body)?;
@@ -80,7 +81,7 @@ impl Endpoint for Completions {
         Ok(prompts)
     }
 
-    fn format(answering: Answering) -> impl AnswerFormat {
+    fn format(answering: Answering, (): ()) -> impl AnswerFormat {
         let num_answers = answering.prompts.len() * answering.num_choices;
         CompletionFormat {
             answering,

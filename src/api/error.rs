@@ -1,5 +1,5 @@
-//! The only place where an error becomes an HTTP status: OpenAI's JSON shape around it, and what
-//! is told to nobody but the log.
+//! The only place where an error becomes an HTTP status: OpenAI's JSON shape around it, or
+//! Anthropic's, and what is told to nobody but the log.
 
 use std::time::Duration;
 
@@ -32,6 +32,14 @@ pub(super) struct ApiError {
     is_logged: bool,
 }
 
+/// What a client is told of an error, whatever the shape.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told<'a> {
+    pub(super) message: &'a str,
+    pub(super) code: Option<&'static str>,
+    pub(super) param: Option<&'a str>,
+}
+
 /// What the log may know of a refused request: never its message, which can quote a prompt.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
@@ -39,6 +47,24 @@ pub(super) struct Refusal {
     pub(super) param: Option<String>,
     /// The server's own fault in its own words.
     pub(super) detail: Option<Box<str>>,
+}
+
+/// The same in Anthropic's shape.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AnthropicError")]
+pub(super) struct AnthropicEnvelope<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    error: AnthropicBody<'a>,
+    request_id: Option<&'a str>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AnthropicErrorBody")]
+struct AnthropicBody<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    message: &'a str,
 }
 
 /// An error as clients get it.
@@ -113,6 +139,25 @@ impl ApiError {
             param: Some(shorten(param.into())),
             ..self
         }
+    }
+
+    /// The same error for a client that knows the field at fault by another name: `rename` tells
+    /// the client's, if it differs.
+    pub(super) fn renamed(self, rename: impl FnOnce(&str) -> Option<String>) -> Self {
+        let Some(known) = self.param.as_deref() else {
+            return self;
+        };
+        let Some(name) = rename(known) else {
+            return self;
+        };
+        let message = self
+            .message
+            .replace(&format!("'{known}'"), &format!("'{name}'"));
+        Self {
+            message: message.into_boxed_str(),
+            ..self
+        }
+        .at(name)
     }
 
     /// A value that the field does not take.
@@ -288,6 +333,52 @@ impl ApiError {
         serde_json::to_string(&envelope).expect("strings always serialise")
     }
 
+    /// The code and the message, for shapes that the endpoint makes itself.
+    pub(super) fn told(&self) -> Told<'_> {
+        Told {
+            message: &self.message,
+            code: self.code,
+            param: self.param.as_deref(),
+        }
+    }
+
+    /// The error as Anthropic's JSON, which has no place of its own for the field at fault.
+    pub(super) fn to_anthropic_json(&self, request_id: Option<&str>) -> String {
+        let message = match &self.param {
+            Some(param) if !self.message.contains(param.as_str()) => {
+                format!("{param}: {}", self.message)
+            }
+            _ => self.message.to_string(),
+        };
+        let envelope = AnthropicEnvelope {
+            kind: "error",
+            error: AnthropicBody {
+                kind: self.anthropic_kind(),
+                message: &message,
+            },
+            request_id,
+        };
+        serde_json::to_string(&envelope).expect("strings always serialise")
+    }
+
+    fn anthropic_kind(&self) -> &'static str {
+        match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::NOT_FOUND => "not_found_error",
+            StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
+            StatusCode::GATEWAY_TIMEOUT => "timeout_error",
+            status if status.is_client_error() => "invalid_request_error",
+            _ => "api_error",
+        }
+    }
+
+    /// Whether the log has been told of it.
+    pub(super) fn is_logged(&self) -> bool {
+        self.is_logged
+    }
+
     /// What the log may know of it.
     pub(super) fn refusal(&self) -> Refusal {
         Refusal {
@@ -359,12 +450,11 @@ impl IntoResponse for ApiError {
             HeaderValue::from_static("application/json"),
         )];
         let mut response = (self.status, json, self.to_json()).into_response();
-        if !self.is_logged {
-            response.extensions_mut().insert(self.refusal());
+        for (name, value) in &self.headers {
+            response.headers_mut().insert(name, value.clone());
         }
-        for (name, value) in self.headers {
-            response.headers_mut().insert(name, value);
-        }
+        // For the log, and for another shape.
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -36,11 +36,14 @@ pub(super) trait Endpoint {
     /// What is to be continued, checked.
     type Content: Send + 'static;
 
+    /// What of the request its answer repeats or depends on, besides what all answers have.
+    type Echo: Send + 'static;
+
     /// Reads and checks a body.
     ///
     /// # Errors
     /// 400 for what the request says, 404 for another model.
-    fn read(body: &str, model: &ServedModel) -> Result<Call<Self::Content>, ApiError>;
+    fn read(body: &str, model: &ServedModel) -> Result<Call<Self::Content, Self::Echo>, ApiError>;
 
     /// The prompts in tokens, with their pictures.
     ///
@@ -53,13 +56,14 @@ pub(super) trait Endpoint {
     ) -> impl Future<Output = Result<Vec<PreparedPrompt>, ApiError>> + Send;
 
     /// The JSON of an answer.
-    fn format(answering: Answering) -> impl AnswerFormat;
+    fn format(answering: Answering, echo: Self::Echo) -> impl AnswerFormat;
 }
 
-/// A checked request to continue some `C`.
-pub(super) struct Call<C> {
+/// A checked request to continue some `C`, whose answer also tells some `E`.
+pub(super) struct Call<C, E = ()> {
     pub(super) model_name: String,
     pub(super) content: C,
+    pub(super) echo: E,
     pub(super) plan: SamplingPlan,
     pub(super) output: OutputPlan,
     pub(super) syntax: AnswerSyntax,
@@ -139,8 +143,9 @@ pub(super) async fn generate<E: Endpoint>(
 }
 
 /// A request that is ready for the engine.
-struct Prepared {
+struct Prepared<T> {
     model: Arc<ServedModel>,
+    echo: T,
     model_name: String,
     prompts: Vec<PreparedPrompt>,
     plan: SamplingPlan,
@@ -155,7 +160,7 @@ async fn prepare<E: Endpoint>(
     app: &AppState,
     request: Request,
     arrived: Instant,
-) -> Result<Prepared, ApiError> {
+) -> Result<Prepared<E::Echo>, ApiError> {
     let caller = request.extensions().get::<Caller>().copied();
     let caller = caller.expect("whoever passes the keys is known");
     let body = json_body(request).await?;
@@ -187,6 +192,7 @@ async fn prepare<E: Endpoint>(
     };
     Ok(Prepared {
         model,
+        echo: call.echo,
         model_name: call.model_name,
         prompts,
         plan: call.plan,
@@ -198,8 +204,8 @@ async fn prepare<E: Endpoint>(
     })
 }
 
-impl Prepared {
-    async fn answer<E: Endpoint>(self, log: RequestLog) -> Result<Response, ApiError> {
+impl<T> Prepared<T> {
+    async fn answer<E: Endpoint<Echo = T>>(self, log: RequestLog) -> Result<Response, ApiError> {
         let num_choices = self.plan.num_choices;
         let (prompt_logprobs, echoed_logprobs) =
             (self.plan.prompt_logprobs, self.plan.echoed_logprobs);
@@ -213,7 +219,7 @@ impl Prepared {
         let generation = Generation::start(&self.model, task, log, self.ticket)?;
         let prompts = self.prompts.into_iter();
         let (prompts, echoes) = prompts.map(|prompt| (prompt.ids, prompt.echo)).unzip();
-        let format = E::format(Answering {
+        let answering = Answering {
             identity: Identity::new(E::ID_PREFIX, self.model_name, &self.model),
             model: self.model,
             options: self.options,
@@ -222,7 +228,8 @@ impl Prepared {
             echoes,
             prompt_logprobs,
             echoed_logprobs,
-        });
+        };
+        let format = E::format(answering, self.echo);
         answer::respond(generation, format, self.options.delivery).await
     }
 }
@@ -271,6 +278,7 @@ impl Call<()> {
         Ok(Self {
             model_name,
             content: (),
+            echo: (),
             plan,
             output: own.output,
             syntax: own.syntax,
@@ -288,6 +296,23 @@ impl Call<()> {
         Call {
             model_name: self.model_name,
             content,
+            echo: (),
+            plan: self.plan,
+            output: self.output,
+            syntax: self.syntax,
+            terms: self.terms,
+            options: self.options,
+        }
+    }
+}
+
+impl<C> Call<C> {
+    /// The same for an endpoint that takes its content as some `D` and whose answer tells `echo`.
+    pub(super) fn through<D, E>(self, wrap: impl FnOnce(C) -> D, echo: E) -> Call<D, E> {
+        Call {
+            model_name: self.model_name,
+            content: wrap(self.content),
+            echo,
             plan: self.plan,
             output: self.output,
             syntax: self.syntax,

@@ -16,11 +16,13 @@
 //! no scheduler; the engine is a handle that takes requests and gives tokens.
 
 mod answer;
+mod anthropic;
 mod auth;
 mod chat;
 mod completions;
 mod constraint;
 mod detokenize;
+mod dialect;
 mod error;
 mod extract;
 pub mod fields;
@@ -33,15 +35,18 @@ mod logprobs;
 mod lower;
 mod metrics;
 mod models;
+mod names;
 mod openapi;
 mod random;
 mod refused_fields;
 mod request_id;
 mod request_log;
+mod responses;
 mod router;
 mod serve;
 mod state;
 mod tokenize;
+mod translation;
 mod types;
 mod version;
 mod workers;

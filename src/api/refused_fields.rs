@@ -27,7 +27,7 @@ pub(super) struct RefusedField {
     pub(super) instead: &'static str,
 }
 
-const fn field(
+pub(super) const fn field(
     name: &'static str,
     neutral: &'static [&'static str],
     instead: &'static str,

@@ -1,15 +1,19 @@
-//! Around every request: its id, its span in the log, and a net under its handler.
+//! Around every request: its id, its span in the log, a net under its handler, and errors in the
+//! shape that the route's clients know.
 
 use std::panic::AssertUnwindSafe;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::{Instrument, field};
 
-use super::error::{ApiError, Refusal};
+use super::dialect::Dialect;
+use super::error::ApiError;
 use super::random::random_id;
 use super::state::AppState;
 
@@ -17,6 +21,8 @@ use super::state::AppState;
 const MAX_ID: usize = 128;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Anthropic's name for it.
+static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// Gives a request its id and returns it; logs and counts a refusal; turns a panic into a 500.
 pub(super) async fn identify(
@@ -29,25 +35,42 @@ pub(super) async fn identify(
         Some(id) if is_sane(id) => id.to_owned(),
         _ => random_id("req-"),
     };
+    let dialect = Dialect::of_route(request.uri().path());
     let span = tracing::info_span!("request", request_id = id, model = field::Empty);
     let answered = AssertUnwindSafe(next.run(request).instrument(span.clone()))
         .catch_unwind()
         .await;
     let mut response =
         answered.unwrap_or_else(|_| ApiError::internal("a handler panicked").into_response());
-    if let Some(refusal) = response.extensions().get::<Refusal>() {
-        let _span = span.enter();
-        let status = response.status().as_u16();
-        let code = refusal.code;
-        app.metrics().error(code.unwrap_or("unknown"));
-        match &refusal.detail {
-            Some(detail) => tracing::error!(status, code, detail, "request failed"),
-            None => tracing::info!(status, code, param = refusal.param, "request refused"),
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        if !error.is_logged() {
+            let _span = span.enter();
+            log_refusal(&app, &error, response.status().as_u16());
+        }
+        if dialect == Dialect::Anthropic {
+            *response.body_mut() = Body::from(error.to_anthropic_json(Some(&id)));
+            // It was the other body's.
+            response.headers_mut().remove(CONTENT_LENGTH);
         }
     }
     let id = HeaderValue::from_str(&id).expect("an id is plain ASCII");
+    if dialect == Dialect::Anthropic {
+        response
+            .headers_mut()
+            .insert(REQUEST_ID.clone(), id.clone());
+    }
     response.headers_mut().insert(X_REQUEST_ID.clone(), id);
     response
+}
+
+fn log_refusal(app: &AppState, error: &ApiError, status: u16) {
+    let refusal = error.refusal();
+    let code = refusal.code;
+    app.metrics().error(code.unwrap_or("unknown"));
+    match &refusal.detail {
+        Some(detail) => tracing::error!(status, code, detail, "request failed"),
+        None => tracing::info!(status, code, param = refusal.param, "request refused"),
+    }
 }
 
 /// Nothing that could forge a line in somebody's log.

@@ -8,17 +8,27 @@ use axum::routing::{get, post};
 use super::error::ApiError;
 use super::state::AppState;
 use super::{
-    auth, chat, completions, detokenize, extract, health, metrics, models, openapi, request_id,
-    tokenize, version,
+    anthropic, auth, chat, completions, detokenize, extract, health, metrics, models, openapi,
+    request_id, responses, tokenize, version,
 };
+
+/// Clients differ in whether the base URL that they are given ends in `/v1`.
+const PREFIXES: [&str; 2] = ["/v1", ""];
 
 /// The whole server as a function from request to response; it needs no socket.
 pub fn router(app: AppState) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(chat::chat_completions))
-        .route("/v1/completions", post(completions::completions))
-        .route("/v1/models", get(models::list_models))
-        .route("/v1/models/{*id}", get(models::retrieve_model))
+    let router = PREFIXES.iter().fold(Router::new(), |router, prefix| {
+        let at = |path: &str| format!("{prefix}{path}");
+        router
+            .route(&at("/chat/completions"), post(chat::chat_completions))
+            .route(&at("/completions"), post(completions::completions))
+            .route(&at("/messages"), post(anthropic::messages))
+            .route(&at("/messages/count_tokens"), post(anthropic::count_tokens))
+            .route(&at("/responses"), post(responses::responses))
+            .route(&at("/models"), get(models::list_models))
+            .route(&at("/models/{*id}"), get(models::retrieve_model))
+    });
+    router
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(detokenize::detokenize))
         .route("/health", get(health::health))

@@ -9,6 +9,7 @@ use clap::builder::BoolishValueParser;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use super::batch::RunBatchArguments;
 use super::bench::BenchArguments;
 use super::compute::share;
 use super::seconds::{Seconds, any_seconds, some_seconds};
@@ -42,6 +43,9 @@ pub(super) enum CommandArguments {
     /// Serve a model over HTTP
     #[command(after_long_help = SERVE_EXAMPLES, after_help = "More: medgemma serve --help")]
     Serve(Box<ServeArguments>),
+    /// Answer a file of requests, without a server
+    #[command(after_long_help = super::batch::EXAMPLES, after_help = "More: medgemma run-batch --help")]
+    RunBatch(Box<RunBatchArguments>),
     /// Compile the kernels for cards ahead of time, for a container image; needs no card
     Kernels(KernelsArguments),
     /// Measure a model here, or any server over HTTP

@@ -1,6 +1,7 @@
 //! The program as people call it: arguments, environment, exit codes, the line that says it is up,
 //! and how it stops.
 
+mod batch;
 mod refusals;
 
 use std::fs;

@@ -29,6 +29,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("api", &["registry", "engine", "text", "image", "metrics"]),
+    // It asks a server that it is handed.
+    ("batch", &["config"]),
     (
         "bench",
         &["registry", "engine", "model", "backend", "config"],
@@ -37,7 +39,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lib", &[]),
     (
         "main",
-        &["api", "bench", "selftest", "registry", "engine", "config"],
+        &[
+            "api", "batch", "bench", "selftest", "registry", "engine", "config",
+        ],
     ),
 ];
 

@@ -10,14 +10,20 @@ mod completion_response;
 mod label_fields;
 mod logprobs;
 mod message;
+mod messages_request;
+mod messages_response;
 mod model_list;
 mod object;
 mod output_format;
 mod presence;
+mod responses_event;
+mod responses_request;
+mod responses_response;
 mod sampling_fields;
 mod seed;
 mod server_state;
 mod terms_fields;
+mod text_or;
 mod tokenize;
 mod tools;
 mod usage;
@@ -33,14 +39,28 @@ pub(super) use logprobs::{
     ChatLogprobs, CompletionLogprobs, PromptLogprob, PromptLogprobs, TokenLogprob, TopLogprob,
     TopLogprobs,
 };
-pub(super) use message::{ChatMessage, Content, Part};
+pub(super) use message::{ChatMessage, Content, ImageUrl, Part};
+pub(super) use messages_request::{ImageSource, InputBlock, InputMessage, MessagesRequest};
+pub(super) use messages_response::{
+    BlockDelta, MessageEnd, MessageObject, MessageStop, MessagesEvent, MessagesOutputDetails,
+    MessagesUsage, OutputBlock, TokenCount,
+};
 pub(super) use model_list::{ModelCard, ModelList};
 pub(super) use object::Object;
 pub(super) use output_format::{NamedSchema, ResponseFormat, StructuredOutputs};
 pub(super) use presence::Presence;
+pub(super) use responses_event::{NumberedEvent, Place, ResponsesEvent};
+pub(super) use responses_request::{
+    InputItem, InputPart, ReasoningConfig, RepeatedFields, ResponsesRequest, TextConfig,
+};
+pub(super) use responses_response::{
+    IncompleteDetails, InputTokensDetails, OutputItem, OutputPart, OutputTokensDetails,
+    ResponseFault, ResponseObject, ResponseStatus, ResponsesUsage,
+};
 pub(super) use sampling_fields::{SamplingFields, Stop, StreamFields};
 pub(super) use server_state::{Status, Version};
 pub(super) use terms_fields::TermsFields;
+pub(super) use text_or::TextOr;
 pub(super) use tokenize::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokenized};
 pub(super) use tools::{
     AnswerFunction, AnswerToolCall, DeltaFunction, DeltaToolCall, FunctionDefinition,

@@ -6,21 +6,21 @@ use serde::Serialize;
 /// `usage`. An image counts as the tokens that stand for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(in crate::api) struct Usage {
-    prompt_tokens: usize,
-    completion_tokens: usize,
-    total_tokens: usize,
-    prompt_tokens_details: PromptTokensDetails,
-    completion_tokens_details: CompletionTokensDetails,
+    pub(in crate::api) prompt_tokens: usize,
+    pub(in crate::api) completion_tokens: usize,
+    pub(in crate::api) total_tokens: usize,
+    pub(in crate::api) prompt_tokens_details: PromptTokensDetails,
+    pub(in crate::api) completion_tokens_details: CompletionTokensDetails,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-struct PromptTokensDetails {
-    cached_tokens: usize,
+pub(in crate::api) struct PromptTokensDetails {
+    pub(in crate::api) cached_tokens: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-struct CompletionTokensDetails {
-    reasoning_tokens: usize,
+pub(in crate::api) struct CompletionTokensDetails {
+    pub(in crate::api) reasoning_tokens: usize,
 }
 
 impl Usage {

@@ -1,0 +1,134 @@
+//! `POST /v1/messages` and `POST /v1/messages/count_tokens`: Anthropic's API over the same chat.
+//!
+//! ```text
+//! MessagesRequest ─ translate ─▶ ChatRequest ─ chat_call ─▶ … ─▶ parts ─ format ─▶ Anthropic's JSON
+//! ```
+//! Knows no ranges but Anthropic's own; what a chat checks is checked there, and `Names` turns what
+//! it finds into the client's words.
+
+mod format;
+mod refused;
+mod translate;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use tracing::Span;
+
+use self::format::{MessagesEcho, MessagesFormat};
+use self::refused::REFUSED;
+use self::translate::{Translated, translate};
+use super::answer::{AnswerFormat, json_response, to_json};
+use super::chat::chat_call;
+use super::error::ApiError;
+use super::extract::{json_body, parse};
+use super::generate::{Answering, Call, Endpoint, generate};
+use super::lower::{PreparedPrompt, encode_chat};
+use super::refused_fields::refuse;
+use super::state::AppState;
+use super::translation::NamedChat;
+use super::types::{MessagesRequest, StreamFields, TermsFields, TokenCount};
+use crate::registry::ServedModel;
+
+/// Answers a conversation.
+///
+/// # Errors
+/// Those of [`generate`].
+pub(super) async fn messages(
+    State(app): State<AppState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    generate::<Messages>(app, request).await
+}
+
+/// Counts a conversation's tokens as [`messages`] would read them. Pictures are counted, not
+/// decoded.
+///
+/// # Errors
+/// 400 for what the request says, 404 for another model, 503 while the model loads.
+pub(super) async fn count_tokens(
+    State(app): State<AppState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let body = json_body(request).await?;
+    let model = Arc::clone(app.model()?);
+    let span = Span::current();
+    let work = move || {
+        let call = read(&body, &model, Purpose::Count)?;
+        span.record("model", call.model_name.as_str());
+        let NamedChat { chat, names } = call.content;
+        let prompt =
+            encode_chat(&model, &chat.messages, chat.end).map_err(|error| names.rename(error))?;
+        Ok(json_response(to_json(&TokenCount {
+            input_tokens: prompt.ids.len(),
+        })))
+    };
+    app.workers().run(work).await?
+}
+
+struct Messages;
+
+/// What is wanted of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Answer,
+    Count,
+}
+
+fn read(
+    body: &str,
+    model: &ServedModel,
+    purpose: Purpose,
+) -> Result<Call<NamedChat, MessagesEcho>, ApiError> {
+    let mut fields: MessagesRequest = parse(body)?;
+    let stream: StreamFields = match purpose {
+        Purpose::Answer => parse(body)?,
+        Purpose::Count => StreamFields::default(),
+    };
+    let terms: TermsFields = parse(body)?;
+    refuse(body, &[REFUSED])?;
+    let max_tokens = match (fields.max_tokens, purpose) {
+        (None, Purpose::Answer) => return Err(ApiError::missing("max_tokens")),
+        (_, Purpose::Count) => {
+            fields.max_tokens = None;
+            0
+        }
+        (Some(max_tokens), Purpose::Answer) => max_tokens,
+    };
+    let Translated {
+        chat,
+        mut shared,
+        names,
+    } = translate(fields)?;
+    shared.stream = stream;
+    shared.terms = terms;
+    let call = chat_call(chat, shared, model).map_err(|error| names.rename(error))?;
+    let echo = MessagesEcho {
+        // Checked to be at least 1.
+        max_tokens: usize::try_from(max_tokens).unwrap_or(usize::MAX),
+    };
+    Ok(call.through(|chat| NamedChat { chat, names }, echo))
+}
+
+impl Endpoint for Messages {
+    const ID_PREFIX: &'static str = "msg_";
+    type Content = NamedChat;
+    type Echo = MessagesEcho;
+
+    fn read(body: &str, model: &ServedModel) -> Result<Call<NamedChat, MessagesEcho>, ApiError> {
+        read(body, model, Purpose::Answer)
+    }
+
+    async fn prompts(
+        app: &AppState,
+        model: &Arc<ServedModel>,
+        content: NamedChat,
+    ) -> Result<Vec<PreparedPrompt>, ApiError> {
+        Ok(vec![content.prepare(app, model).await?])
+    }
+
+    fn format(answering: Answering, echo: MessagesEcho) -> impl AnswerFormat {
+        MessagesFormat::new(answering, echo)
+    }
+}

@@ -1,0 +1,41 @@
+//! Fields that `/v1/messages` knows and does not serve: Anthropic's, and those of a chat that
+//! somebody might take for Anthropic's and that would change what is generated.
+
+use crate::api::refused_fields::{RefusedField, field};
+
+pub(super) const REFUSED: &[RefusedField] = &[
+    // Anthropic's.
+    field("container", &[], ""),
+    field("context_management", &[], ""),
+    field("diagnostics", &[], ""),
+    field("fallbacks", &["[]"], ""),
+    field("inference_geo", &[], ""),
+    field("mcp_servers", &["[]"], ""),
+    field("output_format", &[], "Use 'output_config.format'."),
+    field("speed", &[r#""standard""#], ""),
+    field("user_profile_id", &[], ""),
+    field("workspace_id", &[], ""),
+    // A chat's.
+    field("frequency_penalty", &["0"], "Use /v1/chat/completions."),
+    field("logit_bias", &["{}"], "Use /v1/chat/completions."),
+    field("logprobs", &["false"], "Use /v1/chat/completions."),
+    field("max_completion_tokens", &[], "Use 'max_tokens'."),
+    field("max_tokens_to_sample", &[], "Use 'max_tokens'."),
+    field("min_p", &["0"], "Use /v1/chat/completions."),
+    field("min_tokens", &["0"], "Use /v1/chat/completions."),
+    field("n", &["1"], "Use /v1/chat/completions."),
+    field("presence_penalty", &["0"], "Use /v1/chat/completions."),
+    field("prompt", &[], "Use 'messages'."),
+    field("reasoning_effort", &[], "Use 'thinking'."),
+    field("repetition_penalty", &["1"], "Use /v1/chat/completions."),
+    field(
+        "response_format",
+        &[r#"{"type":"text"}"#],
+        "Use 'output_config.format'.",
+    ),
+    field("seed", &[], "Use /v1/chat/completions."),
+    field("stop", &["[]"], "Use 'stop_sequences'."),
+    field("stop_token_ids", &["[]"], "Use /v1/chat/completions."),
+    field("stream_options", &[], "Usage always comes with the stream."),
+    field("structured_outputs", &[], "Use 'output_config.format'."),
+];

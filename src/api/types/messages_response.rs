@@ -1,0 +1,143 @@
+//! `POST /v1/messages`: Anthropic's answer, whole and in events.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// The whole answer; in a stream, what is known of it at the beginning.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::api) struct MessageObject<'a> {
+    pub(in crate::api) id: &'a str,
+    /// `message`.
+    #[serde(rename = "type")]
+    pub(in crate::api) kind: &'static str,
+    /// `assistant`.
+    pub(in crate::api) role: &'static str,
+    pub(in crate::api) model: &'a str,
+    pub(in crate::api) content: Vec<OutputBlock<'a>>,
+    pub(in crate::api) stop_reason: Option<MessageStop>,
+    /// The string of `stop_sequences` that ended it.
+    pub(in crate::api) stop_sequence: Option<&'a str>,
+    pub(in crate::api) usage: MessagesUsage,
+}
+
+/// One block of an answer.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(in crate::api) enum OutputBlock<'a> {
+    Thinking {
+        thinking: &'a str,
+        /// Always empty: thoughts are not kept in history, so nothing has to vouch for them.
+        signature: &'static str,
+    },
+    Text {
+        text: &'a str,
+        /// Always null.
+        citations: Option<()>,
+    },
+    ToolUse {
+        id: &'a str,
+        name: &'a str,
+        /// The arguments, an object; in a stream empty, since they follow.
+        input: &'a RawValue,
+    },
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::api) enum MessageStop {
+    /// The model had said all.
+    EndTurn,
+    /// As many tokens as were asked for.
+    MaxTokens,
+    /// One of the client's strings.
+    StopSequence,
+    /// Tools are called.
+    ToolUse,
+    /// The model's longest sequence.
+    ModelContextWindowExceeded,
+}
+
+/// How many tokens a request took. What was cached is not counted among `input_tokens`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(in crate::api) struct MessagesUsage {
+    pub(in crate::api) input_tokens: usize,
+    /// Always 0: nothing is charged for keeping a prompt.
+    pub(in crate::api) cache_creation_input_tokens: usize,
+    pub(in crate::api) cache_read_input_tokens: usize,
+    pub(in crate::api) output_tokens: usize,
+    pub(in crate::api) output_tokens_details: MessagesOutputDetails,
+}
+
+/// Of `output_tokens`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(in crate::api) struct MessagesOutputDetails {
+    pub(in crate::api) thinking_tokens: usize,
+}
+
+/// One event of a stream; its name is its type.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(in crate::api) enum MessagesEvent<'a> {
+    MessageStart {
+        message: MessageObject<'a>,
+    },
+    ContentBlockStart {
+        index: usize,
+        content_block: OutputBlock<'a>,
+    },
+    ContentBlockDelta {
+        index: usize,
+        delta: BlockDelta<'a>,
+    },
+    ContentBlockStop {
+        index: usize,
+    },
+    MessageDelta {
+        delta: MessageEnd<'a>,
+        usage: MessagesUsage,
+    },
+    MessageStop,
+    Ping,
+}
+
+impl MessagesEvent<'_> {
+    /// Its `event:` line.
+    pub(in crate::api) fn name(&self) -> &'static str {
+        match self {
+            Self::MessageStart { .. } => "message_start",
+            Self::ContentBlockStart { .. } => "content_block_start",
+            Self::ContentBlockDelta { .. } => "content_block_delta",
+            Self::ContentBlockStop { .. } => "content_block_stop",
+            Self::MessageDelta { .. } => "message_delta",
+            Self::MessageStop => "message_stop",
+            Self::Ping => "ping",
+        }
+    }
+}
+
+/// What an event adds to a block.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "type")]
+pub(in crate::api) enum BlockDelta<'a> {
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: &'a str },
+    #[serde(rename = "text_delta")]
+    Text { text: &'a str },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: &'a str },
+}
+
+/// How a message ended.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::api) struct MessageEnd<'a> {
+    pub(in crate::api) stop_reason: MessageStop,
+    pub(in crate::api) stop_sequence: Option<&'a str>,
+}
+
+/// The answer of `/v1/messages/count_tokens`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::api) struct TokenCount {
+    pub(in crate::api) input_tokens: usize,
+}

@@ -1,0 +1,73 @@
+//! Why a batch cannot begin or go on.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// What stopped a batch; what is wrong with a single line is a result of its own.
+#[derive(Debug, Error)]
+pub enum BatchError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// As it was named.
+        path: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Results could not be told apart.
+    #[error(
+        "{path}: the custom_id '{custom_id}' stands on line {first} and again on line {second}; \
+         each must stand once ({num_twice} lines are concerned)"
+    )]
+    Duplicate {
+        /// The input.
+        path: String,
+        /// The first that stands twice.
+        custom_id: String,
+        /// Its first line.
+        first: usize,
+        /// Its second line.
+        second: usize,
+        /// Lines whose id stood before.
+        num_twice: usize,
+    },
+    /// The output holds something that no batch wrote.
+    #[error("{path}: line {line} is no result of a batch: name another output")]
+    Foreign {
+        /// The output.
+        path: String,
+        /// The first such line.
+        line: usize,
+    },
+    /// The output belongs to another input.
+    #[error(
+        "{path}: it holds {num_unknown} results of requests that the input does not have: name \
+         another output"
+    )]
+    OtherInput {
+        /// The output.
+        path: String,
+        /// Results without a request.
+        num_unknown: usize,
+    },
+    /// Somebody else writes the output.
+    #[error("{path}: another process is writing it")]
+    Busy {
+        /// The output.
+        path: String,
+    },
+    /// Input and output are one file.
+    #[error("{}: it cannot be input and output at once", path.display())]
+    SameFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The server takes no more requests.
+    #[error("the server stopped: {message}")]
+    ServerStopped {
+        /// What it said.
+        message: String,
+    },
+}

@@ -1,0 +1,71 @@
+//! How far a batch is: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::BatchSummary;
+
+/// Between lines, where there is no terminal.
+const LINE_PAUSE: Duration = Duration::from_secs(10);
+
+/// Writes to stderr, so that results can go to stdout.
+#[derive(Debug)]
+pub(super) struct Progress {
+    begun: Instant,
+    face: Face,
+}
+
+#[derive(Debug)]
+enum Face {
+    Bar(ProgressBar),
+    Lines { last: Instant },
+}
+
+impl Progress {
+    pub(super) fn new(summary: &BatchSummary) -> Self {
+        let begun = Instant::now();
+        if !io::stderr().is_terminal() {
+            return Self {
+                begun,
+                face: Face::Lines { last: begun },
+            };
+        }
+        let bar = ProgressBar::new(summary.num_lines as u64);
+        let style =
+            ProgressStyle::with_template("{bar:32} {pos}/{len} {msg} {elapsed}, {eta} left");
+        bar.set_style(style.expect("the template is sound"));
+        bar.set_position(summary.num_present as u64);
+        // What was there before says nothing of the pace.
+        bar.reset_eta();
+        Self {
+            begun,
+            face: Face::Bar(bar),
+        }
+    }
+
+    pub(super) fn show(&mut self, summary: &BatchSummary) {
+        let num_done = summary.num_present + summary.num_answered + summary.num_failed;
+        let seconds = self.begun.elapsed().as_secs_f64().max(1e-3);
+        let pace = summary.output_tokens as f64 / seconds;
+        let message = format!("{} failed, {pace:.0} tokens/s", summary.num_failed);
+        match &mut self.face {
+            Face::Bar(bar) => {
+                bar.set_position(num_done as u64);
+                bar.set_message(message);
+            }
+            Face::Lines { last } if last.elapsed() >= LINE_PAUSE => {
+                *last = Instant::now();
+                eprintln!("{num_done} of {}, {message}", summary.num_lines);
+            }
+            Face::Lines { .. } => {}
+        }
+    }
+
+    pub(super) fn end(&self) {
+        if let Face::Bar(bar) = &self.face {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! `/v1/responses`: OpenAI's newer API, as its clients see it.
+
+use serde_json::{Value, json};
+
+use super::images::distinct_pictures;
+use super::server::{END_OF_TURN, End, Plan, Reply, TestServer, always, tokens};
+
+const PATH: &str = "/v1/responses";
+
+async fn ask(server: &TestServer, extra: Value) -> Reply {
+    let mut body = json!({"model": "tiny", "input": "Is the heart normal?"});
+    let fields = body.as_object_mut().unwrap();
+    for (name, value) in extra.as_object().unwrap() {
+        fields.insert(name.clone(), value.clone());
+    }
+    server.post(PATH, body.to_string()).await
+}
+
+/// A stream's events: name and data, numbered from 0.
+fn named_events(reply: &Reply) -> Vec<(String, Value)> {
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let events = reply.body.split_terminator("\n\n").enumerate();
+    let events = events.map(|(at, event)| {
+        let (name, data) = event.split_once('\n').expect("two lines");
+        let name = name.strip_prefix("event: ").expect("a name");
+        let data: Value =
+            serde_json::from_str(data.strip_prefix("data: ").expect("data")).expect("JSON");
+        assert_eq!(data["type"], name, "an event's name is its type");
+        assert_eq!(data["sequence_number"], at);
+        (name.to_owned(), data)
+    });
+    events.collect()
+}
+
+#[tokio::test]
+async fn an_answer_is_items_a_status_and_usage() {
+    let mut server = Plan {
+        cached: |_| 3,
+        ..Plan::for_test()
+    }
+    .start();
+    let mut answer = ask(&server, json!({})).await.ok();
+    let prompt = server.request().await.prompt;
+    let output = answer["output"].take();
+    let message = output[0]["id"].as_str().unwrap();
+    assert!(message.starts_with("msg_"));
+    assert_eq!(
+        output,
+        json!([{
+            "type": "message",
+            "id": message,
+            "role": "assistant",
+            "status": "completed",
+            "content": [{
+                "type": "output_text",
+                "text": "The heart is normal.",
+                "annotations": [],
+                "logprobs": [],
+            }],
+        }])
+    );
+    let id = answer["id"].as_str().unwrap().to_owned();
+    assert!(id.starts_with("resp_"));
+    let created = answer["created_at"].as_u64().unwrap();
+    let completed = answer["completed_at"].as_u64().unwrap();
+    assert!(created <= completed);
+    assert_eq!(
+        answer,
+        json!({
+            "id": id,
+            "object": "response",
+            "created_at": created,
+            "completed_at": completed,
+            "status": "completed",
+            "error": null,
+            "incomplete_details": null,
+            "model": "tiny",
+            "output": null,
+            "usage": {
+                "input_tokens": prompt.len(),
+                "input_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 0},
+                "output_tokens": 6,
+                "output_tokens_details": {"reasoning_tokens": 0},
+                "total_tokens": prompt.len() + 6,
+            },
+            "instructions": null,
+            "max_output_tokens": null,
+            "metadata": {},
+            "parallel_tool_calls": true,
+            "reasoning": {"effort": null, "summary": null},
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "auto",
+            "tools": [],
+            "temperature": 1.0,
+            "top_p": answer["top_p"],
+            "top_logprobs": 0,
+            "safety_identifier": null,
+            "prompt_cache_key": null,
+            "user": null,
+            "service_tier": "default",
+            "background": false,
+            "store": false,
+            "truncation": "disabled",
+            "max_tool_calls": null,
+            "previous_response_id": null,
+        })
+    );
+    // The same conversation as a chat's is the same prompt.
+    server.chat(json!({})).await.ok();
+    assert_eq!(server.request().await.prompt, prompt);
+}
+
+#[tokio::test]
+async fn what_was_asked_is_repeated() {
+    let server = Plan::for_test().start();
+    let asked = json!({
+        "instructions": "Be brief.",
+        "max_output_tokens": 50,
+        "metadata": {"a": "b"},
+        "parallel_tool_calls": false,
+        "text": {"format": {"type": "text"}, "verbosity": "medium"},
+        "reasoning": {"summary": "auto"},
+        "temperature": 0.5,
+        "top_p": 0.25,
+        "user": "me",
+        "safety_identifier": "someone",
+        "prompt_cache_key": "key",
+    });
+    let answer = ask(&server, asked.clone()).await.ok();
+    for (name, value) in asked.as_object().unwrap() {
+        assert_eq!(answer[name], *value, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_announces_fills_and_finishes_items() {
+    let server = Plan::for_test().start();
+    let events = named_events(&ask(&server, json!({"stream": true})).await);
+    let names: Vec<_> = events.iter().map(|(name, _)| name.as_str()).collect();
+    let num_deltas = names.len() - 8;
+    let mut expected = vec![
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ];
+    expected.extend(vec!["response.output_text.delta"; num_deltas]);
+    expected.extend([
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]);
+    assert_eq!(names, expected);
+    assert_eq!(events[0].1["response"]["status"], "in_progress");
+    assert_eq!(events[0].1["response"]["usage"], Value::Null);
+    let item = &events[2].1["item"];
+    assert_eq!(item["content"], json!([]));
+    assert_eq!(item["status"], "in_progress");
+    let mut text = String::new();
+    for (_, data) in &events[3..names.len() - 2] {
+        assert_eq!(data["item_id"], item["id"]);
+        assert_eq!(
+            (&data["output_index"], &data["content_index"]),
+            (&json!(0), &json!(0))
+        );
+        text.push_str(data["delta"].as_str().unwrap_or_default());
+    }
+    assert_eq!(text, "The heart is normal.");
+    assert_eq!(events[4 + num_deltas].1["text"], "The heart is normal.");
+    let response = &events[names.len() - 1].1["response"];
+    assert_eq!(response["id"], events[0].1["response"]["id"]);
+    assert_eq!(response["output"][0], events[names.len() - 2].1["item"]);
+    assert_eq!(
+        response["output"][0]["content"][0]["text"],
+        "The heart is normal."
+    );
+    assert_eq!(response["usage"]["output_tokens"], 6);
+}
+
+#[tokio::test]
+async fn what_is_cut_off_is_incomplete() {
+    let plan = Plan {
+        script: always(tokens("The heart"), End::Length),
+        ..Plan::for_test()
+    };
+    let server = plan.start();
+    let answer = ask(&server, json!({})).await.ok();
+    let details = json!({"reason": "max_output_tokens"});
+    let check = |answer: &Value| {
+        assert_eq!(answer["status"], "incomplete");
+        assert_eq!(answer["incomplete_details"], details);
+        assert_eq!(answer["completed_at"], Value::Null);
+        assert_eq!(answer["output"][0]["status"], "incomplete");
+        assert_eq!(answer["output"][0]["content"][0]["text"], "The heart");
+    };
+    check(&answer);
+    let events = named_events(&ask(&server, json!({"stream": true})).await);
+    let (name, data) = events.last().unwrap();
+    assert_eq!(name, "response.incomplete");
+    check(&data["response"]);
+}
+
+#[tokio::test]
+async fn an_answer_of_nothing_is_an_empty_message() {
+    let plan = Plan {
+        script: always(vec![END_OF_TURN], End::StopToken),
+        ..Plan::for_test()
+    };
+    let server = plan.start();
+    let answer = ask(&server, json!({})).await.ok();
+    assert_eq!(answer["output"][0]["content"][0]["text"], "");
+    let events = named_events(&ask(&server, json!({"stream": true})).await);
+    let response = &events.last().unwrap().1["response"];
+    assert_eq!(
+        response["output"][0]["content"],
+        answer["output"][0]["content"]
+    );
+}
+
+#[tokio::test]
+async fn each_sampling_field_reaches_the_engine() {
+    let mut server = Plan::for_test().start();
+    ask(
+        &server,
+        json!({"max_output_tokens": 7, "temperature": 0.5, "top_p": 0.25, "top_k": 5, "seed": 9}),
+    )
+    .await
+    .ok();
+    let sampling = server.request().await.sampling;
+    assert_eq!((sampling.max_tokens, sampling.seed), (7, 9));
+    assert_eq!((sampling.temperature, sampling.top_p), (0.5, 0.25));
+    assert_eq!(sampling.top_k.unwrap().get(), 5);
+    let wrong = [
+        ("max_output_tokens", json!(0)),
+        ("max_output_tokens", json!("7")),
+        ("temperature", json!(2.5)),
+        ("top_p", json!(0)),
+        ("instructions", json!(5)),
+        ("metadata", json!({"a": 5})),
+        ("parallel_tool_calls", json!("no")),
+        ("input", json!([])),
+        ("input", json!(5)),
+    ];
+    for (name, value) in wrong {
+        let (status, _, param) = ask(&server, json!({name: value})).await.error();
+        assert_eq!(status, 400);
+        assert!(param.is_some_and(|param| param.starts_with(name)), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn log_probabilities_come_where_they_are_asked_for() {
+    let server = Plan::for_test().start();
+    let include = json!({"include": ["message.output_text.logprobs"], "top_logprobs": 2});
+    let answer = ask(&server, include.clone()).await.ok();
+    let logprobs = &answer["output"][0]["content"][0]["logprobs"];
+    assert_eq!(logprobs.as_array().unwrap().len(), 6);
+    assert_eq!(logprobs[0]["logprob"], -0.25);
+    assert_eq!(logprobs[0]["token"], "The");
+    assert_eq!(logprobs[0]["top_logprobs"].as_array().unwrap().len(), 2);
+    let mut streamed = include;
+    streamed["stream"] = json!(true);
+    let events = named_events(&ask(&server, streamed).await);
+    let response = &events.last().unwrap().1["response"];
+    assert_eq!(response["output"][0]["content"][0]["logprobs"], *logprobs);
+    let first = events
+        .iter()
+        .find(|(name, _)| name == "response.output_text.delta");
+    assert_eq!(first.unwrap().1["logprobs"][0], logprobs[0]);
+
+    let (status, code, param) = ask(&server, json!({"top_logprobs": 2})).await.error();
+    assert_eq!(
+        (status, code.as_deref()),
+        (400, Some("invalid_combination"))
+    );
+    assert_eq!(param.as_deref(), Some("top_logprobs"));
+}
+
+#[tokio::test]
+async fn items_are_a_chat_s_messages() {
+    let mut server = Plan::for_test().start();
+    let input = json!([
+        {"role": "user", "content": [{"type": "input_text", "text": "Is the heart normal?"}]},
+        {"type": "reasoning", "id": "rs_1", "summary": [],
+         "content": [{"type": "reasoning_text", "text": "Hmm."}]},
+        {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+         "content": [{"type": "output_text", "text": "It is.", "annotations": []}]},
+        {"role": "user", "content": "And the lungs?"},
+    ]);
+    ask(
+        &server,
+        json!({"instructions": "Be brief.", "input": input}),
+    )
+    .await
+    .ok();
+    let prompt = server.request().await.prompt;
+    let messages = json!([
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Is the heart normal?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "It is."}]},
+        {"role": "user", "content": "And the lungs?"},
+    ]);
+    server.chat(json!({"messages": messages})).await.ok();
+    assert_eq!(server.request().await.prompt, prompt);
+}
+
+#[tokio::test]
+async fn pictures_are_data_uris() {
+    let mut server = Plan::for_test().start();
+    let with = |part: Value| {
+        json!({"instructions": "Look.", "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "What is it?"}, part]},
+        ]})
+    };
+    let image =
+        |url: &str| with(json!({"type": "input_image", "image_url": url, "detail": "auto"}));
+    let picture = distinct_pictures(1).remove(0);
+    ask(&server, image(&picture)).await.ok();
+    assert_eq!(server.request().await.images.len(), 1);
+    let place = "input[0].content[1]";
+    for (body, name) in [
+        (image("https://example.com/x.png"), ""),
+        (image("data:image/png;base64,AAAA"), ""),
+        (with(json!({"type": "input_image"})), ".image_url"),
+        (
+            with(json!({"type": "input_image", "file_id": "x"})),
+            ".file_id",
+        ),
+        (
+            with(json!({"type": "input_image", "image_url": picture, "detail": "x"})),
+            ".detail",
+        ),
+        (with(json!({"type": "input_file", "file_id": "x"})), ".type"),
+        (with(json!({"type": "input_text"})), ".text"),
+    ] {
+        let (status, _, param) = ask(&server, body).await.error();
+        assert_eq!((status, param), (400, Some(format!("{place}{name}"))));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_served_is_refused_by_name() {
+    let server = Plan::for_test().start();
+    for (name, value, neutral) in [
+        ("background", json!(true), Some(json!(false))),
+        ("conversation", json!("x"), None),
+        ("previous_response_id", json!("x"), None),
+        ("prompt", json!({"id": "x"}), None),
+        ("truncation", json!("auto"), Some(json!("disabled"))),
+        ("max_tool_calls", json!(3), None),
+        ("context_management", json!([{"type": "compaction"}]), None),
+        ("moderation", json!({"model": "x"}), None),
+        ("store", json!(true), Some(json!(false))),
+        ("service_tier", json!("flex"), Some(json!("auto"))),
+        ("messages", json!([]), None),
+        ("max_tokens", json!(5), None),
+        ("max_completion_tokens", json!(5), None),
+        ("n", json!(2), Some(json!(1))),
+        (
+            "response_format",
+            json!({"type": "json_object"}),
+            Some(json!({"type": "text"})),
+        ),
+        ("reasoning_effort", json!("low"), None),
+        ("logprobs", json!(true), Some(json!(false))),
+    ] {
+        let (status, code, param) = ask(&server, json!({name: value})).await.error();
+        let expected = (
+            400,
+            Some("unsupported_parameter".to_owned()),
+            Some(name.to_owned()),
+        );
+        assert_eq!((status, code, param), expected);
+        for neutral in neutral.into_iter().chain([Value::Null]) {
+            ask(&server, json!({name: neutral})).await.ok();
+        }
+    }
+    for (body, place) in [
+        (
+            json!({"include": ["reasoning.encrypted_content"]}),
+            "include[0]",
+        ),
+        (
+            json!({"reasoning": {"summary": "detailed"}}),
+            "reasoning.summary",
+        ),
+        (json!({"text": {"verbosity": "low"}}), "text.verbosity"),
+        (
+            json!({"input": [{"type": "item_reference", "id": "x"}]}),
+            "input[0].type",
+        ),
+        (
+            json!({"input": [{"type": "computer_call"}]}),
+            "input[0].type",
+        ),
+        (
+            json!({"input": [{"role": "tool", "content": "x"}]}),
+            "input[0].role",
+        ),
+        (json!({"input": [{"content": "x"}]}), "input[0].role"),
+        (json!({"input": [{"role": "user"}]}), "input[0].content"),
+        (
+            json!({"stream": true, "stream_options": {"include_obfuscation": true}}),
+            "stream_options.include_obfuscation",
+        ),
+    ] {
+        let (status, _, param) = ask(&server, body).await.error();
+        assert_eq!((status, param.as_deref()), (400, Some(place)));
+    }
+}
+
+#[tokio::test]
+async fn errors_are_openai_s_and_speak_of_input() {
+    let server = Plan::for_test().start();
+    let (status, code, param) = ask(&server, json!({"model": "other"})).await.error();
+    assert_eq!((status, code.as_deref()), (404, Some("model_not_found")));
+    assert_eq!(param.as_deref(), Some("model"));
+    let long = "heart ".repeat(1000);
+    let (status, code, param) = ask(&server, json!({"input": long})).await.error();
+    assert_eq!(
+        (status, code.as_deref()),
+        (400, Some("context_length_exceeded"))
+    );
+    assert_eq!(param.as_deref(), Some("input"));
+
+    let plan = Plan {
+        script: always(tokens("The heart"), End::Fail),
+        ..Plan::for_test()
+    };
+    let server = plan.start();
+    let (status, _, _) = ask(&server, json!({})).await.error();
+    assert_eq!(status, 500);
+    let events = named_events(&ask(&server, json!({"stream": true})).await);
+    let [.., (error, told), (failed, response)] = &events[..] else {
+        panic!("{events:?}");
+    };
+    assert_eq!(
+        (error.as_str(), failed.as_str()),
+        ("error", "response.failed")
+    );
+    assert_eq!(told["code"], "step_failed");
+    assert_eq!(response["response"]["status"], "failed");
+    assert_eq!(response["response"]["error"]["code"], "server_error");
+    assert_eq!(response["response"]["error"]["message"], told["message"]);
+}
