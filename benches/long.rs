@@ -128,6 +128,7 @@ fn request(
             ..SamplingParams::greedy(max_tokens)
         },
         constraint: None,
+        prompt_logprobs: None,
         terms: Terms::default(),
     }
 }

@@ -89,6 +89,7 @@ impl Rig {
             sampling: SamplingParams::greedy(max_tokens),
             terms: Terms::default(),
             constraint: None,
+            prompt_logprobs: None,
         };
         self.scheduler
             .add(SeqId(self.next_id), request)

@@ -34,6 +34,7 @@ fn crowded(running: usize, waiting: usize) -> Scheduler {
                 ..SamplingParams::greedy(100_000)
             },
             constraint: None,
+            prompt_logprobs: None,
             terms: Terms::default(),
         };
         scheduler.add(SeqId(id), request).expect("it fits");

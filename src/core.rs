@@ -126,6 +126,13 @@ impl SamplingParams {
             top_logprobs: None,
         }
     }
+
+    /// Whether a draw depends on the tokens before it, beyond what the model makes of them.
+    pub fn has_penalties(&self) -> bool {
+        self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0
+            || self.repetition_penalty != 1.0
+    }
 }
 
 /// Who asks. Requests of one tenant share its fair part of the machine.
@@ -160,6 +167,10 @@ pub struct GenerateRequest {
     pub sampling: SamplingParams,
     /// What every token of the answer must keep to.
     pub constraint: Option<Arc<dyn Constraint>>,
+    /// How many alternatives to each of the prompt's tokens to report log-probabilities for;
+    /// `Some(0)` reports the prompt's own only. Such a request takes nothing from the prefix cache,
+    /// since every position's logits are wanted.
+    pub prompt_logprobs: Option<usize>,
     /// How to treat it.
     pub terms: Terms,
 }
@@ -167,8 +178,10 @@ pub struct GenerateRequest {
 /// Log-probabilities of the model's own distribution, before temperature and filters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprobs {
-    /// Of the token that was chosen.
+    /// Of the token that was chosen, or that stands in the prompt.
     pub logprob: f32,
+    /// How many tokens are at least as probable, itself included: 1 is the best, as vLLM counts.
+    pub rank: u32,
     /// The most probable tokens, best first.
     pub top: Vec<(TokenId, f32)>,
 }
@@ -189,6 +202,9 @@ pub struct TokenEvent {
     pub token: TokenId,
     /// Present when the request asked for log-probabilities.
     pub logprobs: Option<TokenLogprobs>,
+    /// Of the prompt's tokens from the second on, one each; present on the first event of a request
+    /// that asked for them.
+    pub prompt_logprobs: Option<Arc<[TokenLogprobs]>>,
     /// Present on the last event.
     pub finish: Option<FinishReason>,
     /// Of the prompt, how many tokens were found in the cache; the same on every event.

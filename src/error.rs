@@ -112,6 +112,14 @@ pub enum Error {
     /// The engine's thread is gone; the process must be restarted.
     #[error("The engine has stopped after a fault and must be restarted.")]
     EngineDead,
+    /// What the answer was bound to cannot be kept any longer.
+    #[error("The answer cannot go on after {num_tokens} tokens: {reason}")]
+    Constraint {
+        /// Tokens of the answer so far.
+        num_tokens: usize,
+        /// Why.
+        reason: String,
+    },
     /// A step failed for this request.
     #[error("The model could not compute this request.")]
     StepFailed,

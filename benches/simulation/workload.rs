@@ -120,6 +120,7 @@ impl Conversation {
                 ..Terms::default()
             },
             constraint: None,
+            prompt_logprobs: None,
         }
     }
 }

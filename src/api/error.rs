@@ -323,6 +323,8 @@ impl From<Error> for ApiError {
             Error::EngineDead => Self::unavailable("engine_dead", message)
                 .with_header(RETRY_AFTER, HeaderValue::from_static("10"))
                 .with_detail("the engine is dead"),
+            // The request's own rule led here, not a fault of the server's.
+            Error::Constraint { .. } => Self::bad_request("constraint_failed", message),
             Error::StepFailed => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
                     .with_code("step_failed")

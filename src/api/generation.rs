@@ -90,6 +90,7 @@ impl Generation {
                 images: prompt.images.clone(),
                 sampling: plan.params(choice, room),
                 constraint: constraint.clone(),
+                prompt_logprobs: None,
                 terms,
             }));
         }

@@ -95,6 +95,7 @@ impl Rig {
             images: Vec::new(),
             sampling: SamplingParams::greedy(max_tokens),
             constraint: None,
+            prompt_logprobs: None,
             terms: Terms::default(),
         }
     }

@@ -52,6 +52,22 @@ impl TokenMask {
         word.is_some_and(|word| word >> (token.0 % 32) & 1 == 1)
     }
 
+    /// Whether no token may be drawn.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|&word| word == 0)
+    }
+
+    /// The same over another vocabulary: tokens that are new stay out.
+    pub fn resized(mut self, vocab_size: usize) -> Self {
+        self.words.resize(vocab_size.div_ceil(32), 0);
+        if let Some(last) = self.words.last_mut()
+            && !vocab_size.is_multiple_of(32)
+        {
+            *last &= (1 << (vocab_size % 32)) - 1;
+        }
+        self
+    }
+
     /// `⌈vocab_size / 32⌉` words.
     pub fn words(&self) -> &[u32] {
         &self.words
@@ -109,5 +125,16 @@ mod tests {
         let mut mask = TokenMask::none(40);
         mask.allow(TokenId(39));
         assert!(mask.contains(TokenId(39)) && !mask.contains(TokenId(38)));
+        assert!(!mask.is_empty() && TokenMask::none(40).is_empty());
+    }
+
+    #[test]
+    fn another_vocabulary_keeps_what_it_has() {
+        let mask = TokenMask::all(40);
+        assert_eq!(mask.clone().resized(33), TokenMask::all(33));
+        let wider = mask.clone().resized(70);
+        assert_eq!(wider.words().len(), 3);
+        assert!(wider.contains(TokenId(39)) && !wider.contains(TokenId(40)));
+        assert_eq!(wider.resized(40), mask);
     }
 }

@@ -53,6 +53,7 @@ fn text(prompt_len: usize, max_tokens: usize) -> GenerateRequest {
         images: Vec::new(),
         sampling: SamplingParams::greedy(max_tokens),
         constraint: None,
+        prompt_logprobs: None,
         terms: Terms::default(),
     }
 }

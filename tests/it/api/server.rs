@@ -231,6 +231,7 @@ async fn play(
                     submission.events.send(Ok(TokenEvent {
                         token,
                         logprobs: logprobs(token, token_idx, &submission.request),
+                        prompt_logprobs: None,
                         finish: finish.filter(|_| is_last),
                         num_cached_tokens: cached(&submission.request),
                         queued: QUEUED,
@@ -265,6 +266,7 @@ fn logprobs(token: TokenId, token_idx: usize, request: &GenerateRequest) -> Opti
     let others = (0..).map(|rank| (TokenId(283 + rank), logprob - 1.0 - rank as f32));
     Some(TokenLogprobs {
         logprob,
+        rank: 1,
         top: [(token, logprob)]
             .into_iter()
             .chain(others)
