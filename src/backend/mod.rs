@@ -12,11 +12,16 @@ pub mod cpu;
 pub mod cuda;
 pub mod sampler;
 
+mod adjust;
+mod seen_tokens;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::core::{BlockId, PixelValues, SamplingParams, TokenId, TokenLogprobs};
+use crate::core::{BlockId, PixelValues, SamplingParams, TokenId, TokenLogprobs, TokenMask};
 use crate::error::Result;
+
+pub use seen_tokens::{SeenToken, SeenTokens};
 
 /// Positions per KV block, in both groups.
 pub const BLOCK_SIZE: usize = 32;
@@ -230,14 +235,49 @@ pub struct SampleRow<'a> {
     pub position: usize,
     /// New tokens so far; below `min_tokens` no stop token is drawn.
     pub num_generated: usize,
+    /// What may be drawn; `None` where everything may.
+    pub mask: Option<&'a TokenMask>,
+    /// The tokens before, where `params` has penalties for them.
+    pub seen: Option<&'a SeenTokens>,
 }
 
-/// A drawn token.
+impl<'a> SampleRow<'a> {
+    /// A row that depends on nothing but its logits and these.
+    pub fn new(params: &'a SamplingParams, position: usize, num_generated: usize) -> Self {
+        Self {
+            params,
+            position,
+            num_generated,
+            mask: None,
+            seen: None,
+        }
+    }
+
+    /// Stop tokens that come too early.
+    fn banned(&self) -> &'a [TokenId] {
+        if self.num_generated < self.params.min_tokens {
+            &self.params.stop_token_ids
+        } else {
+            &[]
+        }
+    }
+}
+
+/// A row whose next token is known, and what is to be said of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScoreRow {
+    /// What follows.
+    pub token: TokenId,
+    /// How many of the most probable tokens to report.
+    pub num_top: usize,
+}
+
+/// A token that was drawn, or scored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {
     /// The token.
     pub token: TokenId,
-    /// When the row asked for them.
+    /// When the row asked for them, and always of one that was scored.
     pub logprobs: Option<TokenLogprobs>,
     /// Whether the logits were numbers. If not, `token` is 0 and means nothing.
     pub is_sound: bool,
@@ -446,6 +486,16 @@ pub trait Backend: Sized + Send + Sync {
     fn select_logit_rows(&self, step: &Self::Step, x: &Self::Tensor) -> Result<Self::Tensor>;
     /// Draws one token per row of `logits (rows, vocab)`. Need not wait for the device.
     fn sample(&self, logits: &Self::Tensor, rows: &[SampleRow<'_>]) -> Result<Self::Draws>;
+    /// Log-probabilities of one known token per row of `logits (rows, vocab)`, at most
+    /// [`Self::max_score_rows`]. Need not wait for the device.
+    fn score(&self, logits: &Self::Tensor, rows: &[ScoreRow]) -> Result<Self::Draws>;
+    /// Rows that are scored together. Their logits are a megabyte each, and every position of a
+    /// prompt may want them: so they are made and used a few rows at a time.
+    fn max_score_rows(&self) -> usize {
+        32
+    }
+    /// These rows of x, for as long as the step.
+    fn rows(&self, x: &Self::Tensor, rows: Range<usize>) -> Result<Self::Tensor>;
     /// The tokens, in the order of their rows. Waits for the device.
     fn sampled(&self, draws: &Self::Draws) -> Result<Vec<Sampled>>;
 

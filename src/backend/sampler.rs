@@ -1,27 +1,35 @@
 //! Draws a token from one row of logits: the specification of sampling, in plain Rust.
 //!
-//! Filters apply in vLLM's order: temperature, min-p, top-k, top-p. The draw is an exponential
-//! race: every surviving token gets a waiting time that depends on seed, position and token only,
-//! so that the outcome does not depend on the batch, and barely on rounding.
+//! In vLLM's order: what the request forbids, its biases and penalties (`adjust`), temperature,
+//! min-p, top-k, top-p. The draw is an exponential race: every surviving token gets a waiting time
+//! that depends on seed, position and token only, so that the outcome does not depend on the
+//! batch, and barely on rounding.
 
-use crate::backend::{SampleRow, Sampled};
+use std::borrow::Cow;
+
+use crate::backend::adjust::adjusted;
+use crate::backend::{SampleRow, Sampled, ScoreRow};
 use crate::core::{SamplingParams, TokenId, TokenLogprobs};
 
-/// Draws the row's next token, unless the logits are no distribution.
+/// Draws the row's next token, unless the logits are no distribution or nothing of it may be drawn.
 pub fn sample_row(logits: &[f32], row: &SampleRow<'_>) -> Sampled {
     let params = row.params;
-    if !are_sound(logits) {
+    let wished = adjusted(logits, row);
+    let leaves_something = match &wished {
+        Cow::Borrowed(_) => true,
+        Cow::Owned(wished) => are_sound(wished),
+    };
+    if !are_sound(logits) || !leaves_something {
         return Sampled {
             token: TokenId(0),
             logprobs: None,
             is_sound: false,
         };
     }
-    let allowed = Allowed::new(row);
     let token = if params.temperature == 0.0 {
-        greedy(logits, &allowed)
+        greedy(&wished)
     } else {
-        draw(logits, row, &allowed)
+        draw(&wished, row)
     };
     let logprobs = params
         .top_logprobs
@@ -30,6 +38,15 @@ pub fn sample_row(logits: &[f32], row: &SampleRow<'_>) -> Sampled {
         token,
         logprobs,
         is_sound: true,
+    }
+}
+
+/// Log-probabilities of a row whose next token is known.
+pub fn score_row(logits: &[f32], row: &ScoreRow) -> Sampled {
+    Sampled {
+        token: row.token,
+        logprobs: Some(logprobs_of(logits, row.token, row.num_top)),
+        is_sound: are_sound(logits),
     }
 }
 
@@ -42,32 +59,12 @@ fn are_sound(logits: &[f32]) -> bool {
     !has_nan && best.is_finite()
 }
 
-/// Tokens that may be drawn: all, or all but the stop tokens while `min_tokens` is not reached.
-struct Allowed<'a> {
-    forbidden: &'a [TokenId],
-}
-
-impl<'a> Allowed<'a> {
-    fn new(row: &SampleRow<'a>) -> Self {
-        let forbidden = if row.num_generated < row.params.min_tokens {
-            row.params.stop_token_ids.as_slice()
-        } else {
-            &[]
-        };
-        Self { forbidden }
-    }
-
-    fn contains(&self, token: TokenId) -> bool {
-        self.forbidden.is_empty() || !self.forbidden.contains(&token)
-    }
-}
-
 /// The first of the largest logits, as `torch.argmax` has it on the CPU.
-fn greedy(logits: &[f32], allowed: &Allowed<'_>) -> TokenId {
+fn greedy(logits: &[f32]) -> TokenId {
     let mut best = TokenId(0);
     let mut best_logit = f32::NEG_INFINITY;
     for (idx, &logit) in logits.iter().enumerate() {
-        if logit > best_logit && allowed.contains(token(idx)) {
+        if logit > best_logit {
             best = token(idx);
             best_logit = logit;
         }
@@ -86,9 +83,9 @@ struct Candidate {
     scaled: f32,
 }
 
-fn draw(logits: &[f32], row: &SampleRow<'_>, allowed: &Allowed<'_>) -> TokenId {
+fn draw(logits: &[f32], row: &SampleRow<'_>) -> TokenId {
     let params = row.params;
-    let mut candidates = candidates(logits, params, allowed);
+    let mut candidates = candidates(logits, params);
     if let Some(top_k) = params.top_k {
         keep_best(&mut candidates, top_k.get() as usize);
     }
@@ -98,14 +95,10 @@ fn draw(logits: &[f32], row: &SampleRow<'_>, allowed: &Allowed<'_>) -> TokenId {
     race(&candidates, params.seed, row.position)
 }
 
-/// Every allowed token that min-p leaves.
-fn candidates(logits: &[f32], params: &SamplingParams, allowed: &Allowed<'_>) -> Vec<Candidate> {
+/// Every token that may be drawn and that min-p leaves.
+fn candidates(logits: &[f32], params: &SamplingParams) -> Vec<Candidate> {
     let inverse = 1.0 / params.temperature;
-    let best = logits
-        .iter()
-        .enumerate()
-        .filter(|(idx, _)| allowed.contains(token(*idx)))
-        .fold(f32::NEG_INFINITY, |best, (_, &logit)| best.max(logit));
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     // p / p_best ≥ min_p, in logarithms.
     let floor = if params.min_p > 0.0 {
         best * inverse + params.min_p.ln()
@@ -119,7 +112,7 @@ fn candidates(logits: &[f32], params: &SamplingParams, allowed: &Allowed<'_>) ->
             token: token(idx),
             scaled: logit * inverse,
         })
-        .filter(|candidate| candidate.scaled >= floor && allowed.contains(candidate.token))
+        .filter(|candidate| candidate.scaled >= floor && candidate.scaled > f32::NEG_INFINITY)
         .collect()
 }
 
@@ -225,9 +218,13 @@ fn logprobs_of(logits: &[f32], token: TokenId, num_top: usize) -> TokenLogprobs 
         .into_iter()
         .map(|candidate| (candidate.token, candidate.scaled - log_sum))
         .collect();
+    let logit = logits[token.0 as usize];
+    let rank = logits
+        .iter()
+        .fold(0, |rank, &other| rank + u32::from(other >= logit));
     TokenLogprobs {
-        rank: 1,
-        logprob: logits[token.0 as usize] - log_sum,
+        logprob: logit - log_sum,
+        rank,
         top,
     }
 }
@@ -255,13 +252,11 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::backend::SeenTokens;
+    use crate::core::TokenMask;
 
     fn row(params: &SamplingParams) -> SampleRow<'_> {
-        SampleRow {
-            params,
-            position: 7,
-            num_generated: 0,
-        }
+        SampleRow::new(params, 7, 0)
     }
 
     fn warm() -> SamplingParams {
@@ -425,15 +420,93 @@ mod tests {
     }
 
     #[test]
+    fn what_leaves_nothing_to_draw_is_not_drawn_from() {
+        for temperature in [0.0, 1.0] {
+            let params = SamplingParams {
+                temperature,
+                min_tokens: 2,
+                stop_token_ids: vec![TokenId(1)],
+                top_k: NonZeroU32::new(2),
+                top_p: 0.9,
+                ..warm()
+            };
+            let mut mask = TokenMask::none(4);
+            mask.allow(TokenId(1));
+            let mut row = SampleRow {
+                mask: Some(&mask),
+                ..row(&params)
+            };
+            assert!(!sample_row(&[0.0; 4], &row).is_sound);
+            row.num_generated = 2;
+            let sampled = sample_row(&[9.0, -9.0, 9.0, 9.0], &row);
+            assert!(sampled.is_sound);
+            assert_eq!(sampled.token, TokenId(1));
+        }
+    }
+
+    #[test]
+    fn filters_cut_what_is_allowed() {
+        // The best two are forbidden, and top-k counts those that are left.
+        let logits: Vec<f32> = [0.4_f32, 0.3, 0.15, 0.1, 0.05]
+            .iter()
+            .map(|p| p.ln())
+            .collect();
+        let mut mask = TokenMask::all(5);
+        mask.forbid(TokenId(0));
+        mask.forbid(TokenId(1));
+        let params = SamplingParams {
+            top_k: NonZeroU32::new(2),
+            ..warm()
+        };
+        let mut counts = [0_u32; 5];
+        for position in 0..20_000 {
+            let row = SampleRow {
+                position,
+                mask: Some(&mask),
+                ..row(&params)
+            };
+            counts[sample_row(&logits, &row).token.0 as usize] += 1;
+        }
+        let shares: Vec<f64> = counts.iter().map(|&c| f64::from(c) / 20_000.0).collect();
+        assert_close(&shares, &[0.0, 0.0, 0.6, 0.4, 0.0]);
+    }
+
+    #[test]
+    fn a_scored_token_is_ranked_among_all() {
+        let logits: Vec<f32> = [0.2_f32, 0.4, 0.2, 0.15, 0.05]
+            .iter()
+            .map(|p| p.ln())
+            .collect();
+        for (token, rank) in [(0, 3), (1, 1), (2, 3), (3, 4), (4, 5)] {
+            let row = ScoreRow {
+                token: TokenId(token),
+                num_top: 1,
+            };
+            let scored = score_row(&logits, &row);
+            let logprobs = scored.logprobs.expect("always");
+            assert_eq!((scored.token, logprobs.rank), (TokenId(token), rank));
+            assert!((logprobs.logprob - logits[token as usize]).abs() < 1e-6);
+            assert_eq!(logprobs.top.len(), 1);
+        }
+    }
+
+    #[test]
     fn logprobs_are_of_the_models_own_distribution() {
         let logits: Vec<f32> = [0.2_f32, 0.5, 0.3].iter().map(|p| p.ln() + 3.0).collect();
         let params = SamplingParams {
             temperature: 0.25,
             top_k: NonZeroU32::new(1),
             top_logprobs: Some(2),
+            logit_bias: [(TokenId(1), 5.0)].into(),
+            repetition_penalty: 1.5,
             ..warm()
         };
-        let sampled = sample_row(&logits, &row(&params));
+        let seen = SeenTokens::of_prompt(&[TokenId(1)]);
+        let row = SampleRow {
+            seen: Some(&seen),
+            ..row(&params)
+        };
+        let sampled = sample_row(&logits, &row);
         let logprobs = sampled.logprobs.expect("asked for");
         assert_eq!(sampled.token, TokenId(1));
         assert!((logprobs.logprob - 0.5_f32.ln()).abs() < 1e-6);

@@ -6,6 +6,20 @@
 //!                      └> tokens of 1                └> tokens of 2
 //! ```
 //!
+//! A step whose draw depends on the tokens of the step before is ordered in two parts, so that what
+//! the draw needs is made while the device computes. Whoever else is in the batch is drawn with it:
+//! the next step could not begin without all of their tokens anyway.
+//!
+//! ```text
+//!  engine   …, forward 2, collect     draw 2, launch 3, collect      …
+//!                                  └masks┘
+//!  device   ├── draw 1 ──┤──────── forward 2 ────────┤─ draw 2 ─┤─── step 3 ───┤
+//!                        └> tokens of 1
+//! ```
+//!
+//! What it costs: the device idles where masks take longer than the step, and a step is launched
+//! ahead only when the one before has its draw.
+//!
 //! Orders are carried out one after another, so the device never waits for more than it was told
 //! to. Knows nothing of sequences; a test may play the device and answer as it likes.
 
@@ -14,9 +28,9 @@ use std::panic::AssertUnwindSafe;
 use tokio::sync::mpsc;
 
 use super::encoder_cache::EncoderStats;
-use super::runner::Runner;
-use super::work_order::WorkOrder;
-use crate::backend::{Backend, Sampled};
+use super::runner::{Runner, StepOutput};
+use super::work_order::{SampleOrder, WorkOrder};
+use crate::backend::Backend;
 use crate::core::GenerateRequest;
 use crate::error::{Error, Result};
 use crate::model::{ImageShape, Model};
@@ -26,15 +40,19 @@ use crate::model::{ImageShape, Model};
 pub enum DeviceOrder {
     /// Begin a step.
     Launch(Box<WorkOrder>),
-    /// Wait for the oldest step that was begun, and report it.
+    /// Begin a step whose draw is ordered apart, before anything else is begun.
+    Forward(Box<WorkOrder>),
+    /// The draw of the step that was begun so: one per `input.logit_rows`, in their order.
+    Draw(Vec<SampleOrder>),
+    /// Wait for the oldest step that was drawn, and report it.
     Collect,
 }
 
 /// What the device says of a step.
 #[derive(Debug)]
 pub struct StepReport {
-    /// One per sample of the step's order.
-    pub sampled: Vec<Sampled>,
+    /// One per sample of the step's order, and one per row that it scored.
+    pub output: StepOutput,
     /// Of all steps so far.
     pub encoder: EncoderStats,
 }
@@ -168,10 +186,12 @@ fn work(
 fn carry_out<B: Backend>(runner: &mut Runner<B>, order: DeviceOrder) -> Result<Option<StepReport>> {
     match order {
         DeviceOrder::Launch(order) => runner.launch(&order).map(|()| None),
+        DeviceOrder::Forward(order) => runner.forward(&order).map(|()| None),
+        DeviceOrder::Draw(samples) => runner.draw(&samples).map(|()| None),
         DeviceOrder::Collect => {
-            let sampled = runner.collect()?;
+            let output = runner.collect()?;
             let encoder = runner.encoder_stats();
-            Ok(Some(StepReport { sampled, encoder }))
+            Ok(Some(StepReport { output, encoder }))
         }
     }
 }

@@ -4,8 +4,8 @@
 //!  handles ──commands──> Engine { scheduler, requests } ──orders──> device { model, KV cache }
 //!  streams <──tokens────                                <──reports──
 //!
-//!  loop:  commands → deadlines → schedule, launch → wait: a report (update, tokens), a command,
-//!         or a timer
+//!  loop:  commands → deadlines → schedule, launch → wait: a report (update, tokens), masks (draw),
+//!         a command, or a timer
 //! ```
 //!
 //! Two threads: this one waits for nothing but what it is told, so that a step that takes long, or
@@ -18,34 +18,43 @@ mod deadlines;
 mod device;
 mod encoder_cache;
 mod handle;
+mod late_row;
+mod mask_workers;
+mod prompt_scores;
 mod requests;
 mod runner;
 mod stats;
+mod step;
 mod thread;
 mod token_stream;
 mod work_order;
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use crate::backend::Sampled;
 use crate::core::{FinishReason, SeqId};
 use crate::error::{Error, Result};
-use crate::scheduler::{Batch, Scheduler};
+use crate::scheduler::Scheduler;
 
-use requests::Requests;
+use late_row::{MadeMask, MaskJob};
+use mask_workers::MaskWorkers;
+use requests::{Open, Requests};
+use step::Step;
 
 pub use admission::{EngineLimits, EngineState};
 pub use device::{DeviceHandle, DeviceInbox, DeviceOrder, DeviceShape, StepReport, device_channel};
 pub use encoder_cache::EncoderStats;
 pub use handle::{Command, EngineHandle, EngineInbox, Submission, channel};
-pub use runner::Runner;
+pub use runner::{Runner, StepOutput};
 pub use stats::{EngineStats, PoolStats};
 pub use thread::{EngineThread, start};
 pub use token_stream::{EventSender, TokenStream};
-pub use work_order::{ImageAt, SampleOrder, WorkOrder};
+pub use work_order::{ImageAt, SampleOrder, ScoreOrder, WorkOrder};
 
 /// How an engine works.
 #[derive(Clone, Debug)]
@@ -98,8 +107,10 @@ pub struct Engine {
     inbox: EngineInbox,
     requests: Requests,
     device: DeviceHandle,
-    /// Launched and not reported, oldest first.
-    steps: VecDeque<Batch>,
+    /// Launched and not reported, oldest first. Only the newest may be without its draw.
+    steps: VecDeque<Step>,
+    /// At work for the oldest step, when that has no draw yet.
+    masks: MaskWorkers,
     /// The device was told to report the oldest step.
     is_collecting: bool,
     /// Since when the device can have worked on the oldest step.
@@ -111,6 +122,7 @@ pub struct Engine {
 /// What the engine waits for.
 enum Event {
     Report(Result<StepReport>),
+    Masks(Result<Vec<MadeMask>>),
     Command(Command),
     /// Every handle and stream is gone.
     Abandoned,
@@ -133,6 +145,7 @@ impl Engine {
             requests: Requests::default(),
             device,
             steps: VecDeque::new(),
+            masks: MaskWorkers::default(),
             is_collecting: false,
             busy_since: Instant::now(),
             draining_since: None,
@@ -162,6 +175,10 @@ impl Engine {
                         return self.poison(&error);
                     }
                 }
+                Event::Masks(masks) => match masks {
+                    Ok(masks) => self.take_masks(masks),
+                    Err(error) => return self.poison(&error),
+                },
                 Event::Command(command) => self.take(command),
                 Event::Abandoned => {
                     self.inbox.retire();
@@ -194,6 +211,7 @@ impl Engine {
             // Reports first: one that is there ends a step in time, however late it is read.
             biased;
             report = self.device.report(), if self.is_collecting => Event::Report(report),
+            masks = self.masks.next(), if !self.masks.is_idle() => Event::Masks(masks),
             command = self.inbox.recv() => command.map_or(Event::Abandoned, Event::Command),
             () = timer => Event::Timer,
         }
@@ -243,10 +261,10 @@ impl Engine {
             events.send(Err(Error::StepFailed));
             return;
         }
-        let deadline = request.terms.deadline.map(Instant::from_std);
+        let open = Open::new(&request, events, accepted);
         match self.scheduler.add(id, request) {
-            Ok(()) => self.requests.add(id, events, accepted, deadline),
-            Err(error) => events.send(Err(error)),
+            Ok(()) => self.requests.add(id, open),
+            Err(error) => open.refuse(error),
         }
     }
 
@@ -272,9 +290,11 @@ impl Engine {
         }
     }
 
-    /// Plans and launches as many steps as may be under way, and asks for the oldest one's tokens.
+    /// Orders all that can be: the draw of a step that waited for tokens, as many steps as may be
+    /// under way, and the oldest one's tokens.
     fn launch_steps(&mut self) -> Result<()> {
-        while self.steps.len() < self.config.stepping.max_steps() && self.scheduler.has_work() {
+        self.begin_draw();
+        while self.may_launch() && self.scheduler.has_work() {
             let batch = self.scheduler.schedule();
             if batch.is_empty() {
                 if self.steps.is_empty() {
@@ -293,33 +313,113 @@ impl Engine {
             if self.steps.is_empty() {
                 self.busy_since = now;
             }
-            let order = WorkOrder::new(&self.scheduler, &batch);
-            self.device.order(DeviceOrder::Launch(Box::new(order)));
-            self.steps.push_back(batch);
+            let mut order = WorkOrder::new(&self.scheduler, &batch);
+            let mut step = Step::new(batch, &order);
+            if self.requests.is_any_late(step.batch.sampling()) {
+                step.undrawn = Some(std::mem::take(&mut order.samples));
+                self.device.order(DeviceOrder::Forward(Box::new(order)));
+            } else {
+                self.device.order(DeviceOrder::Launch(Box::new(order)));
+            }
+            self.steps.push_back(step);
+            self.begin_draw();
         }
-        if !self.steps.is_empty() && !self.is_collecting {
+        let is_drawn = |step: &Step| step.undrawn.is_none();
+        if self.steps.front().is_some_and(is_drawn) && !self.is_collecting {
             self.device.order(DeviceOrder::Collect);
             self.is_collecting = true;
         }
         Ok(())
     }
 
+    /// Whether one step more may be under way. It may need all draws of the one before it.
+    fn may_launch(&self) -> bool {
+        let is_drawn = |step: &Step| step.undrawn.is_none();
+        self.steps.len() < self.config.stepping.max_steps()
+            && self.steps.back().is_none_or(is_drawn)
+    }
+
+    /// Begins to make what the draw of the oldest step needs, if it has no draw yet: all tokens
+    /// before it have been taken in. Without constraints that is nothing, and it is drawn at once.
+    fn begin_draw(&mut self) {
+        let Some(step) = self.steps.front_mut() else {
+            return;
+        };
+        let Some(samples) = step.undrawn.as_mut().filter(|_| self.masks.is_idle()) else {
+            return;
+        };
+        let mut jobs = Vec::new();
+        for (draw, (id, sample)) in step.batch.sampling().zip(samples).enumerate() {
+            // One that has ended is drawn for all the same, as the step was planned.
+            let Some(late) = self.requests.late_mut(id) else {
+                continue;
+            };
+            sample.seen = late.seen();
+            jobs.extend(late.take_way().map(|way| MaskJob {
+                id,
+                draw,
+                way,
+                params: Arc::clone(&sample.params),
+                num_generated: sample.num_generated,
+                vocab_size: self.device.shape().vocab_size,
+            }));
+        }
+        if jobs.is_empty() {
+            self.order_draw();
+        } else {
+            self.masks.start(jobs);
+        }
+    }
+
+    /// Masks are ready; with the last of them, the oldest step can be drawn.
+    fn take_masks(&mut self, masks: Vec<MadeMask>) {
+        for made in masks {
+            match made.mask {
+                Ok(mask) => {
+                    let step = self.steps.front_mut();
+                    let samples = step.and_then(|step| step.undrawn.as_mut());
+                    let samples = samples.expect("masks are made for a step without its draw");
+                    samples[made.draw].mask = mask;
+                }
+                Err(error) => self.end(made.id, error),
+            }
+            if let (Some(late), Some(way)) = (self.requests.late_mut(made.id), made.way) {
+                late.give_back(way);
+            }
+        }
+        if self.masks.is_idle() {
+            self.order_draw();
+        }
+    }
+
+    fn order_draw(&mut self) {
+        let step = self.steps.front_mut();
+        if let Some(samples) = step.and_then(|step| step.undrawn.take()) {
+            self.device.order(DeviceOrder::Draw(samples));
+        }
+    }
+
     /// Takes in what the oldest step has computed.
     fn take_report(&mut self, report: StepReport) -> Result<()> {
-        let batch = self.steps.pop_front();
-        let batch = batch.expect("the device reports what was launched");
+        let step = self.steps.pop_front();
+        let step = step.expect("the device reports what was launched");
+        let batch = &step.batch;
+        let StepOutput { sampled, scores } = report.output;
         self.is_collecting = false;
         let took = self.busy_since.elapsed();
         self.busy_since += took;
 
-        let num_drawn = report.sampled.len();
-        if num_drawn != batch.sampling().count() {
+        let num_drawn = sampled.len();
+        if num_drawn != batch.sampling().count() || scores.len() != step.num_scored() {
             return Err(Error::Backend(format!(
-                "a step drew {num_drawn} tokens for {} sequences",
-                batch.sampling().count()
+                "a step drew {num_drawn} tokens for {} sequences and scored {} of {}",
+                batch.sampling().count(),
+                scores.len(),
+                step.num_scored()
             )));
         }
-        let drawn: Vec<_> = batch.sampling().zip(report.sampled).collect();
+        self.take_scores(&step, scores);
+        let drawn: Vec<_> = batch.sampling().zip(sampled).collect();
         for (id, _) in drawn.iter().filter(|(_, sampled)| !sampled.is_sound) {
             tracing::error!(%id, "a request's logits are not numbers");
             self.end(*id, Error::StepFailed);
@@ -328,7 +428,7 @@ impl Engine {
             .iter()
             .map(|(id, sampled)| (*id, sampled.token))
             .collect();
-        let finished = self.scheduler.update(&batch, &tokens);
+        let finished = self.scheduler.update(batch, &tokens);
         let finished: HashMap<SeqId, FinishReason> = finished.into_iter().collect();
         for (id, sampled) in drawn {
             let finish = finished.get(&id).copied();
@@ -346,6 +446,20 @@ impl Engine {
         self.stats.encoder_hits = report.encoder.hits;
         self.stats.encoder_misses = report.encoder.misses;
         Ok(())
+    }
+
+    /// How probable tokens of prompts are.
+    fn take_scores(&mut self, step: &Step, scores: Vec<Sampled>) {
+        let mut scores = scores.into_iter();
+        for run in &step.scored {
+            let scores: Vec<_> = scores.by_ref().take(run.len).collect();
+            if scores.iter().all(|score| score.is_sound) {
+                self.requests.scored(run.id, run.position, scores);
+            } else {
+                tracing::error!(id = %run.id, "a prompt's logits are not numbers");
+                self.end(run.id, Error::StepFailed);
+            }
+        }
     }
 
     /// Shows handles how things stand.

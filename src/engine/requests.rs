@@ -1,4 +1,5 @@
-//! Who waits for tokens: one open stream per sequence, and when each must have ended.
+//! Who waits for tokens: one open stream per sequence, when each must have ended, and what its next
+//! draw needs.
 //!
 //! Owns the streams' ends and what is told on them. Knows nothing of blocks or steps.
 
@@ -8,9 +9,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::deadlines::Deadlines;
+use super::late_row::LateRow;
+use super::prompt_scores::PromptScores;
 use super::token_stream::EventSender;
 use crate::backend::Sampled;
-use crate::core::{FinishReason, SeqId, TokenEvent};
+use crate::core::{FinishReason, GenerateRequest, SeqId, TokenEvent};
 use crate::error::Error;
 
 /// One entry per sequence that the scheduler has.
@@ -18,16 +21,43 @@ use crate::error::Error;
 pub(super) struct Requests {
     open: HashMap<SeqId, Open>,
     deadlines: Deadlines,
+    /// Those with a late row.
+    num_late: usize,
 }
 
 /// A request that has not ended.
 #[derive(Debug)]
-struct Open {
+pub(super) struct Open {
     events: EventSender,
     accepted: Instant,
     deadline: Option<Instant>,
     begun: Option<Begun>,
     num_tokens: usize,
+    late: Option<LateRow>,
+    /// Until they are told.
+    prompt_scores: Option<PromptScores>,
+}
+
+impl Open {
+    pub(super) fn new(request: &GenerateRequest, events: EventSender, accepted: Instant) -> Self {
+        let prompt_len = request.prompt.len();
+        Self {
+            events,
+            accepted,
+            deadline: request.terms.deadline.map(Instant::from_std),
+            begun: None,
+            num_tokens: 0,
+            late: LateRow::of(request),
+            prompt_scores: request
+                .prompt_logprobs
+                .map(|_| PromptScores::new(prompt_len)),
+        }
+    }
+
+    /// It never began.
+    pub(super) fn refuse(self, error: Error) {
+        self.events.send(Err(error));
+    }
 }
 
 /// A request of which a step has computed something.
@@ -38,24 +68,33 @@ struct Begun {
 }
 
 impl Requests {
-    pub(super) fn add(
-        &mut self,
-        id: SeqId,
-        events: EventSender,
-        accepted: Instant,
-        deadline: Option<Instant>,
-    ) {
-        if let Some(at) = deadline {
+    pub(super) fn add(&mut self, id: SeqId, open: Open) {
+        if let Some(at) = open.deadline {
             self.deadlines.add(at, id);
         }
-        let open = Open {
-            events,
-            accepted,
-            deadline,
-            begun: None,
-            num_tokens: 0,
-        };
+        self.num_late += usize::from(open.late.is_some());
         self.open.insert(id, open);
+    }
+
+    /// Whether one of these must have its tokens seen before it can be drawn for.
+    pub(super) fn is_any_late(&self, mut ids: impl Iterator<Item = SeqId>) -> bool {
+        let is_late = |id| self.open.get(&id).is_some_and(|open| open.late.is_some());
+        self.num_late > 0 && ids.any(is_late)
+    }
+
+    /// What the next draw of a request needs, if it needs anything and has not ended.
+    pub(super) fn late_mut(&mut self, id: SeqId) -> Option<&mut LateRow> {
+        self.open.get_mut(&id)?.late.as_mut()
+    }
+
+    /// Tokens of its prompt have been scored, from `position` on.
+    pub(super) fn scored(&mut self, id: SeqId, position: usize, scores: Vec<Sampled>) {
+        if let Some(open) = self.open.get_mut(&id)
+            && let Some(prompt) = &mut open.prompt_scores
+        {
+            let scores = scores.into_iter().filter_map(|score| score.logprobs);
+            prompt.put(position, scores);
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -96,10 +135,13 @@ impl Requests {
         let open = self.open.get_mut(&id)?;
         let begun = open.begun.expect("what has a token was begun by a step");
         open.num_tokens += 1;
+        if let Some(late) = &mut open.late {
+            late.add(sampled.token);
+        }
         open.events.send(Ok(TokenEvent {
-            prompt_logprobs: None,
             token: sampled.token,
             logprobs: sampled.logprobs,
+            prompt_logprobs: open.prompt_scores.take().map(PromptScores::finish),
             finish,
             num_cached_tokens: begun.num_cached_tokens,
             queued: begun.queued,
@@ -123,7 +165,7 @@ impl Requests {
     /// Ends a request whose time is up by `now`, if there is one.
     pub(super) fn give_up_overdue(&mut self, now: Instant) -> Option<SeqId> {
         let id = self.deadlines.pop_due(now)?;
-        let open = self.open.remove(&id);
+        let open = self.remove(id);
         let open = open.expect("a deadline goes with its request");
         let after = now - open.accepted;
         open.events.send(Err(Error::DeadlineExceeded {
@@ -141,6 +183,7 @@ impl Requests {
         if let Some(at) = open.deadline {
             self.deadlines.remove(at, id);
         }
+        self.num_late -= usize::from(open.late.is_some());
         Some(open)
     }
 }

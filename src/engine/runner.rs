@@ -6,11 +6,11 @@
 use std::collections::VecDeque;
 
 use super::encoder_cache::{EncoderCache, EncoderStats};
-use super::work_order::{ImageAt, WorkOrder};
+use super::work_order::{ImageAt, SampleOrder, WorkOrder};
 use crate::backend::{Backend, SampleRow, Sampled};
 use crate::core::{PixelValues, SeqId};
-use crate::error::Result;
-use crate::model::{ImageRows, Model, StepOf};
+use crate::error::{Error, Result};
+use crate::model::{Computed, ImageRows, Model, ScoredRun, StepOf};
 use crate::scheduler::{Batch, Scheduler};
 
 /// Memory of the pictures' features unless it is told otherwise.
@@ -24,9 +24,28 @@ pub struct Runner<B: Backend> {
     cache: B::KvCache,
     encoder_cache: EncoderCache<B::Tensor>,
     /// Draws of the last `num_uncollected` steps, oldest first; at least those of the newest step,
-    /// which the next one may be fed from. `None` where nothing was to be drawn.
-    draws: VecDeque<Option<B::Draws>>,
+    /// which the next one may be fed from.
+    draws: VecDeque<StepDraws<B>>,
     num_uncollected: usize,
+    /// What the newest step computed, when its draw is ordered apart and has not been yet.
+    undrawn: Option<Computed<B>>,
+}
+
+/// What a step leaves on the device.
+struct StepDraws<B: Backend> {
+    /// `None` where nothing was to be drawn.
+    draws: Option<B::Draws>,
+    /// Of the prompts' tokens.
+    scores: Vec<B::Draws>,
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepOutput {
+    /// One per sample, in their order.
+    pub sampled: Vec<Sampled>,
+    /// One per row that was scored, in the order of the step's `scores`.
+    pub scores: Vec<Sampled>,
 }
 
 impl<B: Backend> Runner<B> {
@@ -44,6 +63,7 @@ impl<B: Backend> Runner<B> {
             encoder_cache: EncoderCache::new(ENCODER_CACHE_BYTES),
             draws: VecDeque::new(),
             num_uncollected: 0,
+            undrawn: None,
         })
     }
 
@@ -65,7 +85,53 @@ impl<B: Backend> Runner<B> {
 
     /// Begins a step. Its tokens are had by [`collect`](Self::collect), the next step's `fed` rows
     /// may refer to them before.
+    ///
+    /// # Errors
+    /// What the backend says, and `Backend` while a step waits for its draw.
     pub fn launch(&mut self, order: &WorkOrder) -> Result<()> {
+        let drawn = self.enter(order, |model, computed| {
+            draw(model, computed, &order.samples)
+        })?;
+        self.push(drawn);
+        Ok(())
+    }
+
+    /// Begins a step that [`draw`](Self::draw) goes on with.
+    ///
+    /// # Errors
+    /// Those of [`launch`](Self::launch).
+    pub fn forward(&mut self, order: &WorkOrder) -> Result<()> {
+        self.undrawn = Some(self.enter(order, |_, computed| Ok(computed))?);
+        Ok(())
+    }
+
+    /// Draws in the step that was begun by [`forward`](Self::forward).
+    ///
+    /// # Errors
+    /// What the backend says, and `Backend` when no step waits for it.
+    pub fn draw(&mut self, samples: &[SampleOrder]) -> Result<()> {
+        let Some(computed) = self.undrawn.take() else {
+            let none = "a draw was ordered, and no step waits for one";
+            return Err(Error::Backend(none.to_owned()));
+        };
+        let model = &self.model;
+        let drawn = model
+            .backend()
+            .enter(move || draw(model, computed, samples))?;
+        self.push(drawn);
+        Ok(())
+    }
+
+    /// Computes a step and lets `then` go on with it, on the thread that suits the backend.
+    fn enter<R: Send>(
+        &mut self,
+        order: &WorkOrder,
+        then: impl FnOnce(&Model<B>, Computed<B>) -> Result<R> + Send,
+    ) -> Result<R> {
+        if self.undrawn.is_some() {
+            let early = "a step was ordered before the draw of the one before it";
+            return Err(Error::Backend(early.to_owned()));
+        }
         let Self {
             model,
             cache,
@@ -75,35 +141,42 @@ impl<B: Backend> Runner<B> {
         let model: &Model<B> = model;
         // Out and in again: draws may change threads, but not be seen by two.
         let previous = self.draws.pop_back();
-        let (previous, drawn) = model.backend().enter(move || {
-            let drawn = {
-                let previous = previous.as_ref().and_then(Option::as_ref);
+        let (previous, done) = model.backend().enter(move || {
+            let computed = {
+                let previous = previous.as_ref().and_then(|step| step.draws.as_ref());
                 compute(model, cache, encoder_cache, order, previous)
             };
-            (previous, drawn)
+            let done = computed.and_then(|computed| then(model, computed));
+            (previous, done)
         });
         self.draws.extend(previous);
-        self.draws.push_back(drawn?);
-        self.num_uncollected += 1;
-        self.forget_collected();
-        Ok(())
+        done
     }
 
-    /// Waits for the oldest step that was launched and not collected; its tokens, in the order of
-    /// its `samples`.
+    fn push(&mut self, drawn: StepDraws<B>) {
+        self.draws.push_back(drawn);
+        self.num_uncollected += 1;
+        self.forget_collected();
+    }
+
+    /// Waits for the oldest step that was drawn and not collected.
     ///
     /// # Panics
     /// When there is no such step.
-    pub fn collect(&mut self) -> Result<Vec<Sampled>> {
+    pub fn collect(&mut self) -> Result<StepOutput> {
         assert!(self.num_uncollected > 0, "a step is launched first");
         let oldest = &self.draws[self.draws.len() - self.num_uncollected];
-        let sampled = match oldest {
-            Some(draws) => self.model.backend().sampled(draws)?,
-            None => Vec::new(),
-        };
+        let backend = self.model.backend();
+        let mut output = StepOutput::default();
+        if let Some(draws) = &oldest.draws {
+            output.sampled = backend.sampled(draws)?;
+        }
+        for scores in &oldest.scores {
+            output.scores.extend(backend.sampled(scores)?);
+        }
         self.num_uncollected -= 1;
         self.forget_collected();
-        Ok(sampled)
+        Ok(output)
     }
 
     /// One step from beginning to end, for those that step by hand: a token for each chunk that
@@ -121,7 +194,7 @@ impl<B: Backend> Runner<B> {
             "steps before this one are collected"
         );
         self.launch(&WorkOrder::new(scheduler, batch))?;
-        Ok(batch.sampling().zip(self.collect()?).collect())
+        Ok(batch.sampling().zip(self.collect()?.sampled).collect())
     }
 
     fn forget_collected(&mut self) {
@@ -131,14 +204,14 @@ impl<B: Backend> Runner<B> {
     }
 }
 
-/// Runs the packed step and draws where it samples.
+/// Runs the packed step.
 fn compute<B: Backend>(
     model: &Model<B>,
     cache: &mut B::KvCache,
     encoder_cache: &mut EncoderCache<B::Tensor>,
     order: &WorkOrder,
     previous: Option<&B::Draws>,
-) -> Result<Option<B::Draws>> {
+) -> Result<Computed<B>> {
     encoder_cache.begin_step();
     let images = features(model, encoder_cache, &order.images)?;
     let step = StepOf {
@@ -146,21 +219,43 @@ fn compute<B: Backend>(
         previous,
         images: &images,
     };
-    let logits = model.forward(step, cache)?;
-    encoder_cache.end_step();
-    let Some(logits) = logits else {
-        return Ok(None);
+    let computed = if order.scores.is_empty() {
+        Computed {
+            logits: model.forward(step, cache)?,
+            scores: Vec::new(),
+        }
+    } else {
+        let runs: Vec<_> = order
+            .scores
+            .iter()
+            .map(|run| ScoredRun {
+                row: run.row,
+                rows: &run.rows,
+            })
+            .collect();
+        model.forward_scored(step, &runs, cache)?
     };
-    let rows: Vec<_> = order
-        .samples
-        .iter()
-        .map(|sample| SampleRow {
-            params: &sample.params,
-            position: sample.position,
-            num_generated: sample.num_generated,
-        })
-        .collect();
-    model.backend().sample(&logits, &rows).map(Some)
+    encoder_cache.end_step();
+    Ok(computed)
+}
+
+/// Draws where the step samples.
+fn draw<B: Backend>(
+    model: &Model<B>,
+    computed: Computed<B>,
+    samples: &[SampleOrder],
+) -> Result<StepDraws<B>> {
+    let draws = match &computed.logits {
+        Some(logits) => {
+            let rows: Vec<SampleRow<'_>> = samples.iter().map(SampleOrder::row).collect();
+            Some(model.backend().sample(logits, &rows)?)
+        }
+        None => None,
+    };
+    Ok(StepDraws {
+        draws,
+        scores: computed.scores,
+    })
 }
 
 /// The pictures' features: from the cache, or made together, each picture once.

@@ -1,8 +1,12 @@
 //! A planned batch, written out for the device: it borrows nothing from the scheduler, which goes
 //! on planning while the device works.
 
-use crate::backend::{BlockTable, FedRow, StepInput, StepSequence};
-use crate::core::{PixelValues, SamplingParams, TokenId};
+use std::sync::Arc;
+
+use crate::backend::{
+    BlockTable, FedRow, SampleRow, ScoreRow, SeenTokens, StepInput, StepSequence,
+};
+use crate::core::{PixelValues, SamplingParams, SeqId, TokenId, TokenMask};
 use crate::scheduler::{self, Batch, Chunk, Scheduler, Sequence};
 
 /// One step's inputs.
@@ -12,8 +16,11 @@ pub struct WorkOrder {
     pub input: StepInput,
     /// Pictures whose tokens are among the rows.
     pub images: Vec<ImageAt>,
-    /// One per `input.logit_rows`, in their order.
+    /// One per `input.logit_rows`, in their order. None where they are ordered apart, once the
+    /// tokens before them are known.
     pub samples: Vec<SampleOrder>,
+    /// Rows whose next token the prompt has, and which are to say how probable it was.
+    pub scores: Vec<ScoreOrder>,
 }
 
 /// A picture and the first packed row of its tokens.
@@ -29,11 +36,39 @@ pub struct ImageAt {
 #[derive(Clone, Debug)]
 pub struct SampleOrder {
     /// The request's wishes.
-    pub params: SamplingParams,
+    pub params: Arc<SamplingParams>,
     /// Position of the token to be drawn.
     pub position: usize,
     /// New tokens before it.
     pub num_generated: usize,
+    /// What may be drawn; `None` where everything may.
+    pub mask: Option<TokenMask>,
+    /// The tokens before it, where there are penalties for them.
+    pub seen: Option<Arc<SeenTokens>>,
+}
+
+impl SampleOrder {
+    /// As the sampler takes it.
+    pub(super) fn row(&self) -> SampleRow<'_> {
+        SampleRow {
+            mask: self.mask.as_ref(),
+            seen: self.seen.as_deref(),
+            ..SampleRow::new(&self.params, self.position, self.num_generated)
+        }
+    }
+}
+
+/// Consecutive rows of one sequence's prompt that are scored.
+#[derive(Clone, Debug)]
+pub struct ScoreOrder {
+    /// Whose.
+    pub seq: SeqId,
+    /// Position of the first token that is scored: the one behind the first row's.
+    pub position: usize,
+    /// First packed row.
+    pub row: usize,
+    /// One each.
+    pub rows: Vec<ScoreRow>,
 }
 
 impl WorkOrder {
@@ -91,9 +126,29 @@ impl WorkOrder {
         if chunk.samples {
             input.logit_rows.push(narrow(input.token_ids.len() - 1));
             self.samples.push(SampleOrder {
-                params: sequence.sampling().clone(),
+                params: Arc::clone(sequence.sampling()),
                 position: chunk.end(),
                 num_generated: chunk.end() - sequence.num_prompt_tokens(),
+                mask: None,
+                seen: None,
+            });
+        }
+        if let Some(num_top) = sequence.wanted_prompt_logprobs() {
+            self.add_scores(chunk, sequence, row, num_top);
+        }
+    }
+
+    /// Of the chunk's rows, those that the prompt goes on behind.
+    fn add_scores(&mut self, chunk: &Chunk, sequence: &Sequence, row: usize, num_top: usize) {
+        let first = chunk.start + 1;
+        let end = sequence.num_prompt_tokens().min(chunk.end() + 1);
+        if first < end {
+            let tokens = sequence.tokens()[first..end].iter();
+            self.scores.push(ScoreOrder {
+                seq: chunk.seq,
+                position: first,
+                row,
+                rows: tokens.map(|&token| ScoreRow { token, num_top }).collect(),
             });
         }
     }

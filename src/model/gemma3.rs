@@ -4,7 +4,7 @@ use crate::backend::{AttentionShape, Backend, LayerKind, LayerRef, NormPair, QkN
 use crate::error::Result;
 use crate::model::config::{ModelConfig, TextConfig};
 use crate::model::weights::Weights;
-use crate::model::{Observer, Stage, StepOf};
+use crate::model::{Computed, Observer, ScoredRun, Stage, StepOf};
 
 /// Where the decoder's tensors begin in the hub's layout.
 const PREFIX: &str = "language_model.model";
@@ -179,6 +179,43 @@ impl<B: Backend> Decoder<B> {
         self.compute(backend, &step, &metadata, cache, observe)
     }
 
+    /// See [`crate::model::Model::forward_scored`].
+    pub fn forward_scored(
+        &self,
+        backend: &B,
+        step: StepOf<'_, B>,
+        runs: &[ScoredRun<'_>],
+        cache: &mut B::KvCache,
+    ) -> Result<Computed<B>> {
+        let mut scores = Vec::new();
+        let logits = self.forward_observed(backend, step, cache, &mut |stage, hidden| {
+            if stage == Stage::Final {
+                for run in runs {
+                    self.score(backend, hidden, run, &mut scores)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Computed { logits, scores })
+    }
+
+    fn score(
+        &self,
+        backend: &B,
+        hidden: &B::Tensor,
+        run: &ScoredRun<'_>,
+        scores: &mut Vec<B::Draws>,
+    ) -> Result<()> {
+        let mut row = run.row;
+        for rows in run.rows.chunks(backend.max_score_rows()) {
+            let few = backend.rows(hidden, row..row + rows.len())?; // (rows, hidden)
+            let logits = backend.linear(&few, self.head())?; // (rows, vocab)
+            scores.push(backend.score(&logits, rows)?);
+            row += rows.len();
+        }
+        Ok(())
+    }
+
     fn begin_step(&self, backend: &B, step: &StepOf<'_, B>) -> Result<B::Step> {
         let ropes = Ropes {
             global: &self.global_rope,
@@ -257,13 +294,16 @@ impl<B: Backend> Decoder<B> {
             observe(Stage::Layer(index), &residual)?;
         }
 
-        let last = last.expect("there is a last layer");
+        let last = last.expect("there is a last layer"); // (tokens, hidden)
+        observe(Stage::Final, &last)?;
         if step_of.input.logit_rows.is_empty() {
             return Ok(None);
         }
         let last = backend.select_logit_rows(step, &last)?; // (logit_rows, hidden)
-        observe(Stage::Final, &last)?;
-        let head = self.head.as_ref().unwrap_or(&self.embedding);
-        Ok(Some(backend.linear(&last, head)?)) // (logit_rows, vocab)
+        Ok(Some(backend.linear(&last, self.head())?)) // (logit_rows, vocab)
+    }
+
+    fn head(&self) -> &B::Matrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
     }
 }

@@ -19,7 +19,7 @@ mod mapped_file;
 mod projector;
 mod siglip;
 
-use crate::backend::{AttentionShape, Backend, KvLayout, SampleRow, StepInput};
+use crate::backend::{AttentionShape, Backend, KvLayout, SampleRow, ScoreRow, StepInput};
 use crate::core::{PixelValues, SamplingParams};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
@@ -71,6 +71,23 @@ pub struct ImageRows<T> {
     pub row: usize,
     /// `(image_tokens, hidden)`
     pub features: T,
+}
+
+/// Consecutive packed rows whose next tokens are known, and are scored.
+#[derive(Clone, Copy, Debug)]
+pub struct ScoredRun<'a> {
+    /// The first of them.
+    pub row: usize,
+    /// One each.
+    pub rows: &'a [ScoreRow],
+}
+
+/// What a step leaves on the device.
+pub struct Computed<B: Backend> {
+    /// `(logit_rows, vocab)`; `None` when no row asks for any.
+    pub logits: Option<B::Tensor>,
+    /// Of the scored rows, in order, some of them in each.
+    pub scores: Vec<B::Draws>,
 }
 
 /// What one step computes.
@@ -162,11 +179,7 @@ impl<B: Backend> Model<B> {
             let Some(logits) = self.forward(step, cache)? else {
                 continue;
             };
-            let row = SampleRow {
-                params: &params,
-                position: 1,
-                num_generated: 0,
-            };
+            let row = SampleRow::new(&params, 1, 0);
             let rows = vec![row; input.logit_rows.len()];
             let draws = self.backend.sample(&logits, &rows)?;
             self.backend.sampled(&draws)?;
@@ -210,6 +223,19 @@ impl<B: Backend> Model<B> {
         self.decoder.forward(&self.backend, step, cache)
     }
 
+    /// [`Self::forward`] that also tells how probable the tokens behind some rows are.
+    ///
+    /// Their logits live a few rows at a time, and before those of `logit_rows`.
+    pub fn forward_scored(
+        &self,
+        step: StepOf<'_, B>,
+        runs: &[ScoredRun<'_>],
+        cache: &mut B::KvCache,
+    ) -> Result<Computed<B>> {
+        self.decoder
+            .forward_scored(&self.backend, step, runs, cache)
+    }
+
     /// [`Self::forward`] that shows every stage's hidden state on the way, for comparisons with
     /// the reference.
     pub fn forward_observed(
@@ -233,6 +259,6 @@ pub enum Stage {
     Embedded,
     /// The residual stream after the layer of this index.
     Layer(usize),
-    /// After the final norm, only `logit_rows`.
+    /// After the final norm.
     Final,
 }

@@ -140,7 +140,8 @@ impl Scheduler {
         seq.num_charged_tokens = seq.num_prompt_tokens();
         let num_computed = seq.num_prompt_tokens() - seq.num_cached_tokens;
         self.line.charge(&seq.place(), num_computed);
-        if self.config.prefix_caching == PrefixCaching::On {
+        let looked = seq.wanted_prompt_logprobs().is_none();
+        if looked && self.config.prefix_caching == PrefixCaching::On {
             self.counters.prefix_queried_tokens += seq.num_prompt_tokens() as u64;
             self.counters.prefix_hit_tokens += seq.num_cached_tokens as u64;
         }

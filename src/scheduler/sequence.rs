@@ -1,6 +1,7 @@
 //! One request on its way through the steps.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::core::{
     FinishReason, GenerateRequest, ImageSpan, SamplingParams, SeqId, Terms, TokenId,
@@ -37,7 +38,8 @@ pub struct Sequence {
     images: Vec<ImageSpan>,
     /// What must be computed in one step. Ascending, not touching one another.
     atomic_runs: Vec<Range<usize>>,
-    sampling: SamplingParams,
+    sampling: Arc<SamplingParams>,
+    prompt_logprobs: Option<usize>,
     /// Less than `tokens.len()`, and never inside of an atomic run.
     num_computed_tokens: usize,
     /// In chunks of the batches in flight, at most two.
@@ -87,7 +89,8 @@ impl Sequence {
             max_len,
             atomic_runs: atomic_runs(&request.images),
             images: request.images,
-            sampling: request.sampling,
+            sampling: Arc::new(request.sampling),
+            prompt_logprobs: request.prompt_logprobs,
             num_computed_tokens: 0,
             num_scheduled_tokens: 0,
             num_planned_tokens: 0,
@@ -140,8 +143,15 @@ impl Sequence {
     }
 
     /// How the next token is chosen.
-    pub fn sampling(&self) -> &SamplingParams {
+    pub fn sampling(&self) -> &Arc<SamplingParams> {
         &self.sampling
+    }
+
+    /// How many alternatives to the prompt's tokens are to be reported, as long as that is to be
+    /// done.
+    pub fn wanted_prompt_logprobs(&self) -> Option<usize> {
+        let has_answered = self.tokens.len() > self.num_prompt_tokens;
+        self.prompt_logprobs.filter(|_| !has_answered)
     }
 
     /// How the request is to be treated.
@@ -311,8 +321,12 @@ impl Sequence {
     }
 
     /// Those of the blocks that another sequence may have filled: the last token is always
-    /// computed, since the next one is drawn from what comes out.
+    /// computed, since the next one is drawn from what comes out. Where the prompt itself is to be
+    /// scored, something is wanted of every position, so nothing can be left out.
     pub(super) fn sharable_hashes(&self) -> &[BlockHash] {
+        if self.wanted_prompt_logprobs().is_some() {
+            return &[];
+        }
         let most = (self.tokens.len() - 1) / self.kv.global.block_size();
         &self.hashes[..self.hashes.len().min(most)]
     }

@@ -308,11 +308,7 @@ fn draws<B: Backend>(backend: &B, logits: &B::Tensor, rows: usize) -> Result<Vec
         warm(64, 0.95, 0.01),
     ];
     let rows: Vec<SampleRow<'_>> = (0..rows)
-        .map(|row| SampleRow {
-            params: &ways[row % ways.len()],
-            position: row,
-            num_generated: 0,
-        })
+        .map(|row| SampleRow::new(&ways[row % ways.len()], row, 0))
         .collect();
     let draws = backend.sample(logits, &rows)?;
     let mut out = Vec::new();

@@ -4,6 +4,7 @@
 //! Engine and test share one thread, and the clock only moves on, to the next timer, when neither
 //! has anything to do.
 
+mod late;
 mod stage;
 
 use std::time::Duration;

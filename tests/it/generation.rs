@@ -130,7 +130,7 @@ impl Rig {
     }
 
     fn take_in(&mut self) {
-        let sampled = self.runner.collect().expect("a step");
+        let sampled = self.runner.collect().expect("a step").sampled;
         let batch = self.launched.pop_front().expect("one is collected");
         let sampled: Vec<_> = batch.sampling().zip(sampled).collect();
         let tokens: Vec<_> = sampled.iter().map(|(id, s)| (*id, s.token)).collect();
@@ -143,9 +143,9 @@ impl Rig {
         for (id, sampled) in living {
             assert!(sampled.is_sound);
             self.events.entry(id).or_default().push(TokenEvent {
-                prompt_logprobs: None,
                 token: sampled.token,
                 logprobs: sampled.logprobs,
+                prompt_logprobs: None,
                 finish: None,
                 num_cached_tokens: 0,
                 queued: Duration::ZERO,
@@ -271,7 +271,7 @@ fn tokens_are_fed_on_even_after_they_were_collected() {
     scheduler.add(id, request).expect("it fits");
     let mut token_of = |order: &WorkOrder| {
         runner.launch(order).expect("a step");
-        runner.collect().expect("a step")[0].token
+        runner.collect().expect("a step").sampled[0].token
     };
     let first = scheduler.schedule();
     let first_token = token_of(&WorkOrder::new(&scheduler, &first));

@@ -9,10 +9,10 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::backend::sampler::sample_row;
+use crate::backend::sampler::{sample_row, score_row};
 use crate::backend::{
     AttentionShape, Backend, HostDtype, HostTensor, KvLayout, LayerKind, LayerRef, QkNorm, Ropes,
-    SampleRow, Sampled, StepInput,
+    SampleRow, Sampled, ScoreRow, StepInput,
 };
 use crate::core::PixelValues;
 use crate::error::{Error, Result};
@@ -206,6 +206,19 @@ impl Backend for CandleBackend {
             .zip(rows)
             .map(|(logits, row)| sample_row(logits, row))
             .collect())
+    }
+
+    fn score(&self, logits: &Tensor, rows: &[ScoreRow]) -> Result<Vec<Sampled>> {
+        let logits = logits.to_vec2::<f32>()?;
+        Ok(logits
+            .iter()
+            .zip(rows)
+            .map(|(logits, row)| score_row(logits, row))
+            .collect())
+    }
+
+    fn rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor> {
+        Ok(x.narrow(0, rows.start, rows.len())?)
     }
 
     fn sampled(&self, draws: &Vec<Sampled>) -> Result<Vec<Sampled>> {

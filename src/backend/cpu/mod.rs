@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::backend::sampler::sample_row;
+use crate::backend::sampler::{sample_row, score_row};
 use crate::backend::{
     AttentionShape, Backend, HostTensor, KvLayout, LayerKind, LayerRef, QkNorm, Ropes, SampleRow,
-    Sampled, StepInput,
+    Sampled, ScoreRow, StepInput,
 };
 use crate::core::PixelValues;
 use crate::error::{Error, Result};
@@ -293,6 +293,19 @@ impl Backend for CpuBackend {
             .zip(rows)
             .map(|(logits, row)| sample_row(logits, row))
             .collect())
+    }
+
+    fn score(&self, logits: &Rows, rows: &[ScoreRow]) -> Result<Vec<Sampled>> {
+        Ok(logits
+            .values
+            .par_chunks_exact(logits.width)
+            .zip(rows)
+            .map(|(logits, row)| score_row(logits, row))
+            .collect())
+    }
+
+    fn rows(&self, x: &Rows, rows: Range<usize>) -> Result<Rows> {
+        self.keep_rows(x, rows)
     }
 
     fn sampled(&self, draws: &Vec<Sampled>) -> Result<Vec<Sampled>> {

@@ -1,9 +1,9 @@
-//! Drawn tokens: on the device for the next step, and on their way to the host.
+//! Drawn tokens: on the device for the next step, and on their way to the host; and scored ones.
 //!
 //! ```text
-//! up:    params (rows, 64 bytes) │ bans
-//! down:  tokens (rows) │ soundness (rows) │ log-probabilities (rows) │ top tokens (rows, 20) │
-//!        theirs (rows, 20)
+//! up:    draw_params
+//! down:  tokens (rows) │ soundness (rows) │ log-probabilities (rows) │ ranks (rows) │
+//!        top tokens (rows, 20) │ theirs (rows, 20)
 //! ```
 
 use std::sync::Mutex;
@@ -11,11 +11,10 @@ use std::sync::Mutex;
 use super::arena::Region;
 use super::backend::{CudaBackend, count};
 use super::device::{Device, DevicePtr, Fetch};
-use super::kernels::sampler::{
-    self, Adjust, LogProbabilities, Logits, MAX_TOP, ROW_BYTES, RowParams,
-};
+use super::draw_params::DrawParams;
+use super::kernels::sampler::{self, Adjust, LogProbabilities, Logits, MAX_TOP};
 use super::tensor::{CudaTensor, Dtype};
-use crate::backend::{SampleRow, Sampled};
+use crate::backend::{SampleRow, Sampled, ScoreRow};
 use crate::core::{TokenId, TokenLogprobs};
 use crate::error::{Error, Result};
 
@@ -73,27 +72,25 @@ pub(super) fn sample<D: Device>(
     if logits.num_rows != num_rows {
         return Err(Error::Backend(format!("{num_rows} draws of {logits:?}")));
     }
-    let (up, has_bans) = pack(rows)?;
-    let params = backend.cut(up.len())?;
-    device.upload(&up, params.at())?;
+    let up = DrawParams::of_draws(rows, logits.width)?;
+    let params = backend.cut(up.bytes.len())?;
+    device.upload(&up.bytes, params.at())?;
     let of_model = Logits {
         logits: logits.typed(Dtype::F32, "logits")?,
         params: params.at(),
         num_rows: count(num_rows),
         vocab: count(logits.width),
     };
-    let unused = of_model.logits;
-
-    let adjusted = has_bans
+    let adjusted = up
+        .adjusts
         .then(|| backend.room(num_rows, logits.width, Dtype::F32))
         .transpose()?;
     let of_request = match &adjusted {
         Some(adjusted) => {
             let op = Adjust {
-                biases: unused,
-                bans: params.at().at(num_rows * ROW_BYTES),
-                masks: unused,
-                counts: unused,
+                masks: params.at().at(up.masks),
+                biases: params.at().at(up.biases),
+                seen: params.at().at(up.seen),
                 adjusted: adjusted.at,
             };
             sampler::adjust(device, &of_model, &op)?;
@@ -110,16 +107,9 @@ pub(super) fn sample<D: Device>(
         top_logprobs: rows.iter().map(|row| row.params.top_logprobs).collect(),
     };
     let down = backend.cut(num_rows * Wanted::ROW_WORDS * 4)?;
-    sampler::draw(device, &of_request, unused, down.at())?;
+    sampler::draw(device, &of_request, down.at())?;
     let num_words = if wanted.top_logprobs.iter().any(Option::is_some) {
-        let at = |word: usize| down.at().at(word * 4);
-        let op = LogProbabilities {
-            draws: down.at(),
-            chosen: at(2 * num_rows),
-            top_tokens: at(3 * num_rows),
-            top: at((3 + MAX_TOP as usize) * num_rows),
-        };
-        sampler::log_probabilities(device, &of_model, &op)?;
+        sampler::log_probabilities(device, &of_model, &wanted.places(down.at()))?;
         num_rows * Wanted::ROW_WORDS
     } else {
         2 * num_rows
@@ -131,47 +121,63 @@ pub(super) fn sample<D: Device>(
     })
 }
 
-/// The rows' parameters and their bans, and whether there are any.
-fn pack(rows: &[SampleRow<'_>]) -> Result<(Vec<u8>, bool)> {
-    let mut params = Vec::with_capacity(rows.len() * ROW_BYTES);
-    let mut bans: Vec<u32> = Vec::new();
-    for row in rows {
-        let first_ban = count(bans.len());
-        if row.num_generated < row.params.min_tokens {
-            let mut banned: Vec<u32> = row.params.stop_token_ids.iter().map(|id| id.0).collect();
-            banned.sort_unstable();
-            banned.dedup();
-            bans.extend(banned);
-        }
-        let num_top = row.params.top_logprobs;
-        if num_top.is_some_and(|num_top| num_top > MAX_TOP as usize) {
-            return Err(Error::Backend(format!(
-                "{num_top:?} log-probabilities of a token; {MAX_TOP} is the most"
-            )));
-        }
-        let packed = RowParams {
-            temperature: row.params.temperature,
-            top_p: row.params.top_p,
-            min_p: row.params.min_p,
-            top_k: row.params.top_k,
-            seed: row.params.seed,
-            position: row.position,
-            penalties: None,
-            mask_row: None,
-            bans: first_ban..count(bans.len()),
-            biases: 0..0,
-            num_top: num_top.map(count),
-        };
-        params.extend(packed.to_bytes());
+/// How probable one known token per row of `logits (rows, vocab)` is.
+pub(super) fn score<D: Device>(
+    backend: &CudaBackend<D>,
+    logits: &CudaTensor,
+    rows: &[ScoreRow],
+) -> Result<CudaDraws> {
+    let device = &backend.device;
+    let num_rows = rows.len();
+    let in_vocabulary = |row: &ScoreRow| (row.token.0 as usize) < logits.width;
+    if logits.num_rows != num_rows || !rows.iter().all(in_vocabulary) {
+        return Err(Error::Backend(format!("{num_rows} scores of {logits:?}")));
     }
-    let has_bans = !bans.is_empty();
-    params.extend(bans.iter().flat_map(|ban| ban.to_le_bytes()));
-    Ok((params, has_bans))
+    let up = DrawParams::of_scores(rows)?;
+    let params = backend.cut(up.bytes.len())?;
+    device.upload(&up.bytes, params.at())?;
+    let of_model = Logits {
+        logits: logits.typed(Dtype::F32, "logits")?,
+        params: params.at(),
+        num_rows: count(num_rows),
+        vocab: count(logits.width),
+    };
+    let wanted = Wanted {
+        vocab_size: logits.width,
+        top_logprobs: rows.iter().map(|row| Some(row.num_top)).collect(),
+    };
+    let down = backend.cut(num_rows * Wanted::ROW_WORDS * 4)?;
+    // In the place of draws, all of them sound until their numbers say otherwise.
+    let tokens = rows.iter().map(|row| row.token.0);
+    let tokens: Vec<u8> = tokens
+        .chain(std::iter::repeat_n(1, num_rows))
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    device.upload(&tokens, down.at())?;
+    sampler::log_probabilities(device, &of_model, &wanted.places(down.at()))?;
+    let fetch = device.fetch(down.at(), num_rows * Wanted::ROW_WORDS * 4)?;
+    Ok(CudaDraws {
+        down,
+        pending: Mutex::new(Pending::UnderWay(fetch, wanted)),
+    })
 }
 
 impl Wanted {
     /// Words that come back per row at most.
-    const ROW_WORDS: usize = 3 + 2 * MAX_TOP as usize;
+    const ROW_WORDS: usize = 4 + 2 * MAX_TOP as usize;
+
+    /// Where log-probabilities go, behind draws at `down`.
+    fn places(&self, down: DevicePtr) -> LogProbabilities {
+        let num_rows = self.top_logprobs.len();
+        let at = |word: usize| down.at(word * num_rows * 4);
+        LogProbabilities {
+            draws: down,
+            chosen: at(2),
+            ranks: at(3),
+            top_tokens: at(4),
+            top: at(4 + MAX_TOP as usize),
+        }
+    }
 
     fn read(&self, bytes: &[u8]) -> Vec<Sampled> {
         let words = bytes.as_chunks::<4>().0;
@@ -184,13 +190,14 @@ impl Wanted {
             .enumerate()
             .map(|(row, num_top)| Sampled {
                 token: TokenId(whole(row)),
-                is_sound: whole(num_rows + row) != 0,
+                is_sound: whole(num_rows + row) != 0
+                    && (num_top.is_none() || !real(2 * num_rows + row).is_nan()),
                 logprobs: num_top.map(|num_top| TokenLogprobs {
-                    rank: 1,
                     logprob: real(2 * num_rows + row),
+                    rank: whole(3 * num_rows + row),
                     top: (0..num_top.min(self.vocab_size))
                         .map(|place| {
-                            let token = 3 * num_rows + row * max_top + place;
+                            let token = 4 * num_rows + row * max_top + place;
                             let logprob = token + max_top * num_rows;
                             (TokenId(whole(token)), real(logprob))
                         })

@@ -20,6 +20,7 @@ pub mod survey;
 mod arena;
 mod attention;
 mod backend;
+mod draw_params;
 mod draws;
 mod memory;
 mod operations;

@@ -25,7 +25,7 @@ use super::tensor::{CudaMatrix, CudaTensor, Dtype};
 use super::{attention, draws, product, weights};
 use crate::backend::{
     AttentionShape, BLOCK_SIZE, Backend, HostTensor, KvLayout, LayerKind, LayerRef, NormPair,
-    QkNorm, Ropes, SampleRow, Sampled, StepInput, StepWork,
+    QkNorm, Ropes, SampleRow, Sampled, ScoreRow, StepInput, StepWork,
 };
 use crate::core::{BlockId, PixelValues};
 use crate::error::{Error, Result};
@@ -359,6 +359,23 @@ impl<D: Device> Backend for CudaBackend<D> {
 
     fn sample(&self, logits: &CudaTensor, rows: &[SampleRow<'_>]) -> Result<draws::CudaDraws> {
         draws::sample(self, logits, rows)
+    }
+
+    fn score(&self, logits: &CudaTensor, rows: &[ScoreRow]) -> Result<draws::CudaDraws> {
+        draws::score(self, logits, rows)
+    }
+
+    fn max_score_rows(&self) -> usize {
+        // Room is planned for twice as many rows of logits.
+        self.plan.max_sequences.clamp(1, 32)
+    }
+
+    fn rows(&self, x: &CudaTensor, rows: Range<usize>) -> Result<CudaTensor> {
+        Ok(CudaTensor {
+            at: x.at.at(rows.start * x.width * x.dtype.size()),
+            num_rows: rows.len(),
+            ..x.clone()
+        })
     }
 
     fn sampled(&self, draws: &draws::CudaDraws) -> Result<Vec<Sampled>> {

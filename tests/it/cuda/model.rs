@@ -385,11 +385,7 @@ fn draw_on(sequences: &mut Sequences<'_, '_>, fed: bool) -> Vec<Vec<Sampled>> {
         let rows: Vec<_> = sequences
             .lens
             .iter()
-            .map(|len| SampleRow {
-                params: &params,
-                position: *len,
-                num_generated: turn,
-            })
+            .map(|len| SampleRow::new(&params, *len, turn))
             .collect();
         let draws = backend
             .sample(&logits.expect("rows"), &rows)

@@ -2,15 +2,18 @@
 
 use std::num::NonZeroU32;
 
-use medgemma::backend::SampleRow;
 use medgemma::backend::cuda::device::Device;
+use medgemma::backend::cuda::kernels::paged::HeadShape;
 use medgemma::backend::cuda::kernels::sampler::{
-    self, Adjust, IN_PROMPT, LogProbabilities, Logits, MAX_TOP, Penalties, RowParams,
+    self, LogProbabilities, Logits, MAX_TOP, Penalties, RowParams,
 };
-use medgemma::backend::sampler::sample_row;
-use medgemma::core::SamplingParams;
+use medgemma::backend::cuda::{CudaBackend, CudaPlan, Replay};
+use medgemma::backend::sampler::{sample_row, score_row};
+use medgemma::backend::{Backend, HostDtype, HostTensor, SampleRow, Sampled, ScoreRow, SeenTokens};
+use medgemma::core::{SamplingParams, TokenId, TokenLogprobs, TokenMask};
 
 use super::emulated;
+use super::test_device::TestDevice;
 use super::workbench::{Random, Workbench, assert_close};
 
 fn plain() -> RowParams {
@@ -21,9 +24,9 @@ fn plain() -> RowParams {
         top_k: None,
         seed: 0,
         position: 0,
-        penalties: None,
+        penalties: Penalties::NONE,
+        seen: 0..0,
         mask_row: None,
-        bans: 0..0,
         biases: 0..0,
         num_top: None,
     }
@@ -81,11 +84,12 @@ fn check_draws<D: Device>(device: &D, vocab: usize, levels: usize) {
         .collect();
     let of = upload(&bench, &logits, &rows);
     let draws = bench.empty(2 * rows.len() * 4);
-    sampler::draw(device, &of, draws, draws).expect("launches");
+    sampler::draw(device, &of, draws).expect("launches");
     let top_len = rows.len() * MAX_TOP as usize;
     let op = LogProbabilities {
         draws,
         chosen: bench.empty(rows.len() * 4),
+        ranks: bench.empty(rows.len() * 4),
         top_tokens: bench.empty(top_len * 4),
         top: bench.empty(top_len * 4),
     };
@@ -94,6 +98,7 @@ fn check_draws<D: Device>(device: &D, vocab: usize, levels: usize) {
     let drawn = bench.read_u32(draws, 2 * rows.len());
     assert_eq!(drawn[rows.len()..], vec![1; rows.len()]);
     let chosen = bench.read_f32(op.chosen, rows.len());
+    let ranks = bench.read_u32(op.ranks, rows.len());
     let top_tokens = bench.read_u32(op.top_tokens, top_len);
     let top = bench.read_f32(op.top, top_len);
     for (idx, row) in rows.iter().enumerate() {
@@ -108,11 +113,7 @@ fn check_draws<D: Device>(device: &D, vocab: usize, levels: usize) {
         };
         let expected = sample_row(
             &logits[idx * vocab..(idx + 1) * vocab],
-            &SampleRow {
-                params: &params,
-                position: row.position,
-                num_generated: 0,
-            },
+            &SampleRow::new(&params, row.position, 0),
         );
         assert_eq!(drawn[idx], expected.token.0, "{row:?}");
         let Some(expected) = expected.logprobs else {
@@ -121,6 +122,7 @@ fn check_draws<D: Device>(device: &D, vocab: usize, levels: usize) {
         // Sums of f32 in another order.
         let tolerance = (1e-5, 2e-5);
         assert_close("chosen", &[chosen[idx]], &[expected.logprob], tolerance);
+        assert_eq!(ranks[idx], expected.rank, "{row:?}");
         let first = idx * MAX_TOP as usize;
         for (place, (token, logprob)) in expected.top.iter().enumerate() {
             assert_eq!(top_tokens[first + place], token.0, "{row:?}");
@@ -150,7 +152,7 @@ fn check_greedy<D: Device>(device: &D) {
     (logits[2000 + 5], logits[2000 + 1500]) = (-0.0, 0.0);
     let of = upload(&bench, &logits, &[greedy.clone(), greedy]);
     let draws = bench.empty(16);
-    sampler::draw(device, &of, draws, draws).expect("launches");
+    sampler::draw(device, &of, draws).expect("launches");
     assert_eq!(bench.read_u32(draws, 2), [1200, 5]);
 }
 
@@ -189,7 +191,7 @@ fn check_soundness<D: Device>(device: &D) {
             };
             let of = upload(&bench, &logits, &vec![row; 5]);
             let draws = bench.empty(40);
-            sampler::draw(device, &of, draws, draws).expect("launches");
+            sampler::draw(device, &of, draws).expect("launches");
             let drawn = bench.read_u32(draws, 10);
             assert!(drawn[..5].iter().all(|&token| token < 1500), "{drawn:?}");
             assert_eq!(drawn[5..], [0, 0, 0, 0, 1]);
@@ -203,120 +205,134 @@ fn what_is_no_distribution_is_told() {
     emulated(check_soundness);
 }
 
-fn check_adjust<D: Device>(device: &D) {
-    let bench = Workbench::new(device);
-    let mut random = Random(3);
-    let vocab = 5000_usize;
-    let num_words = vocab.div_ceil(32);
-    let logits: Vec<f32> = random.numbers(3 * vocab).iter().map(|x| 8.0 * x).collect();
-    let counts: Vec<u32> = (0..2 * vocab)
-        .map(|_| match random.below(4) {
-            0 => IN_PROMPT,
-            1 => IN_PROMPT | 2,
-            2 => 3,
-            _ => 0,
-        })
-        .collect();
-    let masks: Vec<u32> = (0..2 * num_words).map(|_| random.bits() as u32).collect();
-    let bans = [7_u32, 1, 4096, 4999, 4095];
-    let biases = [(0_u32, 5.0_f32), (4096, -2.5), (4999, 1.0), (12, 100.0)];
-    let rows = [
-        RowParams {
-            penalties: Some(Penalties {
-                presence: 0.5,
-                frequency: 0.25,
-                repetition: 1.5,
-                counts_row: 1,
-            }),
-            bans: 1..5,
-            ..plain()
+/// A backend that has only to draw.
+fn backend(device: &TestDevice) -> CudaBackend<&TestDevice> {
+    let plan = CudaPlan {
+        max_rows: 16,
+        max_sequences: 8,
+        max_model_len: 64,
+        heads: HeadShape {
+            num_heads: 1,
+            num_kv_heads: 1,
+            head_dim: 64,
         },
-        RowParams {
-            mask_row: Some(1),
-            biases: 1..4,
-            ..plain()
-        },
-        RowParams {
-            temperature: 0.0,
-            penalties: Some(Penalties {
-                presence: -0.5,
-                frequency: 0.0,
-                repetition: 1.0,
-                counts_row: 0,
-            }),
-            biases: 3..4,
-            ..plain()
-        },
-    ];
-    let of = upload(&bench, &logits, &rows);
-    let bias_words: Vec<u32> = biases
-        .iter()
-        .flat_map(|(token, bias)| [*token, bias.to_bits()])
-        .collect();
-    let op = Adjust {
-        biases: bench.u32(&bias_words),
-        bans: bench.u32(&bans),
-        masks: bench.u32(&masks),
-        counts: bench.u32(&counts),
-        adjusted: bench.empty(3 * vocab * 4),
+        window: None,
+        activation_bytes: 16 << 20,
+        recorded_bytes: 0,
+        feature_bytes: 0,
+        replay: Replay::Never,
+        num_multiprocessors: 3,
     };
-    sampler::adjust(device, &of, &op).expect("launches");
-    let actual = bench.read_f32(op.adjusted, 3 * vocab);
+    CudaBackend::new(device, plan).expect("host memory")
+}
 
-    for (idx, row) in rows.iter().enumerate() {
-        for token in 0..vocab as u32 {
-            let at = token as usize;
-            let mut expected = logits[idx * vocab + at];
-            for (biased, bias) in &biases[row.biases.start as usize..row.biases.end as usize] {
-                expected += if *biased == token { *bias } else { 0.0 };
-            }
-            let banned = bans[row.bans.start as usize..row.bans.end as usize].contains(&token);
-            let masked = row.mask_row.is_some_and(|mask| {
-                masks[mask as usize * num_words + at / 32] >> (at % 32) & 1 == 0
+fn tokens(random: &mut Random, count: usize) -> Vec<TokenId> {
+    (0..count)
+        .map(|_| TokenId(random.below(5000) as u32))
+        .collect()
+}
+
+/// Masks, biases, bans and penalties alone and together against the host's, which are the
+/// specification, and nothing that is forbidden is drawn.
+fn check_wishes(device: &TestDevice) {
+    const VOCAB: usize = 5000;
+    let backend = backend(device);
+    let mut random = Random(3);
+    let mut mask = TokenMask::none(VOCAB);
+    (0..VOCAB as u32)
+        .filter(|_| random.below(3) == 0)
+        .for_each(|token| mask.allow(TokenId(token)));
+    let mut seen = SeenTokens::of_prompt(&tokens(&mut random, 900));
+    tokens(&mut random, 700)
+        .into_iter()
+        .for_each(|t| seen.add(t));
+    // At both ends of the kernel's chunks of the vocabulary.
+    let bent = SamplingParams {
+        logit_bias: [
+            (0, 5.0),
+            (4095, 30.0),
+            (4096, -2.5),
+            (4999, 9.0),
+            (6000, 1.0),
+        ]
+        .map(|(token, bias)| (TokenId(token), bias))
+        .into(),
+        stop_token_ids: [7, 1, 4095].map(TokenId).to_vec(),
+        presence_penalty: 0.5,
+        frequency_penalty: -0.25,
+        repetition_penalty: 1.5,
+        ..SamplingParams::greedy(9)
+    };
+    let mut wishes = Vec::new();
+    for min_tokens in [0, 3] {
+        for temperature in [0.0, 1.0, 4.0] {
+            let top_k = NonZeroU32::new(random.below(60) as u32);
+            wishes.push(SamplingParams {
+                temperature,
+                min_tokens,
+                top_k,
+                seed: random.bits(),
+                top_logprobs: Some(4),
+                ..bent.clone()
             });
-            if let Some(penalties) = &row.penalties {
-                let count = counts[penalties.counts_row as usize * vocab + at];
-                if count != 0 && expected > 0.0 {
-                    expected /= penalties.repetition;
-                } else if count != 0 {
-                    expected *= penalties.repetition;
-                }
-                let drawn = count & !IN_PROMPT;
-                expected -= penalties.frequency * drawn as f32;
-                expected -= if drawn > 0 { penalties.presence } else { 0.0 };
-            }
-            if banned || masked {
-                expected = f32::NEG_INFINITY;
-            }
-            assert_eq!(
-                actual[idx * vocab + at],
-                expected,
-                "row {idx} token {token}"
-            );
         }
     }
-
-    // What is forbidden is not drawn, and draws are counted where there are penalties.
-    let adjusted = Logits {
-        logits: op.adjusted,
-        ..of
+    let plain = SamplingParams::greedy(1);
+    wishes.push(plain);
+    let mut rows = Vec::new();
+    for params in &wishes {
+        let row = SampleRow::new(params, random.below(5000), 2);
+        for mask in [None, Some(&mask)] {
+            for seen in [None, Some(&seen)] {
+                rows.push(SampleRow { mask, seen, ..row });
+            }
+        }
+    }
+    let logits: Vec<f32> = random.numbers(rows.len() * VOCAB);
+    let logits: Vec<f32> = logits.iter().map(|x| 8.0 * x).collect();
+    let on_device = HostTensor {
+        dtype: HostDtype::F32,
+        shape: vec![rows.len(), VOCAB],
+        data: logits.iter().flat_map(|x| x.to_le_bytes()).collect(),
     };
-    let draws = bench.empty(6 * 4);
-    sampler::draw(device, &adjusted, op.counts, draws).expect("launches");
-    let drawn = bench.read_u32(draws, 3);
-    assert!(!bans[1..5].contains(&drawn[0]), "{drawn:?}");
-    assert_ne!(
-        masks[num_words + drawn[1] as usize / 32] >> (drawn[1] % 32) & 1,
-        0
-    );
-    assert_eq!(drawn[2], 12);
-    let mut expected = counts;
-    expected[vocab + drawn[0] as usize] += 1;
-    expected[drawn[2] as usize] += 1;
-    assert_eq!(bench.read_u32(op.counts, 2 * vocab), expected);
+    let on_device = backend.parameter(on_device).expect("room");
+    let draws = backend.sample(&on_device, &rows).expect("launches");
+    let sampled = backend.sampled(&draws).expect("they come");
+    assert_eq!(sampled.len(), rows.len());
+    for (idx, (sampled, row)) in sampled.iter().zip(&rows).enumerate() {
+        let expected = sample_row(&logits[idx * VOCAB..][..VOCAB], row);
+        assert_eq!(sampled.token, expected.token, "{idx} {:?}", row.params);
+        assert!(sampled.is_sound);
+        assert!(row.mask.is_none_or(|mask| mask.contains(sampled.token)));
+        let ranks = |sampled: &Sampled| sampled.logprobs.as_ref().map(|l| l.rank);
+        assert_eq!(ranks(sampled), ranks(&expected));
+    }
+
+    // Scores are of the model's own distribution.
+    let scored: Vec<_> = sampled
+        .iter()
+        .map(|sampled| ScoreRow {
+            token: sampled.token,
+            num_top: 4,
+        })
+        .collect();
+    let scores = backend.score(&on_device, &scored).expect("launches");
+    let scores = backend.sampled(&scores).expect("they come");
+    for (idx, (score, row)) in scores.iter().zip(&scored).enumerate() {
+        let expected = score_row(&logits[idx * VOCAB..][..VOCAB], row);
+        let (ours, theirs) = (&score.logprobs, &expected.logprobs);
+        let (ours, theirs) = (
+            ours.as_ref().expect("wanted"),
+            theirs.as_ref().expect("wanted"),
+        );
+        assert_eq!((score.token, ours.rank), (row.token, theirs.rank));
+        assert_close("score", &[ours.logprob], &[theirs.logprob], (1e-5, 2e-5));
+        let top = |l: &TokenLogprobs| l.top.iter().map(|(t, _)| *t).collect::<Vec<_>>();
+        assert_eq!(top(ours), top(theirs));
+    }
 }
 
 #[test]
-fn biases_bans_masks_and_penalties() {
-    emulated(check_adjust);
+fn wishes_bend_the_draws_as_the_hosts() {
+    emulated(check_wishes);
 }

@@ -8,7 +8,8 @@ use medgemma::backend::Sampled;
 use medgemma::core::{GenerateRequest, SamplingParams, Terms, TokenEvent, TokenId};
 use medgemma::engine::{
     DeviceInbox, DeviceOrder, DeviceShape, EncoderStats, Engine, EngineConfig, EngineExit,
-    EngineHandle, EngineLimits, StepReport, Stepping, TokenStream, WorkOrder, device_channel,
+    EngineHandle, EngineLimits, SampleOrder, StepOutput, StepReport, Stepping, TokenStream,
+    WorkOrder, device_channel,
 };
 use medgemma::error::Result;
 use medgemma::model::ImageShape;
@@ -133,6 +134,22 @@ impl Stage {
         }
     }
 
+    /// The next order must be a step's that is drawn later.
+    pub(super) async fn begun(&mut self) -> WorkOrder {
+        match self.order().await {
+            DeviceOrder::Forward(order) => *order,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next order must be a draw.
+    pub(super) async fn draws(&mut self) -> Vec<SampleOrder> {
+        match self.order().await {
+            DeviceOrder::Draw(samples) => samples,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// The next order must ask for tokens.
     pub(super) async fn asked(&mut self) {
         match self.order().await {
@@ -142,8 +159,12 @@ impl Stage {
     }
 
     pub(super) fn report(&self, sampled: Vec<Sampled>) {
+        self.report_all(sampled, Vec::new());
+    }
+
+    pub(super) fn report_all(&self, sampled: Vec<Sampled>, scores: Vec<Sampled>) {
         self.device.report(Ok(StepReport {
-            sampled,
+            output: StepOutput { sampled, scores },
             encoder: EncoderStats::default(),
         }));
     }
@@ -169,6 +190,7 @@ impl Stage {
         while let Some(order) = self.device.recv().now_or_never() {
             match order.expect("the engine lives") {
                 DeviceOrder::Launch(order) => self.steps.push_back(*order),
+                DeviceOrder::Forward(_) | DeviceOrder::Draw(_) => panic!("nobody is late here"),
                 DeviceOrder::Collect => {
                     assert!(!self.is_asked, "one report at a time");
                     self.is_asked = true;
@@ -192,6 +214,35 @@ impl Stage {
             self.answer();
             self.see().await;
         }
+    }
+
+    /// Whether no order is there.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.device.recv().now_or_never().is_none()
+    }
+
+    /// Plays the device until nobody is left: `WORD` for everyone, and for those that are bound
+    /// the first token that they are allowed.
+    pub(super) async fn play_all(&mut self) {
+        let mut draws: VecDeque<Vec<SampleOrder>> = VecDeque::new();
+        while self.handle.num_in_flight() > 0 {
+            match self.order().await {
+                DeviceOrder::Launch(order) => draws.push_back(order.samples),
+                DeviceOrder::Forward(_) => {}
+                DeviceOrder::Draw(samples) => draws.push_back(samples),
+                DeviceOrder::Collect => {
+                    let samples = draws.pop_front().expect("asked for what was drawn");
+                    let first = |sample: &SampleOrder| {
+                        let mask = sample.mask.as_ref()?;
+                        (0..VOCAB as u32).map(TokenId).find(|t| mask.contains(*t))
+                    };
+                    let tokens = samples.iter().map(|sample| first(sample).unwrap_or(WORD));
+                    self.report(tokens.map(drawn).collect());
+                    self.settle().await;
+                }
+            }
+        }
+        self.settle().await;
     }
 
     /// Nothing is held by anybody.

@@ -12,7 +12,7 @@ constexpr u32 CHUNK = 4096;
 constexpr u32 NUM_THREADS = 1024;
 constexpr u32 MAX_TOP = 20;
 constexpr u32 MAX_KEPT = 1024;
-constexpr u32 IN_PROMPT = 0x80000000u;
+constexpr u32 IN_PROMPT = 0x80000000u;  // of a count: it stands in the prompt
 
 // As sampler.rs (kernels) packs it: 64 bytes.
 struct Row {
@@ -24,22 +24,22 @@ struct Row {
     float presence;
     float frequency;
     float repetition;           // 1 is off
-    u32 counts_row;             // row of `counts`, or NONE
     u32 mask_row;               // row of `masks`, or NONE
-    u32 first_ban;
-    u32 num_bans;
+    u32 first_seen;             // what penalties are for
+    u32 num_seen;
     u32 first_bias;
     u32 num_biases;
+    u32 unused;
     u32 num_top;                // NONE: no log-probabilities
 };
 
-// The model's logits as the request's wishes bend them: bias, bans, mask, penalties, in this order.
+// The model's logits as the request's wishes bend them: mask, biases, penalties, in this order.
 //
-//   biases (…) of (token, bias as bits), bans (…) tokens, masks (…, ⌈vocab / 32⌉) a bit per allowed
-//   token, counts (…, vocab): drawn so often, and IN_PROMPT → adjusted (rows, vocab) f32
+//   masks (…, ⌈vocab / 32⌉) a bit per allowed token, biases (…) of (token, bias as bits; −∞ is a
+//   ban), seen (…) of (token, how often it was drawn, and IN_PROMPT) → adjusted (rows, vocab) f32
 KERNEL __launch_bounds__(256)
-    adjust(const float* logits, const Row* rows, u32 vocab, const uint2* biases, const u32* bans,
-           const u32* masks, const u32* counts, float* adjusted) {
+    adjust(const float* logits, const Row* rows, u32 vocab, const u32* masks, const uint2* biases,
+           const uint2* seen, float* adjusted) {
     SHARED_MEMORY(memory);
     float* chunk = reinterpret_cast<float*>(memory);  // (CHUNK)
     wait_for_earlier_kernels();
@@ -49,7 +49,13 @@ KERNEL __launch_bounds__(256)
     u32 len = smaller(CHUNK, vocab - first);
     u64 place = static_cast<u64>(blockIdx.y) * vocab + first;
     for (u32 idx = threadIdx.x; idx < len; idx += blockDim.x) {
-        chunk[idx] = logits[place + idx];
+        u32 token = first + idx;
+        float x = logits[place + idx];
+        if (row.mask_row != NONE) {
+            u32 word = masks[static_cast<u64>(row.mask_row) * div_up(vocab, 32) + token / 32];
+            x = (word >> (token % 32) & 1) != 0 ? x : minus_infinity();
+        }
+        chunk[idx] = x;
     }
     __syncthreads();
     // A token stands in a list once, so no two threads meet.
@@ -60,30 +66,22 @@ KERNEL __launch_bounds__(256)
         }
     }
     __syncthreads();
-    for (u32 idx = threadIdx.x; idx < row.num_bans; idx += blockDim.x) {
-        u32 token = bans[row.first_ban + idx];
-        if (token >= first && token - first < len) {
-            chunk[token - first] = minus_infinity();
+    for (u32 idx = threadIdx.x; idx < row.num_seen; idx += blockDim.x) {
+        uint2 token = seen[row.first_seen + idx];
+        if (token.x >= first && token.x - first < len) {
+            float x = chunk[token.x - first];
+            x = x > 0.0f ? x / row.repetition : x * row.repetition;
+            u32 drawn = token.y & ~IN_PROMPT;
+            if (drawn != 0) {
+                x -= row.frequency * static_cast<float>(drawn);
+                x -= row.presence;
+            }
+            chunk[token.x - first] = x;
         }
     }
     __syncthreads();
     for (u32 idx = threadIdx.x; idx < len; idx += blockDim.x) {
-        u32 token = first + idx;
-        float x = chunk[idx];
-        if (row.mask_row != NONE) {
-            u32 word = masks[static_cast<u64>(row.mask_row) * div_up(vocab, 32) + token / 32];
-            x = (word >> (token % 32) & 1) != 0 ? x : minus_infinity();
-        }
-        if (row.counts_row != NONE) {
-            u32 seen = counts[static_cast<u64>(row.counts_row) * vocab + token];
-            u32 drawn = seen & ~IN_PROMPT;
-            if (seen != 0) {
-                x = x > 0.0f ? x / row.repetition : x * row.repetition;
-            }
-            x -= row.frequency * static_cast<float>(drawn);
-            x -= drawn != 0 ? row.presence : 0.0f;
-        }
-        adjusted[place + idx] = x;
+        adjusted[place + idx] = chunk[idx];
     }
 }
 
@@ -236,10 +234,10 @@ struct Candidate {
 };
 
 // logits (rows, vocab), adjusted where something adjusts them → draws (2, rows): the tokens, and
-// 1 where softmax makes a distribution of the logits, 0 where it does not. Counts the draws. The
-// token is one of the vocabulary in any case, since the next step may look it up unseen.
+// 1 where softmax makes a distribution of the logits, 0 where it does not. The token is one of the
+// vocabulary in any case, since the next step may look it up unseen.
 KERNEL __launch_bounds__(1024)
-    draw(const float* logits, const Row* rows, u32 vocab, u32* counts, u32* draws) {
+    draw(const float* logits, const Row* rows, u32 vocab, u32* draws) {
     SHARED_MEMORY(memory);
     Cut& cut = *reinterpret_cast<Cut*>(memory);
     Candidate* kept = reinterpret_cast<Candidate*>(memory + sizeof(Cut));  // (MAX_KEPT)
@@ -337,23 +335,20 @@ KERNEL __launch_bounds__(1024)
         float best = x[winner];
         bool is_finite = best > minus_infinity() && best < -minus_infinity();
         draws[gridDim.x + blockIdx.x] = num_nan == 0.0f && is_finite ? 1 : 0;
-        if (row.counts_row != NONE) {
-            counts[static_cast<u64>(row.counts_row) * vocab + winner] += 1;
-        }
     }
 }
 
 // Log-probabilities of the model's own distribution: of the draws, and of the best tokens.
 //
-//   logits (rows, vocab) as the model gave them · draws (rows) → chosen (rows) f32,
-//   top_tokens (rows, MAX_TOP) u32, top (rows, MAX_TOP) f32, best first, as many as the row wants
+//   logits (rows, vocab) as the model gave them · draws (rows) → chosen (rows) f32, ranks (rows):
+//   how many tokens are at least as probable, top_tokens (rows, MAX_TOP) u32, top (rows, MAX_TOP) f32, best first, as many as the row wants
 KERNEL __launch_bounds__(1024)
     log_probabilities(const float* logits, const Row* rows, u32 vocab, const u32* draws,
-                      float* chosen, u32* top_tokens, float* top) {
+                      float* chosen, u32* ranks, u32* top_tokens, float* top) {
     SHARED_MEMORY(memory);
     Cut& cut = *reinterpret_cast<Cut*>(memory);
-    u64* ranks = reinterpret_cast<u64*>(memory + sizeof(Cut));  // (MAX_TOP)
-    u32* num_found = reinterpret_cast<u32*>(ranks + MAX_TOP);
+    u64* found = reinterpret_cast<u64*>(memory + sizeof(Cut));  // (MAX_TOP)
+    u32* num_found = reinterpret_cast<u32*>(found + MAX_TOP);
     wait_for_earlier_kernels();
     let_next_kernel_start();
     u32 num_top = rows[blockIdx.x].num_top;
@@ -369,13 +364,18 @@ KERNEL __launch_bounds__(1024)
         best = fmaxf(best, x[token]);
     }
     best = block_max(best, scratch);
+    float own = x[draws[blockIdx.x]];
     float sum = 0.0f;
+    float rank = 0.0f;  // exact: below 2²⁴
     for (u32 token = threadIdx.x; token < vocab; token += NUM_THREADS) {
         sum += expf(x[token] - best);
+        rank += x[token] >= own ? 1.0f : 0.0f;
     }
     float log_sum = best + logf(block_sum(sum, scratch));
+    rank = block_sum(rank, scratch);
     if (threadIdx.x == 0) {
-        chosen[blockIdx.x] = x[draws[blockIdx.x]] - log_sum;
+        chosen[blockIdx.x] = own - log_sum;
+        ranks[blockIdx.x] = static_cast<u32>(rank);
         *num_found = 0;
     }
     if (num_top == 0) {
@@ -389,15 +389,15 @@ KERNEL __launch_bounds__(1024)
     u64 threshold = cut_at(cut, num_top, visit_all);
     visit_all([&](u64 rank, u64) {
         if (rank >= threshold) {
-            ranks[atomicAdd(num_found, 1u)] = rank;
+            found[atomicAdd(num_found, 1u)] = rank;
         }
     });
     __syncthreads();
     if (threadIdx.x < num_top) {
-        u64 mine = ranks[threadIdx.x];
+        u64 mine = found[threadIdx.x];
         u32 place = 0;
         for (u32 idx = 0; idx < num_top; idx++) {
-            place += ranks[idx] > mine;
+            place += found[idx] > mine;
         }
         u32 to = blockIdx.x * MAX_TOP + place;
         top_tokens[to] = token_of(mine);

@@ -42,20 +42,20 @@ pub struct RowParams {
     pub seed: u64,
     /// Of the token to be drawn.
     pub position: usize,
-    /// What the tokens so far are worth.
-    pub penalties: Option<Penalties>,
+    /// What tokens that were there before are worth.
+    pub penalties: Penalties,
+    /// Entries of the list of those; each token once.
+    pub seen: Range<u32>,
     /// Row of the masks, where only some tokens are allowed.
     pub mask_row: Option<u32>,
-    /// Entries of the list of banned tokens; each token once.
-    pub bans: Range<u32>,
-    /// Entries of the list of biases; each token once.
+    /// Entries of the list of biases; each token once. −∞ forbids one.
     pub biases: Range<u32>,
     /// How many alternatives to report, at most [`MAX_TOP`]; 0 reports the draw only.
     pub num_top: Option<u32>,
 }
 
 /// Penalties for tokens that were there before, as vLLM defines them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Penalties {
     /// Subtracted once from what was drawn before.
     pub presence: f32,
@@ -63,8 +63,15 @@ pub struct Penalties {
     pub frequency: f32,
     /// Divides positive and multiplies negative logits of what was drawn or prompted; 1 is off.
     pub repetition: f32,
-    /// Row of the counts.
-    pub counts_row: u32,
+}
+
+impl Penalties {
+    /// Nothing is penalised.
+    pub const NONE: Self = Self {
+        presence: 0.0,
+        frequency: 0.0,
+        repetition: 1.0,
+    };
 }
 
 /// Bytes of a packed [`RowParams`].
@@ -83,13 +90,7 @@ impl RowParams {
         } else {
             f32::NEG_INFINITY
         };
-        let none = Penalties {
-            presence: 0.0,
-            frequency: 0.0,
-            repetition: 1.0,
-            counts_row: NONE,
-        };
-        let penalties = self.penalties.unwrap_or(none);
+        let penalties = &self.penalties;
         let stream = stream(self.seed, self.position);
         let words = [
             inverse.to_bits(),
@@ -101,12 +102,12 @@ impl RowParams {
             penalties.presence.to_bits(),
             penalties.frequency.to_bits(),
             penalties.repetition.to_bits(),
-            penalties.counts_row,
             self.mask_row.unwrap_or(NONE),
-            self.bans.start,
-            self.bans.len() as u32,
+            self.seen.start,
+            self.seen.len() as u32,
             self.biases.start,
             self.biases.len() as u32,
+            0,
             self.num_top.unwrap_or(NONE),
         ];
         let mut bytes = [0; ROW_BYTES];
@@ -133,14 +134,12 @@ pub struct Logits {
 /// What bends logits. An address that no row refers to is never read.
 #[derive(Clone, Copy, Debug)]
 pub struct Adjust {
-    /// `(…, 2)` of token u32 and bias f32
-    pub biases: DevicePtr,
-    /// `(…)` u32
-    pub bans: DevicePtr,
     /// `(…, ⌈vocab / 32⌉)` u32, a bit per allowed token
     pub masks: DevicePtr,
-    /// `(…, vocab)` u32: how often each was drawn, and [`IN_PROMPT`]
-    pub counts: DevicePtr,
+    /// `(…, 2)` of token u32 and bias f32
+    pub biases: DevicePtr,
+    /// `(…, 2)` u32: a token and how often it was drawn, with [`IN_PROMPT`]
+    pub seen: DevicePtr,
     /// `(rows, vocab)` f32; may be the logits themselves where nobody wants log-probabilities.
     pub adjusted: DevicePtr,
 }
@@ -158,20 +157,23 @@ fn check(of: &Logits) -> Result<()> {
     require_aligned("sampler", &[of.params])
 }
 
-/// Applies biases, bans, masks and penalties, in this order.
+/// Applies masks, biases and penalties, in this order.
 ///
 /// # Errors
 /// Addresses that the kernel cannot take; the device's own.
 pub fn adjust<D: Device>(device: &D, of: &Logits, op: &Adjust) -> Result<()> {
     check(of)?;
+    require(
+        op.biases.0.is_multiple_of(8) && op.seen.0.is_multiple_of(8),
+        || "adjust: pairs are read as one".to_owned(),
+    )?;
     let args = [
         Arg::Ptr(of.logits),
         Arg::Ptr(of.params),
         Arg::U32(of.vocab),
-        Arg::Ptr(op.biases),
-        Arg::Ptr(op.bans),
         Arg::Ptr(op.masks),
-        Arg::Ptr(op.counts),
+        Arg::Ptr(op.biases),
+        Arg::Ptr(op.seen),
         Arg::Ptr(op.adjusted),
     ];
     let shape = Shape {
@@ -182,18 +184,16 @@ pub fn adjust<D: Device>(device: &D, of: &Logits, op: &Adjust) -> Result<()> {
 }
 
 /// Draws a token per row into `draws (2, rows)` u32, after the tokens whether the row was a
-/// distribution at all (1 or 0), and counts the token in `counts` where a row has
-/// penalties.
+/// distribution at all (1 or 0).
 ///
 /// # Errors
 /// Addresses that the kernel cannot take; the device's own.
-pub fn draw<D: Device>(device: &D, of: &Logits, counts: DevicePtr, draws: DevicePtr) -> Result<()> {
+pub fn draw<D: Device>(device: &D, of: &Logits, draws: DevicePtr) -> Result<()> {
     check(of)?;
     let args = [
         Arg::Ptr(of.logits),
         Arg::Ptr(of.params),
         Arg::U32(of.vocab),
-        Arg::Ptr(counts),
         Arg::Ptr(draws),
     ];
     let shape = Shape {
@@ -216,6 +216,8 @@ pub struct LogProbabilities {
     pub draws: DevicePtr,
     /// `(rows)` f32: the draws' own
     pub chosen: DevicePtr,
+    /// `(rows)` u32: how many tokens are at least as probable
+    pub ranks: DevicePtr,
     /// `(rows, MAX_TOP)` u32, best first
     pub top_tokens: DevicePtr,
     /// `(rows, MAX_TOP)` f32
@@ -234,6 +236,7 @@ pub fn log_probabilities<D: Device>(device: &D, of: &Logits, op: &LogProbabiliti
         Arg::U32(of.vocab),
         Arg::Ptr(op.draws),
         Arg::Ptr(op.chosen),
+        Arg::Ptr(op.ranks),
         Arg::Ptr(op.top_tokens),
         Arg::Ptr(op.top),
     ];

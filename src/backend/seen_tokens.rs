@@ -1,0 +1,77 @@
+//! The tokens before one that is to be drawn, as penalties count them.
+//!
+//! Knows nothing of penalties' values, nor of where the tokens come from.
+
+use crate::core::TokenId;
+
+/// Tokens that stand in a prompt or were drawn, ascending, each once.
+///
+/// A list and not a count per token of the vocabulary: an answer has a few hundred different
+/// tokens, the vocabulary a quarter of a million, and the list travels to the device each step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenTokens(Vec<SeenToken>);
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeenToken {
+    /// Which.
+    pub token: TokenId,
+    /// How often it was drawn.
+    pub num_drawn: u32,
+    /// Whether it stands in the prompt.
+    pub in_prompt: bool,
+}
+
+impl SeenTokens {
+    /// Those of a prompt.
+    pub fn of_prompt(prompt: &[TokenId]) -> Self {
+        let mut tokens = prompt.to_vec();
+        tokens.sort_unstable();
+        tokens.dedup();
+        let seen = tokens.into_iter().map(|token| SeenToken {
+            token,
+            num_drawn: 0,
+            in_prompt: true,
+        });
+        Self(seen.collect())
+    }
+
+    /// One was drawn.
+    pub fn add(&mut self, token: TokenId) {
+        match self.0.binary_search_by_key(&token, |seen| seen.token) {
+            Ok(idx) => self.0[idx].num_drawn += 1,
+            Err(idx) => self.0.insert(
+                idx,
+                SeenToken {
+                    token,
+                    num_drawn: 1,
+                    in_prompt: false,
+                },
+            ),
+        }
+    }
+
+    /// All of them.
+    pub fn as_slice(&self) -> &[SeenToken] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompt_and_draws_are_told_apart() {
+        let mut seen = SeenTokens::of_prompt(&[9, 3, 9].map(TokenId));
+        for token in [5, 3, 5] {
+            seen.add(TokenId(token));
+        }
+        let told: Vec<_> = seen
+            .as_slice()
+            .iter()
+            .map(|seen| (seen.token.0, seen.num_drawn, seen.in_prompt))
+            .collect();
+        assert_eq!(told, [(3, 1, true), (5, 2, false), (9, 0, true)]);
+    }
+}

@@ -1,0 +1,465 @@
+//! Draws that need the tokens before them: when each order is given, and what becomes of the others.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use medgemma::core::{
+    Constraint, ConstraintState, FinishReason, GenerateRequest, SamplingParams, TokenId, TokenMask,
+};
+use medgemma::engine::{EngineConfig, SampleOrder, Stepping};
+use medgemma::error::{Error, Result};
+use medgemma::scheduler::BlockCount;
+
+use super::stage::{STEPPINGS, STOP, Stage, VOCAB, WORD, ask, config, drawn, next, rest, stage};
+
+/// After `n` tokens only the token `10 + n` is allowed; those drawn are told.
+#[derive(Debug)]
+struct Counting {
+    accepted: Mutex<Vec<TokenId>>,
+    /// What goes wrong, by the number of tokens before it.
+    faults: HashMap<usize, Fault>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Start,
+    Refuse,
+    Panic,
+    Nothing,
+    OnlyStop,
+    Everything,
+}
+
+#[derive(Debug)]
+struct Count {
+    rule: Arc<Counting>,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Rule(Arc<Counting>);
+
+impl Constraint for Rule {
+    fn start(&self) -> Result<Box<dyn ConstraintState>> {
+        if let Some(Fault::Start) = self.0.faults.get(&0) {
+            return Err(Error::Config("it cannot begin".to_owned()));
+        }
+        Ok(Box::new(Count {
+            rule: Arc::clone(&self.0),
+            count: 0,
+        }))
+    }
+}
+
+impl ConstraintState for Count {
+    fn mask(&mut self) -> Result<Option<TokenMask>> {
+        let only = |token| {
+            let mut mask = TokenMask::none(VOCAB);
+            mask.allow(token);
+            Ok(Some(mask))
+        };
+        match self.rule.faults.get(&self.count) {
+            Some(Fault::Refuse) => Err(Error::Config("it goes no further".to_owned())),
+            Some(Fault::Panic) => panic!("a rule with a hole"),
+            Some(Fault::Nothing) => Ok(Some(TokenMask::none(VOCAB))),
+            Some(Fault::OnlyStop) => only(STOP),
+            Some(Fault::Everything) => Ok(None),
+            Some(Fault::Start) | None => only(TokenId(10 + self.count as u32)),
+        }
+    }
+
+    fn accept(&mut self, token: TokenId) -> Result<()> {
+        self.count += 1;
+        self.rule.accepted.lock().expect("alone").push(token);
+        Ok(())
+    }
+}
+
+fn counting(faults: &[(usize, Fault)]) -> Arc<Counting> {
+    Arc::new(Counting {
+        accepted: Mutex::default(),
+        faults: faults.iter().copied().collect(),
+    })
+}
+
+fn bound(rule: &Arc<Counting>, request: GenerateRequest) -> GenerateRequest {
+    GenerateRequest {
+        constraint: Some(Arc::new(Rule(Arc::clone(rule)))),
+        ..request
+    }
+}
+
+fn with(stepping: Stepping) -> Stage {
+    stage(EngineConfig {
+        stepping,
+        ..config()
+    })
+}
+
+/// The only token that a draw allows.
+fn only(sample: &SampleOrder) -> TokenId {
+    let mask = sample.mask.as_ref().expect("it is bound");
+    let mut allowed = (0..VOCAB as u32).map(TokenId).filter(|t| mask.contains(*t));
+    let token = allowed.next().expect("something is allowed");
+    assert_eq!(allowed.next(), None, "only one");
+    token
+}
+
+impl Stage {
+    /// Answers a step: those that are bound get their one token, the others `WORD`.
+    fn draw_all(&self, samples: &[SampleOrder]) {
+        let sampled = samples.iter().map(|sample| match &sample.mask {
+            Some(_) => drawn(only(sample)),
+            None => drawn(WORD),
+        });
+        self.report(sampled.collect());
+    }
+}
+
+fn tokens(events: Vec<Result<medgemma::core::TokenEvent>>) -> Vec<u32> {
+    let tokens = events.into_iter();
+    tokens
+        .map(|event| event.expect("a token").token.0)
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bound_draw_is_ordered_once_its_token_is_known() {
+    let rule = counting(&[]);
+    let mut stage = with(Stepping::Ahead);
+    let stream = stage.submit(bound(&rule, ask(8, 3)));
+    // Nothing is waited for before the first token.
+    let first = stage.begun().await;
+    assert_eq!((first.input.logit_rows.len(), first.samples.len()), (1, 0));
+    let mut samples = stage.draws().await;
+    for position in 9..11 {
+        assert_eq!(samples[0].position, position - 1);
+        // The next forward is under way before the token is known, its draw is not.
+        let fed = stage.begun().await;
+        assert_eq!(fed.input.fed.len(), 1);
+        assert_eq!(fed.input.positions, [position as u32 - 1]);
+        stage.asked().await;
+        stage.settle().await;
+        assert!(stage.is_quiet());
+        stage.draw_all(&samples);
+        samples = stage.draws().await;
+    }
+    stage.asked().await;
+    stage.draw_all(&samples);
+    assert_eq!(tokens(rest(stream).await), [10, 11, 12]);
+    assert_eq!(*rule.accepted.lock().expect("alone"), [10, 11].map(TokenId));
+    stage.settle().await;
+    assert!(stage.is_quiet());
+    stage.assert_empty();
+}
+
+#[tokio::test(start_paused = true)]
+async fn alternating_a_bound_draw_comes_with_its_step() {
+    let rule = counting(&[(1, Fault::Everything)]);
+    let mut stage = with(Stepping::Alternating);
+    let bound = stage.submit(bound(&rule, ask(8, 3)));
+    let free = stage.submit(ask(8, 2));
+    for (num_rows, is_masked) in [(2, true), (2, false), (1, true)] {
+        let begun = stage.begun().await;
+        assert_eq!(begun.input.logit_rows.len(), num_rows);
+        let samples = stage.draws().await;
+        assert_eq!(samples.len(), num_rows);
+        assert_eq!(samples[0].mask.is_some(), is_masked);
+        assert!(samples[1..].iter().all(|sample| sample.mask.is_none()));
+        stage.asked().await;
+        stage.draw_all(&samples);
+    }
+    assert_eq!(tokens(rest(bound).await), [10, WORD.0, 12]);
+    assert_eq!(tokens(rest(free).await), [WORD.0; 2]);
+    stage.settle().await;
+    stage.assert_empty();
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_steps_with_bound_rows_wait_for_tokens() {
+    let rule = counting(&[]);
+    let mut stage = with(Stepping::Ahead);
+    let free = stage.submit(ask(8, 6));
+    stage.launched().await;
+    stage.launched().await;
+    stage.asked().await;
+    // It comes while two steps are under way.
+    let bound = stage.submit(bound(&rule, ask(8, 2)));
+    stage.report(vec![drawn(WORD)]);
+    // Planned as far ahead as ever, in one part with nothing of the bound one's to draw …
+    let begun = stage.begun().await;
+    assert_eq!(begun.input.logit_rows.len(), 2);
+    stage.asked().await;
+    stage.report(vec![drawn(WORD)]);
+    let samples = stage.draws().await;
+    assert_eq!(samples.len(), 2);
+    let second = stage.begun().await;
+    assert_eq!(second.input.fed.len(), 2);
+    stage.asked().await;
+    stage.draw_all(&samples);
+    let samples = stage.draws().await;
+    assert_eq!(only(&samples[1]), TokenId(11));
+    // … and once it has ended nobody waits any more: the next is whole, before these are known.
+    let alone = stage.launched().await;
+    assert_eq!(alone.samples.len(), 1);
+    stage.asked().await;
+    stage.draw_all(&samples);
+    assert_eq!(tokens(rest(bound).await), [10, 11]);
+    for _ in 0..2 {
+        let order = stage.order().await;
+        assert!(
+            matches!(
+                order,
+                medgemma::engine::DeviceOrder::Launch(_) | medgemma::engine::DeviceOrder::Collect
+            ),
+            "{order:?}"
+        );
+        if let medgemma::engine::DeviceOrder::Launch(_) = order {
+            stage.asked().await;
+        }
+        stage.report(vec![drawn(WORD)]);
+    }
+    assert_eq!(tokens(rest(free).await), [WORD.0; 6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_fails_ends_its_own_request_only() {
+    for stepping in STEPPINGS {
+        for (fault, after) in [
+            (Fault::Start, 0),
+            (Fault::Refuse, 0),
+            (Fault::Refuse, 1),
+            (Fault::Panic, 1),
+            (Fault::Nothing, 1),
+            (Fault::OnlyStop, 1),
+        ] {
+            let rule = counting(&[(after, fault)]);
+            let mut stage = with(stepping);
+            let mut request = bound(&rule, ask(8, 4));
+            request.sampling.min_tokens = 2;
+            let failing = stage.submit(request);
+            let neighbour = stage.submit(ask(8, 4));
+            stage.play_all().await;
+            let events = rest(failing).await;
+            assert_eq!(events.len(), after + 1, "{fault:?}");
+            let error = events.into_iter().next_back().expect("it ends");
+            let error = error.expect_err("it fails");
+            match fault {
+                Fault::Start | Fault::Refuse => assert!(matches!(error, Error::Config(_))),
+                _ => assert!(
+                    matches!(error, Error::Constraint { num_tokens, .. } if num_tokens == after),
+                    "{error}"
+                ),
+            }
+            assert_eq!(tokens(rest(neighbour).await), [WORD.0; 4]);
+            stage.settle().await;
+            stage.assert_empty();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bound_answer_stops_where_its_rule_lets_it() {
+    for stepping in STEPPINGS {
+        let rule = counting(&[(2, Fault::OnlyStop)]);
+        let mut stage = with(stepping);
+        let stream = stage.submit(bound(&rule, ask(8, 9)));
+        stage.play_all().await;
+        let events = rest(stream).await;
+        let last = events.last().expect("it ends").as_ref().expect("no error");
+        assert_eq!(last.finish, Some(FinishReason::Stop));
+        assert_eq!(tokens(events), [10, 11, STOP.0]);
+        stage.assert_empty();
+    }
+}
+
+/// Masks that wait until the test lets them go on.
+#[derive(Debug)]
+struct Gated(Arc<Mutex<Receiver<()>>>);
+
+#[derive(Debug)]
+struct Gate(Arc<Mutex<Receiver<()>>>);
+
+impl Constraint for Gated {
+    fn start(&self) -> Result<Box<dyn ConstraintState>> {
+        Ok(Box::new(Gate(Arc::clone(&self.0))))
+    }
+}
+
+impl ConstraintState for Gate {
+    fn mask(&mut self) -> Result<Option<TokenMask>> {
+        let gate = self.0.lock().expect("alone");
+        gate.recv().expect("the test lets it go on");
+        Ok(Some(TokenMask::all(VOCAB)))
+    }
+
+    fn accept(&mut self, _: TokenId) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn gated(request: GenerateRequest) -> (Sender<()>, GenerateRequest) {
+    let (open, gate) = channel();
+    let rule = Gated(Arc::new(Mutex::new(gate)));
+    let constraint: Option<Arc<dyn Constraint>> = Some(Arc::new(rule));
+    (
+        open,
+        GenerateRequest {
+            constraint,
+            ..request
+        },
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_between_forward_and_draw_is_forgotten() {
+    for stepping in STEPPINGS {
+        let mut stage = with(stepping);
+        let (open, request) = gated(ask(8, 4));
+        let leaving = stage.submit(request);
+        let neighbour = stage.submit(ask(8, 3));
+        assert_eq!(stage.begun().await.input.logit_rows.len(), 2);
+        // Its mask is being made; the engine hears of everything else meanwhile.
+        drop(leaving);
+        let refused = stage.submit(ask(8, 1));
+        drop(refused);
+        stage.settle().await;
+        assert_eq!(stage.handle.num_in_flight(), 1);
+        open.send(()).expect("it waits for it");
+        // The step is drawn as it was planned, and nobody gets what was for the one that left.
+        let samples = stage.draws().await;
+        assert_eq!(samples.len(), 2);
+        match stepping {
+            Stepping::Alternating => {}
+            Stepping::Ahead => assert_eq!(stage.launched().await.samples.len(), 1),
+        }
+        stage.asked().await;
+        stage.report(vec![drawn(WORD); 2]);
+        stage.play_all().await;
+        assert_eq!(tokens(rest(neighbour).await), [WORD.0; 3]);
+        stage.assert_empty();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn penalties_see_every_token_before_theirs() {
+    for stepping in STEPPINGS {
+        let mut stage = with(stepping);
+        let penalised = |sampling: SamplingParams| GenerateRequest {
+            sampling,
+            ..ask(8, 3)
+        };
+        let plain = ask(8, 3).sampling;
+        let stream = stage.submit(penalised(SamplingParams {
+            repetition_penalty: 1.5,
+            ..plain.clone()
+        }));
+        let second = stage.submit(penalised(SamplingParams {
+            presence_penalty: -0.5,
+            ..plain
+        }));
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            match stage.order().await {
+                medgemma::engine::DeviceOrder::Draw(samples) => {
+                    let told = |sample: &SampleOrder| {
+                        let seen = sample.seen.as_ref().expect("penalties");
+                        let seen = seen.as_slice().iter();
+                        seen.map(|s| (s.token.0, s.num_drawn, s.in_prompt))
+                            .collect::<Vec<_>>()
+                    };
+                    seen.push((told(&samples[0]), told(&samples[1])));
+                    let token = TokenId(6 + seen.len() as u32);
+                    stage.report(vec![drawn(token); 2]);
+                }
+                medgemma::engine::DeviceOrder::Launch(order) => panic!("{order:?}"),
+                _ => {}
+            }
+        }
+        // The prompt is eight times 7, and 7, 8, 9 are drawn. It counts for repetition only.
+        assert_eq!(
+            seen,
+            [
+                (vec![(7, 0, true)], vec![]),
+                (vec![(7, 1, true)], vec![(7, 1, false)]),
+                (
+                    vec![(7, 1, true), (8, 1, false)],
+                    vec![(7, 1, false), (8, 1, false)]
+                ),
+            ]
+        );
+        for stream in [stream, second] {
+            assert_eq!(tokens(rest(stream).await), [7, 8, 9]);
+        }
+        stage.settle().await;
+        stage.assert_empty();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preempted_answer_goes_on_where_it_was() {
+    for stepping in STEPPINGS {
+        // Room for two prompts and the beginning of their answers, not for the whole of both.
+        let mut config = config();
+        config.stepping = stepping;
+        config.limits.scheduler.num_blocks = BlockCount {
+            global: 5,
+            sliding: 8,
+        };
+        let mut stage = stage(config);
+        let (first, second) = (counting(&[]), counting(&[]));
+        let streams = [&first, &second].map(|rule| stage.submit(bound(rule, ask(20, 60))));
+        stage.play_all().await;
+        assert!(stage.handle.stats().num_preemptions > 0);
+        let expected: Vec<u32> = (10..70).collect();
+        for stream in streams {
+            assert_eq!(tokens(rest(stream).await), expected);
+        }
+        for rule in [first, second] {
+            let accepted = rule.accepted.lock().expect("alone");
+            let accepted: Vec<u32> = accepted.iter().map(|token| token.0).collect();
+            assert_eq!(
+                accepted,
+                expected[..59],
+                "each once, and the last needs no more"
+            );
+        }
+        stage.assert_empty();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_event_tells_of_the_prompt() {
+    let mut stage = stage(config());
+    let prompt: Vec<TokenId> = (10..90).map(TokenId).collect();
+    let mut stream = stage.submit(GenerateRequest {
+        prompt_logprobs: Some(1),
+        prompt: prompt.clone(),
+        ..ask(80, 2)
+    });
+    let score = |row: &medgemma::backend::ScoreRow| medgemma::backend::Sampled {
+        logprobs: Some(medgemma::core::TokenLogprobs {
+            logprob: -(row.token.0 as f32),
+            rank: row.token.0,
+            top: vec![(row.token, 0.0); row.num_top],
+        }),
+        ..drawn(row.token)
+    };
+    // 64 and 16 tokens: what comes behind the first chunk's last row is scored with it.
+    for (num_drawn, num_scored) in [(0, 64), (1, 15)] {
+        let order = stage.launched().await;
+        let scores: Vec<_> = order.scores.iter().flat_map(|run| &run.rows).collect();
+        assert_eq!((order.samples.len(), scores.len()), (num_drawn, num_scored));
+        stage.asked().await;
+        let scores = scores.into_iter().map(score).collect();
+        stage.report_all(vec![drawn(WORD); num_drawn], scores);
+    }
+    let event = next(&mut stream).await.expect("a token");
+    let told = event.prompt_logprobs.expect("it was asked for");
+    let ranks: Vec<_> = told.iter().map(|logprobs| TokenId(logprobs.rank)).collect();
+    assert_eq!(ranks, prompt[1..]);
+    assert!(stage.step().await.scores.is_empty());
+    let event = next(&mut stream).await.expect("a token");
+    assert_eq!(event.prompt_logprobs, None);
+}
