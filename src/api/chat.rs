@@ -101,7 +101,8 @@ pub(super) fn chat_call(
             include_reasoning: fields.include_reasoning,
             chat_template_kwargs: fields.chat_template_kwargs,
         },
-        model,
+        &model.names[0],
+        model.thinking,
     )?;
     let asked = asked_grammar(fields.response_format, fields.structured_outputs)?;
     let prompting = Prompting::new(tools.as_ref(), asked.as_ref(), thinking.wish, model);

@@ -3,7 +3,7 @@
 use super::output::ThoughtPlan;
 use crate::api::error::ApiError;
 use crate::api::types::{ChatTemplateKwargs, Object};
-use crate::registry::ServedModel;
+use crate::registry::{ServedModel, ThinkingSupport};
 use crate::text::{ThoughtSyntax, ThoughtText};
 
 /// Efforts and the tokens that a thought may take; `None` is without limit. `none` does not think.
@@ -49,7 +49,7 @@ enum Said {
     On(&'static str),
 }
 
-/// Checks the fields against the model. Where nothing is said, a model that thinks unasked may, and
+/// Checks the fields against what the model of this name can do. Where nothing is said, a model that thinks unasked may, and
 /// one that thinks on request may if the client's own system text asks for it.
 ///
 /// # Errors
@@ -57,7 +57,8 @@ enum Said {
 /// and for wishes that the model cannot fulfil.
 pub(in crate::api) fn lower_thinking(
     fields: ThinkingFields,
-    model: &ServedModel,
+    model: &str,
+    thinking: Option<ThinkingSupport>,
 ) -> Result<ThinkingPlan, ApiError> {
     let effort = effort(fields.reasoning_effort.as_deref())?;
     let switch = enable_thinking(fields.chat_template_kwargs)?;
@@ -76,7 +77,7 @@ pub(in crate::api) fn lower_thinking(
         let message = format!("'{on}' asks for a thought, and '{off}' for none.");
         return Err(ApiError::contradiction(on, message));
     }
-    let Some(thinking) = &model.thinking else {
+    let Some(thinking) = thinking else {
         return match on {
             None => Ok(ThinkingPlan {
                 wish: ThinkingWish::Unsaid,
@@ -86,10 +87,9 @@ pub(in crate::api) fn lower_thinking(
             Some(field) => Err(ApiError::unsupported(
                 field,
                 format!(
-                    "The model '{}' does not think, so '{field}' is not supported. Leave it out, \
-                     or use a model that thinks, such as medgemma-27b-text-it or \
-                     medgemma-1.5-4b-it.",
-                    model.names[0]
+                    "The model '{model}' does not think, so '{field}' is not supported. Leave it \
+                     out, or use a model that thinks, such as medgemma-27b-text-it or \
+                     medgemma-1.5-4b-it."
                 ),
             )),
         };
@@ -128,7 +128,7 @@ pub(in crate::api) fn thinking_wish(
         chat_template_kwargs,
         ..ThinkingFields::default()
     };
-    Ok(lower_thinking(fields, model)?.wish)
+    Ok(lower_thinking(fields, &model.names[0], model.thinking)?.wish)
 }
 
 const BUDGET: Said = Said::On("thinking_token_budget");
@@ -181,5 +181,84 @@ fn budget(tokens: Option<i64>) -> Result<Option<usize>, ApiError> {
                  switch thinking off, send 'reasoning_effort': \"none\"."
             ),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::extract::parse;
+    use crate::api::types::ChatRequest;
+    use crate::core::TokenId;
+    use crate::registry::Thinking;
+    use crate::text::ThoughtMarkers;
+
+    fn planned(mut body: Value) -> ThinkingPlan {
+        body["messages"] = json!([]);
+        let request: ChatRequest = parse(&body.to_string()).expect("valid");
+        let fields = ThinkingFields {
+            reasoning_effort: request.reasoning_effort,
+            thinking_token_budget: request.thinking_token_budget,
+            include_reasoning: request.include_reasoning,
+            chat_template_kwargs: request.chat_template_kwargs,
+        };
+        let thinking = ThinkingSupport {
+            when: Thinking::OnRequest,
+            markers: ThoughtMarkers {
+                open: TokenId(5),
+                close: TokenId(6),
+            },
+        };
+        lower_thinking(fields, "tiny", Some(thinking)).expect("valid")
+    }
+
+    #[test]
+    fn efforts_and_budgets_bound_a_thought() {
+        use ThinkingWish::{Asked, Unsaid};
+        let allowed = |budget| ThoughtPlan::Allowed { budget };
+        let switch = |enabled: bool| json!({"chat_template_kwargs": {"enable_thinking": enabled}});
+        for (body, wish, thought) in [
+            (json!({}), Unsaid, allowed(None)),
+            (json!({"thinking_token_budget": -1}), Unsaid, allowed(None)),
+            (switch(true), Asked, allowed(None)),
+            (switch(false), Unsaid, ThoughtPlan::Banned),
+            (
+                json!({"reasoning_effort": "none"}),
+                Unsaid,
+                ThoughtPlan::Banned,
+            ),
+            (
+                json!({"reasoning_effort": "minimal"}),
+                Asked,
+                allowed(Some(256)),
+            ),
+            (
+                json!({"reasoning_effort": "low"}),
+                Asked,
+                allowed(Some(1024)),
+            ),
+            (
+                json!({"reasoning_effort": "medium"}),
+                Asked,
+                allowed(Some(4096)),
+            ),
+            (
+                json!({"reasoning_effort": "high"}),
+                Asked,
+                allowed(Some(16384)),
+            ),
+            (json!({"reasoning_effort": "xhigh"}), Asked, allowed(None)),
+            (json!({"thinking_token_budget": 7}), Asked, allowed(Some(7))),
+            (
+                json!({"reasoning_effort": "high", "thinking_token_budget": 7}),
+                Asked,
+                allowed(Some(7)),
+            ),
+        ] {
+            let plan = planned(body.clone());
+            assert_eq!((plan.wish, plan.thought), (wish, thought), "{body}");
+        }
     }
 }

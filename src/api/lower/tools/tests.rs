@@ -81,6 +81,13 @@ fn demanded_calls_are_all_there_is() {
         (String::new(), false, false, false),
         ("Hello".to_owned(), false, false, false),
         (F.replace('1', "\"a\""), false, false, false),
+        // White space does not go on and on.
+        (
+            F.replace('1', &format!("{}1", " ".repeat(200))),
+            false,
+            false,
+            false,
+        ),
         (F.replace("\"x\"", "\"y\""), false, false, false),
         (G.replace("{}", "{\"x\": 1}"), false, false, false),
         (F.replace("\"f\"", "\"h\""), false, false, false),
@@ -100,7 +107,7 @@ fn where_the_model_decides_it_calls_or_says() {
     let asked = || schema(json!({"type": "array", "items": {"type": "integer"}}));
     let either = auto.grammar(Some(asked())).expect("no contradiction");
     let either = either.expect("one");
-    for (text, expected) in [(F, true), ("[1]", true), ("Hello", false), ("", false)] {
+    for (text, expected) in [(F, true), ("[1, 2]", true), ("Hello", false), ("", false)] {
         assert_eq!(takes(&either, text), expected, "{text}");
     }
     assert_eq!(auto.format(Some(&asked())), ToolFormat::Json);
