@@ -5,7 +5,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use medgemma::core::{
-    Constraint, ConstraintState, FinishReason, GenerateRequest, SamplingParams, TokenId, TokenMask,
+    Constraint, ConstraintState, FinishReason, GenerateRequest, SamplingParams, Terms, TokenId,
+    TokenMask,
 };
 use medgemma::engine::{EngineConfig, SampleOrder, Stepping};
 use medgemma::error::{Error, Result};
@@ -332,7 +333,11 @@ async fn who_leaves_between_forward_and_draw_is_forgotten() {
         assert_eq!(samples.len(), 2);
         match stepping {
             Stepping::Alternating => {}
-            Stepping::Ahead => assert_eq!(stage.launched().await.samples.len(), 1),
+            Stepping::Ahead => {
+                let ahead = stage.launched().await;
+                assert_eq!(ahead.samples.len(), 1);
+                stage.draws.push_back(ahead.samples);
+            }
         }
         stage.asked().await;
         stage.report(vec![drawn(WORD); 2]);
@@ -400,20 +405,32 @@ async fn penalties_see_every_token_before_theirs() {
 #[tokio::test(start_paused = true)]
 async fn a_preempted_answer_goes_on_where_it_was() {
     for stepping in STEPPINGS {
-        // Room for two prompts and the beginning of their answers, not for the whole of both.
+        // Room for either answer.
         let mut config = config();
         config.stepping = stepping;
         config.limits.scheduler.num_blocks = BlockCount {
-            global: 5,
+            global: 4,
             sliding: 8,
         };
         let mut stage = stage(config);
         let (first, second) = (counting(&[]), counting(&[]));
-        let streams = [&first, &second].map(|rule| stage.submit(bound(rule, ask(20, 60))));
+        let early = stage.submit(bound(&second, ask(40, 60)));
+        for _ in 0..10 {
+            stage.play_step().await;
+        }
+        let urgent = Terms {
+            priority: -1,
+            ..Terms::default()
+        };
+        let urgent = GenerateRequest {
+            terms: urgent,
+            ..ask(60, 60)
+        };
+        let urgent = stage.submit(bound(&first, urgent));
         stage.play_all().await;
         assert!(stage.handle.stats().num_preemptions > 0);
         let expected: Vec<u32> = (10..70).collect();
-        for stream in streams {
+        for stream in [early, urgent] {
             assert_eq!(tokens(rest(stream).await), expected);
         }
         for rule in [first, second] {

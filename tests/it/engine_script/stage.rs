@@ -33,6 +33,8 @@ pub(super) struct Stage {
     pub(super) engine: JoinHandle<EngineExit>,
     /// Launched and not answered, by those tests that use [`Stage::see`].
     pub(super) steps: VecDeque<WorkOrder>,
+    /// Drawn and not answered, by those tests that use [`Stage::play_step`].
+    pub(super) draws: VecDeque<Vec<SampleOrder>>,
     pub(super) is_asked: bool,
 }
 
@@ -81,6 +83,7 @@ pub(super) fn stage_of(config: EngineConfig, shape: DeviceShape) -> Stage {
         device,
         engine: tokio::spawn(engine.run()),
         steps: VecDeque::new(),
+        draws: VecDeque::new(),
         is_asked: false,
     }
 }
@@ -224,24 +227,29 @@ impl Stage {
     /// Plays the device until nobody is left: `WORD` for everyone, and for those that are bound
     /// the first token that they are allowed.
     pub(super) async fn play_all(&mut self) {
-        let mut draws: VecDeque<Vec<SampleOrder>> = VecDeque::new();
         while self.handle.num_in_flight() > 0 {
+            self.play_step().await;
+        }
+        self.settle().await;
+    }
+
+    /// The same until one step more is reported.
+    pub(super) async fn play_step(&mut self) {
+        loop {
             match self.order().await {
-                DeviceOrder::Launch(order) => draws.push_back(order.samples),
+                DeviceOrder::Launch(order) => self.draws.push_back(order.samples),
                 DeviceOrder::Forward(_) => {}
-                DeviceOrder::Draw(samples) => draws.push_back(samples),
-                DeviceOrder::Collect => {
-                    let samples = draws.pop_front().expect("asked for what was drawn");
-                    let first = |sample: &SampleOrder| {
-                        let mask = sample.mask.as_ref()?;
-                        (0..VOCAB as u32).map(TokenId).find(|t| mask.contains(*t))
-                    };
-                    let tokens = samples.iter().map(|sample| first(sample).unwrap_or(WORD));
-                    self.report(tokens.map(drawn).collect());
-                    self.settle().await;
-                }
+                DeviceOrder::Draw(samples) => self.draws.push_back(samples),
+                DeviceOrder::Collect => break,
             }
         }
+        let samples = self.draws.pop_front().expect("asked for what was drawn");
+        let first = |sample: &SampleOrder| {
+            let mask = sample.mask.as_ref()?;
+            (0..VOCAB as u32).map(TokenId).find(|t| mask.contains(*t))
+        };
+        let tokens = samples.iter().map(|sample| first(sample).unwrap_or(WORD));
+        self.report(tokens.map(drawn).collect());
         self.settle().await;
     }
 
