@@ -51,7 +51,7 @@ fn wander(constraint: &dyn Constraint, tokenizer: &Tokenizer, seed: u64) -> Stri
 }
 
 /// Twenty schemas with bounded strings and arrays: what OpenAI's strict mode takes, and more.
-fn schemas() -> Vec<(&'static str, Value)> {
+pub(crate) fn schemas() -> Vec<(&'static str, Value)> {
     let object = |properties: Value| {
         let names: Vec<_> = properties.as_object().expect("properties").keys().collect();
         json!({
@@ -194,7 +194,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
 }
 
 /// Fails unless `text` is a document that `schema` allows.
-fn judge(name: &str, schema: &Value, text: &str) {
+pub(crate) fn judge(name: &str, schema: &Value, text: &str) {
     let document: Value =
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{name}: {error} in {text:?}"));
     assert!(allows(schema, schema, &document), "{name}: {text}");

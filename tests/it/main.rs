@@ -15,6 +15,8 @@ mod hostile_images;
 mod image;
 mod memory_plan;
 mod model;
+mod prompt_scores;
 mod selftest;
+mod served;
 mod text;
 mod tidy;
