@@ -1,6 +1,6 @@
-#![doc = include_str!("fields.md")]
+//! The page below; its tests compare it with the code.
 //!
-//! Owns nothing but this page; its tests compare the page with the code.
+#![doc = include_str!("fields.md")]
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 //! errors name what the client wrote.
 
 use super::error::ApiError;
+use super::lower::OutputPlan;
 
 /// Of one translated request.
 #[derive(Debug)]
@@ -31,6 +32,15 @@ impl Names {
     /// The error as the client knows it.
     pub(super) fn rename(&self, error: ApiError) -> ApiError {
         error.renamed(|param| self.of(param))
+    }
+
+    /// The grammar's field as the client knows it, for when it cannot be compiled.
+    pub(super) fn rename_grammar(&self, output: &mut OutputPlan) {
+        if let Some(asked) = &mut output.grammar
+            && let Some(name) = self.of(&asked.param)
+        {
+            asked.param = name;
+        }
     }
 
     /// The client's name of a chat's field, if it differs.

@@ -54,6 +54,8 @@ def main() -> None:
             *(Path(sys.executable).with_name("schemathesis"), "--no-color", "run", f"{server.address}/openapi.json"),
             *("--header", f"Authorization: Bearer {server.key}"),
             *("--phases", "examples,coverage,fuzzing", "--mode", "all", "--max-examples", str(EXAMPLES)),
+            # The same handlers again.
+            *("--exclude-operation-id-regex", "WithoutV1$"),
             *("--checks", ",".join(CHECKS)),
             *("--seed", "1", "--generation-database", "none", "--no-shrink", "--continue-on-failure"),
             *("--request-timeout", "60"),

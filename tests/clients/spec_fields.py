@@ -7,14 +7,19 @@ import re
 import typing
 from pathlib import Path
 
+from anthropic.types import message_count_tokens_params, message_create_params
 from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_completion_create_params
+from openai.types.responses import response_create_params
 
 PAGE = Path(__file__).parents[2] / "src/api/fields.md"
 
 PARAMS = {
     "POST /v1/chat/completions": chat_completion_create_params.CompletionCreateParamsStreaming,
     "POST /v1/completions": completion_create_params.CompletionCreateParamsStreaming,
+    "POST /v1/responses": response_create_params.ResponseCreateParamsStreaming,
+    "POST /v1/messages": message_create_params.MessageCreateParamsStreaming,
+    "POST /v1/messages/count_tokens": message_count_tokens_params.MessageCountTokensParams,
 }
 
 

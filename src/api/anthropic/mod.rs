@@ -8,7 +8,9 @@
 
 mod format;
 mod refused;
+mod tools;
 mod translate;
+mod turns;
 
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use axum::response::Response;
 use tracing::Span;
 
 use self::format::{MessagesEcho, MessagesFormat};
-use self::refused::REFUSED;
+pub(super) use self::refused::REFUSED;
 use self::translate::{Translated, translate};
 use super::answer::{AnswerFormat, json_response, to_json};
 use super::chat::chat_call;
@@ -103,7 +105,8 @@ fn read(
     } = translate(fields)?;
     shared.stream = stream;
     shared.terms = terms;
-    let call = chat_call(chat, shared, model).map_err(|error| names.rename(error))?;
+    let mut call = chat_call(chat, shared, model).map_err(|error| names.rename(error))?;
+    names.rename_grammar(&mut call.output);
     let echo = MessagesEcho {
         // Checked to be at least 1.
         max_tokens: usize::try_from(max_tokens).unwrap_or(usize::MAX),

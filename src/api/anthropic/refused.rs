@@ -3,7 +3,7 @@
 
 use crate::api::refused_fields::{RefusedField, field};
 
-pub(super) const REFUSED: &[RefusedField] = &[
+pub(in crate::api) const REFUSED: &[RefusedField] = &[
     // Anthropic's.
     field("container", &[], ""),
     field("context_management", &[], ""),

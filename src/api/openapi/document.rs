@@ -6,7 +6,7 @@ use super::operations::OPERATIONS;
 use super::schemas::Schemas;
 
 const DESCRIPTION: &str = "MedGemma and Gemma 3 behind OpenAI's API, with vLLM's extensions. \
-     Errors have OpenAI's shape. Every answer has the header X-Request-Id: the client's own, if \
+     Errors have OpenAI's shape, those of /v1/messages Anthropic's. Every answer has the header X-Request-Id: the client's own, if \
      it sends one.";
 
 /// An OpenAPI object.
@@ -46,6 +46,7 @@ pub(super) fn document() -> Value {
             },
             "securitySchemes": {
                 "bearer": { "type": "http", "scheme": "bearer" },
+                "key": { "type": "apiKey", "in": "header", "name": "x-api-key" },
             },
         },
     })

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
 use super::schemas::{Body, Schemas};
-use crate::api::error::ErrorEnvelope;
+use crate::api::dialect::Dialect;
+use crate::api::error::{AnthropicEnvelope, ErrorEnvelope};
 
 /// How it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(super) type Written = fn(&mut Schemas) -> Value;
 pub(super) enum StreamEnd {
     /// With the data `[DONE]`.
     Done,
+    /// With an event that says so by its type.
+    Typed,
 }
 
 /// What comes with status 200.
@@ -53,7 +56,7 @@ pub(super) enum Answer {
 #[derive(Clone, Copy)]
 pub(super) struct Operation {
     pub(super) method: Method,
-    /// The first is the one to use; the others are for clients that know no better.
+    /// The second, if there is one, is the first without `/v1`.
     pub(super) paths: &'static [&'static str],
     /// Names it in generated clients.
     pub(super) id: &'static str,
@@ -87,7 +90,7 @@ impl Operation {
         let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
         let id = match path_idx {
             0 => self.id.to_owned(),
-            _ => format!("{}_{path_idx}", self.id),
+            _ => format!("{}WithoutV1", self.id),
         };
         put("operationId", json!(id));
         put("summary", json!(self.summary));
@@ -103,19 +106,36 @@ impl Operation {
             );
         }
         put("responses", self.responses(schemas));
-        if self.access == Access::Open {
-            put("security", json!([]));
-        }
+        let anthropic_s = self.dialect() == Dialect::Anthropic;
+        match self.access {
+            Access::Open => put("security", json!([])),
+            Access::Key if anthropic_s => put("security", json!([{ "bearer": [] }, { "key": [] }])),
+            // The document's own.
+            Access::Key => None,
+        };
         Value::Object(object)
+    }
+
+    fn dialect(&self) -> Dialect {
+        Dialect::of_route(self.paths[0])
+    }
+
+    /// A reference to the schema of its errors.
+    fn error(&self, schemas: &mut Schemas) -> Value {
+        match self.dialect() {
+            Dialect::OpenAi => schemas.answer::<ErrorEnvelope<'static>>(),
+            Dialect::Anthropic => schemas.answer::<AnthropicEnvelope<'static>>(),
+        }
     }
 
     fn responses(&self, schemas: &mut Schemas) -> Value {
         let mut responses = Map::new();
         let headers = json!({ "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" } });
+        let error = self.error(schemas);
         let ok = json!({
             "description": "The answer.",
             "headers": headers,
-            "content": self.answer.content(schemas),
+            "content": self.answer.content(error, schemas),
         });
         responses.insert("200".to_owned(), ok);
         let unauthorized = match self.access {
@@ -129,7 +149,7 @@ impl Operation {
             if matches!(status, 429 | 503) {
                 headers["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
             }
-            let schema = schemas.answer::<ErrorEnvelope<'static>>();
+            let schema = self.error(schemas);
             let error = json!({
                 "description": describe(status),
                 "headers": headers,
@@ -142,13 +162,12 @@ impl Operation {
 }
 
 impl Answer {
-    fn content(self, schemas: &mut Schemas) -> Value {
+    fn content(self, error: Value, schemas: &mut Schemas) -> Value {
         match self {
             Self::Json(written) => {
                 json!({ "application/json": { "schema": written(schemas) } })
             }
             Self::JsonOrEvents { whole, event, end } => {
-                let error = schemas.answer::<ErrorEnvelope<'static>>();
                 let data = json!({
                     "type": "string",
                     "contentMediaType": "application/json",
@@ -156,6 +175,7 @@ impl Answer {
                 });
                 let data = match end {
                     StreamEnd::Done => json!({ "anyOf": [{ "const": "[DONE]" }, data] }),
+                    StreamEnd::Typed => data,
                 };
                 // One event: server-sent events are described by what each of them holds.
                 let event = json!({

@@ -7,9 +7,11 @@ use super::schemas::Body;
 use crate::api::refused_fields::{CHAT, COMPLETION, GENERATION, TOKENIZE};
 use crate::api::types::{
     ChatChunk, ChatCompletion, ChatRequest, Completion, CompletionRequest, DetokenizeRequest,
-    Detokenized, LabelFields, ModelCard, ModelList, SamplingFields, Status, StreamFields,
-    TermsFields, TokenizeRequest, Tokenized, Version,
+    Detokenized, LabelFields, MessageObject, MessagesEvent, MessagesRequest, ModelCard, ModelList,
+    NumberedEvent, ResponseObject, ResponsesRequest, SamplingFields, Status, StreamFields,
+    TermsFields, TokenCount, TokenizeRequest, Tokenized, Version,
 };
+use crate::api::{anthropic, responses};
 
 /// Of what is generated.
 const GENERATION_ERRORS: &[u16] = &[400, 404, 408, 413, 415, 429, 500, 503, 504];
@@ -19,7 +21,7 @@ const BODY_ERRORS: &[u16] = &[400, 404, 408, 413, 415, 500, 503];
 
 const CHAT_COMPLETION: Operation = Operation {
     method: Method::Post,
-    paths: &["/v1/chat/completions"],
+    paths: &["/v1/chat/completions", "/chat/completions"],
     id: "createChatCompletion",
     summary: "Continue a conversation.",
     body: Some(Body {
@@ -44,7 +46,7 @@ const CHAT_COMPLETION: Operation = Operation {
 
 const TEXT_COMPLETION: Operation = Operation {
     method: Method::Post,
-    paths: &["/v1/completions"],
+    paths: &["/v1/completions", "/completions"],
     id: "createCompletion",
     summary: "Continue a text.",
     body: Some(Body {
@@ -67,9 +69,67 @@ const TEXT_COMPLETION: Operation = Operation {
     access: Access::Key,
 };
 
+const RESPONSE: Operation = Operation {
+    paths: &["/v1/responses", "/responses"],
+    id: "createResponse",
+    summary: "Continue a conversation. Nothing is stored.",
+    body: Some(Body {
+        name: "ResponseRequest",
+        parts: &[
+            ResponsesRequest::json_schema,
+            SamplingFields::json_schema,
+            StreamFields::json_schema,
+            TermsFields::json_schema,
+            LabelFields::json_schema,
+        ],
+        refused: &[responses::REFUSED, GENERATION],
+    }),
+    answer: Answer::JsonOrEvents {
+        whole: written::<ResponseObject<'static>>,
+        event: written::<NumberedEvent<'static>>,
+        end: StreamEnd::Typed,
+    },
+    ..CHAT_COMPLETION
+};
+
+const MESSAGE: Operation = Operation {
+    paths: &["/v1/messages", "/messages"],
+    id: "createMessage",
+    summary: "Continue a conversation, in Anthropic's words.",
+    body: Some(Body {
+        name: "MessageRequest",
+        parts: &[
+            MessagesRequest::json_schema,
+            StreamFields::json_schema,
+            TermsFields::json_schema,
+        ],
+        refused: &[anthropic::REFUSED],
+    }),
+    answer: Answer::JsonOrEvents {
+        whole: written::<MessageObject<'static>>,
+        event: written::<MessagesEvent<'static>>,
+        end: StreamEnd::Typed,
+    },
+    ..CHAT_COMPLETION
+};
+
+const COUNT_TOKENS: Operation = Operation {
+    paths: &["/v1/messages/count_tokens", "/messages/count_tokens"],
+    id: "countMessageTokens",
+    summary: "How many tokens a conversation has.",
+    body: Some(Body {
+        name: "MessageTokensRequest",
+        parts: &[MessagesRequest::json_schema],
+        refused: &[anthropic::REFUSED],
+    }),
+    answer: Answer::Json(written::<TokenCount>),
+    errors: BODY_ERRORS,
+    ..CHAT_COMPLETION
+};
+
 const LIST_MODELS: Operation = Operation {
     method: Method::Get,
-    paths: &["/v1/models"],
+    paths: &["/v1/models", "/models"],
     id: "listModels",
     summary: "All names that requests may use.",
     body: None,
@@ -79,7 +139,7 @@ const LIST_MODELS: Operation = Operation {
 };
 
 const RETRIEVE_MODEL: Operation = Operation {
-    paths: &["/v1/models/{id}"],
+    paths: &["/v1/models/{id}", "/models/{id}"],
     id: "retrieveModel",
     summary: "One name; it may contain slashes.",
     answer: Answer::Json(written::<ModelCard<'static>>),
@@ -169,6 +229,9 @@ const OPENAPI: Operation = Operation {
 pub(super) const OPERATIONS: &[Operation] = &[
     CHAT_COMPLETION,
     TEXT_COMPLETION,
+    RESPONSE,
+    MESSAGE,
+    COUNT_TOKENS,
     LIST_MODELS,
     RETRIEVE_MODEL,
     TOKENS,

@@ -55,7 +55,12 @@ impl Schemas {
         for part in body.parts {
             let mut schema = part(&mut self.requests);
             if let Some(Value::Object(more)) = schema.remove("properties") {
-                for (name, property) in more {
+                let refused = |name: &str| {
+                    let mut all = body.refused.iter().copied().flatten();
+                    all.any(|field| field.name == name)
+                };
+                // A type that several bodies share can have fields that one of them refuses.
+                for (name, property) in more.into_iter().filter(|(name, _)| !refused(name)) {
                     let before = properties.insert(name.clone(), property);
                     assert!(before.is_none(), "two types of {} read {name}", body.name);
                 }

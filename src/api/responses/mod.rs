@@ -9,6 +9,7 @@ mod format;
 mod items;
 mod refused;
 mod translate;
+mod turns;
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use self::format::ResponsesFormat;
-use self::refused::REFUSED;
+pub(super) use self::refused::REFUSED;
 use self::translate::{Translated, translate};
 use super::answer::AnswerFormat;
 use super::chat::chat_call;
@@ -55,7 +56,8 @@ impl Endpoint for Responses {
         refuse(body, &[REFUSED, refused_fields::GENERATION])?;
         shared.sampling.max_completion_tokens = fields.max_output_tokens;
         let Translated { chat, names } = translate(fields)?;
-        let call = chat_call(chat, shared, model).map_err(|error| names.rename(error))?;
+        let mut call = chat_call(chat, shared, model).map_err(|error| names.rename(error))?;
+        names.rename_grammar(&mut call.output);
         Ok(call.through(|chat| NamedChat { chat, names }, repeated))
     }
 

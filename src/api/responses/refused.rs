@@ -3,7 +3,7 @@
 
 use crate::api::refused_fields::{RefusedField, field};
 
-pub(super) const REFUSED: &[RefusedField] = &[
+pub(in crate::api) const REFUSED: &[RefusedField] = &[
     // OpenAI's.
     field("access_programs", &["{}"], ""),
     field("background", &["false"], "Send the request and wait."),

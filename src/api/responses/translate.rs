@@ -1,11 +1,13 @@
 //! A request for a response as the chat that asks for the same.
 
+use super::turns::{push, say};
 use crate::api::error::ApiError;
-use crate::api::names::{MessageNames, Names, flat_tool};
+use crate::api::names::{Names, flat_tool};
 use crate::api::translation::Turns;
 use crate::api::types::{
-    ChatMessage, ChatRequest, Content, ImageUrl, InputItem, InputPart, Object, Part, Presence,
-    ReasoningConfig, ResponsesRequest, TextConfig, TextOr,
+    ChatRequest, FunctionChoice, FunctionDefinition, FunctionTool, NamedFunction, NamedSchema,
+    NamedToolChoice, Object, ReasoningConfig, ResponseFormat, ResponsesRequest, TextConfig, TextOr,
+    ToolChoice, ToolDefinition,
 };
 
 /// What `include` takes.
@@ -20,17 +22,13 @@ pub(super) struct Translated {
 /// # Errors
 /// 400 with the path of what a chat has no place for.
 pub(super) fn translate(request: ResponsesRequest) -> Result<Translated, ApiError> {
-    check_unserved(&request)?;
     let logprobs = includes_logprobs(request.include.as_deref())?;
-    check_reasoning(request.reasoning.map(|reasoning| reasoning.0))?;
-    check_text(request.text.map(|text| text.0))?;
     if !logprobs && request.top_logprobs.is_some_and(|top| top != 0) {
         return Err(ApiError::contradiction(
             "top_logprobs",
             format!("'top_logprobs' needs 'include': [\"{LOGPROBS}\"]."),
         ));
     }
-
     let mut turns = Turns::default();
     if let Some(instructions) = request.instructions {
         say("system", instructions, "instructions", &mut turns);
@@ -45,61 +43,52 @@ pub(super) fn translate(request: ResponsesRequest) -> Result<Translated, ApiErro
         }
         TextOr::List(items) => {
             for (item_idx, item) in items.into_iter().enumerate() {
-                translate_item(item, format!("input[{item_idx}]"), &mut turns)?;
+                push(item, format!("input[{item_idx}]"), &mut turns)?;
             }
         }
     }
+    let has_tools = request
+        .tools
+        .as_ref()
+        .is_some_and(|tools| !tools.is_empty());
+    let mut chat = ChatRequest {
+        model: request.model,
+        messages: turns.messages,
+        logprobs: Some(logprobs),
+        top_logprobs: request.top_logprobs,
+        tools: request.tools.map(tools).transpose()?,
+        tool_choice: request.tool_choice.map(tool_choice).transpose()?,
+        // Clients send it with no tools too, where it says nothing.
+        parallel_tool_calls: request.parallel_tool_calls.filter(|_| has_tools),
+        ..ChatRequest::default()
+    };
+    if let Some(Object(reasoning)) = request.reasoning {
+        chat.reasoning_effort = effort(reasoning)?;
+    }
+    if let Some(Object(text)) = request.text {
+        shape(text, &mut chat)?;
+    }
     Ok(Translated {
-        chat: ChatRequest {
-            model: request.model,
-            messages: turns.messages,
-            logprobs: Some(logprobs),
-            top_logprobs: request.top_logprobs,
-            ..ChatRequest::default()
-        },
+        chat,
         names: Names::new(turns.names, field_name),
     })
 }
 
-/// A text that is no item.
-fn say(role: &str, text: String, path: &str, turns: &mut Turns) {
-    let message = ChatMessage {
-        role: role.to_owned(),
-        content: Some(Content::Text(text)),
-        ..ChatMessage::default()
-    };
-    let names = MessageNames {
-        whole: path.to_owned(),
-        content: path.to_owned(),
-        parts: Vec::new(),
-    };
-    turns.add(message, names);
-}
-
 /// The client's name of a chat's field.
 fn field_name(param: &str) -> Option<String> {
-    match param {
-        "messages" => Some("input".to_owned()),
-        "max_completion_tokens" => Some("max_output_tokens".to_owned()),
-        _ => flat_tool(param, "parameters"),
+    if let Some(inside) = param.strip_prefix("response_format.json_schema") {
+        return Some(format!("text.format{inside}"));
     }
-}
-
-fn check_unserved(request: &ResponsesRequest) -> Result<(), ApiError> {
-    let tools = request.tools.as_ref();
-    let unserved = [
-        ("tools", tools.is_some_and(|tools| !tools.is_empty())),
-        ("tool_choice", request.tool_choice.is_some()),
-    ];
-    match unserved.iter().find(|(_, is_set)| *is_set) {
-        None => Ok(()),
-        Some((name, _)) => Err(unsupported((*name).to_owned())),
-    }
-}
-
-fn unsupported(param: String) -> ApiError {
-    let message = format!("The parameter '{param}' is not supported by this server. Leave it out.");
-    ApiError::unsupported(param, message)
+    let name = match param {
+        "messages" => "input",
+        "max_completion_tokens" => "max_output_tokens",
+        "reasoning_effort" => "reasoning.effort",
+        "response_format" => "text.format",
+        "response_format.type" => "text.format.type",
+        "tool_choice.function" | "tool_choice.function.name" => "tool_choice.name",
+        _ => return flat_tool(param, "parameters"),
+    };
+    Some(name.to_owned())
 }
 
 fn includes_logprobs(include: Option<&[String]>) -> Result<bool, ApiError> {
@@ -115,10 +104,66 @@ fn includes_logprobs(include: Option<&[String]>) -> Result<bool, ApiError> {
     Ok(!include.is_empty())
 }
 
-fn check_reasoning(reasoning: Option<ReasoningConfig>) -> Result<(), ApiError> {
-    let Some(reasoning) = reasoning else {
-        return Ok(());
+/// # Errors
+/// 400 for tools that the server would have to carry out.
+fn tools(tools: Vec<Object<FunctionTool>>) -> Result<Vec<Object<ToolDefinition>>, ApiError> {
+    let tools = tools.into_iter().enumerate();
+    tools
+        .map(|(tool_idx, Object(tool))| {
+            let path = format!("tools[{tool_idx}]");
+            if tool.kind != "function" {
+                return Err(ApiError::unsupported(
+                    format!("{path}.type"),
+                    format!(
+                        "This server has no tools of its own: '{}' is not supported. Declare a \
+                         function.",
+                        tool.kind
+                    ),
+                ));
+            }
+            let Some(name) = tool.name else {
+                return Err(ApiError::missing(format!("{path}.name")));
+            };
+            Ok(Object(ToolDefinition {
+                kind: "function".to_owned(),
+                function: Some(Object(FunctionDefinition {
+                    name,
+                    description: tool.description,
+                    parameters: tool.parameters,
+                    strict: tool.strict,
+                })),
+            }))
+        })
+        .collect()
+}
+
+/// # Errors
+/// 400 for a choice among tools that there are not.
+fn tool_choice(choice: FunctionChoice) -> Result<ToolChoice, ApiError> {
+    let named = match choice {
+        FunctionChoice::Mode(word) => return Ok(ToolChoice::Word(word)),
+        FunctionChoice::Named(named) => named,
     };
+    if named.kind != "function" {
+        return Err(ApiError::unsupported(
+            "tool_choice.type",
+            format!(
+                "'tool_choice' must be none, auto, required or a function; '{}' is not supported \
+                 by this server.",
+                named.kind
+            ),
+        ));
+    }
+    let name = (named.name).ok_or_else(|| ApiError::missing("tool_choice.name"))?;
+    Ok(ToolChoice::Named(NamedToolChoice {
+        kind: "function".to_owned(),
+        function: Some(Object(NamedFunction { name })),
+    }))
+}
+
+/// # Errors
+/// 400 for a summary: thoughts come as they are.
+fn effort(reasoning: ReasoningConfig) -> Result<Option<String>, ApiError> {
     for (name, summary) in [
         ("summary", &reasoning.summary),
         ("generate_summary", &reasoning.generate_summary),
@@ -133,114 +178,38 @@ fn check_reasoning(reasoning: Option<ReasoningConfig>) -> Result<(), ApiError> {
             ));
         }
     }
-    match reasoning.effort {
-        None => Ok(()),
-        Some(_) => Err(unsupported("reasoning.effort".to_owned())),
-    }
+    Ok(reasoning.effort)
 }
 
-fn check_text(text: Option<TextConfig>) -> Result<(), ApiError> {
-    let Some(text) = text else {
-        return Ok(());
-    };
+/// What the answer looks like.
+///
+/// # Errors
+/// 400 for what there is not.
+fn shape(text: TextConfig, chat: &mut ChatRequest) -> Result<(), ApiError> {
     if text
         .verbosity
         .is_some_and(|verbosity| verbosity != "medium")
     {
-        return Err(unsupported("text.verbosity".to_owned()));
+        return Err(unsupported("text.verbosity"));
     }
-    match text.format {
-        Some(Object(format)) if format.kind != "text" => Err(unsupported("text.format".to_owned())),
-        _ => Ok(()),
-    }
-}
-
-fn translate_item(item: InputItem, path: String, turns: &mut Turns) -> Result<(), ApiError> {
-    match item.kind.as_deref() {
-        None | Some("message") => translate_message(item, path, turns),
-        // What was thought before is no part of what the model reads.
-        Some("reasoning") => Ok(()),
-        Some(kind) => Err(ApiError::unsupported(
-            format!("{path}.type"),
-            format!("An item of type '{kind}' is not supported by this server."),
-        )),
-    }
-}
-
-fn translate_message(item: InputItem, path: String, turns: &mut Turns) -> Result<(), ApiError> {
-    let Some(role) = item.role else {
-        return Err(ApiError::missing(format!("{path}.role")));
+    let Some(Object(format)) = text.format else {
+        return Ok(());
     };
-    if !matches!(role.as_str(), "user" | "assistant" | "system" | "developer") {
-        return Err(ApiError::invalid_value(
-            format!("{path}.role"),
-            format!("A role must be user, assistant, system or developer, got '{role}'."),
-        ));
-    }
-    let mut names = MessageNames {
-        content: format!("{path}.content"),
-        whole: path,
-        parts: Vec::new(),
-    };
-    let content = match item.content {
-        None => return Err(ApiError::missing(names.content)),
-        Some(TextOr::Text(text)) => Content::Text(text),
-        Some(TextOr::List(wire)) => {
-            let mut parts = Vec::with_capacity(wire.len());
-            for (part_idx, part) in wire.into_iter().enumerate() {
-                let path = format!("{}[{part_idx}]", names.content);
-                parts.push(translate_part(part, &path)?);
-                names.parts.push(path);
-            }
-            Content::Parts(parts)
-        }
-    };
-    let message = ChatMessage {
-        role,
-        content: Some(content),
-        ..ChatMessage::default()
-    };
-    turns.add(message, names);
+    let is_schema = format.kind == "json_schema";
+    chat.response_format = Some(Object(ResponseFormat {
+        kind: format.kind,
+        json_schema: is_schema.then(|| {
+            Object(NamedSchema {
+                name: format.name.unwrap_or_default(),
+                schema: format.schema,
+                ..NamedSchema::default()
+            })
+        }),
+    }));
     Ok(())
 }
 
-fn translate_part(part: InputPart, path: &str) -> Result<Part, ApiError> {
-    let missing = |name: &str| ApiError::missing(format!("{path}.{name}"));
-    match part.kind.as_str() {
-        "input_text" | "output_text" => Ok(Part {
-            kind: "text".to_owned(),
-            text: Some(part.text.ok_or_else(|| missing("text"))?),
-            ..Part::default()
-        }),
-        "input_image" => {
-            if part.file_id == Presence::Set {
-                return Err(unsupported(format!("{path}.file_id")));
-            }
-            check_detail(part.detail.as_deref(), path)?;
-            Ok(Part {
-                kind: "image_url".to_owned(),
-                image_url: Some(ImageUrl {
-                    url: part.image_url.ok_or_else(|| missing("image_url"))?,
-                }),
-                ..Part::default()
-            })
-        }
-        kind => Err(ApiError::unsupported(
-            format!("{path}.type"),
-            format!(
-                "A part's type must be input_text, output_text or input_image; '{kind}' is not \
-                 supported by this server."
-            ),
-        )),
-    }
-}
-
-fn check_detail(detail: Option<&str>, path: &str) -> Result<(), ApiError> {
-    match detail {
-        None | Some("auto" | "low" | "high" | "original") => Ok(()),
-        Some(detail) => Err(ApiError::invalid_value(
-            format!("{path}.detail"),
-            format!("A picture's detail must be auto, low, high or original, got '{detail}'."),
-        )),
-    }
+fn unsupported(param: &str) -> ApiError {
+    let message = format!("The parameter '{param}' is not supported by this server. Leave it out.");
+    ApiError::unsupported(param, message)
 }

@@ -34,6 +34,9 @@ pub(in crate::api) struct MessagesRequest {
     pub(in crate::api) thinking: Option<Object<Thinking>>,
     /// What the answer looks like, and how much effort goes into it.
     pub(in crate::api) output_config: Option<Object<OutputConfig>>,
+    /// Where to cache the prompt: every prompt is cached, as far as it goes.
+    #[serde(rename = "cache_control")]
+    _cache_control: Option<Map<String, Value>>,
     /// Who asks; nothing depends on it.
     #[serde(rename = "metadata")]
     _metadata: Option<Object<MessagesMetadata>>,

@@ -40,7 +40,10 @@ pub(super) use logprobs::{
     TopLogprobs,
 };
 pub(super) use message::{ChatMessage, Content, ImageUrl, Part};
-pub(super) use messages_request::{ImageSource, InputBlock, InputMessage, MessagesRequest};
+pub(super) use messages_request::{
+    ImageSource, InputBlock, InputMessage, InputTool, InputToolChoice, MessagesRequest,
+    OutputConfig, OutputFormat, ResultBlock, Thinking,
+};
 pub(super) use messages_response::{
     BlockDelta, MessageEnd, MessageObject, MessageStop, MessagesEvent, MessagesOutputDetails,
     MessagesUsage, OutputBlock, TokenCount,
@@ -51,7 +54,8 @@ pub(super) use output_format::{NamedSchema, ResponseFormat, StructuredOutputs};
 pub(super) use presence::Presence;
 pub(super) use responses_event::{NumberedEvent, Place, ResponsesEvent};
 pub(super) use responses_request::{
-    InputItem, InputPart, ReasoningConfig, RepeatedFields, ResponsesRequest, TextConfig,
+    FunctionChoice, FunctionTool, InputItem, InputPart, ReasoningConfig, RepeatedFields,
+    ResponsesRequest, TextConfig,
 };
 pub(super) use responses_response::{
     IncompleteDetails, InputTokensDetails, OutputItem, OutputPart, OutputTokensDetails,
@@ -63,7 +67,8 @@ pub(super) use terms_fields::TermsFields;
 pub(super) use text_or::TextOr;
 pub(super) use tokenize::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokenized};
 pub(super) use tools::{
-    AnswerFunction, AnswerToolCall, DeltaFunction, DeltaToolCall, FunctionDefinition,
-    MessageToolCall, ToolChoice, ToolDefinition,
+    AnswerFunction, AnswerToolCall, CalledFunction, DeltaFunction, DeltaToolCall,
+    FunctionDefinition, MessageToolCall, NamedFunction, NamedToolChoice, ToolChoice,
+    ToolDefinition,
 };
 pub(super) use usage::Usage;

@@ -96,12 +96,14 @@ pub(in crate::api) struct TextFormat {
     pub(in crate::api) kind: String,
     /// Of a schema.
     pub(in crate::api) name: Option<String>,
-    /// Of a schema: what it is for.
-    pub(in crate::api) description: Option<String>,
+    /// Of a schema: what it is for; the answer does not depend on it.
+    #[serde(rename = "description")]
+    _description: Option<String>,
     /// Of a schema: itself.
     pub(in crate::api) schema: Option<Value>,
-    /// Of a schema: whether the answer must keep to it.
-    pub(in crate::api) strict: Option<bool>,
+    /// Of a schema: every one is kept to, whatever this says.
+    #[serde(rename = "strict")]
+    _strict: Option<bool>,
 }
 
 /// `reasoning`.

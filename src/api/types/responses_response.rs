@@ -44,7 +44,9 @@ pub(in crate::api) struct ResponseObject<'a> {
     pub(in crate::api) store: bool,
     /// `disabled`: what is too long is refused.
     pub(in crate::api) truncation: &'static str,
+    #[schemars(with = "()")]
     pub(in crate::api) max_tool_calls: Option<()>,
+    #[schemars(with = "()")]
     pub(in crate::api) previous_response_id: Option<()>,
 }
 

@@ -550,3 +550,244 @@ async fn every_route_is_there_without_its_prefix() {
     assert_eq!(list, server.get("/v1/models").await.ok());
     assert_eq!(server.get("/models/org/tiny").await.ok()["id"], "org/tiny");
 }
+
+fn weather() -> Value {
+    json!([{
+        "name": "get_weather",
+        "description": "The weather in a city.",
+        "input_schema": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    }])
+}
+
+/// The same as a chat's tools.
+fn chat_weather() -> Value {
+    let tool = &weather()[0];
+    json!([{"type": "function", "function": {
+        "name": tool["name"], "description": tool["description"], "parameters": tool["input_schema"],
+    }}])
+}
+
+/// A server with room for tools that says `text`.
+fn roomy(text: &str) -> TestServer {
+    let plan = Plan {
+        max_model_len: 4096,
+        script: says(text),
+        ..Plan::for_test()
+    };
+    plan.start()
+}
+
+const CALL: &str = "[get_weather(city=\"Paris\")]";
+
+#[tokio::test]
+async fn calls_are_blocks() {
+    let server = roomy(CALL);
+    let answer = ask(&server, json!({"tools": weather()})).await.ok();
+    assert_eq!(answer["stop_reason"], "tool_use");
+    let [block] = &answer["content"].as_array().unwrap()[..] else {
+        panic!("{answer}");
+    };
+    assert!(block["id"].as_str().unwrap().starts_with("toolu_"));
+    let expected = json!({
+        "type": "tool_use", "id": block["id"], "name": "get_weather", "input": {"city": "Paris"},
+    });
+    assert_eq!(*block, expected);
+
+    let events = named_events(&ask(&server, json!({"tools": weather(), "stream": true})).await);
+    let begin = events
+        .iter()
+        .find(|(name, _)| name == "content_block_start");
+    let block = &begin.unwrap().1["content_block"];
+    assert_eq!(
+        (&block["type"], &block["input"]),
+        (&json!("tool_use"), &json!({}))
+    );
+    assert_eq!(block["name"], "get_weather");
+    let input: String = (events.iter())
+        .filter(|(_, data)| data["delta"]["type"] == "input_json_delta")
+        .map(|(_, data)| data["delta"]["partial_json"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        serde_json::from_str::<Value>(&input).unwrap(),
+        json!({"city": "Paris"})
+    );
+    assert_eq!(
+        events[events.len() - 2].1["delta"]["stop_reason"],
+        "tool_use"
+    );
+
+    // Without tools it is text like any other.
+    let answer = ask(&server, json!({})).await.ok();
+    assert_eq!(answer["stop_reason"], "end_turn");
+    assert_eq!(answer["content"][0]["text"], CALL);
+}
+
+/// Asks for the same in both ways.
+async fn same(server: &mut TestServer, anthropic: Value, chat: Value) {
+    ask(server, anthropic.clone()).await.ok();
+    let asked = server.request().await;
+    let mut chat = chat;
+    chat["max_tokens"] = json!(64);
+    server.chat(chat).await.ok();
+    let expected = server.request().await;
+    assert_eq!(asked.prompt, expected.prompt, "{anthropic}");
+    assert_eq!(
+        asked.constraint.is_some(),
+        expected.constraint.is_some(),
+        "{anthropic}"
+    );
+}
+
+#[tokio::test]
+async fn tools_choices_and_results_are_a_chat_s() {
+    let mut server = roomy("Yes.");
+    let question = json!({"role": "user", "content": "The weather?"});
+    let plain = json!([question]);
+    for (choice, chat_choice) in [
+        (Value::Null, Value::Null),
+        (json!({"type": "auto"}), json!("auto")),
+        (json!({"type": "none"}), json!("none")),
+        (json!({"type": "any"}), json!("required")),
+        (
+            json!({"type": "tool", "name": "get_weather"}),
+            json!({"type": "function", "function": {"name": "get_weather"}}),
+        ),
+    ] {
+        same(
+            &mut server,
+            json!({"tools": weather(), "tool_choice": choice, "messages": plain}),
+            json!({"tools": chat_weather(), "tool_choice": chat_choice, "messages": plain}),
+        )
+        .await;
+    }
+    let call = json!({"type": "tool_use", "id": "toolu_1", "name": "get_weather",
+                      "input": {"city": "Paris"}});
+    let result = |content: Value| {
+        json!({"type": "tool_result", "tool_use_id": "toolu_1",
+                                         "content": content})
+    };
+    let chat_call = json!({"id": "toolu_1", "type": "function", "function": {
+        "name": "get_weather", "arguments": "{\"city\":\"Paris\"}",
+    }});
+    let mut failed = result(json!("no such city"));
+    failed["is_error"] = json!(true);
+    for (result, said) in [
+        (result(json!("Sunny.")), "Sunny."),
+        (
+            result(json!([{"type": "text", "text": "Sunny,"}, {"type": "text", "text": "warm."}])),
+            "Sunny,\nwarm.",
+        ),
+        (result(Value::Null), ""),
+        (failed, "Error: no such city"),
+    ] {
+        same(
+            &mut server,
+            json!({"tools": weather(), "messages": [
+                question,
+                {"role": "assistant", "content": [{"type": "text", "text": "Let me see."}, call]},
+                {"role": "user", "content": [result, {"type": "text", "text": "Well?"}]},
+            ]}),
+            json!({"tools": chat_weather(), "messages": [
+                question,
+                {"role": "assistant", "content": [{"type": "text", "text": "Let me see."}],
+                 "tool_calls": [chat_call]},
+                {"role": "tool", "tool_call_id": "toolu_1", "content": said},
+                {"role": "user", "content": [{"type": "text", "text": "Well?"}]},
+            ]}),
+        )
+        .await;
+    }
+    // A last message of the assistant's is gone on with.
+    let begun = json!([question, {"role": "assistant", "content": "It is"}]);
+    same(
+        &mut server,
+        json!({"messages": begun}),
+        json!({"messages": begun, "continue_final_message": true, "add_generation_prompt": false}),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn wrong_tools_are_refused_in_the_client_s_words() {
+    let server = roomy("Yes.");
+    let tool = |name: &str, value: Value| {
+        let mut tools = weather();
+        tools[0][name] = value;
+        json!({"tools": tools})
+    };
+    let turns = |blocks: Value| {
+        json!({"tools": weather(), "messages": [
+            {"role": "user", "content": "The weather?"},
+            {"role": "user", "content": blocks},
+        ]})
+    };
+    let with = |name: &str, value: Value| json!({"tools": weather(), name: value});
+    for (body, place) in [
+        (tool("type", json!("web_search_20250305")), "tools[0].type"),
+        (tool("input_schema", Value::Null), "tools[0].input_schema"),
+        (tool("name", json!("two words")), "tools[0].name"),
+        (json!({"tool_choice": {"type": "any"}}), "tool_choice"),
+        (
+            with("tool_choice", json!({"type": "some"})),
+            "tool_choice.type",
+        ),
+        (
+            with("tool_choice", json!({"type": "tool"})),
+            "tool_choice.name",
+        ),
+        (
+            with("tool_choice", json!({"type": "tool", "name": "other"})),
+            "tool_choice.name",
+        ),
+        (
+            turns(json!([{"type": "tool_result", "tool_use_id": "toolu_9"}])),
+            "messages[1].content[0]",
+        ),
+        (
+            turns(json!([{"type": "tool_result"}])),
+            "messages[1].content[0].tool_use_id",
+        ),
+        (
+            turns(
+                json!([{"type": "tool_result", "tool_use_id": "x", "content": [{"type": "image"}]}]),
+            ),
+            "messages[1].content[0].content[0].type",
+        ),
+        (
+            json!({"thinking": {"type": "enabled"}}),
+            "thinking.budget_tokens",
+        ),
+        (
+            json!({"thinking": {"type": "enabled", "budget_tokens": 64}}),
+            "thinking.budget_tokens",
+        ),
+        (json!({"thinking": {"type": "adaptive"}}), "'thinking'"),
+        (
+            json!({"thinking": {"type": "adaptive", "display": "omitted"}}),
+            "thinking.display",
+        ),
+        (
+            json!({"thinking": {"type": "between_tools"}}),
+            "thinking.type",
+        ),
+        (
+            json!({"output_config": {"effort": "high"}}),
+            "output_config.effort",
+        ),
+    ] {
+        let (status, kind, said) = refused(&ask(&server, body.clone()).await);
+        assert_eq!(
+            (status, kind.as_str()),
+            (400, "invalid_request_error"),
+            "{body}"
+        );
+        assert!(said.contains(place), "{place}: {said}");
+    }
+    ask(&server, json!({"thinking": {"type": "disabled"}}))
+        .await
+        .ok();
+}

@@ -28,21 +28,28 @@ fn routed() -> BTreeSet<String> {
     let source = include_str!("../../../src/api/router.rs");
     let mut routes = BTreeSet::new();
     for route in source.split(".route(").skip(1) {
+        // `at` puts a path below each prefix.
+        let prefixes: &[&str] = match route.starts_with("&at(") {
+            true => &["/v1", ""],
+            false => &[""],
+        };
         let mut quoted = route.split('"');
-        let path = quoted
-            .nth(1)
-            .expect("a route has a path")
-            .replace("{*", "{");
-        let rest = quoted.next().expect("a route has a handler");
-        let handlers = rest.split(".route(").next().unwrap_or(rest);
+        let path = quoted.nth(1).expect("a route has a path");
+        let path = path.replace("{*", "{");
+        let handlers = quoted.next().expect("a route has a handler");
         for method in ["get", "post", "put", "delete", "patch", "any"] {
             let calls = handlers.matches(&format!("{method}(")).count();
             assert!(calls <= 1, "{path}: {handlers}");
             if calls == 1 {
-                routes.insert(format!("{method} {path}"));
+                routes.extend(
+                    prefixes
+                        .iter()
+                        .map(|prefix| format!("{method} {prefix}{path}")),
+                );
             }
         }
     }
+    assert!(source.contains("[\"/v1\", \"\"]"), "other prefixes");
     assert!(routes.len() >= 10, "the walk found only {routes:?}");
     routes
 }
@@ -130,10 +137,19 @@ fn mismatches(document: &Value, schema: &Value, value: &Value, path: &str) -> Ve
     if schema.get("enum").is_some_and(|values| !among(values)) {
         found.push(format!("{path} is {value}"));
     }
-    if let Some(choices) = schema["anyOf"].as_array()
+    for part in schema["allOf"].as_array().into_iter().flatten() {
+        found.extend(mismatches(document, part, value, path));
+    }
+    let choices = schema["anyOf"].as_array().or(schema["oneOf"].as_array());
+    // What stands beside the choices is no part of any.
+    let mut rest = value.clone();
+    if let (Some(fields), Some(own)) = (rest.as_object_mut(), schema["properties"].as_object()) {
+        fields.retain(|name, _| !own.contains_key(name));
+    }
+    if let Some(choices) = choices
         && choices
             .iter()
-            .all(|choice| !mismatches(document, choice, value, path).is_empty())
+            .all(|choice| !mismatches(document, choice, &rest, path).is_empty())
     {
         found.push(format!("{path} is none of its choices: {value}"));
     }
@@ -149,6 +165,11 @@ fn mismatches(document: &Value, schema: &Value, value: &Value, path: &str) -> Ve
                 found.push(format!("{path} has no {name}"));
             }
         }
+        // Otherwise the rest of its fields are described elsewhere.
+        let is_whole = schema["properties"].is_object()
+            && ["$ref", "allOf", "anyOf", "oneOf"]
+                .iter()
+                .all(|other| schema.get(other).is_none());
         for (name, field) in fields {
             let inside = format!("{path}.{name}");
             match (
@@ -158,7 +179,7 @@ fn mismatches(document: &Value, schema: &Value, value: &Value, path: &str) -> Ve
                 (Some(property), _) | (None, Some(property)) => {
                     found.extend(mismatches(document, property, field, &inside));
                 }
-                (None, None) if schema["properties"].is_object() => {
+                (None, None) if is_whole => {
                     found.push(format!("{inside} is not described"));
                 }
                 (None, None) => {}
@@ -175,6 +196,8 @@ async fn answers_are_as_described() {
     let rich = json!({"logprobs": true, "top_logprobs": 2, "n": 2, "return_token_ids": true});
     let chat = chat_body(rich.clone()).to_string();
     let text = json!({"prompt": "The", "logprobs": 2, "return_token_ids": true}).to_string();
+    let message = json!({"messages": [{"role": "user", "content": "The"}], "max_tokens": 9});
+    let message = message.to_string();
     let bodies = BTreeMap::from([
         (
             "/v1/chat/completions",
@@ -184,6 +207,19 @@ async fn answers_are_as_described() {
             "/v1/completions",
             vec![json!({"prompt": "The"}).to_string(), text],
         ),
+        (
+            "/v1/responses",
+            vec![
+                json!({"input": "The"}).to_string(),
+                json!({
+                    "input": "The", "top_logprobs": 2,
+                    "include": ["message.output_text.logprobs"],
+                })
+                .to_string(),
+            ],
+        ),
+        ("/v1/messages", vec![message.clone()]),
+        ("/v1/messages/count_tokens", vec![message]),
         (
             "/tokenize",
             vec![json!({"prompt": "The", "return_token_strs": true}).to_string()],
@@ -242,15 +278,25 @@ async fn chunks_are_as_described() {
         ("/v1/chat/completions", chat_body(rich)),
         ("/v1/chat/completions", plain),
         ("/v1/completions", text),
+        ("/v1/responses", json!({"input": "The", "stream": true})),
+        (
+            "/v1/messages",
+            json!({"messages": [{"role": "user", "content": "The"}], "max_tokens": 9, "stream": true}),
+        ),
     ] {
         let reply = server.post(path, body.to_string()).await;
         let content = &document["paths"][path]["post"]["responses"]["200"]["content"];
-        let event = &content["text/event-stream"]["schema"]["properties"]["data"];
-        let [done, data] = &event["anyOf"].as_array().expect("two sorts of data")[..] else {
-            panic!("two sorts of data: {event}");
+        let data = &content["text/event-stream"]["schema"]["properties"]["data"];
+        let ends_with_done = data["anyOf"][0] == json!({"const": "[DONE]"});
+        assert_eq!(
+            ends_with_done,
+            reply.body.contains("data: [DONE]"),
+            "{path}"
+        );
+        let schema = match ends_with_done {
+            true => &data["anyOf"][1]["contentSchema"],
+            false => &data["contentSchema"],
         };
-        assert_eq!(done, &json!({"const": "[DONE]"}));
-        let schema = &data["contentSchema"];
         let lines = reply
             .body
             .lines()

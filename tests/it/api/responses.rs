@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::images::distinct_pictures;
-use super::server::{END_OF_TURN, End, Plan, Reply, TestServer, always, tokens};
+use super::server::{END_OF_TURN, End, Plan, Reply, TestServer, always, says, tokens};
 
 const PATH: &str = "/v1/responses";
 
@@ -443,4 +443,229 @@ async fn errors_are_openai_s_and_speak_of_input() {
     assert_eq!(response["response"]["status"], "failed");
     assert_eq!(response["response"]["error"]["code"], "server_error");
     assert_eq!(response["response"]["error"]["message"], told["message"]);
+}
+
+fn weather() -> Value {
+    json!([{
+        "type": "function",
+        "name": "get_weather",
+        "description": "The weather in a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+        "strict": false,
+    }])
+}
+
+/// The same as a chat's tools.
+fn chat_weather() -> Value {
+    let tool = &weather()[0];
+    json!([{"type": "function", "function": {
+        "name": tool["name"], "description": tool["description"], "parameters": tool["parameters"],
+        "strict": false,
+    }}])
+}
+
+/// A server with room for tools that says `text`.
+fn roomy(text: &str) -> TestServer {
+    let plan = Plan {
+        max_model_len: 4096,
+        script: says(text),
+        ..Plan::for_test()
+    };
+    plan.start()
+}
+
+#[tokio::test]
+async fn calls_are_items() {
+    let server = roomy("[get_weather(city=\"Paris\")]");
+    let answer = ask(&server, json!({"tools": weather()})).await.ok();
+    assert_eq!(answer["tools"], weather());
+    assert_eq!(answer["status"], "completed");
+    let [item] = &answer["output"].as_array().unwrap()[..] else {
+        panic!("{answer}");
+    };
+    assert!(item["call_id"].as_str().unwrap().starts_with("call_"));
+    let arguments = item["arguments"].as_str().unwrap();
+    assert_eq!(
+        serde_json::from_str::<Value>(arguments).unwrap(),
+        json!({"city": "Paris"})
+    );
+    let expected = json!({
+        "type": "function_call", "id": item["id"], "call_id": item["call_id"],
+        "name": "get_weather", "arguments": arguments, "status": "completed",
+    });
+    assert_eq!(*item, expected);
+
+    let events = named_events(&ask(&server, json!({"tools": weather(), "stream": true})).await);
+    let data_of = |wanted: &str| -> Vec<&Value> {
+        let events = events.iter().filter(|(name, _)| name == wanted);
+        events.map(|(_, data)| data).collect()
+    };
+    let added = &data_of("response.output_item.added")[0]["item"];
+    assert_eq!(
+        (&added["type"], &added["arguments"]),
+        (&json!("function_call"), &json!(""))
+    );
+    let deltas = data_of("response.function_call_arguments.delta");
+    let streamed: String = deltas
+        .iter()
+        .map(|data| data["delta"].as_str().unwrap())
+        .collect();
+    assert_eq!(streamed, arguments);
+    let done = data_of("response.function_call_arguments.done")[0];
+    assert_eq!(
+        (&done["arguments"], &done["item_id"]),
+        (&json!(arguments), &added["id"])
+    );
+    let item = &data_of("response.output_item.done")[0]["item"];
+    assert_eq!(item["call_id"], added["call_id"]);
+    assert_eq!(
+        data_of("response.completed")[0]["response"]["output"],
+        json!([item])
+    );
+}
+
+/// Asks for the same in both ways.
+async fn same(server: &mut TestServer, response: Value, chat: Value) {
+    ask(server, response.clone()).await.ok();
+    let asked = server.request().await;
+    server.chat(chat).await.ok();
+    let expected = server.request().await;
+    assert_eq!(asked.prompt, expected.prompt, "{response}");
+    assert_eq!(
+        asked.constraint.is_some(),
+        expected.constraint.is_some(),
+        "{response}"
+    );
+}
+
+#[tokio::test]
+async fn tools_choices_and_outputs_are_a_chat_s() {
+    let mut server = roomy("Yes.");
+    let question = json!({"role": "user", "content": "The weather?"});
+    for (choice, chat_choice) in [
+        (Value::Null, Value::Null),
+        (json!("auto"), json!("auto")),
+        (json!("none"), json!("none")),
+        (json!("required"), json!("required")),
+        (
+            json!({"type": "function", "name": "get_weather"}),
+            json!({"type": "function", "function": {"name": "get_weather"}}),
+        ),
+    ] {
+        same(
+            &mut server,
+            json!({"tools": weather(), "tool_choice": choice, "input": [question]}),
+            json!({"tools": chat_weather(), "tool_choice": chat_choice, "messages": [question]}),
+        )
+        .await;
+    }
+    let call = |id: &str| {
+        json!({"type": "function_call", "id": "fc_1", "call_id": id,
+        "name": "get_weather", "arguments": "{\"city\":\"Paris\"}", "status": "completed"})
+    };
+    let output = |id: &str, output: Value| {
+        json!({"type": "function_call_output", "call_id": id,
+                                                  "output": output})
+    };
+    let chat_call = |id: &str| {
+        json!({"id": id, "type": "function", "function": {
+            "name": "get_weather", "arguments": "{\"city\":\"Paris\"}",
+        }})
+    };
+    same(
+        &mut server,
+        json!({"tools": weather(), "input": [
+            question,
+            {"role": "assistant", "content": "Let me see."},
+            call("call_1"),
+            call("call_2"),
+            output("call_1", json!("Sunny.")),
+            output("call_2", json!([{"type": "input_text", "text": "Warm."}])),
+        ]}),
+        json!({"tools": chat_weather(), "messages": [
+            question,
+            {"role": "assistant", "content": "Let me see.",
+             "tool_calls": [chat_call("call_1"), chat_call("call_2")]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "Sunny."},
+            {"role": "tool", "tool_call_id": "call_2",
+             "content": [{"type": "text", "text": "Warm."}]},
+        ]}),
+    )
+    .await;
+    same(
+        &mut server,
+        json!({"tools": weather(), "input": [
+            question, call("call_1"), output("call_1", json!("Sunny.")),
+        ]}),
+        json!({"tools": chat_weather(), "messages": [
+            question,
+            {"role": "assistant", "tool_calls": [chat_call("call_1")]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "Sunny."},
+        ]}),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn wrong_tools_are_refused_in_the_client_s_words() {
+    let server = roomy("Yes.");
+    let tool = |name: &str, value: Value| {
+        let mut tools = weather();
+        tools[0][name] = value;
+        json!({"tools": tools})
+    };
+    let with = |name: &str, value: Value| json!({"tools": weather(), name: value});
+    let items = |item: Value| {
+        json!({"tools": weather(), "input": [
+            {"role": "user", "content": "The weather?"}, item,
+        ]})
+    };
+    for (body, place) in [
+        (tool("type", json!("web_search")), "tools[0].type"),
+        (tool("name", Value::Null), "tools[0].name"),
+        (tool("name", json!("two words")), "tools[0].name"),
+        (json!({"tool_choice": "required"}), "tool_choice"),
+        (with("tool_choice", json!("some")), "tool_choice"),
+        (with("tool_choice", json!(5)), "tool_choice"),
+        (
+            with("tool_choice", json!({"type": "mcp"})),
+            "tool_choice.type",
+        ),
+        (
+            with("tool_choice", json!({"type": "function"})),
+            "tool_choice.name",
+        ),
+        (
+            with("tool_choice", json!({"type": "function", "name": "other"})),
+            "tool_choice.name",
+        ),
+        (
+            items(json!({"type": "function_call_output", "call_id": "call_9", "output": "x"})),
+            "input[1]",
+        ),
+        (
+            items(json!({"type": "function_call_output", "call_id": "call_9"})),
+            "input[1].output",
+        ),
+        (
+            items(json!({"type": "function_call_output", "output": "x"})),
+            "input[1].call_id",
+        ),
+        (
+            items(json!({"type": "function_call", "call_id": "x", "name": "f"})),
+            "input[1].arguments",
+        ),
+        (json!({"reasoning": {"effort": "high"}}), "reasoning.effort"),
+        (json!({"reasoning": {"effort": "very"}}), "reasoning.effort"),
+    ] {
+        let (status, _, param) = ask(&server, body.clone()).await.error();
+        assert_eq!((status, param.as_deref()), (400, Some(place)), "{body}");
+    }
+    ask(&server, json!({"reasoning": {"effort": "none"}}))
+        .await
+        .ok();
 }

@@ -1,0 +1,125 @@
+//! Anthropic's tools and thoughts as a chat's.
+
+use crate::api::error::ApiError;
+use crate::api::types::{
+    ChatRequest, ChatTemplateKwargs, FunctionDefinition, InputTool, InputToolChoice, NamedFunction,
+    NamedToolChoice, Object, OutputConfig, Thinking, ToolChoice, ToolDefinition,
+};
+
+/// # Errors
+/// 400 for tools that the server would have to carry out, and for those without a schema.
+pub(super) fn tools(
+    tools: Vec<Object<InputTool>>,
+) -> Result<Vec<Object<ToolDefinition>>, ApiError> {
+    let tools = tools.into_iter().enumerate();
+    tools
+        .map(|(tool_idx, Object(tool))| {
+            let path = format!("tools[{tool_idx}]");
+            if let Some(kind) = tool.kind.filter(|kind| kind != "custom") {
+                return Err(ApiError::unsupported(
+                    format!("{path}.type"),
+                    format!(
+                        "This server has no tools of its own: '{kind}' is not supported. Declare \
+                         the tool with a name and an input_schema."
+                    ),
+                ));
+            }
+            let Some(schema) = tool.input_schema else {
+                return Err(ApiError::missing(format!("{path}.input_schema")));
+            };
+            Ok(Object(ToolDefinition {
+                kind: "function".to_owned(),
+                function: Some(Object(FunctionDefinition {
+                    name: tool.name,
+                    description: tool.description,
+                    parameters: Some(schema),
+                    strict: tool.strict,
+                })),
+            }))
+        })
+        .collect()
+}
+
+/// Which tools must be called, and whether several may be.
+///
+/// # Errors
+/// 400 for a choice that there is not.
+pub(super) fn choose(choice: InputToolChoice, chat: &mut ChatRequest) -> Result<(), ApiError> {
+    let word = |word: &str| ToolChoice::Word(word.to_owned());
+    chat.tool_choice = Some(match choice.kind.as_str() {
+        "auto" => word("auto"),
+        "any" => word("required"),
+        "none" => word("none"),
+        "tool" => {
+            let name = (choice.name).ok_or_else(|| ApiError::missing("tool_choice.name"))?;
+            ToolChoice::Named(NamedToolChoice {
+                kind: "function".to_owned(),
+                function: Some(Object(NamedFunction { name })),
+            })
+        }
+        kind => {
+            return Err(ApiError::invalid_value(
+                "tool_choice.type",
+                format!("'tool_choice.type' must be auto, any, tool or none, got '{kind}'."),
+            ));
+        }
+    });
+    chat.parallel_tool_calls = choice.disable_parallel_tool_use.map(|disable| !disable);
+    Ok(())
+}
+
+/// Whether the model thinks, and for how long.
+///
+/// # Errors
+/// 400 for a kind that there is not, and for a budget that leaves nothing for the answer.
+pub(super) fn think(
+    thinking: Thinking,
+    max_tokens: Option<i64>,
+    chat: &mut ChatRequest,
+) -> Result<(), ApiError> {
+    if thinking
+        .display
+        .is_some_and(|display| display != "summarized")
+    {
+        return Err(ApiError::unsupported(
+            "thinking.display",
+            "Thoughts come as they are: leave 'thinking.display' out or send \"summarized\".",
+        ));
+    }
+    let enable = match (thinking.kind.as_str(), thinking.budget_tokens) {
+        ("enabled", None) => return Err(ApiError::missing("thinking.budget_tokens")),
+        ("enabled", Some(budget)) => {
+            if budget < 1 || max_tokens.is_some_and(|max_tokens| budget >= max_tokens) {
+                return Err(ApiError::invalid_value(
+                    "thinking.budget_tokens",
+                    format!(
+                        "'thinking.budget_tokens' must be at least 1 and less than 'max_tokens', \
+                         got {budget}."
+                    ),
+                ));
+            }
+            chat.thinking_token_budget = Some(budget);
+            true
+        }
+        ("adaptive", _) => true,
+        ("disabled", _) => false,
+        (kind, _) => {
+            return Err(ApiError::invalid_value(
+                "thinking.type",
+                format!("'thinking.type' must be enabled, adaptive or disabled, got '{kind}'."),
+            ));
+        }
+    };
+    chat.chat_template_kwargs = Some(Object(ChatTemplateKwargs {
+        enable_thinking: Some(enable),
+        ..ChatTemplateKwargs::default()
+    }));
+    Ok(())
+}
+
+/// How much effort goes into the answer.
+pub(super) fn effort(config: &OutputConfig) -> Option<String> {
+    let effort = config.effort.as_deref()?;
+    // Anthropic has one more step, above all of OpenAI's.
+    Some(if effort == "max" { "xhigh" } else { effort }.to_owned())
+}

@@ -1,0 +1,231 @@
+//! Anthropic's messages as a chat's: blocks become parts, calls and tools' messages.
+
+use serde_json::Value;
+
+use crate::api::error::ApiError;
+use crate::api::names::MessageNames;
+use crate::api::translation::Turns;
+use crate::api::types::{
+    CalledFunction, ChatMessage, Content, ImageSource, ImageUrl, InputBlock, InputMessage,
+    MessageToolCall, Object, Part, ResultBlock, TextOr,
+};
+use crate::error::ImageError;
+
+/// A message that is being put together.
+struct Turn {
+    role: String,
+    names: MessageNames,
+    parts: Vec<Part>,
+    calls: Vec<Object<MessageToolCall>>,
+}
+
+/// Takes a message in, whose place has the name `whole`.
+///
+/// # Errors
+/// 400 with the path of what a chat has no place for.
+pub(super) fn push(message: InputMessage, whole: &str, turns: &mut Turns) -> Result<(), ApiError> {
+    // The system text is no message: its content has no path of its own.
+    let content = match message.role.as_str() {
+        "system" if whole == "system" => whole.to_owned(),
+        _ => format!("{whole}.content"),
+    };
+    let mut turn = Turn {
+        role: message.role,
+        names: MessageNames {
+            whole: whole.to_owned(),
+            content: content.clone(),
+            parts: Vec::new(),
+        },
+        parts: Vec::new(),
+        calls: Vec::new(),
+    };
+    let blocks = match message.content {
+        TextOr::Text(text) => {
+            let message = ChatMessage {
+                role: turn.role,
+                content: Some(Content::Text(text)),
+                ..ChatMessage::default()
+            };
+            turns.add(message, turn.names);
+            return Ok(());
+        }
+        TextOr::List(blocks) if blocks.is_empty() => {
+            return Err(ApiError::invalid_value(
+                content.clone(),
+                format!("'{content}' must not be empty."),
+            ));
+        }
+        TextOr::List(blocks) => blocks,
+    };
+    for (block_idx, block) in blocks.into_iter().enumerate() {
+        let path = format!("{content}[{block_idx}]");
+        match (block.kind.as_str(), turn.role.as_str()) {
+            ("text", _) => {
+                let text = (block.text).ok_or_else(|| missing(&path, "text"))?;
+                turn.add_part(text_part(text), path);
+            }
+            ("image", "user") => {
+                let part = image_part(block, &path)?;
+                turn.add_part(part, path);
+            }
+            ("tool_use", "assistant") => turn.calls.push(Object(call(block, &path)?)),
+            ("tool_result", "user") => {
+                flush(&mut turn, turns);
+                add_result(block, &path, turns)?;
+            }
+            // What was thought before is no part of what the model reads.
+            ("thinking" | "redacted_thinking", "assistant") => {}
+            (kind, role) => {
+                return Err(ApiError::unsupported(
+                    format!("{path}.type"),
+                    format!(
+                        "A block of type '{kind}' in a message of role {role} is not supported \
+                         by this server."
+                    ),
+                ));
+            }
+        }
+    }
+    flush(&mut turn, turns);
+    Ok(())
+}
+
+/// Ends a message, unless there is nothing in it.
+fn flush(turn: &mut Turn, turns: &mut Turns) {
+    let parts = std::mem::take(&mut turn.parts);
+    let calls = std::mem::take(&mut turn.calls);
+    if parts.is_empty() && calls.is_empty() {
+        return;
+    }
+    let names = MessageNames {
+        parts: std::mem::take(&mut turn.names.parts),
+        ..turn.names.clone()
+    };
+    let content = (!parts.is_empty()).then_some(Content::Parts(parts));
+    let message = ChatMessage {
+        role: turn.role.clone(),
+        content,
+        tool_calls: (!calls.is_empty()).then_some(calls),
+        ..ChatMessage::default()
+    };
+    turns.add(message, names);
+}
+
+fn add_result(block: InputBlock, path: &str, turns: &mut Turns) -> Result<(), ApiError> {
+    let id = (block.tool_use_id).ok_or_else(|| missing(path, "tool_use_id"))?;
+    let text = match block.content {
+        None => String::new(),
+        Some(TextOr::Text(text)) => text,
+        Some(TextOr::List(blocks)) => result_text(blocks, &format!("{path}.content"))?,
+    };
+    // A chat's tool messages have no place for a failure but their text.
+    let text = match block.is_error {
+        Some(true) => format!("Error: {text}"),
+        Some(false) | None => text,
+    };
+    let message = ChatMessage {
+        role: "tool".to_owned(),
+        content: Some(Content::Text(text)),
+        tool_call_id: Some(id),
+        ..ChatMessage::default()
+    };
+    let names = MessageNames {
+        whole: path.to_owned(),
+        content: format!("{path}.content"),
+        parts: Vec::new(),
+    };
+    turns.add(message, names);
+    Ok(())
+}
+
+impl Turn {
+    fn add_part(&mut self, part: Part, path: String) {
+        self.parts.push(part);
+        self.names.parts.push(path);
+    }
+}
+
+fn missing(path: &str, name: &str) -> ApiError {
+    ApiError::missing(format!("{path}.{name}"))
+}
+
+fn text_part(text: String) -> Part {
+    Part {
+        kind: "text".to_owned(),
+        text: Some(text),
+        ..Part::default()
+    }
+}
+
+fn image_part(block: InputBlock, path: &str) -> Result<Part, ApiError> {
+    let Some(Object(source)) = block.source else {
+        return Err(missing(path, "source"));
+    };
+    Ok(Part {
+        kind: "image_url".to_owned(),
+        image_url: Some(ImageUrl {
+            url: data_uri(source, path)?,
+        }),
+        ..Part::default()
+    })
+}
+
+fn call(block: InputBlock, path: &str) -> Result<MessageToolCall, ApiError> {
+    let input = block.input.ok_or_else(|| missing(path, "input"))?;
+    Ok(MessageToolCall {
+        id: block.id.ok_or_else(|| missing(path, "id"))?,
+        kind: Some("function".to_owned()),
+        function: Object(CalledFunction {
+            name: block.name.ok_or_else(|| missing(path, "name"))?,
+            arguments: Value::Object(input).to_string(),
+        }),
+    })
+}
+
+/// The texts of a result, one on a line.
+fn result_text(blocks: Vec<ResultBlock>, path: &str) -> Result<String, ApiError> {
+    let mut texts = Vec::with_capacity(blocks.len());
+    for (block_idx, block) in blocks.into_iter().enumerate() {
+        let path = format!("{path}[{block_idx}]");
+        if block.kind != "text" {
+            return Err(ApiError::unsupported(
+                format!("{path}.type"),
+                format!(
+                    "A tool's result is text; a block of type '{}' is not supported by this \
+                     server. Send pictures beside the result.",
+                    block.kind
+                ),
+            ));
+        }
+        texts.push(block.text.ok_or_else(|| missing(&path, "text"))?);
+    }
+    Ok(texts.join("\n"))
+}
+
+fn data_uri(source: ImageSource, path: &str) -> Result<String, ApiError> {
+    let path = format!("{path}.source");
+    match source.kind.as_str() {
+        "base64" => {}
+        "url" => return Err(ApiError::from(ImageError::Remote).at(path)),
+        kind => {
+            return Err(ApiError::unsupported(
+                format!("{path}.type"),
+                format!(
+                    "A picture's source must be base64; '{kind}' is not supported by this server."
+                ),
+            ));
+        }
+    }
+    let media_type = source
+        .media_type
+        .ok_or_else(|| missing(&path, "media_type"))?;
+    let data = source.data.ok_or_else(|| missing(&path, "data"))?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/.+-".contains(&byte);
+    if !media_type.bytes().all(is_plain) {
+        return Err(ApiError::invalid_value(
+            format!("{path}.media_type"),
+            "A picture's media type must be like image/png.",
+        ));
+    }
+    Ok(format!("data:{media_type};base64,{data}"))
+}

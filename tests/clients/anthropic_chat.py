@@ -1,0 +1,85 @@
+"""Anthropic's client at /v1/messages."""
+
+import anthropic
+from messages import ask, png
+from server import Server
+
+
+def connect(server: Server, **more) -> anthropic.Anthropic:
+    return anthropic.Anthropic(**{"base_url": server.address, "api_key": server.key, "max_retries": 0, "timeout": 60, **more})
+
+
+def look(picture: str) -> list[dict]:
+    media_type, data = picture.removeprefix("data:").split(";base64,")
+    source = {"type": "base64", "media_type": media_type, "data": data}
+    parts = [{"type": "image", "source": source}, {"type": "text", "text": "What do you see?"}]
+    return [{"role": "user", "content": parts}]
+
+
+def answers_and_counts(server: Server) -> None:
+    client = connect(server)
+    wish = dict(model="demo", system="Be brief.", messages=ask("Hello"))
+    answer = client.messages.create(**wish, max_tokens=8, temperature=0)
+    assert answer.role == "assistant" and answer.stop_reason in ("max_tokens", "end_turn")
+    assert all(block.type == "text" for block in answer.content)
+    assert 1 <= answer.usage.output_tokens <= 8
+    assert client.messages.count_tokens(**wish).input_tokens == answer.usage.input_tokens
+
+
+def streams_what_it_answers(server: Server) -> None:
+    client = connect(server)
+    wish = dict(model="demo", messages=ask("Stream this"), max_tokens=24, temperature=0)
+    whole = client.messages.create(**wish)
+    with client.messages.stream(**wish) as stream:
+        text = "".join(stream.text_stream)
+        gathered = stream.get_final_message()
+    assert text == "".join(block.text for block in whole.content)
+    assert gathered.content == whole.content
+    assert gathered.stop_reason == whole.stop_reason
+    assert gathered.usage.output_tokens == whole.usage.output_tokens
+
+
+def takes_pictures(server: Server) -> None:
+    answer = connect(server).messages.create(model="demo", messages=look(png(32, 32)), max_tokens=2)
+    assert answer.usage.input_tokens > 256
+
+
+def refuses_in_the_clients_own_classes(server: Server) -> None:
+    def refused(kind: type[anthropic.APIStatusError], **wish) -> str:
+        try:
+            connect(server).messages.create(**{"model": "demo", "messages": ask("Hi"), "max_tokens": 2, **wish})
+        except kind as error:
+            assert error.body["type"] == "error" and error.request_id
+            return error.body["error"]["message"]
+        raise AssertionError(f"{wish} was taken")
+
+    assert "gpt-9" in refused(anthropic.NotFoundError, model="gpt-9")
+    assert "temperature" in refused(anthropic.BadRequestError, temperature=-1)
+    assert "container" in refused(anthropic.BadRequestError, extra_body={"container": "c"})
+    try:
+        connect(server, api_key="wrong").messages.create(model="demo", messages=ask("Hi"), max_tokens=2)
+    except anthropic.AuthenticationError:
+        return
+    raise AssertionError("a wrong key was taken")
+
+
+def times_out_and_lets_go(server: Server) -> None:
+    wish = dict(model="demo", messages=ask("Take your time"), max_tokens=4000, extra_body={"ignore_eos": True})
+    with connect(server).messages.stream(**wish) as stream:
+        next(iter(stream))
+    try:
+        connect(server, timeout=0.005).messages.create(**wish)
+    except anthropic.APITimeoutError:
+        pass
+    else:
+        raise AssertionError("4000 tokens in 5 ms")
+    assert connect(server).messages.create(model="demo", messages=ask("Hi"), max_tokens=1).content is not None
+
+
+CHECKS = [
+    answers_and_counts,
+    streams_what_it_answers,
+    takes_pictures,
+    refuses_in_the_clients_own_classes,
+    times_out_and_lets_go,
+]

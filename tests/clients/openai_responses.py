@@ -1,0 +1,61 @@
+"""The openai client at /v1/responses."""
+
+import openai
+from messages import png
+from openai_chat import connect
+from server import Server
+
+
+def answers_and_counts(server: Server) -> None:
+    answer = connect(server).responses.create(
+        model="demo", instructions="Be brief.", input="Hello", max_output_tokens=8, temperature=0
+    )
+    assert answer.status in ("completed", "incomplete")
+    assert answer.output_text == "".join(part.text for item in answer.output for part in item.content)
+    assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
+
+
+def streams_what_it_answers(server: Server) -> None:
+    client = connect(server)
+    wish = dict(model="demo", input="Stream this", max_output_tokens=24, temperature=0)
+    whole = client.responses.create(**wish)
+    with client.responses.stream(**wish) as stream:
+        events = list(stream)
+        gathered = stream.get_final_response()
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert text == whole.output_text == gathered.output_text
+    assert gathered.usage == whole.usage
+    assert [event.sequence_number for event in events if hasattr(event, "sequence_number")] == sorted(
+        event.sequence_number for event in events if hasattr(event, "sequence_number")
+    )
+
+
+def takes_pictures_and_a_history(server: Server) -> None:
+    client = connect(server)
+    parts = [{"type": "input_text", "text": "What is this?"}, {"type": "input_image", "image_url": png(32, 32)}]
+    history = [{"role": "user", "content": parts}]
+    first = client.responses.create(model="demo", input=history, max_output_tokens=4, temperature=0)
+    assert first.usage.input_tokens > 256
+    history += [item.model_dump(exclude_none=True) for item in first.output]
+    history.append({"role": "user", "content": "Are you sure?"})
+    second = client.responses.create(model="demo", input=history, max_output_tokens=4, temperature=0)
+    assert second.usage.input_tokens > first.usage.input_tokens
+
+
+def refuses_what_would_need_a_store(server: Server) -> None:
+    client = connect(server)
+    for wish in ({"previous_response_id": "resp_1"}, {"store": True}, {"background": True}):
+        try:
+            client.responses.create(model="demo", input="Hi", max_output_tokens=1, **wish)
+        except openai.BadRequestError as error:
+            assert [error.param] == list(wish)
+            continue
+        raise AssertionError(f"{wish} was taken")
+
+
+CHECKS = [
+    answers_and_counts,
+    streams_what_it_answers,
+    takes_pictures_and_a_history,
+    refuses_what_would_need_a_store,
+]
