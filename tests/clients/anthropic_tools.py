@@ -6,7 +6,7 @@ from messages import ask
 from server import Server
 
 TOOL = {"name": "report_finding", "description": "Report one finding.", "input_schema": PARAMETERS}
-LIMITS = {"model": "demo", "max_tokens": 256, "temperature": 1, "tools": [TOOL]}
+LIMITS = {"model": "demo", "max_tokens": 256, "tools": [TOOL]}
 
 
 def calls_a_tool_and_takes_its_result(server: Server) -> None:
@@ -22,9 +22,10 @@ def calls_a_tool_and_takes_its_result(server: Server) -> None:
         {"role": "assistant", "content": first.content},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "noted"}]},
     ]
+    # Whoever may not call is not told of the tools.
     wish = {**LIMITS, "max_tokens": 8, "tool_choice": {"type": "none"}}
-    second = client.messages.create(**wish, messages=history)
-    assert second.usage.input_tokens > first.usage.input_tokens
+    asked = client.messages.create(**wish, messages=history[:1])
+    assert client.messages.create(**wish, messages=history).usage.input_tokens > asked.usage.input_tokens
 
 
 def streams_the_call_that_it_makes(server: Server) -> None:

@@ -1,6 +1,11 @@
 """litellm, which sends OpenAI's requests to what it calls an OpenAI-compatible host."""
 
-import litellm
+import os
+
+# Its table of prices comes with it; there is nothing to fetch.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
+import litellm  # noqa: E402
 from messages import ask, ask_about, png
 from server import Server
 

@@ -172,6 +172,29 @@ async fn biases_and_penalties_change_what_is_drawn() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ends_of_every_range_still_draw() {
+    let a = PLAIN.id("a").0.to_string();
+    for temperature in [0.0, 1e-5, 2.0] {
+        for repetition in [1e-300, 10.0] {
+            for sign in [-1, 1] {
+                let fields = json!({
+                    "temperature": temperature,
+                    "top_p": 1e-300,
+                    "min_p": 1,
+                    "repetition_penalty": repetition,
+                    "presence_penalty": 2 * sign,
+                    "frequency_penalty": 2 * sign,
+                    "logit_bias": {a.as_str(): 100 * sign},
+                    "max_tokens": 20,
+                    "ignore_eos": true,
+                });
+                assert_eq!(PLAIN.ids(fields.clone()).await.len(), 20, "{fields}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thought_has_its_budget_and_the_document_comes_behind_it() {
     let served = &*THINKING;
     let open = served.id("<unused94>").0;

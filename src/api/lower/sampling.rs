@@ -16,6 +16,10 @@ use crate::text::StopRule;
 /// Below this a temperature means greedy, as in vLLM: the division would overflow.
 const LEAST_TEMPERATURE: f64 = 1e-5;
 
+/// Below this a penalty for repetition is taken as this: a logit divided by it, and then by the
+/// least temperature, is still a number in f32.
+const LEAST_REPETITION_PENALTY: f32 = 1e-20;
+
 const MAX_STOPS: usize = 32;
 const MAX_STOP_CHARS: usize = 256;
 /// As vLLM has it.
@@ -199,9 +203,8 @@ fn within(
 fn repetition_penalty(penalty: Option<f64>) -> Result<f32, ApiError> {
     match penalty {
         None => Ok(1.0),
-        // What is above 0 must not become 0 in f32.
         Some(penalty) if penalty > 0.0 && penalty <= 10.0 => {
-            Ok((penalty as f32).max(f32::MIN_POSITIVE))
+            Ok((penalty as f32).max(LEAST_REPETITION_PENALTY))
         }
         Some(penalty) => Err(ApiError::invalid_value(
             "repetition_penalty",

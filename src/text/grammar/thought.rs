@@ -11,7 +11,7 @@ use crate::text::ThoughtMarkers;
 pub enum ThoughtRule {
     /// No.
     Banned,
-    /// Yes, of so many tokens at most, its end not counted.
+    /// Yes, of so many tokens at most, its end not counted; then no other begins.
     Allowed {
         /// `None` for as long as it likes.
         budget: Option<usize>,
@@ -85,6 +85,14 @@ impl ThoughtState {
         }
     }
 
+    /// What the answer may go on with but a thought.
+    fn thoughtless_mask(&mut self) -> Result<Option<TokenMask>> {
+        let mask = self.answer_mask()?;
+        let mut mask = mask.unwrap_or_else(|| TokenMask::all(self.rules.vocab_size));
+        mask.forbid(self.rules.markers.open);
+        Ok(Some(mask))
+    }
+
     fn accept_answer(&mut self, token: TokenId) -> Result<()> {
         self.stage = Stage::Answer;
         match &mut self.answer {
@@ -99,12 +107,9 @@ impl ConstraintState for ThoughtState {
         let ThoughtMarkers { open, close } = self.rules.markers;
         let vocab_size = self.rules.vocab_size;
         match (self.stage, self.rules.rule) {
-            (_, ThoughtRule::Banned) => {
-                let mask = self.answer_mask()?;
-                let mut mask = mask.unwrap_or_else(|| TokenMask::all(vocab_size));
-                mask.forbid(open);
-                Ok(Some(mask))
-            }
+            // A second thought would be one without a budget.
+            (_, ThoughtRule::Banned)
+            | (Stage::Answer, ThoughtRule::Allowed { budget: Some(_) }) => self.thoughtless_mask(),
             (Stage::Start, ThoughtRule::Allowed { .. }) => {
                 let mut mask = self.answer_mask()?;
                 if let Some(mask) = &mut mask {
@@ -127,7 +132,7 @@ impl ConstraintState for ThoughtState {
                 Ok(Some(mask))
             }
             (Stage::Thought(_), ThoughtRule::Allowed { .. }) => Ok(None),
-            (Stage::Answer, ThoughtRule::Allowed { .. }) => self.answer_mask(),
+            (Stage::Answer, ThoughtRule::Allowed { budget: None }) => self.answer_mask(),
         }
     }
 
@@ -227,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_ends_the_thought() {
+    fn a_budget_ends_the_thought_and_no_other_begins() {
         let rule = ThoughtRule::Allowed { budget: Some(2) };
         let mut state = start(None, rule);
         assert_eq!(allowed(&mut *state), None);
@@ -237,7 +242,7 @@ mod tests {
         }
         assert_eq!(allowed(&mut *state), Some(vec![MARKERS.close.0]));
         assert!(state.accept(MARKERS.close).is_ok());
-        assert_eq!(allowed(&mut *state), None);
+        assert_eq!(allowed(&mut *state), all_but(MARKERS.open));
     }
 
     #[test]

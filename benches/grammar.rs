@@ -1,0 +1,160 @@
+//! What an answer that is kept to a grammar costs beside the model: compiling, and each token.
+//!
+//!     MEDGEMMA_TOKENIZER_DIR=DIR cargo bench --bench grammar    # the real tokenizer: 262,144 tokens
+//!     cargo bench --bench grammar                               # the test files' tiny one
+//!
+//! Two ways through each grammar: a document as a model would write it, and one drawn evenly among
+//! all that is allowed, which leads where no model goes.
+
+mod harness;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use harness::{Mode, report, seconds};
+use medgemma::core::{Constraint, TokenId};
+use medgemma::text::{AddSpecialTokens, GrammarSource, Grammars, Tokenizer};
+use serde_json::json;
+
+/// Tokens of a document that is drawn, at most: it need not end.
+const MOST_DRAWN: usize = 400;
+
+fn main() {
+    let mode = Mode::from_arguments();
+    let dir = std::env::var_os("MEDGEMMA_TOKENIZER_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tokenizer"),
+        Into::into,
+    );
+    let file = dir.join("tokenizer.json");
+    let tokenizer = Arc::new(Tokenizer::from_file(&file).expect("a tokenizer"));
+    let vocab_size = tokenizer.vocab_size();
+    let stop = ["<eos>", "<end_of_turn>"];
+    let stop: Vec<TokenId> = stop
+        .iter()
+        .map(|text| tokenizer.token_id(text).expect("Gemma's token"))
+        .collect();
+    let grammars = Grammars::new(Arc::clone(&tokenizer), vocab_size, stop.clone());
+
+    println!("a vocabulary of {vocab_size} tokens");
+    for (name, source, document) in cases() {
+        let compiling = seconds(|| drop(grammars.compile(&source).expect("a grammar")));
+        let constraint = grammars.compile(&source).expect("a grammar");
+        report(&format!("{name}: compile"), compiling * 1e3, "ms");
+
+        let written = tokenizer.encode_raw(&document, AddSpecialTokens::No);
+        let written = written.expect("it can be encoded");
+        let mut costs = Costs::default();
+        for _ in 0..mode.pick(20, 1) {
+            costs.follow(&*constraint, &written);
+        }
+        costs.report(&format!("{name}: written"));
+
+        let mut costs = Costs::default();
+        for seed in 0..mode.pick(20, 1) {
+            costs.wander(&*constraint, &stop, vocab_size, seed);
+        }
+        costs.report(&format!("{name}: drawn"));
+    }
+}
+
+/// A grammar, and a document that keeps to it.
+fn cases() -> [(&'static str, GrammarSource, String); 3] {
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "findings": {
+                "type": "array",
+                "maxItems": 8,
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "site": {"enum": ["heart", "left lung", "right lung", "pleura"]},
+                        "description": {"type": "string", "maxLength": 400},
+                        "size_mm": {"type": ["number", "null"], "minimum": 0, "maximum": 500},
+                    },
+                    "required": ["site", "description", "size_mm"],
+                    "additionalProperties": false,
+                },
+            },
+            "impression": {"type": "string", "maxLength": 400},
+        },
+        "required": ["findings", "impression"],
+        "additionalProperties": false,
+    });
+    let finding = |site: &str| {
+        json!({
+            "site": site,
+            "description": "A round opacity in the lower zone with a sharp margin, not seen in \
+                the study of last year; no cavity and no calcification.",
+            "size_mm": 14.5,
+        })
+    };
+    let document = json!({
+        "findings": [finding("left lung"), finding("right lung"), finding("pleura")],
+        "impression": "New nodules on both sides. CT is recommended.",
+    });
+    let document = format!("{document:#}");
+    [
+        (
+            "schema",
+            GrammarSource::JsonSchema(schema),
+            document.clone(),
+        ),
+        ("any object", GrammarSource::JsonObject, document),
+        (
+            "regex",
+            GrammarSource::Regex(r"Final Answer: \([A-E]\)( because [a-z ,]{1,200}\.)?".to_owned()),
+            "Final Answer: (C) because the effusion is on the left, and the heart is of normal \
+             size."
+                .to_owned(),
+        ),
+    ]
+}
+
+/// Seconds of each token's mask and step.
+#[derive(Default)]
+struct Costs(Vec<f64>);
+
+impl Costs {
+    fn follow(&mut self, constraint: &dyn Constraint, tokens: &[TokenId]) {
+        let mut state = constraint.start().expect("it begins");
+        for token in tokens {
+            self.0.push(seconds(|| {
+                let mask = state.mask().expect("it goes on").expect("not all may come");
+                assert!(mask.contains(*token), "{token:?} is not allowed");
+                state.accept(*token).expect("it was allowed");
+            }));
+        }
+    }
+
+    fn wander(&mut self, constraint: &dyn Constraint, stop: &[TokenId], vocab: usize, seed: u64) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut state = constraint.start().expect("it begins");
+        for _ in 0..MOST_DRAWN {
+            let mut mask = None;
+            let masking = seconds(|| mask = state.mask().expect("it goes on"));
+            let mask = mask.expect("not all may come");
+            let allowed: Vec<TokenId> = (0..vocab as u32)
+                .map(TokenId)
+                .filter(|id| mask.contains(*id))
+                .collect();
+            let token = allowed[random.usize(..allowed.len())];
+            if stop.contains(&token) {
+                return;
+            }
+            let accepting = seconds(|| state.accept(token).expect("it was allowed"));
+            self.0.push(masking + accepting);
+        }
+    }
+
+    fn report(mut self, what: &str) {
+        self.0.sort_by(f64::total_cmp);
+        let last = self.0.len() - 1;
+        let mean = self.0.iter().sum::<f64>() / self.0.len() as f64;
+        report(&format!("{what}, a token, mean"), mean * 1e6, "µs");
+        for (name, share) in [("p50", 0.5), ("p99", 0.99), ("most", 1.0)] {
+            let cost = self.0[(last as f64 * share).round() as usize];
+            report(&format!("{what}, a token, {name}"), cost * 1e6, "µs");
+        }
+    }
+}
