@@ -216,7 +216,7 @@ async fn run(config: &ServeConfig) -> Result<ExitCode, String> {
     let address = (config.host.as_str(), config.port);
     let listener = TcpListener::bind(address)
         .await
-        .map_err(|error| format!("cannot listen on {}:{}: {error}", config.host, config.port))?;
+        .map_err(|error| no_listener(config, &error))?;
     let address = listener
         .local_addr()
         .map_err(|error| format!("cannot tell which address is listened on: {error}"))?;
@@ -291,6 +291,18 @@ async fn run(config: &ServeConfig) -> Result<ExitCode, String> {
             Ok(ExitCode::from(EXIT_INTERRUPTED))
         }
     }
+}
+
+fn no_listener(config: &ServeConfig, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => ". Another program listens there: choose a port with --port",
+        io::ErrorKind::AddrNotAvailable => ". --host must be an address of this machine",
+        _ => "",
+    };
+    format!(
+        "cannot listen on {}:{}: {error}{hint}",
+        config.host, config.port
+    )
 }
 
 /// The line that scripts wait for.

@@ -76,17 +76,10 @@ impl SamplingPlan {
             Some(temperature) => temperature as f32,
             None => defaults.temperature,
         };
-        let top_p = match within("top_p", fields.top_p, 0.0..=1.0)? {
-            Some(0.0) => {
-                return Err(ApiError::invalid_value(
-                    "top_p",
-                    "'top_p' must be above 0 and at most 1, got 0.",
-                ));
-            }
-            // What is above 0 must not become 0 in f32.
-            Some(top_p) => (top_p as f32).max(f32::MIN_POSITIVE),
-            None => defaults.top_p,
-        };
+        // What is above 0 must not become 0 in f32.
+        let top_p = above_zero("top_p", fields.top_p, 1.0)?.map_or(defaults.top_p, |top_p| {
+            (top_p as f32).max(f32::MIN_POSITIVE)
+        });
         let top_k = match fields.top_k {
             None => defaults.top_k,
             Some(-1 | 0) => None,
@@ -107,6 +100,10 @@ impl SamplingPlan {
         let penalty = |name, value| within(name, value, -2.0..=2.0);
         let presence_penalty = penalty("presence_penalty", fields.presence_penalty)?;
         let frequency_penalty = penalty("frequency_penalty", fields.frequency_penalty)?;
+        let repetition_penalty = above_zero("repetition_penalty", fields.repetition_penalty, 10.0)?
+            .map_or(1.0, |penalty| {
+                (penalty as f32).max(LEAST_REPETITION_PENALTY)
+            });
 
         let client_stop_ids = stop_ids(fields.stop_token_ids, model.vocab_size)?;
         let mut stop_token_ids = client_stop_ids.clone();
@@ -132,7 +129,7 @@ impl SamplingPlan {
                 logit_bias: logit_bias(fields.logit_bias, model.vocab_size)?,
                 presence_penalty: presence_penalty.unwrap_or(0.0) as f32,
                 frequency_penalty: frequency_penalty.unwrap_or(0.0) as f32,
-                repetition_penalty: repetition_penalty(fields.repetition_penalty)?,
+                repetition_penalty,
                 seed: fields.seed.map_or_else(random_u64, |seed| seed.0),
                 min_tokens,
                 stop_token_ids,
@@ -200,15 +197,14 @@ fn within(
     }
 }
 
-fn repetition_penalty(penalty: Option<f64>) -> Result<f32, ApiError> {
-    match penalty {
-        None => Ok(1.0),
-        Some(penalty) if penalty > 0.0 && penalty <= 10.0 => {
-            Ok((penalty as f32).max(LEAST_REPETITION_PENALTY))
-        }
-        Some(penalty) => Err(ApiError::invalid_value(
-            "repetition_penalty",
-            format!("'repetition_penalty' must be above 0 and at most 10, got {penalty}."),
+/// A number that may not be 0, which `within` would let pass.
+fn above_zero(name: &str, number: Option<f64>, largest: f64) -> Result<Option<f64>, ApiError> {
+    match number {
+        None => Ok(None),
+        Some(number) if number > 0.0 && number <= largest => Ok(Some(number)),
+        Some(number) => Err(ApiError::invalid_value(
+            name,
+            format!("'{name}' must be above 0 and at most {largest}, got {number}."),
         )),
     }
 }

@@ -652,6 +652,13 @@ async fn messages_say_what_to_do() {
         said(json!({"model": "gpt-5"})).await,
         "The model 'gpt-5' does not exist. This server serves: tiny, org/tiny."
     );
+    // Not 0–1: a client that follows that is refused again.
+    for top_p in [0.0, 1.1] {
+        assert_eq!(
+            said(json!({"top_p": top_p})).await,
+            format!("'top_p' must be above 0 and at most 1, got {top_p}.")
+        );
+    }
     let long = json!({"messages": [{"role": "user", "content": "! ".repeat(300)}]});
     let message = said(long).await;
     assert!(

@@ -103,7 +103,12 @@ fn a_port_that_is_taken_is_named() {
     let port = server.address.rsplit(':').next().unwrap();
     let output = output(&["serve", "demo", "--port", port], &[]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains(&format!("cannot listen on 127.0.0.1:{port}")));
+    let said = stderr(&output);
+    assert!(
+        said.contains(&format!("cannot listen on 127.0.0.1:{port}")),
+        "{said}"
+    );
+    assert!(said.contains("choose a port with --port"), "{said}");
 }
 
 /// Arguments, environment variables, and what the error must contain.
