@@ -18,7 +18,7 @@
 //!  main ─> { api, batch, bench, selftest } ─> registry ─> { engine, text, image }
 //!          api ─> metrics ─> engine ─> { scheduler, model } ─> backend
 //! ```
-//! Everyone may use [`core`] and [`error`]. Nothing points sideways or back; a test keeps it so.
+//! Everyone may use [`core`] and [`error`]; registry, model and text read through [`files`]. Nothing points sideways or back; a test keeps it so.
 //!
 //! # What always holds
 //! - Every accepted request ends in an answer or an error; dropping a stream frees its slot.
@@ -35,6 +35,7 @@ pub mod config;
 pub mod core;
 pub mod engine;
 pub mod error;
+pub mod files;
 pub mod image;
 pub mod metrics;
 pub mod model;
