@@ -19,7 +19,7 @@
 //!          api ─> metrics ─> engine ─> { scheduler, model } ─> backend
 //!          api ─> web
 //! ```
-//! Everyone may use [`core`] and [`error`]. Nothing points sideways or back; a test keeps it so.
+//! Everyone may use [`core`] and [`error`]; registry, model and text read through [`files`]. Nothing points sideways or back; a test keeps it so.
 //!
 //! # What always holds
 //! - Every accepted request ends in an answer or an error; dropping a stream frees its slot.
@@ -36,6 +36,7 @@ pub mod config;
 pub mod core;
 pub mod engine;
 pub mod error;
+pub mod files;
 pub mod image;
 pub mod metrics;
 pub mod model;

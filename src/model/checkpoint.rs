@@ -10,21 +10,17 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use safetensors::Dtype;
-use safetensors::tensor::Metadata;
-use serde_json::Value;
 
-use super::fields::Fields;
 use super::mapped_file::FileBytes;
+use super::safetensors_header::read_header;
+use super::shard_index::ShardIndex;
 use super::tensor_names::canonical;
 use crate::backend::{HostDtype, HostTensor};
 use crate::error::{Error, Result};
+use crate::files::{self, MAX_INDEX_BYTES, shown};
 
 const SINGLE_FILE: &str = "model.safetensors";
 const INDEX_FILE: &str = "model.safetensors.index.json";
-/// Bytes of a safetensors file's first field, the header's length.
-const LENGTH_BYTES: usize = 8;
-/// The safetensors crate's own limit.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// The tensors of one checkpoint by canonical name.
 #[derive(Debug)]
@@ -65,23 +61,23 @@ impl Checkpoint {
     /// missing, cut off or damaged, and for two tensors that mean the same.
     pub fn open(dir: &Path) -> Result<Self> {
         let single = dir.join(SINGLE_FILE);
-        let index = dir.join(INDEX_FILE);
-        if single.is_file() {
-            return Self::from_files(single.clone(), vec![TensorFile::open(&single)?]);
+        if let Some(file) = TensorFile::open(&single)? {
+            return Self::from_files(single, vec![file]);
         }
-        if !index.is_file() {
+        let index = dir.join(INDEX_FILE);
+        let Some(text) = files::read(&index, MAX_INDEX_BYTES)? else {
             return Err(Error::Checkpoint {
                 file: dir.to_owned(),
                 message: format!(
                     "has neither {SINGLE_FILE} nor {INDEX_FILE}: only safetensors are read"
                 ),
             });
-        }
-        let weight_map = read_index(&index)?;
+        };
+        let ShardIndex { weight_map } = ShardIndex::from_json(&index, &text)?;
         let shards: BTreeSet<&String> = weight_map.values().collect();
         let files = shards
             .into_iter()
-            .map(|shard| TensorFile::open(&dir.join(shard)))
+            .map(|shard| TensorFile::open_shard(&index, dir.join(shard)))
             .collect::<Result<_>>()?;
         let checkpoint = Self::from_files(index, files)?;
         checkpoint.check_index(&weight_map)?;
@@ -103,16 +99,26 @@ impl Checkpoint {
     fn from_files(manifest: PathBuf, files: Vec<TensorFile>) -> Result<Self> {
         let mut tensors: BTreeMap<String, TensorEntry> = BTreeMap::new();
         for (file_idx, file) in files.iter().enumerate() {
-            for entry in file.entries(file_idx)? {
-                let name = canonical(&entry.name);
+            for listed in read_header(&file.path, &file.bytes)? {
+                let name = canonical(&listed.name);
                 if let Some(other) = tensors.get(&name) {
                     return Err(file.error(format!(
-                        "tensor {} is a second {name}: {} has it as {}",
-                        entry.name,
+                        "tensor {} is a second {}: {} has it as {}",
+                        shown(&listed.name),
+                        shown(&name),
                         files[other.file_idx].path.display(),
-                        other.name,
+                        shown(&other.name),
                     )));
                 }
+                let entry = TensorEntry {
+                    file_idx,
+                    name: listed.name,
+                    dtype: listed.dtype,
+                    shape: listed.shape,
+                    start: listed.range.start,
+                    len: listed.range.len(),
+                    was_asked: AtomicBool::new(false),
+                };
                 tensors.insert(name, entry);
             }
         }
@@ -133,7 +139,11 @@ impl Checkpoint {
             if !found {
                 return Err(Error::Checkpoint {
                     file: self.manifest.clone(),
-                    message: format!("tensor {name} is not in {shard}, where the index puts it"),
+                    message: format!(
+                        "tensor {} is not in {}, where the index puts it",
+                        shown(name),
+                        shown(shard)
+                    ),
                 });
             }
         }
@@ -146,30 +156,9 @@ impl Checkpoint {
     /// `Checkpoint` naming file and tensor when it is missing, of another shape, or of a type
     /// that is not read.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor<'_>> {
-        let Some(entry) = self.tensors.get(name) else {
-            return Err(Error::Checkpoint {
-                file: self.manifest.clone(),
-                message: format!("tensor {name} is missing"),
-            });
-        };
+        let (entry, dtype) = self.entry(name, shape)?;
         entry.was_asked.store(true, Ordering::Relaxed);
         let file = &self.files[entry.file_idx];
-        if entry.shape != shape {
-            return Err(file.error(format!(
-                "tensor {} has shape {:?}, but the config asks for {shape:?}",
-                entry.name, entry.shape
-            )));
-        }
-        let dtype = match entry.dtype {
-            Dtype::F32 => HostDtype::F32,
-            Dtype::BF16 => HostDtype::Bf16,
-            other => {
-                return Err(file.error(format!(
-                    "tensor {} is {other:?}; only BF16 and F32 are read (Gemma 3 overflows in F16)",
-                    entry.name
-                )));
-            }
-        };
         let range = entry.start..entry.start + entry.len;
         self.let_go_before(entry.file_idx, range.clone());
         Ok(HostTensor {
@@ -177,6 +166,38 @@ impl Checkpoint {
             shape: entry.shape.clone(),
             data: Cow::Borrowed(&file.bytes[range]),
         })
+    }
+
+    /// That the tensor is there, of this shape and of a type that is read.
+    ///
+    /// # Errors
+    /// As `tensor`.
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
+        self.entry(name, shape).map(|_| ())
+    }
+
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<(&TensorEntry, HostDtype)> {
+        let Some(entry) = self.tensors.get(name) else {
+            return Err(Error::Checkpoint {
+                file: self.manifest.clone(),
+                message: format!("tensor {name} is missing"),
+            });
+        };
+        let file = &self.files[entry.file_idx];
+        if entry.shape != shape {
+            return Err(file.error(format!(
+                "tensor {} has shape {:?}, but the config asks for {shape:?}",
+                entry.name, entry.shape
+            )));
+        }
+        match entry.dtype {
+            Dtype::F32 => Ok((entry, HostDtype::F32)),
+            Dtype::BF16 => Ok((entry, HostDtype::Bf16)),
+            other => Err(file.error(format!(
+                "tensor {} is {other:?}; only BF16 and F32 are read (Gemma 3 overflows in F16)",
+                entry.name
+            ))),
+        }
     }
 
     /// Remembers what was asked for and lets go of what was asked for some tensors ago: by then
@@ -214,14 +235,28 @@ impl Checkpoint {
 }
 
 impl TensorFile {
-    fn open(path: &Path) -> Result<Self> {
-        let bytes = FileBytes::map(path).map_err(|error| Error::Checkpoint {
+    /// `None` if there is no such file.
+    fn open(path: &Path) -> Result<Option<Self>> {
+        let Some(file) = files::open(path)? else {
+            return Ok(None);
+        };
+        let bytes = FileBytes::map(&file).map_err(|error| Error::Checkpoint {
             file: path.to_owned(),
             message: format!("cannot be read: {error}"),
         })?;
-        Ok(Self {
+        Ok(Some(Self {
             path: path.to_owned(),
             bytes,
+        }))
+    }
+
+    fn open_shard(index: &Path, path: PathBuf) -> Result<Self> {
+        Self::open(&path)?.ok_or_else(|| Error::Checkpoint {
+            message: format!(
+                "cannot be read: there is no such file, but {} lists tensors in it",
+                index.display()
+            ),
+            file: path,
         })
     }
 
@@ -231,101 +266,4 @@ impl TensorFile {
             message,
         }
     }
-
-    /// What the header lists, checked against the file's length.
-    ///
-    /// ```text
-    /// [ header length: u64 ][ header: JSON ][ tensors without gaps to the end ]
-    /// ```
-    fn entries(&self, file_idx: usize) -> Result<Vec<TensorEntry>> {
-        let bytes = &self.bytes;
-        if bytes.starts_with(b"version https://git-lfs") {
-            return Err(self.error(
-                "is a Git LFS pointer, not the weights themselves; fetch them with `git lfs pull`"
-                    .to_owned(),
-            ));
-        }
-        let Some((length, _)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
-            return Err(self.error(format!(
-                "is not a safetensors file: it has {} bytes",
-                bytes.len()
-            )));
-        };
-        let header_len = u64::from_le_bytes(*length);
-        if header_len > MAX_HEADER_BYTES {
-            return Err(self.error(format!(
-                "is not a safetensors file: its header would be {header_len} bytes"
-            )));
-        }
-        let data_start = LENGTH_BYTES + header_len as usize;
-        let Some(header) = bytes.get(LENGTH_BYTES..data_start) else {
-            return Err(self.error(format!(
-                "is truncated: its header ends at byte {data_start}, but it has {} bytes",
-                bytes.len()
-            )));
-        };
-        // Refuses gaps, overlaps and sizes that do not follow from shape and type.
-        let metadata: Metadata = serde_json::from_slice(header)
-            .map_err(|error| self.error(format!("has a damaged safetensors header: {error}")))?;
-        let names = metadata.offset_keys();
-        let mut entries = Vec::with_capacity(names.len());
-        for name in names {
-            let info = metadata.info(&name).expect("the header listed it");
-            let (start, end) = info.data_offsets;
-            let needed = data_start.saturating_add(metadata.data_len());
-            if data_start.saturating_add(end) > bytes.len() {
-                return Err(self.error(format!(
-                    "is truncated: it has {} of {needed} bytes, and tensor {name} is cut off",
-                    bytes.len()
-                )));
-            }
-            entries.push(TensorEntry {
-                file_idx,
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                start: data_start + start,
-                len: end - start,
-                was_asked: AtomicBool::new(false),
-                name,
-            });
-        }
-        let needed = data_start + metadata.data_len();
-        if needed != bytes.len() {
-            return Err(self.error(format!(
-                "has {} bytes, but its header describes {needed}",
-                bytes.len()
-            )));
-        }
-        Ok(entries)
-    }
-}
-
-/// Tensor name → shard, a file beside the index.
-fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
-    let error = |message: String| Error::Checkpoint {
-        file: index.to_owned(),
-        message,
-    };
-    let text = std::fs::read(index).map_err(|e| error(format!("cannot be read: {e}")))?;
-    let value: Value =
-        serde_json::from_slice(&text).map_err(|e| error(format!("not valid JSON: {e}")))?;
-    let root = Fields::new(index, &value)?;
-    let Some(weight_map) = root.section("weight_map")? else {
-        return Err(root.error("weight_map", "is missing"));
-    };
-    let mut shards = BTreeMap::new();
-    for name in weight_map.names() {
-        let Some(shard) = weight_map.text(name)? else {
-            return Err(weight_map.error(name, "names no file"));
-        };
-        // A plain file name: an index must not lead out of its directory.
-        if Path::new(shard).file_name() != Some(shard.as_ref()) {
-            return Err(weight_map.error(
-                name,
-                format_args!("is in \"{shard}\", which is not a file beside the index"),
-            ));
-        }
-        shards.insert(name.to_owned(), shard.to_owned());
-    }
-    Ok(shards)
 }

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::fields::Fields;
 use crate::backend::LayerKind;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files;
 
 /// The one nonlinearity that the family uses, in both towers.
 const ACTIVATION: &str = "gelu_pytorch_tanh";
@@ -109,10 +110,7 @@ impl ModelConfig {
     /// `Checkpoint` for what is not JSON, a field that is missing, misplaced or absurd, and
     /// anything that asks for a computation which is not Gemma 3's.
     pub fn from_json(file: &Path, text: &[u8]) -> Result<Self> {
-        let value: Value = serde_json::from_slice(text).map_err(|error| Error::Checkpoint {
-            file: file.to_owned(),
-            message: format!("not valid JSON: {error}"),
-        })?;
+        let value = files::json(file, text)?;
         Self::from_fields(&Fields::new(file, &value)?)
     }
 

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::files::{damaged, shown};
 
 /// One object of a JSON file.
 pub struct Fields<'a> {
@@ -59,10 +60,7 @@ impl<'a> Fields<'a> {
         let path = self.path_of(name);
         let line = self.line_of(&path);
         let at = line.map_or(String::new(), |line| format!("line {line}: "));
-        Error::Checkpoint {
-            file: self.file.to_owned(),
-            message: format!("{at}{path} {message}"),
-        }
+        damaged(self.file, format_args!("{at}{} {message}", shown(&path)))
     }
 
     /// The line of the field, or of the nearest object around it.
@@ -143,16 +141,22 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A finite number above zero; `default` when the field is absent.
+    /// A number above zero that f32 holds with room to spare; `default` when the field is absent.
     ///
     /// # Errors
-    /// When it is null, something else, or not above zero.
+    /// When it is null, something else, or out of this range.
     pub fn positive(&self, name: &str, default: f64) -> Result<f64> {
+        /// Its square is a normal f32 still, and so is that of the inverse.
+        const MOST: f64 = 1e18;
         let Some(value) = self.raw(name) else {
             return Ok(default);
         };
         match value.as_f64() {
-            Some(number) if number > 0.0 && number.is_finite() => Ok(number),
+            Some(number) if (1.0 / MOST..=MOST).contains(&number) => Ok(number),
+            Some(number) if number > 0.0 => Err(self.error(
+                name,
+                format_args!("is {number:e}; it must be between 1e-18 and 1e18"),
+            )),
             Some(number) => Err(self.error(name, format_args!("is {number}; it must be above 0"))),
             None => Err(self.wrong_type(name, "a number", value)),
         }

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::ops::{Deref, Range};
-use std::path::Path;
 
 use memmap2::Mmap;
 
@@ -19,13 +18,12 @@ pub(super) enum FileBytes {
 impl FileBytes {
     /// Maps the file read-only.
     #[allow(unsafe_code)]
-    pub(super) fn map(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+    pub(super) fn map(file: &File) -> io::Result<Self> {
         // SAFETY: the mapping is private, read-only, as long as the file is now, and outlives
         // every slice into it, since they borrow it. That nobody cuts the file short while it is
         // loaded is the one thing that no program can enforce; downloads and `save_pretrained`
         // replace files by renaming, which leaves a mapping whole.
-        let bytes = unsafe { Mmap::map(&file) }?;
+        let bytes = unsafe { Mmap::map(file) }?;
         Ok(Self::Mapped(bytes))
     }
 

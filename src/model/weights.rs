@@ -66,6 +66,17 @@ impl Weights {
         }
     }
 
+    /// Checks that the tensor is there with this shape, without taking it.
+    ///
+    /// # Errors
+    /// As `tensor`.
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.check(name, shape),
+            Self::Dummy(_) | Self::Blank => Ok(()),
+        }
+    }
+
     /// Whether the tensor is there.
     pub fn contains(&self, name: &str) -> bool {
         match self {

@@ -3,10 +3,9 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::SamplingDefaults;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files;
 use crate::model::fields::Fields;
 
 /// What a generation_config.json asks for.
@@ -41,10 +40,7 @@ impl GenerationConfig {
     /// # Errors
     /// `Checkpoint` for what is not JSON and for values out of range.
     pub fn from_json(file: &Path, text: &[u8]) -> Result<Self> {
-        let value: Value = serde_json::from_slice(text).map_err(|error| Error::Checkpoint {
-            file: file.to_owned(),
-            message: format!("not valid JSON: {error}"),
-        })?;
+        let value = files::json(file, text)?;
         let fields = Fields::new(file, &value)?;
         let mut sampling = sampling_defaults(&fields)?;
         match fields.flag("do_sample")? {
@@ -90,7 +86,7 @@ pub(super) fn sampling_defaults(fields: &Fields<'_>) -> Result<SamplingDefaults>
         },
     };
     let top_p = fields
-        .number("top_p", f64::MIN_POSITIVE, 1.0)?
+        .number("top_p", f64::from(f32::MIN_POSITIVE), 1.0)?
         .unwrap_or(1.0);
     Ok(SamplingDefaults {
         temperature: temperature(fields)?.unwrap_or(0.0),
@@ -177,6 +173,8 @@ mod tests {
             (r#"{"temperature": "hot"}"#, "temperature must be a number"),
             (r#"{"top_p": 0}"#, "top_p is 0"),
             (r#"{"top_p": 1.5}"#, "top_p is 1.5"),
+            // As f32 it would be nothing.
+            (r#"{"top_p": 1e-300}"#, "top_p is 0.000"),
             (r#"{"top_k": -1}"#, "top_k must be a whole number"),
             (r#"{"do_sample": 1}"#, "do_sample must be true or false"),
             (

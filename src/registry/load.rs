@@ -18,13 +18,16 @@ use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cuda::CudaBackend;
 use crate::config::{self, ByteSize, ServeConfig};
+use crate::core::TokenId;
 use crate::engine::{
     self, EngineConfig, EngineHandle, EngineLimits, EngineThread, Runner, Stepping,
 };
 use crate::error::{Error, Result};
+use crate::files::{damaged, shown};
 use crate::image::{ImageLimits, ImageProcessor, Resize};
 use crate::model::Model;
 use crate::model::config::VisionConfig;
+use crate::model::expected_tensors;
 use crate::model::tensor_names::EMBEDDING;
 use crate::model::weights::Weights;
 use crate::scheduler::{PrefixCaching, SchedulerConfig};
@@ -81,6 +84,8 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     {
         source.config.text.vocab_size = rows;
     }
+    expected_tensors::check(&source.config, &weights)?;
+    check_token_ids(&source, &tokenizer)?;
     let place = place(settings, &device)?;
     let mut plan = memory::plan(
         &source.name,
@@ -278,13 +283,61 @@ fn tokenizer(files: &ModelFiles) -> Result<Tokenizer> {
     }
 }
 
+/// Tokens without a row in the embedding: text must not make one, and an answer could never end
+/// with one. Control tokens may be without (Gemma 3 1B has one for pictures, which it cannot see):
+/// requests that hold them are refused one by one.
+fn check_token_ids(source: &ModelSource, tokenizer: &Tokenizer) -> Result<()> {
+    let rows = source.config.text.vocab_size;
+    let refused = |file, message| {
+        Err(Error::Checkpoint {
+            file: source.files.path(file),
+            message,
+        })
+    };
+    let control = tokenizer.control_tokens().tokens();
+    for id in (rows..tokenizer.vocab_size()).map(|id| TokenId(id as u32)) {
+        if let Some(token) = tokenizer.vocabulary_entry(id)
+            && control.iter().all(|control| control.id != id)
+        {
+            return refused(
+                "tokenizer.json",
+                format!(
+                    "token {:?} has the id {}, but the embedding has {rows} rows: they belong to \
+                     different checkpoints",
+                    shown(&token),
+                    id.0
+                ),
+            );
+        }
+    }
+    match source.eos_token_ids.iter().find(|id| id.0 as usize >= rows) {
+        Some(id) => {
+            let of_config = source.config.eos_token_ids.contains(&id.0);
+            let file = if of_config {
+                "config.json"
+            } else {
+                "generation_config.json"
+            };
+            refused(
+                file,
+                format!(
+                    "eos_token_id is {}, but the embedding has {rows} rows",
+                    id.0
+                ),
+            )
+        }
+        None => Ok(()),
+    }
+}
+
 /// How the model thinks, if it does.
 fn thinking(source: &ModelSource, tokenizer: &Tokenizer) -> Result<Option<ThinkingSupport>> {
     Ok(match source.thinking {
         Thinking::Never => None,
         when => Some(ThinkingSupport {
             when,
-            markers: ThoughtMarkers::new(tokenizer)?,
+            markers: ThoughtMarkers::new(tokenizer)
+                .map_err(|error| damaged(&source.files.path("tokenizer.json"), error))?,
         }),
     })
 }
@@ -333,7 +386,8 @@ fn image_support(
     vision: &VisionConfig,
     tokenizer: &Tokenizer,
 ) -> Result<ImageSupport> {
-    let tokens = ImageTokens::new(tokenizer, vision.mm_tokens_per_image)?;
+    let tokens = ImageTokens::new(tokenizer, vision.mm_tokens_per_image)
+        .map_err(|error| damaged(&source.files.path("tokenizer.json"), error))?;
     match source.config.image_token_id {
         Some(id) if id != tokens.soft_token.0 => Err(Error::Checkpoint {
             file: source.files.path("tokenizer.json"),
@@ -363,7 +417,8 @@ fn warn_of_unexpected(weights: &Weights) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let named = &unexpected[..unexpected.len().min(MAX_NAMED_TENSORS)];
+    let named = unexpected.iter().take(MAX_NAMED_TENSORS);
+    let named: Vec<String> = named.map(|name| shown(name)).collect();
     tracing::warn!(
         "the checkpoint has tensors that the architecture does not use: {}{more}",
         named.join(", ")

@@ -30,5 +30,6 @@ pub use listing::listing;
 pub use load::{Loaded, Processor, load};
 pub use memory::{MemoryPlan, Place, available_memory, plan};
 pub use model_files::ModelFiles;
+pub use processor_config::check_processor_config;
 pub use served_model::{ImageSupport, RolePolicy, SamplingDefaults, ServedModel, ThinkingSupport};
 pub use source::{ModelSource, resolve};

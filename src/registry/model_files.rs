@@ -1,10 +1,10 @@
 //! A checkpoint's files: in a local directory of the hub's layout, or within the program.
 
 use std::borrow::Cow;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::files::{self, MAX_CONFIG_BYTES};
 use crate::model::weights::Weights;
 
 /// The demo's files, but for the weights.
@@ -50,17 +50,16 @@ impl ModelFiles {
         }
     }
 
-    /// The file's bytes; `None` if there is no such file.
+    /// A config's bytes; `None` if there is no such file.
     ///
     /// # Errors
-    /// `Checkpoint` when it cannot be read.
+    /// `Checkpoint` when it cannot be read, is no plain file of the checkpoint's, or too large.
     pub fn read(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>> {
         match self {
-            Self::Directory(dir) => match std::fs::read(dir.join(name)) {
-                Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(self.error(name, format!("cannot be read: {error}"))),
-            },
+            Self::Directory(dir) => {
+                let bytes = files::read(&dir.join(name), MAX_CONFIG_BYTES)?;
+                Ok(bytes.map(Cow::Owned))
+            }
             Self::Demo => Ok(DEMO
                 .iter()
                 .find(|(own, _)| *own == name)

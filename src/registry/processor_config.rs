@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::model_files::ModelFiles;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::config::VisionConfig;
 use crate::model::fields::Fields;
 
@@ -22,14 +22,17 @@ pub(super) fn check(files: &ModelFiles, vision: &VisionConfig) -> Result<()> {
         let Some(text) = files.read(name)? else {
             continue;
         };
-        let file = files.path(name);
-        let value: Value = serde_json::from_slice(&text).map_err(|error| Error::Checkpoint {
-            file: file.clone(),
-            message: format!("not valid JSON: {error}"),
-        })?;
-        check_value(&file, &value, vision)?;
+        check_processor_config(&files.path(name), &text, vision)?;
     }
     Ok(())
+}
+
+/// Checks the text of either file, which is named in errors.
+///
+/// # Errors
+/// `Checkpoint` naming file and field that differ from what the server does.
+pub fn check_processor_config(file: &Path, text: &[u8], vision: &VisionConfig) -> Result<()> {
+    check_value(file, &crate::files::json(file, text)?, vision)
 }
 
 fn check_value(file: &Path, value: &Value, vision: &VisionConfig) -> Result<()> {

@@ -8,11 +8,13 @@ use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind};
 
 use crate::error::{Error, Result};
+use crate::files::damaged;
 
 use super::control::{ControlTokens, Disguise};
 use super::jinja::{self, FUEL, TEMPLATE};
-use super::message::{Content, Message, Part};
+use super::message::{Content, Message, Part, Role};
 use super::prompt::RenderedPrompt;
+use super::rendered::{MAX_RENDERED_BYTES, Rendered};
 use super::template_files::{NamedTokens, find_template, given_template};
 use super::tokenizer::Tokenizer;
 
@@ -58,17 +60,41 @@ impl ChatTemplate {
     /// chat.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] that names the file.
+    /// [`Error::Checkpoint`] that names the file, also for a template that cannot render the
+    /// shortest conversation.
     pub fn from_dir(dir: &Path, tokenizer: &Tokenizer) -> Result<Option<Self>> {
         let Some(found) = find_template(dir)? else {
             return Ok(None);
         };
         let tokens = NamedTokens::from_dir(dir)?;
         let template = Self::new(&found.source, &tokens, tokenizer);
-        template.map(Some).map_err(|error| Error::Checkpoint {
-            file: found.file,
-            message: error.to_string(),
-        })
+        let template = template.and_then(|template| template.try_out().map(|()| template));
+        template
+            .map(Some)
+            .map_err(|error| damaged(&found.file, error))
+    }
+
+    /// Renders the shortest conversation: a template that cannot is of no use to anybody. One may
+    /// refuse it in its own words.
+    fn try_out(&self) -> Result<()> {
+        let hello = Message {
+            role: Role::User,
+            content: Content::Text("a".to_owned()),
+        };
+        let disguise = self.control.disguise(hello.strings());
+        let disguise = disguise.expect("one letter is no noncharacter");
+        let context = context(vec![as_value(&hello, &disguise)], PromptEnd::Generation);
+        match self.run(context) {
+            Err(error) if jinja::raised(&error).is_none() => Err(refusal(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn run(&self, context: Value) -> std::result::Result<String, minijinja::Error> {
+        let template = self.env.get_template(TEMPLATE)?;
+        let mut rendered = Rendered::default();
+        template.render_captured_to(context, &mut rendered)?;
+        Ok(rendered.into_text())
     }
 
     /// A template that a person gave instead of the checkpoint's: a file, or the source itself.
@@ -115,18 +141,7 @@ impl ChatTemplate {
             values.pop();
             values.push(as_value(&marked, &disguise));
         }
-        let context = Value::from_pairs([
-            ("messages", Value::from(values)),
-            (
-                "add_generation_prompt",
-                Value::from(end == PromptEnd::Generation),
-            ),
-            // Templates ask whether these are none, not whether they are there.
-            ("tools", Value::from(())),
-            ("documents", Value::from(())),
-        ]);
-        let template = self.env.get_template(TEMPLATE);
-        let rendered = template.and_then(|template| template.render(context));
+        let rendered = self.run(context(values, end));
         let mut rendered = rendered.map_err(|error| refusal(&error))?;
         if let Some(mark) = mark {
             cut_at(mark, &mut rendered)?;
@@ -138,6 +153,20 @@ impl ChatTemplate {
             num_images: messages.iter().map(Message::num_images).sum(),
         })
     }
+}
+
+/// What templates see.
+fn context(messages: Vec<Value>, end: PromptEnd) -> Value {
+    Value::from_pairs([
+        ("messages", Value::from(messages)),
+        (
+            "add_generation_prompt",
+            Value::from(end == PromptEnd::Generation),
+        ),
+        // Templates ask whether these are none, not whether they are there.
+        ("tools", Value::from(())),
+        ("documents", Value::from(())),
+    ])
 }
 
 /// `message` with a mark behind its last text, and a space, which tells whether the template trims.
@@ -191,13 +220,18 @@ fn as_value(message: &Message, disguise: &Disguise<'_>) -> Value {
 }
 
 fn refusal(error: &minijinja::Error) -> Error {
-    Error::Template(match (jinja::raised(error), error.kind()) {
+    let cause = jinja::cause(error);
+    Error::Template(match (jinja::raised(error), cause.kind()) {
         (Some(message), _) => message.to_owned(),
+        (None, ErrorKind::WriteFailure) => format!(
+            "The chat template makes more than {MAX_RENDERED_BYTES} bytes of these messages. Send \
+             fewer or shorter messages."
+        ),
         (None, ErrorKind::OutOfFuel) => format!(
             "The chat template did not finish these messages within {FUEL} steps. Send fewer or \
              shorter messages."
         ),
-        (None, _) => format!("The chat template cannot render these messages: {error}"),
+        (None, _) => format!("The chat template cannot render these messages: {cause}"),
     })
 }
 
@@ -206,7 +240,6 @@ mod tests {
     use std::collections::BTreeMap;
     use std::fs;
 
-    use super::super::message::Role;
     use super::*;
 
     const GEMMA: &str = include_str!("../../tests/golden/make/chat_template.jinja");
@@ -323,6 +356,58 @@ mod tests {
         );
         let error = endless.render(&[]).unwrap_err().to_string();
         assert!(error.contains("4000000 steps"), "{error}");
+    }
+
+    #[test]
+    fn what_a_template_makes_is_bounded() {
+        let large =
+            template("{% set x = 'a' * 1000000 %}{% for i in range(40) %}{{ x }}{% endfor %}");
+        let error = large.render(&[]).unwrap_err().to_string();
+        assert!(error.contains("more than 33554432 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_template_that_nobody_can_use_is_refused_when_it_is_read() {
+        let tokenizer = Tokenizer::for_test();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("chat_template.jinja");
+        for (source, expected) in [
+            (
+                "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+                "4000000 steps",
+            ),
+            ("{{ 'x' * 9000000000 }}", "4000000 steps"),
+            (
+                "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+                "recursion limit",
+            ),
+            ("{% include 'chat_template' %}", "recursion limit"),
+            ("{{ range(10 ** 12) }}", "too large"),
+            ("{{ nothing() }}", "nothing is unknown"),
+            (
+                "{{ messages[0].content.nothing() }}",
+                "no method named nothing",
+            ),
+            ("{{ 1 + 'a' }}", "unsupported types"),
+        ] {
+            fs::write(&file, source).unwrap();
+            let error = ChatTemplate::from_dir(dir.path(), &tokenizer)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("chat_template.jinja: "), "{error}");
+            assert!(error.contains(expected), "{source}: {error}");
+        }
+        for source in [
+            "{{ raise_exception('A system message must come first') }}",
+            "a",
+        ] {
+            fs::write(&file, source).unwrap();
+            assert!(
+                ChatTemplate::from_dir(dir.path(), &tokenizer)
+                    .unwrap()
+                    .is_some()
+            );
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! Knows strings and ids only; nothing of templates or of how plain text is tokenised.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::core::TokenId;
@@ -50,6 +51,14 @@ impl ControlTokens {
     /// The tokens, longest first.
     pub fn tokens(&self) -> &[ControlToken] {
         &self.tokens
+    }
+
+    /// The characters that they begin with, each once.
+    pub(super) fn first_characters(&self) -> BTreeSet<char> {
+        let firsts = self.tokens.iter().map(|token| token.content.chars().next());
+        firsts
+            .map(|first| first.expect("never empty, see new"))
+            .collect()
     }
 
     /// Every place where a control token stands, from the left, the longest at each place, as
@@ -100,14 +109,8 @@ impl ControlTokens {
             .filter(|(_, taken)| !taken)
             .filter_map(|(code, _)| char::from_u32(code));
 
-        let mut firsts: Vec<char> = Vec::new();
-        for token in &self.tokens {
-            let first = token.content.chars().next().expect("never empty, see new");
-            if !firsts.contains(&first) {
-                firsts.push(first);
-            }
-        }
-        let stand_ins = firsts
+        let stand_ins = self
+            .first_characters()
             .into_iter()
             .map(|first| Some((first, free.next()?)))
             .collect::<Option<Vec<_>>>()?;

@@ -5,6 +5,8 @@
 
 use serde_json::Value;
 
+use super::tokenizer_steps::{Replacement, check_growth, steps};
+
 /// What a token adds to the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decoded {
@@ -17,8 +19,8 @@ pub(super) enum Decoded {
 /// A decoder that looks at one token at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TokenDecoder {
-    /// Pairs of pattern and replacement, in order.
-    replacements: Vec<(String, String)>,
+    /// In order.
+    replacements: Vec<Replacement>,
     /// Whether `<0xNN>` is a byte.
     byte_fallback: bool,
 }
@@ -26,10 +28,10 @@ pub(super) struct TokenDecoder {
 impl TokenDecoder {
     /// From `tokenizer.json`'s "decoder". The error says which part is not supported.
     pub(super) fn from_json(decoder: &Value) -> Result<Self, String> {
-        let steps = match &decoder["decoders"] {
-            Value::Array(steps) if decoder["type"] == "Sequence" => steps.as_slice(),
-            _ => std::slice::from_ref(decoder),
-        };
+        if decoder.is_null() {
+            return Err("none is not supported: Gemma's is Replace, ByteFallback, Fuse".to_owned());
+        }
+        let steps = steps(decoder, "decoders")?;
         let mut parsed = Self {
             replacements: Vec::new(),
             byte_fallback: false,
@@ -39,33 +41,27 @@ impl TokenDecoder {
             let kind = step["type"].as_str();
             match kind {
                 Some("Replace") if !parsed.byte_fallback && !fused => {
-                    let pattern = step["pattern"]["String"].as_str();
-                    let pattern = pattern.filter(|pattern| !pattern.is_empty());
-                    let (Some(pattern), Some(content)) = (pattern, step["content"].as_str()) else {
-                        return Err(format!("the decoder's replacement {step} is not supported"));
-                    };
-                    let replacement = (pattern.to_owned(), content.to_owned());
-                    parsed.replacements.push(replacement);
+                    parsed.replacements.push(Replacement::from_json(step)?);
                 }
                 Some("ByteFallback") if !fused => parsed.byte_fallback = true,
                 Some("Fuse") => fused = true,
                 _ => {
                     return Err(format!(
-                        "the decoder {decoder} is not supported: Gemma's is Replace, ByteFallback, \
-                         Fuse"
+                        "the step {step} is not supported: Gemma's are Replace, ByteFallback, Fuse"
                     ));
                 }
             }
         }
+        check_growth(&parsed.replacements)?;
         Ok(parsed)
     }
 
     /// What the token `content` of the vocabulary adds to a text.
     pub(super) fn decode(&self, content: &str) -> Decoded {
         let mut text = content.to_owned();
-        for (pattern, replacement) in &self.replacements {
+        for Replacement { pattern, content } in &self.replacements {
             if text.contains(pattern) {
-                text = text.replace(pattern, replacement);
+                text = text.replace(pattern, content);
             }
         }
         match parse_byte(&text) {

@@ -69,6 +69,15 @@ pub(super) fn raised(error: &Error) -> Option<&str> {
     None
 }
 
+/// The error that began it: within includes and macros, each adds one of its own.
+pub(super) fn cause(error: &Error) -> &Error {
+    let mut cause = error;
+    while let Some(inner) = cause.source().and_then(|source| source.downcast_ref()) {
+        cause = inner;
+    }
+    cause
+}
+
 fn raise_exception(message: &str) -> Result<Value, Error> {
     let error = Error::new(ErrorKind::InvalidOperation, "raise_exception");
     Err(error.with_source(Raised(message.to_owned())))

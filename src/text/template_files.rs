@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::files::{self, MAX_TEMPLATE_BYTES, MAX_TOKENIZER_CONFIG_BYTES, damaged, shown};
 
 /// Tokens that templates call by name: `bos_token` is `<bos>`, and so on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,20 +24,29 @@ impl NamedTokens {
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let mut tokens = BTreeMap::new();
         for file in ["tokenizer_config.json", "special_tokens_map.json"] {
-            let config = read_json(&dir.join(file))?.unwrap_or_default();
+            let path = dir.join(file);
+            let config = read_json(&path)?.unwrap_or_default();
             let extra = &config["extra_special_tokens"];
             let fields = [extra, &config].into_iter().filter_map(Value::as_object);
             for (name, value) in fields
                 .flatten()
                 .filter(|(name, _)| name.ends_with("_token"))
             {
-                // A string, or an object with the token's flags.
-                let content = value.as_str().or_else(|| value["content"].as_str());
-                if let Some(content) = content {
-                    tokens
-                        .entry(name.clone())
-                        .or_insert_with(|| content.to_owned());
-                }
+                // A string, or an object with the token's flags; `add_bos_token` is neither.
+                let content = match value {
+                    Value::Null | Value::Bool(_) => continue,
+                    Value::Object(flags) => flags.get("content").and_then(Value::as_str),
+                    other => other.as_str(),
+                };
+                let Some(content) = content else {
+                    return Err(damaged(
+                        &path,
+                        format_args!("{} must be a token's text", shown(name)),
+                    ));
+                };
+                tokens
+                    .entry(name.clone())
+                    .or_insert_with(|| content.to_owned());
             }
         }
         Ok(Self(tokens))
@@ -55,7 +64,7 @@ pub(super) struct TemplateSource {
 /// else tokenizer_config.json's "chat_template".
 pub(super) fn find_template(dir: &Path) -> Result<Option<TemplateSource>> {
     let file = dir.join("chat_template.jinja");
-    if let Some(source) = read_text(&file)? {
+    if let Some(source) = files::read_text(&file, MAX_TEMPLATE_BYTES)? {
         return Ok(Some(TemplateSource { source, file }));
     }
     for name in ["chat_template.json", "tokenizer_config.json"] {
@@ -65,6 +74,13 @@ pub(super) fn find_template(dir: &Path) -> Result<Option<TemplateSource>> {
         if !template.is_null() {
             let source = default_template(template);
             let source = source.map_err(|message| damaged(&file, message))?;
+            if source.len() as u64 > MAX_TEMPLATE_BYTES {
+                let message = format!(
+                    "\"chat_template\" has {} bytes; at most {MAX_TEMPLATE_BYTES} are expected",
+                    source.len()
+                );
+                return Err(damaged(&file, message));
+            }
             return Ok(Some(TemplateSource { source, file }));
         }
     }
@@ -105,30 +121,20 @@ fn default_template(template: &Value) -> std::result::Result<String, String> {
 }
 
 fn read_json(file: &Path) -> Result<Option<Value>> {
-    let text = read_text(file)?;
-    let parsed = text.map(|text| serde_json::from_str(&text));
-    parsed
-        .transpose()
-        .map_err(|error| damaged(file, error.to_string()))
-}
-
-fn read_text(file: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(file) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(damaged(file, error.to_string())),
+    let Some(text) = files::read(file, MAX_TOKENIZER_CONFIG_BYTES)? else {
+        return Ok(None);
+    };
+    let value = files::json(file, &text)?;
+    if !value.is_object() {
+        return Err(damaged(file, "expected a JSON object"));
     }
-}
-
-fn damaged(file: &Path, message: String) -> Error {
-    Error::Checkpoint {
-        file: file.to_owned(),
-        message,
-    }
+    Ok(Some(value))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn dir(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -167,6 +173,11 @@ mod tests {
         for (file, text, expected) in [
             ("tokenizer_config.json", "{", "EOF"),
             (
+                "tokenizer_config.json",
+                r#"{"chat_template": "a", "chat_template": "b"}"#,
+                "\"chat_template\" is there twice",
+            ),
+            (
                 "chat_template.json",
                 r#"{"chat_template": 3}"#,
                 "neither a string nor a list",
@@ -181,6 +192,31 @@ mod tests {
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(file) && error.contains(expected), "{error}");
+        }
+        for (text, expected) in [
+            (r#"{"bos_token": 3}"#, "bos_token must be a token's text"),
+            (r#"{"bos_token": {"lstrip": true}}"#, "bos_token must be"),
+            ("[]", "expected a JSON object"),
+        ] {
+            for file in ["tokenizer_config.json", "special_tokens_map.json"] {
+                let error = NamedTokens::from_dir(dir(&[(file, text)]).path()).unwrap_err();
+                let error = error.to_string();
+                assert!(error.contains(file) && error.contains(expected), "{error}");
+            }
+        }
+        let long = "x".repeat(MAX_TEMPLATE_BYTES as usize + 1);
+        let config = json!({"chat_template": long}).to_string();
+        for (file, text) in [
+            ("chat_template.jinja", &long),
+            ("tokenizer_config.json", &config),
+        ] {
+            let error = find_template(dir(&[(file, text)]).path())
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(file) && error.contains("has 262145 bytes"),
+                "{error}"
+            );
         }
         let not_utf8 = dir(&[]);
         fs::write(not_utf8.path().join("chat_template.jinja"), [0xFF]).unwrap();

@@ -2,19 +2,23 @@
 //!
 //! Knows nothing of templates or images; prompts come with their control tokens found.
 
-use std::fs;
 use std::path::Path;
 
 use tokenizers::Tokenizer as Encoder;
 
 use crate::core::TokenId;
 use crate::error::{Error, Result};
+use crate::files::{self, MAX_TOKENIZER_BYTES, damaged};
 
 use super::control::{ControlSpan, ControlToken, ControlTokens};
 use super::decoder::ByteRun;
 use super::prompt::RenderedPrompt;
 use super::tokenizer_file::{Parts, TokenizerFile};
 use super::vocabulary::{TokenText, Vocabulary};
+
+/// Characters that special tokens begin with (Gemma's with two, `<` and `[`): each needs a stand-in
+/// while a template works, of which there are 32.
+const MAX_FIRST_CHARACTERS: usize = 16;
 
 /// Whether a raw prompt gets the tokens that the tokenizer puts around a text (Gemma's: `<bos>`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +57,10 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Checkpoint`] that names the file and what is wrong in it.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let damaged = |message: String| Error::Checkpoint {
-            file: path.to_owned(),
-            message,
+        let Some(json) = files::read(path, MAX_TOKENIZER_BYTES)? else {
+            return Err(damaged(path, "there is no such file"));
         };
-        let json = fs::read(path).map_err(|error| damaged(error.to_string()))?;
-        Self::parse(&json).map_err(damaged)
+        Self::parse(&json).map_err(|message| damaged(path, message))
     }
 
     /// Takes the contents of `tokenizer.json`.
@@ -79,9 +81,17 @@ impl Tokenizer {
             content,
             id: TokenId(id),
         });
+        let control = ControlTokens::new(control.collect());
+        let num_firsts = control.first_characters().len();
+        if num_firsts > MAX_FIRST_CHARACTERS {
+            return Err(format!(
+                "its special tokens begin with {num_firsts} different characters; at most \
+                 {MAX_FIRST_CHARACTERS} are taken"
+            ));
+        }
         let (prefix, suffix) = surroundings(&encoder)?;
         let tokenizer = Self {
-            control: ControlTokens::new(control.collect()),
+            control,
             encoder,
             vocabulary,
             prefix,
@@ -274,6 +284,8 @@ const TINY: &[u8] = include_bytes!("../../tests/golden/tokenizer/tokenizer.json"
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
     use serde_json::{Value, json};
 

@@ -4,18 +4,18 @@
 //! JSON values (1.8 s and 330 MB for Gemma's; 0.9 s and 140 MB this way), and would panic on some
 //! damaged files. What the parts mean stays the crate's business.
 
+use std::collections::hash_map::Entry;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
-use serde_json::Value;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::{
-    AddedToken, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
-};
+use tokenizers::{AddedToken, Tokenizer};
 
 use super::decoder::TokenDecoder;
+use super::tokenizer_steps::{normalizer, post_processor, pre_tokenizer};
 use super::vocabulary::{ListedToken, TokenKind, Vocabulary};
+use crate::files::{ShortJson, shown};
 
 /// The parts of `tokenizer.json`. "truncation" and "padding" are not read: transformers sets both
 /// by its caller's arguments, never by the file.
@@ -24,11 +24,14 @@ pub(super) struct TokenizerFile {
     version: Option<String>,
     #[serde(default)]
     added_tokens: Vec<ListedAddedToken>,
-    normalizer: Option<NormalizerWrapper>,
-    pre_tokenizer: Option<PreTokenizerWrapper>,
-    post_processor: Option<PostProcessorWrapper>,
     #[serde(default)]
-    decoder: Value,
+    normalizer: ShortJson,
+    #[serde(default)]
+    pre_tokenizer: ShortJson,
+    #[serde(default)]
+    post_processor: ShortJson,
+    #[serde(default)]
+    decoder: ShortJson,
     model: BpeModel,
 }
 
@@ -53,8 +56,44 @@ struct BpeModel {
     byte_fallback: bool,
     #[serde(default)]
     ignore_merges: bool,
-    vocab: Vocab,
+    vocab: TokenIds,
     merges: Vec<Merge>,
+}
+
+/// Ids by token, each token once.
+struct TokenIds(Vocab);
+
+impl<'de> Deserialize<'de> for TokenIds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TokenIdsVisitor;
+        impl<'de> Visitor<'de> for TokenIdsVisitor {
+            type Value = TokenIds;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of ids by token")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut listed: A) -> Result<TokenIds, A::Error> {
+                let mut ids = Vocab::new();
+                while let Some(token) = listed.next_key::<String>()? {
+                    let id = listed.next_value().map_err(|error: A::Error| {
+                        de::Error::custom(format_args!("token {:?}: {error}", shown(&token)))
+                    })?;
+                    match ids.entry(token) {
+                        Entry::Vacant(entry) => entry.insert(id),
+                        Entry::Occupied(entry) => {
+                            let token = shown(entry.key());
+                            return Err(de::Error::custom(format_args!(
+                                "token {token:?} is there twice"
+                            )));
+                        }
+                    };
+                }
+                Ok(TokenIds(ids))
+            }
+        }
+        deserializer.deserialize_map(TokenIdsVisitor)
+    }
 }
 
 /// `["a", "b"]`, or before tokenizers 0.20 `"a b"`.
@@ -106,20 +145,25 @@ pub(super) struct Parts {
 impl TokenizerFile {
     /// The error says what is wrong in the file.
     pub(super) fn parse(json: &[u8]) -> Result<Parts, String> {
-        let file: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let file: Self = serde_json::from_slice(json).map_err(|error| located(json, &error))?;
         if let Some(version) = file.version.as_ref().filter(|version| *version != "1.0") {
             return Err(format!("version {version:?} is not known; 1.0 is"));
         }
-        let decoder = TokenDecoder::from_json(&file.decoder)?;
-        let vocabulary = Vocabulary::new(file.listed_tokens(), &decoder)?;
+        let of = |part: &'static str| move |error: String| format!("{part}: {error}");
+        let decoder = TokenDecoder::from_json(&file.decoder.0).map_err(of("decoder"))?;
+        let normalizer = normalizer(file.normalizer.0).map_err(of("normalizer"))?;
+        let pre_tokenizer = pre_tokenizer(file.pre_tokenizer.0).map_err(of("pre_tokenizer"))?;
+        let post_processor = post_processor(file.post_processor.0).map_err(of("post_processor"))?;
+        let listed = listed_tokens(&file.model, &file.added_tokens);
+        let vocabulary = Vocabulary::new(listed, &decoder)?;
         let special = special_tokens(&file.added_tokens)?;
 
         let mut encoder = Tokenizer::new(file.model.build()?);
         encoder
-            .with_normalizer(file.normalizer)
+            .with_normalizer(normalizer)
             .map_err(|error| format!("the normalizer does not work: {error}"))?
-            .with_pre_tokenizer(file.pre_tokenizer)
-            .with_post_processor(file.post_processor);
+            .with_pre_tokenizer(pre_tokenizer)
+            .with_post_processor(post_processor);
         let ids: Vec<u32> = file.added_tokens.iter().map(|listed| listed.id).collect();
         let added: Vec<AddedToken> = file.added_tokens.into_iter().map(|l| l.token).collect();
         encoder
@@ -142,23 +186,39 @@ impl TokenizerFile {
             special,
         })
     }
+}
 
-    fn listed_tokens(&self) -> impl Iterator<Item = ListedToken<'_>> {
-        let model = self.model.vocab.iter().map(|(content, id)| ListedToken {
-            content,
-            id: *id,
-            kind: TokenKind::Ordinary,
-        });
-        let added = self.added_tokens.iter().map(|listed| ListedToken {
-            content: &listed.token.content,
-            id: listed.id,
-            kind: match listed.token.special {
-                true => TokenKind::Special,
-                false => TokenKind::Ordinary,
-            },
-        });
-        model.chain(added)
+/// The error with the field that it is about, which takes a second look: it costs time to keep
+/// track of where one is.
+fn located(json: &[u8], error: &serde_json::Error) -> String {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let again: Result<TokenizerFile, _> = serde_path_to_error::deserialize(&mut deserializer);
+    match again {
+        Err(again) if again.path().iter().next().is_some() => {
+            format!("{}: {}", again.path(), again.inner())
+        }
+        _ => error.to_string(),
     }
+}
+
+fn listed_tokens<'a>(
+    model: &'a BpeModel,
+    added: &'a [ListedAddedToken],
+) -> impl Iterator<Item = ListedToken<'a>> + Clone {
+    let model = model.vocab.0.iter().map(|(content, id)| ListedToken {
+        content,
+        id: *id,
+        kind: TokenKind::Ordinary,
+    });
+    let added = added.iter().map(|listed| ListedToken {
+        content: &listed.token.content,
+        id: listed.id,
+        kind: match listed.token.special {
+            true => TokenKind::Special,
+            false => TokenKind::Ordinary,
+        },
+    });
+    model.chain(added)
 }
 
 impl BpeModel {
@@ -175,7 +235,7 @@ impl BpeModel {
                 return Err(format!("the subword affix {affix:?} is not supported"));
             }
         }
-        let longest = self.vocab.keys().map(String::len).max().unwrap_or(0);
+        let longest = self.vocab.0.keys().map(String::len).max().unwrap_or(0);
         for Merge(left, right) in &self.merges {
             if left.len() + right.len() > longest {
                 return Err(format!(
@@ -191,13 +251,13 @@ impl BpeModel {
             // of text, which is what Gemma's model sees as words, hardly come twice.
             .cache_capacity(0);
         if let Some(unk_token) = self.unk_token {
-            if !self.vocab.contains_key(&unk_token) {
+            if !self.vocab.0.contains_key(&unk_token) {
                 return Err(format!("the unknown token {unk_token:?} is not a token"));
             }
             builder = builder.unk_token(unk_token);
         }
         let merges = self.merges.into_iter().map(|Merge(l, r)| (l, r)).collect();
-        let built = builder.vocab_and_merges(self.vocab, merges).build();
+        let built = builder.vocab_and_merges(self.vocab.0, merges).build();
         built.map_err(|error| format!("the model's merges do not work: {error}"))
     }
 }

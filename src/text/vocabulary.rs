@@ -5,9 +5,16 @@
 use crate::core::TokenId;
 
 use super::decoder::{Decoded, TokenDecoder};
+use crate::files::shown;
 
-/// Ids above this are taken for damage, not for a vocabulary (Gemma 3's ends at 262144).
-const MAX_TOKEN_ID: u32 = 1 << 24;
+/// Ids from here on are taken for damage, whatever the file's size (Gemma 3's end at 262144).
+const MAX_TOKENS: usize = 1 << 24;
+/// Ids without a token that a vocabulary of any size may have, before as many as it has tokens.
+const MIN_UNUSED_IDS: usize = 1024;
+/// Bytes of one token: Gemma's longest has 93. Grammars take no longer ones than 1024.
+const MAX_TOKEN_BYTES: usize = 512;
+/// Bytes of all tokens: Gemma's have 2 MB. Grammars take no more than 4 million places.
+const MAX_TEXT_BYTES: usize = (1 << 22) - 1024;
 
 /// A token as `tokenizer.json` lists it.
 #[derive(Clone, Copy, Debug)]
@@ -62,18 +69,22 @@ impl Vocabulary {
     /// Two tokens may not share an id, except that the same one may be listed twice: the last
     /// `kind` counts then. The error names the token at fault.
     pub(super) fn new<'a>(
-        tokens: impl Iterator<Item = ListedToken<'a>>,
+        tokens: impl Iterator<Item = ListedToken<'a>> + Clone,
         decoder: &TokenDecoder,
     ) -> Result<Self, String> {
+        let num_tokens = tokens.clone().count();
+        // Memory goes by the highest id, and must follow from the size of the file.
+        let max_ids = (2 * num_tokens + MIN_UNUSED_IDS).min(MAX_TOKENS);
         let mut by_id: Vec<Option<ListedToken<'a>>> = Vec::new();
         for token in tokens {
-            if token.id > MAX_TOKEN_ID {
+            let idx = token.id as usize;
+            if idx >= max_ids {
                 return Err(format!(
-                    "token {:?} has the id {}; at most {MAX_TOKEN_ID} is expected",
-                    token.content, token.id
+                    "token {:?} has the id {idx}; with {num_tokens} tokens, ids are expected to be \
+                     below {max_ids}",
+                    shown(token.content)
                 ));
             }
-            let idx = token.id as usize;
             if idx >= by_id.len() {
                 by_id.resize(idx + 1, None);
             }
@@ -81,7 +92,9 @@ impl Vocabulary {
             if let Some(earlier) = earlier.filter(|earlier| earlier.content != token.content) {
                 return Err(format!(
                     "tokens {:?} and {:?} have the same id {}",
-                    earlier.content, token.content, token.id
+                    shown(earlier.content),
+                    shown(token.content),
+                    token.id
                 ));
             }
         }
@@ -98,14 +111,25 @@ impl Vocabulary {
             entries.push(match decoder.decode(token.content) {
                 Decoded::Byte(byte) => Entry::Byte(byte),
                 Decoded::Text(decoded) => {
-                    let start = u32::try_from(text.len());
-                    let len = u32::try_from(decoded.len());
-                    let (Ok(start), Ok(len)) = (start, len) else {
-                        return Err("the vocabulary holds more than 4 GB of text".to_owned());
-                    };
+                    if decoded.len() > MAX_TOKEN_BYTES {
+                        return Err(format!(
+                            "token {:?} has {} bytes; at most {MAX_TOKEN_BYTES} are taken",
+                            shown(token.content),
+                            decoded.len()
+                        ));
+                    }
+                    let start = text.len() as u32;
                     text.push_str(&decoded);
-                    let kind = token.kind;
-                    Entry::Text { kind, start, len }
+                    if text.len() > MAX_TEXT_BYTES {
+                        return Err(format!(
+                            "its tokens have more than {MAX_TEXT_BYTES} bytes together"
+                        ));
+                    }
+                    Entry::Text {
+                        kind: token.kind,
+                        start,
+                        len: decoded.len() as u32,
+                    }
                 }
             });
         }
@@ -185,10 +209,20 @@ mod tests {
             ),
             (
                 &[("a", u32::MAX, TokenKind::Ordinary)],
-                "token \"a\" has the id 4294967295; at most 16777216 is expected",
+                "token \"a\" has the id 4294967295; with 1 tokens, ids are expected to be below 1026",
             ),
         ] {
             assert_eq!(vocabulary(tokens).unwrap_err(), expected);
         }
+        let long = "x".repeat(513);
+        let error = vocabulary(&[(&long, 0, TokenKind::Ordinary)]).unwrap_err();
+        assert!(error.contains("has 513 bytes"), "{error}");
+        let word = "x".repeat(512);
+        let many: Vec<_> = (0..8192)
+            .map(|id| (word.as_str(), id, TokenKind::Ordinary))
+            .collect();
+        let error = vocabulary(&many).unwrap_err();
+        assert!(error.contains("bytes together"), "{error}");
+        assert!(vocabulary(&many[..8189]).is_ok());
     }
 }

@@ -6,6 +6,7 @@ mod checkpoint;
 mod cli;
 mod config_dialects;
 mod cuda;
+mod damaged_checkpoints;
 mod engine;
 mod engine_script;
 mod generation;

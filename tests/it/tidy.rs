@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("error", &[]),
+    // What a checkpoint's readers read through.
+    ("files", &[]),
     ("backend", &[]),
-    ("model", &["backend"]),
+    ("model", &["backend", "files"]),
     ("scheduler", &[]),
     ("engine", &["scheduler", "model", "backend"]),
-    ("text", &[]),
+    ("text", &["files"]),
     ("image", &[]),
     ("config", &[]),
     ("metrics", &["engine"]),
@@ -26,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "text",
             "image",
             "config",
+            "files",
         ],
     ),
     ("web", &[]),
