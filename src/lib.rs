@@ -16,6 +16,7 @@
 //! # Who may use whom
 //! ```text
 //!  main ─> { api, batch, bench, selftest } ─> registry ─> { engine, text, image }
+//!  main ─> { exit_code, probe, terminal } ─> config
 //!          api ─> metrics ─> engine ─> { scheduler, model } ─> backend
 //! ```
 //! Everyone may use [`core`] and [`error`]. Nothing points sideways or back; a test keeps it so.
@@ -35,10 +36,13 @@ pub mod config;
 pub mod core;
 pub mod engine;
 pub mod error;
+pub mod exit_code;
 pub mod image;
 pub mod metrics;
 pub mod model;
+pub mod probe;
 pub mod registry;
 pub mod scheduler;
 pub mod selftest;
+pub mod terminal;
 pub mod text;
