@@ -61,9 +61,11 @@ COPY --from=root /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=nvrtc /nvrtc-lib /usr/local/lib/nvrtc
 COPY --from=kernels /kernels /usr/local/share/medgemma/kernels
 COPY --from=build /out/medgemma /usr/local/bin/
+# A container without a card is told so, rather than left to compute on the CPU.
 ENV HOME=/cache \
     HF_HOME=/cache/huggingface \
     LD_LIBRARY_PATH=/usr/local/lib/nvrtc \
+    MEDGEMMA_DEVICE=cuda \
     MEDGEMMA_HOST=0.0.0.0 \
     MEDGEMMA_KERNELS=/usr/local/share/medgemma/kernels \
     MEDGEMMA_KERNEL_CACHE=/cache/kernels \

@@ -103,3 +103,56 @@ impl From<Error> for Failure {
         Self::new(ExitCode::from(&error), error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_codes_of_their_own() {
+        let text = String::new;
+        for (error, code) in [
+            (
+                Error::Checkpoint {
+                    file: "f".into(),
+                    message: text(),
+                },
+                65,
+            ),
+            (Error::Tokenizer(text()), 65),
+            (Error::NotFound(text()), 66),
+            (Error::Device(text()), 69),
+            (Error::Backend(text()), 70),
+            (Error::EngineDead, 70),
+            (Error::OutOfMemory(text()), 71),
+            (Error::Config(text()), 78),
+            (Error::Draining, 1),
+        ] {
+            assert_eq!(ExitCode::from(&error) as u8, code, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn each_code_is_explained() {
+        let explained = include_str!("../README.md");
+        for code in [
+            ExitCode::Success,
+            ExitCode::Failure,
+            ExitCode::Usage,
+            ExitCode::DamagedCheckpoint,
+            ExitCode::NotFound,
+            ExitCode::HubUnreachable,
+            ExitCode::NoDevice,
+            ExitCode::Fault,
+            ExitCode::NoMemory,
+            ExitCode::NoAddress,
+            ExitCode::NoDisk,
+            ExitCode::NoAccess,
+            ExitCode::Settings,
+            ExitCode::Interrupted,
+        ] {
+            let row = format!("\n| {} | ", code as u8);
+            assert!(explained.contains(&row), "{code:?}");
+        }
+    }
+}

@@ -88,6 +88,13 @@ fn compile_kernels(config: &KernelsConfig) -> Outcome {
 
 /// Measures, and prints the figures.
 fn measure(config: &BenchConfig) -> Outcome {
+    if let Bench::Decode(settings, _) | Bench::Prefill(settings, _) | Bench::Load(settings) =
+        &config.what
+    {
+        for note in &settings.notes {
+            eprintln!("{note}");
+        }
+    }
     let report = match &config.what {
         Bench::Decode(settings, plan) => bench::decode(settings, plan),
         Bench::Prefill(settings, plan) => bench::prefill(settings, plan),

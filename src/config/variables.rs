@@ -63,6 +63,35 @@ fn is_of_services(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// Every name with our prefix in a text.
+    fn named(text: &str) -> BTreeSet<&str> {
+        let is_end = |c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+        let parts = text.split(is_end);
+        parts
+            .filter(|name| name.len() > PREFIX.len() && name.starts_with(PREFIX))
+            .collect()
+    }
+
+    #[test]
+    fn what_the_image_and_the_readme_name_is_there() {
+        let mut known = known(&crate::config::command());
+        // Of the tests, not of the program.
+        known.insert("MEDGEMMA_TEST_CARD".to_owned());
+        let texts = [
+            include_str!("../../Dockerfile"),
+            include_str!("../../README.md"),
+        ];
+        for text in texts {
+            let named = named(text);
+            assert!(named.len() >= 5, "{named:?}");
+            let unknown: Vec<_> = named
+                .iter()
+                .filter(|name| !known.contains(**name))
+                .collect();
+            assert!(unknown.is_empty(), "{unknown:?}");
+        }
+    }
+
     #[test]
     fn strays_are_told_and_services_are_not() {
         let known = ["MEDGEMMA_PORT", "MEDGEMMA_HOST"].map(str::to_owned).into();

@@ -36,7 +36,7 @@ fn what_cannot_be_served_is_said_in_one_line() {
             &["nosuch"],
             &["nosuch is neither", "demo", "medgemma-4b-it"],
         ),
-        (&["medgema-4b-it"], &["Did you mean medgemma-4b-it?"]),
+        (66, &["medgema-4b-it"], &["Did you mean medgemma-4b-it?"]),
         (
             78,
             &["medgemma-4b-it"],
@@ -52,10 +52,14 @@ fn what_cannot_be_served_is_said_in_one_line() {
             &["someone/something"],
             &["ids of the hub are not downloaded yet"],
         ),
-        (&["./nowhere"], &["there is no directory ./nowhere"]),
-        (&["Cargo.toml"], &["is a file"]),
-        (&[empty], &["has no config.json", "name the directory"]),
-        (&[broken], &["model.safetensors: is truncated", "tensor "]),
+        (66, &["./nowhere"], &["there is no directory ./nowhere"]),
+        (66, &["Cargo.toml"], &["is a file"]),
+        (66, &[empty], &["has no config.json", "name the directory"]),
+        (
+            65,
+            &[broken],
+            &["model.safetensors: is truncated", "tensor "],
+        ),
         (
             65,
             &[quantised],
