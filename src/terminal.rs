@@ -83,9 +83,12 @@ pub fn tell_failure(message: &dyn fmt::Display) {
 /// Says that the server is up: the line that scripts wait for, and on a terminal what to do next.
 pub fn greet(greeting: &Greeting<'_>) {
     let url = format!("http://{}", greeting.address);
-    tracing::info!(url, "listening");
-    // Nobody has to read it.
     let mut stdout = io::stdout();
+    // Once is enough for a person.
+    if !(stdout.is_terminal() && io::stderr().is_terminal()) {
+        tracing::info!(url, "listening");
+    }
+    // Nobody has to read it.
     let _ = writeln!(stdout, "listening on {url}").and_then(|()| stdout.flush());
     if stdout.is_terminal() {
         let _ = writeln!(stdout, "\n{greeting}");
