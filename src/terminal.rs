@@ -130,11 +130,9 @@ impl fmt::Display for Greeting<'_> {
                 "\"messages\": [{\"role\": \"user\", \"content\": \"Hello!\"}]"
             }
         };
-        writeln!(
-            f,
-            "{} {does}, {} tokens at most. To try it from another terminal:\n",
-            self.model, self.max_model_len
-        )?;
+        let length = self.max_model_len;
+        writeln!(f, "{} {does}, {length} tokens at most.", self.model)?;
+        writeln!(f, "To try it from another terminal:\n")?;
         writeln!(f, "  curl http://{url}/v1/{route} \\")?;
         writeln!(f, "    -H 'Content-Type: application/json' \\")?;
         if self.door == Door::Locked {

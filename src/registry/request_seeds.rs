@@ -21,7 +21,7 @@ impl RequestSeeds {
     }
 
     /// The next of the sequence; `None` is for the caller to draw.
-    pub fn next(&self) -> Option<u64> {
+    pub fn draw(&self) -> Option<u64> {
         match self {
             Self::Random => None,
             Self::Sequence(at) => Some(mixed(at.fetch_add(1, Ordering::Relaxed))),
@@ -43,14 +43,14 @@ mod tests {
 
     #[test]
     fn a_sequence_is_the_same_each_time_and_never_stands_still() {
-        let draw = |seed| {
+        let drawn = |seed| {
             let seeds = RequestSeeds::new(Some(seed));
-            [(); 4].map(|()| seeds.next().unwrap())
+            [(); 4].map(|()| seeds.draw().unwrap())
         };
-        assert_eq!(draw(7), draw(7));
-        assert_ne!(draw(7), draw(1 << 40));
-        let [a, b, c, d] = draw(u64::MAX);
+        assert_eq!(drawn(7), drawn(7));
+        assert_ne!(drawn(7), drawn(1 << 40));
+        let [a, b, c, d] = drawn(u64::MAX);
         assert!(a != b && b != c && c != d && a != d);
-        assert_eq!(RequestSeeds::new(None).next(), None);
+        assert_eq!(RequestSeeds::new(None).draw(), None);
     }
 }

@@ -132,7 +132,7 @@ impl SamplingPlan {
                 repetition_penalty,
                 seed: match fields.seed {
                     Some(seed) => seed.0,
-                    None => model.seeds.next().unwrap_or_else(random_u64),
+                    None => model.seeds.draw().unwrap_or_else(random_u64),
                 },
                 min_tokens,
                 stop_token_ids,

@@ -192,7 +192,7 @@ fn sampling_settings_come_from_the_checkpoint_or_from_nowhere() {
     let asked = |option: &str| {
         let path = dir.path().to_str().unwrap();
         let server = Server::start(&[path, option], &[]);
-        let texts = [1, 2, 3].map(|seed| {
+        [1, 2, 3].map(|seed| {
             let body = json!({
                 "prompt": "a", "max_tokens": 24, "seed": seed, "ignore_eos": true,
             });
@@ -200,8 +200,7 @@ fn sampling_settings_come_from_the_checkpoint_or_from_nowhere() {
             assert_eq!(status, 200, "{answer}");
             let answer: Value = serde_json::from_str(&answer).unwrap();
             answer["choices"][0]["text"].to_string()
-        });
-        texts
+        })
     };
     let [a, b, c] = asked("--generation-config=auto");
     assert!(a == b && b == c, "greedy");
