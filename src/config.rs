@@ -6,8 +6,14 @@ mod arguments;
 mod batch;
 mod bench;
 mod byte_size;
+mod command_line;
 mod compute;
+mod key_file;
+mod probe;
+mod request_defaults;
 mod seconds;
+mod variables;
+mod vllm_flags;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -25,6 +31,8 @@ pub use bench::{
 };
 pub use byte_size::ByteSize;
 pub use compute::{ComputeConfig, DeviceChoice, Dtype};
+pub use probe::ProbeConfig;
+pub use request_defaults::{RequestDefaults, SamplingSource};
 
 /// What is served when nothing is named.
 const DEFAULT_MODEL: &str = "demo";
@@ -34,6 +42,8 @@ const DEFAULT_MODEL: &str = "demo";
 pub enum Command {
     /// `medgemma serve`
     Serve(Box<ServeConfig>),
+    /// `medgemma ready`
+    Ready(ProbeConfig),
     /// `medgemma kernels`
     Kernels(KernelsConfig),
     /// `medgemma bench`
@@ -84,6 +94,10 @@ pub struct ServeConfig {
     pub port: u16,
     /// Any of these opens the server; none: it is open.
     pub api_keys: Vec<ApiKey>,
+    /// Where to write the server's URL once it listens.
+    pub url_file: Option<PathBuf>,
+    /// What holds for requests that do not say it themselves.
+    pub request_defaults: RequestDefaults,
     /// Lengths and memory.
     pub limits: Limits,
     /// Whether prompts that begin alike are computed once.
@@ -94,6 +108,9 @@ pub struct ServeConfig {
     pub compute: ComputeConfig,
     /// What is logged.
     pub log: LogConfig,
+    /// What the log says of the settings themselves: flags that need nothing, variables that set
+    /// nothing.
+    pub notes: Vec<String>,
 }
 
 /// How the model came to be served.
@@ -155,6 +172,7 @@ pub struct LogConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LoadFormat {
     /// The checkpoint's files
+    #[value(alias = "safetensors")]
     Auto,
     /// Random numbers, for measuring
     Dummy,
@@ -245,7 +263,7 @@ impl AsRef<str> for ApiKey {
 /// clap's, which is also how help and version come out; its `exit` prints it and ends the process
 /// with the right code.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
-    let matches = command().try_get_matches_from(arguments)?;
+    let matches = command().try_get_matches_from(command_line::written_out(arguments))?;
     let parsed = Arguments::from_arg_matches(&matches)?;
     match parsed.command {
         CommandArguments::Kernels(arguments) => Ok(Command::Kernels(KernelsConfig {
@@ -253,6 +271,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
             out: arguments.out,
             models_file: arguments.models,
         })),
+        CommandArguments::Ready(arguments) => Ok(Command::Ready(arguments.resolve())),
         CommandArguments::Models(arguments) => Ok(Command::Models(arguments.models)),
         CommandArguments::Bench(arguments) => arguments.resolve(measured).map(Command::Bench),
         CommandArguments::Selftest(arguments) => Ok(Command::SelfTest(ComputeConfig {
@@ -283,10 +302,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
 /// # Errors
 /// clap's, and options that only a server has.
 fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Error> {
-    const OF_SERVERS: [&str; 10] = [
+    const OF_SERVERS: [&str; 15] = [
         "host",
         "port",
         "api_key",
+        "api_key_file",
+        "url_file",
+        "generation_config",
+        "seed",
+        "limit_mm_per_prompt",
         "served_model_name",
         "chat_template",
         "thinking",
@@ -296,7 +320,8 @@ fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Error> {
         "shutdown_timeout",
     ];
     let line = ["medgemma", "serve"].map(OsString::from);
-    let matches = command().try_get_matches_from(line.into_iter().chain(options))?;
+    let line = line.into_iter().chain(command_line::with_dashes(options));
+    let matches = command().try_get_matches_from(line)?;
     let matches = matches
         .subcommand_matches("serve")
         .expect("the line says so");
@@ -313,21 +338,29 @@ fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Error> {
     resolve(ServeArguments::from_arg_matches(matches)?, matches)
 }
 
-/// The command, without variables that are set to nothing: a compose file's empty default means
-/// that nothing was chosen.
+/// The command, without variables that are set to nothing, since a compose file's empty default
+/// means that nothing was chosen, and without what Kubernetes means by one.
 fn command() -> clap::Command {
     let hide = |arg: clap::Arg| {
         let arg = arg.hide_env(true);
-        match arg.get_env().and_then(std::env::var_os) {
-            Some(value) if value.is_empty() => arg.env(None::<&'static str>),
-            _ => arg,
+        let sets = arg.get_env().is_some_and(|name| match std::env::var(name) {
+            Ok(value) => {
+                !value.is_empty() && !variables::is_service_link(&name.to_string_lossy(), &value)
+            }
+            // Nothing to hide; or not UTF-8, which is for clap to refuse.
+            Err(_) => true,
+        });
+        match sets {
+            true => arg,
+            false => arg.env(None::<&'static str>),
         }
     };
     Arguments::command()
-        .mut_subcommand("serve", |serve| serve.mut_args(hide))
+        .mut_subcommand("serve", |serve| vllm_flags::known_to(serve).mut_args(hide))
         .mut_subcommand("run-batch", |batch| {
-            batch::without_servers(batch.mut_args(hide))
+            batch::without_servers(vllm_flags::known_to(batch).mut_args(hide))
         })
+        .mut_subcommand("ready", |ready| ready.mut_args(hide))
         .mut_subcommand("kernels", |kernels| kernels.mut_args(hide))
         .mut_subcommand("selftest", |selftest| selftest.mut_args(hide))
         .mut_subcommand("models", |models| models.mut_args(hide))
@@ -336,6 +369,15 @@ fn command() -> clap::Command {
 fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfig, clap::Error> {
     let on_command_line = matches.value_source("model_option") == Some(ValueSource::CommandLine);
     let prefix_caching = prefix_caching(&arguments, matches);
+    let mut notes = vllm_flags::read(matches)?;
+    notes.extend(variables::strays(&command()));
+    let mut api_keys = arguments.api_key;
+    for file in &arguments.api_key_file {
+        let keys = key_file::read_keys(file);
+        let keys = keys
+            .map_err(|wrong| clap::Error::raw(ErrorKind::ValueValidation, format!("{wrong}\n")))?;
+        api_keys.extend(keys);
+    }
     let (model, model_choice) = match (arguments.model, arguments.model_option) {
         (Some(model), Some(option)) if on_command_line && model != option => {
             let mut command = command();
@@ -372,7 +414,9 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
         },
         host: arguments.host,
         port: arguments.port,
-        api_keys: arguments.api_key,
+        api_keys,
+        url_file: arguments.url_file,
+        request_defaults: arguments.request_defaults.resolve(),
         limits: Limits {
             max_model_len: arguments.max_model_len,
             max_num_seqs: arguments.max_num_seqs,
@@ -398,6 +442,7 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
             format: arguments.log_format,
             level: arguments.log_level,
         },
+        notes,
     })
 }
 

@@ -21,6 +21,12 @@ pub enum Error {
     /// A setting that cannot work, from a flag, the environment or a file.
     #[error("{0}")]
     Config(String),
+    /// What was named is not there: a model, a directory, a checkpoint's file.
+    #[error("{0}")]
+    NotFound(String),
+    /// The device that was asked for cannot be used.
+    #[error("{0}")]
+    Device(String),
     /// The machine has less memory than the settings need.
     #[error("{0}")]
     OutOfMemory(String),

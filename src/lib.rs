@@ -16,10 +16,12 @@
 //! # Who may use whom
 //! ```text
 //!  main ─> { api, batch, bench, selftest } ─> registry ─> { engine, text, image }
+//!  main ─> { exit_code, probe, terminal } ─> config
 //!          api ─> metrics ─> engine ─> { scheduler, model } ─> backend
 //!          api ─> web
 //! ```
-//! Everyone may use [`core`] and [`error`]; registry, model and text read through [`files`]. Nothing points sideways or back; a test keeps it so.
+//! Everyone may use [`core`] and [`error`]; registry, model and text read through [`files`]. Nothing
+//! points sideways or back; a test keeps it so.
 //!
 //! # What always holds
 //! - Every accepted request ends in an answer or an error; dropping a stream frees its slot.
@@ -36,12 +38,15 @@ pub mod config;
 pub mod core;
 pub mod engine;
 pub mod error;
+pub mod exit_code;
 pub mod files;
 pub mod image;
 pub mod metrics;
 pub mod model;
+pub mod probe;
 pub mod registry;
 pub mod scheduler;
 pub mod selftest;
+pub mod terminal;
 pub mod text;
 pub mod web;

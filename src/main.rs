@@ -1,68 +1,80 @@
 //! The `medgemma` binary: arguments → config → log → socket → model → serve → drain.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use medgemma::api::{self, ApiKeys, AppState};
 use medgemma::batch::{Batch, BatchError, BatchPlan, BatchSummary};
 use medgemma::bench;
 use medgemma::config::{
-    self, BatchConfig, Bench, BenchConfig, Command, ComputeConfig, KernelsConfig, LogConfig,
-    LogFormat, ModelChoice, Place, ReportFormat, ServeConfig,
+    self, BatchConfig, Bench, BenchConfig, Command, ComputeConfig, KernelsConfig, ModelChoice,
+    Place, ProbeConfig, ReportFormat, ServeConfig,
 };
 use medgemma::engine::EngineExit;
-use medgemma::registry::{self, Catalog};
+use medgemma::exit_code::{ExitCode, Failure};
+use medgemma::probe;
+use medgemma::registry::{self, Catalog, ServedModel};
 use medgemma::selftest;
+use medgemma::terminal::{self, Door, Greeting, Prompts};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-
-/// All lines of a batch have a result, some of them errors.
-const EXIT_SOME_FAILED: u8 = 3;
-/// The engine stopped after a fault: an orchestrator should start the process anew.
-const EXIT_FAULT: u8 = 70;
-/// A second signal cut short what was running.
-const EXIT_INTERRUPTED: u8 = 130;
 
 /// After a fault, how long clients may take to be told.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// After the last token, how long clients may take to read it.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
-fn main() -> ExitCode {
+type Outcome = Result<ExitCode, Failure>;
+
+fn main() -> std::process::ExitCode {
     let command = match config::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(error) => error.exit(),
     };
     let outcome = match command {
         Command::Models(file) => list_models(file.as_deref()),
+        Command::Ready(config) => ask_whether_ready(&config),
         Command::Kernels(config) => compile_kernels(&config),
         Command::Bench(config) => measure(&config),
         Command::RunBatch(config) => run_batch(&config),
         Command::SelfTest(compute) => check_card(&compute),
         Command::Serve(config) => serve(&config),
     };
-    outcome.unwrap_or_else(|message| {
-        eprintln!("medgemma: {message}");
-        ExitCode::FAILURE
-    })
+    let code = outcome.unwrap_or_else(|failure| {
+        terminal::tell_failure(&failure);
+        failure.code
+    });
+    code.into()
+}
+
+/// What no other code says.
+fn failed(what: impl std::fmt::Display) -> Failure {
+    Failure::new(ExitCode::Failure, what.to_string())
+}
+
+/// Says whether a server takes requests.
+fn ask_whether_ready(config: &ProbeConfig) -> Outcome {
+    let asked = runtime()?.block_on(probe::ready(&config.url, config.timeout));
+    asked.map_err(failed)?;
+    let _ = writeln!(io::stdout(), "ready");
+    Ok(ExitCode::Success)
 }
 
 /// Prints what `serve` knows by name.
-fn list_models(file: Option<&Path>) -> Result<ExitCode, String> {
-    let catalog = Catalog::open(file).map_err(|error| error.to_string())?;
+fn list_models(file: Option<&Path>) -> Outcome {
+    let catalog = Catalog::open(file)?;
     // A reader that closed its end has seen enough.
     let _ = write!(io::stdout(), "{}", registry::listing(&catalog));
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::Success)
 }
 
 /// Compiles kernels ahead of time and says what came of it.
-fn compile_kernels(config: &KernelsConfig) -> Result<ExitCode, String> {
-    let compiled = registry::compile_kernels(config).map_err(|error| error.to_string())?;
+fn compile_kernels(config: &KernelsConfig) -> Outcome {
+    let compiled = registry::compile_kernels(config)?;
     let _ = writeln!(
         io::stdout(),
         "{} kernels for {} architectures: {} KiB in {:.1} s",
@@ -71,46 +83,53 @@ fn compile_kernels(config: &KernelsConfig) -> Result<ExitCode, String> {
         compiled.num_bytes.div_ceil(1024),
         compiled.elapsed.as_secs_f32()
     );
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::Success)
 }
 
 /// Measures, and prints the figures.
-fn measure(config: &BenchConfig) -> Result<ExitCode, String> {
+fn measure(config: &BenchConfig) -> Outcome {
+    if let Bench::Decode(settings, _) | Bench::Prefill(settings, _) | Bench::Load(settings) =
+        &config.what
+    {
+        for note in &settings.notes {
+            eprintln!("{note}");
+        }
+    }
     let report = match &config.what {
         Bench::Decode(settings, plan) => bench::decode(settings, plan),
         Bench::Prefill(settings, plan) => bench::prefill(settings, plan),
         Bench::Load(settings) => bench::load(settings),
         Bench::Serve(plan) => runtime()?.block_on(bench::serve(plan)),
     };
-    let report = report.map_err(|error| error.to_string())?;
+    let report = report?;
     let text = match config.format {
         ReportFormat::Text => report.to_string(),
         ReportFormat::Json => report.to_json(),
     };
     let _ = writeln!(io::stdout(), "{}", text.trim_end());
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::Success)
 }
 
 /// Compares a card with the CPU, operation by operation.
-fn check_card(compute: &ComputeConfig) -> Result<ExitCode, String> {
+fn check_card(compute: &ComputeConfig) -> Outcome {
     let (mut num_checks, mut num_failed) = (0, 0);
     let passed = selftest::on_card(compute, &mut |check| {
         num_checks += 1;
         num_failed += usize::from(!check.passed());
         let _ = writeln!(io::stdout(), "{check}");
     });
-    let passed = passed.map_err(|error| error.to_string())?;
+    let passed = passed?;
     let _ = writeln!(io::stdout(), "{num_checks} checks, {num_failed} failed");
     Ok(if passed {
-        ExitCode::SUCCESS
+        ExitCode::Success
     } else {
-        ExitCode::FAILURE
+        ExitCode::Failure
     })
 }
 
 /// Answers a file of requests.
-fn run_batch(config: &BatchConfig) -> Result<ExitCode, String> {
-    start_log(&config.serve.log);
+fn run_batch(config: &BatchConfig) -> Outcome {
+    start_log(&config.serve);
     let plan = BatchPlan {
         input: config.input.clone(),
         output: config.output.clone(),
@@ -118,7 +137,7 @@ fn run_batch(config: &BatchConfig) -> Result<ExitCode, String> {
             .expect("the option takes no 0"),
     };
     // What is wrong with the files is said before the model loads.
-    let batch = Batch::open(&plan).map_err(|error| error.to_string())?;
+    let batch = Batch::open(&plan).map_err(failed)?;
     if plan.output == Place::Pipe {
         eprintln!("results go to stdout: if this is stopped, it starts from the beginning");
     }
@@ -128,8 +147,8 @@ fn run_batch(config: &BatchConfig) -> Result<ExitCode, String> {
     exit
 }
 
-async fn answer_all(config: &BatchConfig, batch: Batch) -> Result<ExitCode, String> {
-    let mut signals = Signals::listen().map_err(|error| format!("no signals: {error}"))?;
+async fn answer_all(config: &BatchConfig, batch: Batch) -> Outcome {
+    let mut signals = Signals::listen()?;
     let num_left = batch.num_left();
     let work = async {
         if num_left == 0 {
@@ -138,8 +157,7 @@ async fn answer_all(config: &BatchConfig, batch: Batch) -> Result<ExitCode, Stri
         }
         let settings = config.serve.clone();
         let loaded = spawn_blocking(move || registry::load(&settings)).await;
-        let loaded = loaded.map_err(|error| format!("loading failed: {error}"))?;
-        let loaded = loaded.map_err(|error| error.to_string())?;
+        let loaded = loaded.map_err(load_broke)??;
         let app = AppState::new(ApiKeys::default(), config.serve.timeouts.request);
         let engine = loaded.model.engine.clone();
         app.set_model(loaded.model);
@@ -147,28 +165,27 @@ async fn answer_all(config: &BatchConfig, batch: Batch) -> Result<ExitCode, Stri
         engine.drain();
         // Its thread has nothing left to do; how it ends changes no result.
         let _ = spawn_blocking(move || loaded.engine.join()).await;
-        Ok::<_, String>(outcome)
+        Ok::<_, Failure>(outcome)
     };
     let outcome = tokio::select! {
         outcome = work => outcome?,
         () = signals.next() => {
             eprintln!("stopped; the same command goes on from here");
-            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+            return Ok(ExitCode::Interrupted);
         }
     };
     match outcome {
         Ok(summary) => {
             eprintln!("{}", told(&summary));
             Ok(match summary.num_failed {
-                0 => ExitCode::SUCCESS,
-                _ => ExitCode::from(EXIT_SOME_FAILED),
+                0 => ExitCode::Success,
+                _ => ExitCode::SomeFailed,
             })
         }
         Err(error @ BatchError::ServerStopped { .. }) => {
-            eprintln!("medgemma: {error}");
-            Ok(ExitCode::from(EXIT_FAULT))
+            Err(Failure::new(ExitCode::Fault, error.to_string()))
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(failed(error)),
     }
 }
 
@@ -189,15 +206,20 @@ fn told(summary: &BatchSummary) -> String {
     )
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, String> {
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| format!("the runtime cannot start: {error}"))
+        .map_err(|error| failed(format!("the runtime cannot start: {error}")))
 }
 
-fn serve(config: &ServeConfig) -> Result<ExitCode, String> {
-    start_log(&config.log);
+/// The thread that loads went down: a bug.
+fn load_broke(error: tokio::task::JoinError) -> Failure {
+    Failure::new(ExitCode::Fault, format!("loading failed: {error}"))
+}
+
+fn serve(config: &ServeConfig) -> Outcome {
+    start_log(config);
     if config.model_choice == ModelChoice::Default {
         tracing::info!(
             model = config.model,
@@ -212,21 +234,26 @@ fn serve(config: &ServeConfig) -> Result<ExitCode, String> {
     exit
 }
 
-async fn run(config: &ServeConfig) -> Result<ExitCode, String> {
+async fn run(config: &ServeConfig) -> Outcome {
     let address = (config.host.as_str(), config.port);
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| no_listener(config, &error))?;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|error| cannot_listen(config, &error))?;
     let address = listener
         .local_addr()
-        .map_err(|error| format!("cannot tell which address is listened on: {error}"))?;
+        .map_err(|error| cannot_listen(config, &error))?;
+    if let Some(file) = &config.url_file
+        && let Err(error) = terminal::write_url(file, address)
+    {
+        // The server works without it; who reads the file will say what they miss.
+        tracing::warn!(file = %file.display(), %error, "--url-file cannot be written");
+    }
     if config.api_keys.is_empty() && !address.ip().is_loopback() {
         tracing::warn!(
             %address,
             "whoever can reach this address can use the server: set --api-key, or --host 127.0.0.1"
         );
     }
-    let mut signals = Signals::listen().map_err(|error| format!("no signals: {error}"))?;
+    let mut signals = Signals::listen()?;
 
     // Probes are answered while the model loads.
     let app = AppState::new(ApiKeys::new(&config.api_keys), config.timeouts.request);
@@ -239,23 +266,34 @@ async fn run(config: &ServeConfig) -> Result<ExitCode, String> {
     let settings = config.clone();
     let load = spawn_blocking(move || registry::load(&settings));
     let loaded = tokio::select! {
-        loaded = load => loaded.map_err(|error| format!("loading failed: {error}"))?,
+        loaded = load => loaded.map_err(load_broke)?,
         () = signals.next() => {
             tracing::info!("stopped while loading");
             server.abort();
-            return Ok(ExitCode::SUCCESS);
+            return Ok(ExitCode::Success);
         }
     };
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
             server.abort();
-            return Err(error.to_string());
+            return Err(error.into());
         }
     };
     let engine = loaded.model.engine.clone();
+    let model = loaded.model.names[0].clone();
+    let greeting = Greeting {
+        address,
+        model: &model,
+        max_model_len: loaded.model.max_model_len,
+        prompts: prompts(&loaded.model),
+        door: match config.api_keys.as_slice() {
+            [] => Door::Open,
+            _ => Door::Locked,
+        },
+    };
     app.set_model(loaded.model);
-    announce(&format!("http://{address}"));
+    terminal::greet(&greeting);
 
     let mut engine_end = spawn_blocking(move || loaded.engine.join());
     tokio::select! {
@@ -265,7 +303,7 @@ async fn run(config: &ServeConfig) -> Result<ExitCode, String> {
             tracing::error!(?exit, "the engine has stopped");
             drop(stop);
             let _ = timeout(LAST_WORDS, server).await;
-            return Ok(ExitCode::from(EXIT_FAULT));
+            return Ok(ExitCode::Fault);
         }
     }
     tracing::info!(
@@ -282,48 +320,49 @@ async fn run(config: &ServeConfig) -> Result<ExitCode, String> {
     };
     tokio::select! {
         exit = drained => match exit {
-            Ok(EngineExit::Drained) => Ok(ExitCode::SUCCESS),
-            _ => Ok(ExitCode::from(EXIT_FAULT)),
+            Ok(EngineExit::Drained) => Ok(ExitCode::Success),
+            _ => Ok(ExitCode::Fault),
         },
         // Whatever the device is doing: nobody waits for its thread.
         () = signals.next() => {
             tracing::warn!("stopped at once");
-            Ok(ExitCode::from(EXIT_INTERRUPTED))
+            Ok(ExitCode::Interrupted)
         }
     }
 }
 
-fn no_listener(config: &ServeConfig, error: &io::Error) -> String {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => ". Another program listens there: choose a port with --port",
-        io::ErrorKind::AddrNotAvailable => ". --host must be an address of this machine",
-        _ => "",
+/// Why, and what to do.
+fn cannot_listen(config: &ServeConfig, error: &io::Error) -> Failure {
+    let (host, port) = (&config.host, config.port);
+    let advice = match error.kind() {
+        ErrorKind::AddrInUse => {
+            "another program listens there. Stop it, or choose another port: --port 8001"
+        }
+        ErrorKind::PermissionDenied => "ports below 1024 are the system's: --port 8000",
+        _ => {
+            "--host must be an address of this machine: 127.0.0.1 for itself alone, 0.0.0.0 for \
+             the whole network"
+        }
     };
-    format!(
-        "cannot listen on {}:{}: {error}{hint}",
-        config.host, config.port
+    Failure::new(
+        ExitCode::NoAddress,
+        format!("cannot listen on {host}:{port} ({error}): {advice}"),
     )
 }
 
-/// The line that scripts wait for.
-fn announce(url: &str) {
-    tracing::info!(url, "listening");
-    // Nobody has to read it.
-    let mut stdout = io::stdout();
-    let _ = writeln!(stdout, "listening on {url}").and_then(|()| stdout.flush());
+fn prompts(model: &ServedModel) -> Prompts {
+    match (&model.template, &model.images) {
+        (None, _) => Prompts::Text,
+        (Some(_), None) => Prompts::Chats,
+        (Some(_), Some(_)) => Prompts::ChatsWithImages,
+    }
 }
 
-fn start_log(config: &LogConfig) {
-    use tracing_subscriber::EnvFilter;
-
-    // Of the libraries only what is wrong: some log what they are given.
-    let filter = EnvFilter::new(format!("warn,medgemma={}", config.level.as_str()));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
-    match config.format {
-        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+/// Begins the log, with what it says of the settings themselves.
+fn start_log(config: &ServeConfig) {
+    terminal::start_log(&config.log);
+    for note in &config.notes {
+        tracing::warn!("{note}");
     }
 }
 
@@ -337,12 +376,13 @@ struct Signals {
 
 impl Signals {
     #[cfg(unix)]
-    fn listen() -> io::Result<Self> {
+    fn listen() -> Result<Self, Failure> {
         use tokio::signal::unix::{SignalKind, signal};
 
+        let listen = |kind| signal(kind).map_err(|error| failed(format!("no signals: {error}")));
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
         })
     }
 
@@ -355,7 +395,7 @@ impl Signals {
     }
 
     #[cfg(not(unix))]
-    fn listen() -> io::Result<Self> {
+    fn listen() -> Result<Self, Failure> {
         Ok(Self {})
     }
 

@@ -195,6 +195,15 @@ impl ApiError {
         Self::bad_request("unsupported_parameter", message).at(param)
     }
 
+    /// More pictures than this server takes in a prompt; `param` is the first beyond.
+    pub(super) fn too_many_images(param: &str, num_images: usize, max_images: usize) -> Self {
+        let message = format!(
+            "This request has {num_images} images, but this server takes at most {max_images} in \
+             a prompt (--limit-mm-per-prompt)."
+        );
+        Self::bad_request("too_many_images", message).at(param)
+    }
+
     /// Fields that contradict each other.
     pub(super) fn contradiction(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::bad_request("invalid_combination", message).at(param)
@@ -430,6 +439,8 @@ impl From<Error> for ApiError {
             }
             Error::Checkpoint { .. }
             | Error::Config(_)
+            | Error::NotFound(_)
+            | Error::Device(_)
             | Error::OutOfMemory(_)
             | Error::Backend(_)
             | Error::Tokenizer(_) => Self::internal(message),

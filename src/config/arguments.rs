@@ -12,6 +12,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use super::batch::RunBatchArguments;
 use super::bench::BenchArguments;
 use super::compute::share;
+use super::probe::ReadyArguments;
+use super::request_defaults::RequestDefaultArguments;
 use super::seconds::{Seconds, any_seconds, some_seconds};
 use super::{
     ApiKey, ByteSize, DeviceChoice, Dtype, LoadFormat, LogFormat, LogLevel, Thinking, ToolFormat,
@@ -46,6 +48,8 @@ pub(super) enum CommandArguments {
     /// Answer a file of requests, without a server
     #[command(after_long_help = super::batch::EXAMPLES, after_help = "More: medgemma run-batch --help")]
     RunBatch(Box<RunBatchArguments>),
+    /// Ask a server whether it takes requests: 0 if it does, for a container's health check
+    Ready(ReadyArguments),
     /// Compile the kernels for cards ahead of time, for a container image; needs no card
     Kernels(KernelsArguments),
     /// Measure a model here, or any server over HTTP
@@ -60,8 +64,28 @@ const SERVE_EXAMPLES: &str = "\
 Environment:
   Every option can be set by a variable, MEDGEMMA_ and the option's name in capitals:
   MEDGEMMA_PORT=9000, MEDGEMMA_MAX_MODEL_LEN=8192. MODEL is MEDGEMMA_MODEL. The command line wins,
-  and an empty variable counts as none. Keys belong here rather than on a command line, which other
-  users of the machine can see.
+  and an empty variable counts as none. Keys belong here, or into a file (--api-key-file), rather
+  than on a command line, which other users of the machine can see.
+
+Coming from vLLM:
+  Its flags are understood, or refused with what to use in their place; --max_model_len is read as
+  --max-model-len, and `medgemma --model MODEL …` as `medgemma serve --model MODEL …`.
+
+Exit codes:
+  0   it was asked to stop, and has finished what ran
+  2   a flag or a variable that cannot be
+  65  the checkpoint is damaged
+  66  there is no such model, directory or file
+  68  the hub cannot be reached
+  69  the device that was asked for cannot be used
+  70  a fault while it ran: start it anew
+  71  too little memory
+  73  the address cannot be listened on
+  74  a file cannot be written: the disk is full, or not ours
+  77  the hub wants a token, or its terms accepted
+  78  a setting that does not fit the model
+  130 a second signal stopped it before it had finished
+  1   anything else
 
 Examples:
   Try it out, with a tiny model that is part of the program:
@@ -182,6 +206,24 @@ pub(super) struct ServeArguments {
     )]
     pub(super) api_key: Vec<ApiKey>,
 
+    /// A file of such keys, one on a line: how Docker and Kubernetes hand secrets over
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MEDGEMMA_API_KEY_FILE",
+        help_heading = "Network"
+    )]
+    pub(super) api_key_file: Vec<PathBuf>,
+
+    /// A file to write the server's URL into once it listens, for `medgemma ready` and scripts
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MEDGEMMA_URL_FILE",
+        help_heading = "Network"
+    )]
+    pub(super) url_file: Option<PathBuf>,
+
     /// Longest sequence, prompt and answer together, in tokens [default: the model's context, or
     /// what the KV cache can hold]
     #[arg(
@@ -220,6 +262,7 @@ pub(super) struct ServeArguments {
     /// sequences of moderate length, within what is free]
     #[arg(
         long,
+        alias = "kv-cache-memory-bytes",
         value_name = "SIZE",
         env = "MEDGEMMA_KV_CACHE_MEMORY",
         help_heading = "Speed and memory"
@@ -265,6 +308,9 @@ pub(super) struct ServeArguments {
         help_heading = "Speed and memory"
     )]
     pub(super) no_enable_prefix_caching: bool,
+
+    #[command(flatten)]
+    pub(super) request_defaults: RequestDefaultArguments,
 
     /// Most requests that wait, besides those that run; more are answered with 429 [default: four
     /// times --max-num-seqs, at least 256]
@@ -438,7 +484,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-fn api_key(text: &str) -> Result<ApiKey, String> {
+pub(super) fn api_key(text: &str) -> Result<ApiKey, String> {
     match text {
         "" => Err("an empty key would keep nobody out".to_owned()),
         // What cannot stand in a header could never be sent.

@@ -14,7 +14,14 @@ use super::arguments::ServeArguments;
 use super::{LogLevel, ServeConfig, resolve};
 
 /// Options of `serve` that mean nothing where there is no server.
-const OF_SERVERS: [&str; 4] = ["host", "port", "api_key", "shutdown_timeout"];
+const OF_SERVERS: [&str; 6] = [
+    "host",
+    "port",
+    "api_key",
+    "api_key_file",
+    "url_file",
+    "shutdown_timeout",
+];
 
 /// A file of requests to answer.
 #[derive(Clone, Debug)]

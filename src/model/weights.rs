@@ -3,6 +3,7 @@
 //! Tensors are asked for by canonical name (see `tensor_names`) and by the shape that the config
 //! implies; nothing of another shape is ever handed out.
 
+use std::fmt;
 use std::path::Path;
 
 use super::checkpoint::Checkpoint;
@@ -20,6 +21,17 @@ pub enum Weights {
     Dummy(DummyWeights),
     /// Shapes without numbers worth reading.
     Blank,
+    /// Any of these, and somebody who follows what is asked for.
+    Watched(Box<Weights>, Watch),
+}
+
+/// Is told the bytes of each tensor that is handed out.
+pub struct Watch(Box<dyn Fn(u64) + Send + Sync>);
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch(…)")
+    }
 }
 
 impl Weights {
@@ -49,6 +61,12 @@ impl Weights {
         Self::Blank
     }
 
+    /// These, whose bytes `watch` is told as they are handed out.
+    #[must_use]
+    pub fn watched(self, watch: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Self::Watched(Box::new(self), Watch(Box::new(watch)))
+    }
+
     /// The tensor `name`, which must have this shape.
     ///
     /// # Errors
@@ -63,6 +81,11 @@ impl Weights {
                 shape: shape.to_vec(),
                 data: vec![0; shape.iter().product::<usize>() * HostDtype::Bf16.size()].into(),
             }),
+            Self::Watched(weights, watch) => {
+                let tensor = weights.tensor(name, shape)?;
+                (watch.0)(tensor.data.len() as u64);
+                Ok(tensor)
+            }
         }
     }
 
@@ -83,6 +106,7 @@ impl Weights {
             Self::Checkpoint(checkpoint) => checkpoint.shape(name).is_some(),
             Self::Dummy(dummy) => dummy.contains(name),
             Self::Blank => name != LM_HEAD,
+            Self::Watched(weights, _) => weights.contains(name),
         }
     }
 
@@ -91,6 +115,7 @@ impl Weights {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.shape(name).map(<[usize]>::to_vec),
             Self::Dummy(_) | Self::Blank => None,
+            Self::Watched(weights, _) => weights.shape(name),
         }
     }
 
@@ -99,6 +124,7 @@ impl Weights {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.num_bytes(),
             Self::Dummy(_) | Self::Blank => num_parameters * HostDtype::Bf16.size() as u64,
+            Self::Watched(weights, _) => weights.num_bytes(num_parameters),
         }
     }
 
@@ -107,6 +133,7 @@ impl Weights {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.unexpected(),
             Self::Dummy(_) | Self::Blank => Vec::new(),
+            Self::Watched(weights, _) => weights.unexpected(),
         }
     }
 }

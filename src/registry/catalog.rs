@@ -74,14 +74,14 @@ impl Catalog {
     /// The catalogue that is part of the program, or the one in `file` in its place.
     ///
     /// # Errors
-    /// `Checkpoint` with the line at fault.
+    /// `NotFound` when it cannot be read; `Checkpoint` with the line at fault.
     pub fn open(file: Option<&Path>) -> Result<Self> {
         match file {
             None => Self::parse(Path::new(BUILT_IN_NAME), BUILT_IN),
             Some(file) => {
-                let text = std::fs::read_to_string(file).map_err(|error| Error::Checkpoint {
-                    file: file.to_owned(),
-                    message: format!("cannot be read: {error}"),
+                let text = std::fs::read_to_string(file).map_err(|error| {
+                    let file = file.display();
+                    Error::NotFound(format!("{file}: cannot be read: {error}"))
                 })?;
                 Self::parse(file, &text)
             }

@@ -19,13 +19,13 @@ pub(super) enum Chosen {
 /// Opens what the settings ask for.
 ///
 /// # Errors
-/// `Config` for a card that cannot be used, with why and what to do, and for a type of numbers
+/// `Device` for a card that cannot be used, with why and what to do; `Config` for a type of numbers
 /// that the device does not compute in.
 pub(super) fn choose(compute: &ComputeConfig) -> Result<Chosen> {
     let chosen = match compute.device {
         DeviceChoice::Cpu => Chosen::Cpu,
         DeviceChoice::Cuda(ordinal) => open(ordinal, compute).map_err(|error| {
-            Error::Config(format!("--device cuda:{ordinal} cannot be used: {error}"))
+            Error::Device(format!("--device cuda:{ordinal} cannot be used: {error}"))
         })?,
         DeviceChoice::Auto => match open(0, compute) {
             Ok(card) => card,
@@ -42,7 +42,7 @@ pub(super) fn choose(compute: &ComputeConfig) -> Result<Chosen> {
 /// Opens the card that the settings name; without a number the first.
 ///
 /// # Errors
-/// `Config` for a card that cannot be used, with why and what to do.
+/// `Device` for a card that cannot be used, with why and what to do; `Config` for what is no card.
 pub fn open_card(compute: &ComputeConfig) -> Result<CudaDevice> {
     let ordinal = match compute.device {
         DeviceChoice::Cuda(ordinal) => ordinal,
@@ -53,7 +53,8 @@ pub fn open_card(compute: &ComputeConfig) -> Result<CudaDevice> {
             ));
         }
     };
-    match open(ordinal, compute)? {
+    let opened = open(ordinal, compute).map_err(|error| Error::Device(error.to_string()))?;
+    match opened {
         Chosen::Card(card) => Ok(*card),
         Chosen::Cpu | Chosen::Candle(_) => Err(Error::Config(
             "this program was built with candle's kernels in place of its own".to_owned(),

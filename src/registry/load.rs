@@ -10,8 +10,10 @@ use serde_json::Value;
 use super::catalog::Thinking;
 use super::cuda_plan::cuda_plan;
 use super::device::{self, Chosen};
+use super::load_progress::LoadProgress;
 use super::memory::{self, MemoryPlan, Place};
 use super::model_files::ModelFiles;
+use super::request_seeds::RequestSeeds;
 use super::served_model::{ImageSupport, RolePolicy, ServedModel, ThinkingSupport};
 use super::source::{ModelSource, resolve};
 use crate::backend::Backend;
@@ -73,7 +75,10 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     let device = device::choose(&settings.compute)?;
     check_shapes(&source, &device)?;
     let images = match &source.config.vision {
-        Some(vision) => Some(image_support(&source, vision, &tokenizer)?),
+        Some(vision) => Some(ImageSupport {
+            max_per_prompt: settings.request_defaults.max_images,
+            ..image_support(&source, vision, &tokenizer)?
+        }),
         None => None,
     };
 
@@ -157,6 +162,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         max_model_len: plan.scheduler.max_model_len,
         vocab_size,
         sampling_defaults: source.sampling,
+        seeds: RequestSeeds::new(settings.request_defaults.seed),
         thinking,
         tool_format: source.tool_format,
         roles: match settings.roles {
@@ -207,6 +213,8 @@ impl Start<'_> {
             weights,
             plan,
         } = self;
+        let progress = LoadProgress::new(plan.weights);
+        let weights = weights.watched(move |bytes| progress.advance(bytes));
         let model = Model::load(backend, &source.config, &weights)?;
         warn_of_unexpected(&weights);
         drop(weights);
@@ -404,6 +412,7 @@ fn image_support(
                 limits: ImageLimits::default(),
             },
             tokens,
+            max_per_prompt: None,
         }),
     }
 }

@@ -209,6 +209,10 @@ pub fn available_memory() -> Option<u64> {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
     let of_machine = system.available_memory();
+    if system.total_memory() == 0 {
+        // Without /proc nothing is known, and asking for more would panic.
+        return None;
+    }
     let of_container = system.cgroup_limits().map_or(u64::MAX, |limits| {
         limits.total_memory.saturating_sub(limits.rss)
     });

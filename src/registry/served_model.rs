@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::catalog::Thinking;
+use super::request_seeds::RequestSeeds;
 use crate::core::TokenId;
 use crate::engine::EngineHandle;
 use crate::image::ImageProcessor;
@@ -35,6 +36,8 @@ pub struct ServedModel {
     pub vocab_size: usize,
     /// What applies where a request does not say.
     pub sampling_defaults: SamplingDefaults,
+    /// The seeds of requests that bring none.
+    pub seeds: RequestSeeds,
     /// How it thinks; `None` for a model that does not.
     pub thinking: Option<ThinkingSupport>,
     /// How it writes calls of tools.
@@ -71,6 +74,8 @@ pub struct ImageSupport {
     pub processor: ImageProcessor,
     /// What stands for a picture in a prompt.
     pub tokens: ImageTokens,
+    /// Most pictures in one prompt; `None` is as many as fit.
+    pub max_per_prompt: Option<usize>,
 }
 
 /// How a checkpoint wants to be sampled where a request does not say.
@@ -82,4 +87,13 @@ pub struct SamplingDefaults {
     pub top_p: f32,
     /// `None` is off.
     pub top_k: Option<NonZeroU32>,
+}
+
+impl SamplingDefaults {
+    /// The model's own distribution, as OpenAI's API has it.
+    pub const NEUTRAL: Self = Self {
+        temperature: 1.0,
+        top_p: 1.0,
+        top_k: None,
+    };
 }

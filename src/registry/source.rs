@@ -8,7 +8,7 @@ use super::catalog::{Catalog, CatalogEntry, HubModel, Thinking};
 use super::generation_config::GenerationConfig;
 use super::model_files::ModelFiles;
 use super::{SamplingDefaults, processor_config};
-use crate::config::{self, LoadFormat, ServeConfig};
+use crate::config::{self, LoadFormat, SamplingSource, ServeConfig};
 use crate::core::TokenId;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
@@ -55,7 +55,7 @@ impl ModelSource {
 /// Finds the model that the settings name: a local directory, or a name of the catalogue.
 ///
 /// # Errors
-/// `Config` for names that lead nowhere, with what to do; `Checkpoint` for files that are not
+/// `NotFound` for names that lead nowhere, with what to do; `Checkpoint` for files that are not
 /// what they should be.
 pub fn resolve(settings: &ServeConfig) -> Result<ModelSource> {
     let catalog = Catalog::open(settings.models_file.as_deref())?;
@@ -70,6 +70,10 @@ pub fn resolve(settings: &ServeConfig) -> Result<ModelSource> {
         Some(config::Thinking::Never) => Thinking::Never,
         Some(config::Thinking::OnRequest) => Thinking::OnRequest,
         Some(config::Thinking::Unasked) => Thinking::Unasked,
+    };
+    source.sampling = match settings.request_defaults.sampling {
+        SamplingSource::Checkpoint => source.sampling,
+        SamplingSource::Neutral => SamplingDefaults::NEUTRAL,
     };
     source.tool_format = match settings.tool_format {
         None => source.tool_format,
@@ -121,7 +125,10 @@ fn directory_name(dir: &Path) -> Result<String> {
 fn from_files(name: String, files: ModelFiles, load_format: LoadFormat) -> Result<ModelSource> {
     const CONFIG: &str = "config.json";
     const GENERATION_CONFIG: &str = "generation_config.json";
-    let config = ModelConfig::from_json(&files.path(CONFIG), &files.require(CONFIG)?)?;
+    let Some(text) = files.read(CONFIG)? else {
+        return Err(no_checkpoint(&files));
+    };
+    let config = ModelConfig::from_json(&files.path(CONFIG), &text)?;
     let generation = match files.read(GENERATION_CONFIG)? {
         Some(text) => GenerationConfig::from_json(&files.path(GENERATION_CONFIG), &text)?,
         None => GenerationConfig::default(),
@@ -152,6 +159,27 @@ fn from_files(name: String, files: ModelFiles, load_format: LoadFormat) -> Resul
     })
 }
 
+/// A directory that is not a checkpoint's, most likely one above or beside it.
+fn no_checkpoint(files: &ModelFiles) -> Error {
+    let dir = files.path("");
+    let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+    let mut below: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.join("config.json").is_file())
+        .collect();
+    below.sort();
+    let hint = match below.first() {
+        Some(path) => format!("did you mean {}?", path.display()),
+        None => "name the directory that holds config.json, tokenizer.json and the safetensors"
+            .to_owned(),
+    };
+    let dir = dir.display().to_string();
+    Error::NotFound(format!(
+        "{} has no config.json: {hint}",
+        dir.trim_end_matches('/')
+    ))
+}
+
 /// A named architecture with the demo's tokenizer, whose control tokens count then.
 fn dummy(name: &str, model: &HubModel) -> Result<ModelSource> {
     tracing::warn!(
@@ -173,13 +201,13 @@ fn dummy(name: &str, model: &HubModel) -> Result<ModelSource> {
 fn unknown(wanted: &str, catalog: &Catalog) -> Error {
     let path = Path::new(wanted);
     if path.is_file() {
-        return Error::Config(format!(
+        return Error::NotFound(format!(
             "{wanted} is a file; name the directory that holds config.json, tokenizer.json and \
              the safetensors"
         ));
     }
     if path.is_absolute() || wanted.starts_with('.') || wanted.starts_with('~') {
-        return Error::Config(format!("there is no directory {wanted}"));
+        return Error::NotFound(format!("there is no directory {wanted}"));
     }
     let names: Vec<&str> = catalog.models().map(|(name, _)| name).collect();
     let nearest = catalog
@@ -191,7 +219,7 @@ fn unknown(wanted: &str, catalog: &Catalog) -> Error {
     } else {
         "is neither a model of the catalogue nor a local directory"
     };
-    Error::Config(format!(
+    Error::NotFound(format!(
         "{wanted} {what}.{nearest} {} knows: {}",
         catalog.file().display(),
         names.join(", ")

@@ -2,6 +2,7 @@
 //! and how it stops.
 
 mod batch;
+mod containers;
 mod refusals;
 
 use std::fs;
@@ -43,7 +44,12 @@ struct Server {
 
 impl Server {
     fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = medgemma(&[&["serve", "--port", "0"], arguments].concat(), variables)
+        let line = [&["serve", "--port", "0"], arguments].concat();
+        Self::up(medgemma(&line, variables))
+    }
+
+    fn up(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -475,6 +481,11 @@ fn help_shows_every_option_and_no_secret() {
         "--host",
         "--port",
         "--api-key",
+        "--api-key-file",
+        "--url-file",
+        "--generation-config",
+        "--seed",
+        "--limit-mm-per-prompt",
         "--served-model-name",
         "--model",
         "--device",
@@ -500,6 +511,7 @@ fn help_shows_every_option_and_no_secret() {
         "--log-format",
         "--log-level",
         "Examples:",
+        "Exit codes:",
         "MEDGEMMA_",
     ] {
         assert!(help.contains(option), "{option} is not in the help");

@@ -16,6 +16,8 @@ pub(in crate::api) struct Prompting {
     wish: ThinkingWish,
     /// What the model is told of its tools.
     tools: Option<String>,
+    /// Most pictures in the prompt.
+    max_images: Option<usize>,
 }
 
 impl Prompting {
@@ -37,6 +39,7 @@ impl Prompting {
             },
             wish,
             tools: tools.map(|tools| tools.prompt(asked)),
+            max_images: (model.images.as_ref()).and_then(|images| images.max_per_prompt),
         }
     }
 
@@ -46,6 +49,15 @@ impl Prompting {
     /// 400 with the path of what is wrong in the messages.
     pub(in crate::api) fn chat(self, messages: Vec<Object<ChatMessage>>) -> Result<Chat, ApiError> {
         let mut chat = lower_messages(messages, self.rules)?;
+        if let Some(max_images) = self.max_images
+            && let Some(beyond) = chat.images.get(max_images)
+        {
+            return Err(ApiError::too_many_images(
+                &beyond.param,
+                chat.images.len(),
+                max_images,
+            ));
+        }
         let before = match self.wish {
             ThinkingWish::Asked => THINKING_INSTRUCTION,
             ThinkingWish::Unsaid => "",

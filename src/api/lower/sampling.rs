@@ -130,7 +130,10 @@ impl SamplingPlan {
                 presence_penalty: presence_penalty.unwrap_or(0.0) as f32,
                 frequency_penalty: frequency_penalty.unwrap_or(0.0) as f32,
                 repetition_penalty,
-                seed: fields.seed.map_or_else(random_u64, |seed| seed.0),
+                seed: match fields.seed {
+                    Some(seed) => seed.0,
+                    None => model.seeds.draw().unwrap_or_else(random_u64),
+                },
                 min_tokens,
                 stop_token_ids,
                 top_logprobs,

@@ -168,3 +168,23 @@ async fn a_model_without_a_template_says_what_to_do() {
     assert!(reply.body.contains("/v1/completions"), "{}", reply.body);
     server.complete(json!({})).await.ok();
 }
+
+#[tokio::test]
+async fn a_prompt_holds_as_many_pictures_as_the_operator_allows() {
+    let plan = Plan {
+        max_images: Some(2),
+        ..Plan::for_test()
+    };
+    let server = plan.start();
+    let urls = distinct_pictures(3);
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    server.chat(shown(&urls[..2])).await.ok();
+    let reply = server.chat(shown(&urls)).await;
+    let expected = (
+        400,
+        Some("too_many_images".to_owned()),
+        Some("messages[0].content[2]".to_owned()),
+    );
+    assert_eq!(reply.error(), expected);
+    assert!(reply.body.contains("at most 2"), "{}", reply.body);
+}

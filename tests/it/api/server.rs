@@ -18,7 +18,8 @@ use medgemma::engine::{Command, EngineHandle, EngineInbox, EngineLimits, channel
 use medgemma::error::Error;
 use medgemma::image::{ImageLimits, ImageProcessor, Resize};
 use medgemma::registry::{
-    ImageSupport, RolePolicy, SamplingDefaults, ServedModel, Thinking, ThinkingSupport,
+    ImageSupport, RequestSeeds, RolePolicy, SamplingDefaults, ServedModel, Thinking,
+    ThinkingSupport,
 };
 use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
 use medgemma::text::{
@@ -83,6 +84,8 @@ pub(super) struct Plan {
     /// Of a request's prompt, how many tokens the engine says it had.
     pub(super) cached: fn(&GenerateRequest) -> usize,
     pub(super) takes_images: bool,
+    /// Most pictures in a prompt.
+    pub(super) max_images: Option<usize>,
     pub(super) has_template: bool,
     pub(super) sampling_defaults: SamplingDefaults,
     pub(super) thinking: Thinking,
@@ -102,6 +105,7 @@ impl Plan {
             max_model_len: 256,
             cached: |_| 0,
             takes_images: true,
+            max_images: None,
             has_template: true,
             sampling_defaults: SamplingDefaults {
                 temperature: 1.0,
@@ -143,6 +147,7 @@ impl Plan {
                 limits: ImageLimits::default(),
             },
             tokens: ImageTokens::new(&tokenizer, 4).expect("it has image tokens"),
+            max_per_prompt: self.max_images,
         });
         // A text-only model has no row for the last token, <image_soft_token>.
         let vocab_size = tokenizer.vocab_size() - usize::from(!self.takes_images);
@@ -158,6 +163,7 @@ impl Plan {
             max_model_len: self.max_model_len,
             vocab_size,
             sampling_defaults: self.sampling_defaults,
+            seeds: RequestSeeds::new(None),
             thinking: match self.thinking {
                 Thinking::Never => None,
                 when => Some(ThinkingSupport {

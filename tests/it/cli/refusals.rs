@@ -1,4 +1,4 @@
-//! What the program refuses to do, and what it says then.
+//! What the program refuses to do, what it says then, and the code that it ends with.
 
 use std::fs;
 
@@ -30,64 +30,79 @@ fn what_cannot_be_served_is_said_in_one_line() {
 
     let empty = tempfile::tempdir().unwrap();
     let empty = empty.path().to_str().unwrap();
-    let cases: [(&[&str], &[&str]); 16] = [
+    let cases: [(i32, &[&str], &[&str]); 16] = [
         (
+            66,
             &["nosuch"],
             &["nosuch is neither", "demo", "medgemma-4b-it"],
         ),
-        (&["medgema-4b-it"], &["Did you mean medgemma-4b-it?"]),
+        (66, &["medgema-4b-it"], &["Did you mean medgemma-4b-it?"]),
         (
+            78,
             &["medgemma-4b-it"],
             &["google/medgemma-4b-it", "--load-format dummy"],
         ),
         (
+            78,
             &["google/medgemma-4b-it"],
             &["downloading it is not supported yet"],
         ),
         (
+            66,
             &["someone/something"],
             &["ids of the hub are not downloaded yet"],
         ),
-        (&["./nowhere"], &["there is no directory ./nowhere"]),
-        (&["Cargo.toml"], &["is a file"]),
-        (&[empty], &["config.json: there is no such file"]),
-        (&[broken], &["model.safetensors: is truncated", "tensor "]),
+        (66, &["./nowhere"], &["there is no directory ./nowhere"]),
+        (66, &["Cargo.toml"], &["is a file"]),
+        (66, &[empty], &["has no config.json", "name the directory"]),
         (
+            65,
+            &[broken],
+            &["model.safetensors: is truncated", "tensor "],
+        ),
+        (
+            65,
             &[quantised],
             &["config.json: quantization_config is an object, which is not supported"],
         ),
         (
+            65,
             &[pictures],
             &["preprocessor_config.json: size.height is 448", "896"],
         ),
         (
+            66,
             &["demo", "--models", "nowhere.toml"],
             &["nowhere.toml: cannot be read"],
         ),
         (
+            78,
             &["demo", "--chat-template", "nowhere.jinja"],
             &["nowhere.jinja cannot be read"],
         ),
         (
+            73,
             &["demo", "--host", "256.0.0.1"],
             &["cannot listen on 256.0.0.1:0"],
         ),
         (
+            71,
             &["demo", "--kv-cache-memory", "1000TiB"],
             &["--kv-cache-memory can be at most"],
         ),
         (
+            78,
             &["demo", "--max-model-len", "9000"],
             &["9000 is more than the model's context of 8192"],
         ),
     ];
-    for (arguments, says) in cases {
+    for (code, arguments, says) in cases {
         let output = output(
             &[&["serve", "--port", "0", "--log-level", "error"], arguments].concat(),
             &[],
         );
         let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
         assert_eq!(said.trim_end().lines().count(), 1, "{arguments:?}: {said}");
         assert!(said.starts_with("medgemma: "), "{said}");
         for part in says {
@@ -102,13 +117,12 @@ fn a_port_that_is_taken_is_named() {
     let server = Server::start(&["demo"], &[]);
     let port = server.address.rsplit(':').next().unwrap();
     let output = output(&["serve", "demo", "--port", port], &[]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(73));
     let said = stderr(&output);
     assert!(
-        said.contains(&format!("cannot listen on 127.0.0.1:{port}")),
+        said.contains(&format!("cannot listen on 127.0.0.1:{port}")) && said.contains("--port"),
         "{said}"
     );
-    assert!(said.contains("choose a port with --port"), "{said}");
 }
 
 /// Arguments, environment variables, and what the error must contain.
@@ -116,7 +130,7 @@ type Refused<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str]);
 
 #[test]
 fn arguments_that_cannot_be_are_refused_by_name() {
-    let cases: [Refused<'_>; 26] = [
+    let cases: [Refused<'_>; 35] = [
         (
             &["a", "--model", "b"],
             &[],
@@ -177,11 +191,44 @@ fn arguments_that_cannot_be_are_refused_by_name() {
         (&["--api-key", ""], &[], &["keep nobody out"]),
         (&["--api-key", "two words"], &[], &["without spaces"]),
         (&["--log-level", "loud"], &[], &["loud", "debug"]),
-        (&["--quantization", "awq"], &[], &["--quantization"]),
+        (
+            &["--quantization", "awq"],
+            &[],
+            &["--quantization awq is not supported", "bf16"],
+        ),
+        (&["-q", "awq"], &[], &["--quantization awq"]),
         (
             &["--tensor-parallel-size", "2"],
             &[],
-            &["--tensor-parallel-size"],
+            &["--tensor-parallel-size 2", "one card"],
+        ),
+        (&["-tp=2"], &[], &["--tensor-parallel-size 2"]),
+        (
+            &["--tensor_parallel_size=2"],
+            &[],
+            &["--tensor-parallel-size 2"],
+        ),
+        (
+            &[],
+            &[("MEDGEMMA_TENSOR_PARALLEL_SIZE", "2")],
+            &["--tensor-parallel-size 2"],
+        ),
+        (&["--enforce-eager"], &[], &["--enforce-eager", "graphs"]),
+        (&["--seed", "-1"], &[], &["-1"]),
+        (
+            &["--limit-mm-per-prompt", "video=1"],
+            &[],
+            &["--limit-mm-per-prompt", "no video"],
+        ),
+        (
+            &["--api-key-file", "no/such/file"],
+            &[],
+            &["--api-key-file no/such/file"],
+        ),
+        (
+            &["--generation-config", "/tmp"],
+            &[],
+            &["--generation-config", "auto, vllm"],
         ),
     ];
     for (arguments, variables, says) in cases {
@@ -202,7 +249,7 @@ fn a_card_that_is_not_there_is_named() {
         &["serve", "demo", "--device", "cuda:65535", "--port", "0"],
         &[],
     );
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(69));
     let said = stderr(&output);
     assert!(
         said.contains("--device cuda:65535 cannot be used"),
@@ -216,13 +263,30 @@ fn numbers_that_the_processor_does_not_compute_in_are_refused() {
         "serve", "demo", "--device", "cpu", "--dtype", "bf16", "--port", "0",
     ];
     let output = output(&arguments, &[]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(78));
     assert!(stderr(&output).contains("--dtype bf16 is for cards"));
 }
 
 #[test]
 fn kernels_are_compiled_for_architectures_that_exist() {
     let output = output(&["kernels", "--arch", "sm_75"], &[]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(78));
     assert!(stderr(&output).contains("sm_75 cannot run the kernels"));
+}
+
+#[test]
+fn a_directory_above_the_checkpoint_s_is_seen_through() {
+    let above = tempfile::tempdir().unwrap();
+    fs::create_dir(above.path().join("there")).unwrap();
+    fs::write(above.path().join("there/config.json"), "{}").unwrap();
+    let output = output(
+        &["serve", above.path().to_str().unwrap(), "--port", "0"],
+        &[],
+    );
+    assert_eq!(output.status.code(), Some(66));
+    let said = stderr(&output);
+    assert!(
+        said.contains("did you mean") && said.contains("there?"),
+        "{said}"
+    );
 }

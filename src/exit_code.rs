@@ -1,0 +1,158 @@
+//! How the process ends, as one number: what scripts and orchestrators act on.
+//!
+//! The one place where an error becomes an exit code. The codes are sysexits' where one fits.
+
+use std::fmt;
+
+use crate::error::Error;
+
+/// How the process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// It did what it was asked for.
+    Success = 0,
+    /// What no other code says.
+    Failure = 1,
+    /// A flag or a variable that cannot be; nothing was tried.
+    Usage = 2,
+    /// `run-batch`: every line has a result, some of them errors.
+    SomeFailed = 3,
+    /// A checkpoint's file is damaged, or not what the architecture needs.
+    DamagedCheckpoint = 65,
+    /// What was named is not there: a model, a directory, a file in it.
+    NotFound = 66,
+    /// The hub did not answer, or not in a way that can be used.
+    HubUnreachable = 68,
+    /// The device that was asked for cannot be used.
+    NoDevice = 69,
+    /// A fault of the device or of this program: start it anew.
+    Fault = 70,
+    /// Less memory than the settings need.
+    NoMemory = 71,
+    /// The address cannot be listened on.
+    NoAddress = 73,
+    /// A file cannot be written, for want of room or rights.
+    NoDisk = 74,
+    /// The hub wants a token, or its terms accepted.
+    NoAccess = 77,
+    /// Settings that the model does not allow.
+    Settings = 78,
+    /// Stopped from outside before it was done.
+    Interrupted = 130,
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+impl From<&Error> for ExitCode {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Checkpoint { .. } | Error::Tokenizer(_) => Self::DamagedCheckpoint,
+            Error::NotFound(_) => Self::NotFound,
+            Error::Device(_) => Self::NoDevice,
+            Error::OutOfMemory(_) => Self::NoMemory,
+            Error::Config(_) => Self::Settings,
+            Error::Backend(_) | Error::EngineDead | Error::StepFailed => Self::Fault,
+            // These are answers to requests; whoever asks in process may still end by one.
+            Error::Template(_)
+            | Error::Image(_)
+            | Error::PromptTooLong { .. }
+            | Error::ImageSpanTooLong { .. }
+            | Error::NeverFits { .. }
+            | Error::QueueFull { .. }
+            | Error::NeverQueued { .. }
+            | Error::DeadlineExceeded { .. }
+            | Error::Draining
+            | Error::ShutdownTimeout { .. }
+            | Error::Constraint { .. } => Self::Failure,
+        }
+    }
+}
+
+/// Why the process ends before its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// For programs.
+    pub code: ExitCode,
+    /// For people: what is wrong and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// One that no error of the house stands for.
+    pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::new(ExitCode::from(&error), error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_codes_of_their_own() {
+        let text = String::new;
+        for (error, code) in [
+            (
+                Error::Checkpoint {
+                    file: "f".into(),
+                    message: text(),
+                },
+                65,
+            ),
+            (Error::Tokenizer(text()), 65),
+            (Error::NotFound(text()), 66),
+            (Error::Device(text()), 69),
+            (Error::Backend(text()), 70),
+            (Error::EngineDead, 70),
+            (Error::OutOfMemory(text()), 71),
+            (Error::Config(text()), 78),
+            (Error::Draining, 1),
+        ] {
+            assert_eq!(ExitCode::from(&error) as u8, code, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn each_code_is_explained() {
+        let explained = include_str!("../README.md");
+        for code in [
+            ExitCode::Success,
+            ExitCode::Failure,
+            ExitCode::Usage,
+            ExitCode::DamagedCheckpoint,
+            ExitCode::NotFound,
+            ExitCode::HubUnreachable,
+            ExitCode::NoDevice,
+            ExitCode::Fault,
+            ExitCode::NoMemory,
+            ExitCode::NoAddress,
+            ExitCode::NoDisk,
+            ExitCode::NoAccess,
+            ExitCode::Settings,
+            ExitCode::Interrupted,
+        ] {
+            let row = format!("\n| {} | ", code as u8);
+            assert!(explained.contains(&row), "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The seeds of requests that bring none.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where they come from.
+#[derive(Debug)]
+pub enum RequestSeeds {
+    /// Each is drawn at random.
+    Random,
+    /// The next of a sequence: a server that is asked the same in the same order answers the same.
+    Sequence(AtomicU64),
+}
+
+impl RequestSeeds {
+    /// A sequence that begins at `seed`, or none.
+    pub fn new(seed: Option<u64>) -> Self {
+        match seed {
+            Some(seed) => Self::Sequence(AtomicU64::new(seed)),
+            None => Self::Random,
+        }
+    }
+
+    /// The next of the sequence; `None` is for the caller to draw.
+    pub fn draw(&self) -> Option<u64> {
+        match self {
+            Self::Random => None,
+            Self::Sequence(at) => Some(mixed(at.fetch_add(1, Ordering::Relaxed))),
+        }
+    }
+}
+
+/// Neighbours become strangers: the finaliser of SplitMix64.
+fn mixed(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_is_the_same_each_time_and_never_stands_still() {
+        let drawn = |seed| {
+            let seeds = RequestSeeds::new(Some(seed));
+            [(); 4].map(|()| seeds.draw().unwrap())
+        };
+        assert_eq!(drawn(7), drawn(7));
+        assert_ne!(drawn(7), drawn(1 << 40));
+        let [a, b, c, d] = drawn(u64::MAX);
+        assert!(a != b && b != c && c != d && a != d);
+        assert_eq!(RequestSeeds::new(None).draw(), None);
+    }
+}
