@@ -1,8 +1,9 @@
 //! The scheduler under load, with an H100 in its place: the real scheduler decides, a cost model
 //! says how long each step takes.
 //!
-//!     cargo bench --bench simulation              # tables, 5,000 requests a row
-//!     cargo bench --bench simulation -- 1000000   # one row of so many
+//!     cargo bench --bench simulation                        # every table, 5,000 requests a row
+//!     cargo bench --bench simulation -- 100000              # those of the loads, so many a row
+//!     cargo bench --bench simulation -- 1000000 pipelined   # and one host's rows only
 
 #[path = "../harness/mod.rs"]
 #[expect(dead_code, reason = "only how it was called is asked here")]
@@ -26,6 +27,9 @@ use workload::{Arrivals, Conversation, Workload};
 const GOOD_FIRST: f64 = 1.0;
 /// … and the others this far apart in the mean.
 const GOOD_BETWEEN: f64 = 0.05;
+
+/// Requests that wait at most, as the server has it for 256 that run; beyond that they are refused.
+const MAX_WAITING: usize = 1024;
 
 /// How host and card share the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,7 @@ struct Setup {
     prefix_caching: PrefixCaching,
     max_chunk: usize,
     max_num_seqs: usize,
+    max_waiting: usize,
     kv_bytes: f64,
 }
 
@@ -100,6 +105,7 @@ struct Asked {
 
 struct Outcome {
     num_done: usize,
+    num_refused: usize,
     num_good: usize,
     num_answer_tokens: usize,
     seconds: f64,
@@ -107,14 +113,13 @@ struct Outcome {
     between: Histogram,
     hit_share: f64,
     num_preemptions: u64,
-    most_waiting: usize,
 }
 
 impl Outcome {
     fn row(&self, what: &str) -> String {
         let ms = |histogram: &Histogram, share| 1e3 * histogram.quantile(share);
         format!(
-            "| {what} | {:.1} | {:.1} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} % | {} |",
+            "| {what} | {:.1} | {:.1} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} % | {} | {:.1} % |",
             self.num_done as f64 / self.seconds,
             self.num_good as f64 / self.seconds,
             self.num_answer_tokens as f64 / self.seconds,
@@ -124,13 +129,14 @@ impl Outcome {
             ms(&self.between, 0.99),
             100.0 * self.hit_share,
             self.num_preemptions,
+            100.0 * self.num_refused as f64 / (self.num_done + self.num_refused) as f64,
         )
     }
 }
 
 const HEADER: &str = "\
-| | done /s | good /s | tokens /s | first, p50 ms | p99 | between, p50 ms | p99 | found | preempted |
-|---|---|---|---|---|---|---|---|---|---|";
+| | done /s | good /s | tokens /s | first, p50 ms | p99 | between, p50 ms | p99 | found | preempted | refused |
+|---|---|---|---|---|---|---|---|---|---|---|";
 
 /// A launched step and when the card is done with it.
 struct Launched {
@@ -143,7 +149,7 @@ struct Simulation {
     scheduler: Scheduler,
     workload: Workload,
     next: Option<(f64, Conversation)>,
-    /// By sequence id; `None` when it has ended.
+    /// By sequence id; `None` when it has ended or was refused.
     asked: Vec<Option<Asked>>,
     in_flight: VecDeque<Launched>,
     host_clock: f64,
@@ -165,6 +171,7 @@ impl Simulation {
             card_clock: 0.0,
             outcome: Outcome {
                 num_done: 0,
+                num_refused: 0,
                 num_good: 0,
                 num_answer_tokens: 0,
                 seconds: 0.0,
@@ -172,7 +179,6 @@ impl Simulation {
                 between: Histogram::new(),
                 hit_share: 0.0,
                 num_preemptions: 0,
-                most_waiting: 0,
             },
         }
     }
@@ -200,7 +206,8 @@ impl Simulation {
         }
         let stats = self.scheduler.stats();
         assert_eq!(
-            self.outcome.num_done, self.setup.num_requests,
+            self.outcome.num_done + self.outcome.num_refused,
+            self.setup.num_requests,
             "a request was lost"
         );
         assert_eq!(stats.num_free_blocks, self.scheduler.config().num_blocks);
@@ -215,24 +222,31 @@ impl Simulation {
         while let Some((arrival, conversation)) =
             self.next.take_if(|(at, _)| *at <= self.host_clock)
         {
-            let request = conversation.request();
-            let prompt_len = request.prompt.len();
-            let id = SeqId(self.asked.len() as u64);
-            self.scheduler.add(id, request).expect("it fits");
-            self.asked.push(Some(Asked {
-                conversation,
-                prompt_len,
-                arrival,
-                first: 0.0,
-                last: 0.0,
-                num_tokens: 0,
-            }));
+            if self.scheduler.num_waiting() < self.setup.max_waiting {
+                self.add(arrival, conversation);
+            } else {
+                self.asked.push(None);
+                self.outcome.num_refused += 1;
+            }
             if self.asked.len() < self.setup.num_requests {
                 self.next = Some(self.workload.next());
             }
         }
-        let waiting = self.scheduler.num_waiting();
-        self.outcome.most_waiting = self.outcome.most_waiting.max(waiting);
+    }
+
+    fn add(&mut self, arrival: f64, conversation: Conversation) {
+        let request = conversation.request();
+        let prompt_len = request.prompt.len();
+        let id = SeqId(self.asked.len() as u64);
+        self.scheduler.add(id, request).expect("it fits");
+        self.asked.push(Some(Asked {
+            conversation,
+            prompt_len,
+            arrival,
+            first: 0.0,
+            last: 0.0,
+            num_tokens: 0,
+        }));
     }
 
     fn launch(&mut self, batch: Batch) {
@@ -287,61 +301,21 @@ impl Simulation {
     }
 }
 
-fn run(what: &str, setup: Setup) -> Outcome {
+fn run(what: &str, setup: Setup) {
     let outcome = Simulation::new(setup).run();
     println!("{}", outcome.row(what));
-    outcome
 }
 
-fn main() {
-    let mode = Mode::from_arguments();
-    let wanted = std::env::args().find_map(|argument| argument.parse().ok());
-    let num_requests: usize = wanted.unwrap_or(mode.pick(5_000, 150));
-    let base = Setup {
-        num_requests: num_requests.min(5_000),
-        arrivals: Arrivals::AtOnce,
-        rate: 1.0,
-        host: Host::Free,
-        grouping: Grouping::SlidingApart,
-        prefix_caching: PrefixCaching::On,
-        max_chunk: 2048,
-        max_num_seqs: 256,
-        kv_bytes: KV_BYTES,
-    };
-    // What the ideal scheduler gets done when there is always something to do.
-    let full = Simulation::new(base).run();
-    let capacity = full.num_done as f64 / full.seconds;
-    println!("100 % is {capacity:.1} requests a second.\n");
-    let at = |load: f64| Setup {
-        arrivals: Arrivals::Poisson,
-        rate: capacity * load,
-        host: Host::Pipelined,
-        ..base
-    };
-
-    if wanted.is_some() {
-        let began = Instant::now();
-        println!("{HEADER}");
-        let setup = Setup {
-            num_requests,
-            ..at(0.9)
-        };
-        let outcome = run(&format!("{num_requests} requests at 90 %"), setup);
-        println!(
-            "\nTook {:.0} s; at most {} waited at a time.",
-            began.elapsed().as_secs_f64(),
-            outcome.most_waiting
-        );
-        return;
-    }
+/// Both kinds of arrivals at every load, by each host.
+fn run_loads(loads: &[f64], hosts: &[Host], at: impl Fn(f64) -> Setup) {
     for arrivals in [Arrivals::Poisson, Arrivals::Bursty] {
         println!("### {arrivals:?} arrivals\n\n{HEADER}");
-        for load in mode.pick(&[0.1, 0.5, 0.8, 1.0, 1.2, 1.5][..], &[0.5, 1.5]) {
-            for host in [Host::Free, Host::Pipelined, Host::InTurn] {
+        for &load in loads {
+            for &host in hosts {
                 let setup = Setup {
                     host,
                     arrivals,
-                    ..at(*load)
+                    ..at(load)
                 };
                 let who = match host {
                     Host::Free => "ideal",
@@ -353,6 +327,55 @@ fn main() {
         }
         println!();
     }
+}
+
+fn main() {
+    let mode = Mode::from_arguments();
+    let wanted: Option<usize> = std::env::args().find_map(|argument| argument.parse().ok());
+    let base = Setup {
+        num_requests: mode.pick(5_000, 150),
+        arrivals: Arrivals::AtOnce,
+        rate: 1.0,
+        host: Host::Free,
+        grouping: Grouping::SlidingApart,
+        prefix_caching: PrefixCaching::On,
+        max_chunk: 2048,
+        max_num_seqs: 256,
+        max_waiting: usize::MAX,
+        kv_bytes: KV_BYTES,
+    };
+    // What the ideal scheduler gets done when there is always something to do.
+    let full = Simulation::new(base).run();
+    let capacity = full.num_done as f64 / full.seconds;
+    println!("100 % is {capacity:.1} requests a second.\n");
+    let at = |load: f64| Setup {
+        arrivals: Arrivals::Poisson,
+        rate: capacity * load,
+        host: Host::Pipelined,
+        max_waiting: MAX_WAITING,
+        ..base
+    };
+    let loads = [0.1, 0.5, 0.8, 1.0, 1.2, 1.5];
+
+    if let Some(num_requests) = wanted {
+        let began = Instant::now();
+        let hosts = if std::env::args().any(|argument| argument == "pipelined") {
+            &[Host::Pipelined][..]
+        } else {
+            &[Host::Free, Host::Pipelined]
+        };
+        run_loads(&loads, hosts, |load| Setup {
+            num_requests,
+            ..at(load)
+        });
+        println!("Took {:.0} s.", began.elapsed().as_secs_f64());
+        return;
+    }
+    run_loads(
+        mode.pick(&loads[..], &[0.5, 1.5]),
+        &[Host::Free, Host::Pipelined, Host::InTurn],
+        at,
+    );
     println!("### What each part brings, at 80 %\n\n{HEADER}");
     let whole = at(0.8);
     run("everything", whole);

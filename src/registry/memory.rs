@@ -136,10 +136,15 @@ impl MemoryPlan {
 
     /// Requests of `max_model_len` tokens that the KV cache holds at a time.
     pub fn num_full_length(&self) -> usize {
+        let config = &self.scheduler;
         // The last token is drawn and needs no place.
-        let each = self.scheduler.blocks_for(self.scheduler.max_model_len - 1);
-        let blocks = self.scheduler.num_blocks;
-        [(blocks.global, each.global), (blocks.sliding, each.sliding)]
+        let len = config.max_model_len - 1;
+        // Sliding layers keep the window of each, and beside it what one step computes, of whomever.
+        let each = config.groups.blocks_for(len, 1, config.block_size);
+        let computed = config.blocks_for(len).saturating_sub(each).sliding;
+        let blocks = config.num_blocks;
+        let windows = blocks.sliding.saturating_sub(computed);
+        [(blocks.global, each.global), (windows, each.sliding)]
             .into_iter()
             .filter_map(|(total, each)| total.checked_div(each))
             .min()

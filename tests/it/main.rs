@@ -19,5 +19,6 @@ mod model;
 mod prompt_scores;
 mod selftest;
 mod served;
+mod study;
 mod text;
 mod tidy;

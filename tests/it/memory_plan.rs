@@ -56,6 +56,14 @@ fn a_small_model_gets_its_whole_context_and_all_its_sequences() {
     // 131,072 tokens; at full length, 1024 of the global blocks each.
     let said = "(131072 tokens, 4 requests at full length)";
     assert!(plan.to_string().contains(said), "{plan}");
+    // Of 4096 tokens it holds all of them: one step of 2048 is one request's or another's.
+    let limits = Limits {
+        max_model_len: Some(4096),
+        ..LIMITS
+    };
+    let plan = plan_for("gemma-3-270m", &limits, 20).unwrap();
+    let said = "(131072 tokens, 32 requests at full length)";
+    assert!(plan.to_string().contains(said), "{plan}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod door;
 mod kv;
 mod order;
 mod pipelined;
+mod pool;
 mod prefix;
 mod random;
 mod shared;

@@ -20,7 +20,7 @@ use super::workbench::{Random, Workbench, assert_close, numbers_of, reference};
 /// more in some number.
 const TOLERANCE: (f32, f32) = (0.0, 0.025);
 
-fn heads(num_heads: u32, num_kv_heads: u32, head_dim: u32) -> HeadShape {
+pub(super) fn heads(num_heads: u32, num_kv_heads: u32, head_dim: u32) -> HeadShape {
     HeadShape {
         num_heads,
         num_kv_heads,
@@ -30,12 +30,12 @@ fn heads(num_heads: u32, num_kv_heads: u32, head_dim: u32) -> HeadShape {
 
 /// Whether queries, keys and values are made on the way.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fusion {
+pub(super) enum Fusion {
     Apart,
     Fused,
 }
 
-fn check_decode<D: Device>(device: &D, case: &Case, num_splits: u32, fusion: Fusion) {
+pub(super) fn check_decode<D: Device>(device: &D, case: &Case, num_splits: u32, fusion: Fusion) {
     let bench = Workbench::new(device);
     let prepared = case.prepare(&bench);
     let pool_len =
@@ -127,7 +127,7 @@ fn decode_attention_takes_more_splits_than_keys() {
     });
 }
 
-fn check_prefill<D: Device>(device: &D, case: &Case) {
+pub(super) fn check_prefill<D: Device>(device: &D, case: &Case) {
     let bench = Workbench::new(device);
     let prepared = case.prepare(&bench);
     let count = prepared.attended.len();
@@ -176,7 +176,12 @@ fn prefill_attention_over_blocks() {
     });
 }
 
-fn check_pictures<D: Device>(device: &D, num_patches: usize, num_heads: usize, head_dim: usize) {
+pub(super) fn check_pictures<D: Device>(
+    device: &D,
+    num_patches: usize,
+    num_heads: usize,
+    head_dim: usize,
+) {
     let bench = Workbench::new(device);
     let mut random = Random(num_patches as u64);
     let num_images = 2;

@@ -12,16 +12,16 @@ use super::workbench::{BF16, Random, Workbench, assert_close, numbers_of, refere
 
 /// Sizes of one product.
 #[derive(Clone, Copy, Debug)]
-struct Product {
-    num_rows: usize,
-    width: usize,
-    num_out: usize,
-    num_multiprocessors: u32,
+pub(super) struct Product {
+    pub(super) num_rows: usize,
+    pub(super) width: usize,
+    pub(super) num_out: usize,
+    pub(super) num_multiprocessors: u32,
 }
 
 /// What is added to a product before its epilogue.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Added {
+pub(super) enum Added {
     Nothing,
     Bias,
     /// And rows that repeat.
@@ -34,7 +34,7 @@ enum Splits {
     Some,
 }
 
-fn check<D: Device>(device: &D, product: Product, epilogue: Epilogue, added: Added) {
+pub(super) fn check<D: Device>(device: &D, product: Product, epilogue: Epilogue, added: Added) {
     check_split(device, product, epilogue, added, Splits::None);
 }
 

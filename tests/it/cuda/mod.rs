@@ -11,6 +11,7 @@ mod paged;
 mod rows;
 mod sampler;
 mod selftest;
+mod shapes;
 mod test_device;
 mod workbench;
 

@@ -11,16 +11,17 @@ use medgemma::backend::cuda::kernels::norm::{
 };
 
 use super::emulated;
+use super::gemm::Product;
 use super::workbench::{BF16, Random, Workbench, assert_close, numbers_of, reference};
 
 const EPS: f32 = 1e-6;
 /// Sums of f32 in another order.
 const F32: (f32, f32) = (1e-5, 1e-5);
 
-fn check_embed<D: Device>(device: &D) {
+pub(super) fn check_embed<D: Device>(device: &D, width: usize) {
     let bench = Workbench::new(device);
     let mut random = Random(1);
-    let (vocab, width) = (50, 72);
+    let vocab = 50;
     let table = random.numbers(vocab * width);
     let table_at = bench.bf16(&table);
     let ids_at = bench.u32(&[3, 49, 0, 3, 7]);
@@ -47,10 +48,10 @@ fn check_embed<D: Device>(device: &D) {
 
 #[test]
 fn embedding_and_feeding() {
-    emulated(check_embed);
+    emulated(|device| check_embed(device, 72));
 }
 
-fn check_norms<D: Device>(device: &D, num_rows: usize, width: usize) {
+pub(super) fn check_norms<D: Device>(device: &D, num_rows: usize, width: usize) {
     let bench = Workbench::new(device);
     let mut random = Random(width as u64);
     let cpu = CandleBackend::cpu();
@@ -169,16 +170,12 @@ fn norms() {
     });
 }
 
-/// Sizes of one product.
-#[derive(Clone, Copy, Debug)]
-struct Product {
-    num_rows: usize,
-    width: usize,
-    num_out: usize,
-    num_multiprocessors: u32,
-}
-
-fn check_gemv<D: Device>(device: &D, product: Product, output: Output, with_norms: bool) {
+pub(super) fn check_gemv<D: Device>(
+    device: &D,
+    product: Product,
+    output: Output,
+    with_norms: bool,
+) {
     let Product {
         num_rows,
         width,
@@ -291,15 +288,15 @@ fn products_for_few_rows() {
     });
 }
 
-fn check_elementwise<D: Device>(device: &D) {
+pub(super) fn check_elementwise<D: Device>(device: &D, num_rows: usize, width: usize) {
     let bench = Workbench::new(device);
     let mut random = Random(4);
     let cpu = CandleBackend::cpu();
-    let (num_rows, width) = (7, 90);
     let count = num_rows * width;
     let x: Vec<f32> = random.numbers(2 * count).iter().map(|x| 6.0 * x).collect();
     let x_at = bench.f32(&x);
-    let out = bench.empty(2 * count * 4);
+    // Of all rows, or of the four that are selected.
+    let out = bench.empty(2 * width * num_rows.max(4) * 4);
     let tolerance = (BF16, 1e-6);
 
     elementwise::geglu(device, x_at, num_rows as u32, width as u32, out).expect("launches");
@@ -339,7 +336,8 @@ fn check_elementwise<D: Device>(device: &D) {
     elementwise::to_f32(device, out, count as u64, wide).expect("launches");
     assert_eq!(bench.read_f32(wide, count), narrowed);
 
-    let rows = [5_u32, 0, 5, 6];
+    let last = num_rows as u32 - 1;
+    let rows = [last / 2, 0, last / 2, last];
     let op = SelectRows {
         x: x_at,
         rows: bench.u32(&rows),
@@ -358,13 +356,13 @@ fn check_elementwise<D: Device>(device: &D) {
 
 #[test]
 fn activations_sums_and_moves() {
-    emulated(check_elementwise);
+    emulated(|device| check_elementwise(device, 7, 90));
 }
 
-fn check_pool<D: Device>(device: &D) {
+pub(super) fn check_pool<D: Device>(device: &D, grid: usize, kernel: usize, width: usize) {
     let bench = Workbench::new(device);
     let mut random = Random(5);
-    let (num_images, grid, kernel, width) = (2, 12, 4, 10);
+    let num_images = 2;
     let x = random.numbers(num_images * grid * grid * width);
     let pooled = grid / kernel;
     let count = num_images * pooled * pooled * width;
@@ -394,32 +392,32 @@ fn check_pool<D: Device>(device: &D) {
 
 #[test]
 fn pooling() {
-    emulated(check_pool);
+    emulated(|device| check_pool(device, 12, 4, 10));
 }
 
-fn check_patches<D: Device>(device: &D) {
+pub(super) fn check_patches<D: Device>(device: &D, grid: usize, patch: usize, padded: usize) {
     let bench = Workbench::new(device);
     let mut random = Random(6);
-    let (size, patch, padded) = (28_usize, 14_usize, 592_usize);
+    let (size, num_patches) = (grid * patch, grid * grid);
     let rgb: Vec<u8> = (0..size * size * 3).map(|_| random.bits() as u8).collect();
     let op = Patches {
         rgb: bench.bytes(&rgb),
         size: size as u32,
         patch: patch as u32,
         padded: padded as u32,
-        out: bench.empty(4 * padded * 2),
+        out: bench.empty(num_patches * padded * 2),
     };
     elementwise::patches(device, &op).expect("launches");
-    let mut expected = vec![0.0; 4 * padded];
+    let mut expected = vec![0.0; num_patches * padded];
     for (idx, level) in rgb.iter().enumerate() {
         let (channel, x, y) = (idx % 3, idx / 3 % size, idx / 3 / size);
-        let row = y / patch * (size / patch) + x / patch;
+        let row = y / patch * grid + x / patch;
         let column = channel * patch * patch + y % patch * patch + x % patch;
         expected[row * padded + column] = (f32::from(*level) - 127.5) / 127.5;
     }
     assert_close(
         "patches",
-        &bench.read_bf16(op.out, 4 * padded),
+        &bench.read_bf16(op.out, num_patches * padded),
         &expected,
         (BF16, 0.0),
     );
@@ -427,5 +425,5 @@ fn check_patches<D: Device>(device: &D) {
 
 #[test]
 fn patches_of_a_picture() {
-    emulated(check_patches);
+    emulated(|device| check_patches(device, 2, 14, 592));
 }

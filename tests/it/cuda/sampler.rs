@@ -75,7 +75,7 @@ fn upload<D: Device>(bench: &Workbench<'_, D>, logits: &[f32], rows: &[RowParams
 }
 
 /// `levels` is how many different logits there are: few make ties at every cut.
-fn check_draws<D: Device>(device: &D, vocab: usize, levels: usize) {
+pub(super) fn check_draws<D: Device>(device: &D, vocab: usize, levels: usize) {
     let bench = Workbench::new(device);
     let mut random = Random(vocab as u64);
     let rows = params(&mut random);
