@@ -80,7 +80,7 @@ fn read(bytes: &[u8]) -> std::result::Result<Vec<ListedTensor>, String> {
     };
     let Header(mut entries) = serde_json::from_slice(header)
         .map_err(|error| format!("has a damaged safetensors header: {error}"))?;
-    entries.sort_by(|a, b| a.1.data_offsets.cmp(&b.1.data_offsets));
+    entries.sort_by_key(|(_, info)| info.data_offsets);
     let mut done = 0;
     for (name, entry) in &entries {
         let Offsets(start, end) = entry.data_offsets;

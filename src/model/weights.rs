@@ -97,6 +97,7 @@ impl Weights {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.check(name, shape),
             Self::Dummy(_) | Self::Blank => Ok(()),
+            Self::Watched(weights, _) => weights.check(name, shape),
         }
     }
 

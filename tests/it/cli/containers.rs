@@ -122,11 +122,11 @@ fn a_health_check_finds_the_server_and_tells_whether_it_is_ready() {
         let output = output(&[&["ready"], arguments].concat(), variables);
         (output.status.code(), stderr(&output))
     };
-    let ways: [(&[&str], &[(&str, &str)]); 5] = [
-        (&["--url", &url], &[]),
+    let ways = [
+        (&["--url", &url][..], &[][..]),
         (&["--url-file", path], &[]),
         (&[], &[("MEDGEMMA_URL_FILE", path)]),
-        (&[], &[("MEDGEMMA_PORT", &port)]),
+        (&[], &[("MEDGEMMA_PORT", port.as_str())]),
         (&["--port", &port, "--url-file", "no/such/file"], &[]),
     ];
     for (arguments, variables) in &ways {
