@@ -19,6 +19,7 @@ pub(in crate::api) struct ChatRequest {
     #[schemars(length(min = 1))]
     pub(in crate::api) messages: Vec<Object<ChatMessage>>,
     /// Whether each token comes with its log-probability.
+    #[schemars(extend("default" = false))]
     pub(in crate::api) logprobs: Option<bool>,
     /// 0–20 alternatives for each token; only with `logprobs`.
     #[schemars(range(min = 0, max = 20))]
@@ -41,10 +42,13 @@ pub(in crate::api) struct ChatRequest {
     #[schemars(range(min = -1))]
     pub(in crate::api) thinking_token_budget: Option<i64>,
     /// vLLM's: whether the thought comes with the answer; absent: it does.
+    #[schemars(extend("default" = true))]
     pub(in crate::api) include_reasoning: Option<bool>,
     /// Whether the prompt ends where the assistant's turn begins; absent: it does.
+    #[schemars(extend("default" = true))]
     pub(in crate::api) add_generation_prompt: Option<bool>,
     /// Whether the answer goes on with the last message, the assistant's, instead.
+    #[schemars(extend("default" = false))]
     pub(in crate::api) continue_final_message: Option<bool>,
     /// vLLM's: settings of the chat template.
     pub(in crate::api) chat_template_kwargs: Option<Object<ChatTemplateKwargs>>,

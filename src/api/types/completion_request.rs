@@ -24,6 +24,7 @@ pub(in crate::api) struct CompletionRequest {
     #[schemars(range(min = 0, max = 20))]
     pub(in crate::api) logprobs: Option<i64>,
     /// Whether the answer begins with the prompt, with `logprobs` also with the prompt's.
+    #[schemars(extend("default" = false))]
     pub(in crate::api) echo: Option<bool>,
     /// JSON, or JSON that keeps to a schema.
     pub(in crate::api) response_format: Option<Object<ResponseFormat>>,

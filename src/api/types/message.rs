@@ -12,8 +12,7 @@ use super::object::Object;
 use super::presence::Presence;
 use super::tools::MessageToolCall;
 
-/// One turn. `content` may be absent in OpenAI's schema (an assistant that calls tools), so
-/// whether it must be there is for `lower` to say.
+/// One turn. Only an assistant that calls tools may leave `content` out.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct ChatMessage {
     /// Who speaks.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct TermsFields {
     /// vLLM's: smaller is served earlier; any 32-bit integer.
-    #[schemars(range(min = i32::MIN, max = i32::MAX))]
+    #[schemars(range(min = i32::MIN, max = i32::MAX), extend("default" = 0))]
     pub(in crate::api) priority: Option<i64>,
     /// vLLM's: shares cached prompts only with those that send the same; not empty.
     #[schemars(length(min = 1))]

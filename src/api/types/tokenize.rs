@@ -33,7 +33,7 @@ pub(in crate::api) struct TokenizeRequest {
     pub(in crate::api) chat_template_kwargs: Option<Object<ChatTemplateKwargs>>,
 }
 
-/// The answer to [`TokenizeRequest`].
+/// The tokens of a text or of a chat.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct Tokenized {
     /// How many tokens.
@@ -56,7 +56,7 @@ pub(in crate::api) struct DetokenizeRequest {
     pub(in crate::api) tokens: Vec<i64>,
 }
 
-/// The answer to [`DetokenizeRequest`].
+/// The text of tokens.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct Detokenized {
     /// Their text, control tokens included.
