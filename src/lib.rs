@@ -17,6 +17,7 @@
 //! ```text
 //!  main ─> { api, batch, bench, selftest } ─> registry ─> { engine, text, image }
 //!          api ─> metrics ─> engine ─> { scheduler, model } ─> backend
+//!          api ─> web
 //! ```
 //! Everyone may use [`core`] and [`error`]. Nothing points sideways or back; a test keeps it so.
 //!
@@ -42,3 +43,4 @@ pub mod registry;
 pub mod scheduler;
 pub mod selftest;
 pub mod text;
+pub mod web;

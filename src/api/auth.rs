@@ -9,11 +9,17 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::error::ApiError;
 use super::extract;
+use super::pages;
 use super::state::AppState;
 use crate::core::TenantId;
 
 /// Routes that need no key: an orchestrator's probes have none.
 const OPEN_ROUTES: [&str; 2] = ["/health", "/ready"];
+
+/// Whether a route is open to all: the probes', and the pages', which hold nothing of this server.
+fn is_open(path: &str) -> bool {
+    OPEN_ROUTES.contains(&path) || pages::is_page(path)
+}
 
 /// Where Anthropic's clients put their key.
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -114,7 +120,7 @@ pub(super) async fn require_key(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if OPEN_ROUTES.contains(&request.uri().path()) {
+    if is_open(request.uri().path()) {
         return next.run(request).await;
     }
     match app.keys().check(request.headers()) {

@@ -37,6 +37,7 @@ mod metrics;
 mod models;
 mod names;
 mod openapi;
+mod pages;
 mod random;
 mod refused_fields;
 mod request_id;

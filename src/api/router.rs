@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::state::AppState;
 use super::{
     anthropic, auth, chat, completions, detokenize, extract, health, metrics, models, openapi,
-    request_id, responses, tokenize, version,
+    pages, request_id, responses, tokenize, version,
 };
 
 /// Clients differ in whether the base URL that they are given ends in `/v1`.
@@ -36,6 +36,7 @@ pub fn router(app: AppState) -> Router {
         .route("/version", get(version::version))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::openapi))
+        .merge(pages::pages())
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         // `extract` has its own limit, with an answer in our shape.

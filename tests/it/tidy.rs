@@ -28,7 +28,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("api", &["registry", "engine", "text", "image", "metrics"]),
+    ("web", &[]),
+    (
+        "api",
+        &["registry", "engine", "text", "image", "metrics", "web"],
+    ),
     // It asks a server that it is handed.
     ("batch", &["config"]),
     (

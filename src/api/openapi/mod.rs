@@ -1,12 +1,14 @@
 //! `GET /openapi.json`: what is served, in OpenAPI 3.1.
 //!
 //! Owns the table of operations (`operations`) and how it and the wire's types become one document
-//! (`document`, `schemas`). Says what the code does and decides nothing: ranges are `lower`'s,
+//! (`document`, `schemas`), and the page for people that is made from it (`reference`). Says what the code does and decides nothing: ranges are `lower`'s,
 //! status codes are `error`'s, refused fields stand in `refused_fields`.
 
 mod document;
+mod examples;
 mod operation;
 mod operations;
+mod reference;
 mod schemas;
 
 use axum::response::Response;
@@ -21,6 +23,11 @@ use super::refused_fields::RefusedField;
 /// The document. It is made anew for each client that asks, which is rare.
 pub(super) async fn openapi() -> Response {
     json_response(to_json(&document::document()))
+}
+
+/// The document as a page.
+pub(super) fn reference() -> String {
+    reference::render(&document::document())
 }
 
 /// The document and each path that takes a body, with the body's name and the fields that are

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
+use super::examples;
 use super::schemas::{Body, Schemas};
 use crate::api::dialect::Dialect;
 use crate::api::error::{AnthropicEnvelope, ErrorEnvelope};
@@ -99,7 +100,9 @@ impl Operation {
             put("parameters", Value::Array(parameters));
         }
         if let Some(body) = &self.body {
-            let content = json!({ "application/json": { "schema": schemas.body(body) } });
+            let examples = examples::described(body.examples);
+            let media = json!({ "schema": schemas.body(body), "examples": examples });
+            let content = json!({ "application/json": media });
             put(
                 "requestBody",
                 json!({ "required": true, "content": content }),

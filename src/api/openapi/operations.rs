@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 
+use super::examples;
 use super::operation::{Access, Answer, Method, Operation, StreamEnd, written};
 use super::schemas::Body;
 use crate::api::refused_fields::{CHAT, COMPLETION, GENERATION, TOKENIZE};
@@ -34,6 +35,7 @@ const CHAT_COMPLETION: Operation = Operation {
             LabelFields::json_schema,
         ],
         refused: &[CHAT, GENERATION],
+        examples: examples::CHATS,
     }),
     answer: Answer::JsonOrEvents {
         whole: written::<ChatCompletion<'static>>,
@@ -59,6 +61,7 @@ const TEXT_COMPLETION: Operation = Operation {
             LabelFields::json_schema,
         ],
         refused: &[COMPLETION, GENERATION],
+        examples: examples::COMPLETIONS,
     }),
     answer: Answer::JsonOrEvents {
         whole: written::<Completion<'static>>,
@@ -83,6 +86,7 @@ const RESPONSE: Operation = Operation {
             LabelFields::json_schema,
         ],
         refused: &[responses::REFUSED, GENERATION],
+        examples: examples::RESPONSES,
     }),
     answer: Answer::JsonOrEvents {
         whole: written::<ResponseObject<'static>>,
@@ -104,6 +108,7 @@ const MESSAGE: Operation = Operation {
             TermsFields::json_schema,
         ],
         refused: &[anthropic::REFUSED],
+        examples: examples::MESSAGES,
     }),
     answer: Answer::JsonOrEvents {
         whole: written::<MessageObject<'static>>,
@@ -121,6 +126,7 @@ const COUNT_TOKENS: Operation = Operation {
         name: "MessageTokensRequest",
         parts: &[MessagesRequest::json_schema],
         refused: &[anthropic::REFUSED],
+        examples: examples::COUNTED_MESSAGES,
     }),
     answer: Answer::Json(written::<TokenCount>),
     errors: BODY_ERRORS,
@@ -156,6 +162,7 @@ const TOKENS: Operation = Operation {
         name: "TokenizationRequest",
         parts: &[TokenizeRequest::json_schema],
         refused: &[TOKENIZE],
+        examples: examples::TEXTS,
     }),
     answer: Answer::Json(written::<Tokenized>),
     errors: BODY_ERRORS,
@@ -171,6 +178,7 @@ const TEXT_OF_TOKENS: Operation = Operation {
         name: "DetokenizationRequest",
         parts: &[DetokenizeRequest::json_schema],
         refused: &[],
+        examples: examples::TOKENS_OF_TEXTS,
     }),
     answer: Answer::Json(written::<Detokenized>),
     errors: BODY_ERRORS,

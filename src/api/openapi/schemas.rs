@@ -4,6 +4,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
+use super::examples::Example;
 use crate::api::refused_fields::RefusedField;
 
 /// A request's body: types that are read from the same JSON object.
@@ -15,6 +16,8 @@ pub(super) struct Body {
     pub(super) parts: &'static [fn(&mut SchemaGenerator) -> Schema],
     /// Fields that are known and refused.
     pub(super) refused: &'static [&'static [RefusedField]],
+    /// Bodies that the server takes.
+    pub(super) examples: &'static [Example],
 }
 
 /// What has been named so far.

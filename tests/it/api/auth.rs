@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::Request;
+use medgemma::web::ASSETS;
 use serde_json::json;
 
 use super::server::{Plan, Reply, TestServer, chat_body};
@@ -32,9 +33,10 @@ async fn with_header(server: &TestServer, path: &str, value: Option<&str>) -> Re
 }
 
 #[tokio::test]
-async fn every_route_but_the_probes_needs_a_key() {
+async fn every_route_but_the_probes_and_the_pages_needs_a_key() {
     let server = locked();
-    for path in ["/health", "/ready"] {
+    let pages = ASSETS.iter().map(|asset| asset.path);
+    for path in ["/health", "/ready", "/docs"].into_iter().chain(pages) {
         assert_eq!(with_header(&server, path, None).await.status, 200, "{path}");
     }
     for path in [
@@ -50,7 +52,15 @@ async fn every_route_but_the_probes_needs_a_key() {
         "/health/",
         "/health/x",
         "//health",
-        "/",
+        "//",
+        "/docs/",
+        "/docs/x",
+        "/assets",
+        "/assets/",
+        "/assets/none.js",
+        "/assets/../v1/models",
+        "/assets/theme.js/../../v1/models",
+        "/openapi.json",
     ] {
         let reply = with_header(&server, path, None).await;
         assert_eq!(

@@ -10,6 +10,7 @@ mod log;
 mod messages;
 mod metrics;
 mod openapi;
+mod pages;
 mod refused;
 mod requests;
 mod responses;

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use medgemma::core::GenerateRequest;
 use serde_json::{Value, json};
 
-use super::server::{Plan, TestServer, chat_body};
+use super::server::{Plan, Reply, TestServer, chat_body};
 
 async fn document(server: &TestServer) -> Value {
     let reply = server.get("/openapi.json").await;
@@ -50,6 +51,12 @@ fn routed() -> BTreeSet<String> {
         }
     }
     assert!(source.contains("[\"/v1\", \"\"]"), "other prefixes");
+    // The pages, for people: `pages` tests them.
+    let others = source.matches(".merge(").count() + source.matches(".nest").count();
+    assert_eq!(
+        (others, source.matches(".merge(pages::pages())").count()),
+        (1, 1)
+    );
     assert!(routes.len() >= 10, "the walk found only {routes:?}");
     routes
 }
@@ -310,6 +317,70 @@ async fn chunks_are_as_described() {
         }
         assert!(num_chunks >= 3, "{}", reply.body);
     }
+}
+
+#[tokio::test]
+async fn examples_are_answered() {
+    let server = Plan::for_test().start();
+    let document = document(&server).await;
+    let mut num_examples = 0;
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        let examples = &item["post"]["requestBody"]["content"]["application/json"]["examples"];
+        for (name, example) in examples.as_object().into_iter().flatten() {
+            let mut body = example["value"].clone();
+            assert_eq!(body["model"], "demo");
+            body["model"] = json!("tiny");
+            let reply = server.post(path, body.to_string()).await;
+            assert_eq!(reply.status, 200, "{path} {name}: {}", reply.body);
+            num_examples += 1;
+        }
+    }
+    assert!(num_examples >= 10, "only {num_examples} examples");
+}
+
+/// An answer without what is each answer's own.
+fn without_ids(reply: &Reply) -> Value {
+    let mut answer = reply.json();
+    answer["id"].take();
+    answer["created"].take();
+    answer
+}
+
+/// What the engine is asked for, for a chat, and what comes of it.
+async fn asked(server: &mut TestServer, body: &Value) -> String {
+    let reply = server.post("/v1/chat/completions", body.to_string()).await;
+    assert_eq!(reply.status, 200, "{body}: {}", reply.body);
+    let GenerateRequest {
+        prompt,
+        sampling,
+        prompt_logprobs,
+        terms,
+        ..
+    } = server.request().await;
+    format!(
+        "{prompt:?} {sampling:?} {prompt_logprobs:?} {terms:?} {}",
+        without_ids(&reply)
+    )
+}
+
+#[tokio::test]
+async fn defaults_are_what_holds_without_them() {
+    let mut server = Plan::for_test().start();
+    let document = document(&server).await;
+    let properties = &document["components"]["schemas"]["ChatCompletionRequest"]["properties"];
+    let bare = chat_body(json!({"seed": 1}));
+    let expected = asked(&mut server, &bare).await;
+    let mut num_defaults = 0;
+    for (name, property) in properties.as_object().expect("properties") {
+        let Some(default) = property.get("default") else {
+            continue;
+        };
+        let mut body = bare.clone();
+        body[name] = default.clone();
+        assert_eq!(asked(&mut server, &body).await, expected, "{name}");
+        num_defaults += 1;
+    }
+    assert!(num_defaults >= 10, "only {num_defaults} defaults");
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ async fn version_is_the_package_s() {
 async fn unknown_routes_and_methods_answer_in_openai_s_shape() {
     let server = Plan::for_test().start();
     for path in [
-        "/",
+        "/assets/",
         "/v1",
         "/v1/chat",
         "/v1/chat/completions/",
@@ -77,6 +77,8 @@ async fn unknown_routes_and_methods_answer_in_openai_s_shape() {
         ("PUT", "/v1/completions", "POST"),
         ("DELETE", "/v1/models", "GET,HEAD"),
         ("POST", "/health", "GET,HEAD"),
+        ("POST", "/", "GET,HEAD"),
+        ("DELETE", "/docs", "GET,HEAD"),
         ("GET", "/tokenize", "POST"),
         ("PATCH", "/detokenize", "POST"),
         ("OPTIONS", "/v1/models/tiny", "GET,HEAD"),

@@ -1,0 +1,258 @@
+// The films: one picture, or two side by side, with boxes drawn on them. Both are zoomed and moved
+// together, so that the same place is compared with itself.
+
+import { byId, element, shape } from "./elements.js";
+
+const STEP = 1.25;
+const MOST = 8;
+const SVG_SIZE = 1000;
+
+/// Shows the pictures of a conversation.
+export class Viewer {
+  #root = byId("films");
+  #stage = byId("stage");
+  #strip = byId("strip");
+  #pictures = [];
+  /// What stands on the left and on the right; alone, the right one.
+  #left = null;
+  #right = null;
+  #sideBySide = false;
+  #boxes = new Map();
+  #view = { scale: 1, x: 0, y: 0 };
+
+  constructor() {
+    byId("side-by-side").addEventListener("click", () => this.#pair(!this.#sideBySide));
+    byId("swap").addEventListener("click", () => {
+      [this.#left, this.#right] = [this.#right, this.#left];
+      this.#draw();
+    });
+    byId("invert").addEventListener("click", (event) => {
+      const inverted = this.#stage.classList.toggle("inverted");
+      event.currentTarget.setAttribute("aria-pressed", String(inverted));
+    });
+    byId("zoom-in").addEventListener("click", () => this.#zoom(STEP));
+    byId("zoom-out").addEventListener("click", () => this.#zoom(1 / STEP));
+    byId("zoom-reset").addEventListener("click", () => this.#reset());
+    this.#stage.addEventListener("keydown", (event) => this.#key(event));
+    this.#stage.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    this.#stage.addEventListener("pointerdown", (event) => this.#drag(event));
+    this.#stage.addEventListener("dblclick", () => this.#reset());
+    new ResizeObserver(() => this.#fit()).observe(this.#stage);
+    this.#draw();
+  }
+
+  /// Adds a picture and shows it.
+  add(picture) {
+    this.#pictures.push(picture);
+    if (this.#right && !this.#left) this.#left = this.#right;
+    this.#right = picture;
+    this.#changed();
+  }
+
+  /// Takes a picture away.
+  remove(picture) {
+    this.#pictures = this.#pictures.filter((other) => other !== picture);
+    this.#boxes.delete(picture);
+    this.#changed();
+  }
+
+  /// Takes all away.
+  clear() {
+    this.#pictures = [];
+    this.#boxes.clear();
+    this.#reset();
+    this.#changed();
+  }
+
+  /// Puts a picture where it is seen.
+  show(picture) {
+    if (!this.#pictures.includes(picture)) return;
+    if (this.#sideBySide && picture === this.#left) return;
+    this.#right = picture;
+    this.#draw();
+  }
+
+  /// Draws boxes on a picture, in place of those that it had.
+  mark(picture, boxes) {
+    const before = this.#boxes.get(picture) ?? [];
+    if (before.length === boxes.length && boxes.length === 0) return;
+    this.#boxes.set(picture, boxes);
+    this.#draw();
+  }
+
+  /// What a picture is called while two stand side by side.
+  nameOf(picture) {
+    if (!this.#sideBySide) return "";
+    if (picture === this.#left) return "Prior";
+    return picture === this.#right ? "Current" : "";
+  }
+
+  #pair(sideBySide) {
+    this.#sideBySide = sideBySide;
+    this.#changed();
+  }
+
+  #changed() {
+    const has = (picture) => this.#pictures.includes(picture);
+    if (!has(this.#right)) this.#right = this.#pictures.findLast((picture) => picture !== this.#left) ?? null;
+    if (!has(this.#left) || this.#left === this.#right) {
+      this.#left = this.#pictures.find((picture) => picture !== this.#right) ?? null;
+    }
+    if (!this.#left || !this.#right) this.#sideBySide = false;
+    this.#draw();
+  }
+
+  #draw() {
+    const shown = this.#sideBySide ? [this.#left, this.#right] : [this.#right].filter(Boolean);
+    this.#root.classList.toggle("empty", shown.length === 0);
+    document.body.classList.toggle("has-films", shown.length > 0);
+    document.body.classList.toggle("has-pair", this.#sideBySide);
+    this.#stage.classList.toggle("paired", this.#sideBySide);
+    this.#stage.replaceChildren(...shown.map((picture) => this.#figure(picture)));
+    const button = byId("side-by-side");
+    button.setAttribute("aria-pressed", String(this.#sideBySide));
+    button.hidden = this.#pictures.length < 2;
+    byId("swap").hidden = !this.#sideBySide;
+    this.#strip.hidden = this.#pictures.length < 2;
+    this.#strip.replaceChildren(...this.#pictures.map((picture, index) => this.#thumb(picture, index)));
+    this.#fit();
+  }
+
+  #figure(picture) {
+    const image = element("img", { src: picture.shownUrl, alt: picture.name, draggable: "false" });
+    const frame = element("div", { class: "frame" }, image, ...this.#marks(picture));
+    const size = element("span", { class: "size" });
+    const figure = element(
+      "figure",
+      {},
+      element("div", { class: "pane" }, frame),
+      element("figcaption", {}, this.nameOf(picture) ? element("b", {}, this.nameOf(picture)) : null, element("span", {}, picture.name), size),
+    );
+    image.addEventListener("load", () => {
+      size.textContent = `${image.naturalWidth} × ${image.naturalHeight}`;
+      this.#fit();
+    });
+    image.addEventListener("error", () => {
+      figure.classList.add("unseen");
+      size.textContent = "this browser cannot show it; the model can see it";
+    });
+    return figure;
+  }
+
+  #marks(picture) {
+    const boxes = this.#boxes.get(picture) ?? [];
+    if (boxes.length === 0) return [];
+    const drawing = shape("svg", { class: "boxes", viewBox: `0 0 ${SVG_SIZE} ${SVG_SIZE}`, preserveAspectRatio: "none" });
+    drawing.append(
+      ...boxes.map((box) =>
+        shape("rect", {
+          x: box.left * SVG_SIZE,
+          y: box.top * SVG_SIZE,
+          width: (box.right - box.left) * SVG_SIZE,
+          height: (box.bottom - box.top) * SVG_SIZE,
+        }),
+      ),
+    );
+    const labels = boxes.map((box, index) => {
+      const label = element("span", { class: "box-label" }, box.label || String(index + 1));
+      label.style.left = `${box.left * 100}%`;
+      label.style.top = `${box.top * 100}%`;
+      return label;
+    });
+    return [drawing, ...labels];
+  }
+
+  #thumb(picture, index) {
+    const isShown = picture === this.#right || (this.#sideBySide && picture === this.#left);
+    return element(
+      "button",
+      {
+        type: "button",
+        class: "thumb",
+        "aria-pressed": String(isShown),
+        title: picture.name,
+        "aria-label": `Show picture ${index + 1}, ${picture.name}`,
+        onclick: () => {
+          if (this.#sideBySide && picture !== this.#left) this.#right = picture;
+          else if (!this.#sideBySide) this.#right = picture;
+          this.#changed();
+          this.#strip.children[index]?.focus();
+        },
+      },
+      element("img", { src: picture.shownUrl, alt: "" }),
+      this.nameOf(picture) ? element("span", {}, this.nameOf(picture)) : null,
+    );
+  }
+
+  /// Gives each frame its picture's shape, as large as its pane allows.
+  #fit() {
+    for (const pane of this.#stage.querySelectorAll(".pane")) {
+      const frame = pane.firstElementChild;
+      const { naturalWidth: width, naturalHeight: height } = frame.querySelector("img");
+      if (!width || !height) continue;
+      const scale = Math.min(pane.clientWidth / width, pane.clientHeight / height);
+      frame.style.width = `${width * scale}px`;
+      frame.style.height = `${height * scale}px`;
+    }
+    this.#move();
+  }
+
+  #move() {
+    const { scale, x, y } = this.#view;
+    for (const frame of this.#stage.querySelectorAll(".frame")) {
+      frame.style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
+      frame.style.setProperty("--scale", scale);
+    }
+    byId("zoom-reset").disabled = scale === 1 && x === 0 && y === 0;
+  }
+
+  #zoom(factor) {
+    const scale = Math.min(Math.max(this.#view.scale * factor, 1), MOST);
+    const change = scale / this.#view.scale;
+    this.#view = scale === 1 ? { scale, x: 0, y: 0 } : { scale, x: this.#view.x * change, y: this.#view.y * change };
+    this.#move();
+  }
+
+  #reset() {
+    this.#view = { scale: 1, x: 0, y: 0 };
+    this.#move();
+  }
+
+  #wheel(event) {
+    // As in maps: the wheel alone scrolls the page on a phone's layout.
+    if (!event.ctrlKey && this.#view.scale === 1 && event.deltaY > 0) return;
+    event.preventDefault();
+    this.#zoom(event.deltaY < 0 ? STEP : 1 / STEP);
+  }
+
+  #drag(event) {
+    if (this.#view.scale === 1 || event.button !== 0) return;
+    event.preventDefault();
+    this.#stage.setPointerCapture(event.pointerId);
+    const from = { x: event.clientX - this.#view.x, y: event.clientY - this.#view.y };
+    const move = (event) => {
+      this.#view = { ...this.#view, x: event.clientX - from.x, y: event.clientY - from.y };
+      this.#move();
+    };
+    const end = () => {
+      this.#stage.removeEventListener("pointermove", move);
+      this.#stage.removeEventListener("pointerup", end);
+      this.#stage.removeEventListener("pointercancel", end);
+    };
+    this.#stage.addEventListener("pointermove", move);
+    this.#stage.addEventListener("pointerup", end);
+    this.#stage.addEventListener("pointercancel", end);
+  }
+
+  #key(event) {
+    const by = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] }[event.key];
+    if (event.key === "+" || event.key === "=") this.#zoom(STEP);
+    else if (event.key === "-") this.#zoom(1 / STEP);
+    else if (event.key === "0") this.#reset();
+    else if (by && this.#view.scale > 1) {
+      this.#view = { ...this.#view, x: this.#view.x + by[0], y: this.#view.y + by[1] };
+      this.#move();
+    } else return;
+    event.preventDefault();
+  }
+}
