@@ -89,7 +89,7 @@ const checks = {
       const look = () => window.lengths.add(document.querySelector(".answer .said")?.textContent.length ?? 0);
       new MutationObserver(look).observe(document.querySelector("#turns"), { childList: true, subtree: true, characterData: true });
     });
-    await more(page, { max_tokens: 2000, ignore_eos: true, temperature: 1 });
+    await more(page, { max_tokens: 1500, ignore_eos: true, temperature: 1 });
     const sent = page.waitForRequest(isChat);
     const answer = await ask(page, "What do you see?");
     const body = fields(await sent);
@@ -101,10 +101,10 @@ const checks = {
     assert.match(figures[0], /^\d+\.\d+ s to first token$/);
     assert.match(figures[1], /^\d+(\.\d)? tokens\/s$/);
     const [, prompt, out] = figures[2].match(/^(\d+) in, (\d+) out$/);
-    assert.ok(Number(prompt) > 256 && Number(out) === 2000, figures[2]);
+    assert.ok(Number(prompt) > 256 && Number(out) === 1500, figures[2]);
     assert.equal(await page.locator("#pending li").count(), 0);
     assert.equal(await page.locator(".question .sent img").count(), 1);
-    assert.ok(await page.locator("#progress").textContent().then((text) => text.includes("2000 tokens")));
+    assert.ok(await page.locator("#progress").textContent().then((text) => text.includes("1500 tokens")));
     await closePage(opened, [REFUSED]);
   },
 

@@ -1,0 +1,21 @@
+// A picture of the playground after one question, for the README.
+//
+//     node screenshot.mjs CHROMIUM ADDRESS PICTURE QUESTION FILE [dark]
+//
+// ADDRESS is of a server without keys; what it answers is what is seen.
+
+import { ask, launch, openPage } from "./page.mjs";
+
+const [chromium, address, picture, question, file, colorScheme = "light"] = process.argv.slice(2);
+const browser = await launch(chromium);
+try {
+  const { page } = await openPage(browser, address, "/", { colorScheme });
+  await page.waitForFunction(() => !document.querySelector("#model").disabled);
+  await page.setInputFiles("#files", picture);
+  await page.waitForSelector(".frame img");
+  await ask(page, question);
+  await page.evaluate(() => document.activeElement.blur());
+  await page.screenshot({ path: file });
+} finally {
+  await browser.close();
+}
