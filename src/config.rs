@@ -6,8 +6,10 @@ mod arguments;
 mod batch;
 mod bench;
 mod byte_size;
+mod cached;
 mod command_line;
 mod compute;
+mod hub;
 mod key_file;
 mod probe;
 mod request_defaults;
@@ -30,7 +32,11 @@ pub use bench::{
     Arrivals, Bench, BenchConfig, DecodePlan, Endpoint, PrefillPlan, ReportFormat, ServePlan,
 };
 pub use byte_size::ByteSize;
+pub use cached::{Consent, ModelsConfig, PullConfig, RmConfig};
 pub use compute::{ComputeConfig, DeviceChoice, Dtype};
+use hub::Variables;
+pub(crate) use hub::hub_token;
+pub use hub::{HubAccess, HubConfig, HubToken, ProgressOutput, Retries, TokenChoice};
 pub use probe::ProbeConfig;
 pub use request_defaults::{RequestDefaults, SamplingSource};
 
@@ -52,8 +58,12 @@ pub enum Command {
     RunBatch(Box<BatchConfig>),
     /// `medgemma selftest`, on this card.
     SelfTest(ComputeConfig),
-    /// `medgemma models`, of the catalogue in this file or of the built-in one.
-    Models(Option<PathBuf>),
+    /// `medgemma pull`
+    Pull(PullConfig),
+    /// `medgemma models`
+    Models(ModelsConfig),
+    /// `medgemma rm`
+    Rm(RmConfig),
 }
 
 /// What to compile ahead.
@@ -70,7 +80,7 @@ pub struct KernelsConfig {
 /// Settings of a server.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
-    /// A registry name or a local directory.
+    /// A registry name, a hub id or a local directory.
     pub model: String,
     /// Whether `model` was named, or is what is served otherwise.
     pub model_choice: ModelChoice,
@@ -78,6 +88,8 @@ pub struct ServeConfig {
     pub load_format: LoadFormat,
     /// A catalogue in place of the built-in one.
     pub models_file: Option<PathBuf>,
+    /// Where models come from that are not here.
+    pub hub: HubConfig,
     /// What clients may call the model; empty: its own name.
     pub served_model_names: Vec<String>,
     /// A chat template in place of the checkpoint's: a file, or the template itself.
@@ -272,7 +284,17 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
             models_file: arguments.models,
         })),
         CommandArguments::Ready(arguments) => Ok(Command::Ready(arguments.resolve())),
-        CommandArguments::Models(arguments) => Ok(Command::Models(arguments.models)),
+        CommandArguments::Pull(arguments) => {
+            Ok(Command::Pull(arguments.resolve(&Variables::of_process())))
+        }
+        CommandArguments::Models(arguments) => {
+            let limits = measured(Vec::new())?.limits;
+            let config = arguments.resolve(&Variables::of_process(), limits);
+            Ok(Command::Models(config))
+        }
+        CommandArguments::Rm(arguments) => {
+            Ok(Command::Rm(arguments.resolve(&Variables::of_process())))
+        }
         CommandArguments::Bench(arguments) => arguments.resolve(measured).map(Command::Bench),
         CommandArguments::Selftest(arguments) => Ok(Command::SelfTest(ComputeConfig {
             device: arguments.device,
@@ -363,7 +385,9 @@ fn command() -> clap::Command {
         .mut_subcommand("ready", |ready| ready.mut_args(hide))
         .mut_subcommand("kernels", |kernels| kernels.mut_args(hide))
         .mut_subcommand("selftest", |selftest| selftest.mut_args(hide))
+        .mut_subcommand("pull", |pull| pull.mut_args(hide))
         .mut_subcommand("models", |models| models.mut_args(hide))
+        .mut_subcommand("rm", |rm| rm.mut_args(hide))
 }
 
 fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfig, clap::Error> {
@@ -404,6 +428,14 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
         model_choice,
         load_format: arguments.load_format,
         models_file: arguments.models,
+        hub: arguments.hub.resolve(
+            &Variables::of_process(),
+            match arguments.log_format {
+                LogFormat::Text => ProgressOutput::Log,
+                // Whoever reads it wants nothing but objects there.
+                LogFormat::Json => ProgressOutput::LogOnly,
+            },
+        ),
         served_model_names,
         chat_template: arguments.chat_template,
         thinking: arguments.thinking,

@@ -27,6 +27,14 @@ pub enum Error {
     /// The device that was asked for cannot be used.
     #[error("{0}")]
     Device(String),
+    /// A model could not be had from the hub, or from its cache.
+    #[error("{message}")]
+    Hub {
+        /// What kind of thing went wrong.
+        problem: HubProblem,
+        /// What went wrong, and what to do.
+        message: String,
+    },
     /// The machine has less memory than the settings need.
     #[error("{0}")]
     OutOfMemory(String),
@@ -135,6 +143,22 @@ pub enum Error {
     /// The tokenizer could not be read or used.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+}
+
+/// Why a model could not be had from the hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HubProblem {
+    /// It is gated or private, and the token, if there is one, does not open it.
+    Access,
+    /// There is no such repository, revision or file, on the hub or, offline, in the cache.
+    NotFound,
+    /// The hub cannot be reached, or fails.
+    Network,
+    /// The cache cannot be read or written, or is full.
+    Disk,
+    /// What came is not what was promised.
+    Damaged,
 }
 
 /// Why a picture was refused.

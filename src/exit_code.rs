@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::error::Error;
+use crate::error::{Error, HubProblem};
 
 /// How the process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,13 @@ impl From<&Error> for ExitCode {
             Error::Device(_) => Self::NoDevice,
             Error::OutOfMemory(_) => Self::NoMemory,
             Error::Config(_) => Self::Settings,
+            Error::Hub { problem, .. } => match problem {
+                HubProblem::Access => Self::NoAccess,
+                HubProblem::NotFound => Self::NotFound,
+                // What answers, but not as a hub does, is none.
+                HubProblem::Network | HubProblem::Damaged => Self::HubUnreachable,
+                HubProblem::Disk => Self::NoDisk,
+            },
             Error::Backend(_) | Error::EngineDead | Error::StepFailed => Self::Fault,
             // These are answers to requests; whoever asks in process may still end by one.
             Error::Template(_)
@@ -111,6 +118,10 @@ mod tests {
     #[test]
     fn errors_have_codes_of_their_own() {
         let text = String::new;
+        let hub = |problem| Error::Hub {
+            problem,
+            message: text(),
+        };
         for (error, code) in [
             (
                 Error::Checkpoint {
@@ -126,6 +137,11 @@ mod tests {
             (Error::EngineDead, 70),
             (Error::OutOfMemory(text()), 71),
             (Error::Config(text()), 78),
+            (hub(HubProblem::Access), 77),
+            (hub(HubProblem::NotFound), 66),
+            (hub(HubProblem::Network), 68),
+            (hub(HubProblem::Damaged), 68),
+            (hub(HubProblem::Disk), 74),
             (Error::Draining, 1),
         ] {
             assert_eq!(ExitCode::from(&error) as u8, code, "{error:?}");

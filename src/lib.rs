@@ -20,8 +20,9 @@
 //!          api ─> metrics ─> engine ─> { scheduler, model } ─> backend
 //!          api ─> web
 //! ```
-//! Everyone may use [`core`] and [`error`]; registry, model and text read through [`files`]. Nothing
-//! points sideways or back; a test keeps it so.
+//! Everyone may use [`core`] and [`error`]; registry, model and text read through [`files`];
+//! whoever asks others asks through an [`http_client`]. Nothing points sideways or back; a test
+//! keeps it so.
 //!
 //! # What always holds
 //! - Every accepted request ends in an answer or an error; dropping a stream frees its slot.
@@ -40,6 +41,7 @@ pub mod engine;
 pub mod error;
 pub mod exit_code;
 pub mod files;
+pub mod http_client;
 pub mod image;
 pub mod metrics;
 pub mod model;

@@ -1,21 +1,21 @@
 //! The `medgemma` binary: arguments → config → log → socket → model → serve → drain.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::time::Duration;
 
 use medgemma::api::{self, ApiKeys, AppState};
 use medgemma::batch::{Batch, BatchError, BatchPlan, BatchSummary};
 use medgemma::bench;
 use medgemma::config::{
-    self, BatchConfig, Bench, BenchConfig, Command, ComputeConfig, KernelsConfig, ModelChoice,
-    Place, ProbeConfig, ReportFormat, ServeConfig,
+    self, BatchConfig, Bench, BenchConfig, ByteSize, Command, ComputeConfig, Consent,
+    KernelsConfig, ModelChoice, ModelsConfig, Place, ProbeConfig, PullConfig, ReportFormat,
+    RmConfig, ServeConfig,
 };
 use medgemma::engine::EngineExit;
 use medgemma::exit_code::{ExitCode, Failure};
 use medgemma::probe;
-use medgemma::registry::{self, Catalog, ServedModel};
+use medgemma::registry::{self, Listing, ServedModel};
 use medgemma::selftest;
 use medgemma::terminal::{self, Door, Greeting, Prompts};
 use tokio::net::TcpListener;
@@ -36,7 +36,9 @@ fn main() -> std::process::ExitCode {
         Err(error) => error.exit(),
     };
     let outcome = match command {
-        Command::Models(file) => list_models(file.as_deref()),
+        Command::Pull(config) => pull(&config),
+        Command::Models(config) => list_models(&config),
+        Command::Rm(config) => remove(&config),
         Command::Ready(config) => ask_whether_ready(&config),
         Command::Kernels(config) => compile_kernels(&config),
         Command::Bench(config) => measure(&config),
@@ -64,11 +66,64 @@ fn ask_whether_ready(config: &ProbeConfig) -> Outcome {
     Ok(ExitCode::Success)
 }
 
-/// Prints what `serve` knows by name.
-fn list_models(file: Option<&Path>) -> Outcome {
-    let catalog = Catalog::open(file)?;
+/// Downloads a model and prints where it is.
+fn pull(config: &PullConfig) -> Outcome {
+    let runtime = runtime()?;
+    let settings = config.clone();
+    let pulled = runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        tokio::select! {
+            pulled = spawn_blocking(move || registry::pull(&settings)) => {
+                Ok::<_, Failure>(Some(pulled.map_err(load_broke)??))
+            }
+            () = signals.next() => Ok(None),
+        }
+    });
+    // What has come so far is on disk; nobody waits for more.
+    runtime.shutdown_background();
+    match pulled? {
+        Some(pulled) => {
+            eprintln!("{} at {} is here:", pulled.repo, pulled.commit);
+            let _ = writeln!(io::stdout(), "{}", pulled.dir.display());
+            Ok(ExitCode::Success)
+        }
+        None => {
+            if io::stderr().is_terminal() {
+                // Below the bars.
+                eprintln!();
+            }
+            eprintln!("stopped; the same command goes on from here");
+            Ok(ExitCode::Interrupted)
+        }
+    }
+}
+
+/// Prints what `serve` knows by name, and what the cache has.
+fn list_models(config: &ModelsConfig) -> Outcome {
+    let listing = Listing::new(config)?;
     // A reader that closed its end has seen enough.
-    let _ = write!(io::stdout(), "{}", registry::listing(&catalog));
+    let _ = match config.format {
+        ReportFormat::Text => write!(io::stdout(), "{listing}"),
+        ReportFormat::Json => writeln!(io::stdout(), "{}", listing.to_json()),
+    };
+    Ok(ExitCode::Success)
+}
+
+/// Removes a model from the cache.
+fn remove(config: &RmConfig) -> Outcome {
+    let removal = registry::removal(config)?;
+    let what = format!("{} ({})", removal.name(), ByteSize(removal.num_bytes));
+    if config.consent == Consent::Ask && io::stdin().is_terminal() {
+        eprint!("remove {what} from {}? [y/N] ", removal.dir().display());
+        let mut answer = String::new();
+        let _ = io::stdin().read_line(&mut answer);
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            eprintln!("nothing was removed");
+            return Ok(ExitCode::Failure);
+        }
+    }
+    removal.run()?;
+    let _ = writeln!(io::stdout(), "removed {what}");
     Ok(ExitCode::Success)
 }
 

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::http_client;
+
 /// Asks `url`'s `/ready`.
 ///
 /// # Errors
@@ -10,7 +12,7 @@ use std::time::Duration;
 pub async fn ready(url: &str, within: Duration) -> Result<(), String> {
     let url = format!("{}/ready", url.trim_end_matches('/'));
     let failed = |error: reqwest::Error| format!("{url} does not answer: {}", told(&error));
-    let client = reqwest::Client::builder().timeout(within).no_proxy();
+    let client = http_client::without_tls().timeout(within).no_proxy();
     let client = client.build().map_err(failed)?;
     let answer = client.get(&url).send().await.map_err(failed)?;
     let status = answer.status();

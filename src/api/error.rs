@@ -441,6 +441,7 @@ impl From<Error> for ApiError {
             | Error::Config(_)
             | Error::NotFound(_)
             | Error::Device(_)
+            | Error::Hub { .. }
             | Error::OutOfMemory(_)
             | Error::Backend(_)
             | Error::Tokenizer(_) => Self::internal(message),

@@ -11,7 +11,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::batch::RunBatchArguments;
 use super::bench::BenchArguments;
+use super::cached::{ModelsArguments, PullArguments, RmArguments};
 use super::compute::share;
+use super::hub::HubArguments;
 use super::probe::ReadyArguments;
 use super::request_defaults::RequestDefaultArguments;
 use super::seconds::{Seconds, any_seconds, some_seconds};
@@ -56,8 +58,13 @@ pub(super) enum CommandArguments {
     Bench(BenchArguments),
     /// Check that a card computes what the CPU does
     Selftest(SelfTestArguments),
-    /// List the models that have a name
+    /// Download a model from the hub
+    #[command(after_long_help = PULL_EXAMPLES, after_help = "More: medgemma pull --help")]
+    Pull(PullArguments),
+    /// List the models that have a name, what each needs, and which are downloaded
     Models(ModelsArguments),
+    /// Remove a downloaded model
+    Rm(RmArguments),
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -91,6 +98,9 @@ Examples:
   Try it out, with a tiny model that is part of the program:
     medgemma serve demo
 
+  A model from the hub, which is downloaded first:
+    HF_TOKEN=… medgemma serve medgemma-4b-it
+
   A checkpoint in a local directory, with a key, for the whole network:
     MEDGEMMA_API_KEY=… medgemma serve ~/models/medgemma-4b-it --host 0.0.0.0
 
@@ -98,10 +108,31 @@ Examples:
     medgemma serve gemma-3-270m --load-format dummy
 ";
 
+const PULL_EXAMPLES: &str = "\
+Models go where Python's huggingface_hub has them, so that each finds what the other downloaded.
+A download that was cut, in whatever way, goes on where it was when it is started again.
+
+Environment:
+  HF_TOKEN        the token; gated models need one, after their terms were accepted on the hub
+  HF_TOKEN_PATH   a file that holds it
+  HF_HOME, HF_HUB_CACHE
+                  where models are kept
+  HF_ENDPOINT     a mirror of the hub
+  HF_HUB_OFFLINE  1: ask nobody, say what is there
+  HTTPS_PROXY, NO_PROXY
+                  how the hub is reached
+  SSL_CERT_FILE   certificates to trust in place of the system's
+
+Examples:
+  HF_TOKEN=… medgemma pull medgemma-4b-it
+  medgemma serve \"$(medgemma pull google/medgemma-4b-it --revision main)\"
+";
+
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {
-    /// What to serve: a name that `medgemma models` lists, or a local directory with a checkpoint
-    /// in the hub's layout [default: demo]
+    /// What to serve: a name that `medgemma models` lists, a hub id such as google/medgemma-4b-it,
+    /// or a local directory with a checkpoint in the hub's layout. What is not in the cache is
+    /// downloaded [default: demo]
     #[arg(value_name = "MODEL")]
     pub(super) model: Option<String>,
 
@@ -177,6 +208,9 @@ pub(super) struct ServeArguments {
     /// A catalogue of models in place of the built-in models.toml, which explains the form
     #[arg(long, value_name = "FILE", env = "MEDGEMMA_MODELS")]
     pub(super) models: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) hub: HubArguments,
 
     /// Address to listen on; 0.0.0.0 for the whole network
     #[arg(
@@ -467,14 +501,7 @@ pub(super) struct SelfTestArguments {
     pub(super) kernel_cache: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct ModelsArguments {
-    /// A catalogue of models in place of the built-in models.toml
-    #[arg(long, value_name = "FILE", env = "MEDGEMMA_MODELS")]
-    pub(super) models: Option<PathBuf>,
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     // Far above what any machine can do, low enough that products of it are exact.
     const MAX: usize = 1 << 24;
     match text.parse() {

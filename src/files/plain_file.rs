@@ -3,6 +3,7 @@
 //! A checkpoint comes from elsewhere: what lies under a file's name may be a pipe that never ends,
 //! a device, or a link to another place of this machine.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -81,8 +82,9 @@ pub fn read_text(path: &Path, max_bytes: u64) -> Result<Option<String>> {
         .map_err(|error| damaged(path, format!("is not UTF-8: {}", error.utf8_error())))
 }
 
-/// A link must stay in its directory, or lead to the blobs beside it in the hub's cache:
-/// `models--…/snapshots/REVISION/FILE` → `models--…/blobs/HASH`.
+/// A link must stay in its directory, or lead to the blobs beside it in the hub's cache, or to those
+/// that all models of the cache share:
+/// `models--…/snapshots/REVISION/FILE` → `models--…/blobs/HASH` (→ `blobs/…/HASH`).
 fn check_link(path: &Path) -> Result<()> {
     let target = fs::canonicalize(path).map_err(|error| {
         damaged(
@@ -96,8 +98,10 @@ fn check_link(path: &Path) -> Result<()> {
     };
     let dir =
         fs::canonicalize(dir).map_err(|error| damaged(path, format!("cannot be read: {error}")))?;
-    let is_own =
-        target.starts_with(&dir) || hub_blobs(&dir).is_some_and(|blobs| target.starts_with(blobs));
+    let is_own = target.starts_with(&dir)
+        || hub_blobs(&dir)
+            .iter()
+            .any(|blobs| target.starts_with(blobs));
     if is_own {
         return Ok(());
     }
@@ -111,11 +115,21 @@ fn check_link(path: &Path) -> Result<()> {
 }
 
 /// Where the hub's cache keeps the files of the snapshot `dir`, if it is one.
-fn hub_blobs(dir: &Path) -> Option<PathBuf> {
-    let snapshots = dir
+fn hub_blobs(dir: &Path) -> Vec<PathBuf> {
+    let snapshots = dir.parent().filter(|parent| parent.ends_with("snapshots"));
+    let Some(repo) = snapshots.and_then(Path::parent) else {
+        return Vec::new();
+    };
+    // huggingface_hub keeps files of several models once.
+    let is_model = |name: &OsStr| name.as_encoded_bytes().starts_with(b"models--");
+    let shared = repo
         .parent()
-        .filter(|parent| parent.ends_with("snapshots"))?;
-    fs::canonicalize(snapshots.parent()?.join("blobs")).ok()
+        .filter(|_| repo.file_name().is_some_and(is_model));
+    [Some(repo), shared]
+        .into_iter()
+        .flatten()
+        .filter_map(|folder| fs::canonicalize(folder.join("blobs")).ok())
+        .collect()
 }
 
 fn kind(metadata: &Metadata) -> &'static str {
@@ -234,6 +248,14 @@ mod tests {
         assert_eq!(read_back.unwrap(), b"blob");
         symlink(other.join("1"), snapshot.join("tokenizer.json")).unwrap();
         assert!(refused(&snapshot.join("tokenizer.json")).contains("is a link out"));
+        // Blobs that models share.
+        let shared = cache.path().join("blobs/ab");
+        fs::create_dir_all(&shared).unwrap();
+        fs::write(shared.join("2"), "shared").unwrap();
+        symlink("../../blobs/ab/2", repo.join("blobs/2")).unwrap();
+        symlink("../../blobs/2", snapshot.join("shared.json")).unwrap();
+        let read_back = read(&snapshot.join("shared.json"), 8).unwrap();
+        assert_eq!(read_back.unwrap(), b"shared");
         // A directory that is no snapshot has no blobs.
         let plain = repo.join("plain");
         fs::create_dir(&plain).unwrap();

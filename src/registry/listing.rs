@@ -1,60 +1,355 @@
-//! The named models as a table for people.
+//! The models that have a name or are in the cache: what they can, what they need, what is here.
 
-use std::fmt::Write;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
 
-use super::catalog::{Catalog, CatalogEntry};
+use serde::Serialize;
 
-/// One line per model: name, size, context, whether it takes images and thinks, hub id.
-pub fn listing(catalog: &Catalog) -> String {
-    let mut rows = vec![[
-        "NAME".to_owned(),
-        "SIZE".to_owned(),
-        "CONTEXT".to_owned(),
-        "IMAGES".to_owned(),
-        "THINKS".to_owned(),
-        "FROM".to_owned(),
-    ]];
-    rows.extend(catalog.models().map(|(name, entry)| {
-        match entry {
-            CatalogEntry::BuiltIn => [
-                name.to_owned(),
-                "tiny".to_owned(),
-                "-".to_owned(),
-                "yes".to_owned(),
-                "never".to_owned(),
-                "built in; its words are noise".to_owned(),
-            ],
-            CatalogEntry::Hub(model) => [
-                name.to_owned(),
-                parameters(model.config.num_parameters()),
-                model.config.text.max_position_embeddings.to_string(),
-                if model.config.vision.is_some() {
-                    "yes"
-                } else {
-                    "no"
+use super::catalog::{Catalog, CatalogEntry, HubModel, Thinking};
+use super::hub::{CachedModel, Completeness, HubCache, inventory};
+use super::memory::{LeastMemory, Place, least_memory};
+use crate::config::{ByteSize, Dtype, Limits, ModelsConfig};
+use crate::error::Result;
+use crate::model::config::ModelConfig;
+
+/// A chat with a few pictures, or a long report.
+const USUAL_LEN: usize = 8192;
+/// As their files store numbers, and memory keeps them: bf16.
+const WEIGHT_BYTES: u64 = 2;
+
+/// All that `medgemma models` tells; its `Display` is a table for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listing {
+    /// The sequence whose memory is told, in tokens; shorter where a context is.
+    max_model_len: usize,
+    /// Where memory is told for: a card or the CPU.
+    computed_on: ComputedOn,
+    cache: CacheEntry,
+    models: Vec<ModelEntry>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ComputedOn {
+    Card,
+    Cpu,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct CacheEntry {
+    directory: PathBuf,
+    /// Of all models that this can serve.
+    bytes: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ModelEntry {
+    /// `None` for one that is only in the cache.
+    name: Option<String>,
+    /// `None` for one that is part of the program.
+    hub: Option<String>,
+    /// The rest is not known of what is not wholly here and has no name.
+    parameters: Option<u64>,
+    context: Option<usize>,
+    images: Option<bool>,
+    thinking: Option<&'static str>,
+    memory: Option<MemoryEntry>,
+    cached: CachedEntry,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct MemoryEntry {
+    weights: u64,
+    workspace: u64,
+    kv_cache: u64,
+    total: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct CachedEntry {
+    state: CachedState,
+    bytes: u64,
+    revisions: Vec<RevisionEntry>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum CachedState {
+    BuiltIn,
+    Absent,
+    Partial,
+    Complete,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct RevisionEntry {
+    commit: String,
+    names: Vec<String>,
+    directory: PathBuf,
+    complete: bool,
+}
+
+impl Listing {
+    /// Looks at the catalogue and the cache.
+    ///
+    /// # Errors
+    /// `Checkpoint` for a catalogue that cannot be read.
+    pub fn new(config: &ModelsConfig) -> Result<Self> {
+        let catalog = Catalog::open(config.models_file.as_deref())?;
+        let computed_on = match config.dtype {
+            Dtype::F32 => ComputedOn::Cpu,
+            Dtype::Auto | Dtype::Bf16 => ComputedOn::Card,
+        };
+        let wanted = Wanted {
+            limits: config.limits,
+            computed_on,
+        };
+        let mut cached = inventory(&HubCache::new(&config.cache));
+        let mut models: Vec<ModelEntry> = catalog
+            .models()
+            .map(|(name, entry)| match entry {
+                CatalogEntry::BuiltIn => built_in(name),
+                CatalogEntry::Hub(model) => {
+                    let here = cached.iter().position(|own| own.repo.as_str() == model.hub);
+                    let here = here.map(|position| cached.remove(position));
+                    wanted.named(name, model, here.as_ref())
                 }
-                .to_owned(),
-                model.thinking.to_string(),
-                model.hub.clone(),
-            ],
-        }
-    }));
-    let mut widths = [0; 6];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            })
+            .collect();
+        // What others keep in the same cache and nobody could serve here is none of this.
+        models.extend(cached.iter().filter_map(|here| wanted.unnamed(here)));
+        Ok(Self {
+            max_model_len: config.limits.max_model_len.unwrap_or(USUAL_LEN),
+            computed_on,
+            cache: CacheEntry {
+                directory: config.cache.clone(),
+                bytes: models.iter().map(|model| model.cached.bytes).sum(),
+            },
+            models,
+        })
+    }
+
+    /// One JSON object.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("its keys are strings")
+    }
+}
+
+/// What memory is told for.
+struct Wanted {
+    limits: Limits,
+    computed_on: ComputedOn,
+}
+
+impl Wanted {
+    fn named(&self, name: &str, model: &HubModel, here: Option<&CachedModel>) -> ModelEntry {
+        let thinking = match model.thinking {
+            Thinking::Never => "never",
+            Thinking::OnRequest => "on request",
+            Thinking::Unasked => "unasked",
+        };
+        ModelEntry {
+            name: Some(name.to_owned()),
+            hub: Some(model.hub.clone()),
+            thinking: Some(thinking),
+            ..self.described(&model.config, cached_entry(here))
         }
     }
-    let mut table = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            write!(line, "{cell:width$}  ").expect("strings take all that is written");
-        }
-        table.push_str(line.trim_end());
-        table.push('\n');
+
+    /// A model that has no name here; `None` for what is none, or cannot be told to be one.
+    fn unnamed(&self, here: &CachedModel) -> Option<ModelEntry> {
+        let config = here.revisions.iter().find_map(|revision| {
+            let file = revision.dir.join("config.json");
+            ModelConfig::from_json(&file, &fs::read(&file).ok()?).ok()
+        })?;
+        Some(ModelEntry {
+            hub: Some(here.repo.to_string()),
+            ..self.described(&config, cached_entry(Some(here)))
+        })
     }
-    table
+
+    fn described(&self, config: &ModelConfig, cached: CachedEntry) -> ModelEntry {
+        let context = config.text.max_position_embeddings;
+        let weights = WEIGHT_BYTES * config.num_parameters();
+        let limits = Limits {
+            max_model_len: Some(match self.limits.max_model_len {
+                None => USUAL_LEN.min(context),
+                Some(wanted) => wanted,
+            }),
+            ..self.limits
+        };
+        let place = match self.computed_on {
+            ComputedOn::Cpu => Place::Host { available: None },
+            ComputedOn::Card => Place::Card {
+                available: u64::MAX,
+            },
+        };
+        // None where the length is more than the context.
+        let memory = least_memory(config, weights, &limits, place).ok();
+        ModelEntry {
+            name: None,
+            hub: None,
+            parameters: Some(config.num_parameters()),
+            context: Some(context),
+            images: Some(config.vision.is_some()),
+            thinking: None,
+            memory: memory.map(Into::into),
+            cached,
+        }
+    }
+}
+
+impl From<LeastMemory> for MemoryEntry {
+    fn from(least: LeastMemory) -> Self {
+        let LeastMemory {
+            weights,
+            workspace,
+            kv_cache,
+        } = least;
+        Self {
+            weights,
+            workspace,
+            kv_cache,
+            total: least.total(),
+        }
+    }
+}
+
+fn built_in(name: &str) -> ModelEntry {
+    ModelEntry {
+        name: Some(name.to_owned()),
+        hub: None,
+        parameters: None,
+        context: None,
+        images: Some(true),
+        thinking: Some("never"),
+        memory: None,
+        cached: CachedEntry {
+            state: CachedState::BuiltIn,
+            bytes: 0,
+            revisions: Vec::new(),
+        },
+    }
+}
+
+fn cached_entry(here: Option<&CachedModel>) -> CachedEntry {
+    let Some(here) = here else {
+        return CachedEntry {
+            state: CachedState::Absent,
+            bytes: 0,
+            revisions: Vec::new(),
+        };
+    };
+    let revisions = here.revisions.iter().map(|revision| RevisionEntry {
+        commit: revision.commit.as_str().to_owned(),
+        names: revision.names.clone(),
+        directory: revision.dir.clone(),
+        complete: revision.completeness == Completeness::Complete,
+    });
+    CachedEntry {
+        state: match here.completeness {
+            Completeness::Complete => CachedState::Complete,
+            Completeness::Partial => CachedState::Partial,
+        },
+        bytes: here.num_bytes,
+        revisions: revisions.collect(),
+    }
+}
+
+impl fmt::Display for Listing {
+    /// At most 80 columns wide, as far as names allow.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let title = [
+            "NAME", "SIZE", "CONTEXT", "IMAGES", "THINKS", "MEMORY", "CACHED",
+        ];
+        let mut rows = vec![title.map(str::to_owned)];
+        rows.extend(self.models.iter().map(ModelEntry::row));
+        let mut widths = [0; 7];
+        for row in &rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        for row in &rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(widths) {
+                line.push_str(&format!("{cell:width$}  "));
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        let place = match self.computed_on {
+            ComputedOn::Card => "of a card, in bf16 (--dtype f32: the CPU's)",
+            ComputedOn::Cpu => "of the machine, in f32 on the CPU (--dtype bf16: a card's)",
+        };
+        writeln!(f)?;
+        writeln!(f, "MEMORY is {place},")?;
+        writeln!(
+            f,
+            "for one request of up to {} tokens (--max-model-len) at a time; more take more.",
+            self.max_model_len
+        )?;
+        for line in self.hub_ids() {
+            writeln!(f, "{line}")?;
+        }
+        writeln!(
+            f,
+            "{} in {}",
+            ByteSize(self.cache.bytes),
+            self.cache.directory.display()
+        )
+    }
+}
+
+impl Listing {
+    /// How names and hub ids belong together: most often the owner is all there is to say.
+    fn hub_ids(&self) -> Vec<String> {
+        let pairs = self.models.iter().filter_map(|model| {
+            let (owner, name) = model.hub.as_deref()?.split_once('/')?;
+            Some((model.name.as_deref()?, owner, name))
+        });
+        let mut lines: Vec<String> = Vec::new();
+        for (own, owner, name) in pairs {
+            let line = if own == name {
+                format!("On the hub: {owner}/NAME")
+            } else {
+                format!("{own} is {owner}/{name}")
+            };
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        lines
+    }
+}
+
+impl ModelEntry {
+    fn row(&self) -> [String; 7] {
+        let unknown = || "-".to_owned();
+        let name = self.name.as_ref().or(self.hub.as_ref());
+        [
+            name.cloned().unwrap_or_else(unknown),
+            match self.parameters {
+                Some(count) => parameters(count),
+                None => "tiny".to_owned(),
+            },
+            self.context.map_or_else(unknown, |len| len.to_string()),
+            match self.images {
+                Some(true) => "yes".to_owned(),
+                Some(false) => "no".to_owned(),
+                None => unknown(),
+            },
+            self.thinking.map_or_else(unknown, str::to_owned),
+            self.memory
+                .map_or_else(unknown, |memory| ByteSize(memory.total).to_string()),
+            match self.cached.state {
+                CachedState::BuiltIn => "built in".to_owned(),
+                CachedState::Absent => unknown(),
+                CachedState::Partial => "partly".to_owned(),
+                CachedState::Complete => ByteSize(self.cached.bytes).to_string(),
+            },
+        ]
+    }
 }
 
 /// 4300079472 as 4.3 B, 268098176 as 268 M.

@@ -152,6 +152,79 @@ impl MemoryPlan {
     }
 }
 
+/// The least within which a model serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeastMemory {
+    /// The model's parameters.
+    pub weights: u64,
+    /// All that is computed in, pictures' features, and the process or the driver itself.
+    pub workspace: u64,
+    /// The KV cache of one sequence.
+    pub kv_cache: u64,
+}
+
+impl LeastMemory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.workspace + self.kv_cache
+    }
+}
+
+/// What a model whose weights take `weights` bytes needs for one sequence of the length that the
+/// limits name, or of its whole context.
+///
+/// # Errors
+/// `Config` for limits that contradict the model.
+pub fn least_memory(
+    config: &ModelConfig,
+    weights: u64,
+    limits: &Limits,
+    place: Place,
+) -> Result<LeastMemory> {
+    check_limits(config, limits)?;
+    let shape = KvShape::new(
+        &config.text,
+        limits.max_num_batched_tokens,
+        place.kv_element_bytes(),
+    );
+    let context = config.text.max_position_embeddings;
+    let Workspace { sum, .. } = Workspace::new(config, limits, place);
+    Ok(LeastMemory {
+        weights,
+        workspace: sum,
+        kv_cache: shape.least_bytes(limits.max_model_len.unwrap_or(context)),
+    })
+}
+
+/// What is computed in.
+struct Workspace {
+    activations: u64,
+    recorded: u64,
+    features: u64,
+    /// Of these, and what the process or the driver takes.
+    sum: u64,
+}
+
+impl Workspace {
+    fn new(config: &ModelConfig, limits: &Limits, place: Place) -> Self {
+        let activations = activation_bytes(config, limits) + place.split_bytes();
+        let recorded = match place {
+            Place::Host { .. } => 0,
+            Place::Card { .. } => recorded_bytes(config, limits),
+        };
+        let features = match config.vision {
+            Some(_) => limits.encoder_cache_memory.0,
+            None => 0,
+        };
+        Self {
+            activations,
+            recorded,
+            features,
+            sum: activations + recorded + features + place.base_bytes(),
+        }
+    }
+}
+
 /// Plans for a place and a model whose weights take `weights` bytes there.
 ///
 /// # Errors
@@ -165,19 +238,16 @@ pub fn plan(
     place: Place,
 ) -> Result<MemoryPlan> {
     check_limits(config, limits)?;
-    let activations = activation_bytes(config, limits) + place.split_bytes();
-    let recorded = match place {
-        Place::Host { .. } => 0,
-        Place::Card { .. } => recorded_bytes(config, limits),
-    };
-    let features = match config.vision {
-        Some(_) => limits.encoder_cache_memory.0,
-        None => 0,
-    };
+    let Workspace {
+        activations,
+        recorded,
+        features,
+        sum,
+    } = Workspace::new(config, limits, place);
     let needs = Needs {
         name,
         weights,
-        workspace: activations + recorded + features + place.base_bytes(),
+        workspace: sum,
         place,
         shape: KvShape::new(
             &config.text,

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::catalog::{Catalog, CatalogEntry, HubModel, Thinking};
 use super::generation_config::GenerationConfig;
+use super::hub::{self, RepoId, Snapshot};
 use super::model_files::ModelFiles;
 use super::{SamplingDefaults, processor_config};
-use crate::config::{self, LoadFormat, SamplingSource, ServeConfig};
+use crate::config::{self, HubConfig, LoadFormat, SamplingSource, ServeConfig};
 use crate::core::TokenId;
-use crate::error::{Error, Result};
+use crate::error::{Error, HubProblem, Result};
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
 use crate::text::ToolFormat;
@@ -21,7 +22,7 @@ const DUMMY_SEED: u64 = 0;
 /// A checkpoint that was found and can be loaded.
 #[derive(Clone, Debug)]
 pub struct ModelSource {
-    /// Its own name: the registry's, or its directory's.
+    /// Its own name: the registry's or the hub's, as it was asked for, or its directory's.
     pub name: String,
     /// Its architecture.
     pub config: ModelConfig,
@@ -52,11 +53,12 @@ impl ModelSource {
     }
 }
 
-/// Finds the model that the settings name: a local directory, or a name of the catalogue.
+/// Finds the model that the settings name: a local directory, a name of the catalogue, or a hub id.
+/// What is on the hub and not in the cache is downloaded, which may take an hour of a thread.
 ///
 /// # Errors
-/// `NotFound` for names that lead nowhere, with what to do; `Checkpoint` for files that are not
-/// what they should be.
+/// `NotFound` for names that lead nowhere, with what to do; `Hub` for what cannot be downloaded;
+/// `Checkpoint` for files that are not what they should be.
 pub fn resolve(settings: &ServeConfig) -> Result<ModelSource> {
     let catalog = Catalog::open(settings.models_file.as_deref())?;
     let mut source = find(settings, &catalog)?;
@@ -87,6 +89,7 @@ fn find(settings: &ServeConfig, catalog: &Catalog) -> Result<ModelSource> {
     let wanted = settings.model.as_str();
     let dir = Path::new(wanted);
     if dir.is_dir() {
+        check_revision(settings)?;
         tracing::info!(directory = wanted, "serving a local directory");
         return from_files(
             directory_name(dir)?,
@@ -94,20 +97,101 @@ fn find(settings: &ServeConfig, catalog: &Catalog) -> Result<ModelSource> {
             settings.load_format,
         );
     }
-    match catalog.get(wanted) {
-        Some((name, CatalogEntry::BuiltIn)) => {
-            from_files(name.to_owned(), ModelFiles::Demo, settings.load_format)
+    if let Some((name, CatalogEntry::BuiltIn)) = catalog.get(wanted) {
+        check_revision(settings)?;
+        return from_files(name.to_owned(), ModelFiles::Demo, settings.load_format);
+    }
+    match (settings.load_format, catalog.get(wanted)) {
+        (LoadFormat::Dummy, Some((_, CatalogEntry::Hub(model)))) => {
+            check_revision(settings)?;
+            dummy(wanted, model)
         }
-        Some((name, CatalogEntry::Hub(model))) => match settings.load_format {
-            LoadFormat::Dummy => dummy(name, model),
-            LoadFormat::Auto => Err(Error::Config(format!(
-                "{name} is {} on the hub, and downloading it is not supported yet. Download it \
-                 yourself and name its directory, or try its architecture with random weights: \
-                 --load-format dummy",
-                model.hub
-            ))),
+        (LoadFormat::Dummy, _) => Err(unknown(wanted, catalog)),
+        (LoadFormat::Auto, _) => {
+            let repo = repository(wanted, catalog)?;
+            from_hub(settings, &repo).map_err(|error| suggest(error, wanted, catalog))
+        }
+    }
+}
+
+/// The version of a model that is not on the hub cannot be chosen.
+fn check_revision(settings: &ServeConfig) -> Result<()> {
+    match &settings.hub.revision {
+        None => Ok(()),
+        Some(revision) => Err(Error::Config(format!(
+            "--revision {revision} is for models from the hub, and {} is not taken from there",
+            settings.model
+        ))),
+    }
+}
+
+/// The repository that a name of the catalogue or a hub id means.
+///
+/// # Errors
+/// `Config` for what means none, with what to do.
+pub(super) fn repository(wanted: &str, catalog: &Catalog) -> Result<RepoId> {
+    let id = match catalog.get(wanted) {
+        Some((_, CatalogEntry::Hub(model))) => model.hub.as_str(),
+        Some((_, CatalogEntry::BuiltIn)) => {
+            return Err(Error::Config(format!(
+                "{wanted} is part of the program: it is neither downloaded nor removed"
+            )));
+        }
+        None => wanted,
+    };
+    let is_path = wanted.starts_with(['.', '/', '~', '\\']);
+    match RepoId::parse(id) {
+        Some(repo) if !is_path => Ok(repo),
+        _ => Err(unknown(wanted, catalog)),
+    }
+}
+
+/// What is in the cache is served as it is: a server starts without the hub, and serves today what
+/// it served yesterday. `medgemma pull` brings what is new.
+fn from_hub(settings: &ServeConfig, repo: &RepoId) -> Result<ModelSource> {
+    let snapshot = match hub::cached(&settings.hub, repo)? {
+        Some(snapshot) => snapshot,
+        None => fetch(&settings.hub, repo)?,
+    };
+    tracing::info!(
+        model = %repo,
+        commit = %snapshot.commit,
+        directory = %snapshot.dir.display(),
+        "serving from the cache"
+    );
+    from_files(
+        settings.model.clone(),
+        ModelFiles::Directory(snapshot.dir),
+        settings.load_format,
+    )
+}
+
+/// Downloads a model. One that could not be loaded is refused before its weights come.
+///
+/// # Errors
+/// `Hub` for what cannot be downloaded; `Checkpoint` for what is not a model that is known here.
+pub(super) fn fetch(config: &HubConfig, repo: &RepoId) -> Result<Snapshot> {
+    hub::fetch(config, repo, &|dir| {
+        let files = ModelFiles::Directory(dir.to_owned());
+        from_files(repo.to_string(), files, LoadFormat::Auto).map(|_| ())
+    })
+}
+
+/// Adds the name that was most likely meant.
+pub(super) fn suggest(error: Error, wanted: &str, catalog: &Catalog) -> Error {
+    match (error, catalog.get(wanted), catalog.nearest(wanted)) {
+        (
+            Error::Hub {
+                problem: problem @ HubProblem::NotFound,
+                message,
+            },
+            None,
+            Some(name),
+        ) => Error::Hub {
+            problem,
+            message: format!("{message} Did you mean {name}?"),
         },
-        None => Err(unknown(wanted, catalog)),
+        (error, _, _) => error,
     }
 }
 
@@ -213,12 +297,8 @@ fn unknown(wanted: &str, catalog: &Catalog) -> Error {
     let nearest = catalog
         .nearest(wanted)
         .map_or(String::new(), |name| format!(" Did you mean {name}?"));
-    let what = if wanted.contains('/') {
-        "is neither a local directory nor a model of the catalogue; ids of the hub are not \
-         downloaded yet"
-    } else {
-        "is neither a model of the catalogue nor a local directory"
-    };
+    let what = "is neither a model of the catalogue, nor a local directory, nor an id of the hub \
+                (owner/name)";
     Error::NotFound(format!(
         "{wanted} {what}.{nearest} {} knows: {}",
         catalog.file().display(),

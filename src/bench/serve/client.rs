@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::workload;
 use crate::config::{Endpoint, ServePlan};
 use crate::error::{Error, Result};
+use crate::http_client;
 
 /// Asks the server.
 pub(super) struct Client {
@@ -52,7 +53,7 @@ impl Client {
         }
         let base = plan.base_url.trim_end_matches('/');
         let base = base.strip_suffix("/v1").unwrap_or(base);
-        let http = reqwest::Client::builder()
+        let http = http_client::without_tls()
             .timeout(plan.timeout)
             .build()
             .map_err(|error| Error::Config(format!("no HTTP client: {error}")))?;

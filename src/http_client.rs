@@ -1,0 +1,45 @@
+//! HTTP clients; there is no other way to make one, as the TLS library is not chosen globally.
+//!
+//! Those with TLS trust what the system trusts (SSL_CERT_FILE and SSL_CERT_DIR say it otherwise):
+//! institutions look into their traffic with certificates of their own. Where a system has none,
+//! Mozilla's.
+
+use std::sync::Arc;
+
+use reqwest::ClientBuilder;
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+
+/// For any address.
+pub fn with_tls() -> ClientBuilder {
+    trusting(trusted())
+}
+
+/// For plain HTTP alone: quickly made, and it trusts nobody.
+pub fn without_tls() -> ClientBuilder {
+    trusting(RootCertStore::empty())
+}
+
+fn trusting(certificates: RootCertStore) -> ClientBuilder {
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows them")
+        .with_root_certificates(certificates)
+        .with_no_client_auth();
+    reqwest::Client::builder().tls_backend_preconfigured(config)
+}
+
+fn trusted() -> RootCertStore {
+    let mut trusted = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::debug!(%error, "a certificate of the system cannot be read");
+    }
+    let (num_added, _) = trusted.add_parsable_certificates(found.certs);
+    if num_added == 0 {
+        tracing::debug!("the system trusts nobody: Mozilla's certificates are used");
+        trusted.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    trusted
+}

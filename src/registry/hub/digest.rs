@@ -1,0 +1,115 @@
+//! What a file's bytes must come to.
+
+use std::fmt::Write;
+
+use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
+
+/// The hash that a file's etag is, as the hub makes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// Of a large file.
+    Sha256(String),
+    /// Of a small one, as git hashes it.
+    GitBlob(String),
+    /// The etag is nothing that could be computed: a mirror's own. The size must do.
+    Unknown,
+}
+
+impl Expected {
+    /// What an etag promises.
+    pub(super) fn of_etag(etag: &str) -> Self {
+        let is_hex = etag.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match etag.len() {
+            64 if is_hex => Self::Sha256(etag.to_ascii_lowercase()),
+            40 if is_hex => Self::GitBlob(etag.to_ascii_lowercase()),
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// A file's hash in the making.
+#[derive(Clone)]
+pub(super) struct Hasher {
+    expected: Expected,
+    context: Option<Context>,
+}
+
+impl Hasher {
+    /// For a file of `size` bytes.
+    pub(super) fn new(expected: &Expected, size: u64) -> Self {
+        let context = match expected {
+            Expected::Sha256(_) => Some(Context::new(&SHA256)),
+            Expected::GitBlob(_) => {
+                let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+                context.update(format!("blob {size}\0").as_bytes());
+                Some(context)
+            }
+            Expected::Unknown => None,
+        };
+        Self {
+            expected: expected.clone(),
+            context,
+        }
+    }
+
+    /// Takes the next bytes.
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        if let Some(context) = &mut self.context {
+            context.update(bytes);
+        }
+    }
+
+    /// # Errors
+    /// What the bytes came to, and what they should have.
+    pub(super) fn check(self) -> Result<(), Mismatch> {
+        let (Expected::Sha256(expected) | Expected::GitBlob(expected)) = self.expected else {
+            return Ok(());
+        };
+        let digest = self.context.expect("it is hashed").finish();
+        let mut found = String::new();
+        for byte in digest.as_ref() {
+            write!(found, "{byte:02x}").expect("strings take all that is written");
+        }
+        if found == expected {
+            Ok(())
+        } else {
+            Err(Mismatch { found, expected })
+        }
+    }
+}
+
+/// Two hashes that should be one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mismatch {
+    pub(super) found: String,
+    pub(super) expected: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(etag: &str, bytes: &[u8]) -> Result<(), Mismatch> {
+        let mut hasher = Hasher::new(&Expected::of_etag(etag), bytes.len() as u64);
+        for part in bytes.chunks(2) {
+            hasher.update(part);
+        }
+        hasher.check()
+    }
+
+    #[test]
+    fn etags_are_hashes() {
+        // As `git hash-object` and `sha256sum` have it.
+        let git = "ce013625030ba8dba906f756967f9e9ca394464a";
+        let sha = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+        for etag in [git, sha, &sha.to_uppercase(), "\"own\"", ""] {
+            assert_eq!(check(etag, b"hello\n"), Ok(()), "{etag}");
+        }
+        for etag in [git, sha] {
+            let mismatch = check(etag, b"hello?").unwrap_err();
+            assert_eq!(mismatch.expected, etag);
+            assert_eq!(mismatch.found.len(), etag.len());
+            assert_ne!(mismatch.found, etag);
+        }
+    }
+}

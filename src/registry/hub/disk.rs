@@ -1,0 +1,54 @@
+//! The disk that the cache is on: what is free, and what its errors mean.
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use crate::config::ByteSize;
+use crate::error::{Error, HubProblem};
+
+/// Bytes that this process may still write to the file system of `path`; `None` where that cannot
+/// be known.
+#[cfg(unix)]
+pub(super) fn free_bytes(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Bytes that this process may still write to the file system of `path`; `None` where that cannot
+/// be known.
+#[cfg(not(unix))]
+pub(super) fn free_bytes(_path: &Path) -> Option<u64> {
+    None
+}
+
+/// What to do where a disk is full.
+pub(super) const MAKE_ROOM: &str = "Free some space, for instance with `medgemma rm`, or name \
+                                    another disk with --download-dir or HF_HOME.";
+
+/// The error for something that could not be done to `path`.
+pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
+    let place = path.display();
+    let message = match error.kind() {
+        ErrorKind::StorageFull => {
+            let free = free_bytes(path.parent().unwrap_or(path));
+            let free = free.map_or(String::new(), |free| format!(" ({} free)", ByteSize(free)));
+            format!("{place}: the disk is full{free}. {MAKE_ROOM} What came so far is kept.")
+        }
+        ErrorKind::QuotaExceeded => format!(
+            "{place}: the user's share of the disk is used up. {MAKE_ROOM} What came so far is kept."
+        ),
+        ErrorKind::FileTooLarge => format!(
+            "{place}: the file grows larger than is allowed here ({error}). Raise the limit \
+             (ulimit -f), or name a file system that takes large files with --download-dir."
+        ),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => format!(
+            "{place}: it {what}: {error}. Name a folder that can be written with --download-dir \
+             or HF_HOME."
+        ),
+        _ => format!("{place}: it {what}: {error}"),
+    };
+    Error::Hub {
+        problem: HubProblem::Disk,
+        message,
+    }
+}

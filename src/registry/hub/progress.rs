@@ -1,0 +1,368 @@
+//! How far a download is: a bar a file and one for all on a terminal, a line now and then
+//! elsewhere.
+
+use std::io::{self, IsTerminal};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::repository::RepoId;
+use crate::config::{ByteSize, ProgressOutput};
+
+/// Smaller files are there before anybody could read a bar.
+const LEAST_BAR_BYTES: u64 = 8 << 20;
+/// Of a name in a bar, so that the line fits 80 columns.
+const NAME_COLUMNS: usize = 32;
+/// Between lines: this long and a hundredth more, or that long.
+const SHORT_PAUSE: Duration = Duration::from_secs(5);
+const LONG_PAUSE: Duration = Duration::from_secs(30);
+
+/// What a download says on its way.
+pub(super) struct Progress {
+    repo: RepoId,
+    face: Face,
+    begun: Instant,
+    num_files: AtomicUsize,
+    num_done: AtomicUsize,
+    total: AtomicU64,
+    here: AtomicU64,
+    /// Of `here`, what did not have to come.
+    found: AtomicU64,
+}
+
+enum Face {
+    Bars {
+        all: MultiProgress,
+        sum: ProgressBar,
+    },
+    Lines {
+        line: Line,
+        last: Mutex<(Instant, u64)>,
+    },
+}
+
+/// Where lines go.
+#[derive(Clone, Copy)]
+enum Line {
+    Stderr,
+    Log,
+}
+
+/// How far one file is.
+pub(super) struct FileProgress<'a> {
+    of: &'a Progress,
+    bar: Option<ProgressBar>,
+    name: &'a str,
+    size: u64,
+    here: u64,
+}
+
+impl Progress {
+    pub(super) fn new(output: ProgressOutput, repo: &RepoId) -> Self {
+        let line = match output {
+            ProgressOutput::Stderr | ProgressOutput::PlainLines => Line::Stderr,
+            ProgressOutput::Log | ProgressOutput::LogOnly => Line::Log,
+        };
+        let may_draw = matches!(output, ProgressOutput::Stderr | ProgressOutput::Log);
+        let begun = Instant::now();
+        let face = if may_draw && io::stderr().is_terminal() {
+            let all = MultiProgress::new();
+            let sum = all.add(ProgressBar::new(0));
+            sum.set_style(style(
+                "{msg:12!} {bar:16} {percent:>3} % of {total_bytes}, {binary_bytes_per_sec}, {eta} left",
+            ));
+            Face::Bars { all, sum }
+        } else {
+            Face::Lines {
+                line,
+                last: Mutex::new((begun, 0)),
+            }
+        };
+        Self {
+            repo: repo.clone(),
+            face,
+            begun,
+            num_files: AtomicUsize::new(0),
+            num_done: AtomicUsize::new(0),
+            total: AtomicU64::new(0),
+            here: AtomicU64::new(0),
+            found: AtomicU64::new(0),
+        }
+    }
+
+    /// Says what is ahead: `here` of `total` bytes have come before.
+    pub(super) fn begin(&self, num_files: usize, total: u64, here: u64) {
+        self.num_files.store(num_files, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+        // An index that was read already is not worth a word.
+        let resumed = match here * 100 >= total {
+            true => format!(", of which {} are here", ByteSize(here)),
+            false => String::new(),
+        };
+        self.say(&format!(
+            "{}: {num_files} files, {}{resumed}",
+            self.repo,
+            ByteSize(total)
+        ));
+        if let Face::Bars { sum, .. } = &self.face {
+            sum.set_length(total);
+            sum.set_message(format!("0 of {num_files}"));
+            sum.reset_eta();
+        }
+    }
+
+    /// A line for people, between bars or lines.
+    pub(super) fn say(&self, text: &str) {
+        match &self.face {
+            // Where it cannot be shown nobody misses it.
+            Face::Bars { all, .. } => drop(all.println(text)),
+            Face::Lines { line, .. } => line.write(text),
+        }
+    }
+
+    /// As [`Self::say`], for what may need attention.
+    pub(super) fn warn(&self, text: &str) {
+        match &self.face {
+            Face::Lines {
+                line: Line::Log, ..
+            } => tracing::warn!("{text}"),
+            _ => self.say(text),
+        }
+    }
+
+    /// A file that begins to come.
+    pub(super) fn file<'a>(&'a self, name: &'a str, size: u64) -> FileProgress<'a> {
+        let bar = match &self.face {
+            Face::Bars { all, sum } if size >= LEAST_BAR_BYTES => {
+                let bar = all.insert_before(sum, ProgressBar::new(size));
+                bar.set_style(style("{msg:32!} {bar:16} {percent:>3} % of {total_bytes}"));
+                bar.set_message(shortened(name));
+                Some(bar)
+            }
+            _ => None,
+        };
+        FileProgress {
+            of: self,
+            bar,
+            name,
+            size,
+            here: 0,
+        }
+    }
+
+    /// All is there. Nothing is said for what was there before.
+    pub(super) fn end(&self) {
+        if let Face::Bars { sum, .. } = &self.face {
+            sum.finish_and_clear();
+        }
+        let came = self.came();
+        if came > 0 {
+            let seconds = self.begun.elapsed().as_secs_f64();
+            self.say(&format!(
+                "{}: {} files are here, {} came in {} ({}/s)",
+                self.repo,
+                self.num_files.load(Ordering::Relaxed),
+                ByteSize(came),
+                time(self.begun.elapsed()),
+                ByteSize((came as f64 / seconds.max(1e-3)) as u64)
+            ));
+        }
+    }
+
+    /// Bytes that came over the network and count.
+    fn came(&self) -> u64 {
+        let found = self.found.load(Ordering::Relaxed);
+        self.here.load(Ordering::Relaxed).saturating_sub(found)
+    }
+
+    fn show(&self) {
+        let here = self.here.load(Ordering::Relaxed);
+        match &self.face {
+            Face::Bars { sum, .. } => sum.set_position(here),
+            Face::Lines { line, last } => {
+                let total = self.total.load(Ordering::Relaxed);
+                // A line that another thread is writing is as good.
+                let Ok(mut last) = last.try_lock() else {
+                    return;
+                };
+                let (when, then) = *last;
+                let pause = when.elapsed();
+                let is_due = pause >= LONG_PAUSE
+                    || (pause >= SHORT_PAUSE && here.saturating_sub(then) * 100 >= total);
+                if is_due && here < total {
+                    *last = (Instant::now(), here);
+                    let pace = here.saturating_sub(then) as f64 / pause.as_secs_f64();
+                    line.write(&self.line(here, total, pace));
+                }
+            }
+        }
+    }
+
+    fn line(&self, here: u64, total: u64, pace: f64) -> String {
+        let left = match pace {
+            pace if pace >= 1.0 => {
+                let seconds = total.saturating_sub(here) as f64 / pace;
+                format!(", {} left", time(Duration::from_secs_f64(seconds.min(1e9))))
+            }
+            _ => String::new(),
+        };
+        format!(
+            "{}: {} % of {}, {} of {} files, {}/s{left}",
+            self.repo,
+            here * 100 / total.max(1),
+            ByteSize(total),
+            self.num_done.load(Ordering::Relaxed),
+            self.num_files.load(Ordering::Relaxed),
+            ByteSize(pace as u64)
+        )
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        // The next thing on this terminal is an error, which wants to be read.
+        if let Face::Bars { all, .. } = &self.face {
+            drop(all.clear());
+        }
+    }
+}
+
+impl FileProgress<'_> {
+    /// So many bytes were here before.
+    pub(super) fn found(&mut self, here: u64) {
+        self.of.found.fetch_add(here, Ordering::Relaxed);
+        self.at(here);
+        if let Face::Bars { sum, .. } = &self.of.face {
+            // What was here says nothing of the pace.
+            sum.reset_eta();
+        }
+    }
+
+    /// So many bytes are here.
+    pub(super) fn at(&mut self, here: u64) {
+        if here >= self.here {
+            self.of.here.fetch_add(here - self.here, Ordering::Relaxed);
+        } else {
+            self.of.here.fetch_sub(self.here - here, Ordering::Relaxed);
+        }
+        self.here = here;
+        if let Some(bar) = &self.bar {
+            bar.set_position(here);
+        }
+        self.of.show();
+    }
+
+    /// All of it is here.
+    pub(super) fn done(mut self) {
+        self.at(self.size);
+        let num_done = self.of.num_done.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Face::Bars { all, sum } = &self.of.face {
+            sum.set_message(format!(
+                "{num_done} of {}",
+                self.of.num_files.load(Ordering::Relaxed)
+            ));
+            if let Some(bar) = &self.bar {
+                bar.finish_and_clear();
+                all.remove(bar);
+                drop(all.println(format!("{} {}", self.name, ByteSize(self.size))));
+            }
+        }
+    }
+}
+
+impl Drop for FileProgress<'_> {
+    fn drop(&mut self) {
+        if let (Some(bar), Face::Bars { all, .. }) = (&self.bar, &self.of.face) {
+            all.remove(bar);
+        }
+    }
+}
+
+impl Line {
+    fn write(self, text: &str) {
+        match self {
+            Self::Stderr => eprintln!("{text}"),
+            Self::Log => tracing::info!("{text}"),
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .expect("the template is sound")
+        .progress_chars("━╸ ")
+}
+
+/// The end of a long name: what tells shards apart.
+fn shortened(name: &str) -> String {
+    match name.len().checked_sub(NAME_COLUMNS) {
+        None | Some(0) => name.to_owned(),
+        Some(_) => format!("…{}", &name[name.len() - (NAME_COLUMNS - 1)..]),
+    }
+}
+
+/// 75 s as 1 min 15 s.
+fn time(time: Duration) -> String {
+    let seconds = time.as_secs_f64().round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, min, s) => format!("{min} min {s} s"),
+        (h, min, _) => format!("{h} h {min} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_short() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (75, "1 min 15 s"),
+            (3599, "59 min 59 s"),
+            (7320, "2 h 2 min"),
+        ] {
+            assert_eq!(time(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn lines_fit_a_terminal() {
+        let repo = RepoId::parse("google/medgemma-27b-text-it").unwrap();
+        let progress = Progress::new(ProgressOutput::LogOnly, &repo);
+        progress.begin(23, 55 << 30, 0);
+        progress.num_done.store(21, Ordering::Relaxed);
+        let line = progress.line(50 << 30, 55 << 30, 123_456_789.0);
+        assert_eq!(
+            line,
+            "google/medgemma-27b-text-it: 90 % of 55.0 GiB, 21 of 23 files, 118 MiB/s, 43 s left"
+        );
+        assert!(shortened("model-00001-of-00002.safetensors").len() <= 32);
+        let long = shortened("a-very-long-prefix-model-00001-of-00002.safetensors");
+        assert_eq!(long, "…odel-00001-of-00002.safetensors");
+    }
+
+    #[test]
+    fn bytes_are_counted_once() {
+        let repo = RepoId::parse("a/b").unwrap();
+        let progress = Progress::new(ProgressOutput::LogOnly, &repo);
+        progress.begin(2, 30, 0);
+        let mut file = progress.file("x", 20);
+        file.found(5);
+        file.at(15);
+        // The server began anew.
+        file.at(0);
+        file.at(10);
+        file.done();
+        let mut other = progress.file("y", 10);
+        other.found(10);
+        other.done();
+        assert_eq!(progress.here.load(Ordering::Relaxed), 30);
+        assert_eq!(progress.came(), 15);
+        assert_eq!(progress.num_done.load(Ordering::Relaxed), 2);
+    }
+}
