@@ -15,18 +15,25 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The program with `arguments`, and no variables but `variables`.
+/// The program with `arguments`, and no variables but `variables`. Nothing is asked of the hub, and
+/// nobody's cache is looked at.
 fn medgemma(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_medgemma"));
     command.args(arguments);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("MEDGEMMA_") {
+        let text = name.to_string_lossy();
+        if text.starts_with("MEDGEMMA_") || text.starts_with("HF_") {
             command.env_remove(name);
         }
     }
+    command.env("HF_HUB_OFFLINE", "1");
+    command.env("HF_HUB_CACHE", NO_CACHE);
     command.envs(variables.iter().copied());
     command
 }
+
+/// A folder that is not there.
+const NO_CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/no-cache");
 
 fn output(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     medgemma(arguments, variables).output().unwrap()
@@ -507,6 +514,10 @@ fn help_shows_every_option_and_no_secret() {
         "--kernel-cache",
         "--chat-template",
         "--load-format",
+        "--revision",
+        "--download-dir",
+        "--hf-token",
+        "--hf-token-file",
         "--models",
         "--log-format",
         "--log-level",
@@ -525,7 +536,9 @@ fn the_named_models_are_listed() {
     let output = output(&["models"], &[]);
     assert_eq!(output.status.code(), Some(0));
     let list = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(list.lines().count(), 17, "{list}");
+    assert!(list.lines().all(|line| line.len() <= 80), "{list}");
+    // A title, 16 models, and what the columns mean.
+    assert_eq!(list.lines().count(), 1 + 16 + 5, "{list}");
     let line = |name: &str| {
         let line = list
             .lines()
@@ -537,10 +550,10 @@ fn the_named_models_are_listed() {
     };
     assert_eq!(
         line("medgemma-4b-it"),
-        "medgemma-4b-it 4.3 B 131072 yes never google/medgemma-4b-it"
+        "medgemma-4b-it 4.3 B 131072 yes never 10.9 GiB -"
     );
     assert_eq!(
         line("gemma-3-270m"),
-        "gemma-3-270m 268 M 32768 no never google/gemma-3-270m"
+        "gemma-3-270m 268 M 32768 no never 1.5 GiB -"
     );
 }

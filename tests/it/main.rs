@@ -13,6 +13,7 @@ mod generation;
 mod golden;
 mod grammar;
 mod hostile_images;
+mod hub;
 mod image;
 mod memory_plan;
 mod model;

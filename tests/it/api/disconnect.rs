@@ -72,7 +72,7 @@ async fn a_closed_connection_is_noticed_while_nothing_is_sent() {
     for stream in [false, true] {
         let body = chat_body(json!({"stream": stream})).to_string();
         // A client of its own, so that its connection closes with it.
-        let client = reqwest::Client::new();
+        let client = medgemma::http_client::without_tls().build().unwrap();
         let request = client
             .post(format!("http://{address}/v1/chat/completions"))
             .header("content-type", "application/json")

@@ -103,7 +103,7 @@ async fn shutdown_finishes_what_runs() {
         ..Plan::for_test()
     };
     let (address, stop, task, mut server) = at_socket(plan).await;
-    let client = reqwest::Client::new();
+    let client = medgemma::http_client::without_tls().build().unwrap();
     let chat = || {
         let body = chat_body(json!({"stream": true, "stop": "never said"})).to_string();
         let request = client.post(format!("{address}/v1/chat/completions"));
@@ -158,7 +158,7 @@ async fn shutdown_finishes_what_runs() {
 #[tokio::test]
 async fn an_idle_server_stops_at_once() {
     let (address, stop, task, _server) = at_socket(Plan::for_test()).await;
-    let client = reqwest::Client::new();
+    let client = medgemma::http_client::without_tls().build().unwrap();
     // The client keeps this connection.
     client
         .get(format!("{address}/health"))
@@ -201,7 +201,7 @@ async fn a_client_that_is_refused_early_still_reads_why() {
         ..Plan::for_test()
     };
     let (address, _stop, _task, _server) = at_socket(plan).await;
-    let client = reqwest::Client::new();
+    let client = medgemma::http_client::without_tls().build().unwrap();
     let large = || vec![b'x'; 32 << 20];
     for (path, key, content_type, status) in [
         ("/v1/chat/completions", "wrong", "application/json", 401),

@@ -38,19 +38,22 @@ fn what_cannot_be_served_is_said_in_one_line() {
         ),
         (66, &["medgema-4b-it"], &["Did you mean medgemma-4b-it?"]),
         (
-            78,
+            66,
             &["medgemma-4b-it"],
-            &["google/medgemma-4b-it", "--load-format dummy"],
-        ),
-        (
-            78,
-            &["google/medgemma-4b-it"],
-            &["downloading it is not supported yet"],
+            &[
+                "google/medgemma-4b-it at revision main is not in",
+                "OFFLINE",
+            ],
         ),
         (
             66,
-            &["someone/something"],
-            &["ids of the hub are not downloaded yet"],
+            &["someone/something", "--revision", "v2"],
+            &["someone/something at revision v2 is not in", "OFFLINE"],
+        ),
+        (
+            78,
+            &["demo", "--revision", "v2"],
+            &["--revision v2 is for models from the hub"],
         ),
         (66, &["./nowhere"], &["there is no directory ./nowhere"]),
         (66, &["Cargo.toml"], &["is a file"]),
