@@ -64,7 +64,7 @@ fn set(folder: &mut Folder, file: &str, pointer: &str, value: Value) -> Damage {
 }
 
 /// A number of config.json that is none, or absurd.
-pub(crate) fn numbers(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
+pub(super) fn numbers(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     const COUNTS: [&str; 10] = [
         "vocab_size",
         "hidden_size",
@@ -118,7 +118,7 @@ pub(crate) fn numbers(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
 }
 
 /// A field of config.json of another type, or one that asks for what is not Gemma 3.
-pub(crate) fn fields(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
+pub(super) fn fields(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     let text = text(folder);
     let config = folder.json(CONFIG);
     let num_layers = &config
@@ -212,7 +212,7 @@ pub(crate) fn fields(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
 }
 
 /// A config.json that is as it could be, but not as the tensors or the tokenizer are.
-pub(crate) fn mismatches(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
+pub(super) fn mismatches(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     let mut multimodal = Folder::golden("multimodal");
     std::mem::swap(folder, &mut multimodal);
     let (pointer, value, file, expected) = pick(
@@ -362,7 +362,7 @@ pub(crate) fn mismatches(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage
 }
 
 /// A file that is no config, whichever it is.
-pub(crate) fn text_of(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
+pub(super) fn text_of(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     const FILES: [&str; 6] = [
         CONFIG,
         GENERATION,
@@ -447,7 +447,7 @@ pub(crate) fn text_of(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
 }
 
 /// generation_config.json: what is out of range.
-pub(crate) fn generation(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
+pub(super) fn generation(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     let (field, value) = pick(
         rng,
         &[
@@ -476,7 +476,7 @@ pub(crate) fn generation(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage
 }
 
 /// The processor's files: what the server would not do.
-pub(crate) fn processors(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
+pub(super) fn processors(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     let mut multimodal = Folder::golden("multimodal");
     std::mem::swap(folder, &mut multimodal);
     let (pointer, value) = pick(

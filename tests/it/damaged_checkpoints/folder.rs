@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 /// What lies under a file's name.
 #[derive(Clone)]
-pub(crate) enum Content {
+pub(super) enum Content {
     Bytes(Vec<u8>),
     Directory,
     Pipe,
@@ -21,13 +21,13 @@ pub(crate) enum Content {
 
 /// Its files by name.
 #[derive(Clone)]
-pub(crate) struct Folder {
-    pub(crate) files: BTreeMap<String, Content>,
+pub(super) struct Folder {
+    pub(super) files: BTreeMap<String, Content>,
 }
 
 impl Folder {
     /// A tiny checkpoint of the repository's with the tiny tokenizer.
-    pub(crate) fn golden(model: &str) -> Self {
+    pub(super) fn golden(model: &str) -> Self {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let mut files = BTreeMap::new();
         for dir in [golden.join("models").join(model), golden.join("tokenizer")] {
@@ -40,28 +40,28 @@ impl Folder {
         Self { files }
     }
 
-    pub(crate) fn bytes(&self, name: &str) -> &[u8] {
+    pub(super) fn bytes(&self, name: &str) -> &[u8] {
         match &self.files[name] {
             Content::Bytes(bytes) => bytes,
             _ => panic!("{name} is no plain file"),
         }
     }
 
-    pub(crate) fn text(&self, name: &str) -> &str {
+    pub(super) fn text(&self, name: &str) -> &str {
         std::str::from_utf8(self.bytes(name)).unwrap()
     }
 
-    pub(crate) fn json(&self, name: &str) -> Value {
+    pub(super) fn json(&self, name: &str) -> Value {
         serde_json::from_slice(self.bytes(name)).unwrap()
     }
 
-    pub(crate) fn set(&mut self, name: &str, bytes: impl Into<Vec<u8>>) {
+    pub(super) fn set(&mut self, name: &str, bytes: impl Into<Vec<u8>>) {
         self.files
             .insert(name.to_owned(), Content::Bytes(bytes.into()));
     }
 
     /// The field at `pointer` of a JSON file becomes `value`; a field that is new is added.
-    pub(crate) fn set_field(&mut self, name: &str, pointer: &str, value: Value) {
+    pub(super) fn set_field(&mut self, name: &str, pointer: &str, value: Value) {
         let mut root = self.json(name);
         let (parent, field) = pointer.rsplit_once('/').unwrap();
         let parent = root
@@ -75,7 +75,7 @@ impl Folder {
     }
 
     /// Written out, in a folder of its own within the temporary one.
-    pub(crate) fn write(&self) -> TempDir {
+    pub(super) fn write(&self) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (name, content) in &self.files {
             let path = dir.path().join(name);

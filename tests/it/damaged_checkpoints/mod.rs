@@ -23,7 +23,7 @@ use folder::{Content, Folder};
 const MODELS: [&str; 3] = ["text1b", "text27b", "multimodal"];
 
 /// What was done to a checkpoint, and what the error must say.
-pub(crate) struct Damage {
+struct Damage {
     what: String,
     /// The file that the error names.
     file: String,

@@ -24,7 +24,7 @@ fn check_error(error: &medgemma::error::Error) {
 }
 
 /// Headers of safetensors files, and the index of shards.
-pub(crate) fn safetensors(bytes: &[u8]) {
+pub(super) fn safetensors(bytes: &[u8]) {
     match read_header(Path::new("model.safetensors"), bytes) {
         Ok(tensors) => {
             let mut done = None;
@@ -53,7 +53,7 @@ pub(crate) fn safetensors(bytes: &[u8]) {
 }
 
 /// config.json: what is taken has numbers that can be computed with.
-pub(crate) fn config(bytes: &[u8]) {
+pub(super) fn config(bytes: &[u8]) {
     let config = match ModelConfig::from_json(Path::new("config.json"), bytes) {
         Ok(config) => config,
         Err(error) => return check_error(&error),
@@ -77,7 +77,7 @@ pub(crate) fn config(bytes: &[u8]) {
 }
 
 /// generation_config.json and the processor's two files.
-pub(crate) fn small_configs(bytes: &[u8]) {
+pub(super) fn small_configs(bytes: &[u8]) {
     const VISION: VisionConfig = VisionConfig {
         hidden_size: 32,
         intermediate_size: 64,
@@ -101,7 +101,7 @@ pub(crate) fn small_configs(bytes: &[u8]) {
 }
 
 /// tokenizer.json: one that is taken can be used.
-pub(crate) fn tokenizer(bytes: &[u8]) {
+pub(super) fn tokenizer(bytes: &[u8]) {
     let Ok(tokenizer) = Tokenizer::from_bytes(bytes) else {
         return;
     };
@@ -129,7 +129,7 @@ static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
 });
 
 /// Chat templates: each ends, and what it makes is bounded.
-pub(crate) fn template(bytes: &[u8]) {
+pub(super) fn template(bytes: &[u8]) {
     let Ok(source) = std::str::from_utf8(bytes) else {
         return;
     };

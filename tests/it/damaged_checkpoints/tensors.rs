@@ -58,7 +58,7 @@ fn pick<T: Clone>(rng: &mut fastrand::Rng, choices: &[T]) -> T {
 }
 
 /// One entry of the header is another.
-pub(crate) fn entry(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
+pub(super) fn entry(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     let mut parts = Parts::of(folder);
     let (name, entry) = parts.any(rng);
     let shape: Vec<u64> = serde_json::from_value(entry["shape"].clone()).unwrap();
@@ -117,7 +117,7 @@ pub(crate) fn entry(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
 }
 
 /// Entries that are missing, there twice, or of another name.
-pub(crate) fn names(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
+pub(super) fn names(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     let mut parts = Parts::of(folder);
     let (name, entry) = parts.any(rng);
     let entry = entry.clone();
@@ -187,7 +187,7 @@ pub(crate) fn names(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
 }
 
 /// The header as a whole, its length, and what lies behind it.
-pub(crate) fn header(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
+pub(super) fn header(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     let parts = Parts::of(folder);
     let whole = folder.bytes(FILE).to_vec();
     let header_len = whole.len() - 8 - parts.data.len();
@@ -295,13 +295,13 @@ fn shard(folder: &mut Folder) -> Value {
 }
 
 /// The same checkpoint in two shards, whole.
-pub(crate) fn sharded(folder: &mut Folder) {
+pub(super) fn sharded(folder: &mut Folder) {
     let index = shard(folder);
     folder.set(INDEX, index.to_string());
 }
 
 /// An index that points elsewhere, and shards that are not what it says.
-pub(crate) fn index(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
+pub(super) fn index(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     let mut index = shard(folder);
     let names: Vec<String> = index["weight_map"]
         .as_object()

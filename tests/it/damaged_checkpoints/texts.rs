@@ -28,7 +28,7 @@ fn template(single: Value) -> Value {
 }
 
 /// A part of tokenizer.json that is wrong.
-pub(crate) fn tokenizer(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
+pub(super) fn tokenizer(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     let regex = json!({"Regex": "(a+)+$"});
     let text = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
     let bos = json!({"SpecialToken": {"id": "<bos>", "type_id": 0}});
@@ -176,7 +176,7 @@ pub(crate) fn tokenizer(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage 
 }
 
 /// What tokenizer.json lists twice or leaves out.
-pub(crate) fn vocabulary(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
+pub(super) fn vocabulary(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     let (what, file, expected) = match rng.u8(..6) {
         5 => {
             *folder = Folder::golden("multimodal");
@@ -238,7 +238,7 @@ pub(crate) fn vocabulary(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage
 }
 
 /// The tokens' names and the template's place.
-pub(crate) fn names(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
+pub(super) fn names(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     let (field, value) = pick(
         rng,
         &[
@@ -264,7 +264,7 @@ pub(crate) fn names(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
 }
 
 /// A template that is broken, has no end, or makes too much.
-pub(crate) fn templates(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
+pub(super) fn templates(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     let deep = format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000));
     let nested = "{% if true %}".repeat(5000);
     let (source, expected) = pick(
