@@ -141,7 +141,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         max_num_batched_tokens = plan.scheduler.max_num_batched_tokens,
         kv_blocks_global = blocks.global,
         kv_blocks_sliding = blocks.sliding,
-        seconds = started.elapsed().as_secs_f32(),
+        seconds = (started.elapsed().as_secs_f64() * 1e3).round() / 1e3,
         "loaded"
     );
     let names = match settings.served_model_names.as_slice() {
