@@ -191,13 +191,15 @@ mod tests {
         use TokenSent::{No, Yes};
         let gated = &[("x-error-code", "GatedRepo")][..];
         let no_repo = &[("x-error-code", "RepoNotFound")][..];
-        let cases: [(
+        /// Status, headers, file, whether a token was sent, and what is said.
+        type Case<'a> = (
             u16,
-            &[(&'static str, &str)],
-            Option<&str>,
+            &'a [(&'static str, &'a str)],
+            Option<&'a str>,
             TokenSent,
-            &[&str],
-        ); 13] = [
+            &'a [&'a str],
+        );
+        let cases: [Case; 13] = [
             (
                 401,
                 gated,
