@@ -70,7 +70,13 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     let device = device::choose(&settings.compute)?;
     check_shapes(&source, &device)?;
     let images = match &source.config.vision {
-        Some(vision) => Some(image_support(&source, vision, &tokenizer)?),
+        Some(vision) => {
+            let resize = match settings.image_fit {
+                config::ImageFit::Squash => Resize::Squash,
+                config::ImageFit::Pad => Resize::PadToSquare,
+            };
+            Some(image_support(&source, vision, &tokenizer, resize)?)
+        }
         None => None,
     };
 
@@ -332,6 +338,7 @@ fn image_support(
     source: &ModelSource,
     vision: &VisionConfig,
     tokenizer: &Tokenizer,
+    resize: Resize,
 ) -> Result<ImageSupport> {
     let tokens = ImageTokens::new(tokenizer, vision.mm_tokens_per_image)?;
     match source.config.image_token_id {
@@ -346,7 +353,7 @@ fn image_support(
         _ => Ok(ImageSupport {
             processor: ImageProcessor {
                 size: vision.image_size,
-                resize: Resize::default(),
+                resize,
                 limits: ImageLimits::default(),
             },
             tokens,
