@@ -100,6 +100,8 @@ pub struct ServeConfig {
     pub tool_format: Option<ToolFormat>,
     /// What is done with turns in an order that templates do not take.
     pub roles: Roles,
+    /// How a picture that is not square becomes one.
+    pub image_fit: ImageFit,
     /// Host to listen on, a name or an address.
     pub host: String,
     /// Port to listen on; 0 takes a free one.
@@ -219,6 +221,15 @@ pub enum Roles {
     Strict,
 }
 
+/// How a picture that is not square becomes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ImageFit {
+    /// Each side is scaled for itself
+    Squash,
+    /// It is put in the middle of a black square
+    Pad,
+}
+
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -324,7 +335,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
 /// # Errors
 /// clap's, and options that only a server has.
 fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Error> {
-    const OF_SERVERS: [&str; 15] = [
+    const OF_SERVERS: [&str; 16] = [
         "host",
         "port",
         "api_key",
@@ -338,6 +349,7 @@ fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Error> {
         "thinking",
         "tool_format",
         "strict_roles",
+        "image_fit",
         "request_timeout",
         "shutdown_timeout",
     ];
@@ -444,6 +456,7 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
             true => Roles::Strict,
             false => Roles::Merge,
         },
+        image_fit: arguments.image_fit,
         host: arguments.host,
         port: arguments.port,
         api_keys,

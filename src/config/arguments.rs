@@ -18,7 +18,8 @@ use super::probe::ReadyArguments;
 use super::request_defaults::RequestDefaultArguments;
 use super::seconds::{Seconds, any_seconds, some_seconds};
 use super::{
-    ApiKey, ByteSize, DeviceChoice, Dtype, LoadFormat, LogFormat, LogLevel, Thinking, ToolFormat,
+    ApiKey, ByteSize, DeviceChoice, Dtype, ImageFit, LoadFormat, LogFormat, LogLevel, Thinking,
+    ToolFormat,
 };
 
 const STYLES: Styles = Styles::styled()
@@ -193,6 +194,18 @@ pub(super) struct ServeArguments {
         action = ArgAction::SetTrue
     )]
     pub(super) strict_roles: bool,
+
+    /// How a picture that is not square becomes one: squash, as transformers does, or pad with
+    /// black, as MedGemma's own serving container does
+    #[arg(
+        long,
+        value_name = "HOW",
+        env = "MEDGEMMA_IMAGE_FIT",
+        value_enum,
+        default_value = "squash",
+        hide_possible_values = true
+    )]
+    pub(super) image_fit: ImageFit,
 
     /// Where weights come from: the checkpoint's files (auto) or nowhere (dummy: random numbers,
     /// for measuring)

@@ -7,10 +7,9 @@ use crate::core::{ImageHash, PixelValues};
 use crate::error::ImageError;
 
 /// How a picture that is not square becomes one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resize {
     /// Each side for itself, as transformers' `Gemma3ImageProcessor` does.
-    #[default]
     Squash,
     /// In the middle of a black square, as MedGemma's own serving container does ("as in
     /// training"); of an odd number of black rows or columns, more come after it.

@@ -75,10 +75,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     let device = device::choose(&settings.compute)?;
     check_shapes(&source, &device)?;
     let images = match &source.config.vision {
-        Some(vision) => Some(ImageSupport {
-            max_per_prompt: settings.request_defaults.max_images,
-            ..image_support(&source, vision, &tokenizer)?
-        }),
+        Some(vision) => Some(image_support(settings, &source, vision, &tokenizer)?),
         None => None,
     };
 
@@ -390,6 +387,7 @@ fn named_tokens(config: &Value) -> NamedTokens {
 }
 
 fn image_support(
+    settings: &ServeConfig,
     source: &ModelSource,
     vision: &VisionConfig,
     tokenizer: &Tokenizer,
@@ -408,11 +406,14 @@ fn image_support(
         _ => Ok(ImageSupport {
             processor: ImageProcessor {
                 size: vision.image_size,
-                resize: Resize::default(),
+                resize: match settings.image_fit {
+                    config::ImageFit::Squash => Resize::Squash,
+                    config::ImageFit::Pad => Resize::PadToSquare,
+                },
                 limits: ImageLimits::default(),
             },
             tokens,
-            max_per_prompt: None,
+            max_per_prompt: settings.request_defaults.max_images,
         }),
     }
 }

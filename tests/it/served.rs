@@ -3,11 +3,13 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::io::Cursor;
 use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use http_body_util::BodyExt;
 use medgemma::api::{ApiKeys, AppState, router};
 use medgemma::config::{self, Command};
@@ -264,4 +266,51 @@ async fn demanded_calls_come_with_arguments_that_fit() {
             }
         }
     }
+}
+
+/// A picture without compression; `level` says how bright the pixel at (x, y) is.
+fn bitmap(width: u32, height: u32, level: impl Fn(u32, u32) -> u8) -> String {
+    let picture = ::image::GrayImage::from_fn(width, height, |x, y| ::image::Luma([level(x, y)]));
+    let mut bytes = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut bytes, ::image::ImageFormat::Bmp)
+        .expect("memory takes all that is written");
+    format!(
+        "data:image/bmp;base64,{}",
+        BASE64_STANDARD.encode(bytes.into_inner())
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_picture_is_squashed_unless_it_is_to_be_padded() {
+    // Alike in no direction.
+    let level = |x: u32, y: u32| (x * 37 + y * 101 + x * y * 13) as u8;
+    let wide = bitmap(40, 20, level);
+    let within_black = bitmap(40, 40, |x, y| match y {
+        10..30 => level(x, y - 10),
+        _ => 0,
+    });
+    let scores = async |served: &Served, url: &str| {
+        let content = json!([
+            {"type": "text", "text": "What is seen?"},
+            {"type": "image_url", "image_url": {"url": url}},
+        ]);
+        let fields = json!({
+            "messages": [{"role": "user", "content": content}],
+            "temperature": 0,
+            "max_tokens": 4,
+            "ignore_eos": true,
+            "logprobs": true,
+            "top_logprobs": 5,
+        });
+        served.chat(fields).await["choices"][0]["logprobs"].clone()
+    };
+    let squashed = scores(&PLAIN, &wide).await;
+    let padded = scores(&serve(&["--image-fit", "pad"]), &wide).await;
+    assert_ne!(padded, squashed);
+    assert_eq!(padded, scores(&PLAIN, &within_black).await);
+    assert_eq!(
+        squashed,
+        scores(&serve(&["--image-fit=squash"]), &wide).await
+    );
 }

@@ -49,6 +49,6 @@ def write(folder: Path) -> None:
     tokenizer.write(folder)
     tiny.write_weights(folder / "model.safetensors", model, torch.bfloat16)
     tiny.write_json(folder / "config.json", tiny.hub_config(model.config, "bfloat16"))
-    tiny.write_json(folder / "generation_config.json", tiny.generation_config())
+    tiny.write_json(folder / "generation_config.json", tiny.generation_config(tokenizer.ids()))
     tiny.write_json(folder / "preprocessor_config.json", tiny.preprocessor_config(896, 256))
     tiny.write_json(folder / "processor_config.json", {"image_seq_length": 256, "processor_class": "Gemma3Processor"})

@@ -124,7 +124,7 @@ def write(folder: Path, spec: TinyModel) -> None:
         tiny.write_json(folder / "config.json", tiny.hub_config(model.config, dtype))
         tiny.write_json(folder / "preprocessor_config.json", tiny.preprocessor_config(112, 16))
         tiny.write_json(folder / "processor_config.json", {"image_seq_length": 16, "processor_class": "Gemma3Processor"})
-    tiny.write_json(folder / "generation_config.json", tiny.generation_config())
+    tiny.write_json(folder / "generation_config.json", tiny.generation_config(tokenizer.ids()))
 
 
 def load(folder: Path) -> torch.nn.Module:

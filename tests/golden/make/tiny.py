@@ -90,9 +90,8 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def generation_config() -> dict:
+def generation_config(ids: dict[str, int]) -> dict:
     """As the hub's Gemma 3 has it."""
-    ids = tokenizer.ids()
     return {
         "bos_token_id": ids["<bos>"],
         "cache_implementation": "hybrid",

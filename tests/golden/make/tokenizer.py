@@ -1,4 +1,4 @@
-"""The tiny tokenizer: Gemma 3's pipeline and special tokens over some 770 tokens.
+"""Tiny tokenizers: Gemma 3's pipeline and special tokens over some 770 tokens, or as many as the demo has.
 
 Everything that decides how text becomes ids is the real one's (normalizer, pre-tokenizer, byte fallback, decoder,
 post-processor, which tokens are added and which of those are special); only the vocabulary is small. As in the real one,
@@ -9,14 +9,17 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>"]
 IMAGE_TOKEN = "<image_soft_token>"
 VOCAB_SIZE = 768
 """The BPE vocabulary; `<image_soft_token>` is the id after it."""
-EMBEDDING_ROWS = VOCAB_SIZE + 64
-"""As in the real one (262144 + 64): what a multimodal model's embedding holds."""
+EXTRA_ROWS = 64
+"""As in the real one (262144 + 64): what a multimodal model's embedding holds beyond it."""
+EMBEDDING_ROWS = VOCAB_SIZE + EXTRA_ROWS
 
 NEWLINES = ["\n" * n for n in range(1, 7)]
 SPACES = ["\u2581" * n for n in range(2, 7)]
@@ -48,9 +51,22 @@ Hello, how are you? I am fine, thank you. What can I do for you today? Tell me a
 """
 
 
-def _merges() -> Iterator[tuple[str, str]]:
-    """The merges of byte-pair encoding over CORPUS; ties go to the shorter pair, then to the first in order."""
-    words = Counter("".join(match) for match in re.findall(r"( ?)([A-Za-z]+|[0-9]+|[^A-Za-z0-9 ]+)", " ".join(CORPUS.split())))
+class Words(NamedTuple):
+    """What a vocabulary is made from, and how large it gets."""
+
+    corpus: str
+    size: int
+
+
+TINY = Words(CORPUS, VOCAB_SIZE)
+"""The one that the models under tests/golden share."""
+
+
+def _merges(corpus: str) -> Iterator[tuple[str, str]]:
+    """The merges of byte-pair encoding over the corpus; ties go to the shorter pair, then to the first in order."""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in corpus.split("\n\n")]
+    found = [re.findall(r"( ?)([A-Za-z]+|[0-9]+|[^A-Za-z0-9 ]+)", paragraph) for paragraph in paragraphs]
+    words = Counter("".join(match) for matches in found for match in matches)
     pieces = {word: list(word.replace(" ", "\u2581")) for word in words}
     while any(len(parts) > 1 for parts in pieces.values()):
         pairs = Counter()
@@ -67,7 +83,8 @@ def _merges() -> Iterator[tuple[str, str]]:
                 i += 1
 
 
-def vocabulary() -> tuple[list[str], list[tuple[str, str]]]:
+@cache
+def vocabulary(words: Words = TINY) -> tuple[list[str], list[tuple[str, str]]]:
     """The tokens in the order of their ids, and the merges."""
     tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<unused94>", "<unused95>", "<start_of_turn>", "<end_of_turn>"]
     tokens += NEWLINES + SPACES + TABS + MARKUP
@@ -77,27 +94,27 @@ def vocabulary() -> tuple[list[str], list[tuple[str, str]]]:
     # The real one has its added runs as merges too, the longest first.
     merges = [(run[:-1], run[-1]) for runs in (NEWLINES, SPACES, TABS) for run in reversed(runs) if len(run) > 1]
     known = set(tokens)
-    for left, right in _merges():
-        if len(tokens) + len(tail) == VOCAB_SIZE:
+    for left, right in _merges(words.corpus):
+        if len(tokens) + len(tail) == words.size:
             break
         merges.append((left, right))
         if left + right not in known:
             known.add(left + right)
             tokens.append(left + right)
     tokens += tail
-    assert len(tokens) == len(set(tokens)) == VOCAB_SIZE, (len(tokens), len(set(tokens)))
+    assert len(tokens) == len(set(tokens)) == words.size, (len(tokens), len(set(tokens)))
     return tokens, merges
 
 
-def ids() -> dict[str, int]:
+def ids(words: Words = TINY) -> dict[str, int]:
     """The id of each token, `<image_soft_token>` included."""
-    tokens, _ = vocabulary()
+    tokens, _ = vocabulary(words)
     return {token: i for i, token in enumerate([*tokens, IMAGE_TOKEN])}
 
 
-def tokenizer_json() -> dict:
-    tokens, merges = vocabulary()
-    all_ids = ids()
+def tokenizer_json(words: Words = TINY) -> dict:
+    tokens, merges = vocabulary(words)
+    all_ids = ids(words)
     special = [*SPECIAL, IMAGE_TOKEN]
     added = [*SPECIAL, IMAGE_TOKEN, "<mask>", "<unused94>", "<unused95>", *NEWLINES, *SPACES, *TABS, *MARKUP]
     sequence = {"Sequence": {"id": "A", "type_id": 0}}
@@ -155,8 +172,8 @@ def tokenizer_json() -> dict:
     }
 
 
-def tokenizer_config() -> dict:
-    added = tokenizer_json()["added_tokens"]
+def tokenizer_config(words: Words = TINY) -> dict:
+    added = tokenizer_json(words)["added_tokens"]
     template = Path(__file__).with_name("chat_template.jinja").read_text()
     return {
         "add_bos_token": True,
@@ -186,10 +203,10 @@ def tokenizer_config() -> dict:
     }
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, words: Words = TINY) -> None:
     """Writes tokenizer.json and tokenizer_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    compact = json.dumps(tokenizer_json(), ensure_ascii=False, separators=(",", ":"))
+    compact = json.dumps(tokenizer_json(words), ensure_ascii=False, separators=(",", ":"))
     (folder / "tokenizer.json").write_text(compact + "\n", encoding="utf-8")
-    config = json.dumps(tokenizer_config(), ensure_ascii=False, indent=1)
+    config = json.dumps(tokenizer_config(words), ensure_ascii=False, indent=1)
     (folder / "tokenizer_config.json").write_text(config + "\n", encoding="utf-8")

@@ -1,0 +1,72 @@
+"""The first stage: the tower alone learns to see, with every fact of the film as the target of every patch."""
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import Gemma3ForConditionalGeneration
+
+from . import pixels
+from .film import COLOURS, EFFUSIONS, EXPOSURES, MARKERS, PLACES, SIZES
+from .schedule import Kept, Optimisers, Plan, steps
+
+CLASSES = [*[1 + len(SIZES)] * len(PLACES), len(EFFUSIONS), len(MARKERS), len(COLOURS), len(EXPOSURES)]
+"""How many values each code of a film has (see dataset.py)."""
+MARKER, COLOUR = len(PLACES) + 1, len(PLACES) + 2
+BATCH = 48
+
+
+def as_input(pictures: Tensor) -> Tensor:
+    return pixels.normalise(pictures).permute(0, 3, 1, 2)
+
+
+def losses(logits: Tensor, codes: Tensor) -> Tensor:
+    """logits (films, tokens, sum of CLASSES), codes (films, facts): the mean over films and tokens of each fact's."""
+    found = []
+    for fact, part in enumerate(logits.split(CLASSES, -1)):
+        wanted = codes[:, fact, None].expand(part.shape[:2])
+        if fact == COLOUR:  # no marker has no colour
+            wanted = wanted.masked_fill(codes[:, MARKER, None] == 0, -100)
+        found.append(cross_entropy(part.flatten(0, 1), wanted.flatten()))
+    return torch.stack(found)
+
+
+def train(model: Gemma3ForConditionalGeneration, pictures: Tensor, codes: np.ndarray, plan: Plan) -> None:
+    """Trains the tower."""
+    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
+    width = projector.mm_input_projection_weight.shape[0]
+    head = nn.Linear(width, sum(CLASSES))
+    named = [*tower.named_parameters(), *head.named_parameters()]
+    optimisers = Optimisers(named, plan.rate)
+    kept = Kept(plan.keep, {"tower": tower, "head": head}, optimisers)
+    first = kept.load()
+    facts = torch.from_numpy(codes).long()
+    rng = np.random.default_rng([plan.seed, 1, first])
+    test = slice(len(pictures) - 500, len(pictures))
+    start = time.monotonic()
+    for step, share in steps(first, plan.count, plan.seconds):
+        chosen = rng.integers(0, test.start, BATCH)
+        tokens = tower(as_input(pictures[chosen])).last_hidden_state
+        each = losses(torch.cat([head(tokens), head(tokens.mean(1, keepdim=True))], 1), facts[chosen])
+        each.sum().backward()
+        optimisers.step(share)
+        if step % 50 == 49:
+            passed = time.monotonic() - start
+            print(f"seeing: step {step + 1} of {plan.count}, {passed:.0f} s, loss {each.sum():.3f}", flush=True)
+        if step % kept.EVERY == kept.EVERY - 1:
+            kept.save(step + 1)
+            print("  right of unseen films:", right(tower, head, pictures[test], facts[test]), flush=True)
+    kept.save(plan.count)
+
+
+@torch.no_grad()
+def right(tower: nn.Module, head: nn.Module, pictures: Tensor, facts: Tensor) -> str:
+    """The share of films of which each fact is told right by the mean of all tokens."""
+    logits = torch.cat([head(tower(as_input(part)).last_hidden_state.mean(1)) for part in pictures.split(100)])
+    shares = []
+    for fact, part in enumerate(logits.split(CLASSES, -1)):
+        known = facts[:, MARKER] != 0 if fact == COLOUR else slice(None)
+        shares.append((part.argmax(-1) == facts[:, fact])[known].float().mean())
+    return " ".join(f"{share:.3f}" for share in shares)
