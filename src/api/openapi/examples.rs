@@ -117,9 +117,9 @@ pub(super) const COUNTED_MESSAGES: &[Example] = &[Example {
 
 /// Of `/tokenize`.
 pub(super) const TEXTS: &[Example] = &[Example {
-    name: "text",
-    summary: "A text",
-    body: r#"{"model": "demo", "prompt": "The heart is normal.", "return_token_strs": true}"#,
+    name: "chat",
+    summary: "A chat",
+    body: r#"{"model": "demo", "messages": [{"role": "user", "content": "Is it normal?"}]}"#,
 }];
 
 /// Of `/detokenize`.
