@@ -44,8 +44,31 @@ pub(super) async fn tokenize(
 
 fn answer(fields: TokenizeRequest, model: &ServedModel, span: &Span) -> Result<Response, ApiError> {
     span.record("model", check_model(fields.model, model)?);
-    let tokens = match (fields.prompt, fields.messages) {
-        (Some(prompt), None) => encode_text(&prompt, fields.add_special_tokens, model)?,
+    let tokens = match (&fields.prompt, fields.messages) {
+        (Some(prompt), None) => {
+            let of_chats = [
+                ("tools", fields.tools.is_some_and(|tools| !tools.is_empty())),
+                (
+                    "add_generation_prompt",
+                    fields.add_generation_prompt == Some(false),
+                ),
+                (
+                    "continue_final_message",
+                    fields.continue_final_message == Some(true),
+                ),
+                (
+                    "chat_template_kwargs",
+                    fields.chat_template_kwargs.is_some(),
+                ),
+            ];
+            if let Some((name, _)) = of_chats.iter().find(|(_, is_asked)| *is_asked) {
+                return Err(ApiError::contradiction(
+                    *name,
+                    format!("'{name}' is for chats: send 'messages' in place of 'prompt'."),
+                ));
+            }
+            encode_text(prompt, fields.add_special_tokens, model)?
+        }
         (None, Some(messages)) => encode_messages(
             MessagesToEncode {
                 messages,

@@ -602,6 +602,26 @@ async fn tokenizing_what_cannot_be() {
         ),
         (
             "/tokenize",
+            json!({"prompt": "a", "tools": [{"type": "function", "function": {"name": "f"}}]}),
+            (400, CONTRADICTION, "tools"),
+        ),
+        (
+            "/tokenize",
+            json!({"prompt": "a", "add_generation_prompt": false}),
+            (400, CONTRADICTION, "add_generation_prompt"),
+        ),
+        (
+            "/tokenize",
+            json!({"prompt": "a", "continue_final_message": true}),
+            (400, CONTRADICTION, "continue_final_message"),
+        ),
+        (
+            "/tokenize",
+            json!({"prompt": "a", "chat_template_kwargs": {"enable_thinking": true}}),
+            (400, CONTRADICTION, "chat_template_kwargs"),
+        ),
+        (
+            "/tokenize",
             json!({"prompt": "a", "model": "x"}),
             (404, "model_not_found", "model"),
         ),

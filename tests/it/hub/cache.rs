@@ -54,6 +54,7 @@ fn what_hf_hub_lays_down_is_found_offline() {
     settings.hub.access = HubAccess::Offline;
     assert_eq!(registry::pull(&settings).unwrap().dir, snapshot);
     // Online nothing has to come either.
+    hub.put(ID, repo);
     settings.hub.access = HubAccess::Online;
     registry::pull(&settings).unwrap();
     assert!(hub.asked().iter().all(|ask| !super::is_for_bytes(ask)));

@@ -19,7 +19,8 @@ fn random_cuts_end_with_the_right_files() {
         let hub = Imitation::start();
         let cache = tempfile::tempdir().unwrap();
         let mut random = Rng::with_seed(seed);
-        let repo = sharded(seed, 1 << random.u32(4..19));
+        let shard_len = 1 << random.u32(4..19);
+        let repo = sharded(seed, shard_len);
         hub.put(ID, repo.clone());
         let mut settings = settings(&hub, cache.path());
         // Some give up at the first trouble, as if they were killed; the next one goes on.
@@ -36,10 +37,10 @@ fn random_cuts_end_with_the_right_files() {
                 };
             }
             match dice.u32(..10) {
-                0..=4 => Fault::CutAfter(dice.usize(..1 << 19)),
+                0..=4 => Fault::CutAfter(dice.usize(..shard_len)),
                 5 => Fault::CutAfter(0),
                 6 => Fault::WholeFile,
-                7 => Fault::Shorter(dice.usize(..1 << 18)),
+                7 => Fault::Shorter(dice.usize(..shard_len)),
                 _ => Fault::None,
             }
         });
