@@ -286,7 +286,7 @@ impl fmt::Display for Listing {
         writeln!(f, "MEMORY is {place},")?;
         writeln!(
             f,
-            "for one request of up to {} tokens (--max-model-len) at a time; more take more.",
+            "for one request of {} tokens (--max-model-len) at a time; more take more.",
             self.max_model_len
         )?;
         for line in self.hub_ids() {

@@ -36,10 +36,11 @@ fn random_cuts_end_with_the_right_files() {
                 };
             }
             match dice.u32(..10) {
-                0..=4 => Fault::CutAfter(dice.usize(..1 << 19)),
+                // Many early, some late.
+                0..=4 => Fault::CutAfter(dice.usize(..1 << dice.u32(1..19))),
                 5 => Fault::CutAfter(0),
                 6 => Fault::WholeFile,
-                7 => Fault::Shorter(dice.usize(..1 << 18)),
+                7 => Fault::Shorter(dice.usize(..1 << dice.u32(1..18))),
                 _ => Fault::None,
             }
         });
@@ -63,5 +64,5 @@ fn random_cuts_end_with_the_right_files() {
     }
     eprintln!("{num_starts} starts, {num_cuts} requests too many, {num_resumed} for parts");
     // Otherwise nothing was tried.
-    assert!(num_starts > 2 * NUM_RUNS && num_cuts > 500 && num_resumed > 100);
+    assert!(num_starts > NUM_RUNS && num_cuts > 250 && num_resumed > 80);
 }
