@@ -141,8 +141,11 @@ fn what_is_cached_is_listed_with_its_size() {
     fs::create_dir_all(cache.path().join("datasets--a--b")).unwrap();
 
     let (table, object) = listed(cache.path(), &[]);
+    // Where the cache is may be longer, in the last line.
+    let lines: Vec<&str> = table.lines().collect();
+    let (_, rows) = lines.split_last().unwrap();
     assert!(
-        table.lines().all(|line| line.chars().count() <= 80),
+        rows.iter().all(|line| line.chars().count() <= 80),
         "{table}"
     );
     let row = |name: &str| {

@@ -64,5 +64,5 @@ fn random_cuts_end_with_the_right_files() {
     }
     eprintln!("{num_starts} starts, {num_cuts} requests too many, {num_resumed} for parts");
     // Otherwise nothing was tried.
-    assert!(num_starts > 2 * NUM_RUNS && num_cuts > 500 && num_resumed > 100);
+    assert!(num_starts > NUM_RUNS && num_cuts > 250 && num_resumed > 80);
 }
