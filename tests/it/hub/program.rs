@@ -104,7 +104,7 @@ fn errors_are_one_line_and_show_no_token() {
         let output = command.envs(variables.iter().copied()).output().unwrap();
         let said = text(&output.stderr);
         assert!(!said.contains("hf_"), "{said}");
-        (output.status.success(), said)
+        (output.status.code(), said)
     };
     for (arguments, variables) in [
         (&[][..], &[][..]),
@@ -119,8 +119,9 @@ fn errors_are_one_line_and_show_no_token() {
             ],
         ),
     ] {
-        let (ok, said) = pull(arguments, variables);
-        assert!(!ok && said.lines().count() == 1, "{said}");
+        let (code, said) = pull(arguments, variables);
+        assert_eq!(code, Some(77), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
         assert!(said.starts_with("medgemma: tests/tiny is gated"), "{said}");
     }
     let file = file.to_str().unwrap();
@@ -132,16 +133,16 @@ fn errors_are_one_line_and_show_no_token() {
         (&[], &[("HF_TOKEN", "hf_right")]),
         (&[], &[("HF_TOKEN_PATH", file)]),
     ] {
-        let (ok, said) = pull(arguments, variables);
-        assert!(ok, "{arguments:?} {variables:?}: {said}");
+        let (code, said) = pull(arguments, variables);
+        assert_eq!(code, Some(0), "{arguments:?} {variables:?}: {said}");
         fs::remove_dir_all(folder(cache.path())).unwrap();
     }
     // Where `hf auth login` leaves it.
     let home = cache.path().join("home");
     fs::create_dir(&home).unwrap();
     fs::write(home.join("token"), "hf_right").unwrap();
-    let (ok, said) = pull(&[], &[("HF_HOME", home.to_str().unwrap())]);
-    assert!(ok, "{said}");
+    let (code, said) = pull(&[], &[("HF_HOME", home.to_str().unwrap())]);
+    assert_eq!(code, Some(0), "{said}");
 }
 
 #[test]
@@ -296,7 +297,7 @@ fn a_full_disk_is_named_and_what_came_is_kept() {
         );
     let output = limited.output().unwrap();
     let said = text(&output.stderr);
-    assert!(!output.status.success(), "{said}");
+    assert_eq!(output.status.code(), Some(74), "{said}");
     let file = partial(cache.path(), &demo(), WEIGHTS);
     assert!(
         said.contains(file.to_str().unwrap()) && said.contains("ulimit -f"),

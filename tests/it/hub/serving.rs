@@ -147,22 +147,41 @@ fn what_does_not_come_ends_the_server_with_one_line() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
     hub.put(ID, demo());
-    for (arguments, says) in [
-        (&["tests/none"][..], "there is no tests/none"),
-        (&[ID, "--revision", "v9"], "no revision v9"),
+    for (arguments, expected, says) in [
+        (&["tests/none"][..], 66, "there is no tests/none"),
+        (&[ID, "--revision", "v9"], 66, "no revision v9"),
         (
             &["demo", "--revision", "v9"],
+            78,
             "--revision v9 is for models from the hub",
         ),
         (
             &["tests/none", "--load-format", "dummy"],
+            66,
             "neither a model of the catalogue",
         ),
     ] {
         let arguments = [arguments, &["--log-level", "error"]].concat();
         let (code, log) = Server::start(&hub, cache.path(), &arguments).end();
-        assert!(code.is_some_and(|code| code != 0), "{log}");
+        assert_eq!(code, Some(expected), "{log}");
         assert_eq!(log.lines().count(), 1, "{log}");
         assert!(log.starts_with("medgemma: ") && log.contains(says), "{log}");
     }
+}
+
+#[test]
+fn a_hub_that_is_not_there_is_named() {
+    let nobody = Imitation::start();
+    let cache = tempfile::tempdir().unwrap();
+    // A port that was free a moment ago: nobody listens there.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    let pull = medgemma(&nobody, cache.path(), &["pull", ID])
+        .env("HF_ENDPOINT", &address)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&pull.stderr);
+    assert_eq!(pull.status.code(), Some(68), "{said}");
+    assert!(said.contains(&address), "{said}");
 }
