@@ -398,6 +398,12 @@ mod tests {
             let error = error(header, 0);
             assert!(error.contains(expected) && error.len() < 400, "{error}");
         }
+        let too_long = [&(MAX_HEADER_BYTES + 1).to_le_bytes()[..], b"{}"].concat();
+        let error = read(&too_long).unwrap_err();
+        assert!(
+            error.contains("its header would be 100000001 bytes"),
+            "{error}"
+        );
         let not_utf8 = [&2u64.to_le_bytes()[..], b"{\xff"].concat();
         assert!(
             read(&not_utf8)
