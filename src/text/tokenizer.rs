@@ -372,7 +372,21 @@ mod tests {
 
     #[test]
     fn a_damaged_file_says_what_is_wrong() {
+        let text = std::str::from_utf8(TINY).unwrap();
+        let twice = text.replace("\"vocab\":{", "\"vocab\":{\"▁the\":5,");
+        let mut crowded: Value = serde_json::from_slice(TINY).unwrap();
+        for (idx, first) in ('\u{3041}'..'\u{3052}').enumerate() {
+            let mut token = crowded["added_tokens"][28].clone();
+            token["id"] = json!(769 + idx);
+            token["content"] = json!(format!("{first}x"));
+            crowded["added_tokens"].as_array_mut().unwrap().push(token);
+        }
         for (json, expected) in [
+            (twice.into_bytes(), "token \"▁the\" is there twice"),
+            (
+                serde_json::to_vec(&crowded).unwrap(),
+                "begin with 18 different characters",
+            ),
             (TINY[..TINY.len() / 2].to_vec(), "EOF"),
             (b"{}".to_vec(), "missing field `model`"),
             (b"\xff".to_vec(), "expected value"),
