@@ -1,15 +1,17 @@
 """What the checks of tools and of structured output ask for.
 
-Bounded, so that noise which keeps to it ends.
+Bounded, and without room for more keys, so that noise which keeps to it ends.
 """
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Finding(BaseModel):
     """Report one finding."""
+
+    model_config = ConfigDict(extra="forbid")
 
     organ: Literal["heart", "lungs", "liver"]
     severity: int = Field(ge=0, le=9)
