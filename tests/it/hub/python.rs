@@ -41,7 +41,7 @@ fn python(hub: &Imitation, cache: &Path, access: &str) -> Option<String> {
 }
 
 #[test]
-#[ignore = "needs HUB_PYTHON, a Python with huggingface_hub"]
+#[ignore = "needs HUB_PYTHON, a Python with huggingface_hub: .ci/run has one"]
 fn python_finds_what_was_pulled() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
@@ -57,7 +57,7 @@ fn python_finds_what_was_pulled() {
 }
 
 #[test]
-#[ignore = "needs HUB_PYTHON, a Python with huggingface_hub"]
+#[ignore = "needs HUB_PYTHON, a Python with huggingface_hub: .ci/run has one"]
 fn what_python_downloaded_is_found() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
