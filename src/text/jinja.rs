@@ -21,6 +21,9 @@ use super::strftime::strftime;
 /// checkpoint and the person who runs the server, never from a request.)
 pub(super) const FUEL: u64 = 4_000_000;
 
+/// Spaces by which `tojson` may set in each level.
+const MAX_INDENT: i64 = 32;
+
 /// The name under which the template is found.
 pub(super) const TEMPLATE: &str = "chat_template";
 
@@ -131,6 +134,16 @@ fn tojson(value: &Value, args: Kwargs) -> Result<String, Error> {
     }
     args.assert_all_used()?;
     let indent = indent.filter(|indent| !indent.is_none());
+    // What is made is counted only when it is there.
+    if let Some(indent) = &indent
+        && indent.is_number()
+        && !indent
+            .as_i64()
+            .is_some_and(|indent| (0..=MAX_INDENT).contains(&indent))
+    {
+        let message = format!("tojson(indent={indent}) is not supported; at most {MAX_INDENT} is");
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
     let escaped = filters::tojson(
         value,
         indent,
@@ -264,6 +277,10 @@ mod tests {
             render("{{ {'a': [1, '>']} | tojson(indent=2) }}").unwrap(),
             "{\n  \"a\": [\n    1,\n    \">\"\n  ]\n}"
         );
+        for indent in ["33", "6625156484436722546", "10 ** 30", "-1", "1.5"] {
+            let error = render(&format!("{{{{ user | tojson(indent={indent}) }}}}")).unwrap_err();
+            assert!(error.to_string().contains("at most 32 is"), "{error}");
+        }
         for option in ["ensure_ascii=true", "sort_keys=true"] {
             let error = render(&format!("{{{{ user | tojson({option}) }}}}")).unwrap_err();
             let name = option.split('=').next().unwrap();
