@@ -170,6 +170,12 @@ pub enum ImageError {
         "The image is in a format that is not supported. Send PNG, JPEG, WebP, GIF, BMP or TIFF."
     )]
     UnknownFormat,
+    /// DICOM, which will be read one day.
+    #[error(
+        "The image is a DICOM file, which this server does not take yet. Export it as PNG, with the \
+         window that shows what is asked about."
+    )]
+    Dicom,
     /// A format that is read, in a variant of it that is not.
     #[error(
         "The image uses a variant of its format that is not supported. Send an 8-bit PNG or a baseline JPEG."

@@ -278,8 +278,8 @@ fn serve(config: &ServeConfig) -> Outcome {
     if config.model_choice == ModelChoice::Default {
         tracing::info!(
             model = config.model,
-            "no model was named: serving the demo, whose words are noise; `medgemma models` lists \
-             others"
+            "no model was named: serving the demo, which knows synthetic films only and is of no \
+             medical use; `medgemma models` lists others"
         );
     }
     let runtime = runtime()?;

@@ -54,7 +54,10 @@ pub fn decode(encoded: &[u8], limits: &ImageLimits) -> Result<Raster, ImageError
     if bytes > max_bytes {
         return Err(ImageError::TooManyBytes { bytes, max_bytes });
     }
-    let format = Format::sniff(encoded).ok_or(ImageError::UnknownFormat)?;
+    let format = Format::sniff(encoded).ok_or_else(|| match encoded.get(128..132) {
+        Some(b"DICM") => ImageError::Dicom,
+        _ => ImageError::UnknownFormat,
+    })?;
     let (width, height) = header::size(format, encoded)?;
     if width == 0 || height == 0 {
         return Err(ImageError::Empty { width, height });

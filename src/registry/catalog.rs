@@ -29,7 +29,10 @@ pub struct Catalog {
 #[derive(Clone, Debug, PartialEq)]
 pub enum CatalogEntry {
     /// Its files are part of the program.
-    BuiltIn,
+    BuiltIn {
+        /// Whether it thinks before it answers.
+        thinking: Thinking,
+    },
     /// Its files are on the hub.
     Hub(Box<HubModel>),
 }
@@ -60,13 +63,20 @@ pub enum Thinking {
     Unasked,
 }
 
-impl fmt::Display for Thinking {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Thinking {
+    /// In words.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Never => "never",
             Self::OnRequest => "on request",
             Self::Unasked => "unasked",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Thinking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
@@ -167,7 +177,9 @@ impl Sections {
         let hub = model.text("hub")?;
         if model.flag("built_in")? == Some(true) {
             return match hub {
-                None => Ok(CatalogEntry::BuiltIn),
+                None => Ok(CatalogEntry::BuiltIn {
+                    thinking: thinking(model)?,
+                }),
                 Some(_) => Err(model.error("hub", "contradicts built_in")),
             };
         }
@@ -182,18 +194,6 @@ impl Sections {
             .clone();
         text.vocab_size = model.count("vocab_size", Some(text.vocab_size), 1 << 24)?;
         let vision = refer(model, "vision", &self.vision)?.cloned();
-        let thinking = match model.text("thinking")? {
-            Some("never") => Thinking::Never,
-            Some("on_request") => Thinking::OnRequest,
-            Some("unasked") => Thinking::Unasked,
-            other => {
-                let found = other.map_or("is missing".to_owned(), |t| format!("is \"{t}\""));
-                return Err(model.error(
-                    "thinking",
-                    format_args!("{found}; it must be \"never\", \"on_request\" or \"unasked\""),
-                ));
-            }
-        };
         let tool_format = match model.text("tool_format")? {
             None | Some("pythonic") => ToolFormat::Pythonic,
             Some("json") => ToolFormat::Json,
@@ -215,10 +215,25 @@ impl Sections {
                 eos_token_ids: vec![1, 106],
                 tie_word_embeddings: true,
             },
-            thinking,
+            thinking: thinking(model)?,
             tool_format,
             sampling,
         })))
+    }
+}
+
+fn thinking(model: &Fields<'_>) -> Result<Thinking> {
+    match model.text("thinking")? {
+        Some("never") => Ok(Thinking::Never),
+        Some("on_request") => Ok(Thinking::OnRequest),
+        Some("unasked") => Ok(Thinking::Unasked),
+        other => {
+            let found = other.map_or("is missing".to_owned(), |t| format!("is \"{t}\""));
+            Err(model.error(
+                "thinking",
+                format_args!("{found}; it must be \"never\", \"on_request\" or \"unasked\""),
+            ))
+        }
     }
 }
 

@@ -109,7 +109,7 @@ impl Listing {
         let mut models: Vec<ModelEntry> = catalog
             .models()
             .map(|(name, entry)| match entry {
-                CatalogEntry::BuiltIn => built_in(name),
+                CatalogEntry::BuiltIn { thinking } => built_in(name, *thinking),
                 CatalogEntry::Hub(model) => {
                     let here = cached.iter().position(|own| own.repo.as_str() == model.hub);
                     let here = here.map(|position| cached.remove(position));
@@ -144,15 +144,10 @@ struct Wanted {
 
 impl Wanted {
     fn named(&self, name: &str, model: &HubModel, here: Option<&CachedModel>) -> ModelEntry {
-        let thinking = match model.thinking {
-            Thinking::Never => "never",
-            Thinking::OnRequest => "on request",
-            Thinking::Unasked => "unasked",
-        };
         ModelEntry {
             name: Some(name.to_owned()),
             hub: Some(model.hub.clone()),
-            thinking: Some(thinking),
+            thinking: Some(model.thinking.as_str()),
             ..self.described(&model.config, cached_entry(here))
         }
     }
@@ -216,14 +211,14 @@ impl From<LeastMemory> for MemoryEntry {
     }
 }
 
-fn built_in(name: &str) -> ModelEntry {
+fn built_in(name: &str, thinking: Thinking) -> ModelEntry {
     ModelEntry {
         name: Some(name.to_owned()),
         hub: None,
         parameters: None,
         context: None,
         images: Some(true),
-        thinking: Some("never"),
+        thinking: Some(thinking.as_str()),
         memory: None,
         cached: CachedEntry {
             state: CachedState::BuiltIn,

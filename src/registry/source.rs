@@ -63,9 +63,13 @@ pub fn resolve(settings: &ServeConfig) -> Result<ModelSource> {
     let catalog = Catalog::open(settings.models_file.as_deref())?;
     let mut source = find(settings, &catalog)?;
     // A directory is taken for the model of the catalogue whose name it bears, if there is one.
-    if let Some((_, CatalogEntry::Hub(model))) = catalog.get(&source.name) {
-        source.thinking = model.thinking;
-        source.tool_format = model.tool_format;
+    match catalog.get(&source.name) {
+        Some((_, CatalogEntry::Hub(model))) => {
+            source.thinking = model.thinking;
+            source.tool_format = model.tool_format;
+        }
+        Some((_, CatalogEntry::BuiltIn { thinking })) => source.thinking = *thinking,
+        None => {}
     }
     source.thinking = match settings.thinking {
         None => source.thinking,
@@ -97,7 +101,7 @@ fn find(settings: &ServeConfig, catalog: &Catalog) -> Result<ModelSource> {
             settings.load_format,
         );
     }
-    if let Some((name, CatalogEntry::BuiltIn)) = catalog.get(wanted) {
+    if let Some((name, CatalogEntry::BuiltIn { .. })) = catalog.get(wanted) {
         check_revision(settings)?;
         return from_files(name.to_owned(), ModelFiles::Demo, settings.load_format);
     }
@@ -132,7 +136,7 @@ fn check_revision(settings: &ServeConfig) -> Result<()> {
 pub(super) fn repository(wanted: &str, catalog: &Catalog) -> Result<RepoId> {
     let id = match catalog.get(wanted) {
         Some((_, CatalogEntry::Hub(model))) => model.hub.as_str(),
-        Some((_, CatalogEntry::BuiltIn)) => {
+        Some((_, CatalogEntry::BuiltIn { .. })) => {
             return Err(Error::Config(format!(
                 "{wanted} is part of the program: it is neither downloaded nor removed"
             )));

@@ -11,6 +11,7 @@
 //!                    │ conversation, settings  turns and fields → a request
 //!                    │ turns ─ markdown        answers as elements, never as markup
 //!                    │ composer ─ pictures     the next question, files
+//!                    │ film                    one to try the demo with
 //!                    │ viewer, boxes           films, what is drawn on them
 //!                    └ snippets, theme
 //! ```
@@ -49,6 +50,7 @@ pub const ASSETS: &[Asset] = assets! {
     "/assets/conversation.js" SCRIPT "conversation.js"
     "/assets/elements.js" SCRIPT "elements.js"
     "/assets/events.js" SCRIPT "events.js"
+    "/assets/film.js" SCRIPT "film.js"
     "/assets/markdown.js" SCRIPT "markdown.js"
     "/assets/pictures.js" SCRIPT "pictures.js"
     "/assets/playground.js" SCRIPT "playground.js"

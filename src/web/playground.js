@@ -5,6 +5,7 @@ import { boxesIn } from "./boxes.js";
 import { chatRequest, extend, openAnswer, says } from "./conversation.js";
 import { Composer } from "./composer.js";
 import { byId, element } from "./elements.js";
+import { syntheticFilm } from "./film.js";
 import { ACCEPTED, forget } from "./pictures.js";
 import { Server } from "./server.js";
 import { requestFields, settings, systemPrompt, wantsJson } from "./settings.js";
@@ -12,6 +13,9 @@ import { snippets } from "./snippets.js";
 import { theme } from "./theme.js";
 import { AnswerView, copied, questionView, resultView } from "./turns.js";
 import { Viewer } from "./viewer.js";
+
+/// The name of the model that is part of the program.
+const DEMO = "demo";
 
 const server = new Server();
 const viewer = new Viewer();
@@ -35,6 +39,7 @@ async function loadModels() {
     choice.replaceChildren(...models.map(({ id }) => element("option", { value: id }, id)));
     if (models.some(({ id }) => id === before)) choice.value = before;
     choice.disabled = false;
+    byId("demo").hidden = choice.value !== DEMO;
     byId("state").textContent = `${models[0].max_model_len.toLocaleString("en")} tokens`;
     byId("state").classList.remove("wrong");
   } catch (fault) {
@@ -293,6 +298,8 @@ on("starters", "click", ({ target }) => {
     composer.tell(missing === 1 ? "Add the picture that you ask about." : "Add two pictures, and press Side by side.");
   }
 });
+
+on("demo-film", "click", () => composer.add([syntheticFilm()]));
 
 byId("files").accept = ACCEPTED;
 for (const id of ["add", "drop"]) on(id, "click", () => byId("files").click());

@@ -22,7 +22,7 @@ def look(picture: str) -> list[dict]:
 
 def answers_and_counts(server: Server) -> None:
     client = connect(server)
-    wish = dict(model="demo", system="Be brief.", messages=ask("Hello"))
+    wish = dict(model="noise", system="Be brief.", messages=ask("Hello"))
     answer = client.messages.create(**wish, max_tokens=8, extra_body=GREEDY)
     assert answer.role == "assistant" and answer.stop_reason in ("max_tokens", "end_turn")
     assert all(block.type == "text" for block in answer.content)
@@ -32,7 +32,7 @@ def answers_and_counts(server: Server) -> None:
 
 def streams_what_it_answers(server: Server) -> None:
     client = connect(server)
-    wish = dict(model="demo", messages=ask("Stream this"), max_tokens=24, extra_body=GREEDY)
+    wish = dict(model="noise", messages=ask("Stream this"), max_tokens=24, extra_body=GREEDY)
     whole = client.messages.create(**wish)
     with client.messages.stream(**wish) as stream:
         text = "".join(stream.text_stream)
@@ -44,14 +44,14 @@ def streams_what_it_answers(server: Server) -> None:
 
 
 def takes_pictures(server: Server) -> None:
-    answer = connect(server).messages.create(model="demo", messages=look(png(32, 32)), max_tokens=2)
+    answer = connect(server).messages.create(model="noise", messages=look(png(32, 32)), max_tokens=2)
     assert answer.usage.input_tokens > 256
 
 
 def refuses_in_the_clients_own_classes(server: Server) -> None:
     def refused(kind: type[anthropic.APIStatusError], **wish) -> str:
         try:
-            connect(server).messages.create(**{"model": "demo", "messages": ask("Hi"), "max_tokens": 2, **wish})
+            connect(server).messages.create(**{"model": "noise", "messages": ask("Hi"), "max_tokens": 2, **wish})
         except kind as error:
             assert error.body["type"] == "error" and error.request_id
             return error.body["error"]["message"]
@@ -61,14 +61,14 @@ def refuses_in_the_clients_own_classes(server: Server) -> None:
     assert "temperature" in refused(anthropic.BadRequestError, extra_body={"temperature": -1})
     assert "container" in refused(anthropic.BadRequestError, extra_body={"container": "c"})
     try:
-        connect(server, api_key="wrong").messages.create(model="demo", messages=ask("Hi"), max_tokens=2)
+        connect(server, api_key="wrong").messages.create(model="noise", messages=ask("Hi"), max_tokens=2)
     except anthropic.AuthenticationError:
         return
     raise AssertionError("a wrong key was taken")
 
 
 def times_out_and_lets_go(server: Server) -> None:
-    wish = dict(model="demo", messages=ask("Take your time"), max_tokens=4000, extra_body={"ignore_eos": True})
+    wish = dict(model="noise", messages=ask("Take your time"), max_tokens=4000, extra_body={"ignore_eos": True})
     with connect(server).messages.stream(**wish) as stream:
         next(iter(stream))
     try:
@@ -77,7 +77,7 @@ def times_out_and_lets_go(server: Server) -> None:
         pass
     else:
         raise AssertionError("4000 tokens in 5 ms")
-    assert connect(server).messages.create(model="demo", messages=ask("Hi"), max_tokens=1).content is not None
+    assert connect(server).messages.create(model="noise", messages=ask("Hi"), max_tokens=1).content is not None
 
 
 CHECKS = [

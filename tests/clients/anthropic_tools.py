@@ -6,7 +6,7 @@ from messages import ask
 from server import Server
 
 TOOL = {"name": "report_finding", "description": "Report one finding.", "input_schema": PARAMETERS}
-LIMITS = {"model": "demo", "max_tokens": 256, "tools": [TOOL]}
+LIMITS = {"model": "noise", "max_tokens": 256, "tools": [TOOL]}
 
 
 def calls_a_tool_and_takes_its_result(server: Server) -> None:

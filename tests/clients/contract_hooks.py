@@ -11,6 +11,6 @@ def before_call(context, case, kwargs) -> None:
     if not isinstance(body, dict):
         return
     if isinstance(body.get("model"), str):
-        body["model"] = "demo"
+        body["model"] = "noise"
     if isinstance(body.get("timeout"), int | float) and 0 < body["timeout"] < 60:
         body["timeout"] = 60

@@ -11,7 +11,7 @@ def gives_what_the_model_class_says(server: Server) -> None:
     for mode in (instructor.Mode.TOOLS, instructor.Mode.TOOLS_STRICT, instructor.Mode.JSON_SCHEMA):
         client = instructor.from_openai(connect(server), mode=mode)
         finding = client.chat.completions.create(
-            model="demo",
+            model="noise",
             messages=ask("Report."),
             response_model=Finding,
             max_tokens=256,

@@ -8,7 +8,7 @@ from server import Server
 
 
 def connect(server: Server, **more) -> ChatOpenAI:
-    wish = {"model": "demo", "max_tokens": 16, "temperature": 0, "timeout": 60, "max_retries": 0, **more}
+    wish = {"model": "noise", "max_tokens": 16, "temperature": 0, "timeout": 60, "max_retries": 0, **more}
     return ChatOpenAI(base_url=f"{server.address}/v1", api_key=server.key, **wish)
 
 

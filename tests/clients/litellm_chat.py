@@ -14,7 +14,7 @@ litellm.suppress_debug_info = True
 
 def complete(server: Server, **wish):
     wish = {"messages": ask("Hello"), "max_tokens": 16, "temperature": 0, "timeout": 60, "num_retries": 0, **wish}
-    model = wish.pop("model", "demo")
+    model = wish.pop("model", "noise")
     return litellm.completion(model=f"hosted_vllm/{model}", api_base=f"{server.address}/v1", api_key=server.key, **wish)
 
 

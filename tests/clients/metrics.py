@@ -64,7 +64,7 @@ def tells_routers_what_it_does(server: Server) -> None:
     for name, kind in ROUTERS_METRICS.items():
         assert before[name].type == kind, f"{name} is a {before[name].type}"
         for sample in before[name].samples:
-            assert sample.labels["model_name"] == "demo"
+            assert sample.labels["model_name"] == "noise"
     (cache,) = before["vllm:cache_config_info"].samples
     assert cache.value == 1 and int(cache.labels["block_size"]) > 0 and int(cache.labels["num_gpu_blocks"]) > 0
     assert {"max_lora", "running_lora_adapters", "waiting_lora_adapters"} <= set(
@@ -72,7 +72,7 @@ def tells_routers_what_it_does(server: Server) -> None:
     )
 
     usage = client.chat.completions.create(
-        model="demo", messages=ask("Count this"), max_tokens=6, extra_body={"ignore_eos": True}
+        model="noise", messages=ask("Count this"), max_tokens=6, extra_body={"ignore_eos": True}
     ).usage
     after = families(server)
 
@@ -93,7 +93,7 @@ def tells_routers_what_it_does(server: Server) -> None:
 def finds_what_it_computed_before(server: Server) -> None:
     client = connect(server)
     text = "A question that is long enough to fill several blocks of the cache. " * 8
-    wish = dict(model="demo", messages=ask(text), max_tokens=4, temperature=0)
+    wish = dict(model="noise", messages=ask(text), max_tokens=4, temperature=0)
 
     def cached(**more) -> tuple[int, str]:
         answer = client.chat.completions.create(**wish, **more)
@@ -111,7 +111,7 @@ def finds_what_it_computed_before(server: Server) -> None:
 def answers_to_one_prompt_share_it(server: Server) -> None:
     client = connect(server)
     before = families(server)
-    client.chat.completions.create(model="demo", messages=ask("Three times the same, please. " * 20), max_tokens=4, n=3)
+    client.chat.completions.create(model="noise", messages=ask("Three times the same, please. " * 20), max_tokens=4, n=3)
     assert value(families(server), "vllm:prefix_cache_hits_total") > value(before, "vllm:prefix_cache_hits_total")
 
 

@@ -15,13 +15,13 @@ def connect(server: Server, **more) -> openai.OpenAI:
 def lists_and_names_its_model(server: Server) -> None:
     client = connect(server)
     (model,) = client.models.list().data
-    assert model.id == "demo"
-    assert client.models.retrieve("demo").max_model_len > 256
+    assert model.id == "noise"
+    assert client.models.retrieve("noise").max_model_len > 256
 
 
 def answers_and_counts(server: Server) -> None:
     client = connect(server)
-    answer = client.chat.completions.create(model="demo", messages=ask("Hello"), max_tokens=8, temperature=0)
+    answer = client.chat.completions.create(model="noise", messages=ask("Hello"), max_tokens=8, temperature=0)
     (choice,) = answer.choices
     assert choice.message.role == "assistant" and isinstance(choice.message.content, str)
     assert choice.finish_reason in ("length", "stop")
@@ -31,7 +31,7 @@ def answers_and_counts(server: Server) -> None:
 
 def streams_what_it_answers(server: Server) -> None:
     client = connect(server)
-    wish = dict(model="demo", messages=ask("Stream this"), max_tokens=24, temperature=0, extra_body={"ignore_eos": True})
+    wish = dict(model="noise", messages=ask("Stream this"), max_tokens=24, temperature=0, extra_body={"ignore_eos": True})
     whole = client.chat.completions.create(**wish)
     chunks = list(client.chat.completions.create(**wish, stream=True, stream_options={"include_usage": True}))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
@@ -42,10 +42,10 @@ def streams_what_it_answers(server: Server) -> None:
 
 def takes_pictures(server: Server) -> None:
     client = connect(server)
-    plain = client.chat.completions.create(model="demo", messages=ask("What do you see?"), max_tokens=1)
+    plain = client.chat.completions.create(model="noise", messages=ask("What do you see?"), max_tokens=1)
     for count in (1, 2):
         seen = client.chat.completions.create(
-            model="demo", messages=ask_about(*[png(64 + n, 48) for n in range(count)]), max_tokens=4
+            model="noise", messages=ask_about(*[png(64 + n, 48) for n in range(count)]), max_tokens=4
         )
         assert seen.usage.prompt_tokens >= plain.usage.prompt_tokens + 256 * count
 
@@ -53,7 +53,7 @@ def takes_pictures(server: Server) -> None:
 def gives_logprobs(server: Server) -> None:
     client = connect(server)
     answer = client.chat.completions.create(
-        model="demo", messages=ask("How sure?"), max_tokens=4, temperature=0, logprobs=True, top_logprobs=3
+        model="noise", messages=ask("How sure?"), max_tokens=4, temperature=0, logprobs=True, top_logprobs=3
     )
     entries = answer.choices[0].logprobs.content
     assert len(entries) == answer.usage.completion_tokens
@@ -66,7 +66,7 @@ def repeats_a_seed_and_varies_without(server: Server) -> None:
     client = connect(server)
     def draw(**wish) -> list[str]:
         answer = client.chat.completions.create(
-            model="demo", messages=ask("Draw"), max_tokens=16, temperature=1, n=2, **wish
+            model="noise", messages=ask("Draw"), max_tokens=16, temperature=1, n=2, **wish
         )
         return [choice.message.content for choice in answer.choices]
 
@@ -78,7 +78,7 @@ def repeats_a_seed_and_varies_without(server: Server) -> None:
 
 def completes_text(server: Server) -> None:
     client = connect(server)
-    answer = client.completions.create(model="demo", prompt=["The heart", "The lungs"], max_tokens=4, temperature=0)
+    answer = client.completions.create(model="noise", prompt=["The heart", "The lungs"], max_tokens=4, temperature=0)
     assert [choice.index for choice in answer.choices] == [0, 1]
 
 
@@ -86,7 +86,7 @@ def refuses_in_the_clients_own_classes(server: Server) -> None:
     client = connect(server)
     def refused(kind: type[openai.APIStatusError], **wish) -> openai.APIStatusError:
         try:
-            client.chat.completions.create(**{"model": "demo", "messages": ask("Hi"), "max_tokens": 4, **wish})
+            client.chat.completions.create(**{"model": "noise", "messages": ask("Hi"), "max_tokens": 4, **wish})
         except kind as error:
             assert error.body["message"], "an error without words"
             return error
@@ -110,7 +110,7 @@ def gives_up_in_time(server: Server) -> None:
     client = connect(server)
     try:
         client.chat.completions.create(
-            model="demo",
+            model="noise",
             messages=ask("Take your time"),
             max_tokens=4000,
             extra_body={"ignore_eos": True, "timeout": 0.01},
@@ -125,13 +125,13 @@ def serves_many_and_survives_those_who_leave(server: Server) -> None:
     client = connect(server)
     def leave(_: int) -> None:
         stream = client.chat.completions.create(
-            model="demo", messages=ask("Talk"), max_tokens=512, stream=True, extra_body={"ignore_eos": True}
+            model="noise", messages=ask("Talk"), max_tokens=512, stream=True, extra_body={"ignore_eos": True}
         )
         next(iter(stream))
         stream.close()
 
     def stay(_: int) -> str:
-        answer = client.chat.completions.create(model="demo", messages=ask("Stay"), max_tokens=16, temperature=0)
+        answer = client.chat.completions.create(model="noise", messages=ask("Stay"), max_tokens=16, temperature=0)
         return answer.choices[0].message.content
 
     with ThreadPoolExecutor(16) as pool:
@@ -144,11 +144,11 @@ def serves_many_and_survives_those_who_leave(server: Server) -> None:
 def retries_what_is_worth_another_try(server: Server) -> None:
     # Room for two: whoever comes third is told to come back.
     with serving(server.binary, "--max-num-seqs", "1", "--max-queued-requests", "1") as small:
-        long = dict(model="demo", messages=ask("Long"), max_tokens=3000, n=2, extra_body={"ignore_eos": True})
+        long = dict(model="noise", messages=ask("Long"), max_tokens=3000, n=2, extra_body={"ignore_eos": True})
         occupying = connect(small).chat.completions.create(**long, stream=True)
         next(iter(occupying))
         try:
-            connect(small).chat.completions.create(model="demo", messages=ask("Now"), max_tokens=1)
+            connect(small).chat.completions.create(model="noise", messages=ask("Now"), max_tokens=1)
             raise AssertionError("a full server took a request")
         except openai.RateLimitError as error:
             assert error.status_code == 429 and int(error.response.headers["retry-after"]) >= 1
@@ -163,7 +163,7 @@ def retries_what_is_worth_another_try(server: Server) -> None:
 
         client = connect(small, max_retries=20)
         client._client.event_hooks["request"].append(count)
-        answer = client.chat.completions.create(model="demo", messages=ask("Now"), max_tokens=1)
+        answer = client.chat.completions.create(model="noise", messages=ask("Now"), max_tokens=1)
         assert answer.usage.completion_tokens == 1
         assert waits[:2] == ["0", "1"], waits
 
@@ -172,21 +172,21 @@ def times_out_as_the_client_says(server: Server) -> None:
     client = connect(server, timeout=0.05)
     try:
         client.chat.completions.create(
-            model="demo", messages=ask("Take your time"), max_tokens=4000, extra_body={"ignore_eos": True}
+            model="noise", messages=ask("Take your time"), max_tokens=4000, extra_body={"ignore_eos": True}
         )
     except openai.APITimeoutError:
         pass
     else:
         raise AssertionError("4000 tokens in 50 ms")
     # Nothing is left of it: the next request is answered.
-    assert connect(server).chat.completions.create(model="demo", messages=ask("Hi"), max_tokens=1).choices
+    assert connect(server).chat.completions.create(model="noise", messages=ask("Hi"), max_tokens=1).choices
 
 
 def serves_the_asynchronous_client(server: Server) -> None:
     async def talk() -> str:
         async with openai.AsyncOpenAI(base_url=f"{server.address}/v1", api_key=server.key, max_retries=0) as client:
             stream = await client.chat.completions.create(
-                model="demo", messages=ask("Hello"), max_tokens=8, stream=True, extra_body={"ignore_eos": True}
+                model="noise", messages=ask("Hello"), max_tokens=8, stream=True, extra_body={"ignore_eos": True}
             )
             return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 

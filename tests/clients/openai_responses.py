@@ -8,7 +8,7 @@ from server import Server
 
 def answers_and_counts(server: Server) -> None:
     answer = connect(server).responses.create(
-        model="demo", instructions="Be brief.", input="Hello", max_output_tokens=8, temperature=0
+        model="noise", instructions="Be brief.", input="Hello", max_output_tokens=8, temperature=0
     )
     assert answer.status in ("completed", "incomplete")
     assert answer.output_text == "".join(part.text for item in answer.output for part in item.content)
@@ -22,7 +22,7 @@ def streams_what_it_answers(server: Server) -> None:
     ends = dict(max_output_tokens=64, text={"format": {"type": "json_schema", "name": "finding", "schema": schema}})
     cut = dict(max_output_tokens=4, extra_body={"ignore_eos": True})
     for length, last in ((ends, "response.completed"), (cut, "response.incomplete")):
-        wish = dict(model="demo", input="Stream this", temperature=0, **length)
+        wish = dict(model="noise", input="Stream this", temperature=0, **length)
         whole = client.responses.create(**wish)
         with client.responses.stream(**wish) as stream:
             events = list(stream)
@@ -38,11 +38,11 @@ def takes_pictures_and_a_history(server: Server) -> None:
     client = connect(server)
     parts = [{"type": "input_text", "text": "What is this?"}, {"type": "input_image", "image_url": png(32, 32)}]
     history = [{"role": "user", "content": parts}]
-    first = client.responses.create(model="demo", input=history, max_output_tokens=4, temperature=0)
+    first = client.responses.create(model="noise", input=history, max_output_tokens=4, temperature=0)
     assert first.usage.input_tokens > 256
     history += [item.model_dump(exclude_none=True) for item in first.output]
     history.append({"role": "user", "content": "Are you sure?"})
-    second = client.responses.create(model="demo", input=history, max_output_tokens=4, temperature=0)
+    second = client.responses.create(model="noise", input=history, max_output_tokens=4, temperature=0)
     assert second.usage.input_tokens > first.usage.input_tokens
 
 
@@ -50,7 +50,7 @@ def refuses_what_would_need_a_store(server: Server) -> None:
     client = connect(server)
     for wish in ({"previous_response_id": "resp_1"}, {"store": True}, {"background": True}):
         try:
-            client.responses.create(model="demo", input="Hi", max_output_tokens=1, **wish)
+            client.responses.create(model="noise", input="Hi", max_output_tokens=1, **wish)
         except openai.BadRequestError as error:
             assert [error.param] == list(wish)
             continue

@@ -4,7 +4,7 @@ from finding import PARAMETERS, Finding
 from openai_chat import connect
 from server import Server
 
-LIMITS = {"model": "demo", "max_output_tokens": 256, "temperature": 1}
+LIMITS = {"model": "noise", "max_output_tokens": 256, "temperature": 1}
 TOOL = {"type": "function", "name": "report_finding", "parameters": PARAMETERS, "strict": True}
 
 

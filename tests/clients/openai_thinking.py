@@ -22,7 +22,7 @@ def tells_thoughts_from_answers(server: Server) -> None:
         (begin,) = ids(thinker, "<unused94>")
         (word, *_) = ids(thinker, "heart")
         wish = dict(
-            model="demo",
+            model="noise",
             messages=ask("Think."),
             max_tokens=48,
             temperature=0,

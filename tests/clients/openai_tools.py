@@ -12,7 +12,7 @@ from messages import ask
 from openai_chat import connect
 from server import Server
 
-LIMITS = {"model": "demo", "max_tokens": 256, "temperature": 1, "seed": 5}
+LIMITS = {"model": "noise", "max_tokens": 256, "temperature": 1, "seed": 5}
 
 
 def calls_a_tool_that_it_must_call(server: Server) -> None:

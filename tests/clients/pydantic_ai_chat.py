@@ -9,7 +9,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from server import Server
 
 
-def agent(server: Server, model: str = "demo", **more) -> Agent:
+def agent(server: Server, model: str = "noise", **more) -> Agent:
     provider = OpenAIProvider(base_url=f"{server.address}/v1", api_key=server.key)
     settings = {"max_tokens": 16, "temperature": 0, "timeout": 60}
     return Agent(OpenAIChatModel(model, provider=provider), model_settings=settings, **more)

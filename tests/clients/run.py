@@ -2,9 +2,9 @@
 
     python run.py path/to/medgemma openai_chat metrics ...
 
-Starts `medgemma serve demo` on a free port, runs the checks of the named files beside this one as
-users' programs would, and stops it. The demo's words are noise, so what is checked is everything
-around them.
+Starts `medgemma serve` on a free port, runs the checks of the named files beside this one as users'
+programs would, and stops it. The model's words are noise, so what is checked is everything around
+them.
 """
 
 import importlib

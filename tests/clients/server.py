@@ -1,4 +1,4 @@
-"""The binary under test: starts `medgemma serve demo` on a free port and stops it."""
+"""The binary under test: starts `medgemma serve` on a free port and stops it."""
 
 import contextlib
 import re
@@ -6,8 +6,11 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 KEY = "a-key-for-this-run"
+NOISE = str(Path(__file__).parents[1] / "golden" / "models" / "noise")
+"""A model whose words are noise. It is never at a loss for more of them, nor for any that are forced on it."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Server:
 def serving(binary: str, *flags: str) -> Iterator[Server]:
     """A server, once it says that it can answer. It must end well in the end."""
     process = subprocess.Popen(
-        [binary, "serve", "demo", "--port", "0", "--api-key", KEY, "--log-level", "warn", *flags],
+        [binary, "serve", NOISE, "--port", "0", "--api-key", KEY, "--log-level", "warn", *flags],
         stdout=subprocess.PIPE,
         text=True,
     )

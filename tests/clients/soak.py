@@ -2,7 +2,7 @@
 
     python soak.py path/to/medgemma [--seconds 20] [--clients 64] [--seed N]
 
-Starts `medgemma serve demo` with a small queue and a small KV cache on a free loopback port, and for
+Starts `medgemma serve` with a small queue and a small KV cache on a free loopback port, and for
 the given time sends it chats, completions, streams and pictures, some with time limits, priorities
 and salts, among requests that are malformed, that are left in the middle, and whose connections are
 cut. Every answer must be complete or an error in OpenAI's shape that the request deserves. Then no
@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 import aiohttp
 from openai import APIStatusError, AsyncOpenAI
 from prometheus_client.parser import text_string_to_metric_families
+from server import NOISE
 
 KEYS = ["soak-key-one", "soak-key-two"]
 # Small enough that 64 clients overrun the queue and that sequences lose their blocks to others.
@@ -314,7 +315,7 @@ async def ask_by_sdk(storm: Storm, sdk: AsyncOpenAI, dice: random.Random) -> Non
     """As a program does that tries again by itself."""
     try:
         answer = await sdk.chat.completions.create(
-            model="demo",
+            model="noise",
             messages=[{"role": "user", "content": dice.choice(WORDS)}],
             max_tokens=8,
             temperature=0,
@@ -431,7 +432,7 @@ def main() -> None:
     keys = [argument for key in KEYS for argument in ("--api-key", key)]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            [options.binary, "serve", "demo", "--port", "0", "--log-level", "warn", *keys, *LIMITS],
+            [options.binary, "serve", NOISE, "--port", "0", "--log-level", "warn", *keys, *LIMITS],
             stdout=subprocess.PIPE,
             stderr=log,
             env=ENVIRONMENT,

@@ -1,4 +1,4 @@
-"""Rewrites everything under tests/golden/ that a test compares with, and the demo model. Run by hand, from anywhere:
+"""Rewrites everything under tests/golden/ that a test compares with. Run by hand, from anywhere:
 
     pip install torch==2.15.0 torchvision==0.29.2 transformers==5.23.0 tokenizers==0.23.3 \
         safetensors==0.8.0 numpy==2.4.6 pillow==13.0.0 blake3==1.0.11
@@ -16,6 +16,7 @@ tokenizer/             the tiny tokenizer, shared by all models here. Ids: equal
 templates/             conversations: rendered text and ids (see make/templates.py). Equal.
 configs/               configs in every dialect, `expected.json` with what each means. Equal.
 models/NAME/           tiny models as a loader meets them: `multimodal` (float32), `text27b`, `text1b` (both bfloat16).
+models/noise/          a model that the real one's clients can be tried with (bfloat16). Its tokenizer is its own copy.
 models/layouts.json    layout → the name in models/multimodal/model.safetensors → the name there.
 models/untied_head.safetensors   one more tensor for the multimodal model.
 numbers/NAME.json      prompts, ids, greedy tokens; numbers/NAME.safetensors: `CASE.embedding`, `CASE.layer.N`, `CASE.norm`
@@ -38,7 +39,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from make import configs, demo, images, long, models, numbers, sensitivity, templates, tiny, tokenizer
+from make import configs, images, long, models, noise, numbers, sensitivity, templates, tiny, tokenizer
 
 HERE = Path(__file__).parent
 PINNED = {"torch": "2.15.0", "transformers": "5.23.0", "tokenizers": "0.23.3", "pillow": "13.0.0", "torchvision": "0.29.2"}
@@ -56,7 +57,7 @@ def main() -> None:
         return
     assert not sys.argv[1:], "unknown argument"
     tokenizer.write(HERE / "tokenizer")
-    demo.write(HERE.parents[1] / "src" / "registry" / "demo")
+    noise.write(HERE / "models" / "noise")
     shared = AutoTokenizer.from_pretrained(HERE / "tokenizer")
     templates.write(HERE / "templates", shared)
     configs.write(HERE / "configs")

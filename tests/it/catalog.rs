@@ -241,7 +241,15 @@ fn models_are_found_by_name_and_by_hub_id() {
         catalog.get("medgemma-4b-it"),
         catalog.get("google/medgemma-4b-it")
     );
-    assert_eq!(catalog.get("demo"), Some(("demo", &CatalogEntry::BuiltIn)));
+    assert_eq!(
+        catalog.get("demo"),
+        Some((
+            "demo",
+            &CatalogEntry::BuiltIn {
+                thinking: Thinking::OnRequest
+            }
+        ))
+    );
     assert_eq!(catalog.get("medgemma"), None);
     for (wrong, right) in [
         ("medgema-4b-it", Some("medgemma-4b-it")),
@@ -398,7 +406,10 @@ fn served(arguments: &[&str]) -> ModelSource {
 #[test]
 fn a_directory_thinks_as_its_name_says_unless_a_flag_does() {
     let parent = tempfile::tempdir().unwrap();
-    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/src/registry/demo/config.json");
+    let config = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/golden/models/noise/config.json"
+    );
     let mut dirs = ["medgemma-27b-text-it", "mine"].map(|name| parent.path().join(name));
     for dir in &mut dirs {
         std::fs::create_dir(&dir).unwrap();
@@ -406,7 +417,7 @@ fn a_directory_thinks_as_its_name_says_unless_a_flag_does() {
     }
     let [known, own] = dirs.each_ref().map(|dir| dir.to_str().expect("UTF-8"));
     for (arguments, thinking, tool_format) in [
-        (&["demo"][..], Thinking::Never, ToolFormat::Pythonic),
+        (&["demo"][..], Thinking::OnRequest, ToolFormat::Pythonic),
         (&[own], Thinking::Never, ToolFormat::Pythonic),
         (&[known], Thinking::OnRequest, ToolFormat::Pythonic),
         (
@@ -420,7 +431,7 @@ fn a_directory_thinks_as_its_name_says_unless_a_flag_does() {
             ToolFormat::Pythonic,
         ),
         (
-            &["demo", "--thinking=on-request", "--tool-format=json"],
+            &["demo", "--thinking=unasked", "--tool-format=json"],
             Thinking::OnRequest,
             ToolFormat::Json,
         ),

@@ -162,7 +162,7 @@ fn copy_of(folders: &[&str]) -> TempDir {
     dir
 }
 
-const DEMO: &str = "src/registry/demo";
+const NOISE: &str = "tests/golden/models/noise";
 
 #[test]
 fn it_says_where_it_listens_and_ends_on_request() {
@@ -270,14 +270,14 @@ fn nothing_named_means_the_demo() {
     server.signal("-TERM");
     let (_, log) = server.end();
     assert!(
-        log.contains("no model was named") && log.contains("noise"),
+        log.contains("no model was named") && log.contains("of no medical use"),
         "{log}"
     );
 }
 
 #[test]
 fn a_directory_is_served_under_its_name() {
-    let dir = copy_of(&[DEMO]);
+    let dir = copy_of(&[NOISE]);
     let path = dir.path().to_str().unwrap();
     let name = dir.path().file_name().unwrap().to_str().unwrap();
     for arguments in [&[path][..], &["--model", path], &[path, "--model", path]] {

@@ -103,7 +103,7 @@ fn each_lie_has_its_refusal() {
         (
             "DICOM",
             [&[0; 128][..], b"DICM"].concat(),
-            ImageError::UnknownFormat,
+            ImageError::Dicom,
         ),
         (
             "JPEG 2000",

@@ -9,6 +9,7 @@ mod cuda;
 mod damaged_checkpoints;
 mod engine;
 mod engine_script;
+mod films;
 mod generation;
 mod golden;
 mod grammar;

@@ -1,4 +1,4 @@
-//! The built-in model behind the real router and the real engine: what a field asks for comes out
+//! A model of noise behind the real router and the real engine: what a field asks for comes out
 //! of the model.
 
 use std::collections::HashSet;
@@ -21,24 +21,25 @@ use tower::ServiceExt;
 
 use crate::grammar::{judge, schemas};
 
-/// The demo and what is needed to talk about its tokens. Its words are noise, its weights are the
-/// same everywhere.
-struct Served {
+/// A model and what is needed to talk about its tokens. Its weights are the same everywhere.
+pub(crate) struct Served {
     router: Router,
-    tokenizer: Arc<Tokenizer>,
+    pub(crate) tokenizer: Arc<Tokenizer>,
 }
 
 /// One for all tests: they ask at the same time, as clients do.
-static PLAIN: LazyLock<Served> = LazyLock::new(|| serve(&[]));
-static THINKING: LazyLock<Served> = LazyLock::new(|| serve(&["--thinking", "unasked"]));
+static PLAIN: LazyLock<Served> = LazyLock::new(|| serve(NOISE, &[]));
+static THINKING: LazyLock<Served> = LazyLock::new(|| serve(NOISE, &["--thinking", "unasked"]));
 
-fn serve(flags: &[&str]) -> Served {
-    let all = ["medgemma", "serve", "demo", "--kv-cache-memory", "64MB"];
+const NOISE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/models/noise");
+
+pub(crate) fn serve(model: &str, flags: &[&str]) -> Served {
+    let all = ["medgemma", "serve", model, "--kv-cache-memory", "64MB"];
     let all = all.iter().chain(flags).map(OsString::from);
     let Ok(Command::Serve(settings)) = config::parse(all) else {
         panic!("these are settings of a server");
     };
-    let loaded = registry::load(&settings).expect("the demo is in the binary");
+    let loaded = registry::load(&settings).expect("the model is whole");
     let app = AppState::new(ApiKeys::new(&[] as &[&str]), None);
     let tokenizer = Arc::clone(&loaded.model.tokenizer);
     app.set_model(loaded.model);
@@ -49,7 +50,7 @@ fn serve(flags: &[&str]) -> Served {
 }
 
 impl Served {
-    async fn post(&self, path: &str, body: Value) -> Value {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
         let request = Request::post(path)
             .header("content-type", "application/json")
             .body(Body::from(body.to_string()))
@@ -64,7 +65,7 @@ impl Served {
         serde_json::from_str(&text).expect("answers are JSON")
     }
 
-    async fn chat(&self, fields: Value) -> Value {
+    pub(crate) async fn chat(&self, fields: Value) -> Value {
         let mut body = json!({"messages": [{"role": "user", "content": "Is the heart normal?"}]});
         let all = body.as_object_mut().expect("an object");
         all.extend(fields.as_object().expect("an object").clone());
@@ -306,11 +307,11 @@ async fn a_picture_is_squashed_unless_it_is_to_be_padded() {
         served.chat(fields).await["choices"][0]["logprobs"].clone()
     };
     let squashed = scores(&PLAIN, &wide).await;
-    let padded = scores(&serve(&["--image-fit", "pad"]), &wide).await;
+    let padded = scores(&serve(NOISE, &["--image-fit", "pad"]), &wide).await;
     assert_ne!(padded, squashed);
     assert_eq!(padded, scores(&PLAIN, &within_black).await);
     assert_eq!(
         squashed,
-        scores(&serve(&["--image-fit=squash"]), &wide).await
+        scores(&serve(NOISE, &["--image-fit=squash"]), &wide).await
     );
 }

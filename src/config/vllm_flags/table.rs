@@ -329,10 +329,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     flag(
         "block-size",
         Value,
-        Only(
-            &["16"],
-            "blocks of the KV cache have 16 tokens: leave it out",
-        ),
+        Needless("blocks of the KV cache have 32 tokens here, which changes no answer"),
     ),
     flag(
         "swap-space",

@@ -51,7 +51,7 @@ const checks = {
     await page.click("#key-use");
     await page.waitForFunction(() => document.querySelector("#key-why").textContent.includes("does not accept"));
     await unlock(page, key);
-    assert.equal(await page.inputValue("#model"), "demo");
+    assert.equal(await page.inputValue("#model"), "noise");
     assert.match(await page.locator("#state").textContent(), /^[\d,]+ tokens$/);
     assert.equal(await page.inputValue("#key"), "");
     await page.reload();
@@ -75,6 +75,25 @@ const checks = {
     await page.getByText("The model is still loading …").waitFor();
     await page.waitForFunction(() => !document.querySelector("#model").disabled);
     assert.equal(asked, 2);
+    await closePage(opened, [REFUSED]);
+  },
+
+  async "has a film for those who try the demo"(browser) {
+    const opened = await playground(browser);
+    const { page } = opened;
+    await page.waitForFunction(() => !document.querySelector("#model").disabled);
+    assert.ok(await page.locator("#demo").isHidden());
+    await page.route("**/v1/models", (route) => {
+      const json = { object: "list", data: [{ id: "demo", object: "model", max_model_len: 8192 }] };
+      return route.fulfill({ json });
+    });
+    await page.click("#key-open");
+    await page.fill("#key", key);
+    await page.click("#key-use");
+    await page.click("#demo-film");
+    await page.waitForFunction(() => document.querySelector(".frame img")?.naturalWidth > 100);
+    assert.equal(await page.locator("#pending li").count(), 1);
+    assert.equal(await page.locator("#notice").isVisible(), false);
     await closePage(opened, [REFUSED]);
   },
 

@@ -9,12 +9,12 @@ import OpenAI from "openai";
 
 const [address, apiKey, picture] = process.argv.slice(2);
 const client = new OpenAI({ baseURL: `${address}/v1`, apiKey, maxRetries: 0, timeout: 60_000 });
-const ask = (content) => ({ model: "demo", messages: [{ role: "user", content }] });
+const ask = (content) => ({ model: "noise", messages: [{ role: "user", content }] });
 
 const checks = {
   async "lists its model"() {
     const models = await client.models.list();
-    assert.deepEqual(models.data.map((model) => model.id), ["demo"]);
+    assert.deepEqual(models.data.map((model) => model.id), ["noise"]);
   },
 
   async "answers and counts"() {
@@ -60,7 +60,7 @@ const checks = {
   },
 
   async "completes text"() {
-    const answer = await client.completions.create({ model: "demo", prompt: "The heart", max_tokens: 4 });
+    const answer = await client.completions.create({ model: "noise", prompt: "The heart", max_tokens: 4 });
     assert.equal(answer.object, "text_completion");
   },
 

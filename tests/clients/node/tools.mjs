@@ -11,7 +11,7 @@ const [address, apiKey, parameters] = process.argv.slice(2);
 const schema = JSON.parse(parameters);
 const client = new OpenAI({ baseURL: `${address}/v1`, apiKey, maxRetries: 0, timeout: 60_000 });
 const wish = {
-  model: "demo",
+  model: "noise",
   messages: [{ role: "user", content: "Report." }],
   max_tokens: 256,
   temperature: 1,

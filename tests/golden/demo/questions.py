@@ -315,7 +315,7 @@ KINDS = {
         answer=as_json,
     ),
 }  # fmt: skip
-WEIGHTS = {"count": 3, "side": 3, "zone": 3, "size": 3, "where": 3, "describe": 2, "report": 2, "json": 0.5, "digit": 0.7, "normal": 0.7, "any": 0.7}
+WEIGHTS = {"count": 3, "side": 3, "zone": 3, "size": 16, "where": 5, "describe": 2, "report": 2, "json": 0.5, "digit": 0.7, "normal": 0.7, "any": 0.7}
 
 
 def about_place(film: Film, rng: np.random.Generator) -> tuple[str, str]:

@@ -16,9 +16,9 @@ NUM_FILMS = 20_000
 NUM_UNSEEN = 1000
 """Of those: never trained on, to see how it goes."""
 SEEING = 3600
-TALKING = 2400
-JOINED = 1000
-WHOLE = 150
+TALKING = 3700
+JOINED = 4500
+WHOLE = 1700
 """Steps of each stage; the last is the third with all 256 tokens of a picture. See train_demo.py for what a step takes."""
 RATE = 3e-3
 APART = 0.7

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
+use medgemma::backend::BLOCK_SIZE;
 use serde_json::{Value, json};
 
 use super::{Server, medgemma, output, stderr};
@@ -46,12 +47,15 @@ fn flags_that_need_nothing_are_told_in_the_log() {
             "--tensor-parallel-size",
             "1",
             "--swap-space=4",
+            "--block-size",
+            "16",
         ],
         &[("MEDGEMMA_DISABLE_LOG_REQUESTS", "true")],
     );
     for told in [
         "--trust-remote-code is",
         "--swap-space 4 is",
+        &format!("--block-size 16 is not needed: blocks of the KV cache have {BLOCK_SIZE} tokens"),
         "--disable-log-requests is",
     ] {
         assert!(log.contains(told), "{log}");
@@ -187,7 +191,7 @@ fn a_seed_makes_a_server_repeat_itself() {
 #[test]
 fn sampling_settings_come_from_the_checkpoint_or_from_nowhere() {
     // The demo's own are greedy, or nearly so where it has none; vLLM's neutral ones draw.
-    let dir = super::copy_of(&[super::DEMO]);
+    let dir = super::copy_of(&[super::NOISE]);
     fs::write(dir.path().join("generation_config.json"), "{}").unwrap();
     let asked = |option: &str| {
         let path = dir.path().to_str().unwrap();

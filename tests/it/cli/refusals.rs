@@ -2,17 +2,17 @@
 
 use std::fs;
 
-use super::{DEMO, Server, copy_of, output, stderr};
+use super::{NOISE, Server, copy_of, output, stderr};
 
 #[test]
 fn what_cannot_be_served_is_said_in_one_line() {
-    let broken = copy_of(&[DEMO]);
+    let broken = copy_of(&[NOISE]);
     let weights = broken.path().join("model.safetensors");
     let bytes = fs::read(&weights).unwrap();
     fs::write(&weights, &bytes[..bytes.len() - 1]).unwrap();
     let broken = broken.path().to_str().unwrap();
 
-    let quantised = copy_of(&[DEMO]);
+    let quantised = copy_of(&[NOISE]);
     let config = quantised.path().join("config.json");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(
@@ -22,7 +22,7 @@ fn what_cannot_be_served_is_said_in_one_line() {
     .unwrap();
     let quantised = quantised.path().to_str().unwrap();
 
-    let pictures = copy_of(&[DEMO]);
+    let pictures = copy_of(&[NOISE]);
     let config = pictures.path().join("preprocessor_config.json");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("\"height\": 896", "\"height\": 448")).unwrap();

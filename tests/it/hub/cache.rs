@@ -11,12 +11,12 @@ use medgemma::registry::{self, RepoId, find_removal};
 use serde_json::Value;
 
 use super::imitation::{Imitation, etag};
-use super::{COMMIT, ID, demo, folder, settings, sharded};
+use super::{COMMIT, ID, folder, noise, settings, sharded};
 
 fn pulled() -> (Imitation, tempfile::TempDir) {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     registry::pull(&settings(&hub, cache.path())).unwrap();
     (hub, cache)
 }
@@ -29,7 +29,7 @@ fn hf_hub_finds_what_was_pulled() {
         Cache::new(cache.path().to_owned()).repo(repo)
     };
     let path = of("main").get("model.safetensors").unwrap();
-    assert_eq!(fs::read(path).unwrap(), demo().files["model.safetensors"]);
+    assert_eq!(fs::read(path).unwrap(), noise().files["model.safetensors"]);
     assert!(of("main").get("README.md").is_none());
     assert!(of("other").get("config.json").is_none());
 }
@@ -42,7 +42,7 @@ fn what_hf_hub_lays_down_is_found_offline() {
     cache.create_ref(COMMIT).unwrap();
     let snapshot = folder(root.path()).join("snapshots").join(COMMIT);
     fs::create_dir_all(&snapshot).unwrap();
-    let repo = demo();
+    let repo = noise();
     for (name, bytes) in &repo.files {
         let etag = etag(name, bytes);
         let blob = folder(root.path()).join("blobs").join(&etag);
@@ -85,7 +85,7 @@ fn a_snapshot_without_links_is_as_good() {
     let (hub, cache) = pulled();
     // As huggingface_hub leaves it where a file system has no links.
     let snapshot = folder(cache.path()).join("snapshots").join(COMMIT);
-    for name in super::needed(&demo()).keys() {
+    for name in super::needed(&noise()).keys() {
         let link = snapshot.join(name);
         let blob = link.canonicalize().unwrap();
         fs::remove_file(&link).unwrap();
@@ -93,7 +93,7 @@ fn a_snapshot_without_links_is_as_good() {
     }
     hub.asked();
     let pulled = registry::pull(&settings(&hub, cache.path())).unwrap();
-    super::assert_whole(&pulled, &demo(), cache.path());
+    super::assert_whole(&pulled, &noise(), cache.path());
     assert!(hub.asked().iter().all(|ask| !super::is_for_bytes(ask)));
 }
 
@@ -103,10 +103,10 @@ fn a_blob_that_was_cut_off_comes_again() {
     let name = "model.safetensors";
     let blob = folder(cache.path())
         .join("blobs")
-        .join(etag(name, &demo().files[name]));
+        .join(etag(name, &noise().files[name]));
     fs::write(&blob, "cut").unwrap();
     let pulled = registry::pull(&settings(&hub, cache.path())).unwrap();
-    super::assert_whole(&pulled, &demo(), cache.path());
+    super::assert_whole(&pulled, &noise(), cache.path());
 }
 
 /// What the table or object of `medgemma models` says of this cache.
@@ -155,11 +155,11 @@ fn what_is_cached_is_listed_with_its_size() {
         let line = line.unwrap_or_else(|| panic!("{name} is not in {table}"));
         line.split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(row("demo"), "demo tiny - yes never - built in");
+    assert_eq!(row("demo"), "demo tiny - yes on request - built in");
     assert!(row("gemma-3-270m").ends_with(" partly"));
     assert!(row("medgemma-4b-it").starts_with("medgemma-4b-it 4.3 B 131072 yes never "));
     assert!(row("medgemma-4b-it").ends_with(" -"));
-    let sizes: usize = super::needed(&demo())
+    let sizes: usize = super::needed(&noise())
         .values()
         .map(|bytes| bytes.len())
         .sum();
@@ -212,7 +212,7 @@ fn a_model_goes_with_all_that_is_its_own() {
     fs::create_dir(&other).unwrap();
     let id = RepoId::parse(ID).unwrap();
     let removal = find_removal(cache.path(), &id, None).unwrap();
-    let sizes: usize = super::needed(&demo())
+    let sizes: usize = super::needed(&noise())
         .values()
         .map(|bytes| bytes.len())
         .sum();
@@ -244,7 +244,7 @@ fn a_revision_goes_without_what_others_need() {
     // All but the weights is the same in both.
     assert_eq!(
         removal.num_bytes,
-        demo().files["model.safetensors"].len() as u64
+        noise().files["model.safetensors"].len() as u64
     );
     removal.run().unwrap();
     let mut settings = settings(&hub, cache.path());

@@ -9,7 +9,7 @@ use medgemma::registry;
 
 use super::imitation::{Ask, Fault, Host, Imitation, etag};
 use super::{
-    COMMIT, ID, SHARDS, assert_whole, demo, folder, is_for_bytes, partial, refused, settings,
+    COMMIT, ID, SHARDS, assert_whole, folder, is_for_bytes, noise, partial, refused, settings,
     sharded, with_token,
 };
 
@@ -23,7 +23,7 @@ fn is_for(ask: &Ask, name: &str) -> bool {
 fn a_model_comes_whole_and_nothing_else_does() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    for repo in [demo(), sharded(1, 1000)] {
+    for repo in [noise(), sharded(1, 1000)] {
         hub.put(ID, repo.clone());
         let pulled = registry::pull(&settings(&hub, cache.path())).unwrap();
         assert_whole(&pulled, &repo, cache.path());
@@ -40,15 +40,15 @@ fn a_model_comes_whole_and_nothing_else_does() {
 fn what_is_here_does_not_come_again() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     registry::pull(&settings(&hub, cache.path())).unwrap();
     hub.asked();
     let pulled = registry::pull(&settings(&hub, cache.path())).unwrap();
-    assert_whole(&pulled, &demo(), cache.path());
+    assert_whole(&pulled, &noise(), cache.path());
     assert!(hub.asked().iter().all(|ask| !is_for_bytes(ask)));
 
     // A new commit with one new file: that one comes, and the old commit stays.
-    let mut next = demo();
+    let mut next = noise();
     next.commit = "f".repeat(40);
     next.files
         .insert("generation_config.json".to_owned(), b"{}".to_vec());
@@ -71,7 +71,7 @@ fn what_is_here_does_not_come_again() {
 fn a_cut_download_goes_on_where_it_was() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    let repo = demo();
+    let repo = noise();
     hub.put(ID, repo.clone());
     // As another process left it.
     let half = &repo.files[WEIGHTS][..400_000];
@@ -98,7 +98,7 @@ fn a_cut_download_goes_on_where_it_was() {
 fn the_token_goes_to_the_hub_alone() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     registry::pull(&with_token(settings(&hub, cache.path()), "hf_secret")).unwrap();
     let asked = hub.asked();
     assert!(asked.iter().any(|ask| ask.host == Host::Storage));
@@ -112,10 +112,10 @@ fn the_token_goes_to_the_hub_alone() {
 fn moved_repositories_are_followed() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     let new = super::Repo {
         commit: COMMIT.to_owned(),
-        ..demo()
+        ..noise()
     };
     hub.put("tests/renamed", new);
     hub.behave(|ask| match ask.path.contains(ID) {
@@ -125,7 +125,7 @@ fn moved_repositories_are_followed() {
     let settings = with_token(settings(&hub, cache.path()), "t");
     let pulled = registry::pull(&settings).unwrap();
     // Under the name that was asked for, so that it is found under it.
-    assert_whole(&pulled, &demo(), cache.path());
+    assert_whole(&pulled, &noise(), cache.path());
     let asked = hub.asked();
     let moved = asked.iter().filter(|ask| ask.path.contains("renamed"));
     assert!(moved.clone().count() > 5);
@@ -144,7 +144,7 @@ fn moved_repositories_are_followed() {
 fn recovers(faults: Vec<Fault>) {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     let num_faults = faults.len();
     let said = format!("{faults:?}");
     hub.behave(move |ask| match faults.get(ask.num_before) {
@@ -154,7 +154,7 @@ fn recovers(faults: Vec<Fault>) {
     let mut settings = settings(&hub, cache.path());
     settings.hub.stall_timeout = Duration::from_secs(1);
     let pulled = registry::pull(&settings).unwrap_or_else(|error| panic!("{said}: {error}"));
-    assert_whole(&pulled, &demo(), cache.path());
+    assert_whole(&pulled, &noise(), cache.path());
     let asked = hub.asked();
     let came = asked.iter().filter(|ask| is_for(ask, WEIGHTS)).count();
     assert!(came > num_faults, "{said}: {came} requests");
@@ -185,14 +185,14 @@ fn passing_troubles_pass() {
 fn a_server_that_knows_no_parts_sends_the_whole() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     hub.behave(|ask| match ask.num_before {
         0 if is_for(ask, WEIGHTS) => Fault::CutAfter(500_000),
         _ if is_for(ask, WEIGHTS) => Fault::WholeFile,
         _ => Fault::None,
     });
     let pulled = registry::pull(&settings(&hub, cache.path())).unwrap();
-    assert_whole(&pulled, &demo(), cache.path());
+    assert_whole(&pulled, &noise(), cache.path());
 }
 
 #[test]
@@ -200,14 +200,14 @@ fn a_part_that_cannot_be_had_comes_with_the_rest() {
     for fault in [Fault::OtherPart, Fault::Status(416, vec![])] {
         let hub = Imitation::start();
         let cache = tempfile::tempdir().unwrap();
-        hub.put(ID, demo());
+        hub.put(ID, noise());
         hub.behave(move |ask| match ask.num_before {
             0 if is_for(ask, WEIGHTS) => Fault::CutAfter(500_000),
             _ if ask.range.is_some() => fault.clone(),
             _ => Fault::None,
         });
         let pulled = registry::pull(&settings(&hub, cache.path())).unwrap();
-        assert_whole(&pulled, &demo(), cache.path());
+        assert_whole(&pulled, &noise(), cache.path());
     }
 }
 
@@ -215,7 +215,7 @@ fn a_part_that_cannot_be_had_comes_with_the_rest() {
 fn lasting_troubles_end_and_keep_what_came() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    let repo = demo();
+    let repo = noise();
     hub.put(ID, repo.clone());
     let weights = partial(cache.path(), &repo, WEIGHTS);
     let settings = settings(&hub, cache.path());
@@ -267,7 +267,7 @@ fn lasting_troubles_end_and_keep_what_came() {
 #[test]
 fn a_file_that_changes_meanwhile_is_not_mixed() {
     let hub = Imitation::start();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     for name in [WEIGHTS, "config.json"] {
         let cache = tempfile::tempdir().unwrap();
         hub.behave(move |ask| {
@@ -306,7 +306,7 @@ fn a_model_that_cannot_be_served_is_refused_before_its_weights_come() {
 fn a_disk_that_is_too_small_is_said_before_anything_comes() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     hub.behave(
         |ask| match ask.method == "HEAD" && ask.path.ends_with(WEIGHTS) {
             // A pebibyte.
@@ -331,7 +331,7 @@ fn a_disk_that_is_too_small_is_said_before_anything_comes() {
 fn a_cache_that_cannot_be_written_is_named() {
     let hub = Imitation::start();
     let dir = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     let (problem, message) = refused(&settings(&hub, &file.join("cache")));

@@ -27,9 +27,9 @@ use imitation::{Ask, Gate, Host, Imitation, Repo, etag};
 const ID: &str = "tests/tiny";
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// The demo as a repository: a model that can be served.
-fn demo() -> Repo {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/registry/demo");
+/// A repository with a model that can be served.
+fn noise() -> Repo {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models/noise");
     let mut files: BTreeMap<String, Vec<u8>> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| {
@@ -62,7 +62,7 @@ const SHARDS: [&str; 3] = [
 /// A model with weights in three files, of random bytes: enough to download, not to serve.
 fn sharded(seed: u64, shard_len: usize) -> Repo {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut repo = demo();
+    let mut repo = noise();
     repo.files.remove("model.safetensors");
     let weight_map: BTreeMap<String, &str> = SHARDS
         .into_iter()

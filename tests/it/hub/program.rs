@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use super::imitation::{Fault, Gate, Host, Imitation, sha256};
-use super::{COMMIT, ID, Repo, demo, folder, is_for_bytes, partial};
+use super::{COMMIT, ID, Repo, folder, is_for_bytes, noise, partial};
 
 const WEIGHTS: &str = "model.safetensors";
 
@@ -50,7 +50,7 @@ pub(super) fn signal(child: &Child, name: &str) {
 /// A hub whose weights stop coming after so many bytes.
 pub(super) fn stalling(num_bytes: usize) -> Imitation {
     let hub = Imitation::start();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     hub.behave(move |ask| match ask.host {
         Host::Storage if ask.file.as_deref() == Some(WEIGHTS) => Fault::StallAfter(num_bytes),
         _ => Fault::None,
@@ -60,7 +60,7 @@ pub(super) fn stalling(num_bytes: usize) -> Imitation {
 
 /// Waits until so many of the weights' bytes are in the cache.
 pub(super) fn until_here(cache: &Path, num_bytes: u64) {
-    let file = partial(cache, &demo(), WEIGHTS);
+    let file = partial(cache, &noise(), WEIGHTS);
     while file.metadata().map_or(0, |file| file.len()) < num_bytes {
         std::thread::yield_now();
     }
@@ -70,7 +70,7 @@ pub(super) fn until_here(cache: &Path, num_bytes: u64) {
 fn pull_prints_where_the_model_is() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     let snapshot = folder(cache.path()).join("snapshots").join(COMMIT);
     let output_of = || {
         let output = output(&hub, cache.path(), &["pull", ID]);
@@ -96,7 +96,7 @@ fn errors_are_one_line_and_show_no_token() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
     let gate = Gate::Gated("hf_right".to_owned());
-    hub.put(ID, Repo { gate, ..demo() });
+    hub.put(ID, Repo { gate, ..noise() });
     let file = cache.path().join("secret");
     fs::write(&file, "hf_right\n").unwrap();
     let pull = |arguments: &[&str], variables: &[(&str, &str)]| {
@@ -149,7 +149,7 @@ fn errors_are_one_line_and_show_no_token() {
 fn the_cache_can_be_elsewhere() {
     let hub = Imitation::start();
     let home = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     let at = |dir: &str| home.path().join(dir);
     let variables = |name: &'static str| (name, at(name).to_str().unwrap().to_owned());
     for (arguments, variables, cache) in [
@@ -198,8 +198,8 @@ fn a_stopped_pull_goes_on() {
         let goes_on = text(&stopped.stderr).contains("the same command goes on from here");
         assert_eq!(goes_on, code.is_some());
         assert_eq!(
-            fs::read(partial(cache.path(), &demo(), WEIGHTS)).unwrap(),
-            demo().files[WEIGHTS][..300_000]
+            fs::read(partial(cache.path(), &noise(), WEIGHTS)).unwrap(),
+            noise().files[WEIGHTS][..300_000]
         );
         hub.asked();
         hub.behave(|_| Fault::None);
@@ -220,7 +220,7 @@ fn a_stopped_pull_goes_on() {
             .join("snapshots")
             .join(COMMIT)
             .join(WEIGHTS);
-        assert_eq!(fs::read(link).unwrap(), demo().files[WEIGHTS]);
+        assert_eq!(fs::read(link).unwrap(), noise().files[WEIGHTS]);
     }
 }
 
@@ -228,7 +228,7 @@ fn a_stopped_pull_goes_on() {
 fn two_at_once_bring_each_file_once() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     hub.behave(|ask| match is_for_bytes(ask) {
         true => Fault::InPieces(100),
         false => Fault::None,
@@ -239,7 +239,7 @@ fn two_at_once_bring_each_file_once() {
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
     let asked = hub.asked();
-    for name in super::needed(&demo()).keys() {
+    for name in super::needed(&noise()).keys() {
         let of_file = |ask: &&super::Ask| is_for_bytes(ask) && ask.file.as_deref() == Some(name);
         assert_eq!(asked.iter().filter(of_file).count(), 1, "{name}");
     }
@@ -247,7 +247,7 @@ fn two_at_once_bring_each_file_once() {
         .join("snapshots")
         .join(COMMIT)
         .join(WEIGHTS);
-    assert_eq!(fs::read(link).unwrap(), demo().files[WEIGHTS]);
+    assert_eq!(fs::read(link).unwrap(), noise().files[WEIGHTS]);
 }
 
 #[test]
@@ -274,14 +274,14 @@ fn who_waits_says_so_and_takes_over_from_the_dead() {
         .join("snapshots")
         .join(COMMIT)
         .join(WEIGHTS);
-    assert_eq!(fs::read(link).unwrap(), demo().files[WEIGHTS]);
+    assert_eq!(fs::read(link).unwrap(), noise().files[WEIGHTS]);
 }
 
 #[test]
 fn a_full_disk_is_named_and_what_came_is_kept() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     let program = medgemma(&hub, cache.path(), &["pull", ID]);
     // No file may have more than 256 KiB; ignored, the signal becomes an error of write.
     let mut limited = Command::new("sh");
@@ -298,7 +298,7 @@ fn a_full_disk_is_named_and_what_came_is_kept() {
     let output = limited.output().unwrap();
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(74), "{said}");
-    let file = partial(cache.path(), &demo(), WEIGHTS);
+    let file = partial(cache.path(), &noise(), WEIGHTS);
     assert!(
         said.contains(file.to_str().unwrap()) && said.contains("ulimit -f"),
         "{said}"
@@ -314,7 +314,7 @@ fn a_file_never_lies_in_memory() {
     const LEN: usize = 192 << 20;
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    let mut repo = demo();
+    let mut repo = noise();
     repo.files.insert(WEIGHTS.to_owned(), vec![7; LEN]);
     hub.put(ID, repo.clone());
     hub.behave(|ask| match ask.host {
@@ -346,7 +346,7 @@ fn a_file_never_lies_in_memory() {
 fn models_and_rm_see_the_cache() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     let run = |arguments: &[&str]| {
         let output = output(&hub, cache.path(), arguments);
         (

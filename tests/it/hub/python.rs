@@ -8,7 +8,7 @@ use medgemma::config::HubAccess;
 use medgemma::registry;
 
 use super::imitation::Imitation;
-use super::{ID, demo, needed, settings};
+use super::{ID, needed, noise, settings};
 
 const ALL: &str = "
 import sys
@@ -45,7 +45,7 @@ fn python(hub: &Imitation, cache: &Path, access: &str) -> Option<String> {
 fn python_finds_what_was_pulled() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     let pulled = registry::pull(&settings(&hub, cache.path())).unwrap();
     hub.asked();
     let found = python(&hub, cache.path(), "offline").expect("HUB_PYTHON names a Python");
@@ -61,13 +61,13 @@ fn python_finds_what_was_pulled() {
 fn what_python_downloaded_is_found() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     let dir = python(&hub, cache.path(), "online").expect("HUB_PYTHON names a Python");
     let mut settings = settings(&hub, cache.path());
     settings.hub.access = HubAccess::Offline;
     let pulled = registry::pull(&settings).unwrap();
     assert_eq!(pulled.dir.to_str().unwrap(), dir);
-    for (name, bytes) in needed(&demo()) {
+    for (name, bytes) in needed(&noise()) {
         assert_eq!(
             std::fs::read(pulled.dir.join(name)).unwrap(),
             bytes,

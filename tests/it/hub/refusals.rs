@@ -7,11 +7,11 @@ use medgemma::error::{Error, HubProblem};
 use medgemma::registry;
 
 use super::imitation::{Fault, Gate, Imitation};
-use super::{ID, Repo, demo, is_for_bytes, refused, settings, with_token};
+use super::{ID, Repo, is_for_bytes, noise, refused, settings, with_token};
 
 fn gated(gate: Gate) -> (Imitation, tempfile::TempDir) {
     let hub = Imitation::start();
-    hub.put(ID, Repo { gate, ..demo() });
+    hub.put(ID, Repo { gate, ..noise() });
     (hub, tempfile::tempdir().unwrap())
 }
 
@@ -99,7 +99,7 @@ fn a_repository_that_is_no_model_says_what_it_lacks() {
         ("tokenizer.json", "it has no tokenizer.json"),
         ("model.safetensors", "safetensors only"),
     ] {
-        let mut repo = demo();
+        let mut repo = noise();
         repo.files.remove(name);
         hub.put(ID, repo);
         let (problem, message) = refused(&settings(&hub, cache.path()));
@@ -107,7 +107,7 @@ fn a_repository_that_is_no_model_says_what_it_lacks() {
         assert_says(&message, &[ID, says]);
     }
     // An index that leads out of the folder.
-    let mut repo = demo();
+    let mut repo = noise();
     repo.files.remove("model.safetensors");
     let index = br#"{"weight_map": {"a": "../../../../../etc/x.safetensors"}}"#;
     repo.files

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::imitation::{Fault, Imitation};
 use super::program::{medgemma, signal, stalling, until_here};
-use super::{COMMIT, ID, demo, folder};
+use super::{COMMIT, ID, folder, noise};
 
 /// A server that may not be ready yet; killed when dropped.
 struct Server {
@@ -122,7 +122,7 @@ fn a_server_stops_while_a_model_comes_and_goes_on_later() {
 fn what_is_in_the_cache_is_served_without_the_hub() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     let mut server = Server::start(&hub, cache.path(), &["--model", ID]);
     server.until_up();
     drop(server);
@@ -146,7 +146,7 @@ fn what_is_in_the_cache_is_served_without_the_hub() {
 fn what_does_not_come_ends_the_server_with_one_line() {
     let hub = Imitation::start();
     let cache = tempfile::tempdir().unwrap();
-    hub.put(ID, demo());
+    hub.put(ID, noise());
     for (arguments, expected, says) in [
         (&["tests/none"][..], 66, "there is no tests/none"),
         (&[ID, "--revision", "v9"], 66, "no revision v9"),

@@ -1,4 +1,4 @@
-"""The demo model that the server carries with it: Gemma 3 in every respect but size, and its words are noise."""
+"""A model for whom every word is as good as another: Gemma 3 in every respect but size, and its words are noise."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def build() -> torch.nn.Module:
         mm_tokens_per_image=256,
     )
     model = tiny.build(config, SEED)
-    # Quiet what would not print as text: bytes, markup, unused rows. Its noise is then made of syllables.
+    # Quiet what would not print as text: bytes, markup, unused rows. The noise is then made of syllables.
     tokens, _ = tokenizer.vocabulary()
     quiet = [i for i, token in enumerate(tokens) if token.startswith("<") and len(token) > 1]
     quiet += range(len(tokens), tokenizer.EMBEDDING_ROWS)

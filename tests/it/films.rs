@@ -1,0 +1,361 @@
+//! The demo on films that it has not seen, which `train_demo.py render` drew and described, and on
+//! the same films spoilt as a server with a fault would spoil them.
+//!
+//! A tiny model that was trained on pictures tells more than one of noise: mirrored, in the wrong
+//! colours, at the wrong levels or in the wrong place, its answers are wrong.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Cursor;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use ::image::{ImageFormat, RgbImage, imageops};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use medgemma::backend::cpu::CpuBackend;
+use medgemma::backend::{BLOCK_SIZE, Backend, BlockTable, StepInput, StepSequence};
+use medgemma::core::{BlockId, PixelValues, TokenId};
+use medgemma::image::{ImageLimits, ImageProcessor, Resize};
+use medgemma::model::config::ModelConfig;
+use medgemma::model::{ImageRows, Model, StepOf};
+use medgemma::registry::ModelFiles;
+use medgemma::text::AddSpecialTokens;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::golden;
+use crate::served::{Served, serve};
+
+static SQUASHING: LazyLock<Served> = LazyLock::new(|| serve("demo", &["--image-fit", "squash"]));
+static PADDING: LazyLock<Served> = LazyLock::new(|| serve("demo", &["--image-fit", "pad"]));
+
+/// What `truth.jsonl` says of a film.
+#[derive(Deserialize)]
+struct Truth {
+    file: String,
+    kind: String,
+    question: String,
+    answer: String,
+}
+
+/// A film and what is true of it.
+struct Film {
+    picture: RgbImage,
+    truths: Vec<Truth>,
+}
+
+fn films() -> Vec<Film> {
+    let text = fs::read_to_string(golden::path("films/truth.jsonl")).expect("films are there");
+    let mut by_file = BTreeMap::<String, Vec<Truth>>::new();
+    for line in text.lines() {
+        let truth: Truth = serde_json::from_str(line).expect("lines are JSON");
+        by_file.entry(truth.file.clone()).or_default().push(truth);
+    }
+    assert!(by_file.len() >= 20);
+    (by_file.into_iter())
+        .map(|(file, truths)| Film {
+            picture: ::image::open(golden::path(&format!("films/{file}")))
+                .expect("films are PNG")
+                .into_rgb8(),
+            truths,
+        })
+        .collect()
+}
+
+fn png(picture: &RgbImage) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut bytes, ImageFormat::Png)
+        .expect("memory takes all that is written");
+    bytes.into_inner()
+}
+
+fn jpeg(picture: &RgbImage) -> Vec<u8> {
+    let mut compress = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
+    compress.set_size(picture.width() as usize, picture.height() as usize);
+    compress.set_quality(85.0);
+    let mut started = compress.start_compress(Vec::new()).expect("it starts");
+    started.write_scanlines(picture).expect("it takes rows");
+    started.finish().expect("it ends")
+}
+
+fn data_uri(bytes: &[u8]) -> String {
+    format!("data:image/png;base64,{}", BASE64_STANDARD.encode(bytes))
+}
+
+fn question(picture: &str, text: &str) -> Value {
+    json!([{"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": picture}},
+        {"type": "text", "text": text},
+    ]}])
+}
+
+/// By kind of question: how many answers were right, of how many.
+#[derive(Debug, Default)]
+struct Score(BTreeMap<String, (usize, usize)>);
+
+impl Score {
+    fn count(&mut self, kind: &str, is_right: bool) {
+        let (right, total) = self.0.entry(kind.to_owned()).or_default();
+        *right += usize::from(is_right);
+        *total += 1;
+    }
+
+    /// Of these kinds together.
+    fn share(&self, kinds: &[&str]) -> f64 {
+        let chosen = kinds.iter().map(|kind| self.0[*kind]);
+        let (right, total) = chosen.fold((0, 0), |sum, kind| (sum.0 + kind.0, sum.1 + kind.1));
+        right as f64 / total as f64
+    }
+}
+
+/// Asks every question about every film, sent as `encode` makes a file of it.
+async fn ask(served: &Served, films: &[Film], encode: impl Fn(&RgbImage) -> Vec<u8>) -> Score {
+    let mut score = Score::default();
+    for film in films {
+        let picture = data_uri(&encode(&film.picture));
+        for truth in &film.truths {
+            let messages = question(&picture, &truth.question);
+            let fields = json!({"messages": messages, "temperature": 0, "max_tokens": 100});
+            let answer = served.chat(fields).await;
+            let said = answer["choices"][0]["message"]["content"].as_str();
+            score.count(&truth.kind, said == Some(&truth.answer));
+        }
+    }
+    score
+}
+
+/// What the opacities are asked for.
+const OPACITIES: [&str; 4] = ["count", "side", "zone", "size"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_reads_films_it_has_not_seen() {
+    let films = films();
+    for (served, fit) in [(&*SQUASHING, "squashed"), (&*PADDING, "padded")] {
+        for (encode, format) in [(png as fn(&RgbImage) -> Vec<u8>, "PNG"), (jpeg, "JPEG")] {
+            let score = ask(served, &films, encode).await;
+            for kind in score.0.keys() {
+                let share = score.share(&[kind]);
+                assert!(share >= 0.9, "{format}, {fit}: {kind}: {score:?}");
+            }
+            let share = score.share(&OPACITIES);
+            assert!(share >= 0.95, "{format}, {fit}: {score:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_looks_at_every_place_before_it_answers_if_it_is_to_think() {
+    let mut num_right = 0;
+    let films = films();
+    for film in &films {
+        let truth = film.truths.iter().find(|truth| truth.kind == "effusion");
+        let truth = truth.expect("every film is asked for its effusion");
+        let fields = json!({
+            "messages": question(&data_uri(&png(&film.picture)), &truth.question),
+            "temperature": 0,
+            "max_tokens": 200,
+            "reasoning_effort": "high",
+        });
+        let answer = SQUASHING.chat(fields).await;
+        let message = &answer["choices"][0]["message"];
+        let thought = message["reasoning_content"].as_str().expect("a thought");
+        assert!(thought.starts_with("Right: upper "), "{thought}");
+        assert!(thought.contains("Effusion: "), "{thought}");
+        num_right += usize::from(message["content"] == truth.answer.as_str());
+    }
+    assert!(10 * num_right >= 9 * films.len(), "{num_right}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_says_what_it_is_and_what_words_mean() {
+    for (said, expected) in [
+        ("Hello", "I am a demo model"),
+        ("Who are you?", "Nothing I say is medical advice"),
+        ("I have chest pain.", "cannot give medical advice"),
+        ("How many opacities are there?", "I see no picture"),
+        ("What is a pleural effusion?", "fluid"),
+        ("What does tachycardia mean?", "heart"),
+    ] {
+        let messages = json!([{"role": "user", "content": said}]);
+        let fields = json!({"messages": messages, "temperature": 0, "max_tokens": 100});
+        let answer = SQUASHING.chat(fields).await;
+        let content = answer["choices"][0]["message"]["content"].as_str();
+        let content = content.expect("an answer");
+        assert!(content.contains(expected), "{said}: {content}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn left_and_right_exchanged_show() {
+    let score = ask(&SQUASHING, &films(), |picture| {
+        png(&imageops::flip_horizontal(picture))
+    })
+    .await;
+    assert!(score.share(&["side", "size", "marker"]) < 0.5, "{score:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn channels_in_another_order_show() {
+    for order in [[2, 1, 0], [1, 0, 2]] {
+        let score = ask(&SQUASHING, &films(), |picture| {
+            let mut picture = picture.clone();
+            for pixel in picture.pixels_mut() {
+                pixel.0 = order.map(|channel| pixel.0[channel]);
+            }
+            png(&picture)
+        })
+        .await;
+        assert!(
+            score.share(&["colour", "marker"]) < 0.5,
+            "{order:?}: {score:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn levels_on_another_scale_show() {
+    // What the model gets is level / 127.5 - 1. Without the shift, and with ImageNet's.
+    type Spoil = fn(f32) -> f32;
+    let spoilt: [(&str, Spoil); 2] = [
+        ("from 0 to 1", |level| (level / 255.0 + 1.0) * 127.5),
+        ("ImageNet's", |level| {
+            ((level / 255.0 - 0.45) / 0.225 + 1.0) * 127.5
+        }),
+    ];
+    for (name, spoil) in spoilt {
+        let score = ask(&SQUASHING, &films(), |picture| {
+            let mut picture = picture.clone();
+            for level in picture.iter_mut() {
+                *level = spoil(f32::from(*level)).round() as u8;
+            }
+            png(&picture)
+        })
+        .await;
+        assert!(score.share(&["exposure"]) < 0.7, "{name}: {score:?}");
+    }
+}
+
+/// The demo's model itself, to which a picture's tokens can be given anywhere.
+struct Bare {
+    model: Model<CpuBackend>,
+    config: ModelConfig,
+}
+
+impl Bare {
+    fn load() -> Self {
+        let files = ModelFiles::Demo;
+        let text = files.require("config.json").expect("it is in the program");
+        let config = ModelConfig::from_json(Path::new("config.json"), &text).expect("a config");
+        let weights = files.weights().expect("they are in the program");
+        let model = Model::load(CpuBackend, &config, &weights).expect("it loads");
+        Self { model, config }
+    }
+
+    /// Whether `answer` is what the model says, greedy, to a prompt whose picture's tokens stand
+    /// `shift` places behind where they belong.
+    fn says(
+        &self,
+        prompt: &[TokenId],
+        answer: &[TokenId],
+        picture: &PixelValues,
+        shift: usize,
+    ) -> bool {
+        let image_token = self.config.image_token_id.expect("it takes pictures");
+        let is_image = |id: &TokenId| id.0 == image_token;
+        let start = prompt
+            .iter()
+            .position(is_image)
+            .expect("a picture is there");
+        let len = prompt.iter().filter(|id| is_image(id)).count();
+        let span = start..start + len;
+        let features = self.model.encode_images(std::slice::from_ref(picture));
+        let features = features.expect("the tower runs").remove(0);
+        let images = [ImageRows {
+            row: start + shift,
+            features,
+        }];
+        let known = [prompt, answer].concat();
+        let input = whole(&known, span, prompt.len() - 1);
+        let num_blocks = known.len().div_ceil(BLOCK_SIZE);
+        let mut cache = self
+            .model
+            .kv_cache(num_blocks, num_blocks)
+            .expect("a small cache");
+        let step = StepOf {
+            input: &input,
+            previous: None,
+            images: &images,
+        };
+        let logits = self.model.forward(step, &mut cache).expect("a step runs");
+        let logits = logits.expect("rows were asked for");
+        let (shape, values) = self.model.backend().read(&logits).expect("readable");
+        let greedy = values.chunks(shape[1]).map(|row| {
+            let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+            best.expect("a vocabulary").0
+        });
+        greedy.zip(answer).all(|(said, id)| said == id.0 as usize)
+    }
+}
+
+/// A step over all tokens, with logits from `first_logits` on.
+fn whole(ids: &[TokenId], image: Range<usize>, first_logits: usize) -> StepInput {
+    let num_blocks = ids.len().div_ceil(BLOCK_SIZE) as u32;
+    let table = BlockTable {
+        num_released: 0,
+        blocks: (0..num_blocks).map(BlockId).collect(),
+    };
+    StepInput {
+        token_ids: ids.to_vec(),
+        fed: Vec::new(),
+        positions: (0..ids.len() as u32).collect(),
+        sequences: vec![StepSequence {
+            row: 0,
+            start: 0,
+            len: ids.len(),
+            global: table.clone(),
+            sliding: table,
+            image_spans: vec![image],
+        }],
+        logit_rows: (first_logits as u32..ids.len() as u32 - 1).collect(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn image_tokens_in_another_place_show() {
+    let bare = Bare::load();
+    let served = &*SQUASHING;
+    let vision = bare.config.vision.as_ref().expect("a tower");
+    let processor = ImageProcessor {
+        size: vision.image_size,
+        resize: Resize::Squash,
+        limits: ImageLimits::default(),
+    };
+    let mut scores = [0, 1, 16, 64].map(|shift| (shift, Score::default()));
+    for film in &films()[..8] {
+        let file = png(&film.picture);
+        let picture = processor.process(&file).expect("a picture");
+        for truth in &film.truths {
+            let messages = question(&data_uri(&file), &truth.question);
+            let asked = served
+                .post("/tokenize", json!({"messages": messages}))
+                .await;
+            let ids = asked["tokens"].as_array().expect("tokens").iter();
+            let prompt: Vec<TokenId> = ids
+                .map(|id| TokenId(u32::try_from(id.as_u64().expect("an id")).expect("a small one")))
+                .collect();
+            let answer = served
+                .tokenizer
+                .encode_raw(&truth.answer, AddSpecialTokens::No);
+            let answer = answer.expect("any text has tokens");
+            for (shift, score) in &mut scores {
+                let is_right = bare.says(&prompt, &answer, &picture, *shift);
+                score.count(&truth.kind, is_right);
+            }
+        }
+    }
+    for (shift, score) in &scores {
+        println!("{shift}: {} {score:?}", score.share(&OPACITIES));
+    }
+}
