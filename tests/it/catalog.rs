@@ -432,7 +432,7 @@ fn a_directory_thinks_as_its_name_says_unless_a_flag_does() {
         ),
         (
             &["demo", "--thinking=unasked", "--tool-format=json"],
-            Thinking::OnRequest,
+            Thinking::Unasked,
             ToolFormat::Json,
         ),
     ] {

@@ -453,7 +453,7 @@ fn an_architecture_of_ones_own_runs_with_random_weights() {
         sampling = "greedy"
         [sampling.greedy]
         [text.small]
-        vocab_size = 1000
+        vocab_size = 3000
         hidden_size = 64
         intermediate_size = 128
         num_hidden_layers = 6

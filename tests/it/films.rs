@@ -128,6 +128,9 @@ async fn ask(served: &Served, films: &[Film], encode: impl Fn(&RgbImage) -> Vec<
 
 /// What the opacities are asked for.
 const OPACITIES: [&str; 4] = ["count", "side", "zone", "size"];
+const ALL: [&str; 8] = [
+    "count", "side", "zone", "size", "effusion", "marker", "colour", "exposure",
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_reads_films_it_has_not_seen() {
@@ -197,21 +200,16 @@ async fn left_and_right_exchanged_show() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn channels_in_another_order_show() {
-    for order in [[2, 1, 0], [1, 0, 2]] {
-        let score = ask(&SQUASHING, &films(), |picture| {
-            let mut picture = picture.clone();
-            for pixel in picture.pixels_mut() {
-                pixel.0 = order.map(|channel| pixel.0[channel]);
-            }
-            png(&picture)
-        })
-        .await;
-        assert!(
-            score.share(&["colour", "marker"]) < 0.5,
-            "{order:?}: {score:?}"
-        );
-    }
+async fn red_and_blue_exchanged_show() {
+    let score = ask(&SQUASHING, &films(), |picture| {
+        let mut picture = picture.clone();
+        for pixel in picture.pixels_mut() {
+            pixel.0.reverse();
+        }
+        png(&picture)
+    })
+    .await;
+    assert!(score.share(&["colour", "marker"]) < 0.5, "{score:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -233,7 +231,8 @@ async fn levels_on_another_scale_show() {
             png(&picture)
         })
         .await;
-        assert!(score.share(&["exposure"]) < 0.7, "{name}: {score:?}");
+        let share = score.share(&["count", "side", "zone", "size", "exposure"]);
+        assert!(share < 0.75, "{name}: {score:?}");
     }
 }
 
@@ -332,7 +331,7 @@ async fn image_tokens_in_another_place_show() {
         resize: Resize::Squash,
         limits: ImageLimits::default(),
     };
-    let mut scores = [0, 1, 16, 64].map(|shift| (shift, Score::default()));
+    let mut scores = [0, 1, 12].map(|shift| (shift, Score::default()));
     for film in &films()[..8] {
         let file = png(&film.picture);
         let picture = processor.process(&file).expect("a picture");
@@ -355,7 +354,9 @@ async fn image_tokens_in_another_place_show() {
             }
         }
     }
-    for (shift, score) in &scores {
-        println!("{shift}: {} {score:?}", score.share(&OPACITIES));
-    }
+    // Each of the tokens tells of the whole film, so one place is forgiven; `model` notices that.
+    let [placed, one_off, twelve_off] = scores.map(|(_, score)| score.share(&ALL));
+    assert!(placed >= 0.9, "{placed}");
+    assert!(one_off >= 0.9, "{one_off}");
+    assert!(twelve_off < 0.2, "{twelve_off}");
 }
