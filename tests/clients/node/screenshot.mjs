@@ -1,4 +1,4 @@
-// A picture of the playground after one question, for the README.
+// A picture of the playground after one question that was thought about, for the README.
 //
 //     node screenshot.mjs CHROMIUM ADDRESS PICTURE QUESTION FILE [dark]
 //
@@ -13,6 +13,7 @@ try {
   await page.waitForFunction(() => !document.querySelector("#model").disabled);
   await page.setInputFiles("#files", picture);
   await page.waitForSelector(".frame img");
+  await page.selectOption("#effort", "high");
   await ask(page, question);
   await page.evaluate(() => document.activeElement.blur());
   await page.screenshot({ path: file });
