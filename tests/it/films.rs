@@ -7,15 +7,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Cursor;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::LazyLock;
 
 use ::image::{ImageFormat, RgbImage, imageops};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use medgemma::backend::cpu::CpuBackend;
-use medgemma::backend::{BLOCK_SIZE, Backend, BlockTable, StepInput, StepSequence};
-use medgemma::core::{BlockId, PixelValues, TokenId};
+use medgemma::backend::{BLOCK_SIZE, Backend};
+use medgemma::core::{PixelValues, TokenId};
 use medgemma::image::{ImageLimits, ImageProcessor, Resize};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::{ImageRows, Model, StepOf};
@@ -25,6 +24,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::golden;
+use crate::model::whole_prompt;
 use crate::served::{Served, serve};
 
 static SQUASHING: LazyLock<Served> = LazyLock::new(|| serve("demo", &["--image-fit", "squash"]));
@@ -261,27 +261,19 @@ impl Bare {
         picture: &PixelValues,
         shift: usize,
     ) -> bool {
-        let image_token = self.config.image_token_id.expect("it takes pictures");
-        let is_image = |id: &TokenId| id.0 == image_token;
-        let start = prompt
-            .iter()
-            .position(is_image)
-            .expect("a picture is there");
-        let len = prompt.iter().filter(|id| is_image(id)).count();
-        let span = start..start + len;
-        let features = self.model.encode_images(std::slice::from_ref(picture));
-        let features = features.expect("the tower runs").remove(0);
-        let images = [ImageRows {
-            row: start + shift,
-            features,
-        }];
         let known = [prompt, answer].concat();
-        let input = whole(&known, span, prompt.len() - 1);
-        let num_blocks = known.len().div_ceil(BLOCK_SIZE);
-        let mut cache = self
-            .model
-            .kv_cache(num_blocks, num_blocks)
-            .expect("a small cache");
+        let vision = self.config.vision.as_ref().expect("a tower");
+        let image_token = self.config.image_token_id;
+        let input = whole_prompt(&known, image_token, vision.mm_tokens_per_image);
+        let span = &input.sequences[0].image_spans[0];
+        let features = self.model.encode_images(std::slice::from_ref(picture));
+        let images = [ImageRows {
+            row: span.start + shift,
+            features: features.expect("the tower runs").remove(0),
+        }];
+        let num_blocks = 2 * known.len().div_ceil(BLOCK_SIZE);
+        let cache = self.model.kv_cache(num_blocks, num_blocks);
+        let mut cache = cache.expect("a small cache");
         let step = StepOf {
             input: &input,
             previous: None,
@@ -290,34 +282,11 @@ impl Bare {
         let logits = self.model.forward(step, &mut cache).expect("a step runs");
         let logits = logits.expect("rows were asked for");
         let (shape, values) = self.model.backend().read(&logits).expect("readable");
-        let greedy = values.chunks(shape[1]).map(|row| {
+        let greedy = values.chunks(shape[1]).skip(prompt.len() - 1).map(|row| {
             let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
             best.expect("a vocabulary").0
         });
         greedy.zip(answer).all(|(said, id)| said == id.0 as usize)
-    }
-}
-
-/// A step over all tokens, with logits from `first_logits` on.
-fn whole(ids: &[TokenId], image: Range<usize>, first_logits: usize) -> StepInput {
-    let num_blocks = ids.len().div_ceil(BLOCK_SIZE) as u32;
-    let table = BlockTable {
-        num_released: 0,
-        blocks: (0..num_blocks).map(BlockId).collect(),
-    };
-    StepInput {
-        token_ids: ids.to_vec(),
-        fed: Vec::new(),
-        positions: (0..ids.len() as u32).collect(),
-        sequences: vec![StepSequence {
-            row: 0,
-            start: 0,
-            len: ids.len(),
-            global: table.clone(),
-            sliding: table,
-            image_spans: vec![image],
-        }],
-        logit_rows: (first_logits as u32..ids.len() as u32 - 1).collect(),
     }
 }
 
@@ -354,7 +323,8 @@ async fn image_tokens_in_another_place_show() {
             }
         }
     }
-    // Each of the tokens tells of the whole film, so one place is forgiven; `model` notices that.
+    // Each of the tokens tells of the whole film, so that one place is forgiven (`model` notices
+    // that). Twelve places reach into the question, which they overwrite.
     let [placed, one_off, twelve_off] = scores.map(|(_, score)| score.share(&ALL));
     assert!(placed >= 0.9, "{placed}");
     assert!(one_off >= 0.9, "{one_off}");

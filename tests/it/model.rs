@@ -5,7 +5,7 @@ use std::fs;
 use medgemma::backend::candle::CandleBackend;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::backend::{Backend, BlockTable, StepInput, StepSequence};
-use medgemma::core::{BlockId, PixelValues};
+use medgemma::core::{BlockId, PixelValues, TokenId};
 use medgemma::image::{ImageLimits, ImageProcessor, Resize};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
@@ -40,21 +40,25 @@ pub(crate) fn picture(name: &str, size: usize) -> PixelValues {
         .expect("a picture that can be read")
 }
 
-/// One step over the whole prompt. Blocks are handed out backwards and apart, so that a backend
-/// which ignores the tables fails.
-fn whole_prompt(case: &Case, image_token: Option<u32>, tokens_per_image: usize) -> StepInput {
-    let len = case.ids.len();
+/// One step over the whole prompt, with logits of every token. Blocks are handed out backwards and
+/// apart, so that a backend which ignores the tables fails.
+pub(crate) fn whole_prompt(
+    ids: &[TokenId],
+    image_token: Option<u32>,
+    tokens_per_image: usize,
+) -> StepInput {
+    let len = ids.len();
     let num_blocks = len.div_ceil(medgemma::backend::BLOCK_SIZE) as u32;
     let table = BlockTable {
         num_released: 0,
         blocks: (0..num_blocks).rev().map(|idx| BlockId(2 * idx)).collect(),
     };
     let starts = (0..len).filter(|&idx| {
-        let is_soft = |idx: usize| Some(case.ids[idx].0) == image_token;
+        let is_soft = |idx: usize| Some(ids[idx].0) == image_token;
         is_soft(idx) && (idx == 0 || !is_soft(idx - 1))
     });
     StepInput {
-        token_ids: case.ids.clone(),
+        token_ids: ids.to_vec(),
         fed: Vec::new(),
         positions: (0..len as u32).collect(),
         sequences: vec![StepSequence {
@@ -84,7 +88,7 @@ fn check_every_stage<B: Backend>(backend: B, name: &str) {
     assert!(numbers.cases.len() >= 2);
     for (case_name, case) in &numbers.cases {
         let tokens_per_image = config.vision.as_ref().map_or(0, |v| v.mm_tokens_per_image);
-        let input = whole_prompt(case, config.image_token_id, tokens_per_image);
+        let input = whole_prompt(&case.ids, config.image_token_id, tokens_per_image);
         let spans = &input.sequences[0].image_spans;
         assert_eq!(spans.len(), case.pictures.len(), "{case_name}");
         let images = case
