@@ -11,7 +11,7 @@ use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
 use medgemma::model::{ImageRows, Model, Projector, Stage, StepOf, VisionTower};
 
-use crate::golden::{self, Case, Numbers, assert_close};
+use crate::golden::{self, Numbers, assert_close};
 
 // f32 against f32: what differs is the order of sums. See generate.py for how far float64 moves
 // the same numbers.
