@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 use crate::files::damaged;
 
 use super::control::{ControlTokens, Disguise};
-use super::jinja::{self, FUEL, TEMPLATE};
+use super::jinja::{self, FUEL, MAX_RENDERED_BYTES};
+use super::jinja_bounds::MAX_TIME;
 use super::message::{Content, Message, Part, Role};
 use super::prompt::RenderedPrompt;
-use super::rendered::{MAX_RENDERED_BYTES, Rendered};
 use super::template_files::{NamedTokens, find_template, given_template};
 use super::tokenizer::Tokenizer;
 
@@ -84,17 +84,10 @@ impl ChatTemplate {
         let disguise = self.control.disguise(hello.strings());
         let disguise = disguise.expect("one letter is no noncharacter");
         let context = context(vec![as_value(&hello, &disguise)], PromptEnd::Generation);
-        match self.run(context) {
+        match jinja::render(&self.env, context) {
             Err(error) if jinja::raised(&error).is_none() => Err(refusal(&error)),
             _ => Ok(()),
         }
-    }
-
-    fn run(&self, context: Value) -> std::result::Result<String, minijinja::Error> {
-        let template = self.env.get_template(TEMPLATE)?;
-        let mut rendered = Rendered::default();
-        template.render_captured_to(context, &mut rendered)?;
-        Ok(rendered.into_text())
     }
 
     /// A template that a person gave instead of the checkpoint's: a file, or the source itself.
@@ -141,7 +134,7 @@ impl ChatTemplate {
             values.pop();
             values.push(as_value(&marked, &disguise));
         }
-        let rendered = self.run(context(values, end));
+        let rendered = jinja::render(&self.env, context(values, end));
         let mut rendered = rendered.map_err(|error| refusal(&error))?;
         if let Some(mark) = mark {
             cut_at(mark, &mut rendered)?;
@@ -228,8 +221,8 @@ fn refusal(error: &minijinja::Error) -> Error {
              fewer or shorter messages."
         ),
         (None, ErrorKind::OutOfFuel) => format!(
-            "The chat template did not finish these messages within {FUEL} steps. Send fewer or \
-             shorter messages."
+            "The chat template did not finish these messages within {FUEL} steps and {MAX_TIME:?}. \
+             Send fewer or shorter messages."
         ),
         (None, _) => format!("The chat template cannot render these messages: {cause}"),
     })

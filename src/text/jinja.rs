@@ -9,23 +9,27 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, filters};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, filters, machinery};
 use minijinja_contrib::pycompat;
 
+use super::jinja_bounds::{MAX_TIME, add_filters, woven};
 use super::strftime::strftime;
 
 /// Bounds a rendering's time and memory: one for each step and each 64 bytes that are made. Enough
 /// for 40,000 messages or 40 MB of text; a template that loops or grows strings without end is
-/// stopped within a second or so and 300 MB. (minijinja does not count everything: one made to
-/// nest or double lists can still exhaust the stack or the memory. Templates come from the
-/// checkpoint and the person who runs the server, never from a request.)
+/// stopped within a second or so and 300 MB. What it does not count is in `jinja_bounds`.
 pub(super) const FUEL: u64 = 4_000_000;
 
+/// Bytes of a prompt: four for each of 8 million tokens, far more than any model takes.
+pub(super) const MAX_RENDERED_BYTES: usize = 32 << 20;
+
 /// Spaces by which `tojson` may set in each level.
-const MAX_INDENT: i64 = 32;
+const MAX_INDENT: u64 = 32;
+/// Spaces by which `tojson` may set in all lines together.
+const MAX_SPACES: u64 = 16 << 20;
 
 /// The name under which the template is found.
-pub(super) const TEMPLATE: &str = "chat_template";
+const TEMPLATE: &str = "chat_template";
 
 /// An environment that holds the compiled template.
 pub(super) fn environment(source: &str) -> Result<Environment<'static>, Error> {
@@ -44,8 +48,27 @@ pub(super) fn environment(source: &str) -> Result<Environment<'static>, Error> {
     env.add_function("strftime_now", strftime_now);
     env.add_filter("trim", trim);
     env.add_filter("tojson", tojson);
+    add_filters(&mut env, MAX_TIME);
     env.add_template_owned(TEMPLATE, as_jinja2_reads(source))?;
     Ok(env)
+}
+
+/// What the environment's template makes of `context`: at most [`MAX_RENDERED_BYTES`], else the
+/// error is a write failure.
+pub(super) fn render(env: &Environment<'static>, context: Value) -> Result<String, Error> {
+    let template = env.get_template(TEMPLATE)?;
+    let compiled = machinery::get_compiled_template(&template);
+    let program = woven(&compiled.instructions);
+    let blocks = compiled.blocks.iter();
+    let blocks = blocks.map(|(name, block)| (*name, woven(block))).collect();
+    let mut text = String::new();
+    let mut output = machinery::make_string_output(&mut text);
+    let escape = compiled.initial_auto_escape.clone();
+    machinery::eval(env, &program, context, &blocks, &mut output, escape)?;
+    if text.len() > MAX_RENDERED_BYTES {
+        return Err(Error::new(ErrorKind::WriteFailure, "too much"));
+    }
+    Ok(text)
 }
 
 /// What a template said by `raise_exception`.
@@ -135,14 +158,19 @@ fn tojson(value: &Value, args: Kwargs) -> Result<String, Error> {
     args.assert_all_used()?;
     let indent = indent.filter(|indent| !indent.is_none());
     // What is made is counted only when it is there.
-    if let Some(indent) = &indent
-        && indent.is_number()
-        && !indent
+    if let Some(indent) = indent.as_ref().filter(|indent| indent.is_number()) {
+        let refused = |limit: String| {
+            let message = format!("tojson(indent={indent}) is not supported; at most {limit}");
+            Error::new(ErrorKind::InvalidOperation, message)
+        };
+        let spaces = indent
             .as_i64()
-            .is_some_and(|indent| (0..=MAX_INDENT).contains(&indent))
-    {
-        let message = format!("tojson(indent={indent}) is not supported; at most {MAX_INDENT} is");
-        return Err(Error::new(ErrorKind::InvalidOperation, message));
+            .and_then(|indent| u64::try_from(indent).ok());
+        let spaces = spaces.filter(|spaces| *spaces <= MAX_INDENT);
+        let spaces = spaces.ok_or_else(|| refused(format!("{MAX_INDENT} is")))?;
+        if spaces * levels_of_lines(value, 0) > MAX_SPACES {
+            return Err(refused(format!("{MAX_SPACES} spaces are")));
+        }
     }
     let escaped = filters::tojson(
         value,
@@ -150,6 +178,22 @@ fn tojson(value: &Value, args: Kwargs) -> Result<String, Error> {
         Kwargs::from_iter(Vec::<(String, Value)>::new()),
     )?;
     Ok(without_html_escapes(&escaped.to_string()))
+}
+
+/// By how many levels the lines of a value's JSON are set in, all together.
+fn levels_of_lines(value: &Value, level: u64) -> u64 {
+    let Some(object) = value.as_object() else {
+        return level;
+    };
+    let inside: u64 = match object.try_iter_pairs() {
+        Some(pairs) => pairs
+            .map(|(_, value)| levels_of_lines(&value, level + 1))
+            .sum(),
+        None => (object.try_iter().into_iter().flatten())
+            .map(|item| levels_of_lines(&item, level + 1))
+            .sum(),
+    };
+    2 * level + inside
 }
 
 fn without_html_escapes(json: &str) -> String {
@@ -233,7 +277,7 @@ mod tests {
                 ),
             ]),
         )]);
-        environment(source)?.get_template(TEMPLATE)?.render(context)
+        super::render(&environment(source)?, context)
     }
 
     #[test]

@@ -236,6 +236,18 @@ async fn levels_on_another_scale_show() {
     }
 }
 
+/// A picture's tokens, as the tower and the projector make them: (256, hidden).
+type Features = <CpuBackend as Backend>::Tensor;
+
+/// Where a picture's tokens stand in a prompt, from the first to the last.
+#[derive(Clone, Copy, Debug)]
+enum Placed {
+    /// So many places behind where they belong, over the text there.
+    Behind(isize),
+    /// The last so many before the others.
+    Turned(usize),
+}
+
 /// The demo's model itself, to which a picture's tokens can be given anywhere.
 struct Bare {
     model: Model<CpuBackend>,
@@ -252,25 +264,47 @@ impl Bare {
         Self { model, config }
     }
 
-    /// Whether `answer` is what the model says, greedy, to a prompt whose picture's tokens stand
-    /// `shift` places behind where they belong.
+    fn processor(&self) -> ImageProcessor {
+        let vision = self.config.vision.as_ref().expect("a tower");
+        ImageProcessor {
+            size: vision.image_size,
+            resize: Resize::Squash,
+            limits: ImageLimits::default(),
+        }
+    }
+
+    fn features(&self, picture: PixelValues) -> Features {
+        let features = self.model.encode_images(&[picture]);
+        features.expect("the tower runs").remove(0)
+    }
+
+    /// Whether `answer` is what the model says, greedy, to a prompt with these features.
     fn says(
         &self,
         prompt: &[TokenId],
         answer: &[TokenId],
-        picture: &PixelValues,
-        shift: usize,
+        features: &Features,
+        placed: Placed,
     ) -> bool {
         let known = [prompt, answer].concat();
         let vision = self.config.vision.as_ref().expect("a tower");
-        let image_token = self.config.image_token_id;
-        let input = whole_prompt(&known, image_token, vision.mm_tokens_per_image);
-        let span = &input.sequences[0].image_spans[0];
-        let features = self.model.encode_images(std::slice::from_ref(picture));
-        let images = [ImageRows {
-            row: span.start + shift,
-            features: features.expect("the tower runs").remove(0),
-        }];
+        let num_tokens = vision.mm_tokens_per_image;
+        let input = whole_prompt(&known, self.config.image_token_id, num_tokens);
+        let start = input.sequences[0].image_spans[0].start;
+        let rows = |row, tokens| {
+            let features = self.model.backend().keep_rows(features, tokens);
+            ImageRows {
+                row,
+                features: features.expect("there are that many"),
+            }
+        };
+        let images = match placed {
+            Placed::Behind(places) => vec![rows(start.strict_add_signed(places), 0..num_tokens)],
+            Placed::Turned(count) => vec![
+                rows(start, num_tokens - count..num_tokens),
+                rows(start + count, 0..num_tokens - count),
+            ],
+        };
         let num_blocks = 2 * known.len().div_ceil(BLOCK_SIZE);
         let cache = self.model.kv_cache(num_blocks, num_blocks);
         let mut cache = cache.expect("a small cache");
@@ -294,16 +328,22 @@ impl Bare {
 async fn image_tokens_in_another_place_show() {
     let bare = Bare::load();
     let served = &*SQUASHING;
-    let vision = bare.config.vision.as_ref().expect("a tower");
-    let processor = ImageProcessor {
-        size: vision.image_size,
-        resize: Resize::Squash,
-        limits: ImageLimits::default(),
+    let processor = bare.processor();
+    let encode = |text: &str| {
+        let ids = served.tokenizer.encode_raw(text, AddSpecialTokens::No);
+        ids.expect("any text has tokens")
     };
-    let mut scores = [0, 1, 12].map(|shift| (shift, Score::default()));
+    let places = [
+        Placed::Behind(0),
+        Placed::Behind(1),
+        Placed::Turned(1),
+        Placed::Behind(12),
+    ];
+    let mut scores = places.map(|placed| (placed, Score::default()));
     for film in &films()[..8] {
         let file = png(&film.picture);
         let picture = processor.process(&file).expect("a picture");
+        let features = bare.features(picture);
         for truth in &film.truths {
             let messages = question(&data_uri(&file), &truth.question);
             let asked = served
@@ -313,20 +353,18 @@ async fn image_tokens_in_another_place_show() {
             let prompt: Vec<TokenId> = ids
                 .map(|id| TokenId(u32::try_from(id.as_u64().expect("an id")).expect("a small one")))
                 .collect();
-            let answer = served
-                .tokenizer
-                .encode_raw(&truth.answer, AddSpecialTokens::No);
-            let answer = answer.expect("any text has tokens");
-            for (shift, score) in &mut scores {
-                let is_right = bare.says(&prompt, &answer, &picture, *shift);
+            let answer = encode(&truth.answer);
+            for (placed, score) in &mut scores {
+                let is_right = bare.says(&prompt, &answer, &features, *placed);
                 score.count(&truth.kind, is_right);
             }
         }
     }
     // Each of the tokens tells of the whole film, so that one place is forgiven (`model` notices
     // that). Twelve places reach into the question, which they overwrite.
-    let [placed, one_off, twelve_off] = scores.map(|(_, score)| score.share(&ALL));
+    let [placed, one_off, turned, twelve_off] = scores.map(|(_, score)| score.share(&ALL));
     assert!(placed >= 0.9, "{placed}");
     assert!(one_off >= 0.9, "{one_off}");
+    assert!(turned >= 0.9, "{turned}");
     assert!(twelve_off < 0.2, "{twelve_off}");
 }
