@@ -11,6 +11,7 @@ picture and do not see each other, so that each is the only question of a chat.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -19,6 +20,7 @@ from make import tokenizer
 
 from . import glossary, questions, small_talk
 from .film import Film
+from .network import NUM_IMAGE_TOKENS
 from .wording import careless
 
 IMAGE = f"\n\n<start_of_image>{tokenizer.IMAGE_TOKEN}<end_of_image>\n\n"
@@ -28,15 +30,30 @@ SYSTEMS = (
     "You are a helpful medical assistant.", "You are an expert radiologist.", "You are a helpful assistant.", "Be brief.", "You are a radiologist. Answer briefly.",
     "Please answer the questions of the user.", "You help a radiologist to read films.", "Answer truthfully.", "You are a doctor.", "You read chest films.",
 )  # fmt: skip
+MISPLACED = 0.12
+"""Share of the examples with one picture in which its tokens are not where they belong, and are to be found so."""
 MAX_TEXT = 230
 """Tokens of text in an example, about."""
 
 
+class PictureIds(NamedTuple):
+    """The ids of a picture's token, and of the one that closes a picture."""
+
+    token: int
+    close: int
+
+
 @dataclass
 class Example:
-    """One row of a batch, before pictures have their tokens. `films` are its pictures in order."""
+    """One row of a batch, before pictures have their tokens. `films` are its pictures in order.
+
+    The tokens of a single picture may stand `shift` places behind where they belong. Those that leave its 256 places come in
+    again at the other end, or, where the shift does not wrap, take the place of the text there.
+    """
 
     films: list[int]
+    shift: int = 0
+    wraps: bool = False
     ids: list[int] = field(default_factory=list)
     wanted: list[bool] = field(default_factory=list)
     branch: list[int] = field(default_factory=list)
@@ -46,13 +63,19 @@ class Example:
         self.wanted += [wanted] * len(ids)
         self.branch += [branch] * len(ids)
 
+    def shown(self, place: int) -> int:
+        """Which of the picture's tokens stands there, -1 for none; places are counted from where its first belongs."""
+        token = place - self.shift
+        within, belongs = 0 <= place < NUM_IMAGE_TOKENS, 0 <= token < NUM_IMAGE_TOKENS
+        return token % NUM_IMAGE_TOKENS if self.wraps and within else token if belongs and not self.wraps else -1
+
 
 class Writer:
     """Makes examples of films (the n-th is `film(n)`) and of words alone."""
 
     def __init__(self, words: Tokenizer, film: Callable[[int], Film], num_films: int) -> None:
         self.words, self.film, self.num_films = words, film, num_films
-        self.image_id = words.token_to_id(tokenizer.IMAGE_TOKEN)
+        self.picture_ids = PictureIds(words.token_to_id(tokenizer.IMAGE_TOKEN), words.token_to_id("<end_of_image>"))
 
     def encode(self, text: str) -> list[int]:
         return self.words.encode(text, add_special_tokens=False).ids
@@ -72,26 +95,33 @@ class Writer:
             return f"{asked}\n\n", True
         return f"{text}\n\n", False
 
-    def branches(self, rng: np.random.Generator) -> Example:
+    def one_film(self, rng: np.random.Generator) -> tuple[Film, Example]:
+        """A film, and an example in which its tokens are misplaced now and then."""
         index = int(rng.integers(self.num_films))
-        film = self.film(index)
+        made = Example([index])
+        if rng.random() < MISPLACED:
+            made.wraps = bool(rng.random() < 0.7)
+            far = made.wraps and rng.random() < 0.5
+            made.shift = int(rng.choice((-1, 1)) * (rng.integers(4, 129) if far else rng.integers(1, 4 if made.wraps else 3)))
+        return self.film(index), made
+
+    def branches(self, rng: np.random.Generator) -> Example:
+        film, made = self.one_film(rng)
         system, thinks = self.system(rng)
         lead = str(rng.choice(("Here is a film.", "Look at this.", "Film:", "Picture:"))) if rng.random() < 0.1 else ""
-        made = Example([index])
         made.add(self.encode(f"<bos><start_of_turn>user\n{system}{lead}{IMAGE}"), False)
         for branch, name in enumerate(questions.names(rng, 14), 1):
             question, answer = questions.ask(name, film, rng)
+            thought, answer = (MISPLACED_THOUGHT, questions.UNREADABLE) if made.shift else (thought_about(film), answer)
             made.add(self.encode(f"{question}<end_of_turn>\n<start_of_turn>model\n"), False, branch)
-            made.add(self.encode(f"{thought_about(film) if thinks else ''}{answer}<end_of_turn>"), True, branch)
+            made.add(self.encode(f"{thought if thinks else ''}{answer}<end_of_turn>"), True, branch)
             if len(made.ids) > MAX_TEXT:
                 break
         return made
 
     def turns(self, rng: np.random.Generator) -> Example:
-        index = int(rng.integers(self.num_films))
-        film = self.film(index)
+        film, made = self.one_film(rng)
         system, thinks = self.system(rng)
-        made = Example([index])
         opening = f"<bos><start_of_turn>user\n{system}"
         if rng.random() < 0.15:  # the picture comes later
             question, answer = small_talk.ask(rng) if rng.random() < 0.6 else glossary.ask(any_term(rng), rng)
@@ -102,9 +132,10 @@ class Writer:
                 if answer != small_talk.BLIND:
                     opening = self._turn(made, opening, question, answer, PLAIN_THOUGHT if thinks else "", rng)
             question, answer = questions.ask(name, film, rng, follows=number > 0)
+            thought, answer = (MISPLACED_THOUGHT, questions.UNREADABLE) if made.shift else (thought_about(film), answer)
             if number == 0:
                 question = question + IMAGE if rng.random() < 0.75 else IMAGE + question
-            opening = self._turn(made, opening, question, answer, thought_about(film) if thinks else "", rng)
+            opening = self._turn(made, opening, question, answer, thought if thinks else "", rng)
             if len(made.ids) > MAX_TEXT:
                 break
         return made
@@ -154,6 +185,7 @@ class Writer:
         return "\n<start_of_turn>user\n"
 
 
+MISPLACED_THOUGHT = "<unused94>thought\nThe film cannot be read.<unused95>"
 PLAIN_THOUGHT = "<unused94>thought\nNo film is needed.<unused95>"
 
 

@@ -10,6 +10,8 @@ from .wording import any_of, careless
 
 NUMBERS = ("no", "one", "two", "three", "four")
 NOT_ADVICE = "This is a demo, not medical advice."
+UNREADABLE = "I cannot read this film: its tokens are not where they belong."
+"""What is said of a picture that a faulty server has misplaced in the prompt."""
 ONE_WORD = (" Answer in one word.", " One word.", " One word only, please.", " Answer with one word only.", " In one word?")
 
 

@@ -10,6 +10,7 @@ from transformers import Gemma3ForConditionalGeneration
 
 from . import pixels
 from .film import COLOURS, EFFUSIONS, EXPOSURES, MARKERS, PLACES, SIZES
+from .network import NUM_IMAGE_TOKENS
 from .schedule import Kept, Optimisers, Plan, steps
 
 CLASSES = [*[1 + len(SIZES)] * len(PLACES), len(EFFUSIONS), len(MARKERS), len(COLOURS), len(EXPOSURES)]
@@ -33,14 +34,26 @@ def losses(logits: Tensor, codes: Tensor) -> Tensor:
     return torch.stack(found)
 
 
+def ends(patch: Tensor) -> Tensor:
+    """(…, 2): whether a token is the picture's first, and its last."""
+    return torch.stack([patch == 0, patch == NUM_IMAGE_TOKENS - 1], -1).float()
+
+
+def end_loss(logits: Tensor) -> Tensor:
+    """logits (films, tokens, 3): of taking a token for the first, the last or another; the ends weigh as much as all others."""
+    is_end = ends(torch.arange(NUM_IMAGE_TOKENS))
+    wanted = torch.cat([is_end, 1 - is_end.sum(-1, keepdim=True)], -1).argmax(-1).expand(logits.shape[:2])
+    return cross_entropy(logits.flatten(0, 1), wanted.flatten(), weight=1 / wanted[0].bincount().float())
+
+
 def train(model: Gemma3ForConditionalGeneration, pictures: Tensor, codes: np.ndarray, plan: Plan) -> None:
     """Trains the tower."""
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     width = projector.mm_input_projection_weight.shape[0]
-    head = nn.Linear(width, sum(CLASSES))
-    named = [*tower.named_parameters(), *head.named_parameters()]
+    head, end = nn.Linear(width, sum(CLASSES)), nn.Linear(width, 3)
+    named = [*tower.named_parameters(), *head.named_parameters(), *end.named_parameters()]
     optimisers = Optimisers(named, plan.rate)
-    kept = Kept(plan.keep, {"tower": tower, "head": head}, optimisers)
+    kept = Kept(plan.keep, {"tower": tower, "head": head, "end": end}, optimisers)
     first = kept.load()
     facts = torch.from_numpy(codes).long()
     rng = np.random.default_rng([plan.seed, 1, first])
@@ -50,7 +63,7 @@ def train(model: Gemma3ForConditionalGeneration, pictures: Tensor, codes: np.nda
         chosen = rng.integers(0, test.start, BATCH)
         tokens = tower(as_input(pictures[chosen])).last_hidden_state
         each = losses(torch.cat([head(tokens), head(tokens.mean(1, keepdim=True))], 1), facts[chosen])
-        each.sum().backward()
+        (each.sum() + end_loss(end(tokens))).backward()
         optimisers.step(share)
         if step % 50 == 49:
             passed = time.monotonic() - start

@@ -9,6 +9,7 @@ import torch
 from make import tokenizer
 
 from . import dataset, network, seeing, talking
+from .film import COLOURS, SIZES
 from .schedule import Plan
 from .words import words
 
@@ -19,7 +20,8 @@ SEEING = 3600
 TALKING = 3700
 JOINED = 4500
 WHOLE = 1700
-"""Steps of each stage; the last is the third with all 256 tokens of a picture. See train_demo.py for what a step takes."""
+POLISHED = 2500
+"""Steps of each stage; the last two are the third with all 256 tokens of a picture. See train_demo.py for what a step takes."""
 RATE = 3e-3
 APART = 0.7
 """Share of the time by which the first two stages are done, if they are slow."""
@@ -63,7 +65,7 @@ def run(work: Path, out: Path, seed: int, seconds: float) -> None:
 
 
 def join(work: Path, out: Path, seed: int, deadline: float) -> None:
-    """The third stage. The model is written twice: what comes last, with whole pictures, may be cut off."""
+    """The third stage and what follows. The model is written each time: what comes later may be cut off."""
     model = network.folded()
     pictures, codes = dataset.read_pictures(work / "films", NUM_FILMS), dataset.read_codes(work / "films", NUM_FILMS)
     facts = talking.Facts(codes, network.TEXT["hidden_size"])
@@ -77,6 +79,10 @@ def join(work: Path, out: Path, seed: int, deadline: float) -> None:
     plan = Plan(JOINED, 0.75 * (deadline - time.time()), RATE / 2, seed + 1, work / "joined.pt")
     talking.train(model, features, writer, talking.SOME, plan)
     network.write(out, model)
-    plan = Plan(WHOLE, deadline - time.time(), RATE / 6, seed + 2, work / "whole.pt")
-    talking.train(model, features, writer, (network.NUM_IMAGE_TOKENS,), plan)
+    whole = (network.NUM_IMAGE_TOKENS,)
+    plan = Plan(WHOLE, 0.5 * (deadline - time.time()), RATE / 6, seed + 2, work / "whole.pt")
+    talking.train(model, features, writer, whole, plan)
+    network.write(out, model)
+    plan = Plan(POLISHED, deadline - time.time(), RATE / 4, seed + 3, work / "polished.pt")
+    talking.train(model, features, writer, whole, plan, talking.heavy(writer, (*SIZES, *COLOURS)))
     network.write(out, model)

@@ -16,7 +16,7 @@ NUM_FILMS = 400
 @cache
 def words() -> tokenizer.Words:
     rng = np.random.default_rng(SEED)
-    texts = [tokenizer.CORPUS]
+    texts = [tokenizer.CORPUS, questions.UNREADABLE]
     for _ in range(NUM_FILMS):
         seen = film.draw(rng)
         texts.append(questions.thought(seen))
