@@ -30,8 +30,8 @@ every stage: a run that was cut off goes on from there, at most a hundred steps 
 run draws.
 
 **The model in src/registry/demo is an older one**, which was never shown a misplaced picture and takes no notice of one. It
-names the sizes on 95 or 96 of 100 unseen films right; that of the run above does so on 94 or 95, and notices every picture that
-is misplaced, by one place too.
+names the sizes on 95 or 96 of 100 unseen films right; that of the run above does so on 94 or 95, and notices misplaced
+pictures, by one place too.
 
 What the model in src/registry/demo came to on 1,000 unseen films, asked through the server, stands in benches/RESULTS.md.
 """
