@@ -326,7 +326,10 @@ mod tests {
                 "{% for k, v in {'a': 1}.items() %}{{ k }}{{ v }}{% endfor %}",
                 "a1",
             ),
-            ("{{ [1] and ([1] or 2) and [3] }}{{ [] or [4] }}", "[3][4]"),
+            (
+                "{{ 1 ~ ((given | length or 3) ~ 4) }}{{ missing or given }}",
+                "124[1, 2]",
+            ),
             ("{{ range(5)[1:3] }}{{ given[::-1] }}", "[1, 2][2, 1]"),
             ("{{ given | map('string') | join('+') }}", "1+2"),
             ("{{ dict(a=1) | tojson(indent=none) }}", "{\"a\": 1}"),

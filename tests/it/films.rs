@@ -243,7 +243,7 @@ type Features = <CpuBackend as Backend>::Tensor;
 #[derive(Clone, Copy, Debug)]
 enum Placed {
     /// So many places behind where they belong, over the text there.
-    Behind(isize),
+    Behind(usize),
     /// The last so many before the others.
     Turned(usize),
 }
@@ -299,7 +299,7 @@ impl Bare {
             }
         };
         let images = match placed {
-            Placed::Behind(places) => vec![rows(start.strict_add_signed(places), 0..num_tokens)],
+            Placed::Behind(places) => vec![rows(start + places, 0..num_tokens)],
             Placed::Turned(count) => vec![
                 rows(start, num_tokens - count..num_tokens),
                 rows(start + count, 0..num_tokens - count),
