@@ -13,27 +13,24 @@ number, side, zone and size of round opacities, an effusion, the marker and its 
 description, a report or JSON. Besides it learns the terms of demo/glossary.py and some small talk, and to think before it
 answers where the system text asks for it.
 
-Of a picture that is misplaced in the prompt, as a faulty server would misplace it, it learns to say that it cannot be read.
+Every token of a picture tells of the whole film, and once more of the place at which it lies; the first and the last tell that
+they are. Of a picture that is misplaced in the prompt, as a faulty server would misplace it, the demo learns to say that it
+cannot be read.
 
-Training (demo/stages.py), with what a step takes of one core and what came of it on 2026-11-28, in one run up to `whole`, of
-63 minutes, and another for the last stage:
+Training (demo/stages.py), with what a step takes of one core and what came of it on 2026-11-28, in one run of 77 minutes:
 
-    films     20,000 rendered                  0.03 s a film
-    seeing    the tower alone, 3,600 steps     0.4 s; of 500 unseen films each fact is told right for 498 or more
-    talking   the words alone, 3,700 steps     0.34 s; the loss of a token falls from 7.3 to 0.011
-    joined    both, 4,500 steps                0.25 s, on two cores; to 0.006
-    whole     the same with all of a picture's tokens, 1,700 steps; 0.58 s, to 0.005
-    polished  the same, sizes and colours weighing more, 2,500 steps; 0.55 s
+    films     20,000 rendered                  0.02 s a film
+    seeing    the tower alone, 3,600 steps     0.4 s; of 500 unseen films each fact is told right for 500
+    talking   the words alone, 3,700 steps     0.35 s; the loss of a token falls from 7.3 to 0.009
+    joined    both, 4,500 steps                0.22 s, on two cores; to 0.002
+    whole     the same with all of a picture's tokens, 3,000 steps; 0.55 s, to 0.001
 
 The second and the third need nothing of each other and run at the same time, on one core each. `--work` keeps what there is of
 every stage: a run that was cut off goes on from there, at most a hundred steps back, and repeats only in part what an unbroken
 run draws.
 
-**The model in src/registry/demo is an older one**, which was never shown a misplaced picture and takes no notice of one. It
-names the sizes on 95 or 96 of 100 unseen films right; that of the run above does so on 94 or 95, and notices misplaced
-pictures, by one place too.
-
-What the model in src/registry/demo came to on 1,000 unseen films, asked through the server, stands in benches/RESULTS.md.
+What the model, which is the one in src/registry/demo, came to on 1,000 unseen films, asked through the server, stands in
+benches/RESULTS.md.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Examples to tensors: pictures get their tokens, every token its position and what it may look at.
 
 A picture is 256 tokens, but each of them tells all of it (see seeing.py): most of the training is done with some of them, at
-the positions that they have among all. The first and the last are always there: they are how misplaced ones are noticed.
+the positions that they have among all, and from all six places of a film. The first and the last are always there: they are
+how misplaced ones are noticed.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from .chats import Example, PictureIds
 from .network import NUM_IMAGE_TOKENS
+from .seeing import PLACE
 
 
 @dataclass
@@ -37,10 +39,12 @@ class Batch:
 
 
 def places(shift: int, num_patches: int, rng: np.random.Generator) -> list[int]:
-    """Some of a picture's places: its ends, where `shift` puts what belongs there, and any others."""
+    """Some of a picture's places: its ends, where `shift` puts what belongs there, and others, equally many at each place of a film."""
     ends = {0, NUM_IMAGE_TOKENS - 1, shift % NUM_IMAGE_TOKENS, (shift - 1) % NUM_IMAGE_TOKENS}
-    others = [place for place in range(NUM_IMAGE_TOKENS) if place not in ends]
-    return sorted(ends | set(rng.choice(others, num_patches - len(ends), replace=False).tolist()))
+    others = rng.permutation([place for place in range(NUM_IMAGE_TOKENS) if place not in ends])
+    is_at = PLACE.numpy()[others, None] == np.arange(PLACE.max() + 1)
+    nth_there = (is_at.cumsum(0) * is_at).sum(1)
+    return sorted(ends | set(others[nth_there.argsort(kind="stable")][: num_patches - len(ends)].tolist()))
 
 
 def collate(examples: list[Example], picture_ids: PictureIds, num_patches: int, rng: np.random.Generator) -> Batch:

@@ -10,6 +10,8 @@ from .wording import any_of, careless
 
 NUMBERS = ("no", "one", "two", "three", "four")
 NOT_ADVICE = "This is a demo, not medical advice."
+TELLING = (*SIDES, *ZONES, *SIZES, *COLOURS, *EXPOSURES, *NUMBERS, "yes", "none")
+"""Words that answers turn on."""
 UNREADABLE = "I cannot read this film: its tokens are not where they belong."
 """What is said of a picture that a faulty server has misplaced in the prompt."""
 ONE_WORD = (" Answer in one word.", " One word.", " One word only, please.", " Answer with one word only.", " In one word?")
@@ -74,7 +76,7 @@ def what_size(film: Film) -> str:
         return how_many(film)
     if len(film.opacities) == 1:
         return f"The opacity is {film.opacities[0][2]}."
-    return sentence(listed([f"{size} in the {side} {zone} zone" for side, zone, size in film.opacities])) + "."
+    return sentence(", ".join(f"{side} {zone} zone: {size}" for side, zone, size in film.opacities)) + "."
 
 
 def where(film: Film) -> str:
@@ -317,7 +319,11 @@ KINDS = {
         answer=as_json,
     ),
 }  # fmt: skip
-WEIGHTS = {"count": 3, "side": 3, "zone": 3, "size": 16, "where": 5, "describe": 2, "report": 2, "json": 0.5, "digit": 0.7, "normal": 0.7, "any": 0.7}
+WEIGHTS = {
+    "count": 3, "side": 3, "zone": 3, "size": 8, "where": 5, "place": 3, "one_side": 3, "effusion": 3, "colour": 3, "exposure": 2,
+    "describe": 2, "report": 2, "digit": 0.7, "normal": 0.7, "any": 0.7, "json": 0.5,
+}  # fmt: skip
+"""How often each is asked, against 1 for the others."""
 
 
 def about_place(film: Film, rng: np.random.Generator) -> tuple[str, str]:
@@ -362,7 +368,7 @@ def about_side(film: Film, rng: np.random.Generator) -> tuple[str, str]:
 
 
 NAMES = (*KINDS, "place", "one_side")
-PROBABILITIES = np.array([WEIGHTS.get(name, 1.5 if name in ("place", "one_side") else 1) for name in NAMES])
+PROBABILITIES = np.array([WEIGHTS.get(name, 1) for name in NAMES])
 PROBABILITIES /= PROBABILITIES.sum()
 
 
@@ -377,7 +383,7 @@ def ask(name: str, film: Film, rng: np.random.Generator, follows: bool = False) 
         if follows and kind.follow_ups and rng.random() < 0.5:
             return careless(any_of(kind.follow_ups, rng), rng), kind.answer(film)
         question, answer = any_of(kind.forms, rng), kind.answer(film)
-        if kind.short and rng.random() < 0.1:
+        if kind.short and rng.random() < 0.25:
             return question + str(rng.choice(ONE_WORD)), kind.short(film)
     return careless(question, rng), answer
 
@@ -385,8 +391,3 @@ def ask(name: str, film: Film, rng: np.random.Generator, follows: bool = False) 
 def names(rng: np.random.Generator, count: int) -> list[str]:
     """Kinds to ask, each at most once."""
     return [NAMES[i] for i in rng.choice(len(NAMES), size=count, replace=False, p=PROBABILITIES)]
-
-
-def vocabulary() -> tuple[str, ...]:
-    """Words that answers are made of."""
-    return (*SIDES, *ZONES, *SIZES, *COLOURS, *EXPOSURES, *NUMBERS)

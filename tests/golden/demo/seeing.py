@@ -1,4 +1,7 @@
-"""The first stage: the tower alone learns to see, with every fact of the film as the target of every patch."""
+"""The first stage: the tower alone learns to see, with every fact of the film as the target of every patch.
+
+Each patch lies at one of the six places besides, and tells which and what is there: the language model can look a place up.
+"""
 
 import time
 
@@ -9,14 +12,20 @@ from torch.nn.functional import cross_entropy
 from transformers import Gemma3ForConditionalGeneration
 
 from . import pixels
-from .film import COLOURS, EFFUSIONS, EXPOSURES, MARKERS, PLACES, SIZES
+from .film import COLOURS, EFFUSIONS, EXPOSURES, MARKERS, PLACES, SIDES, SIZES, ZONES
 from .network import NUM_IMAGE_TOKENS
 from .schedule import Kept, Optimisers, Plan, steps
 
 CLASSES = [*[1 + len(SIZES)] * len(PLACES), len(EFFUSIONS), len(MARKERS), len(COLOURS), len(EXPOSURES)]
 """How many values each code of a film has (see dataset.py)."""
+NEAR = (len(PLACES), 1 + len(SIZES))
+"""How many values the place of a patch has, and what is there."""
 MARKER, COLOUR = len(PLACES) + 1, len(PLACES) + 2
 BATCH = 48
+_ZONE_OF_ROW = torch.arange(len(ZONES)).repeat_interleave(torch.tensor((5, 6, 5)))
+_SIDE_OF_COLUMN = torch.arange(len(SIDES)).repeat_interleave(8)
+PLACE = (_SIDE_OF_COLUMN[None, :] * len(ZONES) + _ZONE_OF_ROW[:, None]).flatten()
+"""(256,): the place at which each patch lies, as an index of PLACES."""
 
 
 def as_input(pictures: Tensor) -> Tensor:
@@ -32,6 +41,12 @@ def losses(logits: Tensor, codes: Tensor) -> Tensor:
             wanted = wanted.masked_fill(codes[:, MARKER, None] == 0, -100)
         found.append(cross_entropy(part.flatten(0, 1), wanted.flatten()))
     return torch.stack(found)
+
+
+def near_loss(logits: Tensor, codes: Tensor) -> Tensor:
+    """logits (films, tokens, sum of NEAR): of the place at which a token lies, and of what is there."""
+    place, size = logits.flatten(0, 1).split(NEAR, -1)
+    return cross_entropy(place, PLACE.repeat(len(codes))) + cross_entropy(size, codes[:, PLACE].flatten())
 
 
 def ends(patch: Tensor) -> Tensor:
@@ -50,10 +65,10 @@ def train(model: Gemma3ForConditionalGeneration, pictures: Tensor, codes: np.nda
     """Trains the tower."""
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     width = projector.mm_input_projection_weight.shape[0]
-    head, end = nn.Linear(width, sum(CLASSES)), nn.Linear(width, 3)
-    named = [*tower.named_parameters(), *head.named_parameters(), *end.named_parameters()]
+    heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in (("all", sum(CLASSES)), ("near", sum(NEAR)), ("end", 3))})
+    named = [*tower.named_parameters(), *heads.named_parameters()]
     optimisers = Optimisers(named, plan.rate)
-    kept = Kept(plan.keep, {"tower": tower, "head": head, "end": end}, optimisers)
+    kept = Kept(plan.keep, {"tower": tower, "heads": heads}, optimisers)
     first = kept.load()
     facts = torch.from_numpy(codes).long()
     rng = np.random.default_rng([plan.seed, 1, first])
@@ -62,15 +77,16 @@ def train(model: Gemma3ForConditionalGeneration, pictures: Tensor, codes: np.nda
     for step, share in steps(first, plan.count, plan.seconds):
         chosen = rng.integers(0, test.start, BATCH)
         tokens = tower(as_input(pictures[chosen])).last_hidden_state
-        each = losses(torch.cat([head(tokens), head(tokens.mean(1, keepdim=True))], 1), facts[chosen])
-        (each.sum() + end_loss(end(tokens))).backward()
+        each = losses(heads["all"](torch.cat([tokens, tokens.mean(1, keepdim=True)], 1)), facts[chosen])
+        near = near_loss(heads["near"](tokens), facts[chosen])
+        (each.sum() + near + end_loss(heads["end"](tokens))).backward()
         optimisers.step(share)
         if step % 50 == 49:
             passed = time.monotonic() - start
-            print(f"seeing: step {step + 1} of {plan.count}, {passed:.0f} s, loss {each.sum():.3f}", flush=True)
+            print(f"seeing: step {step + 1} of {plan.count}, {passed:.0f} s, loss {each.sum():.3f} and {near:.3f}", flush=True)
         if step % kept.EVERY == kept.EVERY - 1:
             kept.save(step + 1)
-            print("  right of unseen films:", right(tower, head, pictures[test], facts[test]), flush=True)
+            print("  right of unseen films:", right(tower, heads["all"], pictures[test], facts[test]), flush=True)
     kept.save(plan.count)
 
 

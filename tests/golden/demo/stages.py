@@ -9,7 +9,6 @@ import torch
 from make import tokenizer
 
 from . import dataset, network, seeing, talking
-from .film import COLOURS, SIZES
 from .schedule import Plan
 from .words import words
 
@@ -19,9 +18,8 @@ NUM_UNSEEN = 1000
 SEEING = 3600
 TALKING = 3700
 JOINED = 4500
-WHOLE = 1700
-POLISHED = 2500
-"""Steps of each stage; the last two are the third with all 256 tokens of a picture. See train_demo.py for what a step takes."""
+WHOLE = 3000
+"""Steps of each stage; the last is the third with all 256 tokens of a picture. See train_demo.py for what a step takes."""
 RATE = 3e-3
 APART = 0.7
 """Share of the time by which the first two stages are done, if they are slow."""
@@ -76,13 +74,9 @@ def join(work: Path, out: Path, seed: int, deadline: float) -> None:
     features = talking.Features(model, pictures)
     writer = talking.writer(work / "words", codes, NUM_FILMS - NUM_UNSEEN)
     print(f"the projector misses {talking.fit_projector(features, facts, writer.num_films):.3f} of the variance", flush=True)
-    plan = Plan(JOINED, 0.75 * (deadline - time.time()), RATE / 2, seed + 1, work / "joined.pt")
+    plan = Plan(JOINED, 0.5 * (deadline - time.time()), RATE / 2, seed + 1, work / "joined.pt")
     talking.train(model, features, writer, talking.SOME, plan)
     network.write(out, model)
-    whole = (network.NUM_IMAGE_TOKENS,)
-    plan = Plan(WHOLE, 0.5 * (deadline - time.time()), RATE / 6, seed + 2, work / "whole.pt")
-    talking.train(model, features, writer, whole, plan)
-    network.write(out, model)
-    plan = Plan(POLISHED, deadline - time.time(), RATE / 4, seed + 3, work / "polished.pt")
-    talking.train(model, features, writer, whole, plan, talking.heavy(writer, (*SIZES, *COLOURS)))
+    plan = Plan(WHOLE, deadline - time.time(), RATE / 4, seed + 2, work / "whole.pt")
+    talking.train(model, features, writer, (network.NUM_IMAGE_TOKENS,), plan)
     network.write(out, model)

@@ -12,41 +12,46 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 from transformers import Gemma3ForConditionalGeneration
 
 from . import dataset, network, pixels, questions
 from .batches import Batch, collate
 from .chats import IMAGE, Example, Writer
+from .film import PLACES
 from .network import NUM_IMAGE_TOKENS
 from .schedule import Kept, Optimisers, Plan, steps
-from .seeing import CLASSES, COLOUR, MARKER, as_input, ends
+from .seeing import CLASSES, COLOUR, MARKER, NEAR, PLACE, as_input, ends
 
 BATCH = 8
 NOISE = 0.15
 NOTICED = 0.3
 """What the loss of noticing misplaced pictures weighs, against one of a token."""
 HEAVY = 4.0
-"""What a word that an answer turns on weighs at the end, against any other."""
-SOME = (4, 8, 16, 32)
+"""What a word that an answer turns on weighs, against any other."""
+SOME = (12, 16, 24, 32)
 """How many of a picture's 256 tokens there are, drawn for each batch, in the second stage and most of the third: a few cost
 little, and that their number changes prepares for all of them."""
 
 
 class Facts(nn.Module):
-    """A picture's tokens from the facts: one row for each value of each fact, one for any picture, two for its ends."""
+    """A picture's tokens from the facts: one row for each value of each fact, one for any picture, two for its ends, one for
+    each place where a token may lie and each size of what is there."""
 
     def __init__(self, codes: np.ndarray, width: int) -> None:
         super().__init__()
-        self.rows = nn.Parameter(0.3 * torch.randn(sum(CLASSES) + 3, width))
+        self.rows = nn.Parameter(0.3 * torch.randn(sum(CLASSES) + 3 + sum(NEAR), width))
         parts = []
         for fact, count in enumerate(CLASSES):
             part = torch.eye(count)[torch.from_numpy(codes[:, fact]).long()]
             parts.append(part * (torch.from_numpy(codes[:, MARKER, None]) != 0) if fact == COLOUR else part)
         self.told = torch.cat([*parts, torch.ones(len(codes), 1)], 1)  # (films, values)
+        self.sizes = torch.from_numpy(codes[:, : len(PLACES)]).long()
 
     def tells(self, film: Tensor, patch: Tensor) -> Tensor:
-        return torch.cat([self.told[film], ends(patch)], -1)
+        place = PLACE[patch]
+        near = [one_hot(value, count) for value, count in zip((place, self.sizes[film, place]), NEAR)]
+        return torch.cat([self.told[film], ends(patch), *near], -1)
 
     def forward(self, film: Tensor, patch: Tensor) -> Tensor:
         told = self.tells(film, patch)
@@ -99,14 +104,9 @@ def logits(model: Gemma3ForConditionalGeneration, batch: Batch, hidden: Tensor) 
 
 
 def train(
-    model: Gemma3ForConditionalGeneration,
-    pictures: nn.Module,
-    writer: Writer,
-    num_patches: tuple[int, ...],
-    plan: Plan,
-    weights: Tensor | None = None,
+    model: Gemma3ForConditionalGeneration, pictures: nn.Module, writer: Writer, num_patches: tuple[int, ...], plan: Plan
 ) -> None:
-    """Trains all but the tower, with any of these numbers of tokens for a picture; `weights` are those of the tokens in the loss.
+    """Trains all but the tower, with any of these numbers of tokens for a picture.
 
     That a picture is misplaced is learnt where it ends as well, by a head that is thrown away: from answers alone it takes long.
     """
@@ -115,6 +115,7 @@ def train(
     optimisers = Optimisers(named, plan.rate)
     kept = Kept(plan.keep, {"model": model, "pictures": pictures, "misplaced": misplaced}, optimisers)
     first = kept.load()
+    weights = weights_of_tokens(writer)
     rng = np.random.default_rng([plan.seed, 2, first])
     start, average = time.monotonic(), None
     for step, share in steps(first, plan.count, plan.seconds):
@@ -136,10 +137,12 @@ def train(
     print("  whole answers right:", right(model, pictures, writer, num_patches[-1]), flush=True)
 
 
-def heavy(writer: Writer, words: tuple[str, ...]) -> Tensor:
-    """(vocabulary,): the tokens of these words weigh more than others."""
+def weights_of_tokens(writer: Writer) -> Tensor:
+    """(vocabulary,): what each weighs in the loss."""
     weights = torch.ones(network.config(pixels.POOLED_SIDE).text_config.vocab_size)
-    weights[[id for word in words for form in (word, f" {word}", word.capitalize()) for id in writer.encode(form)]] = HEAVY
+    for word in questions.TELLING:
+        for form in (word, f" {word}", word.capitalize()):
+            weights[writer.encode(form)] = HEAVY
     return weights
 
 
