@@ -108,7 +108,8 @@ const checks = {
       const look = () => window.lengths.add(document.querySelector(".answer .said")?.textContent.length ?? 0);
       new MutationObserver(look).observe(document.querySelector("#turns"), { childList: true, subtree: true, characterData: true });
     });
-    await more(page, { max_tokens: 1500, ignore_eos: true, temperature: 1 });
+    const [word] = await tokens("heart");
+    await more(page, { max_tokens: 1500, ignore_eos: true, temperature: 1, logit_bias: { [word]: 100 } });
     const sent = page.waitForRequest(isChat);
     const answer = await ask(page, "What do you see?");
     const body = fields(await sent);
@@ -157,7 +158,8 @@ const checks = {
   async "stops with Escape, and the server stops too"(browser) {
     const opened = await playground(browser);
     const { page } = opened;
-    await more(page, { max_tokens: 7000, ignore_eos: true, temperature: 1 });
+    const [word] = await tokens("heart");
+    await more(page, { max_tokens: 7000, ignore_eos: true, temperature: 1, logit_bias: { [word]: 100 } });
     await page.fill("#question", "Go on and on.");
     // In the page, as soon as there is text: seven thousand tokens take half a second.
     await page.evaluate(() => {
