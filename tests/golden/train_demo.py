@@ -2,7 +2,7 @@
 
     pip install torch==2.15.0 torchvision==0.29.2 transformers==5.23.0 tokenizers==0.23.3 \
         safetensors==0.8.0 numpy==2.4.6 pillow==13.0.0
-    python tests/golden/train_demo.py train --out DIR                    # 77 minutes on two cores          
+    python tests/golden/train_demo.py train --out DIR                    # 77 minutes on two cores
     medgemma serve DIR
     python tests/golden/train_demo.py render --seed 5 --count 1200 FILMS # films that it has not seen
     python tests/golden/train_demo.py measure http://127.0.0.1:8000 FILMS --as jpeg
