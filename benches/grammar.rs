@@ -13,9 +13,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use harness::{Mode, report, seconds};
-use medgemma::core::{Constraint, TokenId};
-use medgemma::text::{AddSpecialTokens, GrammarSource, Grammars, Tokenizer};
+use medgemma::core::{Constraint, ConstraintState, TokenId, TokenMask, Urgency};
+use medgemma::text::{
+    AddSpecialTokens, GrammarCompiler, GrammarLimits, GrammarSource, GrammarVocabulary, Grammars,
+    Tokenizer,
+};
 use serde_json::json;
+use tokio::runtime::Runtime;
 
 /// Tokens of a document that is drawn, at most: it need not end.
 const MOST_DRAWN: usize = 400;
@@ -34,27 +38,48 @@ fn main() {
         .iter()
         .map(|text| tokenizer.token_id(text).expect("Gemma's token"))
         .collect();
-    let grammars = Grammars::new(Arc::clone(&tokenizer), vocab_size, stop.clone());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let vocabulary = GrammarVocabulary::new(&tokenizer, vocab_size, stop.clone());
+    let mut started = None;
+    let starting = seconds(|| {
+        let program = Path::new(env!("CARGO_BIN_EXE_medgemma"));
+        let limits = GrammarLimits {
+            max_processes: 4,
+            num_turns: 1,
+        };
+        started = Some(Grammars::in_processes(program, vocabulary.clone(), limits));
+    });
+    let processes = started.expect("it was run").expect("processes can be had");
+    report("to be ready for grammars", starting * 1e3, "ms");
+    let here = Grammars::here(GrammarCompiler::new(vocabulary));
 
     println!("a vocabulary of {vocab_size} tokens");
     for (name, source, document) in cases() {
-        let compiling = seconds(|| drop(grammars.compile(&source).expect("a grammar")));
-        let constraint = grammars.compile(&source).expect("a grammar");
-        report(&format!("{name}: compile"), compiling * 1e3, "ms");
-
         let written = tokenizer.encode_raw(&document, AddSpecialTokens::No);
         let written = written.expect("it can be encoded");
-        let mut costs = Costs::default();
-        for _ in 0..mode.pick(20, 1) {
-            costs.follow(&*constraint, &written);
-        }
-        costs.report(&format!("{name}: written"));
+        for (place, grammars) in [("here", &here), ("in a process", &processes)] {
+            let name = format!("{name}, {place}");
+            let compile = || runtime.block_on(grammars.compile(source.clone(), None));
+            let compiling = seconds(|| drop(compile().expect("a grammar")));
+            let constraint = compile().expect("a grammar");
+            report(&format!("{name}: compile"), compiling * 1e3, "ms");
 
-        let mut costs = Costs::default();
-        for seed in 0..mode.pick(20, 1) {
-            costs.wander(&*constraint, &stop, vocab_size, seed);
+            let mut costs = Costs::new(&runtime);
+            for _ in 0..mode.pick(20, 1) {
+                costs.follow(&*constraint, &written);
+            }
+            costs.report(&format!("{name}: written"));
+
+            let mut costs = Costs::new(&runtime);
+            for seed in 0..mode.pick(20, 1) {
+                costs.wander(&*constraint, &stop, vocab_size, seed);
+            }
+            costs.report(&format!("{name}: drawn"));
         }
-        costs.report(&format!("{name}: drawn"));
     }
 }
 
@@ -113,28 +138,46 @@ fn cases() -> [(&'static str, GrammarSource, String); 3] {
 }
 
 /// Seconds of each token's mask and step.
-#[derive(Default)]
-struct Costs(Vec<f64>);
+struct Costs<'r> {
+    runtime: &'r Runtime,
+    seconds: Vec<f64>,
+}
 
-impl Costs {
+impl<'r> Costs<'r> {
+    fn new(runtime: &'r Runtime) -> Self {
+        Self {
+            runtime,
+            seconds: Vec::new(),
+        }
+    }
+
+    /// The next mask, timed.
+    fn mask(&mut self, state: &mut dyn ConstraintState, sampled: &[TokenId]) -> TokenMask {
+        let mut mask = None;
+        self.seconds.push(seconds(|| {
+            mask = Some(
+                self.runtime
+                    .block_on(state.next_mask(sampled, Urgency::Now)),
+            );
+        }));
+        let mask = mask.expect("it was run").expect("it goes on");
+        mask.expect("not all may come")
+    }
+
     fn follow(&mut self, constraint: &dyn Constraint, tokens: &[TokenId]) {
         let mut state = constraint.start().expect("it begins");
-        for token in tokens {
-            self.0.push(seconds(|| {
-                let mask = state.mask().expect("it goes on").expect("not all may come");
-                assert!(mask.contains(*token), "{token:?} is not allowed");
-                state.accept(*token).expect("it was allowed");
-            }));
+        for (at, token) in tokens.iter().enumerate() {
+            let mask = self.mask(&mut *state, &tokens[at.saturating_sub(1)..at]);
+            assert!(mask.contains(*token), "{token:?} is not allowed");
         }
     }
 
     fn wander(&mut self, constraint: &dyn Constraint, stop: &[TokenId], vocab: usize, seed: u64) {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut state = constraint.start().expect("it begins");
+        let mut last = Vec::new();
         for _ in 0..MOST_DRAWN {
-            let mut mask = None;
-            let masking = seconds(|| mask = state.mask().expect("it goes on"));
-            let mask = mask.expect("not all may come");
+            let mask = self.mask(&mut *state, &last);
             let allowed: Vec<TokenId> = (0..vocab as u32)
                 .map(TokenId)
                 .filter(|id| mask.contains(*id))
@@ -143,18 +186,17 @@ impl Costs {
             if stop.contains(&token) {
                 return;
             }
-            let accepting = seconds(|| state.accept(token).expect("it was allowed"));
-            self.0.push(masking + accepting);
+            last = vec![token];
         }
     }
 
     fn report(mut self, what: &str) {
-        self.0.sort_by(f64::total_cmp);
-        let last = self.0.len() - 1;
-        let mean = self.0.iter().sum::<f64>() / self.0.len() as f64;
+        self.seconds.sort_by(f64::total_cmp);
+        let last = self.seconds.len() - 1;
+        let mean = self.seconds.iter().sum::<f64>() / self.seconds.len() as f64;
         report(&format!("{what}, a token, mean"), mean * 1e6, "µs");
         for (name, share) in [("p50", 0.5), ("p99", 0.99), ("most", 1.0)] {
-            let cost = self.0[(last as f64 * share).round() as usize];
+            let cost = self.seconds[(last as f64 * share).round() as usize];
             report(&format!("{what}, a token, {name}"), cost * 1e6, "µs");
         }
     }

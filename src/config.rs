@@ -52,6 +52,8 @@ pub enum Command {
     Ready(ProbeConfig),
     /// `medgemma kernels`
     Kernels(KernelsConfig),
+    /// `medgemma grammar-worker`, which a server starts for itself.
+    GrammarWorker,
     /// `medgemma bench`
     Bench(BenchConfig),
     /// `medgemma run-batch`
@@ -80,6 +82,8 @@ pub struct KernelsConfig {
 /// Settings of a server.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
+    /// The binary that is started once more for processes that work on grammars: this program's own.
+    pub program: PathBuf,
     /// A registry name, a hub id or a local directory.
     pub model: String,
     /// Whether `model` was named, or is what is served otherwise.
@@ -289,6 +293,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     let matches = command().try_get_matches_from(command_line::written_out(arguments))?;
     let parsed = Arguments::from_arg_matches(&matches)?;
     match parsed.command {
+        CommandArguments::GrammarWorker => Ok(Command::GrammarWorker),
         CommandArguments::Kernels(arguments) => Ok(Command::Kernels(KernelsConfig {
             archs: arguments.arch,
             out: arguments.out,
@@ -402,6 +407,15 @@ fn command() -> clap::Command {
         .mut_subcommand("rm", |rm| rm.mut_args(hide))
 }
 
+/// The file of this program, also when another one has been put in its place since it started.
+fn this_program() -> PathBuf {
+    if cfg!(target_os = "linux") {
+        return "/proc/self/exe".into();
+    }
+    // Without it, what needs it will say so.
+    std::env::current_exe().unwrap_or_default()
+}
+
 fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfig, clap::Error> {
     let on_command_line = matches.value_source("model_option") == Some(ValueSource::CommandLine);
     let prefix_caching = prefix_caching(&arguments, matches);
@@ -436,6 +450,7 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
         }
     }
     Ok(ServeConfig {
+        program: this_program(),
         model,
         model_choice,
         load_format: arguments.load_format,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use constraint::{Constraint, ConstraintState, TokenMask};
+pub use constraint::{Constraint, ConstraintState, NextMask, TokenMask, Urgency};
 
 /// Index into the model's vocabulary.
 #[derive(

@@ -41,6 +41,7 @@ fn main() -> std::process::ExitCode {
         Command::Rm(config) => remove(&config),
         Command::Ready(config) => ask_whether_ready(&config),
         Command::Kernels(config) => compile_kernels(&config),
+        Command::GrammarWorker => work_on_grammars(),
         Command::Bench(config) => measure(&config),
         Command::RunBatch(config) => run_batch(&config),
         Command::SelfTest(compute) => check_card(&compute),
@@ -124,6 +125,12 @@ fn remove(config: &RmConfig) -> Outcome {
     }
     removal.run()?;
     let _ = writeln!(io::stdout(), "removed {what}");
+    Ok(ExitCode::Success)
+}
+
+/// Makes processes for the grammars of the server that started this.
+fn work_on_grammars() -> Outcome {
+    registry::run_grammar_processes().map_err(failed)?;
     Ok(ExitCode::Success)
 }
 

@@ -309,6 +309,15 @@ impl ApiError {
             .with_header(RETRY_AFTER, HeaderValue::from_static("2"))
     }
 
+    /// Other clients' grammars take all places.
+    pub(super) fn too_many_grammars(message: &str) -> Self {
+        Self::unavailable(
+            "grammars_busy",
+            format!("The answer's format was not read: {message}."),
+        )
+        .with_header(RETRY_AFTER, HeaderValue::from_static("5"))
+    }
+
     fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -178,7 +178,7 @@ async fn prepare<E: Endpoint>(
     let terms = call.terms.terms(&caller, arrived.into_std(), limit);
     let prepared = try_join(
         E::prompts(app, &model, call.content),
-        constraint(app, &model, call.output),
+        constraint(&model, call.output, terms.cache_salt),
     );
     let (prompts, constraint) = match terms.deadline {
         None => prepared.await?,

@@ -55,6 +55,9 @@ pub(super) enum CommandArguments {
     Ready(ReadyArguments),
     /// Compile the kernels for cards ahead of time, for a container image; needs no card
     Kernels(KernelsArguments),
+    /// Make processes for grammars: what a server starts for itself
+    #[command(hide = true)]
+    GrammarWorker,
     /// Measure a model here, or any server over HTTP
     Bench(BenchArguments),
     /// Check that a card computes what the CPU does

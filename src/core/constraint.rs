@@ -1,6 +1,7 @@
 //! What restricts which tokens may come next.
 
 use std::fmt;
+use std::pin::Pin;
 
 use super::TokenId;
 use crate::error::Result;
@@ -89,20 +90,29 @@ pub trait Constraint: fmt::Debug + Send + Sync {
     fn start(&self) -> Result<Box<dyn ConstraintState>>;
 }
 
+/// What comes of [`ConstraintState::next_mask`]: which tokens may come next; `None` when every
+/// token may.
+pub type NextMask<'a> = Pin<Box<dyn Future<Output = Result<Option<TokenMask>>> + Send + 'a>>;
+
 /// One answer's way through a [`Constraint`].
 pub trait ConstraintState: fmt::Debug + Send {
-    /// What may come next; `None` when everything may. Where the answer may end, its stop tokens
-    /// are among it.
+    /// Takes note of the tokens that were sampled since the last mask, and makes the next one.
+    /// Where the answer may end, its stop tokens are among the allowed ones. The mask may be made
+    /// elsewhere: the future then waits without computing.
     ///
     /// # Errors
-    /// When the rule cannot be followed any further; the request has failed.
-    fn mask(&mut self) -> Result<Option<TokenMask>>;
+    /// When the rule cannot be followed any further, or a token was not allowed; the request has
+    /// failed.
+    fn next_mask<'a>(&'a mut self, sampled: &'a [TokenId], urgency: Urgency) -> NextMask<'a>;
+}
 
-    /// Takes note of the token that was drawn.
-    ///
-    /// # Errors
-    /// As [`mask`](Self::mask), and for a token that was not allowed.
-    fn accept(&mut self, token: TokenId) -> Result<()>;
+/// How soon a mask is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// A step waits for it.
+    Now,
+    /// Nobody else waits for it, so it must take nothing away from anybody.
+    Background,
 }
 
 #[cfg(test)]

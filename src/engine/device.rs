@@ -23,7 +23,9 @@
 //! Orders are carried out one after another, so the device never waits for more than it was told
 //! to. Knows nothing of sequences; a test may play the device and answer as it likes.
 
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -55,6 +57,8 @@ pub struct StepReport {
     pub output: StepOutput,
     /// Of all steps so far.
     pub encoder: EncoderStats,
+    /// How long the step held up the device's thread before its draw, if that was ordered apart.
+    pub forward: Duration,
 }
 
 /// What the device can compute with.
@@ -160,7 +164,10 @@ where
     let (handle, inbox) = device_channel(DeviceShape::of(runner.model()));
     std::thread::Builder::new()
         .name("device".to_owned())
-        .spawn(move || work(inbox, |order| carry_out(&mut runner, order)))
+        .spawn(move || {
+            let mut forwards = VecDeque::new();
+            work(inbox, |order| carry_out(&mut runner, &mut forwards, order));
+        })
         .map_err(|error| Error::Config(format!("the device's thread cannot start: {error}")))?;
     Ok(handle)
 }
@@ -183,15 +190,33 @@ fn work(
     }
 }
 
-fn carry_out<B: Backend>(runner: &mut Runner<B>, order: DeviceOrder) -> Result<Option<StepReport>> {
+/// `forwards` is how long each uncollected step took before its draw, oldest first.
+fn carry_out<B: Backend>(
+    runner: &mut Runner<B>,
+    forwards: &mut VecDeque<Duration>,
+    order: DeviceOrder,
+) -> Result<Option<StepReport>> {
     match order {
-        DeviceOrder::Launch(order) => runner.launch(&order).map(|()| None),
-        DeviceOrder::Forward(order) => runner.forward(&order).map(|()| None),
+        DeviceOrder::Launch(order) => {
+            forwards.push_back(Duration::ZERO);
+            runner.launch(&order).map(|()| None)
+        }
+        DeviceOrder::Forward(order) => {
+            let begun = Instant::now();
+            runner.forward(&order)?;
+            forwards.push_back(begun.elapsed());
+            Ok(None)
+        }
         DeviceOrder::Draw(samples) => runner.draw(&samples).map(|()| None),
         DeviceOrder::Collect => {
             let output = runner.collect()?;
             let encoder = runner.encoder_stats();
-            Ok(Some(StepReport { output, encoder }))
+            let forward = forwards.pop_front().unwrap_or_default();
+            Ok(Some(StepReport {
+                output,
+                encoder,
+                forward,
+            }))
         }
     }
 }

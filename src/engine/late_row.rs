@@ -3,12 +3,18 @@
 //! The engine keeps it, not the scheduler: it sees every token once and in order, while a
 //! sequence may be computed several times. So a preemption changes nothing here.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use super::mask_workers::PendingMask;
 use crate::backend::SeenTokens;
 use crate::core::{
     Constraint, ConstraintState, GenerateRequest, SamplingParams, SeqId, TokenId, TokenMask,
+    Urgency,
 };
 use crate::error::{Error, Result};
 
@@ -17,8 +23,36 @@ use crate::error::{Error, Result};
 pub(super) struct LateRow {
     /// `None` without penalties.
     seen: Option<Arc<SeenTokens>>,
-    /// `None` without a constraint, and while a worker has it.
+    /// `None` without a constraint.
+    bound: Option<Bound>,
+}
+
+/// A sequence with a constraint.
+#[derive(Debug)]
+struct Bound {
+    /// `None` while a mask is being made.
     way: Option<Way>,
+    /// Drawn since the last mask.
+    unaccepted: Vec<TokenId>,
+    /// Made, and not used yet: for the next token.
+    ready: Option<Option<TokenMask>>,
+    /// While one is made.
+    pending: Option<PendingMask>,
+    /// Steps do not wait for its masks: it takes part in those that come after them.
+    is_slow: bool,
+}
+
+/// What a draw needs of a constraint.
+#[derive(Debug)]
+pub(super) enum MaskNeed {
+    /// Nothing: everything is allowed.
+    Free,
+    /// This mask; `None` allows everything too.
+    Ready(Option<TokenMask>),
+    /// One that must be made of this, with the tokens drawn since the last one.
+    Missing(Way, Vec<TokenId>),
+    /// One that is being made.
+    Pending,
 }
 
 impl LateRow {
@@ -32,14 +66,19 @@ impl LateRow {
                 1.0 => SeenTokens::default(),
                 _ => SeenTokens::of_prompt(&request.prompt),
             });
-        let way = request.constraint.as_ref().map(|rule| Way {
-            rule: Arc::clone(rule),
-            state: None,
+        let bound = request.constraint.as_ref().map(|rule| Bound {
+            way: Some(Way {
+                rule: Arc::clone(rule),
+                state: None,
+            }),
             unaccepted: Vec::new(),
+            ready: None,
+            pending: None,
+            is_slow: false,
         });
-        (seen.is_some() || way.is_some()).then(|| Self {
+        (seen.is_some() || bound.is_some()).then(|| Self {
             seen: seen.map(Arc::new),
-            way,
+            bound,
         })
     }
 
@@ -48,8 +87,8 @@ impl LateRow {
         if let Some(seen) = &mut self.seen {
             Arc::make_mut(seen).add(token);
         }
-        if let Some(way) = &mut self.way {
-            way.unaccepted.push(token);
+        if let Some(bound) = &mut self.bound {
+            bound.unaccepted.push(token);
         }
     }
 
@@ -57,33 +96,70 @@ impl LateRow {
         self.seen.clone()
     }
 
-    /// For a worker, who gives it back before the next token comes in.
-    pub(super) fn take_way(&mut self) -> Option<Way> {
-        self.way.take()
+    /// What the next draw needs; what is handed out here is not handed out again.
+    pub(super) fn need_mask(&mut self) -> MaskNeed {
+        let Some(bound) = &mut self.bound else {
+            return MaskNeed::Free;
+        };
+        if let Some(mask) = bound.ready.take() {
+            return MaskNeed::Ready(mask);
+        }
+        match bound.way.take() {
+            Some(way) => MaskNeed::Missing(way, std::mem::take(&mut bound.unaccepted)),
+            None => MaskNeed::Pending,
+        }
     }
 
+    /// A mask was made that no draw waits for any more; the next one will.
+    pub(super) fn keep(&mut self, mask: Option<TokenMask>) {
+        if let Some(bound) = &mut self.bound {
+            bound.ready = Some(mask);
+        }
+    }
+
+    /// A mask is being made of the way that was handed out.
+    pub(super) fn set_pending(&mut self, pending: PendingMask) {
+        if let Some(bound) = &mut self.bound {
+            bound.pending = Some(pending);
+        }
+    }
+
+    /// The mask was made.
     pub(super) fn give_back(&mut self, way: Way) {
-        self.way = Some(way);
+        if let Some(bound) = &mut self.bound {
+            bound.way = Some(way);
+            bound.pending = None;
+        }
+    }
+
+    /// Whether steps go on without waiting for its masks.
+    pub(super) fn is_slow(&self) -> bool {
+        self.bound.as_ref().is_some_and(|bound| bound.is_slow)
+    }
+
+    pub(super) fn set_slow(&mut self, is_slow: bool) {
+        if let Some(bound) = &mut self.bound {
+            bound.is_slow = is_slow;
+        }
     }
 }
 
-/// An answer's way through its constraint. Its rules are followed by workers only.
+/// An answer's way through its constraint.
 #[derive(Debug)]
 pub(super) struct Way {
     rule: Arc<dyn Constraint>,
     /// `None` before the first token.
     state: Option<Box<dyn ConstraintState>>,
-    /// Drawn since the last mask.
-    unaccepted: Vec<TokenId>,
 }
 
 /// A mask that a draw needs.
 #[derive(Debug)]
 pub(super) struct MaskJob {
     pub(super) id: SeqId,
-    /// Which of the step's draws.
-    pub(super) draw: usize,
     pub(super) way: Way,
+    /// Drawn since the last mask.
+    pub(super) sampled: Vec<TokenId>,
+    pub(super) urgency: Urgency,
     pub(super) params: Arc<SamplingParams>,
     /// Tokens of the answer so far.
     pub(super) num_generated: usize,
@@ -95,42 +171,38 @@ pub(super) struct MaskJob {
 #[derive(Debug)]
 pub(super) struct MadeMask {
     pub(super) id: SeqId,
-    pub(super) draw: usize,
     /// `None` after a failure.
     pub(super) way: Option<Way>,
     /// `None` where everything is allowed; an error ends the request.
     pub(super) mask: Result<Option<TokenMask>>,
+    /// From beginning to end.
+    pub(super) took: Duration,
 }
 
 impl MaskJob {
     /// Follows the rules as far as the answer has come. A rule that panics fails its own request.
-    pub(super) fn run(mut self) -> MadeMask {
-        let mask = catch_unwind(AssertUnwindSafe(|| self.mask())).unwrap_or_else(|_| {
+    pub(super) async fn run(mut self) -> MadeMask {
+        let begun = Instant::now();
+        let mask = AssertUnwindSafe(self.mask()).catch_unwind().await;
+        let mask = mask.unwrap_or_else(|_| {
             tracing::error!(id = %self.id, "a constraint panicked");
             Err(self.failed("its rule failed".to_owned()))
         });
         MadeMask {
             id: self.id,
-            draw: self.draw,
             way: mask.is_ok().then_some(self.way),
             mask,
+            took: begun.elapsed(),
         }
     }
 
-    fn mask(&mut self) -> Result<Option<TokenMask>> {
-        let Way {
-            rule,
-            state,
-            unaccepted,
-        } = &mut self.way;
+    async fn mask(&mut self) -> Result<Option<TokenMask>> {
+        let Way { rule, state } = &mut self.way;
         let state = match state {
             Some(state) => state,
             None => state.insert(rule.start()?),
         };
-        for token in unaccepted.drain(..) {
-            state.accept(token)?;
-        }
-        let Some(mask) = state.mask()? else {
+        let Some(mask) = state.next_mask(&self.sampled, self.urgency).await? else {
             return Ok(None);
         };
         let mut mask = mask.resized(self.vocab_size);

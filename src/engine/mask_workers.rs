@@ -1,22 +1,25 @@
-//! Threads that make masks, beside the engine's and the device's.
+//! Masks that are being made, beside the engine and the device.
 //!
-//! A mask takes from microseconds to milliseconds of the host, so it is made where it keeps
-//! nobody waiting but the step that it is for.
+//! Each is made by its own constraint, which computes elsewhere; here they are only waited for.
 
-use std::num::NonZeroUsize;
-use std::thread::available_parallelism;
-
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::late_row::{MadeMask, MaskJob};
 use crate::error::{Error, Result};
 
-/// Most masks that are made at a time: a step has no more use for more threads.
-pub(super) const MAX_WORKERS: usize = 8;
+/// A mask that is being made for somebody who waits for it.
+#[derive(Debug)]
+pub(super) struct PendingMask(AbortHandle);
 
-/// The masks of one step.
+impl Drop for PendingMask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// All masks that are being made.
 #[derive(Debug, Default)]
-pub(super) struct MaskWorkers(JoinSet<Vec<MadeMask>>);
+pub(super) struct MaskWorkers(JoinSet<MadeMask>);
 
 impl MaskWorkers {
     /// Whether no mask is being made.
@@ -24,28 +27,26 @@ impl MaskWorkers {
         self.0.is_empty()
     }
 
-    /// Begins to make masks. Must be called where the engine runs, which lends its blocking threads.
-    pub(super) fn start(&mut self, mut jobs: Vec<MaskJob>) {
-        let num_workers = available_parallelism().map_or(1, NonZeroUsize::get);
-        let num_workers = num_workers.clamp(1, MAX_WORKERS);
-        let share = jobs.len().div_ceil(num_workers).max(1);
-        while !jobs.is_empty() {
-            let rest = jobs.split_off(share.min(jobs.len()));
-            let mine = std::mem::replace(&mut jobs, rest);
-            self.0
-                .spawn_blocking(move || mine.into_iter().map(MaskJob::run).collect());
-        }
+    /// Begins to make a mask, which is given up when what is returned is dropped. Must be called
+    /// where the engine runs.
+    pub(super) fn start(&mut self, job: MaskJob) -> PendingMask {
+        PendingMask(self.0.spawn(job.run()))
     }
 
-    /// The next masks that are ready. Nothing is lost when this is given up.
+    /// The next mask that is ready; `None` when none is being made any more. Nothing is lost when
+    /// this is given up.
     ///
     /// # Errors
-    /// `Backend` when the threads are gone.
-    pub(super) async fn next(&mut self) -> Result<Vec<MadeMask>> {
-        match self.0.join_next().await {
-            Some(Ok(masks)) => Ok(masks),
-            Some(Err(error)) => Err(Error::Backend(format!("masks are not made: {error}"))),
-            None => Ok(Vec::new()),
+    /// `Backend` when one is lost.
+    pub(super) async fn next(&mut self) -> Result<Option<MadeMask>> {
+        let lost = |reason: String| Error::Backend(format!("masks are not made: {reason}"));
+        loop {
+            match self.0.join_next().await {
+                Some(Ok(made)) => return Ok(Some(made)),
+                Some(Err(error)) if error.is_cancelled() => {}
+                Some(Err(error)) => return Err(lost(error.to_string())),
+                None => return Ok(None),
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ mod device;
 mod encoder_cache;
 mod handle;
 mod late_row;
+mod mask_patience;
 mod mask_workers;
 mod prompt_scores;
 mod requests;
@@ -37,14 +38,15 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::backend::Sampled;
-use crate::core::{FinishReason, SeqId};
+use crate::core::{FinishReason, SeqId, Urgency};
 use crate::error::{Error, Result};
 use crate::scheduler::Scheduler;
 
-use late_row::{MadeMask, MaskJob};
+use late_row::{MadeMask, MaskJob, MaskNeed};
+use mask_patience::MaskPatience;
 use mask_workers::MaskWorkers;
 use requests::{Open, Requests};
-use step::Step;
+use step::{MaskWait, Step};
 
 pub use admission::{EngineLimits, EngineState};
 pub use device::{DeviceHandle, DeviceInbox, DeviceOrder, DeviceShape, StepReport, device_channel};
@@ -109,8 +111,12 @@ pub struct Engine {
     device: DeviceHandle,
     /// Launched and not reported, oldest first. Only the newest may be without its draw.
     steps: VecDeque<Step>,
-    /// At work for the oldest step, when that has no draw yet.
+    /// For the oldest step, when that has no draw yet, and for sequences that sit out until then.
     masks: MaskWorkers,
+    /// How long steps wait for them.
+    patience: MaskPatience,
+    /// How long the device lately took to compute what is drawn from.
+    forward_time: Duration,
     /// The device was told to report the oldest step.
     is_collecting: bool,
     /// Since when the device can have worked on the oldest step.
@@ -122,7 +128,7 @@ pub struct Engine {
 /// What the engine waits for.
 enum Event {
     Report(Result<StepReport>),
-    Masks(Result<Vec<MadeMask>>),
+    Mask(Result<Option<MadeMask>>),
     Command(Command),
     /// Every handle and stream is gone.
     Abandoned,
@@ -146,6 +152,8 @@ impl Engine {
             device,
             steps: VecDeque::new(),
             masks: MaskWorkers::default(),
+            patience: MaskPatience::new(),
+            forward_time: Duration::ZERO,
             is_collecting: false,
             busy_since: Instant::now(),
             draining_since: None,
@@ -175,8 +183,9 @@ impl Engine {
                         return self.poison(&error);
                     }
                 }
-                Event::Masks(masks) => match masks {
-                    Ok(masks) => self.take_masks(masks),
+                Event::Mask(made) => match made {
+                    Ok(Some(made)) => self.take_mask(made),
+                    Ok(None) => {}
                     Err(error) => return self.poison(&error),
                 },
                 Event::Command(command) => self.take(command),
@@ -189,6 +198,9 @@ impl Engine {
                     let stuck = format!("a step has not ended for {took} s (--step-timeout)");
                     return self.poison(&Error::Backend(stuck));
                 }
+                Event::Timer if self.mask_deadline().is_some_and(|at| at <= Instant::now()) => {
+                    self.skip_late_masks();
+                }
                 Event::Timer => {}
             }
         }
@@ -199,6 +211,7 @@ impl Engine {
             self.requests.next_deadline(),
             self.stuck_at(),
             self.shutdown_at(),
+            self.mask_deadline(),
         ];
         let next_timer = timers.into_iter().flatten().min();
         let timer = async {
@@ -211,7 +224,7 @@ impl Engine {
             // Reports first: one that is there ends a step in time, however late it is read.
             biased;
             report = self.device.report(), if self.is_collecting => Event::Report(report),
-            masks = self.masks.next(), if !self.masks.is_idle() => Event::Masks(masks),
+            made = self.masks.next(), if !self.masks.is_idle() => Event::Mask(made),
             command = self.inbox.recv() => command.map_or(Event::Abandoned, Event::Command),
             () = timer => Event::Timer,
         }
@@ -294,10 +307,11 @@ impl Engine {
     /// under way, and the oldest one's tokens.
     fn launch_steps(&mut self) -> Result<()> {
         self.begin_draw();
+        self.draw_if_ready();
         while self.may_launch() && self.scheduler.has_work() {
             let batch = self.scheduler.schedule();
             if batch.is_empty() {
-                if self.steps.is_empty() {
+                if self.steps.is_empty() && self.masks.is_idle() {
                     let stalled = "requests wait and none of them can be computed";
                     return Err(Error::Backend(stalled.to_owned()));
                 }
@@ -315,6 +329,15 @@ impl Engine {
             }
             let mut order = WorkOrder::new(&self.scheduler, &batch);
             let mut step = Step::new(batch, &order);
+            for id in step.batch.sampling() {
+                if self
+                    .requests
+                    .late_mut(id)
+                    .is_some_and(|late| late.is_slow())
+                {
+                    self.scheduler.hold(id);
+                }
+            }
             if self.requests.is_any_late(step.batch.sampling()) {
                 step.undrawn = Some(std::mem::take(&mut order.samples));
                 self.device.order(DeviceOrder::Forward(Box::new(order)));
@@ -342,61 +365,181 @@ impl Engine {
     /// Begins to make what the draw of the oldest step needs, if it has no draw yet: all tokens
     /// before it have been taken in. Without constraints that is nothing, and it is drawn at once.
     fn begin_draw(&mut self) {
-        let Some(step) = self.steps.front_mut() else {
+        let Some(step) = self.steps.front_mut().filter(|step| step.wait.is_none()) else {
             return;
         };
-        let Some(samples) = step.undrawn.as_mut().filter(|_| self.masks.is_idle()) else {
+        let Some(samples) = &mut step.undrawn else {
             return;
         };
-        let mut jobs = Vec::new();
+        let mut pending = HashMap::new();
         for (draw, (id, sample)) in step.batch.sampling().zip(samples).enumerate() {
             // One that has ended is drawn for all the same, as the step was planned.
             let Some(late) = self.requests.late_mut(id) else {
                 continue;
             };
             sample.seen = late.seen();
-            jobs.extend(late.take_way().map(|way| MaskJob {
-                id,
-                draw,
-                way,
-                params: Arc::clone(&sample.params),
-                num_generated: sample.num_generated,
-                vocab_size: self.device.shape().vocab_size,
-            }));
+            match late.need_mask() {
+                MaskNeed::Free => {}
+                MaskNeed::Ready(mask) => sample.mask = mask,
+                MaskNeed::Missing(way, sampled) => {
+                    late.set_pending(self.masks.start(MaskJob {
+                        id,
+                        way,
+                        sampled,
+                        urgency: Urgency::Now,
+                        params: Arc::clone(&sample.params),
+                        num_generated: sample.num_generated,
+                        vocab_size: self.device.shape().vocab_size,
+                    }));
+                    pending.insert(id, draw);
+                }
+                MaskNeed::Pending => drop(pending.insert(id, draw)),
+            }
         }
-        if jobs.is_empty() {
+        let is_ready = pending.is_empty();
+        step.wait = Some(MaskWait {
+            since: Instant::now(),
+            pending,
+        });
+        if is_ready {
             self.order_draw();
-        } else {
-            self.masks.start(jobs);
         }
     }
 
-    /// Masks are ready; with the last of them, the oldest step can be drawn.
-    fn take_masks(&mut self, masks: Vec<MadeMask>) {
-        for made in masks {
-            match made.mask {
-                Ok(mask) => {
-                    let step = self.steps.front_mut();
-                    let samples = step.and_then(|step| step.undrawn.as_mut());
-                    let samples = samples.expect("masks are made for a step without its draw");
-                    samples[made.draw].mask = mask;
+    /// Begins to make the masks of those that sit out the steps until these are there.
+    fn begin_slow_masks(&mut self, ids: impl Iterator<Item = SeqId>) {
+        for id in ids {
+            let Some(sequence) = self.scheduler.sequence(id) else {
+                continue;
+            };
+            let num_generated = sequence.tokens().len() - sequence.num_prompt_tokens();
+            let params = Arc::clone(sequence.sampling());
+            let Some(late) = self.requests.late_mut(id).filter(|late| late.is_slow()) else {
+                continue;
+            };
+            match late.need_mask() {
+                MaskNeed::Free => {}
+                MaskNeed::Ready(mask) => {
+                    late.keep(mask);
+                    self.scheduler.release(id);
                 }
-                Err(error) => self.end(made.id, error),
-            }
-            if let (Some(late), Some(way)) = (self.requests.late_mut(made.id), made.way) {
-                late.give_back(way);
+                MaskNeed::Missing(way, sampled) => late.set_pending(self.masks.start(MaskJob {
+                    id,
+                    way,
+                    sampled,
+                    urgency: Urgency::Background,
+                    params,
+                    num_generated,
+                    vocab_size: self.device.shape().vocab_size,
+                })),
+                MaskNeed::Pending => {}
             }
         }
-        if self.masks.is_idle() {
-            self.order_draw();
+    }
+
+    /// A mask is ready: for the draw of the oldest step, which is ordered with the last of them, or
+    /// for a sequence that sat out steps until now.
+    fn take_mask(&mut self, made: MadeMask) {
+        let MadeMask {
+            id,
+            way,
+            mask,
+            took,
+        } = made;
+        let step = self.steps.front_mut();
+        let waiting = step.and_then(|step| {
+            let draw = step.wait.as_mut()?.pending.remove(&id)?;
+            step.undrawn.as_mut()?.get_mut(draw)
+        });
+        let late = self.requests.late_mut(id);
+        match (mask, waiting, late) {
+            (Err(error), _, _) => self.end(id, error),
+            (Ok(mask), Some(sample), _) => sample.mask = mask,
+            (Ok(mask), None, Some(late)) => {
+                late.keep(mask);
+                if took <= self.forward_time {
+                    // The device would have hidden it.
+                    late.set_slow(false);
+                }
+                self.scheduler.release(id);
+            }
+            // It has ended.
+            (Ok(_), None, None) => {}
         }
+        if let (Some(late), Some(way)) = (self.requests.late_mut(id), way) {
+            late.give_back(way);
+        }
+        self.draw_if_ready();
+    }
+
+    /// Orders the draw of the oldest step once nobody's mask is missing whose request has not ended.
+    fn draw_if_ready(&mut self) {
+        let wait = self.steps.front_mut().and_then(|step| step.wait.as_mut());
+        if let Some(wait) = wait {
+            wait.pending
+                .retain(|id, _| self.requests.late_mut(*id).is_some());
+            if wait.pending.is_empty() {
+                self.order_draw();
+            }
+        }
+    }
+
+    /// When the oldest step goes on without the masks that are missing.
+    fn mask_deadline(&self) -> Option<Instant> {
+        let step = self.steps.front().filter(|step| step.undrawn.is_some())?;
+        let wait = step.wait.as_ref()?;
+        let patience = self.patience.for_step(step.num_unbothered());
+        Some(wait.since + self.forward_time + patience)
+    }
+
+    /// Draws in the oldest step without those whose masks are missing: they sit out this step, and
+    /// from now on every step that their mask is not ready for.
+    fn skip_late_masks(&mut self) {
+        let Some(step) = self.steps.front_mut() else {
+            return;
+        };
+        let wait = step.wait.as_mut();
+        let pending = wait.map(|wait| std::mem::take(&mut wait.pending));
+        for id in pending.into_iter().flatten().map(|(id, _)| id) {
+            // One that has ended is gone there too.
+            if let Some(late) = self.requests.late_mut(id) {
+                late.set_slow(true);
+                self.scheduler.hold(id);
+                self.scheduler.skip_sample(id);
+                step.skipped.insert(id);
+                self.stats.num_skipped_masks += 1;
+            }
+        }
+        self.order_draw();
     }
 
     fn order_draw(&mut self) {
-        let step = self.steps.front_mut();
-        if let Some(samples) = step.and_then(|step| step.undrawn.take()) {
+        let Some(step) = self.steps.front_mut() else {
+            return;
+        };
+        if let Some(samples) = step.undrawn.take() {
+            step.drawn_at = Some(Instant::now());
             self.device.order(DeviceOrder::Draw(samples));
         }
+    }
+
+    /// Puts to account how long the others in a step waited for masks.
+    fn charge_waiting(&mut self, step: &Step, report: &StepReport, took: Duration) {
+        let (Some(wait), Some(drawn_at)) = (&step.wait, step.drawn_at) else {
+            return;
+        };
+        // A jump of one step says little of the next.
+        self.forward_time = self.forward_time.mul_f64(0.75) + report.forward.mul_f64(0.25);
+        let masks = drawn_at - wait.since;
+        // A device that computes on its own went on long after the draw was ordered if the masks
+        // were there in time.
+        let is_hidden = drawn_at.elapsed() > took / 4;
+        let is_alone = step.batch.chunks.len() == 1;
+        let waited = match is_hidden || is_alone {
+            true => Duration::ZERO,
+            false => masks.saturating_sub(report.forward),
+        };
+        self.patience.charge(took, waited);
     }
 
     /// Takes in what the oldest step has computed.
@@ -404,10 +547,11 @@ impl Engine {
         let step = self.steps.pop_front();
         let step = step.expect("the device reports what was launched");
         let batch = &step.batch;
-        let StepOutput { sampled, scores } = report.output;
         self.is_collecting = false;
         let took = self.busy_since.elapsed();
         self.busy_since += took;
+        self.charge_waiting(&step, &report, took);
+        let StepOutput { sampled, scores } = report.output;
 
         let num_drawn = sampled.len();
         if num_drawn != batch.sampling().count() || scores.len() != step.num_scored() {
@@ -424,6 +568,11 @@ impl Engine {
             tracing::error!(%id, "a request's logits are not numbers");
             self.end(*id, Error::StepFailed);
         }
+        let num_sampled = num_drawn - step.skipped.len();
+        let drawn: Vec<_> = drawn
+            .into_iter()
+            .filter(|(id, _)| !step.skipped.contains(id))
+            .collect();
         let tokens: Vec<_> = drawn
             .iter()
             .map(|(id, sampled)| (*id, sampled.token))
@@ -437,12 +586,13 @@ impl Engine {
             }
         }
 
+        self.begin_slow_masks(batch.sampling().filter(|id| !step.skipped.contains(id)));
         let num_tokens = batch.num_tokens();
         self.inbox
             .report(|report| report.rate.step(num_tokens, took));
         self.stats.num_steps += 1;
         self.stats.num_computed_tokens += num_tokens as u64;
-        self.stats.num_generated_tokens += num_drawn as u64;
+        self.stats.num_generated_tokens += num_sampled as u64;
         self.stats.encoder_hits = report.encoder.hits;
         self.stats.encoder_misses = report.encoder.misses;
         Ok(())

@@ -37,6 +37,8 @@ pub struct EngineStats {
     pub num_computed_tokens: u64,
     /// Tokens that were drawn.
     pub num_generated_tokens: u64,
+    /// Times that a step went on without the mask of a sequence, which sat it out.
+    pub num_skipped_masks: u64,
 }
 
 /// One group's pool of KV blocks.

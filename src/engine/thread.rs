@@ -4,7 +4,6 @@ use std::thread::JoinHandle;
 
 use super::device::start_device;
 use super::handle::EngineHandle;
-use super::mask_workers::MAX_WORKERS;
 use super::runner::Runner;
 use super::{Engine, EngineConfig, EngineExit};
 use crate::backend::Backend;
@@ -32,21 +31,14 @@ where
     Runner<B>: Send,
 {
     let (handle, engine) = Engine::new(config, start_device(runner)?)?;
-    // Its own small runtime, for timers beside channels, and for those who make masks.
+    // Its own small runtime, for timers beside channels, and to wait for masks.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
-        .max_blocking_threads(MAX_WORKERS)
-        .thread_name("mask")
         .build()
         .map_err(cannot_start)?;
     let thread = std::thread::Builder::new()
         .name("engine".to_owned())
-        .spawn(move || {
-            let exit = runtime.block_on(engine.run());
-            // A mask that nobody waits for any more holds up nobody.
-            runtime.shutdown_background();
-            exit
-        })
+        .spawn(move || runtime.block_on(engine.run()))
         .map_err(cannot_start)?;
     Ok((handle, EngineThread(thread)))
 }

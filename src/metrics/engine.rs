@@ -63,6 +63,11 @@ pub(super) fn families(stats: &EngineStats) -> Vec<MetricFamily> {
             "Tokens that steps computed, of prompts and answers.",
             stats.num_computed_tokens,
         ),
+        counter(
+            "medgemma:skipped_masks_total",
+            "Times that a step went on without a sequence whose grammar was too slow for it.",
+            stats.num_skipped_masks,
+        ),
         blocks(stats),
     ]
 }

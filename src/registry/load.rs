@@ -2,7 +2,9 @@
 //!
 //! Owns the order of loading: small files first, then the forecast of memory, then the weights.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::thread::{JoinHandle, available_parallelism};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -33,7 +35,10 @@ use crate::model::expected_tensors;
 use crate::model::tensor_names::EMBEDDING;
 use crate::model::weights::Weights;
 use crate::scheduler::{PrefixCaching, SchedulerConfig};
-use crate::text::{ChatTemplate, Grammars, ImageTokens, NamedTokens, ThoughtMarkers, Tokenizer};
+use crate::text::{
+    ChatTemplate, GrammarLimits, GrammarVocabulary, Grammars, ImageTokens, NamedTokens,
+    ThoughtMarkers, Tokenizer,
+};
 
 /// Unexpected tensors that the log names; the rest are counted.
 const MAX_NAMED_TENSORS: usize = 8;
@@ -88,6 +93,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     }
     expected_tensors::check(&source.config, &weights)?;
     check_token_ids(&source, &tokenizer)?;
+    let grammars = start_grammars(settings, &source, &tokenizer);
     let place = place(settings, &device)?;
     let mut plan = memory::plan(
         &source.name,
@@ -146,8 +152,9 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         names => names.to_vec(),
     };
     let vocab_size = source.config.text.vocab_size;
-    let stop_ids = source.eos_token_ids.clone();
-    let grammars = Grammars::new(Arc::clone(&tokenizer), vocab_size, stop_ids);
+    let grammars = grammars
+        .join()
+        .map_err(|_| Error::Config("grammars cannot be made ready".to_owned()))??;
     let model = ServedModel {
         grammars: Arc::new(grammars),
         names,
@@ -173,6 +180,36 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         engine: thread,
         processor,
     })
+}
+
+/// Makes grammars ready, beside what else is loaded.
+fn start_grammars(
+    settings: &ServeConfig,
+    source: &ModelSource,
+    tokenizer: &Arc<Tokenizer>,
+) -> JoinHandle<Result<Grammars>> {
+    let program = settings.program.clone();
+    let tokenizer = Arc::clone(tokenizer);
+    let vocab_size = source.config.text.vocab_size;
+    let stop_ids = source.eos_token_ids.clone();
+    std::thread::spawn(move || {
+        let vocabulary = GrammarVocabulary::new(&tokenizer, vocab_size, stop_ids);
+        Grammars::in_processes(&program, vocabulary, grammar_limits())
+    })
+}
+
+/// How many grammars may be worked on at a time.
+fn grammar_limits() -> GrammarLimits {
+    /// What a grammar's process takes at most, roughly.
+    const PROCESS_BYTES: u64 = 192 << 20;
+    let num_cores = available_parallelism().map_or(1, NonZeroUsize::get);
+    let memory = memory::available_memory().unwrap_or(u64::MAX);
+    let most = usize::try_from(memory / 2 / PROCESS_BYTES).unwrap_or(usize::MAX);
+    GrammarLimits {
+        max_processes: most.clamp(8, 64),
+        // At least half of the cores are left to everything else.
+        num_turns: (num_cores / 2).max(1),
+    }
 }
 
 /// Whose memory the model will take.

@@ -40,3 +40,6 @@ pub use pull::{Pulled, pull, removal};
 pub use request_seeds::RequestSeeds;
 pub use served_model::{ImageSupport, RolePolicy, SamplingDefaults, ServedModel, ThinkingSupport};
 pub use source::{ModelSource, resolve};
+
+/// What `medgemma grammar-worker` does: it makes processes for grammars.
+pub use crate::text::run_fork_server as run_grammar_processes;

@@ -126,6 +126,13 @@ impl BlockManager {
         }
     }
 
+    /// Gives back the blocks of which no position is before `end`: those that were taken for
+    /// positions which are not computed after all. They are nobody else's.
+    pub(super) fn release_behind(&mut self, tables: &mut KvTables, end: usize) {
+        self.global.give_back(tables.global.release_behind(end));
+        self.sliding.give_back(tables.sliding.release_behind(end));
+    }
+
     /// Blocks that [`release_behind_window`](Self::release_behind_window) would give back.
     pub(super) fn num_behind_window(
         &self,

@@ -93,6 +93,13 @@ impl BlockTable {
         self.blocks.drain(..num_behind)
     }
 
+    /// Takes out the blocks whose positions are all at `end` or behind it, last one first.
+    pub(super) fn release_behind(&mut self, end: usize) -> impl Iterator<Item = BlockId> {
+        let num_kept = end.div_ceil(self.block_size);
+        let num_kept = num_kept.saturating_sub(self.num_released);
+        self.blocks.drain(num_kept.min(self.blocks.len())..).rev()
+    }
+
     /// Takes out every block, last one first, and starts anew.
     pub(super) fn clear(&mut self) -> impl Iterator<Item = BlockId> {
         self.num_released = 0;

@@ -33,6 +33,11 @@
 //! - Blocks become known as full, and those behind the window are given back, only in
 //!   [`Scheduler::update`]: with a batch that has come to its end, none that may still fail.
 //!
+//! # Sequences that are held
+//! What the next token may be can take long to find out. Whoever drives the scheduler then leaves such
+//! a sequence out of the steps ([`Scheduler::hold`]), so that the others need not wait for it, and lets
+//! it in again ([`Scheduler::release`]) or ends it.
+//!
 //! # What always holds
 //! [`Scheduler::check_integrity`] says it in code:
 //! - a step computes at most `max_num_batched_tokens`, of at most `max_num_seqs` sequences;
@@ -64,6 +69,7 @@ mod block_pool;
 mod block_table;
 mod config;
 mod eviction_order;
+mod held;
 mod integrity;
 mod kv_groups;
 mod level;
@@ -219,8 +225,13 @@ impl Scheduler {
                 idx += 1;
             }
             let runs = self.running.get(idx).is_some_and(|seq| seq.id == id);
+            let is_skipped =
+                chunk.samples && self.sequence(id).is_some_and(|s| s.is_sample_skipped);
             if runs {
-                self.advance(idx, chunk.len);
+                match is_skipped {
+                    false => self.advance(idx, chunk.len),
+                    true => self.retract(idx, chunk.len),
+                }
             }
             if !chunk.samples {
                 continue;
@@ -232,6 +243,10 @@ impl Scheduler {
             } else {
                 continue;
             };
+            if is_skipped {
+                seq.forget_sample();
+                continue;
+            }
             let &(_, token) = sampled
                 .find(|&&(of, _)| of == id)
                 .expect("each chunk that samples has a token");
@@ -253,7 +268,7 @@ impl Scheduler {
     }
 
     /// Whether there are sequences. [`schedule`](Self::schedule) plans something for them, unless
-    /// they need what a batch in flight computes.
+    /// they need what a batch in flight computes, or are held.
     pub fn has_work(&self) -> bool {
         !self.places.is_empty()
     }

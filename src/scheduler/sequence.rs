@@ -50,6 +50,10 @@ pub struct Sequence {
     num_pending_tokens: usize,
     /// Which draw of the last batch that draws for it is this sequence's.
     draw_idx: usize,
+    /// Nothing of it is planned while it runs.
+    pub(super) is_held: bool,
+    /// The token that the batch in flight was to sample for it is not sampled.
+    pub(super) is_sample_skipped: bool,
     /// Places for all positions computed, scheduled and planned.
     pub(super) kv: KvTables,
     /// Of the first full blocks. Filled when somebody first asks.
@@ -96,6 +100,8 @@ impl Sequence {
             num_planned_tokens: 0,
             num_pending_tokens: 0,
             draw_idx: 0,
+            is_held: false,
+            is_sample_skipped: false,
             kv: KvTables::new(block_size),
             hashes: Vec::new(),
             num_full_blocks: 0,
@@ -265,6 +271,22 @@ impl Sequence {
     pub(super) fn advance(&mut self, num_tokens: usize) {
         self.num_computed_tokens += num_tokens;
         self.num_scheduled_tokens -= num_tokens;
+    }
+
+    /// The last tokens of a scheduled chunk are to be computed again.
+    pub(super) fn unschedule(&mut self, num_tokens: usize) {
+        self.num_scheduled_tokens -= num_tokens;
+    }
+
+    /// The token that the oldest batch in flight was to sample does not come.
+    pub(super) fn forget_sample(&mut self) {
+        self.num_pending_tokens -= 1;
+        self.is_sample_skipped = false;
+    }
+
+    /// Whether a chunk of it may be planned.
+    pub(super) fn is_free(&self) -> bool {
+        self.num_planned_tokens == 0 && !self.is_held
     }
 
     /// Appends a drawn token and says whether it was the last.

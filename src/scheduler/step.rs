@@ -102,7 +102,7 @@ impl Scheduler {
         // Not a range: preemption shortens the list from its end.
         while idx < self.running.len() && step.budget > 0 {
             let seq = &self.running[idx];
-            if seq.num_missing_tokens() == 1 && seq.num_planned_tokens == 0 {
+            if seq.num_missing_tokens() == 1 && seq.is_free() {
                 self.schedule_chunk(idx, 1, step);
             }
             idx += 1;
@@ -115,7 +115,7 @@ impl Scheduler {
         let mut looked_before = None;
         while idx < self.running.len() && step.budget > 0 {
             let seq = &self.running[idx];
-            if seq.num_missing_tokens() > 0 && seq.num_planned_tokens == 0 {
+            if seq.num_missing_tokens() > 0 && seq.is_free() {
                 let priority = seq.terms().priority;
                 if looked_before != Some(priority) {
                     looked_before = Some(priority);

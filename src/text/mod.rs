@@ -45,7 +45,9 @@ pub use chat_template::{ChatTemplate, PromptEnd};
 pub use control::{ControlSpan, ControlToken, ControlTokens};
 pub use detokenizer::{Detokenizer, Piece};
 pub use grammar::{
-    GrammarError, GrammarSource, Grammars, ThoughtRule, check_schema, json_grammar, with_thought,
+    GrammarCompiler, GrammarError, GrammarErrorKind, GrammarLimits, GrammarSource,
+    GrammarVocabulary, Grammars, ThoughtRule, check_schema, json_grammar, run_fork_server,
+    with_thought,
 };
 pub use message::{Content, Message, Part, Role};
 pub use placeholder::{EncodedPrompt, ImageTokens, encode_prompt};

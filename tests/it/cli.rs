@@ -3,6 +3,7 @@
 
 mod batch;
 mod containers;
+mod grammars;
 mod refusals;
 
 use std::fs;

@@ -5,8 +5,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use medgemma::core::{Constraint, TokenId};
-use medgemma::text::{GrammarSource, Grammars, SpecialTokens, Tokenizer};
+use futures_util::FutureExt;
+use medgemma::core::{CacheSalt, Constraint, TokenId, Urgency};
+use medgemma::text::{
+    GrammarCompiler, GrammarSource, GrammarVocabulary, Grammars, SpecialTokens, Tokenizer,
+};
 use serde_json::{Value, json};
 
 /// Rows of the tiny models' embeddings: more than their tokenizer has tokens.
@@ -22,10 +25,10 @@ fn tokenizer() -> Arc<Tokenizer> {
     Arc::new(Tokenizer::from_file(&file).expect("the tiny tokenizer is in the repository"))
 }
 
-fn grammars() -> (Arc<Tokenizer>, Grammars) {
+fn compiler() -> (Arc<Tokenizer>, GrammarCompiler) {
     let tokenizer = tokenizer();
-    let grammars = Grammars::new(Arc::clone(&tokenizer), VOCAB_SIZE, STOP_IDS.to_vec());
-    (tokenizer, grammars)
+    let vocabulary = GrammarVocabulary::new(&tokenizer, VOCAB_SIZE, STOP_IDS.to_vec());
+    (tokenizer, GrammarCompiler::new(vocabulary))
 }
 
 /// Draws evenly among what may come, which is harder than what any model does, until the end.
@@ -34,7 +37,12 @@ fn wander(constraint: &dyn Constraint, tokenizer: &Tokenizer, seed: u64) -> Stri
     let mut state = constraint.start().expect("it begins");
     let mut said = Vec::new();
     while said.len() < MOST_TOKENS {
-        let mask = state.mask().expect("it goes on").expect("not all may come");
+        let last = &said[said.len().saturating_sub(1)..];
+        let mask = state
+            .next_mask(last, Urgency::Now)
+            .now_or_never()
+            .expect("it computes here");
+        let mask = mask.expect("it goes on").expect("not all may come");
         assert_eq!(mask.words().len(), VOCAB_SIZE.div_ceil(32));
         let allowed: Vec<u32> = (0..VOCAB_SIZE as u32)
             .filter(|id| mask.contains(TokenId(*id)))
@@ -44,7 +52,6 @@ fn wander(constraint: &dyn Constraint, tokenizer: &Tokenizer, seed: u64) -> Stri
         if STOP_IDS.contains(&token) {
             return tokenizer.decode(&said, SpecialTokens::Keep);
         }
-        state.accept(token).expect("it was allowed");
         said.push(token);
     }
     panic!("no end after {MOST_TOKENS} tokens");
@@ -344,7 +351,7 @@ fn has_format(name: &Value, text: &str) -> bool {
 
 #[test]
 fn whatever_is_drawn_is_a_document_that_the_schema_allows() {
-    let (tokenizer, grammars) = grammars();
+    let (tokenizer, grammars) = compiler();
     let schemas = schemas();
     assert_eq!(schemas.len(), 20);
     for (name, schema) in &schemas {
@@ -359,7 +366,7 @@ fn whatever_is_drawn_is_a_document_that_the_schema_allows() {
 
 #[test]
 fn other_grammars_hold_too() {
-    let (tokenizer, grammars) = grammars();
+    let (tokenizer, grammars) = compiler();
     let draw = |source: GrammarSource, seed| {
         let grammar = grammars.compile(&source).expect("it is sound");
         wander(&*grammar, &tokenizer, seed)
@@ -387,29 +394,36 @@ fn other_grammars_hold_too() {
     }
 }
 
-#[test]
-fn a_grammar_is_compiled_once() {
-    let (_, grammars) = grammars();
+#[tokio::test]
+async fn a_grammar_is_compiled_once_for_those_who_share_a_salt() {
+    let grammars = Grammars::here(compiler().1);
     let source = |text: &str| GrammarSource::Regex(text.to_owned());
-    let first = grammars.compile(&source("a+")).expect("sound");
-    let again = grammars.compile(&source("a+")).expect("sound");
-    assert!(Arc::ptr_eq(&first, &again));
-    let other = grammars.compile(&source("b+")).expect("sound");
-    assert!(!Arc::ptr_eq(&first, &other));
+    let compile = async |source, salt: Option<u8>| {
+        let salt = salt.map(|byte| CacheSalt([byte; 32]));
+        grammars.compile(source, salt).await.expect("sound")
+    };
+    let first = compile(source("a+"), None).await;
+    assert!(Arc::ptr_eq(&first, &compile(source("a+"), None).await));
+    assert!(!Arc::ptr_eq(&first, &compile(source("b+"), None).await));
     // A choice of the same text is another grammar.
     let choice = GrammarSource::Choice(vec!["a+".to_owned()]);
-    assert!(!Arc::ptr_eq(
-        &first,
-        &grammars.compile(&choice).expect("sound")
-    ));
+    assert!(!Arc::ptr_eq(&first, &compile(choice, None).await));
+    let salted = compile(source("a+"), Some(1)).await;
+    assert!(!Arc::ptr_eq(&first, &salted));
+    assert!(Arc::ptr_eq(&salted, &compile(source("a+"), Some(1)).await));
+    assert!(!Arc::ptr_eq(&salted, &compile(source("a+"), Some(2)).await));
 }
 
 #[test]
 fn control_tokens_are_no_part_of_any_text() {
-    let (tokenizer, grammars) = grammars();
+    let (tokenizer, grammars) = compiler();
     let anything = grammars.compile(&GrammarSource::Regex("(.|\n)*".to_owned()));
     let mut state = anything.expect("sound").start().expect("it begins");
-    let mask = state.mask().expect("a mask").expect("a mask");
+    let mask = state
+        .next_mask(&[], Urgency::Now)
+        .now_or_never()
+        .expect("it computes here");
+    let mask = mask.expect("a mask").expect("not all may come");
     for name in [
         "<bos>",
         "<start_of_turn>",
@@ -429,7 +443,7 @@ fn control_tokens_are_no_part_of_any_text() {
 
 #[test]
 fn bombs_are_refused_in_bounded_time() {
-    let (_, grammars) = grammars();
+    let (_, grammars) = compiler();
     let mut deep = json!({"type": "string"});
     for _ in 0..60 {
         deep = json!({"type": "array", "items": deep});
@@ -485,7 +499,7 @@ fn bombs_are_refused_in_bounded_time() {
         // What is taken can be worked with.
         if let Ok(grammar) = compiled {
             let mut state = grammar.start().expect("it begins");
-            let _ = state.mask();
+            let _ = state.next_mask(&[], Urgency::Now).now_or_never();
         }
     }
 }

@@ -36,9 +36,10 @@ const NOISE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/models/no
 pub(crate) fn serve(model: &str, flags: &[&str]) -> Served {
     let all = ["medgemma", "serve", model, "--kv-cache-memory", "64MB"];
     let all = all.iter().chain(flags).map(OsString::from);
-    let Ok(Command::Serve(settings)) = config::parse(all) else {
+    let Ok(Command::Serve(mut settings)) = config::parse(all) else {
         panic!("these are settings of a server");
     };
+    settings.program = env!("CARGO_BIN_EXE_medgemma").into();
     let loaded = registry::load(&settings).expect("the model is whole");
     let app = AppState::new(ApiKeys::new(&[] as &[&str]), None);
     let tokenizer = Arc::clone(&loaded.model.tokenizer);

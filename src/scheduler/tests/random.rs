@@ -32,6 +32,10 @@ enum Op {
     Abort(usize),
     /// The same while a step is being computed.
     StepAndAbort(usize),
+    /// In a step, the n-th of those that are sampled for is held instead.
+    StepAndHold(usize),
+    /// All that are held take part again.
+    Release,
 }
 
 fn asks() -> impl Strategy<Value = Ask> {
@@ -56,6 +60,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         10 => Just(Op::Step),
         1 => (0..8usize).prop_map(Op::Abort),
         1 => (0..8usize).prop_map(Op::StepAndAbort),
+        3 => (0..8usize).prop_map(Op::StepAndHold),
+        1 => Just(Op::Release),
     ];
     vec(op, 1..80)
 }
@@ -179,6 +185,7 @@ struct World {
     scheduler: Scheduler,
     config: SchedulerConfig,
     records: BTreeMap<SeqId, Record>,
+    held: BTreeSet<SeqId>,
     global: Memory,
     sliding: Memory,
     num_added: u64,
@@ -190,6 +197,7 @@ impl World {
             scheduler: scheduler(config),
             config,
             records: BTreeMap::new(),
+            held: BTreeSet::new(),
             global: Memory::new(),
             sliding: Memory::new(),
             num_added: 0,
@@ -242,18 +250,31 @@ impl World {
         assert!(self.scheduler.abort(id));
         assert!(self.scheduler.sequence(id).is_none());
         self.records.remove(&id);
+        self.held.remove(&id);
         self.scheduler.check_integrity();
     }
 
-    fn step(&mut self, abort_within: Option<usize>) {
+    fn release(&mut self) {
+        for id in std::mem::take(&mut self.held) {
+            self.scheduler.release(id);
+        }
+    }
+
+    fn step(&mut self, abort_within: Option<usize>, hold_within: Option<usize>) {
         let ran: BTreeSet<SeqId> = self.scheduler.running.iter().map(|seq| seq.id).collect();
         let batch = self.scheduler.schedule();
         self.scheduler.check_integrity();
-        assert_eq!(
-            batch.is_empty(),
-            self.records.is_empty(),
-            "work and none planned"
-        );
+        if self.held.is_empty() {
+            assert_eq!(
+                batch.is_empty(),
+                self.records.is_empty(),
+                "work and none planned"
+            );
+        }
+        for chunk in &batch.chunks {
+            let is_held_and_runs = self.held.contains(&chunk.seq) && ran.contains(&chunk.seq);
+            assert!(!is_held_and_runs, "{chunk:?} of one that is held");
+        }
         assert!(batch.num_tokens() <= self.config.max_num_batched_tokens);
         for id in &batch.preempted {
             assert!(ran.contains(id), "{id} was preempted and did not run");
@@ -269,7 +290,17 @@ impl World {
         if let Some(nth) = abort_within {
             self.abort(nth);
         }
-        self.finish(&batch);
+        let held = hold_within.and_then(|nth| {
+            let sampling = batch.sampling().filter(|id| self.records.contains_key(id));
+            let sampling: Vec<SeqId> = sampling.collect();
+            sampling.get(nth % sampling.len().max(1)).copied()
+        });
+        if let Some(id) = held {
+            self.held.insert(id);
+            self.scheduler.hold(id);
+            self.scheduler.skip_sample(id);
+        }
+        self.finish(&batch, held);
         self.scheduler.check_integrity();
     }
 
@@ -297,7 +328,7 @@ impl World {
 
         let running: Vec<SeqId> = self.scheduler.running.iter().map(|seq| seq.id).collect();
         for (idx, &id) in running.iter().enumerate() {
-            if scheduled.contains(&id) {
+            if scheduled.contains(&id) || self.held.contains(&id) {
                 let record = self.record(id);
                 record.was_skipped = false;
                 record.num_skipped_as_oldest = 0;
@@ -402,7 +433,7 @@ impl World {
         }
     }
 
-    fn finish(&mut self, batch: &Batch) {
+    fn finish(&mut self, batch: &Batch, held: Option<SeqId>) {
         let mut sampled = Vec::new();
         let mut expected = Vec::new();
         for chunk in &batch.chunks {
@@ -415,6 +446,12 @@ impl World {
             };
             record.num_computed = chunk.end();
             if !chunk.samples {
+                continue;
+            }
+            if held == Some(chunk.seq) {
+                let again = chunk.end() - 1;
+                let run = record.whole.iter().find(|run| run.contains(&again));
+                record.num_computed = run.map_or(again, |run| run.start);
                 continue;
             }
             let dice = (chunk.seq.0 * 31 + record.tokens.len() as u64 * 17) % 7;
@@ -432,6 +469,7 @@ impl World {
         assert_eq!(self.scheduler.update(batch, &sampled), expected);
         for (id, _) in expected {
             self.records.remove(&id);
+            self.held.remove(&id);
             assert!(self.scheduler.sequence(id).is_none());
         }
         assert_eq!(self.scheduler.has_work(), !self.records.is_empty());
@@ -460,15 +498,18 @@ proptest! {
         for op in ops {
             match op {
                 Op::Add(ask) => world.add(ask),
-                Op::Step => world.step(None),
+                Op::Step => world.step(None, None),
                 Op::Abort(nth) => world.abort(nth),
-                Op::StepAndAbort(nth) => world.step(Some(nth)),
+                Op::StepAndAbort(nth) => world.step(Some(nth), None),
+                Op::StepAndHold(nth) => world.step(None, Some(nth)),
+                Op::Release => world.release(),
             }
         }
         // The oldest goes on at least every third step, so this is far beyond what is needed.
         let mut steps_left = 100_000;
+        world.release();
         while !world.records.is_empty() {
-            world.step(None);
+            world.step(None, None);
             steps_left -= 1;
             prop_assert!(steps_left > 0, "some request never ends");
         }

@@ -1,22 +1,20 @@
 //! From a grammar's source to a constraint, over the model's own tokens.
 
-use std::collections::{HashSet, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::lark::check_lark;
 use super::schema::{check_schema, json_grammar};
 use super::source::GrammarSource;
-use super::state::{Grammar, shared, shortened};
-use crate::core::{Constraint, TokenId};
-use crate::text::Tokenizer;
-
-/// Compiled grammars that are kept: an application sends the same few again and again.
-const MAX_KEPT: usize = 64;
+use super::state::{Grammar, shortened};
+use super::vocabulary::GrammarVocabulary;
+use crate::core::Constraint;
 
 const MAX_REGEX: usize = 16 << 10;
 const MAX_LARK: usize = 256 << 10;
@@ -24,18 +22,36 @@ const MAX_CHOICES: usize = 4096;
 const MAX_CHOICE_BYTES: usize = 256 << 10;
 
 /// Why a grammar cannot be compiled.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrammarError {
+    /// Whose fault it is.
+    pub kind: GrammarErrorKind,
     /// Where in the source, behind the field that holds it: `.properties.age`.
     pub path: String,
     /// What is wrong there.
     pub message: String,
 }
 
+/// Who must do something about a [`GrammarError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GrammarErrorKind {
+    /// The client: the grammar is wrong, or takes too much time or memory.
+    Refused,
+    /// Nobody: the server compiles as many grammars as it can. The same request may succeed later.
+    Busy,
+    /// The operator: no process for grammars can be had.
+    Failed,
+}
+
 impl GrammarError {
     /// About the source as a whole.
     pub(super) fn new(message: String) -> Self {
+        Self::of_kind(GrammarErrorKind::Refused, message)
+    }
+
+    pub(super) fn of_kind(kind: GrammarErrorKind, message: String) -> Self {
         Self {
+            kind,
             path: String::new(),
             message,
         }
@@ -49,52 +65,44 @@ impl GrammarError {
     }
 }
 
-/// What was compiled, under its source's digest.
-type Kept = ([u8; 32], Arc<dyn Constraint>);
-
-/// Compiles grammars for one model, and keeps those of late.
-pub struct Grammars {
-    tokenizer: Arc<Tokenizer>,
-    vocab_size: usize,
-    stop_ids: Vec<TokenId>,
-    /// Half a second of work for a vocabulary of 262k, so only for those who need it.
+/// Compiles grammars for one model, on the thread that asks, however long that takes. The server
+/// does so in processes of their own ([`Grammars`](super::Grammars)).
+pub struct GrammarCompiler {
+    vocabulary: GrammarVocabulary,
+    /// Seconds of work for a vocabulary of 262k, so only for those who need it.
     factory: OnceLock<Result<ParserFactory, String>>,
-    kept: Mutex<VecDeque<Kept>>,
 }
 
-impl fmt::Debug for Grammars {
+impl fmt::Debug for GrammarCompiler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grammars").finish_non_exhaustive()
+        f.debug_struct("GrammarCompiler").finish_non_exhaustive()
     }
 }
 
-impl Grammars {
-    /// For a model of `vocab_size` rows whose answers end with one of `stop_ids`.
-    pub fn new(tokenizer: Arc<Tokenizer>, vocab_size: usize, stop_ids: Vec<TokenId>) -> Self {
+impl GrammarCompiler {
+    /// A compiler of grammars over these tokens.
+    pub fn new(vocabulary: GrammarVocabulary) -> Self {
         Self {
-            tokenizer,
-            vocab_size,
-            stop_ids,
+            vocabulary,
             factory: OnceLock::new(),
-            kept: Mutex::default(),
         }
     }
 
-    /// Compiles `source`, or finds what was compiled of it. Takes up to seconds of a thread.
+    /// Compiles `source`. Hostile sources take time and memory without a bound.
     ///
     /// # Errors
     /// What is wrong with it, and where.
     pub fn compile(&self, source: &GrammarSource) -> Result<Arc<dyn Constraint>, GrammarError> {
-        let digest = source.digest();
-        if let Some(found) = self.kept(&digest) {
-            return Ok(found);
-        }
-        let grammar = grammar(source)?;
-        let factory = self.factory.get_or_init(|| self.factory());
-        let factory = factory
-            .as_ref()
-            .map_err(|error| GrammarError::new(error.clone()))?;
-        let parser = factory.create_parser(grammar);
+        check(source)?;
+        Ok(Arc::new(self.compile_unchecked(source)?))
+    }
+
+    /// Compiles what has passed [`check`].
+    pub(super) fn compile_unchecked(
+        &self,
+        source: &GrammarSource,
+    ) -> Result<Grammar, GrammarError> {
+        let parser = self.factory()?.create_parser(grammar(source));
         let parser = parser.map_err(|error| GrammarError::new(reason(&error)))?;
         let mut matcher = Matcher::new(Ok(parser));
         // The first mask is the dearest, and says whether anything can be said at all.
@@ -104,86 +112,61 @@ impl Grammars {
             let nothing = "nothing that this model can say fits it";
             return Err(GrammarError::new(nothing.to_owned()));
         }
-        let compiled = shared(Grammar::new(matcher, self.vocab_size, &self.stop_ids));
-        self.keep(digest, &compiled);
-        Ok(compiled)
+        let GrammarVocabulary {
+            vocab_size,
+            stop_ids,
+            ..
+        } = &self.vocabulary;
+        Ok(Grammar::new(matcher, *vocab_size, stop_ids))
     }
 
-    fn kept(&self, digest: &[u8; 32]) -> Option<Arc<dyn Constraint>> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = kept.iter().position(|(known, _)| known == digest)?;
-        let found = kept.remove(place)?;
-        let constraint = Arc::clone(&found.1);
-        kept.push_back(found);
-        Some(constraint)
-    }
-
-    fn keep(&self, digest: [u8; 32], constraint: &Arc<dyn Constraint>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == MAX_KEPT {
-            kept.pop_front();
-        }
-        kept.push_back((digest, Arc::clone(constraint)));
-    }
-
-    fn factory(&self) -> Result<ParserFactory, String> {
-        let stop_ids: Vec<u32> = self.stop_ids.iter().map(|id| id.0).collect();
-        let Some(first) = stop_ids.first() else {
-            return Err("the model has no token that ends an answer".to_owned());
-        };
-        let info = TokRxInfo::new(self.vocab_size as u32, *first);
-        let trie = TokTrie::from(&info, &self.words()).with_eos_tokens(&stop_ids);
-        let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
-        let factory = ParserFactory::new_simple(&env);
-        let mut factory = factory.map_err(|error| shortened(&error))?;
-        factory.quiet();
-        let limits = factory.limits_mut();
-        // The library's own limits bound time and memory; its reports would repeat the answer.
-        limits.verbose_errors = false;
-        limits.max_lexer_states = 50_000;
-        Ok(factory)
-    }
-
-    /// Each token's bytes; none for tokens that are no part of any text.
-    fn words(&self) -> Vec<Vec<u8>> {
-        let mut words: Vec<_> = (0..self.vocab_size as u32)
-            .map(|id| self.tokenizer.plain_bytes(TokenId(id)))
-            .collect();
-        // A byte that is also a token's whole text is said with that token, as the tokenizer does.
-        let texts: HashSet<Vec<u8>> = (0..self.vocab_size as u32)
-            .filter(|id| !self.tokenizer.is_byte(TokenId(*id)))
-            .map(|id| words[id as usize].clone())
-            .collect();
-        for id in 0..self.vocab_size as u32 {
-            let word = &mut words[id as usize];
-            // 0xFF is in no text, and marks control tokens to the library.
-            let is_double = self.tokenizer.is_byte(TokenId(id)) && texts.contains(word);
-            if is_double || word.first() == Some(&0xFF) {
-                word.clear();
-            }
-        }
-        words
+    /// Prepares what all grammars share, so that the first one need not wait for it.
+    ///
+    /// # Errors
+    /// When the vocabulary fits no grammar at all.
+    pub(super) fn factory(&self) -> Result<&ParserFactory, GrammarError> {
+        let factory = self.factory.get_or_init(|| factory(&self.vocabulary));
+        factory
+            .as_ref()
+            .map_err(|error| GrammarError::new(error.clone()))
     }
 }
 
-fn grammar(source: &GrammarSource) -> Result<TopLevelGrammar, GrammarError> {
+fn factory(vocabulary: &GrammarVocabulary) -> Result<ParserFactory, String> {
+    let stop_ids: Vec<u32> = vocabulary.stop_ids.iter().map(|id| id.0).collect();
+    let Some(first) = stop_ids.first() else {
+        return Err("the model has no token that ends an answer".to_owned());
+    };
+    let info = TokRxInfo::new(vocabulary.vocab_size as u32, *first);
+    let trie = TokTrie::from(&info, &vocabulary.words).with_eos_tokens(&stop_ids);
+    let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+    let factory = ParserFactory::new_simple(&env);
+    let mut factory = factory.map_err(|error| shortened(&error))?;
+    factory.quiet();
+    let limits = factory.limits_mut();
+    // The library's own limits bound most of its work; its reports would repeat the answer.
+    limits.verbose_errors = false;
+    limits.max_lexer_states = 50_000;
+    Ok(factory)
+}
+
+/// What can be said against a grammar without compiling it.
+///
+/// # Errors
+/// What is wrong with it, and where: a size, a depth, or a keyword that is not supported.
+pub(super) fn check(source: &GrammarSource) -> Result<(), GrammarError> {
     let too_long = |what: &str, most: usize| {
         Err(GrammarError::new(format!(
             "{what} is too long: at most {most} bytes are taken"
         )))
     };
-    Ok(match source {
-        GrammarSource::JsonObject => {
-            TopLevelGrammar::from_json_schema(json_grammar(&json!({"type": "object"})))
-        }
-        GrammarSource::JsonSchema(schema) => {
-            check_schema(schema)?;
-            TopLevelGrammar::from_json_schema(json_grammar(schema))
-        }
+    match source {
+        GrammarSource::JsonObject => Ok(()),
+        GrammarSource::JsonSchema(schema) => check_schema(schema),
         GrammarSource::Regex(regex) if regex.len() > MAX_REGEX => {
-            return too_long("the regular expression", MAX_REGEX);
+            too_long("the regular expression", MAX_REGEX)
         }
-        GrammarSource::Regex(regex) => TopLevelGrammar::from_regex(regex),
+        GrammarSource::Regex(_) => Ok(()),
         GrammarSource::Choice(choices) => {
             if choices.is_empty() || choices.iter().any(String::is_empty) {
                 let message = "there must be a choice, and none may be empty";
@@ -198,16 +181,33 @@ fn grammar(source: &GrammarSource) -> Result<TopLevelGrammar, GrammarError> {
             if choices.iter().map(String::len).sum::<usize>() > MAX_CHOICE_BYTES {
                 return too_long("the list of choices", MAX_CHOICE_BYTES);
             }
+            Ok(())
+        }
+        GrammarSource::Lark(grammar) if grammar.len() > MAX_LARK => {
+            too_long("the grammar", MAX_LARK)
+        }
+        GrammarSource::Lark(grammar) => check_lark(grammar),
+    }
+}
+
+/// The same, as the library takes it.
+fn grammar(source: &GrammarSource) -> TopLevelGrammar {
+    match source {
+        GrammarSource::JsonObject => {
+            TopLevelGrammar::from_json_schema(json_grammar(&json!({"type": "object"})))
+        }
+        GrammarSource::JsonSchema(schema) => {
+            TopLevelGrammar::from_json_schema(json_grammar(schema))
+        }
+        GrammarSource::Regex(regex) => TopLevelGrammar::from_regex(regex),
+        GrammarSource::Choice(choices) => {
             // Lark's strings are written as JSON's.
             let choices = choices.iter().cloned().map(Value::from);
             let choices: Vec<_> = choices.map(|choice| choice.to_string()).collect();
             TopLevelGrammar::from_lark(format!("start: {}", choices.join(" | ")))
         }
-        GrammarSource::Lark(grammar) if grammar.len() > MAX_LARK => {
-            return too_long("the grammar", MAX_LARK);
-        }
         GrammarSource::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
-    })
+    }
 }
 
 /// What the library says, from the outermost cause to the innermost.

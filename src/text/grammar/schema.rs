@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::compiler::GrammarError;
+use super::schema_graph::SchemaGraph;
 
 /// Objects, arrays, strings and numbers in a schema, all together.
 const MAX_VALUES: usize = 20_000;
@@ -66,7 +67,30 @@ pub fn check_schema(schema: &Value) -> Result<(), GrammarError> {
     }
     let mut num_values = 0;
     count(schema, 0, &mut num_values)?;
-    check_keywords(schema, "")
+    check_keywords(schema, "")?;
+    SchemaGraph::new(schema).check()
+}
+
+/// Whether the value of a keyword holds schemas, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Schemas under names of the client's.
+    Named,
+    /// A schema, or a list of schemas.
+    Schemas,
+    /// None.
+    Nothing,
+}
+
+/// What a keyword's value holds.
+pub(super) fn holds(keyword: &str) -> Holds {
+    if NAMED_SCHEMAS.contains(&keyword) {
+        Holds::Named
+    } else if SCHEMAS.contains(&keyword) {
+        Holds::Schemas
+    } else {
+        Holds::Nothing
+    }
 }
 
 fn count(value: &Value, depth: usize, num_values: &mut usize) -> Result<(), GrammarError> {

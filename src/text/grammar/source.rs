@@ -1,9 +1,12 @@
 //! A grammar as clients say it.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::core::CacheSalt;
+
 /// A language that an answer is to be a sentence of.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum GrammarSource {
     /// Any JSON object.
     JsonObject,
@@ -18,9 +21,12 @@ pub enum GrammarSource {
 }
 
 impl GrammarSource {
-    /// Equal for equal sources only.
-    pub(super) fn digest(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
+    /// Equal for equal sources only, and only for those who share a salt.
+    pub(super) fn digest(&self, salt: Option<CacheSalt>) -> [u8; 32] {
+        let mut hasher = match salt {
+            Some(CacheSalt(salt)) => blake3::Hasher::new_keyed(&salt),
+            None => blake3::Hasher::new(),
+        };
         let (kind, text) = match self {
             Self::JsonObject => (0, String::new()),
             Self::JsonSchema(schema) => (1, schema.to_string()),

@@ -1,12 +1,13 @@
 //! A compiled grammar, and one answer's way through it.
 
 use std::fmt;
+use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use llguidance::Matcher;
 use llguidance::api::StopReason;
 
-use crate::core::{Constraint, ConstraintState, TokenId, TokenMask};
+use crate::core::{Constraint, ConstraintState, NextMask, TokenId, TokenMask, Urgency};
 use crate::error::{Error, Result};
 
 /// How much of the library's words an error repeats.
@@ -36,21 +37,29 @@ impl fmt::Debug for Grammar {
     }
 }
 
-impl Constraint for Grammar {
-    fn start(&self) -> Result<Box<dyn ConstraintState>> {
+impl Grammar {
+    /// A new answer's way through the grammar.
+    pub(super) fn begin(&self) -> GrammarState {
         // What a copy shares with the original is behind a lock, so that answers would wait for one
         // another: each gets its own of everything.
         let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Box::new(GrammarState {
+        GrammarState {
             matcher: fresh.deep_clone(),
             vocab_size: self.vocab_size,
             stop_ids: Arc::clone(&self.stop_ids),
             num_tokens: 0,
-        }))
+        }
     }
 }
 
-struct GrammarState {
+impl Constraint for Grammar {
+    fn start(&self) -> Result<Box<dyn ConstraintState>> {
+        Ok(Box::new(self.begin()))
+    }
+}
+
+/// One answer's way through a [`Grammar`].
+pub(super) struct GrammarState {
     matcher: Matcher,
     vocab_size: usize,
     stop_ids: Arc<[TokenId]>,
@@ -66,16 +75,18 @@ impl fmt::Debug for GrammarState {
 }
 
 impl GrammarState {
-    fn failed(&self, reason: &impl fmt::Display) -> Error {
-        Error::Constraint {
-            num_tokens: self.num_tokens,
-            reason: shortened(reason),
+    /// Takes note of what was sampled, and makes the next mask, on this thread.
+    ///
+    /// # Errors
+    /// When the grammar cannot be followed any further.
+    pub(super) fn next(&mut self, sampled: &[TokenId]) -> Result<TokenMask> {
+        for token in sampled {
+            self.accept(*token)?;
         }
+        self.mask()
     }
-}
 
-impl ConstraintState for GrammarState {
-    fn mask(&mut self) -> Result<Option<TokenMask>> {
+    fn mask(&mut self) -> Result<TokenMask> {
         let allowed = self.matcher.compute_mask_or_eos();
         let allowed = allowed.map_err(|error| self.failed(&error))?;
         let mut mask = TokenMask::none(self.vocab_size);
@@ -89,11 +100,11 @@ impl ConstraintState for GrammarState {
         {
             *last &= (1 << behind) - 1;
         }
-        Ok(Some(mask))
+        Ok(mask)
     }
 
     fn accept(&mut self, token: TokenId) -> Result<()> {
-        // A grammar that nothing can follow is over before its end is drawn.
+        // A grammar that nothing can follow is over before its end is sampled.
         if self.matcher.stop_reason() == StopReason::NoExtension && self.stop_ids.contains(&token) {
             return Ok(());
         }
@@ -102,6 +113,19 @@ impl ConstraintState for GrammarState {
         self.num_tokens += 1;
         Ok(())
     }
+
+    fn failed(&self, reason: &impl fmt::Display) -> Error {
+        Error::Constraint {
+            num_tokens: self.num_tokens,
+            reason: shortened(reason),
+        }
+    }
+}
+
+impl ConstraintState for GrammarState {
+    fn next_mask<'a>(&'a mut self, sampled: &'a [TokenId], _: Urgency) -> NextMask<'a> {
+        Box::pin(ready(self.next(sampled).map(Some)))
+    }
 }
 
 /// The first line of what the library says.
@@ -109,9 +133,4 @@ pub(super) fn shortened(reason: &impl fmt::Display) -> String {
     let reason = reason.to_string();
     let line = reason.lines().next().unwrap_or_default();
     line.chars().take(MAX_REASON).collect()
-}
-
-/// The same grammar for all who ask for it.
-pub(super) fn shared(grammar: Grammar) -> Arc<dyn Constraint> {
-    Arc::new(grammar)
 }

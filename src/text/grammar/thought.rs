@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::{Constraint, ConstraintState, TokenId, TokenMask};
+use crate::core::{Constraint, ConstraintState, NextMask, TokenId, TokenMask, Urgency};
 use crate::error::{Error, Result};
 use crate::text::ThoughtMarkers;
 
@@ -55,6 +55,7 @@ impl Constraint for Thoughtful {
         Ok(Box::new(ThoughtState {
             rules: self.clone(),
             answer: answer.transpose()?,
+            unseen: Vec::new(),
             stage: Stage::Start,
         }))
     }
@@ -74,44 +75,26 @@ enum Stage {
 struct ThoughtState {
     rules: Thoughtful,
     answer: Option<Box<dyn ConstraintState>>,
+    /// Tokens of the answer that its own rule has not been told yet.
+    unseen: Vec<TokenId>,
     stage: Stage,
 }
 
 impl ThoughtState {
-    fn answer_mask(&mut self) -> Result<Option<TokenMask>> {
-        match &mut self.answer {
-            Some(answer) => answer.mask(),
-            None => Ok(None),
-        }
-    }
-
-    /// What the answer may go on with but a thought.
-    fn thoughtless_mask(&mut self) -> Result<Option<TokenMask>> {
-        let mask = self.answer_mask()?;
-        let mut mask = mask.unwrap_or_else(|| TokenMask::all(self.rules.vocab_size));
-        mask.forbid(self.rules.markers.open);
-        Ok(Some(mask))
-    }
-
-    fn accept_answer(&mut self, token: TokenId) -> Result<()> {
-        self.stage = Stage::Answer;
-        match &mut self.answer {
-            Some(answer) => answer.accept(token),
-            None => Ok(()),
-        }
-    }
-}
-
-impl ConstraintState for ThoughtState {
-    fn mask(&mut self) -> Result<Option<TokenMask>> {
+    async fn mask(&mut self, urgency: Urgency) -> Result<Option<TokenMask>> {
         let ThoughtMarkers { open, close } = self.rules.markers;
         let vocab_size = self.rules.vocab_size;
         match (self.stage, self.rules.rule) {
             // A second thought would be one without a budget.
             (_, ThoughtRule::Banned)
-            | (Stage::Answer, ThoughtRule::Allowed { budget: Some(_) }) => self.thoughtless_mask(),
+            | (Stage::Answer, ThoughtRule::Allowed { budget: Some(_) }) => {
+                let mask = self.answer_mask(urgency).await?;
+                let mut mask = mask.unwrap_or_else(|| TokenMask::all(vocab_size));
+                mask.forbid(open);
+                Ok(Some(mask))
+            }
             (Stage::Start, ThoughtRule::Allowed { .. }) => {
-                let mut mask = self.answer_mask()?;
+                let mut mask = self.answer_mask(urgency).await?;
                 if let Some(mask) = &mut mask {
                     mask.allow(open);
                 }
@@ -132,36 +115,64 @@ impl ConstraintState for ThoughtState {
                 Ok(Some(mask))
             }
             (Stage::Thought(_), ThoughtRule::Allowed { .. }) => Ok(None),
-            (Stage::Answer, ThoughtRule::Allowed { budget: None }) => self.answer_mask(),
+            (Stage::Answer, ThoughtRule::Allowed { budget: None }) => {
+                self.answer_mask(urgency).await
+            }
+        }
+    }
+
+    async fn answer_mask(&mut self, urgency: Urgency) -> Result<Option<TokenMask>> {
+        match &mut self.answer {
+            Some(answer) => {
+                let sampled = std::mem::take(&mut self.unseen);
+                answer.next_mask(&sampled, urgency).await
+            }
+            None => Ok(None),
         }
     }
 
     fn accept(&mut self, token: TokenId) -> Result<()> {
         let ThoughtMarkers { open, close } = self.rules.markers;
         match (self.stage, self.rules.rule) {
-            (_, ThoughtRule::Banned) if token == open => Err(Error::Constraint {
-                num_tokens: 0,
-                reason: "a thought began where none may".to_owned(),
-            }),
+            (_, ThoughtRule::Banned) if token == open => {
+                return Err(Error::Constraint {
+                    num_tokens: 0,
+                    reason: "a thought began where none may".to_owned(),
+                });
+            }
             (Stage::Start, ThoughtRule::Allowed { .. }) if token == open => {
                 self.stage = Stage::Thought(0);
-                Ok(())
             }
-            (Stage::Thought(_), _) if token == close => {
+            (Stage::Thought(_), _) if token == close => self.stage = Stage::Answer,
+            (Stage::Thought(num_tokens), _) => self.stage = Stage::Thought(num_tokens + 1),
+            (Stage::Start | Stage::Answer, _) => {
                 self.stage = Stage::Answer;
-                Ok(())
+                if self.answer.is_some() {
+                    self.unseen.push(token);
+                }
             }
-            (Stage::Thought(num_tokens), _) => {
-                self.stage = Stage::Thought(num_tokens + 1);
-                Ok(())
-            }
-            (Stage::Start | Stage::Answer, _) => self.accept_answer(token),
         }
+        Ok(())
+    }
+}
+
+impl ConstraintState for ThoughtState {
+    fn next_mask<'a>(&'a mut self, sampled: &'a [TokenId], urgency: Urgency) -> NextMask<'a> {
+        Box::pin(async move {
+            for token in sampled {
+                self.accept(*token)?;
+            }
+            self.mask(urgency).await
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
+
+    use futures_util::FutureExt;
+
     use super::*;
 
     const MARKERS: ThoughtMarkers = ThoughtMarkers {
@@ -183,30 +194,42 @@ mod tests {
     }
 
     impl ConstraintState for Stubborn {
-        fn mask(&mut self) -> Result<Option<TokenMask>> {
+        fn next_mask<'a>(&'a mut self, sampled: &'a [TokenId], _: Urgency) -> NextMask<'a> {
+            let only = sampled.iter().all(|token| *token == ONLY);
+            assert!(only, "a token that is no part of the answer");
             let mut mask = TokenMask::none(VOCAB_SIZE);
             mask.allow(ONLY);
-            Ok(Some(mask))
-        }
-
-        fn accept(&mut self, token: TokenId) -> Result<()> {
-            assert_eq!(token, ONLY, "a token that is no part of the answer");
-            Ok(())
+            Box::pin(ready(Ok(Some(mask))))
         }
     }
 
-    fn start(grammar: Option<Stubborn>, rule: ThoughtRule) -> Box<dyn ConstraintState> {
+    /// An answer, and its tokens since the last mask.
+    struct Way(Box<dyn ConstraintState>, Vec<TokenId>);
+
+    fn start(grammar: Option<Stubborn>, rule: ThoughtRule) -> Way {
         let grammar = grammar.map(|grammar| Arc::new(grammar) as Arc<dyn Constraint>);
         let constraint = with_thought(grammar, rule, MARKERS, (VOCAB_SIZE, &[STOP]));
         let constraint = constraint.expect("there is something to keep to");
-        constraint.start().expect("it begins")
+        Way(constraint.start().expect("it begins"), Vec::new())
     }
 
-    /// Which tokens may come; `None` if all may.
-    fn allowed(state: &mut dyn ConstraintState) -> Option<Vec<u32>> {
-        let mask = state.mask().expect("it goes on")?;
-        let tokens = (0..VOCAB_SIZE as u32).filter(|token| mask.contains(TokenId(*token)));
-        Some(tokens.collect())
+    impl Way {
+        fn next(&mut self) -> Result<Option<TokenMask>> {
+            let sampled = std::mem::take(&mut self.1);
+            let mask = self.0.next_mask(&sampled, Urgency::Now).now_or_never();
+            mask.expect("it waits for nothing")
+        }
+
+        /// Which tokens may come; `None` if all may.
+        fn allowed(&mut self) -> Option<Vec<u32>> {
+            let mask = self.next().expect("it goes on")?;
+            let tokens = (0..VOCAB_SIZE as u32).filter(|token| mask.contains(TokenId(*token)));
+            Some(tokens.collect())
+        }
+
+        fn push(&mut self, token: TokenId) {
+            self.1.push(token);
+        }
     }
 
     fn all_but(token: TokenId) -> Option<Vec<u32>> {
@@ -223,51 +246,48 @@ mod tests {
     fn a_thought_that_is_banned_never_begins() {
         let mut state = start(None, ThoughtRule::Banned);
         for _ in 0..3 {
-            assert_eq!(allowed(&mut *state), all_but(MARKERS.open));
-            assert!(state.accept(TokenId(7)).is_ok());
+            assert_eq!(state.allowed(), all_but(MARKERS.open));
+            state.push(TokenId(7));
         }
-        assert!(state.accept(MARKERS.open).is_err());
+        state.push(MARKERS.open);
+        assert!(state.next().is_err());
         let mut state = start(Some(Stubborn), ThoughtRule::Banned);
-        assert_eq!(allowed(&mut *state), Some(vec![ONLY.0]));
+        assert_eq!(state.allowed(), Some(vec![ONLY.0]));
     }
 
     #[test]
     fn a_budget_ends_the_thought_and_no_other_begins() {
         let rule = ThoughtRule::Allowed { budget: Some(2) };
         let mut state = start(None, rule);
-        assert_eq!(allowed(&mut *state), None);
+        assert_eq!(state.allowed(), None);
         for token in [MARKERS.open, TokenId(7), TokenId(8)] {
-            assert_eq!(allowed(&mut *state), None);
-            assert!(state.accept(token).is_ok());
+            assert_eq!(state.allowed(), None);
+            state.push(token);
         }
-        assert_eq!(allowed(&mut *state), Some(vec![MARKERS.close.0]));
-        assert!(state.accept(MARKERS.close).is_ok());
-        assert_eq!(allowed(&mut *state), all_but(MARKERS.open));
+        assert_eq!(state.allowed(), Some(vec![MARKERS.close.0]));
+        state.push(MARKERS.close);
+        assert_eq!(state.allowed(), all_but(MARKERS.open));
     }
 
     #[test]
     fn a_grammar_begins_behind_the_thought_or_at_once() {
         let rule = ThoughtRule::Allowed { budget: None };
         let mut state = start(Some(Stubborn), rule);
-        assert_eq!(allowed(&mut *state), Some(vec![ONLY.0, MARKERS.open.0]));
-        assert!(state.accept(MARKERS.open).is_ok());
+        assert_eq!(state.allowed(), Some(vec![ONLY.0, MARKERS.open.0]));
+        state.push(MARKERS.open);
         for token in [TokenId(7), ONLY, MARKERS.open] {
-            assert_eq!(
-                allowed(&mut *state),
-                all_but(STOP),
-                "no end without an answer"
-            );
-            assert!(state.accept(token).is_ok());
+            assert_eq!(state.allowed(), all_but(STOP), "no end without an answer");
+            state.push(token);
         }
-        assert!(state.accept(MARKERS.close).is_ok());
+        state.push(MARKERS.close);
         for _ in 0..2 {
-            assert_eq!(allowed(&mut *state), Some(vec![ONLY.0]));
-            assert!(state.accept(ONLY).is_ok());
+            assert_eq!(state.allowed(), Some(vec![ONLY.0]));
+            state.push(ONLY);
         }
         let mut state = start(Some(Stubborn), rule);
-        assert!(state.accept(ONLY).is_ok());
+        state.push(ONLY);
         assert_eq!(
-            allowed(&mut *state),
+            state.allowed(),
             Some(vec![ONLY.0]),
             "too late for a thought"
         );

@@ -23,8 +23,8 @@ use medgemma::registry::{
 };
 use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
 use medgemma::text::{
-    AddSpecialTokens, ChatTemplate, Grammars, ImageTokens, NamedTokens, ThoughtMarkers, Tokenizer,
-    ToolFormat,
+    AddSpecialTokens, ChatTemplate, GrammarCompiler, GrammarVocabulary, Grammars, ImageTokens,
+    NamedTokens, ThoughtMarkers, Tokenizer, ToolFormat,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -152,7 +152,8 @@ impl Plan {
         // A text-only model has no row for the last token, <image_soft_token>.
         let vocab_size = tokenizer.vocab_size() - usize::from(!self.takes_images);
         let eos_token_ids = vec![TokenId(1), END_OF_TURN];
-        let grammars = Grammars::new(Arc::clone(&tokenizer), vocab_size, eos_token_ids.clone());
+        let vocabulary = GrammarVocabulary::new(&tokenizer, vocab_size, eos_token_ids.clone());
+        let grammars = Grammars::here(GrammarCompiler::new(vocabulary));
         ServedModel {
             grammars: Arc::new(grammars),
             names: self.names.iter().map(|name| (*name).to_owned()).collect(),

@@ -1,16 +1,18 @@
 //! Draws that need the tokens before them: when each order is given, and what becomes of the others.
 
 use std::collections::HashMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::future::ready;
 use std::sync::{Arc, Mutex};
 
+use futures_util::{FutureExt, StreamExt};
 use medgemma::core::{
-    Constraint, ConstraintState, FinishReason, GenerateRequest, SamplingParams, Terms, TokenId,
-    TokenMask,
+    Constraint, ConstraintState, FinishReason, GenerateRequest, NextMask, SamplingParams, Terms,
+    TokenId, TokenMask, Urgency,
 };
 use medgemma::engine::{EngineConfig, SampleOrder, Stepping};
 use medgemma::error::{Error, Result};
 use medgemma::scheduler::BlockCount;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::stage::{STEPPINGS, STOP, Stage, VOCAB, WORD, ask, config, drawn, next, rest, stage};
 
@@ -53,7 +55,7 @@ impl Constraint for Rule {
     }
 }
 
-impl ConstraintState for Count {
+impl Count {
     fn mask(&mut self) -> Result<Option<TokenMask>> {
         let only = |token| {
             let mut mask = TokenMask::none(VOCAB);
@@ -69,11 +71,14 @@ impl ConstraintState for Count {
             Some(Fault::Start) | None => only(TokenId(10 + self.count as u32)),
         }
     }
+}
 
-    fn accept(&mut self, token: TokenId) -> Result<()> {
-        self.count += 1;
-        self.rule.accepted.lock().expect("alone").push(token);
-        Ok(())
+impl ConstraintState for Count {
+    fn next_mask<'a>(&'a mut self, sampled: &'a [TokenId], _: Urgency) -> NextMask<'a> {
+        self.count += sampled.len();
+        self.rule.accepted.lock().expect("alone").extend(sampled);
+        let mask = self.mask();
+        Box::pin(ready(mask))
     }
 }
 
@@ -277,32 +282,32 @@ async fn a_bound_answer_stops_where_its_rule_lets_it() {
 
 /// Masks that wait until the test lets them go on.
 #[derive(Debug)]
-struct Gated(Arc<Mutex<Receiver<()>>>);
+struct Gated(Gate);
+
+type Gate = Arc<tokio::sync::Mutex<UnboundedReceiver<()>>>;
 
 #[derive(Debug)]
-struct Gate(Arc<Mutex<Receiver<()>>>);
+struct Waiting(Gate);
 
 impl Constraint for Gated {
     fn start(&self) -> Result<Box<dyn ConstraintState>> {
-        Ok(Box::new(Gate(Arc::clone(&self.0))))
+        Ok(Box::new(Waiting(Arc::clone(&self.0))))
     }
 }
 
-impl ConstraintState for Gate {
-    fn mask(&mut self) -> Result<Option<TokenMask>> {
-        let gate = self.0.lock().expect("alone");
-        gate.recv().expect("the test lets it go on");
-        Ok(Some(TokenMask::all(VOCAB)))
-    }
-
-    fn accept(&mut self, _: TokenId) -> Result<()> {
-        Ok(())
+impl ConstraintState for Waiting {
+    fn next_mask<'a>(&'a mut self, _: &'a [TokenId], _: Urgency) -> NextMask<'a> {
+        Box::pin(async {
+            let opened = self.0.lock().await.recv().await;
+            opened.expect("the test lets it go on");
+            Ok(Some(TokenMask::all(VOCAB)))
+        })
     }
 }
 
-fn gated(request: GenerateRequest) -> (Sender<()>, GenerateRequest) {
-    let (open, gate) = channel();
-    let rule = Gated(Arc::new(Mutex::new(gate)));
+fn gated(request: GenerateRequest) -> (UnboundedSender<()>, GenerateRequest) {
+    let (open, gate) = unbounded_channel();
+    let rule = Gated(Arc::new(tokio::sync::Mutex::new(gate)));
     let constraint: Option<Arc<dyn Constraint>> = Some(Arc::new(rule));
     (
         open,
@@ -327,7 +332,8 @@ async fn who_leaves_between_forward_and_draw_is_forgotten() {
         drop(refused);
         stage.settle().await;
         assert_eq!(stage.handle.num_in_flight(), 1);
-        open.send(()).expect("it waits for it");
+        let gone = open.send(());
+        assert!(gone.is_err(), "nobody makes a mask for who left");
         // The step is drawn as it was planned, and nobody gets what was for the one that left.
         let samples = stage.draws().await;
         assert_eq!(samples.len(), 2);
@@ -479,4 +485,81 @@ async fn the_first_event_tells_of_the_prompt() {
     assert!(stage.step().await.scores.is_empty());
     let event = next(&mut stream).await.expect("a token");
     assert_eq!(event.prompt_logprobs, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mask_that_is_late_keeps_only_its_own_request_waiting() {
+    for stepping in STEPPINGS {
+        let mut stage = with(stepping);
+        let (open, request) = gated(ask(8, 4));
+        let mut bound = stage.submit(request);
+        let neighbour = stage.submit(ask(8, 40));
+        // The clock goes on while nobody has anything to do, up to where patience ends.
+        assert_eq!(stage.begun().await.input.logit_rows.len(), 2);
+        let samples = stage.draws().await;
+        assert_eq!(samples.len(), 2);
+        stage.draws.push_back(samples);
+        while stage.handle.num_in_flight() == 2 {
+            stage.play_step().await;
+        }
+        // The neighbour has ended, and nothing was sampled for the other one.
+        assert_eq!(tokens(rest(neighbour).await), [WORD.0; 40]);
+        assert!(next_now(&mut bound).is_none());
+        assert_eq!(stage.handle.stats().num_skipped_masks, 1);
+        for _ in 0..4 {
+            open.send(()).expect("it waits for it");
+        }
+        stage.play_all().await;
+        assert_eq!(
+            tokens(rest(bound).await),
+            [0; 4],
+            "the first that is allowed"
+        );
+        stage.assert_empty();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_alone_and_slow_is_waited_for() {
+    for stepping in STEPPINGS {
+        let mut stage = with(stepping);
+        let (open, request) = gated(ask(8, 2));
+        let bound = stage.submit(request);
+        // Given up for this step; nothing else is to be done, and nothing is broken.
+        stage.play_step().await;
+        stage.settle().await;
+        assert!(stage.is_quiet());
+        open.send(()).expect("it waits for it");
+        open.send(()).expect("it will wait for it");
+        stage.play_all().await;
+        assert_eq!(tokens(rest(bound).await), [0; 2]);
+        stage.assert_empty();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_while_held_frees_what_it_has() {
+    for stepping in STEPPINGS {
+        let mut stage = with(stepping);
+        let (open, request) = gated(ask(8, 4));
+        let bound = stage.submit(request);
+        stage.play_step().await;
+        drop(bound);
+        stage.settle().await;
+        stage.assert_empty();
+        // Its mask comes when it is gone.
+        let _ = open.send(());
+        stage.settle().await;
+        let next = stage.submit(ask(8, 1));
+        stage.play_all().await;
+        assert_eq!(tokens(rest(next).await), [WORD.0]);
+        stage.assert_empty();
+    }
+}
+
+/// What has come by now.
+fn next_now(
+    stream: &mut medgemma::engine::TokenStream,
+) -> Option<Result<medgemma::core::TokenEvent>> {
+    stream.next().now_or_never().flatten()
 }

@@ -169,6 +169,7 @@ impl Stage {
         self.device.report(Ok(StepReport {
             output: StepOutput { sampled, scores },
             encoder: EncoderStats::default(),
+            forward: Duration::ZERO,
         }));
     }
 

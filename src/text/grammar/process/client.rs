@@ -1,0 +1,604 @@
+//! The server's side of its processes for grammars.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, BufReader, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::fork_server::Request;
+use super::protocol::{Order, Reply, read_greeting, write_vocabulary};
+use crate::core::{Constraint, ConstraintState, NextMask, TokenId, TokenMask, Urgency};
+use crate::error::{Error, Result};
+use crate::text::grammar::compiler::{GrammarError, GrammarErrorKind};
+use crate::text::grammar::source::GrammarSource;
+use crate::text::grammar::vocabulary::GrammarVocabulary;
+
+/// What takes longer than this is long: it runs by turns with other long work.
+const SHORT: Duration = Duration::from_millis(30);
+/// How long a turn is when others wait for theirs.
+const TURN: Duration = Duration::from_millis(250);
+/// How long a client waits for its grammar, turns of others included.
+pub(in crate::text::grammar) const COMPILE_TIME: Duration = Duration::from_secs(20);
+/// How long an answer waits for one mask, turns of others included.
+const MASK_TIME: Duration = Duration::from_secs(10);
+/// CPU time that an answer's masks may take: so much at first, and so much more for each token.
+const FIRST_CPU: Duration = Duration::from_secs(2);
+const CPU_PER_TOKEN: Duration = Duration::from_millis(20);
+/// A worker reads what it is sent at once; one that does not is broken.
+const SEND_TIME: Duration = Duration::from_secs(5);
+
+const TOO_COSTLY: &str = "its rule takes too much time or memory";
+
+/// The warm process that forks workers, and its settings.
+#[derive(Debug)]
+pub(in crate::text::grammar) struct ForkServer {
+    program: PathBuf,
+    vocabulary: GrammarVocabulary,
+    running: Mutex<Option<Running>>,
+    /// Places for workers that compute for long.
+    turns: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Running {
+    control: UnixStream,
+    child: Child,
+}
+
+impl ForkServer {
+    /// Starts `program` for it and waits until it is ready. `num_turns` workers may compute for long
+    /// at a time.
+    ///
+    /// # Errors
+    /// When there can be no such process, or no grammar over this vocabulary.
+    pub(in crate::text::grammar) fn start(
+        program: PathBuf,
+        vocabulary: GrammarVocabulary,
+        num_turns: usize,
+    ) -> Result<Self> {
+        let running = Running::start(&program, &vocabulary)?;
+        Ok(Self {
+            program,
+            vocabulary,
+            running: Mutex::new(Some(running)),
+            turns: Arc::new(Semaphore::new(num_turns)),
+        })
+    }
+
+    /// A new worker: its process id, and the socket to it. If the fork server is gone, another one
+    /// is started first, which takes up to seconds.
+    fn fork(&self) -> Result<(i32, UnixStream)> {
+        let mut running = locked(&self.running);
+        let mut forked = running.as_mut().map(Running::fork);
+        if let None | Some(Err(_)) = forked {
+            tracing::warn!("the process for grammars is started again");
+            *running = None;
+            let server = running.insert(Running::start(&self.program, &self.vocabulary)?);
+            forked = Some(server.fork());
+        }
+        let worker = forked
+            .expect("there is one now")
+            .map_err(|error| cannot_fork(&error))?;
+        worker.ok_or_else(|| cannot_fork(&io::ErrorKind::WouldBlock.into()))
+    }
+
+    fn request(&self, request: Request) {
+        if let Some(server) = &mut *locked(&self.running) {
+            // Without it, the workers are gone too.
+            let _ = server.control.write_all(&request.to_bytes());
+        }
+    }
+}
+
+fn cannot_fork(error: &io::Error) -> Error {
+    Error::Config(format!("no process for grammars can be had: {error}"))
+}
+
+impl Running {
+    fn start(program: &Path, vocabulary: &GrammarVocabulary) -> Result<Self> {
+        Self::try_start(program, vocabulary)
+            .map_err(|error| cannot_fork(&error))?
+            .map_err(Error::Config)
+    }
+
+    fn try_start(
+        program: &Path,
+        vocabulary: &GrammarVocabulary,
+    ) -> io::Result<std::result::Result<Self, String>> {
+        let (control, theirs) = UnixStream::pair()?;
+        let mut command = Command::new(program);
+        command
+            .arg("grammar-worker")
+            // Nothing of the server's secrets.
+            .env_clear()
+            // Arenas of each thread would count as memory of each worker.
+            .env("MALLOC_ARENA_MAX", "1")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            // Its panics would log what clients sent.
+            .stderr(Stdio::null())
+            // Ctrl-C is for the server, which finishes what runs.
+            .process_group(0);
+        if let Some(libraries) = std::env::var_os("LD_LIBRARY_PATH") {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
+        let child = command.spawn()?;
+        // What goes wrong from here on ends the child with its socket.
+        let mut server = Self { control, child };
+        write_vocabulary(&mut server.control, vocabulary)?;
+        let greeting = read_greeting(&mut server.control)?;
+        Ok(greeting.map(|()| server))
+    }
+
+    /// `None` when the system has no process for it.
+    fn fork(&mut self) -> io::Result<Option<(i32, UnixStream)>> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let request = Request::Fork.to_bytes();
+        let sockets = [theirs.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fits = ancillary.push(SendAncillaryMessage::ScmRights(&sockets));
+        assert!(fits, "the space is for one socket");
+        let flags = SendFlags::NOSIGNAL;
+        let sent = sendmsg(
+            &self.control,
+            &[IoSlice::new(&request)],
+            &mut ancillary,
+            flags,
+        )?;
+        if sent < request.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let mut pid = [0; 4];
+        self.control.read_exact(&mut pid)?;
+        ours.set_write_timeout(Some(SEND_TIME))?;
+        Ok(match i32::from_le_bytes(pid) {
+            0 => None,
+            pid => Some((pid, ours)),
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It ends with its socket, and its workers with it.
+        let _ = self.control.shutdown(std::net::Shutdown::Both);
+        let _ = self.child.wait();
+    }
+}
+
+/// A worker with a compiled grammar. It ends when nobody has this any more.
+#[derive(Clone)]
+pub(in crate::text::grammar) struct GrammarProcess {
+    worker: Arc<Worker>,
+    private_bytes: u64,
+}
+
+impl fmt::Debug for GrammarProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrammarProcess")
+            .field("pid", &self.worker.pid)
+            .finish_non_exhaustive()
+    }
+}
+
+impl GrammarProcess {
+    /// Compiles `source`, which has been checked, in a new process. Dropping the future ends that.
+    ///
+    /// # Errors
+    /// What is wrong with the source, or that it takes too long or too much.
+    pub(in crate::text::grammar) async fn compile(
+        server: &Arc<ForkServer>,
+        source: GrammarSource,
+        place: OwnedSemaphorePermit,
+    ) -> std::result::Result<Self, GrammarError> {
+        let forking = Arc::clone(server);
+        // A few milliseconds, and a source may be larger than a socket takes at once.
+        let started = tokio::task::spawn_blocking(move || {
+            let forked = forking.fork()?;
+            let worker = Worker::start(forking, forked, place)?;
+            let compiled = worker.order(COMPILE_JOB, None, &Order::Compile(source), COMPILE_TIME);
+            Ok::<_, Error>((worker, compiled))
+        });
+        let failed = |reason: &dyn fmt::Display| {
+            GrammarError::of_kind(GrammarErrorKind::Failed, reason.to_string())
+        };
+        let started = started.await.map_err(|error| failed(&error))?;
+        let (worker, compiled) = started.map_err(|error| failed(&error))?;
+        let process = Self {
+            worker,
+            private_bytes: 0,
+        };
+        // Not before: it holds a place for turns only while it is watched.
+        tokio::spawn(process.worker.watch().supervise());
+        match compiled.await {
+            Ok(Reply::Compiled { private_bytes }) => Ok(Self {
+                private_bytes,
+                ..process
+            }),
+            Ok(Reply::Refused(error)) => Err(error),
+            Ok(_) => Err(failed(&"the process for grammars said something else")),
+            Err(_) => Err(GrammarError::new(
+                "it takes too much time or memory to compile: send a simpler one".to_owned(),
+            )),
+        }
+    }
+
+    /// Whether answers can still be bound to it.
+    pub(in crate::text::grammar) fn is_alive(&self) -> bool {
+        self.worker.link.is_alive.load(Ordering::Acquire)
+    }
+
+    /// Whether no answer is bound to it, and nobody is about to bind one.
+    pub(in crate::text::grammar) fn is_idle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && Arc::strong_count(&self.worker) == 1
+    }
+
+    /// Memory that the worker had to itself once the grammar was compiled.
+    pub(in crate::text::grammar) fn private_bytes(&self) -> u64 {
+        self.private_bytes
+    }
+}
+
+impl Constraint for GrammarProcess {
+    fn start(&self) -> Result<Box<dyn ConstraintState>> {
+        let answer = self.worker.next_answer.fetch_add(1, Ordering::Relaxed);
+        self.worker.link.num_answers.fetch_add(1, Ordering::AcqRel);
+        Ok(Box::new(Answer {
+            worker: Arc::clone(&self.worker),
+            answer,
+            num_tokens: 0,
+            cpu_left: FIRST_CPU,
+        }))
+    }
+}
+
+/// Jobs are named by the answer that they are for; this one is for none.
+const COMPILE_JOB: u64 = 0;
+
+/// The end of a worker's socket, closed when nobody has it any more.
+struct Worker {
+    pid: i32,
+    server: Arc<ForkServer>,
+    link: Arc<Link>,
+    next_answer: AtomicU64,
+    /// Its place among the workers that there may be.
+    _place: OwnedSemaphorePermit,
+}
+
+/// What the worker's handles, its reader and its supervisor share.
+struct Link {
+    socket: UnixStream,
+    jobs: Mutex<HashMap<u64, Job>>,
+    is_alive: AtomicBool,
+    /// Answers that have not ended.
+    num_answers: AtomicUsize,
+    /// A job came in, or the worker is gone.
+    changed: Notify,
+}
+
+struct Job {
+    ordered: Instant,
+    /// When it is given up.
+    until: Instant,
+    /// Its place among those that compute for long, if it began with one.
+    turn: Option<OwnedSemaphorePermit>,
+    reply: oneshot::Sender<Reply>,
+}
+
+impl Worker {
+    fn start(
+        server: Arc<ForkServer>,
+        (pid, socket): (i32, UnixStream),
+        place: OwnedSemaphorePermit,
+    ) -> Result<Arc<Self>> {
+        let read = socket.try_clone().map_err(|error| cannot_fork(&error))?;
+        let link = Arc::new(Link {
+            socket,
+            jobs: Mutex::default(),
+            is_alive: AtomicBool::new(true),
+            num_answers: AtomicUsize::new(0),
+            changed: Notify::new(),
+        });
+        let vocab_size = server.vocabulary.vocab_size;
+        let reader = Arc::clone(&link);
+        thread::Builder::new()
+            .name("grammar".to_owned())
+            .stack_size(256 << 10)
+            .spawn(move || reader.read_replies(read, vocab_size))
+            .map_err(|error| cannot_fork(&error))?;
+        Ok(Arc::new(Self {
+            pid,
+            server,
+            link,
+            next_answer: AtomicU64::new(COMPILE_JOB + 1),
+            _place: place,
+        }))
+    }
+
+    /// Has something done. The reply never comes if the worker is gone, or is ended for it.
+    fn order(
+        &self,
+        job: u64,
+        turn: Option<OwnedSemaphorePermit>,
+        order: &Order,
+        time: Duration,
+    ) -> oneshot::Receiver<Reply> {
+        let (reply, replied) = oneshot::channel();
+        let ordered = Instant::now();
+        let job_before = locked(&self.link.jobs).insert(
+            job,
+            Job {
+                ordered,
+                until: ordered + time,
+                turn,
+                reply,
+            },
+        );
+        debug_assert!(job_before.is_none(), "one at a time for each answer");
+        self.link.changed.notify_one();
+        self.link.send(order);
+        replied
+    }
+
+    fn watch(&self) -> Supervisor {
+        Supervisor {
+            pid: self.pid,
+            server: Arc::clone(&self.server),
+            link: Arc::clone(&self.link),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // An idle worker ends when its socket does; one that computes has to be ended.
+        let is_idle = locked(&self.link.jobs).is_empty();
+        self.link.close();
+        if !is_idle {
+            self.server.request(Request::Kill(self.pid));
+        }
+    }
+}
+
+impl Link {
+    fn send(&self, order: &Order) {
+        if (&self.socket).write_all(&order.to_bytes()).is_err() {
+            self.close();
+        }
+    }
+
+    /// Everybody who waits for a reply will know.
+    fn close(&self) {
+        self.is_alive.store(false, Ordering::Release);
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        locked(&self.jobs).clear();
+        self.changed.notify_one();
+    }
+
+    fn read_replies(&self, socket: UnixStream, vocab_size: usize) {
+        let mut replies = BufReader::with_capacity(64 << 10, socket);
+        while let Ok(reply) = Reply::read(&mut replies, vocab_size) {
+            let job = match reply {
+                Reply::Compiled { .. } | Reply::Refused(_) => COMPILE_JOB,
+                Reply::Mask { answer, .. } | Reply::Ended { answer, .. } => answer,
+            };
+            if let Some(job) = locked(&self.jobs).remove(&job) {
+                // Who left does not want it.
+                let _ = job.reply.send(reply);
+            }
+        }
+        self.close();
+    }
+}
+
+/// Sees to it that a worker which computes for long does so by turns, and not for ever.
+struct Supervisor {
+    pid: i32,
+    server: Arc<ForkServer>,
+    link: Arc<Link>,
+}
+
+/// What the supervisor has let the worker do.
+enum Leave {
+    /// Compute as it likes.
+    Free,
+    /// Compute while it has one of the places for that.
+    Turn {
+        _place: OwnedSemaphorePermit,
+        begun: Instant,
+    },
+}
+
+impl Supervisor {
+    async fn supervise(self) {
+        let mut leave = Leave::Free;
+        while let Some(load) = self.next_load().await {
+            if load.is_over {
+                self.link.close();
+                self.server.request(Request::Kill(self.pid));
+                return;
+            }
+            let age = load.oldest.elapsed();
+            if age < SHORT {
+                leave = Leave::Free;
+                sleep(SHORT - age).await;
+                continue;
+            }
+            let is_up = matches!(&leave, Leave::Turn { begun, .. } if begun.elapsed() > TURN);
+            if is_up {
+                // Those who wait get theirs first.
+                leave = Leave::Free;
+            }
+            if let Leave::Free = leave
+                && let Some(place) = self.next_turn().await
+            {
+                leave = Leave::Turn {
+                    _place: place,
+                    begun: Instant::now(),
+                };
+            }
+            sleep(SHORT / 4).await;
+        }
+    }
+
+    /// What the worker has to do, once there is something; `None` when it is gone.
+    async fn next_load(&self) -> Option<Load> {
+        loop {
+            if !self.link.is_alive.load(Ordering::Acquire) {
+                return None;
+            }
+            if let Some(load) = self.load() {
+                return Some(load);
+            }
+            self.link.changed.notified().await;
+        }
+    }
+
+    /// A place to compute in for long; the worker stands still until it is there. `None` if it has
+    /// nothing to do any more, or no right to go on.
+    async fn next_turn(&self) -> Option<OwnedSemaphorePermit> {
+        let turns = Arc::clone(&self.server.turns);
+        if let Ok(permit) = Arc::clone(&turns).try_acquire_owned() {
+            return Some(permit);
+        }
+        self.server.request(Request::Pause(self.pid));
+        let is_wanted = async {
+            while self.load().is_some_and(|load| !load.is_over) {
+                sleep(SHORT).await;
+            }
+        };
+        let permit = tokio::select! {
+            permit = turns.acquire_owned() => permit.ok(),
+            () = is_wanted => None,
+        };
+        self.server.request(Request::Resume(self.pid));
+        permit
+    }
+
+    /// What the worker has to do; `None` if nothing.
+    fn load(&self) -> Option<Load> {
+        let now = Instant::now();
+        let mut jobs = locked(&self.link.jobs);
+        for job in jobs.values_mut() {
+            if now - job.ordered > TURN {
+                // From now on it waits like any other that takes long.
+                job.turn = None;
+            }
+        }
+        let begun = |job: &Job| match job.turn {
+            Some(_) => now,
+            None => job.ordered,
+        };
+        let oldest = jobs.values().map(begun).min()?;
+        let is_late = jobs.values().any(|job| job.until <= now);
+        // An answer that waits for no mask just now would be lost too.
+        let is_for_nobody = self.link.num_answers.load(Ordering::Acquire) == 0
+            && jobs.values().all(|job| job.reply.is_closed());
+        Some(Load {
+            oldest,
+            is_over: is_late || (is_for_nobody && now - oldest > SHORT),
+        })
+    }
+}
+
+struct Load {
+    /// When the oldest job came in that has no turn of its own.
+    oldest: Instant,
+    /// Whether it has been computing for too long, or nobody waits for it any more.
+    is_over: bool,
+}
+
+/// One answer's way through its grammar.
+struct Answer {
+    worker: Arc<Worker>,
+    answer: u64,
+    num_tokens: usize,
+    /// What its masks may still take.
+    cpu_left: Duration,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("answer", &self.answer)
+            .field("num_tokens", &self.num_tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Answer {
+    async fn mask(&mut self, sampled: &[TokenId], urgency: Urgency) -> Result<TokenMask> {
+        self.num_tokens += sampled.len();
+        self.cpu_left += CPU_PER_TOKEN * u32::try_from(sampled.len()).unwrap_or(u32::MAX);
+        let turn = match urgency {
+            Urgency::Now => None,
+            Urgency::Background => Some(self.turn().await?),
+        };
+        let order = Order::Mask {
+            answer: self.answer,
+            urgency,
+            sampled: sampled.to_vec(),
+        };
+        let reply = self.worker.order(self.answer, turn, &order, MASK_TIME);
+        match reply.await {
+            Ok(Reply::Mask { cpu, mask, .. }) => {
+                self.cpu_left = self
+                    .cpu_left
+                    .checked_sub(cpu)
+                    .ok_or_else(|| self.ended(TOO_COSTLY))?;
+                Ok(mask)
+            }
+            Ok(Reply::Ended {
+                num_tokens, reason, ..
+            }) => Err(Error::Constraint { num_tokens, reason }),
+            Ok(_) | Err(_) => Err(self.ended(TOO_COSTLY)),
+        }
+    }
+
+    /// A place among those that compute for long.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit> {
+        let turns = Arc::clone(&self.worker.server.turns);
+        let turn = timeout(MASK_TIME, turns.acquire_owned()).await;
+        let turn = turn.ok().and_then(|turn| turn.ok());
+        turn.ok_or_else(|| self.ended("the server works on as many slow rules as it can"))
+    }
+
+    fn ended(&self, reason: &str) -> Error {
+        Error::Constraint {
+            num_tokens: self.num_tokens,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+impl ConstraintState for Answer {
+    fn next_mask<'a>(&'a mut self, sampled: &'a [TokenId], urgency: Urgency) -> NextMask<'a> {
+        Box::pin(async move { self.mask(sampled, urgency).await.map(Some) })
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let answer = self.answer;
+        self.worker.link.num_answers.fetch_sub(1, Ordering::AcqRel);
+        self.worker.link.send(&Order::Forget { answer });
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
