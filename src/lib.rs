@@ -16,8 +16,9 @@
 //! # Who may use whom
 //! ```text
 //!  main ─> { api, batch, bench, selftest } ─> registry ─> { engine, text, image }
-//!  main ─> { exit_code, probe, terminal } ─> config
+//!  main ─> { exit_code, probe, terminal } ─> { config, log }
 //!          api ─> metrics ─> engine ─> { scheduler, model } ─> backend
+//!          { batch, metrics } ─> log
 //!          api ─> web
 //! ```
 //! Everyone may use [`core`] and [`error`]; registry, model and text read through [`files`];
@@ -43,6 +44,7 @@ pub mod exit_code;
 pub mod files;
 pub mod http_client;
 pub mod image;
+pub mod log;
 pub mod metrics;
 pub mod model;
 pub mod probe;

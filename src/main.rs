@@ -14,6 +14,7 @@ use medgemma::config::{
 };
 use medgemma::engine::EngineExit;
 use medgemma::exit_code::{ExitCode, Failure};
+use medgemma::log::Log;
 use medgemma::probe;
 use medgemma::registry::{self, Listing, ServedModel};
 use medgemma::selftest;
@@ -27,6 +28,9 @@ use tokio::time::timeout;
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// After the last token, how long clients may take to read it.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
+/// What a run says that can be taken up again.
+const STOPPED: &str = "stopped; the same command goes on from here";
 
 type Outcome = Result<ExitCode, Failure>;
 
@@ -43,15 +47,20 @@ fn main() -> std::process::ExitCode {
         Command::Kernels(config) => compile_kernels(&config),
         Command::GrammarWorker => work_on_grammars(),
         Command::Bench(config) => measure(&config),
-        Command::RunBatch(config) => run_batch(&config),
+        Command::RunBatch(config) => logged(&config.serve, |log| run_batch(&config, log)),
         Command::SelfTest(compute) => check_card(&compute),
-        Command::Serve(config) => serve(&config),
+        Command::Serve(config) => logged(&config, |log| serve(&config, log)),
     };
     let code = outcome.unwrap_or_else(|failure| {
         terminal::tell_failure(&failure);
         failure.code
     });
     code.into()
+}
+
+/// A line on stderr. Where there is nobody to read it, the work goes on.
+fn say(what: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
 
 /// What no other code says.
@@ -84,16 +93,19 @@ fn pull(config: &PullConfig) -> Outcome {
     runtime.shutdown_background();
     match pulled? {
         Some(pulled) => {
-            eprintln!("{} at {} is here:", pulled.repo, pulled.commit);
+            say(format_args!(
+                "{} at {} is here:",
+                pulled.repo, pulled.commit
+            ));
             let _ = writeln!(io::stdout(), "{}", pulled.dir.display());
             Ok(ExitCode::Success)
         }
         None => {
             if io::stderr().is_terminal() {
                 // Below the bars.
-                eprintln!();
+                say("");
             }
-            eprintln!("stopped; the same command goes on from here");
+            say(STOPPED);
             Ok(ExitCode::Interrupted)
         }
     }
@@ -115,11 +127,15 @@ fn remove(config: &RmConfig) -> Outcome {
     let removal = registry::removal(config)?;
     let what = format!("{} ({})", removal.name(), ByteSize(removal.num_bytes));
     if config.consent == Consent::Ask && io::stdin().is_terminal() {
-        eprint!("remove {what} from {}? [y/N] ", removal.dir().display());
+        let _ = write!(
+            io::stderr(),
+            "remove {what} from {}? [y/N] ",
+            removal.dir().display()
+        );
         let mut answer = String::new();
         let _ = io::stdin().read_line(&mut answer);
         if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            eprintln!("nothing was removed");
+            say("nothing was removed");
             return Ok(ExitCode::Failure);
         }
     }
@@ -154,7 +170,7 @@ fn measure(config: &BenchConfig) -> Outcome {
         &config.what
     {
         for note in &settings.notes {
-            eprintln!("{note}");
+            say(note);
         }
     }
     let report = match &config.what {
@@ -190,8 +206,7 @@ fn check_card(compute: &ComputeConfig) -> Outcome {
 }
 
 /// Answers a file of requests.
-fn run_batch(config: &BatchConfig) -> Outcome {
-    start_log(&config.serve);
+fn run_batch(config: &BatchConfig, log: &Log) -> Outcome {
     let plan = BatchPlan {
         input: config.input.clone(),
         output: config.output.clone(),
@@ -201,21 +216,21 @@ fn run_batch(config: &BatchConfig) -> Outcome {
     // What is wrong with the files is said before the model loads.
     let batch = Batch::open(&plan).map_err(failed)?;
     if plan.output == Place::Pipe {
-        eprintln!("results go to stdout: if this is stopped, it starts from the beginning");
+        log.line("results go to stdout: if this is stopped, it starts from the beginning");
     }
     let runtime = runtime()?;
-    let exit = runtime.block_on(answer_all(config, batch));
+    let exit = runtime.block_on(answer_all(config, batch, log));
     runtime.shutdown_background();
     exit
 }
 
-async fn answer_all(config: &BatchConfig, batch: Batch) -> Outcome {
+async fn answer_all(config: &BatchConfig, batch: Batch, log: &Log) -> Outcome {
     let mut signals = Signals::listen()?;
     let num_left = batch.num_left();
     let work = async {
         if num_left == 0 {
             // Nothing to ask: no model has to load.
-            return Ok(batch.run(axum::Router::new()).await);
+            return Ok(batch.run(axum::Router::new(), log).await);
         }
         let settings = config.serve.clone();
         let loaded = spawn_blocking(move || registry::load(&settings)).await;
@@ -223,7 +238,7 @@ async fn answer_all(config: &BatchConfig, batch: Batch) -> Outcome {
         let app = AppState::new(ApiKeys::default(), config.serve.timeouts.request);
         let engine = loaded.model.engine.clone();
         app.set_model(loaded.model);
-        let outcome = batch.run(api::router(app)).await;
+        let outcome = batch.run(api::router(app), log).await;
         engine.drain();
         // Its thread has nothing left to do; how it ends changes no result.
         let _ = spawn_blocking(move || loaded.engine.join()).await;
@@ -232,13 +247,13 @@ async fn answer_all(config: &BatchConfig, batch: Batch) -> Outcome {
     let outcome = tokio::select! {
         outcome = work => outcome?,
         () = signals.next() => {
-            eprintln!("stopped; the same command goes on from here");
+            log.line(STOPPED);
             return Ok(ExitCode::Interrupted);
         }
     };
     match outcome {
         Ok(summary) => {
-            eprintln!("{}", told(&summary));
+            log.line(&told(&summary));
             Ok(match summary.num_failed {
                 0 => ExitCode::Success,
                 _ => ExitCode::SomeFailed,
@@ -280,8 +295,7 @@ fn load_broke(error: tokio::task::JoinError) -> Failure {
     Failure::new(ExitCode::Fault, format!("loading failed: {error}"))
 }
 
-fn serve(config: &ServeConfig) -> Outcome {
-    start_log(config);
+fn serve(config: &ServeConfig, log: &Log) -> Outcome {
     if config.model_choice == ModelChoice::Default {
         tracing::info!(
             model = config.model,
@@ -290,13 +304,13 @@ fn serve(config: &ServeConfig) -> Outcome {
         );
     }
     let runtime = runtime()?;
-    let exit = runtime.block_on(run(config));
+    let exit = runtime.block_on(run(config, log));
     // A load that was cut short runs on in its thread until the process ends.
     runtime.shutdown_background();
     exit
 }
 
-async fn run(config: &ServeConfig) -> Outcome {
+async fn run(config: &ServeConfig, log: &Log) -> Outcome {
     let address = (config.host.as_str(), config.port);
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| cannot_listen(config, &error))?;
@@ -319,6 +333,7 @@ async fn run(config: &ServeConfig) -> Outcome {
 
     // Probes are answered while the model loads.
     let app = AppState::new(ApiKeys::new(&config.api_keys), config.timeouts.request);
+    app.count_dropped_lines_of(log);
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(api::serve(listener, app.clone(), async {
         // Either way, asked or dropped, it is time.
@@ -420,12 +435,21 @@ fn prompts(model: &ServedModel) -> Prompts {
     }
 }
 
-/// Begins the log, with what it says of the settings themselves.
-fn start_log(config: &ServeConfig) {
-    terminal::start_log(&config.log);
+/// Runs what has a log, which begins with what there is to say of the settings themselves and ends
+/// with why the program fails, if it does.
+fn logged(config: &ServeConfig, run: impl FnOnce(&Log) -> Outcome) -> Outcome {
+    let log = Log::to_stderr();
+    let log = log.map_err(|error| failed(format!("the log cannot start: {error}")))?;
+    terminal::start_log(&config.log, &log);
     for note in &config.notes {
         tracing::warn!("{note}");
     }
+    let code = run(&log).unwrap_or_else(|failure| {
+        terminal::log_failure(&log, &failure);
+        failure.code
+    });
+    log.flush(terminal::LAST_LINES);
+    Ok(code)
 }
 
 /// Requests from outside to stop.

@@ -7,12 +7,15 @@
 mod answer_meter;
 mod engine;
 
+use std::sync::OnceLock;
+
 use prometheus::proto::{LabelPair, MetricFamily};
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
 };
 
 use crate::engine::EngineStats;
+use crate::log::Log;
 
 pub use answer_meter::{AnswerMeter, FinishedReason};
 
@@ -48,6 +51,8 @@ pub struct Metrics {
     errors: IntCounterVec,
     cancelled: IntCounter,
     images_decoded: IntCounter,
+    /// Where the process has a log.
+    log: OnceLock<Log>,
 }
 
 impl Metrics {
@@ -122,8 +127,14 @@ impl Metrics {
                 "medgemma:images_decoded_total",
                 "Pictures that were decoded and resized.",
             ),
+            log: OnceLock::new(),
             registry,
         }
+    }
+
+    /// From now on the lines that `log` drops are told. A process has one log; the first counts.
+    pub fn count_dropped_lines_of(&self, log: &Log) {
+        self.log.get_or_init(|| log.clone());
     }
 
     /// A request was refused or ended with an error; `code` is one of our own.
@@ -148,6 +159,11 @@ impl Metrics {
     pub fn encode(&self, model_name: &str, stats: &EngineStats) -> String {
         let mut families = self.registry.gather();
         families.extend(engine::families(stats));
+        families.push(engine::counter(
+            "medgemma:log_lines_dropped_total",
+            "Lines of the log that were lost, since it could not be written or not fast enough.",
+            self.log.get().map_or(0, Log::num_dropped),
+        ));
         families.sort_by(|a, b| a.name().cmp(b.name()));
         for family in &mut families {
             add_label(family, "model_name", model_name);

@@ -3,21 +3,31 @@
 //! A terminal gets short lines and a first request to try; a file or a collector gets whole ones,
 //! and the one line on stdout that scripts wait for.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{self, PanicHookInfo};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
 use crate::config::{LogConfig, LogFormat};
+use crate::log::Log;
 
 /// Columns of a terminal, when one must assume.
 const COLUMNS: usize = 80;
+
+/// How long the log may take for what was said last.
+pub const LAST_LINES: Duration = Duration::from_secs(1);
+/// How long stdout may take for the first lines before nobody waits for it any more.
+const FIRST_LINES: Duration = Duration::from_secs(1);
 
 /// A server that is up.
 #[derive(Clone, Copy, Debug)]
@@ -54,13 +64,15 @@ pub enum Door {
     Locked,
 }
 
-/// Begins to write the log, to stderr.
-pub fn start_log(config: &LogConfig) {
+/// Begins to write the log, to stderr: what is traced, and panics.
+pub fn start_log(config: &LogConfig, to: &Log) {
     // Of the libraries only what is wrong: some log what they are given.
     let filter = EnvFilter::new(format!("warn,medgemma={}", config.level.as_str()));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr);
+        // It would say so on the stderr that is broken, and panic there.
+        .log_internal_errors(false)
+        .with_writer(to.clone());
     match config.format {
         LogFormat::Text if io::stderr().is_terminal() => {
             log.with_timer(Clock).with_target(false).init();
@@ -68,30 +80,71 @@ pub fn start_log(config: &LogConfig) {
         LogFormat::Text => log.with_ansi(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
+    let log = to.clone();
+    panic::set_hook(Box::new(move |panic| tell_panic(&log, panic)));
 }
 
-/// Says why the program ends.
+/// What the standard library says of a panic, by the log's way: its own waits for stderr.
+fn tell_panic(log: &Log, panic: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("<unnamed>");
+    let backtrace = Backtrace::capture();
+    log.line(&match backtrace.status() {
+        BacktraceStatus::Captured => format!("thread '{name}' {panic}\n{backtrace}"),
+        _ => format!("thread '{name}' {panic}"),
+    });
+    // The process ends with its main thread.
+    if name == "main" {
+        log.flush(LAST_LINES);
+    }
+}
+
+/// Says why the program ends. Where there is nobody to tell, that is no failure of its own.
 pub fn tell_failure(message: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr(), "{}", failure(message));
+}
+
+/// Says the same where there is a log.
+pub fn log_failure(log: &Log, message: &dyn fmt::Display) {
+    log.line(&failure(message));
+}
+
+fn failure(message: &dyn fmt::Display) -> String {
     let text = format!("medgemma: {message}");
-    let text = match io::stderr().is_terminal() {
+    match io::stderr().is_terminal() {
         true => wrapped(&text, COLUMNS),
         false => text,
-    };
-    eprintln!("{text}");
+    }
 }
 
 /// Says that the server is up: the line that scripts wait for, and on a terminal what to do next.
+///
+/// A stdout that takes nothing is waited for only for a moment.
 pub fn greet(greeting: &Greeting<'_>) {
     let url = format!("http://{}", greeting.address);
-    let mut stdout = io::stdout();
+    let is_terminal = io::stdout().is_terminal();
     // Once is enough for a person.
-    if !(stdout.is_terminal() && io::stderr().is_terminal()) {
+    if !(is_terminal && io::stderr().is_terminal()) {
         tracing::info!(url, "listening");
     }
-    // Nobody has to read it.
-    let _ = writeln!(stdout, "listening on {url}").and_then(|()| stdout.flush());
-    if stdout.is_terminal() {
-        let _ = writeln!(stdout, "\n{greeting}");
+    let text = match is_terminal {
+        true => format!("listening on {url}\n\n{greeting}\n"),
+        false => format!("listening on {url}\n"),
+    };
+    let (told, is_told) = mpsc::channel();
+    let telling = thread::Builder::new().spawn(move || {
+        let mut stdout = io::stdout();
+        // Nobody has to read it.
+        let _ = stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush());
+        // Nobody may wait any more.
+        let _ = told.send(());
+    });
+    match telling {
+        // Late is as good as never: the server serves.
+        Ok(_) => drop(is_told.recv_timeout(FIRST_LINES)),
+        Err(error) => tracing::warn!(%error, "stdout cannot be told that the server listens"),
     }
 }
 

@@ -12,6 +12,7 @@ use super::error::ApiError;
 use super::workers::Workers;
 use crate::engine::EngineState;
 use crate::error::Error;
+use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::registry::ServedModel;
 
@@ -66,6 +67,11 @@ impl AppState {
         Self {
             shared: Arc::new(shared),
         }
+    }
+
+    /// The metrics tell from now on what this log loses.
+    pub fn count_dropped_lines_of(&self, log: &Log) {
+        self.shared.metrics.count_dropped_lines_of(log);
     }
 
     /// Starts to serve `model`.

@@ -29,6 +29,7 @@ use self::input::{Input, InputLine};
 use self::output::Output;
 use self::progress::Progress;
 use crate::config::Place;
+use crate::log::Log;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -108,13 +109,13 @@ impl Batch {
         self.todo.len()
     }
 
-    /// Asks `router` for everything that is left.
+    /// Asks `router` for everything that is left, and tells `log` how far it is.
     ///
     /// Dropped on the way, it leaves an output that [`Batch::open`] goes on with.
     ///
     /// # Errors
     /// A file that fails, or a server that takes no more requests. What was written stays.
-    pub async fn run(self, router: Router) -> Result<BatchSummary, BatchError> {
+    pub async fn run(self, router: Router, log: &Log) -> Result<BatchSummary, BatchError> {
         let Self {
             input,
             mut output,
@@ -123,7 +124,7 @@ impl Batch {
             num_at_a_time,
         } = self;
         let begun = Instant::now();
-        let mut progress = Progress::new(&summary);
+        let mut progress = Progress::new(&summary, log);
         let results = stream::iter(todo).map(|line| {
             let (input, router) = (Arc::clone(&input), router.clone());
             async move {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::BatchSummary;
+use crate::log::Log;
 
 /// Between lines, where there is no terminal.
 const LINE_PAUSE: Duration = Duration::from_secs(10);
@@ -20,16 +21,19 @@ pub(super) struct Progress {
 #[derive(Debug)]
 enum Face {
     Bar(ProgressBar),
-    Lines { last: Instant },
+    Lines { log: Log, last: Instant },
 }
 
 impl Progress {
-    pub(super) fn new(summary: &BatchSummary) -> Self {
+    pub(super) fn new(summary: &BatchSummary, log: &Log) -> Self {
         let begun = Instant::now();
         if !io::stderr().is_terminal() {
             return Self {
                 begun,
-                face: Face::Lines { last: begun },
+                face: Face::Lines {
+                    log: log.clone(),
+                    last: begun,
+                },
             };
         }
         let bar = ProgressBar::new(summary.num_lines as u64);
@@ -55,9 +59,9 @@ impl Progress {
                 bar.set_position(num_done as u64);
                 bar.set_message(message);
             }
-            Face::Lines { last } if last.elapsed() >= LINE_PAUSE => {
+            Face::Lines { log, last } if last.elapsed() >= LINE_PAUSE => {
                 *last = Instant::now();
-                eprintln!("{num_done} of {}, {message}", summary.num_lines);
+                log.line(&format!("{num_done} of {}, {message}", summary.num_lines));
             }
             Face::Lines { .. } => {}
         }

@@ -143,7 +143,7 @@ fn gauge_metric(labels: Vec<LabelPair>, value: f64) -> Metric {
     metric
 }
 
-fn counter(name: &str, help: &str, value: u64) -> MetricFamily {
+pub(super) fn counter(name: &str, help: &str, value: u64) -> MetricFamily {
     let mut counter = Counter::default();
     counter.set_value(value as f64);
     let mut metric = Metric::from_label(Vec::new());

@@ -5,6 +5,8 @@ mod batch;
 mod containers;
 mod grammars;
 mod refusals;
+mod silenced;
+mod wire;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -56,10 +58,14 @@ impl Server {
         Self::up(medgemma(&line, variables))
     }
 
-    fn up(mut command: Command) -> Self {
+    fn up(command: Command) -> Self {
+        Self::up_with(command, Stdio::piped())
+    }
+
+    fn up_with(mut command: Command, stderr: Stdio) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let mut line = String::new();

@@ -17,7 +17,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("text", &["files"]),
     ("image", &[]),
     ("config", &[]),
-    ("metrics", &["engine"]),
+    ("log", &[]),
+    ("metrics", &["engine", "log"]),
     (
         "registry",
         &[
@@ -35,10 +36,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("web", &[]),
     (
         "api",
-        &["registry", "engine", "text", "image", "metrics", "web"],
+        &[
+            "registry", "engine", "text", "image", "log", "metrics", "web",
+        ],
     ),
     // It asks a server that it is handed.
-    ("batch", &["config"]),
+    ("batch", &["config", "log"]),
     (
         "bench",
         &[
@@ -54,7 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("exit_code", &[]),
     ("http_client", &[]),
     ("probe", &["http_client"]),
-    ("terminal", &["config"]),
+    ("terminal", &["config", "log"]),
     ("lib", &[]),
     (
         "main",
@@ -67,6 +70,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "engine",
             "config",
             "exit_code",
+            "log",
             "probe",
             "terminal",
         ],

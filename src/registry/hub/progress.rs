@@ -1,7 +1,7 @@
 //! How far a download is: a bar a file and one for all on a terminal, a line now and then
 //! elsewhere.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -283,7 +283,8 @@ impl Drop for FileProgress<'_> {
 impl Line {
     fn write(self, text: &str) {
         match self {
-            Self::Stderr => eprintln!("{text}"),
+            // Where it cannot be shown nobody misses it.
+            Self::Stderr => drop(writeln!(io::stderr(), "{text}")),
             Self::Log => tracing::info!("{text}"),
         }
     }

@@ -14,6 +14,7 @@ use axum::response::IntoResponse;
 use axum::routing::post;
 use medgemma::batch::{Batch, BatchError, BatchPlan, BatchSummary};
 use medgemma::config::Place;
+use medgemma::log::Log;
 use serde_json::{Value, json};
 
 use super::medgemma;
@@ -308,7 +309,8 @@ async fn asked(
         output: Place::File(output.clone()),
         num_at_a_time: num_at_a_time.try_into().unwrap(),
     });
-    let summary = batch.unwrap().run(router).await;
+    let log = Log::to(std::io::sink()).unwrap();
+    let summary = batch.unwrap().run(router, &log).await;
     (summary, read_lines(&output))
 }
 
