@@ -11,6 +11,7 @@ mod command_line;
 mod compute;
 mod hub;
 mod key_file;
+mod network;
 mod probe;
 mod request_defaults;
 mod seconds;
@@ -37,6 +38,7 @@ pub use compute::{ComputeConfig, DeviceChoice, Dtype};
 use hub::Variables;
 pub(crate) use hub::hub_token;
 pub use hub::{HubAccess, HubConfig, HubToken, ProgressOutput, Retries, TokenChoice};
+pub use network::NetworkConfig;
 pub use probe::ProbeConfig;
 pub use request_defaults::{RequestDefaults, SamplingSource};
 
@@ -114,6 +116,8 @@ pub struct ServeConfig {
     pub api_keys: Vec<ApiKey>,
     /// Where to write the server's URL once it listens.
     pub url_file: Option<PathBuf>,
+    /// Who may come in.
+    pub network: NetworkConfig,
     /// What holds for requests that do not say it themselves.
     pub request_defaults: RequestDefaults,
     /// Lengths and memory.
@@ -364,8 +368,8 @@ fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Error> {
     let matches = matches
         .subcommand_matches("serve")
         .expect("the line says so");
-    let without_meaning = OF_SERVERS
-        .into_iter()
+    let without_meaning = (OF_SERVERS.into_iter())
+        .chain(network::OPTIONS)
         .find(|name| matches.value_source(name) == Some(ValueSource::CommandLine));
     if let Some(name) = without_meaning {
         let name = name.replace('_', "-");
@@ -476,6 +480,7 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
         port: arguments.port,
         api_keys,
         url_file: arguments.url_file,
+        network: arguments.network.resolve(),
         request_defaults: arguments.request_defaults.resolve(),
         limits: Limits {
             max_model_len: arguments.max_model_len,

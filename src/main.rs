@@ -1,16 +1,17 @@
 //! The `medgemma` binary: arguments → config → log → socket → model → serve → drain.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use medgemma::api::{self, ApiKeys, AppState};
+use medgemma::api::{self, ApiKeys, AppSettings, AppState, ConnectionLimits, Site};
 use medgemma::batch::{Batch, BatchError, BatchPlan, BatchSummary};
 use medgemma::bench;
 use medgemma::config::{
     self, BatchConfig, Bench, BenchConfig, ByteSize, Command, ComputeConfig, Consent,
-    KernelsConfig, ModelChoice, ModelsConfig, Place, ProbeConfig, PullConfig, ReportFormat,
-    RmConfig, ServeConfig,
+    KernelsConfig, ModelChoice, ModelsConfig, NetworkConfig, Place, ProbeConfig, PullConfig,
+    ReportFormat, RmConfig, ServeConfig,
 };
 use medgemma::engine::EngineExit;
 use medgemma::exit_code::{ExitCode, Failure};
@@ -312,11 +313,7 @@ fn serve(config: &ServeConfig, log: &Log) -> Outcome {
 
 async fn run(config: &ServeConfig, log: &Log) -> Outcome {
     let address = (config.host.as_str(), config.port);
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|error| cannot_listen(config, &error))?;
-    let address = listener
-        .local_addr()
-        .map_err(|error| cannot_listen(config, &error))?;
+    let (listener, address) = listen(address, "--host", "--port").await?;
     if let Some(file) = &config.url_file
         && let Err(error) = terminal::write_url(file, address)
     {
@@ -332,7 +329,18 @@ async fn run(config: &ServeConfig, log: &Log) -> Outcome {
     let mut signals = Signals::listen()?;
 
     // Probes are answered while the model loads.
-    let app = AppState::new(ApiKeys::new(&config.api_keys), config.timeouts.request);
+    let network = &config.network;
+    // What the operator calls the address is a name of it.
+    let hosts = network
+        .allowed_hosts
+        .iter()
+        .chain(own_name(config, address));
+    let app = AppState::with(AppSettings {
+        keys: ApiKeys::new(&config.api_keys),
+        request_timeout: config.timeouts.request,
+        site: Site::new(hosts, &network.allowed_origins),
+        connections: connection_limits(network),
+    });
     app.count_dropped_lines_of(log);
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(api::serve(listener, app.clone(), async {
@@ -408,23 +416,52 @@ async fn run(config: &ServeConfig, log: &Log) -> Outcome {
     }
 }
 
-/// Why, and what to do.
-fn cannot_listen(config: &ServeConfig, error: &io::Error) -> Failure {
-    let (host, port) = (&config.host, config.port);
-    let advice = match error.kind() {
-        ErrorKind::AddrInUse => {
-            "another program listens there. Stop it, or choose another port: --port 8001"
-        }
-        ErrorKind::PermissionDenied => "ports below 1024 are the system's: --port 8000",
-        _ => {
-            "--host must be an address of this machine: 127.0.0.1 for itself alone, 0.0.0.0 for \
-             the whole network"
-        }
+/// What the operator calls a loopback address, where names are checked anyway.
+fn own_name(config: &ServeConfig, address: SocketAddr) -> Option<&String> {
+    let is_name = config.host.parse::<IpAddr>().is_err();
+    Some(&config.host).filter(|_| is_name && address.ip().is_loopback())
+}
+
+fn connection_limits(network: &NetworkConfig) -> ConnectionLimits {
+    let default = ConnectionLimits::default();
+    ConnectionLimits {
+        total: network.max_connections.unwrap_or(default.total),
+        per_address: network.max_connections_per_address,
+        send_timeout: network.send_timeout,
+    }
+}
+
+/// A socket that listens, and where; the options are those that said so.
+async fn listen(
+    address: (&str, u16),
+    host_option: &str,
+    port_option: &str,
+) -> Result<(TcpListener, SocketAddr), Failure> {
+    let listening = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok::<_, io::Error>((listener, address))
     };
-    Failure::new(
-        ExitCode::NoAddress,
-        format!("cannot listen on {host}:{port} ({error}): {advice}"),
-    )
+    // Why not, and what to do.
+    listening.await.map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::AddrInUse => format!(
+                "another program listens there. Stop it, or choose another port: {port_option} 8001"
+            ),
+            ErrorKind::PermissionDenied => {
+                format!("ports below 1024 are the system's: {port_option} 8000")
+            }
+            _ => format!(
+                "{host_option} must be an address of this machine: 127.0.0.1 for itself alone, \
+                 0.0.0.0 for the whole network"
+            ),
+        };
+        let (host, port) = address;
+        Failure::new(
+            ExitCode::NoAddress,
+            format!("cannot listen on {host}:{port} ({error}): {advice}"),
+        )
+    })
 }
 
 fn prompts(model: &ServedModel) -> Prompts {

@@ -16,9 +16,14 @@ use crate::core::TenantId;
 /// Routes that need no key: an orchestrator's probes have none.
 const OPEN_ROUTES: [&str; 2] = ["/health", "/ready"];
 
+/// Whether a route is an orchestrator's probe.
+pub(super) fn is_probe(path: &str) -> bool {
+    OPEN_ROUTES.contains(&path)
+}
+
 /// Whether a route is open to all: the probes', and the pages', which hold nothing of this server.
 fn is_open(path: &str) -> bool {
-    OPEN_ROUTES.contains(&path) || pages::is_page(path)
+    is_probe(path) || pages::is_page(path)
 }
 
 /// Where Anthropic's clients put their key.

@@ -228,13 +228,15 @@ impl ApiError {
         )
     }
 
-    /// The body stood still for longer than `pause`, or took longer than `whole`.
-    pub(super) fn slow_body(pause: Duration, whole: Duration) -> Self {
+    /// The body stood still for longer than `pause`, took longer than `whole`, or came at less than
+    /// `rate` bytes a second.
+    pub(super) fn slow_body(pause: Duration, whole: Duration, rate: u64) -> Self {
         Self::new(
             StatusCode::REQUEST_TIMEOUT,
             "invalid_request_error",
             format!(
-                "The request's body came too slowly: it may pause for {} seconds and take {}.",
+                "The request's body came too slowly: it may pause for {} seconds, must bring \
+                 {rate} bytes a second after that, and may take {} seconds.",
                 pause.as_secs(),
                 whole.as_secs()
             ),
@@ -267,6 +269,89 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", message)
             .with_code("invalid_api_key")
             .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    /// The head does not say, or says twice, which server it is for.
+    pub(super) fn bad_host(message: &'static str) -> Self {
+        Self::bad_request("invalid_host", message)
+    }
+
+    /// The client used a name for this server that is not its own. 403 rather than 421: clients
+    /// know what to make of it, and another connection would not help.
+    pub(super) fn foreign_host(host: &str) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "permission_error",
+            format!(
+                "This server is not known as '{host}'. If that name is right, start the server \
+                 with --allowed-hosts {host}."
+            ),
+        )
+        .with_code("host_not_allowed")
+    }
+
+    /// A page of another site wants to use this server.
+    pub(super) fn foreign_origin(origin: Option<&str>) -> Self {
+        let message = match origin {
+            Some(origin) => format!(
+                "Pages of {origin} may not use this server. If they should, start the server with \
+                 --allowed-origins {origin}."
+            ),
+            None => "Pages of other sites may not use this server. If they should, start the \
+                     server with --allowed-origins and the site's origin, such as \
+                     https://app.example.org."
+                .to_owned(),
+        };
+        Self::new(StatusCode::FORBIDDEN, "permission_error", message)
+            .with_code("origin_not_allowed")
+    }
+
+    /// The client expects something of the server that the server does not know.
+    pub(super) fn unknown_expectation() -> Self {
+        Self::new(
+            StatusCode::EXPECTATION_FAILED,
+            "invalid_request_error",
+            "Of the header Expect only 100-continue is known. Leave it out.",
+        )
+        .with_code("unknown_expectation")
+    }
+
+    /// The body is coded in a way that the server does not know.
+    pub(super) fn unknown_transfer_coding() -> Self {
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "invalid_request_error",
+            "Of the header Transfer-Encoding only chunked is known. Send a Content-Length.",
+        )
+        .with_code("unknown_transfer_coding")
+    }
+
+    /// All connections are in use by others' requests.
+    pub(super) fn too_many_connections() -> Self {
+        Self::unavailable(
+            "too_many_connections",
+            "This server has as many connections as it takes, or as it takes from one address. \
+             Try again, or keep one open and use it for several requests.",
+        )
+        .with_header(RETRY_AFTER, HeaderValue::from_static("2"))
+    }
+
+    /// A head that is no HTTP, which is answered with this status; `None` for other statuses.
+    pub(super) fn malformed_head(status: u16) -> Option<Self> {
+        let status = StatusCode::from_u16(status).ok()?;
+        let (code, message) = match status {
+            StatusCode::BAD_REQUEST => (
+                "malformed_request",
+                "What was sent is not a request of HTTP/1.1.",
+            ),
+            StatusCode::URI_TOO_LONG => ("uri_too_long", "The request's target is too long."),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => (
+                "headers_too_large",
+                "The request's headers are too large or too many.",
+            ),
+            _ => return None,
+        };
+        Some(Self::new(status, "invalid_request_error", message).with_code(code))
     }
 
     /// No such route.
@@ -382,6 +467,7 @@ impl ApiError {
     fn anthropic_kind(&self) -> &'static str {
         match self.status {
             StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::FORBIDDEN => "permission_error",
             StatusCode::NOT_FOUND => "not_found_error",
             StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",

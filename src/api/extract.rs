@@ -21,6 +21,8 @@ pub const MAX_BODY: usize = 256 << 20;
 /// How long a body may take altogether, and how long it may stand still.
 const BODY_TIME: Duration = Duration::from_secs(300);
 const BODY_PAUSE: Duration = Duration::from_secs(30);
+/// Bytes a second, on average, after one such pause: far less than any line carries.
+const MIN_BODY_RATE: u64 = 1024;
 
 /// How much of a refused body is read, so that the client gets to read the answer.
 const MAX_DISCARDED: usize = 64 << 20;
@@ -36,14 +38,14 @@ pub(super) async fn json_body(request: Request) -> Result<String, ApiError> {
         discard(&head.headers, body).await;
         return Err(error);
     }
-    let deadline = Instant::now() + BODY_TIME;
+    let begun = Instant::now();
     let mut body = body;
     let mut bytes = Vec::new();
     loop {
-        let pause = deadline.min(Instant::now() + BODY_PAUSE);
+        let pause = patience(begun, bytes.len());
         let frame = timeout_at(pause, body.frame())
             .await
-            .map_err(|_| ApiError::slow_body(BODY_PAUSE, BODY_TIME))?;
+            .map_err(|_| ApiError::slow_body(BODY_PAUSE, BODY_TIME, MIN_BODY_RATE))?;
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|_| ApiError::incomplete_body())?;
         let Ok(data) = frame.into_data() else {
@@ -65,6 +67,15 @@ pub(super) async fn json_body(request: Request) -> Result<String, ApiError> {
         let at = error.utf8_error().valid_up_to();
         ApiError::invalid_json(None, format!("The body is not UTF-8: byte {at} is wrong."))
     })
+}
+
+/// Until when more of a body must come that began then and of which so much is here.
+fn patience(begun: Instant, num_bytes: usize) -> Instant {
+    let earned = Duration::from_secs(num_bytes as u64 / MIN_BODY_RATE);
+    let pause = Instant::now() + BODY_PAUSE;
+    pause
+        .min(begun + BODY_TIME)
+        .min(begun + BODY_PAUSE + earned)
 }
 
 /// Reads and forgets a body that nobody wants. A client that is still writing would otherwise meet

@@ -1,7 +1,7 @@
 //! The HTTP side: OpenAI's API, with vLLM's extensions, over an engine.
 //!
 //! ```text
-//! request ─ request_id ─ auth ─▶ chat | completions | tokenize | …
+//! request ─ request_id ─ gate ─ auth ─▶ chat | completions | tokenize | …
 //!                                  │ generate  the way that the first two share
 //!                                  │ extract   body, JSON → types
 //!                                  │ refused_fields, lower   types → core
@@ -20,12 +20,16 @@ mod anthropic;
 mod auth;
 mod chat;
 mod completions;
+mod connections;
 mod constraint;
 mod detokenize;
 mod dialect;
 mod error;
+mod exchange;
 mod extract;
 pub mod fields;
+mod front;
+mod gate;
 mod generate;
 mod generation;
 mod health;
@@ -33,11 +37,13 @@ mod identity;
 mod images;
 mod logprobs;
 mod lower;
+mod malformed;
 mod metrics;
 mod models;
 mod names;
 mod openapi;
 mod pages;
+mod peer;
 mod random;
 mod refused_fields;
 mod request_id;
@@ -45,6 +51,8 @@ mod request_log;
 mod responses;
 mod router;
 mod serve;
+mod site;
+mod socket;
 mod state;
 mod tokenize;
 mod translation;
@@ -53,7 +61,9 @@ mod version;
 mod workers;
 
 pub use auth::ApiKeys;
+pub use connections::ConnectionLimits;
 pub use extract::MAX_BODY;
 pub use router::router;
 pub use serve::serve;
-pub use state::AppState;
+pub use site::Site;
+pub use state::{AppSettings, AppState};

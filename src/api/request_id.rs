@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -14,6 +14,7 @@ use tracing::{Instrument, field};
 
 use super::dialect::Dialect;
 use super::error::ApiError;
+use super::pages;
 use super::random::random_id;
 use super::state::AppState;
 
@@ -36,6 +37,7 @@ pub(super) async fn identify(
         _ => random_id("req-"),
     };
     let dialect = Dialect::of_route(request.uri().path());
+    let is_page = pages::is_page(request.uri().path());
     let span = tracing::info_span!("request", request_id = id, model = field::Empty);
     let answered = AssertUnwindSafe(next.run(request).instrument(span.clone()))
         .catch_unwind()
@@ -52,6 +54,12 @@ pub(super) async fn identify(
             // It was the other body's.
             response.headers_mut().remove(CONTENT_LENGTH);
         }
+    }
+    if !is_page {
+        // An answer may be about a patient: nothing on the way keeps it, or takes it for a page.
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
     let id = HeaderValue::from_str(&id).expect("an id is plain ASCII");
     if dialect == Dialect::Anthropic {

@@ -8,8 +8,8 @@ use axum::routing::{get, post};
 use super::error::ApiError;
 use super::state::AppState;
 use super::{
-    anthropic, auth, chat, completions, detokenize, extract, health, metrics, models, openapi,
-    pages, request_id, responses, tokenize, version,
+    anthropic, auth, chat, completions, detokenize, extract, gate, health, metrics, 
+    models, openapi, pages, request_id, responses, tokenize, version,
 };
 
 /// Clients differ in whether the base URL that they are given ends in `/v1`.
@@ -42,6 +42,7 @@ pub fn router(app: AppState) -> Router {
         // `extract` has its own limit, with an answer in our shape.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(app.clone(), auth::require_key))
+        .layer(from_fn_with_state(app.clone(), gate::guard))
         .layer(from_fn_with_state(app.clone(), request_id::identify))
         .with_state(app)
 }

@@ -2,17 +2,24 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::connections::Connections;
+use super::exchange::Exchange;
+use super::front::Front;
+use super::peer::Peer;
 use super::router::router;
+use super::socket::Socket;
 use super::state::AppState;
 
 /// How long a client may take for a request's headers.
@@ -24,46 +31,121 @@ const LAST_BYTES: Duration = Duration::from_secs(10);
 /// Out of file descriptors, most likely: give some time to be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Between two lines of the log that say the same of connections.
+const QUIET: Duration = Duration::from_secs(60);
+
 /// Serves until `shutdown`, then takes no new requests, finishes those that run, streams included,
 /// and returns. Probes are answered until the end.
 pub async fn serve(listener: TcpListener, app: AppState, shutdown: impl Future<Output = ()>) {
-    let service = TowerToHyperService::new(router(app.clone()));
-    let connections = GracefulShutdown::new();
-    let mut drained = pin!(async {
+    let limits = app.connection_limits();
+    let door = Door {
+        router: router(app.clone()),
+        connections: Arc::new(Connections::new(limits.total, limits.per_address)),
+        send_timeout: limits.send_timeout,
+        open: GracefulShutdown::new(),
+    };
+    let drained = async {
         shutdown.await;
         tracing::info!("draining: finishing what runs");
         app.drain().await;
-    });
-    loop {
-        let accepted: io::Result<(TcpStream, _)> = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut drained => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
+    };
+    door.keep(listener, drained).await;
+}
+
+/// What a connection comes through.
+struct Door {
+    router: Router,
+    connections: Arc<Connections>,
+    send_timeout: Duration,
+    open: GracefulShutdown,
+}
+
+impl Door {
+    async fn keep(self, listener: TcpListener, end: impl Future<Output = ()>) {
+        let mut end = pin!(end);
+        let mut cannot_accept = Notice::default();
+        let mut is_full = Notice::default();
+        loop {
+            let accepted: io::Result<(TcpStream, SocketAddr)> = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut end => break,
+            };
+            match accepted {
+                Ok((stream, theirs)) => {
+                    let ours = stream.local_addr().or_else(|_| listener.local_addr());
+                    let Ok(ours) = ours else { continue };
+                    if !self.take(stream, Peer::new(theirs, ours)) && is_full.is_due() {
+                        tracing::warn!(
+                            "all connections are in use, and new ones are closed: see \
+                             --max-connections and --max-connections-per-address"
+                        );
+                    }
+                }
+                Err(error) => {
+                    if cannot_accept.is_due() {
+                        tracing::warn!(%error, "cannot accept a connection");
+                    }
+                    // What it lacks, one that does nothing may have.
+                    self.connections.evict_idle();
+                    sleep(ACCEPT_PAUSE).await;
+                }
             }
+        }
+        drop(listener);
+        if timeout(LAST_BYTES, self.open.shutdown()).await.is_err() {
+            tracing::warn!("some connections did not take their last bytes in time");
+        }
+    }
+
+    /// Whether there is room for a connection. It runs by itself from now on.
+    fn take(&self, stream: TcpStream, peer: Peer) -> bool {
+        let Some(seat) = self.connections.seat(peer.network) else {
+            return false;
         };
         // Each token is a small packet that must not wait for the next one.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
+        let exchange = Exchange::new(seat);
+        let front = Front {
+            router: self.router.clone(),
+            peer,
+            exchange: Arc::clone(&exchange),
+        };
+        let socket = Socket::new(stream, Arc::clone(&exchange), self.send_timeout);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIME)
-            .serve_connection(TokioIo::new(stream), service.clone());
-        let connection = connections.watch(connection);
+            .serve_connection(TokioIo::new(socket), front);
+        let connection = self.open.watch(connection);
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
+            tokio::select! {
+                ended = connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "connection ended");
+                    }
+                }
+                () = exchange.seat().evicted() => {
+                    tracing::debug!("an idle connection made room for another");
+                }
             }
         });
+        true
     }
-    drop(listener);
-    if timeout(LAST_BYTES, connections.shutdown()).await.is_err() {
-        tracing::warn!("some connections did not take their last bytes in time");
+}
+
+/// Something that is worth a line now and then.
+#[derive(Debug, Default)]
+struct Notice {
+    last: Option<Instant>,
+}
+
+impl Notice {
+    fn is_due(&mut self) -> bool {
+        let is_due = self.last.is_none_or(|last| last.elapsed() >= QUIET);
+        if is_due {
+            self.last = Some(Instant::now());
+        }
+        is_due
     }
 }

@@ -8,7 +8,9 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::auth::ApiKeys;
+use super::connections::ConnectionLimits;
 use super::error::ApiError;
+use super::site::Site;
 use super::workers::Workers;
 use crate::engine::EngineState;
 use crate::error::Error;
@@ -22,16 +24,27 @@ pub struct AppState {
     shared: Arc<Shared>,
 }
 
+/// What a server is told when it starts.
+#[derive(Clone, Debug, Default)]
+pub struct AppSettings {
+    /// Any of these opens it.
+    pub keys: ApiKeys,
+    /// No request may take longer.
+    pub request_timeout: Option<Duration>,
+    /// Its names, and other sites that may use it.
+    pub site: Site,
+    /// How many connections it takes.
+    pub connections: ConnectionLimits,
+}
+
 #[derive(Debug)]
 struct Shared {
     model: OnceLock<Arc<ServedModel>>,
-    keys: ApiKeys,
+    settings: AppSettings,
     /// Closed while draining; each request that generates holds a token of it until its last byte.
     running: TaskTracker,
     workers: Workers,
     metrics: Arc<Metrics>,
-    /// No request may take longer.
-    request_timeout: Option<Duration>,
 }
 
 /// Held while a request generates; draining waits for it.
@@ -56,13 +69,21 @@ pub(super) enum Readiness {
 impl AppState {
     /// A server without a model yet, whose requests may take `request_timeout` at most.
     pub fn new(keys: ApiKeys, request_timeout: Option<Duration>) -> Self {
+        Self::with(AppSettings {
+            keys,
+            request_timeout,
+            ..AppSettings::default()
+        })
+    }
+
+    /// A server without a model yet.
+    pub fn with(settings: AppSettings) -> Self {
         let shared = Shared {
             model: OnceLock::new(),
-            keys,
+            settings,
             running: TaskTracker::new(),
             workers: Workers::new(),
             metrics: Arc::new(Metrics::new()),
-            request_timeout,
         };
         Self {
             shared: Arc::new(shared),
@@ -124,7 +145,15 @@ impl AppState {
     }
 
     pub(super) fn keys(&self) -> &ApiKeys {
-        &self.shared.keys
+        &self.shared.settings.keys
+    }
+
+    pub(super) fn site(&self) -> &Site {
+        &self.shared.settings.site
+    }
+
+    pub(super) fn connection_limits(&self) -> ConnectionLimits {
+        self.shared.settings.connections
     }
 
     pub(super) fn workers(&self) -> &Workers {
@@ -136,6 +165,6 @@ impl AppState {
     }
 
     pub(super) fn request_timeout(&self) -> Option<Duration> {
-        self.shared.request_timeout
+        self.shared.settings.request_timeout
     }
 }

@@ -14,6 +14,7 @@ use super::bench::BenchArguments;
 use super::cached::{ModelsArguments, PullArguments, RmArguments};
 use super::compute::share;
 use super::hub::HubArguments;
+use super::network::NetworkArguments;
 use super::probe::ReadyArguments;
 use super::request_defaults::RequestDefaultArguments;
 use super::seconds::{Seconds, any_seconds, some_seconds};
@@ -273,6 +274,9 @@ pub(super) struct ServeArguments {
         help_heading = "Network"
     )]
     pub(super) url_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) network: NetworkArguments,
 
     /// Longest sequence, prompt and answer together, in tokens [default: the model's context, or
     /// what the KV cache can hold]

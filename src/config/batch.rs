@@ -11,7 +11,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
 use super::arguments::ServeArguments;
-use super::{LogLevel, ServeConfig, resolve};
+use super::{LogLevel, ServeConfig, network, resolve};
 
 /// Options of `serve` that mean nothing where there is no server.
 const OF_SERVERS: [&str; 6] = [
@@ -22,6 +22,10 @@ const OF_SERVERS: [&str; 6] = [
     "url_file",
     "shutdown_timeout",
 ];
+
+fn of_servers() -> impl Iterator<Item = &'static str> {
+    OF_SERVERS.into_iter().chain(network::OPTIONS)
+}
 
 /// A file of requests to answer.
 #[derive(Clone, Debug)]
@@ -105,7 +109,7 @@ impl RunBatchArguments {
     /// clap's, and options that only a server has.
     pub(super) fn resolve(self, matches: &ArgMatches) -> Result<BatchConfig, clap::Error> {
         let is_given = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
-        if let Some(name) = OF_SERVERS.into_iter().find(|name| is_given(name)) {
+        if let Some(name) = of_servers().find(|name| is_given(name)) {
             return Err(clap::Error::raw(
                 ErrorKind::ArgumentConflict,
                 format!(
@@ -129,7 +133,7 @@ impl RunBatchArguments {
 
 /// The command without the options that it does not take.
 pub(super) fn without_servers(command: Command) -> Command {
-    OF_SERVERS.into_iter().fold(command, |command, name| {
+    of_servers().fold(command, |command, name| {
         command.mut_arg(name, |argument| argument.hide(true))
     })
 }

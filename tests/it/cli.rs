@@ -2,10 +2,12 @@
 //! and how it stops.
 
 mod batch;
+mod connections;
 mod containers;
 mod grammars;
 mod refusals;
 mod silenced;
+mod sites;
 mod wire;
 
 use std::fs;
@@ -98,7 +100,7 @@ impl Server {
         let length = body.len();
         write!(
             stream,
-            "{head}\r\nHost: test\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            "{head}\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
         )
         .unwrap();
         let mut answer = String::new();
@@ -198,7 +200,7 @@ fn ask(server: &Server, num_tokens: usize) -> BufReader<TcpStream> {
     .to_string();
     write!(
         stream,
-        "POST /v1/completions HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
@@ -497,6 +499,11 @@ fn help_shows_every_option_and_no_secret() {
         "--api-key",
         "--api-key-file",
         "--url-file",
+        "--allowed-hosts",
+        "--allowed-origins",
+        "--max-connections",
+        "--max-connections-per-address",
+        "--send-timeout",
         "--generation-config",
         "--seed",
         "--limit-mm-per-prompt",

@@ -141,12 +141,13 @@ impl Operation {
             "content": self.answer.content(error, schemas),
         });
         responses.insert("200".to_owned(), ok);
-        let unauthorized = match self.access {
-            Access::Open => None,
-            Access::Key => Some(401),
+        let of_keys: &[u16] = match self.access {
+            Access::Open => &[],
+            Access::Key => &[401, 403],
         };
-        let mut statuses: Vec<u16> = self.errors.iter().copied().chain(unauthorized).collect();
+        let mut statuses = [self.errors, of_keys].concat();
         statuses.sort_unstable();
+        statuses.dedup();
         for status in statuses {
             let mut headers = headers.clone();
             if matches!(status, 429 | 503) {
@@ -223,6 +224,9 @@ fn describe(status: u16) -> &'static str {
     match status {
         400 => "Something in the request is wrong or not supported; `param` says what.",
         401 => "No key, or a wrong one.",
+        403 => {
+            "The name that was used for the server, or the page that asks, is foreign to it."
+        }
         404 => "No such model.",
         408 => "The body came too slowly.",
         413 => "The body is too large.",

@@ -28,12 +28,26 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     flag(
         "allow-credentials",
         Switch,
-        Only(&["false"], "cross-origin requests are a proxy's to allow"),
+        Only(
+            &["false"],
+            "pages of --allowed-origins send a key, not what a browser keeps",
+        ),
     ),
     flag(
-        "allowed-origins",
+        "allowed-methods",
         Value,
-        Only(&[], "cross-origin requests are a proxy's to allow"),
+        Only(
+            &["[\"*\"]"],
+            "pages of --allowed-origins may use every method that a route has",
+        ),
+    ),
+    flag(
+        "allowed-headers",
+        Value,
+        Only(
+            &["[\"*\"]"],
+            "pages of --allowed-origins may send every header",
+        ),
     ),
     flag(
         "chat-template-content-format",

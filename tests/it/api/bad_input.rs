@@ -697,3 +697,35 @@ async fn messages_say_what_to_do() {
         "{message}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_drips_is_given_up() {
+    let server = Plan::for_test().start();
+    let text = format!("{}{}", chat_body(json!({})), " ".repeat(60_000));
+    // So many bytes at a time, and a pause that alone would do.
+    for (num_bytes, seconds, is_slow) in [(1, 10, true), (5_000, 10, true), (10_300, 10, false)] {
+        let pieces = text.as_bytes().chunks(num_bytes).map(<[u8]>::to_vec);
+        let pieces: Vec<_> = pieces.collect();
+        let dripping =
+            futures_util::stream::unfold(pieces.into_iter(), move |mut rest| async move {
+                tokio::time::sleep(std::time::Duration::from_secs(seconds)).await;
+                Some((Ok::<_, std::io::Error>(rest.next()?), rest))
+            });
+        let begun = tokio::time::Instant::now();
+        let reply = server.post(
+            "/v1/chat/completions",
+            axum::body::Body::from_stream(dripping),
+        );
+        let reply = reply.await;
+        let elapsed = begun.elapsed().as_secs();
+        match is_slow {
+            true => {
+                assert_eq!(reply.error().0, 408, "{num_bytes}");
+                assert!((30..=60).contains(&elapsed), "{num_bytes}: {elapsed} s");
+            }
+            false => {
+                assert_eq!(reply.status, 200, "{num_bytes}: {}", reply.body);
+            }
+        }
+    }
+}

@@ -69,7 +69,7 @@ async fn a_chat_is_role_text_finish_done() {
     let server = Plan::for_test().start();
     let reply = server.chat(json!({"stream": true})).await;
     assert_eq!(reply.headers["content-type"], "text/event-stream");
-    assert_eq!(reply.headers["cache-control"], "no-cache");
+    assert_eq!(reply.headers["cache-control"], "no-store");
     let marks = Marks::of(&reply.chunks()[0]);
     assert!(marks.id.starts_with("chatcmpl-"), "{}", marks.id);
 

@@ -98,7 +98,10 @@ impl Server {
     pub(super) fn until_metric(&self, name: &str, value: f64) {
         let begun = Instant::now();
         while self.metric(name) != value {
-            assert!(begun.elapsed() < Duration::from_secs(120), "{name} is not {value}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(120),
+                "{name} is not {value}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -1,0 +1,53 @@
+//! One connection's service: what a request is told of where it comes from, and the connection of
+//! how far the request is.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use tower::ServiceExt;
+
+use super::connections::SeatKind;
+use super::exchange::{AnswerBody, Exchange, RequestBody};
+use super::peer::Peer;
+
+/// The routes, for one connection.
+#[derive(Clone, Debug)]
+pub(super) struct Front {
+    pub(super) router: Router,
+    pub(super) peer: Peer,
+    pub(super) exchange: Arc<Exchange>,
+}
+
+impl Service<Request<Incoming>> for Front {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let exchange = Arc::clone(&self.exchange);
+        exchange.asked(request.version());
+        let kind = exchange.seat().kind();
+        let mut request =
+            request.map(|body| Body::new(RequestBody::new(body, Arc::clone(&exchange))));
+        request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(kind);
+        let answering = self.router.clone().oneshot(request);
+        Box::pin(async move {
+            let mut response = answering.await?;
+            if kind == SeatKind::Spare {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            exchange.answered(response.headers());
+            Ok(response.map(|body| AnswerBody::new(body, exchange)))
+        })
+    }
+}

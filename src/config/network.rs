@@ -1,0 +1,201 @@
+//! Who may come in: names, pages of other sites, connections.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::arguments::at_least_one;
+use super::seconds::{Seconds, some_seconds};
+
+/// Options that mean nothing where there is no server.
+pub(super) const OPTIONS: [&str; 5] = [
+    "allowed_hosts",
+    "allowed_origins",
+    "max_connections",
+    "max_connections_per_address",
+    "send_timeout",
+];
+
+/// Who may come in, and how many of them.
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    /// Names of this server besides the loopback's; given, they are checked on every address.
+    pub allowed_hosts: Vec<String>,
+    /// Other sites whose pages may use it, as browsers write them.
+    pub allowed_origins: Vec<String>,
+    /// Connections at a time; `None` is as many as the process has room for.
+    pub max_connections: Option<usize>,
+    /// Of these, from one address; `None` is without limit.
+    pub max_connections_per_address: Option<usize>,
+    /// How long a client may take nothing of what is sent to it.
+    pub send_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NetworkArguments {
+    /// Name by which clients reach this server, such as med.example.org or *.example.org; repeat
+    /// it, or separate names by commas. On a loopback address only localhost, 127.0.0.1, [::1] and
+    /// these are answered, so that no web page can pass itself off as one of this machine; on
+    /// other addresses names are checked once some are given. /health and /ready answer to any
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "MEDGEMMA_ALLOWED_HOSTS",
+        value_delimiter = ',',
+        value_parser = host_name,
+        help_heading = "Network"
+    )]
+    pub(super) allowed_hosts: Vec<String>,
+
+    /// Other sites whose pages may use this server from a browser: an origin such as
+    /// https://app.example.org, several by commas, or a JSON list as vLLM takes it; "*" is all
+    /// [default: none]
+    #[arg(
+        long,
+        value_name = "ORIGINS",
+        env = "MEDGEMMA_ALLOWED_ORIGINS",
+        value_parser = origins,
+        help_heading = "Network"
+    )]
+    pub(super) allowed_origins: Vec<Origins>,
+
+    /// Most connections at a time. When they are in use, a new one takes the place of the one that
+    /// has been idle longest; if none is idle, it is answered with 503 [default: what the limit of
+    /// open files leaves, at most 16384]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "MEDGEMMA_MAX_CONNECTIONS",
+        value_parser = at_least_one,
+        help_heading = "Network"
+    )]
+    pub(super) max_connections: Option<usize>,
+
+    /// Most of them from one address (of IPv6, from one /64). A proxy in front of the server is one
+    /// address [default: no limit of its own]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "MEDGEMMA_MAX_CONNECTIONS_PER_ADDRESS",
+        value_parser = at_least_one,
+        help_heading = "Network"
+    )]
+    pub(super) max_connections_per_address: Option<usize>,
+
+    /// Longest time in which a client takes nothing of an answer, before its connection is closed
+    /// and its request given up
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "MEDGEMMA_SEND_TIMEOUT",
+        default_value = "60",
+        value_parser = some_seconds,
+        help_heading = "Network"
+    )]
+    pub(super) send_timeout: Seconds,
+}
+
+impl NetworkArguments {
+    pub(super) fn resolve(self) -> NetworkConfig {
+        let origins = self.allowed_origins.into_iter();
+        NetworkConfig {
+            allowed_hosts: self.allowed_hosts,
+            allowed_origins: origins.flat_map(|origins| origins.0).collect(),
+            max_connections: self.max_connections,
+            max_connections_per_address: self.max_connections_per_address,
+            send_timeout: self.send_timeout.0,
+        }
+    }
+}
+
+/// Some origins, as one value of the option names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origins(Vec<String>);
+
+fn origins(text: &str) -> Result<Origins, String> {
+    let text = text.trim();
+    let listed: Vec<String> = match text.starts_with('[') {
+        true => serde_json::from_str(text)
+            .map_err(|error| format!("it is no JSON list of strings: {error}"))?,
+        false => text.split(',').map(|part| part.trim().to_owned()).collect(),
+    };
+    listed
+        .iter()
+        .map(|text| origin(text))
+        .collect::<Result<_, _>>()
+        .map(Origins)
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let text = text.trim_end_matches('/');
+    let is_origin = text.split_once("://").is_some_and(|(scheme, rest)| {
+        !scheme.is_empty() && !rest.is_empty() && !rest.contains(['/', '@', ' ', '*'])
+    });
+    match is_origin || text == "*" {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "{text:?} is no origin: write it as https://app.example.org, without a path"
+        )),
+    }
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let rest = text.strip_prefix("*.").unwrap_or(text);
+    let is_v6 = rest.starts_with('[') && rest.ends_with(']');
+    let is_name = !rest.is_empty() && !rest.contains(['/', ':', '@', ' ', '*']);
+    match is_name || is_v6 || text == "*" {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "it must be a name or an address alone, without scheme and port: med.example.org, \
+             *.example.org, 10.0.0.5, [fd00::1]"
+                .to_owned(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_written_in_three_ways() {
+        let both = Ok(Origins(vec![
+            "https://a".to_owned(),
+            "http://b:1".to_owned(),
+        ]));
+        assert_eq!(origins(r#"["https://a", "http://b:1/"]"#), both);
+        assert_eq!(origins("https://a/, http://b:1"), both);
+        assert_eq!(origins("[]"), Ok(Origins(Vec::new())));
+        assert_eq!(origins("[\"*\"]"), origins("*"));
+        for wrong in [
+            "a",
+            "https://",
+            "://a",
+            "https://a/b",
+            "[1]",
+            "[",
+            "",
+            "https://*.a",
+        ] {
+            assert!(origins(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_stand_alone() {
+        for name in [
+            "med",
+            "med.example.org",
+            "*.example.org",
+            "*",
+            "10.0.0.5",
+            "[fd00::1]",
+        ] {
+            assert!(host_name(name).is_ok(), "{name}");
+        }
+        for wrong in ["", "http://med", "med:80", "a b", "*med", "fd00::1", "med/"] {
+            assert!(host_name(wrong).is_err(), "{wrong}");
+        }
+    }
+}
