@@ -425,9 +425,15 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
     let prefix_caching = prefix_caching(&arguments, matches);
     let mut notes = vllm_flags::read(matches)?;
     notes.extend(variables::strays(&command()));
+    notes.extend(weak_keys("api_key", &arguments.api_key, matches));
+    notes.extend(weak_keys(
+        "metrics_key",
+        &arguments.network.metrics_key,
+        matches,
+    ));
     let mut api_keys = arguments.api_key;
     for file in &arguments.api_key_file {
-        let keys = key_file::read_keys(file);
+        let keys = key_file::read_keys(file, &mut notes);
         let keys = keys
             .map_err(|wrong| clap::Error::raw(ErrorKind::ValueValidation, format!("{wrong}\n")))?;
         api_keys.extend(keys);
@@ -509,6 +515,22 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
         },
         notes,
     })
+}
+
+/// What the log says of an option's keys that can be guessed.
+fn weak_keys(option: &str, keys: &[ApiKey], matches: &ArgMatches) -> Vec<String> {
+    let place = match matches.value_source(option) {
+        Some(ValueSource::EnvVariable) => format!("MEDGEMMA_{}", option.to_uppercase()),
+        _ => format!("--{}", option.replace('_', "-")),
+    };
+    let weaknesses = keys.iter().enumerate().filter_map(|(key_idx, key)| {
+        let place = match keys.len() {
+            1 => place.clone(),
+            _ => format!("{place} number {}", key_idx + 1),
+        };
+        key_file::weakness(&place, key)
+    });
+    weaknesses.collect()
 }
 
 /// Of the two flags, the one on the command line counts, of both there the later (clap drops the
@@ -609,5 +631,21 @@ mod tests {
         let arguments = ["medgemma", "serve", "--api-key", "sesame"];
         let command = parse(arguments.map(Into::into)).unwrap();
         assert!(!format!("{command:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn keys_that_can_be_guessed_are_told_of_by_their_place() {
+        let strong = "a-key-of-16-char";
+        let notes = serve(&["--api-key", strong, "--api-key", "sesame"]).notes;
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        let [place, length, way] = ["--api-key number 2", "6 characters", "openssl rand"];
+        assert!(notes[0].contains(place) && notes[0].contains(length) && notes[0].contains(way));
+        assert!(!notes[0].contains("sesame"), "{notes:?}");
+        let notes = serve(&["--metrics-key", "sesame"]).notes;
+        assert!(
+            notes[0].starts_with("--metrics-key is a key of 6"),
+            "{notes:?}"
+        );
+        assert_eq!(serve(&["--api-key", strong]).notes, [""; 0]);
     }
 }

@@ -314,6 +314,13 @@ fn serve(config: &ServeConfig, log: &Log) -> Outcome {
 async fn run(config: &ServeConfig, log: &Log) -> Outcome {
     let address = (config.host.as_str(), config.port);
     let (listener, address) = listen(address, "--host", "--port").await?;
+    let metrics = match &config.network.metrics_address {
+        Some((host, port)) => {
+            let address = (host.as_str(), *port);
+            Some(listen(address, "--metrics-host", "--metrics-port").await?)
+        }
+        None => None,
+    };
     if let Some(file) = &config.url_file
         && let Err(error) = terminal::write_url(file, address)
     {
@@ -338,10 +345,24 @@ async fn run(config: &ServeConfig, log: &Log) -> Outcome {
     let app = AppState::with(AppSettings {
         keys: ApiKeys::new(&config.api_keys),
         request_timeout: config.timeouts.request,
+        metrics_keys: ApiKeys::new(&network.metrics_keys),
         site: Site::new(hosts, &network.allowed_origins),
         connections: connection_limits(network),
     });
     app.count_dropped_lines_of(log);
+    if let Some((listener, address)) = metrics {
+        tracing::info!(url = format!("http://{address}/metrics"), "metrics");
+        if network.metrics_keys.is_empty() && !address.ip().is_loopback() {
+            tracing::warn!(
+                %address,
+                "whoever can reach this address can read the metrics: set --metrics-key, or \
+                 --metrics-host 127.0.0.1"
+            );
+        }
+        // It ends with the process, so that a drain can be watched.
+        let end = std::future::pending();
+        tokio::spawn(api::serve_metrics(listener, app.clone(), end));
+    }
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(api::serve(listener, app.clone(), async {
         // Either way, asked or dropped, it is time.

@@ -51,6 +51,7 @@ pub struct Metrics {
     errors: IntCounterVec,
     cancelled: IntCounter,
     images_decoded: IntCounter,
+    auth_failures: IntCounter,
     /// Where the process has a log.
     log: OnceLock<Log>,
 }
@@ -127,6 +128,11 @@ impl Metrics {
                 "medgemma:images_decoded_total",
                 "Pictures that were decoded and resized.",
             ),
+            auth_failures: counter(
+                &registry,
+                "medgemma:auth_failures_total",
+                "Requests without a right key.",
+            ),
             log: OnceLock::new(),
             registry,
         }
@@ -140,6 +146,11 @@ impl Metrics {
     /// A request was refused or ended with an error; `code` is one of our own.
     pub fn error(&self, code: &'static str) {
         self.errors.with_label_values(&[code]).inc();
+    }
+
+    /// A request had no right key.
+    pub fn auth_failure(&self) {
+        self.auth_failures.inc();
     }
 
     /// A request's client left before the end.

@@ -7,9 +7,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::{Choice, ConstantTimeEq};
 
+use super::auth_failures::Sent;
 use super::error::ApiError;
 use super::extract;
+use super::metrics_access;
 use super::pages;
+use super::peer::Peer;
 use super::state::AppState;
 use crate::core::TenantId;
 
@@ -62,6 +65,11 @@ impl ApiKeys {
         Self { hashes }
     }
 
+    /// How many there are.
+    pub fn num_keys(&self) -> usize {
+        self.hashes.len()
+    }
+
     /// Whether any key will do, and none at all.
     pub fn is_open(&self) -> bool {
         self.hashes.is_empty()
@@ -86,7 +94,7 @@ impl ApiKeys {
     }
 
     /// The key may stand in either header; where both are sent, one that is right is enough.
-    fn check(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    pub(super) fn check(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         if self.is_open() {
             return Ok(Caller::default());
         }
@@ -125,18 +133,52 @@ pub(super) async fn require_key(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if is_open(request.uri().path()) {
+    let path = request.uri().path();
+    if is_open(path) {
         return next.run(request).await;
     }
-    match app.keys().check(request.headers()) {
+    let checked = match metrics_access::is_metrics(path) {
+        true => metrics_access::check(&app, &request),
+        false => app.keys().check(request.headers()),
+    };
+    match checked {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(error) => {
-            let (head, body) = request.into_parts();
-            extract::discard(&head.headers, body).await;
-            error.into_response()
-        }
+        Err(error) => refuse(&app, request, error).await,
     }
+}
+
+/// Answers a request that has no right key, or has to wait before it may try another.
+pub(super) async fn refuse(app: &AppState, request: Request, error: ApiError) -> Response {
+    let peer = request.extensions().get::<Peer>().copied();
+    let (head, body) = request.into_parts();
+    extract::discard(&head.headers, body).await;
+    // A right key, for something else.
+    if !error.is_of_key() {
+        return error.into_response();
+    }
+    app.metrics().auth_failure();
+    // Nobody to slow down or to name: a program in this process.
+    let Some(peer) = peer else {
+        return error.into_response();
+    };
+    let has_key = head.headers.contains_key(AUTHORIZATION) || head.headers.contains_key(&X_API_KEY);
+    let sent = match has_key {
+        true => Sent::WrongKey,
+        false => Sent::Nothing,
+    };
+    let verdict = app.auth_failures().count(peer.network, sent);
+    let error = match verdict.wait {
+        Some(wait) => ApiError::too_many_wrong_keys(wait),
+        None => error,
+    };
+    let code = error.refusal().code.unwrap_or("unknown");
+    app.metrics().error(code);
+    if let Some(num_untold) = verdict.line {
+        let address = peer.network;
+        tracing::info!(%address, code, num_untold, "request refused for its key");
+    }
+    error.logged().into_response()
 }

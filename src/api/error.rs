@@ -15,6 +15,7 @@ use crate::error::{Error, ImageError};
 const MAX_MESSAGE: usize = 600;
 
 const INVALID_JSON: &str = "invalid_json";
+const INVALID_KEY: &str = "invalid_api_key";
 
 /// An answer that is an error: `{"error": {"message", "type", "param", "code"}}`.
 ///
@@ -267,8 +268,35 @@ impl ApiError {
     /// No key, or a wrong one.
     pub(super) fn unauthorized(message: &'static str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", message)
-            .with_code("invalid_api_key")
+            .with_code(INVALID_KEY)
             .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    /// Too many wrong keys came from where this one comes from.
+    pub(super) fn too_many_wrong_keys(wait: Duration) -> Self {
+        let seconds = wait.as_secs() + 1;
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limit_error",
+            format!(
+                "Incorrect API key, and too many of them came from your address: wait {seconds} \
+                 seconds before you try others. A correct key is answered at any time."
+            ),
+        )
+        .with_code("too_many_wrong_keys")
+        .with_header(RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// A client's key, where several open the server, for what is about all clients.
+    pub(super) fn metrics_are_apart() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "permission_error",
+            "Several keys open this server, and its metrics tell what all of them do: start it \
+             with --metrics-key for a key that opens /metrics, or with --metrics-port for a port \
+             of their own.",
+        )
+        .with_code("metrics_are_apart")
     }
 
     /// The head does not say, or says twice, which server it is for.
@@ -476,6 +504,11 @@ impl ApiError {
             status if status.is_client_error() => "invalid_request_error",
             _ => "api_error",
         }
+    }
+
+    /// Whether no key was sent, or a wrong one.
+    pub(super) fn is_of_key(&self) -> bool {
+        self.code == Some(INVALID_KEY)
     }
 
     /// Whether the log has been told of it.

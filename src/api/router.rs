@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use super::error::ApiError;
 use super::state::AppState;
 use super::{
-    anthropic, auth, chat, completions, detokenize, extract, gate, health, metrics, 
+    anthropic, auth, chat, completions, detokenize, extract, gate, health, metrics, metrics_access,
     models, openapi, pages, request_id, responses, tokenize, version,
 };
 
@@ -42,6 +42,24 @@ pub fn router(app: AppState) -> Router {
         // `extract` has its own limit, with an answer in our shape.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(app.clone(), auth::require_key))
+        .layer(from_fn_with_state(app.clone(), gate::guard))
+        .layer(from_fn_with_state(app.clone(), request_id::identify))
+        .with_state(app)
+}
+
+/// The metrics and the probes alone, for an address of their own.
+pub(super) fn metrics_router(app: AppState) -> Router {
+    let router = Router::new()
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method);
+    router
+        .layer(from_fn_with_state(
+            app.clone(),
+            metrics_access::require_key_beside,
+        ))
         .layer(from_fn_with_state(app.clone(), gate::guard))
         .layer(from_fn_with_state(app.clone(), request_id::identify))
         .with_state(app)

@@ -18,7 +18,7 @@ use super::connections::Connections;
 use super::exchange::Exchange;
 use super::front::Front;
 use super::peer::Peer;
-use super::router::router;
+use super::router::{metrics_router, router};
 use super::socket::Socket;
 use super::state::AppState;
 
@@ -33,6 +33,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Between two lines of the log that say the same of connections.
 const QUIET: Duration = Duration::from_secs(60);
+
+/// Those who read metrics are few, and must not be kept out by clients.
+const NUM_METRICS_CONNECTIONS: usize = 8;
 
 /// Serves until `shutdown`, then takes no new requests, finishes those that run, streams included,
 /// and returns. Probes are answered until the end.
@@ -50,6 +53,17 @@ pub async fn serve(listener: TcpListener, app: AppState, shutdown: impl Future<O
         app.drain().await;
     };
     door.keep(listener, drained).await;
+}
+
+/// Serves the metrics and the probes alone, until `end`.
+pub async fn serve_metrics(listener: TcpListener, app: AppState, end: impl Future<Output = ()>) {
+    let door = Door {
+        router: metrics_router(app.clone()),
+        connections: Arc::new(Connections::new(NUM_METRICS_CONNECTIONS, None)),
+        send_timeout: app.connection_limits().send_timeout,
+        open: GracefulShutdown::new(),
+    };
+    door.keep(listener, end).await;
 }
 
 /// What a connection comes through.

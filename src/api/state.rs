@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::auth::ApiKeys;
+use super::auth_failures::AuthFailures;
 use super::connections::ConnectionLimits;
 use super::error::ApiError;
 use super::site::Site;
@@ -29,6 +30,8 @@ pub struct AppState {
 pub struct AppSettings {
     /// Any of these opens it.
     pub keys: ApiKeys,
+    /// Any of these opens the metrics and nothing else.
+    pub metrics_keys: ApiKeys,
     /// No request may take longer.
     pub request_timeout: Option<Duration>,
     /// Its names, and other sites that may use it.
@@ -45,6 +48,7 @@ struct Shared {
     running: TaskTracker,
     workers: Workers,
     metrics: Arc<Metrics>,
+    auth_failures: AuthFailures,
 }
 
 /// Held while a request generates; draining waits for it.
@@ -84,6 +88,7 @@ impl AppState {
             running: TaskTracker::new(),
             workers: Workers::new(),
             metrics: Arc::new(Metrics::new()),
+            auth_failures: AuthFailures::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -146,6 +151,14 @@ impl AppState {
 
     pub(super) fn keys(&self) -> &ApiKeys {
         &self.shared.settings.keys
+    }
+
+    pub(super) fn metrics_keys(&self) -> &ApiKeys {
+        &self.shared.settings.metrics_keys
+    }
+
+    pub(super) fn auth_failures(&self) -> &AuthFailures {
+        &self.shared.auth_failures
     }
 
     pub(super) fn site(&self) -> &Site {

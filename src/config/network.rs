@@ -1,19 +1,23 @@
-//! Who may come in: names, pages of other sites, connections.
+//! Who may come in: names, pages of other sites, connections, and who reads the metrics.
 
 use std::time::Duration;
 
 use clap::Args;
 
-use super::arguments::at_least_one;
+use super::ApiKey;
+use super::arguments::{api_key, at_least_one};
 use super::seconds::{Seconds, some_seconds};
 
 /// Options that mean nothing where there is no server.
-pub(super) const OPTIONS: [&str; 5] = [
+pub(super) const OPTIONS: [&str; 8] = [
     "allowed_hosts",
     "allowed_origins",
     "max_connections",
     "max_connections_per_address",
     "send_timeout",
+    "metrics_key",
+    "metrics_host",
+    "metrics_port",
 ];
 
 /// Who may come in, and how many of them.
@@ -29,6 +33,10 @@ pub struct NetworkConfig {
     pub max_connections_per_address: Option<usize>,
     /// How long a client may take nothing of what is sent to it.
     pub send_timeout: Duration,
+    /// Keys that open the metrics and nothing else.
+    pub metrics_keys: Vec<ApiKey>,
+    /// Where to serve metrics and probes alone.
+    pub metrics_address: Option<(String, u16)>,
 }
 
 #[derive(Debug, Args)]
@@ -93,6 +101,37 @@ pub(super) struct NetworkArguments {
         help_heading = "Network"
     )]
     pub(super) send_timeout: Seconds,
+
+    /// Key that opens /metrics and nothing else; repeat it for several. Where clients have several
+    /// keys, none of theirs opens /metrics, which tells what all of them do
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "MEDGEMMA_METRICS_KEY",
+        value_parser = api_key,
+        help_heading = "Network"
+    )]
+    pub(super) metrics_key: Vec<ApiKey>,
+
+    /// Address for --metrics-port
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "MEDGEMMA_METRICS_HOST",
+        default_value = "127.0.0.1",
+        help_heading = "Network"
+    )]
+    pub(super) metrics_host: String,
+
+    /// Port to serve /metrics, /health and /ready on besides, and nothing else. They need no key
+    /// there, unless --metrics-key says so; 0 takes a free one
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "MEDGEMMA_METRICS_PORT",
+        help_heading = "Network"
+    )]
+    pub(super) metrics_port: Option<u16>,
 }
 
 impl NetworkArguments {
@@ -104,6 +143,8 @@ impl NetworkArguments {
             max_connections: self.max_connections,
             max_connections_per_address: self.max_connections_per_address,
             send_timeout: self.send_timeout.0,
+            metrics_keys: self.metrics_key,
+            metrics_address: self.metrics_port.map(|port| (self.metrics_host, port)),
         }
     }
 }

@@ -32,7 +32,8 @@ from openai import APIStatusError, AsyncOpenAI
 from prometheus_client.parser import text_string_to_metric_families
 from server import NOISE
 
-KEYS = ["soak-key-one", "soak-key-two"]
+KEYS = ["soak-key-number-one", "soak-key-number-two"]
+METRICS_KEY = "soak-key-of-metrics"
 # Small enough that 64 clients overrun the queue and that sequences lose their blocks to others.
 LIMITS = [
     *("--max-num-seqs", "16", "--max-queued-requests", "24", "--max-num-batched-tokens", "512"),
@@ -360,7 +361,8 @@ async def watch(storm: Storm, process: subprocess.Popen, sizes: list[int]) -> No
 
 async def metrics(storm: Storm, session: aiohttp.ClientSession) -> dict[str, float]:
     """Sums over labels, by name."""
-    async with session.get(storm.address + "/metrics", headers=headers(random.Random(0))) as response:
+    key = {"Authorization": f"Bearer {METRICS_KEY}"}
+    async with session.get(storm.address + "/metrics", headers=key) as response:
         text = await response.text()
     sums: dict[str, float] = collections.defaultdict(float)
     for family in text_string_to_metric_families(text):
@@ -429,7 +431,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args()
     print(f"{options.clients} clients for {options.seconds} s, --seed {options.seed}", flush=True)
-    keys = [argument for key in KEYS for argument in ("--api-key", key)]
+    keys = [argument for key in KEYS for argument in ("--api-key", key)] + ["--metrics-key", METRICS_KEY]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [options.binary, "serve", NOISE, "--port", "0", "--log-level", "warn", *keys, *LIMITS],

@@ -5,6 +5,7 @@ mod batch;
 mod connections;
 mod containers;
 mod grammars;
+mod keys;
 mod refusals;
 mod silenced;
 mod sites;
@@ -504,6 +505,9 @@ fn help_shows_every_option_and_no_secret() {
         "--max-connections",
         "--max-connections-per-address",
         "--send-timeout",
+        "--metrics-key",
+        "--metrics-host",
+        "--metrics-port",
         "--generation-config",
         "--seed",
         "--limit-mm-per-prompt",

@@ -143,7 +143,7 @@ impl Operation {
         responses.insert("200".to_owned(), ok);
         let of_keys: &[u16] = match self.access {
             Access::Open => &[],
-            Access::Key => &[401, 403],
+            Access::Key => &[401, 403, 429],
         };
         let mut statuses = [self.errors, of_keys].concat();
         statuses.sort_unstable();
@@ -225,13 +225,14 @@ fn describe(status: u16) -> &'static str {
         400 => "Something in the request is wrong or not supported; `param` says what.",
         401 => "No key, or a wrong one.",
         403 => {
-            "The name that was used for the server, or the page that asks, is foreign to it."
+            "The name that was used for the server, or the page that asks, is foreign to it; or the \
+             key is not for this."
         }
         404 => "No such model.",
         408 => "The body came too slowly.",
         413 => "The body is too large.",
         415 => "The body is not declared as plain JSON.",
-        429 => "The queue is full.",
+        429 => "The queue is full, or too many wrong keys came from the same address.",
         500 => "A fault of the server.",
         503 => "The server loads, drains or has lost its device.",
         504 => "The request's time was up.",

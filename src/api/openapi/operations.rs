@@ -216,7 +216,8 @@ const VERSION: Operation = Operation {
 const METRICS: Operation = Operation {
     paths: &["/metrics"],
     id: "metrics",
-    summary: "Numbers for Prometheus and for routers.",
+    summary: "Numbers for Prometheus and for routers. Where several keys open the server, it takes a \
+              key of its own.",
     answer: Answer::Metrics,
     errors: &[503],
     access: Access::Key,
