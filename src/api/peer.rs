@@ -2,18 +2,19 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// Who is at the other end, and by which of our addresses they came. A request from a socket has it.
+/// Who is at the other end, and at which of our addresses they came. A request from a socket has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
     /// Theirs; of IPv6 the network that one customer has, within which addresses cost nothing.
     pub(super) network: IpAddr,
-    /// Whether ours is a loopback one: only programs of this machine come by it, and what they are
-    /// made to ask.
+    /// Whether we listen on a loopback address: only programs of this machine come by it, and what
+    /// they are made to ask. By the socket that listens: over one for all addresses a proxy of this
+    /// machine may pass others' requests on, with their names for us.
     pub(super) is_local: bool,
 }
 
 impl Peer {
-    /// The end at `theirs` of a connection to `ours`.
+    /// The end at `theirs` of a connection to a socket that listens at `ours`.
     pub(super) fn new(theirs: SocketAddr, ours: SocketAddr) -> Self {
         Self {
             network: network(theirs.ip()),

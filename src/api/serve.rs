@@ -76,6 +76,13 @@ struct Door {
 
 impl Door {
     async fn keep(self, listener: TcpListener, end: impl Future<Output = ()>) {
+        let ours = match listener.local_addr() {
+            Ok(ours) => ours,
+            Err(error) => {
+                tracing::error!(%error, "the socket does not listen any more");
+                return;
+            }
+        };
         let mut end = pin!(end);
         let mut cannot_accept = Notice::default();
         let mut is_full = Notice::default();
@@ -86,8 +93,6 @@ impl Door {
             };
             match accepted {
                 Ok((stream, theirs)) => {
-                    let ours = stream.local_addr().or_else(|_| listener.local_addr());
-                    let Ok(ours) = ours else { continue };
                     if !self.take(stream, Peer::new(theirs, ours)) && is_full.is_due() {
                         tracing::warn!(
                             "all connections are in use, and new ones are closed: see \

@@ -95,7 +95,7 @@ impl Site {
             };
         };
         let text = origin.to_str().unwrap_or_default().to_ascii_lowercase();
-        let is_listed = self.origins.iter().any(|known| *known == text);
+        let is_listed = self.origins.contains(&text);
         if is_listed || self.origins.iter().any(|known| known == "*") {
             return Ok(Origin::Allowed(origin));
         }

@@ -32,7 +32,7 @@ fn wrong_keys_are_slowed_down_and_do_not_fill_the_log() {
     let (_, log) = server.end();
     let told: Vec<_> = log
         .lines()
-        .filter(|line| line.contains("refused"))
+        .filter(|line| line.contains("refused for"))
         .collect();
     assert!((1..=5).contains(&told.len()), "{log}");
     assert!(told.iter().all(|line| line.contains("127.0.0.1")), "{log}");
