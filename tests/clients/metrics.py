@@ -2,11 +2,12 @@
 
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 from messages import ask
 from openai_chat import connect
 from prometheus_client.parser import text_string_to_metric_families
-from server import Server
+from server import Server, serving
 
 # What Kubernetes' inference gateway, llm-d and vLLM's dashboards read. The parser takes `_total` off
 # a counter's name and knows the infos as what vLLM makes them: gauges.
@@ -32,6 +33,8 @@ ROUTERS_METRICS = {
     "medgemma:images_decoded": "counter",
     "medgemma:requests_cancelled": "counter",
     "medgemma:engine_steps": "counter",
+    "medgemma:auth_failures": "counter",
+    "medgemma:log_lines_dropped": "counter",
 }
 
 
@@ -115,8 +118,20 @@ def answers_to_one_prompt_share_it(server: Server) -> None:
     assert value(families(server), "vllm:prefix_cache_hits_total") > value(before, "vllm:prefix_cache_hits_total")
 
 
+def are_apart_where_clients_have_several_keys(server: Server) -> None:
+    keys = ["--api-key", "another-key-for-this-run", "--metrics-key", "a-key-for-metrics-alone"]
+    with serving(server.binary, *keys) as several:
+        try:
+            families(several)
+            raise AssertionError("metrics with a client's key")
+        except urllib.error.HTTPError as error:
+            assert error.code == 403 and b"--metrics-key" in error.read()
+        assert "vllm:num_requests_running" in families(replace(several, key="a-key-for-metrics-alone"))
+
+
 CHECKS = [
     tells_routers_what_it_does,
     finds_what_it_computed_before,
     answers_to_one_prompt_share_it,
+    are_apart_where_clients_have_several_keys,
 ]
