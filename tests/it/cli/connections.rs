@@ -217,12 +217,22 @@ fn an_address_has_its_share_of_connections_and_probes_have_theirs() {
 #[test]
 fn a_client_that_does_not_read_is_given_up() {
     let server = Server::start(&["demo", "--send-timeout", "1"], &[]);
-    // More than the system holds for a client.
-    let much = long(json!({"stream": true, "logprobs": true, "top_logprobs": 20, "n": 2}));
-    let stuck = server.sent(&post(CHAT, "", &much));
-    server.until_metric(CANCELLED, 1.0);
-    server.until_metric(RUNNING, 0.0);
-    drop(stuck);
+    // An answer that costs little and is more than what the system holds for a client.
+    let request = post(
+        "/tokenize",
+        "Connection: close\r\n",
+        &json!({"prompt": "heart"}),
+    );
+    let tokens: Value = serde_json::from_str(&server.answer(&request).body).unwrap();
+    let word = tokens["tokens"].as_array().unwrap().last().unwrap().clone();
+    let much = json!({"tokens": vec![word; 4_000_000]});
+    let mut stuck = server.sent(&post("/detokenize", "", &much));
+    let begun = Instant::now();
+    // To a connection that is closed nothing can be written for long.
+    while stuck.write_all(b"x").is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(50), "it still waits");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
