@@ -1,11 +1,23 @@
-//! Pictures' features, kept for the next request that shows the same picture.
+//! Pictures' features, kept for the next request of the same salt that shows the same picture.
 //!
-//! Owns what is kept and for how long. Knows nothing of models: features are whatever the backend
-//! calls a tensor.
+//! Owns what is kept, for whom and for how long. Knows nothing of models: features are whatever the
+//! backend calls a tensor.
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::core::ImageHash;
+use crate::core::{CacheSalt, ImageHash};
+
+/// A picture, and who may find its features.
+///
+/// The salt is that of the prefix cache: an answer that comes sooner would tell one tenant that
+/// another has shown the same film.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FeatureKey {
+    /// The picture.
+    pub pixels: ImageHash,
+    /// The features are shared only among requests of the same salt.
+    pub salt: Option<CacheSalt>,
+}
 
 /// Least recently used pictures go first, once the others' features take more than the budget.
 ///
@@ -14,9 +26,9 @@ use crate::core::ImageHash;
 pub(super) struct EncoderCache<T> {
     max_bytes: usize,
     num_bytes: usize,
-    entries: HashMap<ImageHash, Entry<T>>,
+    entries: HashMap<FeatureKey, Entry<T>>,
     /// By the entries' `last_use`.
-    oldest: BTreeMap<u64, ImageHash>,
+    oldest: BTreeMap<u64, FeatureKey>,
     next_use: u64,
     /// Uses from here on are the current step's.
     first_pinned: u64,
@@ -60,13 +72,13 @@ impl<T: Clone> EncoderCache<T> {
     }
 
     /// Whether the picture's features are there; if so, they stay until the step is over.
-    pub(super) fn pin(&mut self, hash: &ImageHash) -> bool {
-        let Some(entry) = self.entries.get_mut(hash) else {
+    pub(super) fn pin(&mut self, key: &FeatureKey) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else {
             return false;
         };
         self.oldest.remove(&entry.last_use);
         entry.last_use = self.next_use;
-        self.oldest.insert(self.next_use, *hash);
+        self.oldest.insert(self.next_use, *key);
         self.next_use += 1;
         true
     }
@@ -75,15 +87,15 @@ impl<T: Clone> EncoderCache<T> {
     ///
     /// # Panics
     /// When they are there.
-    pub(super) fn insert(&mut self, hash: ImageHash, features: T, num_bytes: usize) {
+    pub(super) fn insert(&mut self, key: FeatureKey, features: T, num_bytes: usize) {
         let entry = Entry {
             features,
             num_bytes,
             last_use: self.next_use,
         };
-        let before = self.entries.insert(hash, entry);
+        let before = self.entries.insert(key, entry);
         assert!(before.is_none(), "a picture was encoded twice");
-        self.oldest.insert(self.next_use, hash);
+        self.oldest.insert(self.next_use, key);
         self.next_use += 1;
         self.num_bytes += num_bytes;
         self.num_encoded += 1;
@@ -94,9 +106,9 @@ impl<T: Clone> EncoderCache<T> {
     ///
     /// # Panics
     /// When it is not.
-    pub(super) fn features(&mut self, hash: &ImageHash) -> T {
+    pub(super) fn features(&mut self, key: &FeatureKey) -> T {
         self.num_shown += 1;
-        let entry = self.entries.get(hash);
+        let entry = self.entries.get(key);
         entry
             .expect("pictures are pinned or inserted before they are shown")
             .features
@@ -119,11 +131,11 @@ impl<T: Clone> EncoderCache<T> {
 
     fn trim(&mut self) {
         while self.num_bytes > self.max_bytes
-            && let Some((&last_use, &hash)) = self.oldest.first_key_value()
+            && let Some((&last_use, &key)) = self.oldest.first_key_value()
             && last_use < self.first_pinned
         {
             self.oldest.remove(&last_use);
-            let entry = self.entries.remove(&hash);
+            let entry = self.entries.remove(&key);
             let entry = entry.expect("each use in the order is an entry's last");
             self.num_bytes -= entry.num_bytes;
         }
@@ -134,8 +146,11 @@ impl<T: Clone> EncoderCache<T> {
 mod tests {
     use super::*;
 
-    fn picture(idx: u8) -> ImageHash {
-        ImageHash([idx; 32])
+    fn picture(idx: u8) -> FeatureKey {
+        FeatureKey {
+            pixels: ImageHash([idx; 32]),
+            salt: None,
+        }
     }
 
     /// A step that shows these pictures; says which of them had to be encoded.
@@ -162,6 +177,23 @@ mod tests {
         assert!(step(&mut cache, &[2, 1]).is_empty());
         let stats = EncoderStats { hits: 3, misses: 2 };
         assert_eq!(cache.stats(), stats);
+    }
+
+    #[test]
+    fn a_picture_is_found_by_its_own_salt_only() {
+        let mut cache = EncoderCache::new(100);
+        step(&mut cache, &[1]);
+        let salted = |salt: u8| FeatureKey {
+            salt: Some(CacheSalt([salt; 32])),
+            ..picture(1)
+        };
+        cache.begin_step();
+        assert!(!cache.pin(&salted(0)));
+        cache.insert(salted(0), 7, 10);
+        assert!(!cache.pin(&salted(1)));
+        assert!(cache.pin(&salted(0)) && cache.pin(&picture(1)));
+        assert_eq!(cache.features(&salted(0)), 7);
+        assert_eq!(cache.features(&picture(1)), 1);
     }
 
     #[test]

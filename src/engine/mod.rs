@@ -50,7 +50,7 @@ use step::{MaskWait, Step};
 
 pub use admission::{EngineLimits, EngineState};
 pub use device::{DeviceHandle, DeviceInbox, DeviceOrder, DeviceShape, StepReport, device_channel};
-pub use encoder_cache::EncoderStats;
+pub use encoder_cache::{EncoderStats, FeatureKey};
 pub use handle::{Command, EngineHandle, EngineInbox, Submission, channel};
 pub use runner::{Runner, StepOutput};
 pub use stats::{EngineStats, PoolStats};

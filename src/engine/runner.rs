@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::encoder_cache::{EncoderCache, EncoderStats};
+use super::encoder_cache::{EncoderCache, EncoderStats, FeatureKey};
 use super::work_order::{ImageAt, SampleOrder, WorkOrder};
 use crate::backend::{Backend, SampleRow, Sampled};
 use crate::core::{PixelValues, SeqId};
@@ -258,28 +258,31 @@ fn draw<B: Backend>(
     })
 }
 
-/// The pictures' features: from the cache, or made together, each picture once.
+/// The pictures' features: from the cache, or made together, each picture once for each salt: that
+/// two tenants show the same one in the same step must not show either.
 fn features<B: Backend>(
     model: &Model<B>,
     cache: &mut EncoderCache<B::Tensor>,
     images: &[ImageAt],
 ) -> Result<Vec<ImageRows<B::Tensor>>> {
-    let mut missing: Vec<PixelValues> = Vec::new();
+    let mut missing: Vec<FeatureKey> = Vec::new();
+    let mut pixels: Vec<PixelValues> = Vec::new();
     for image in images {
-        let hash = image.pixels.hash;
-        if !cache.pin(&hash) && missing.iter().all(|pixels| pixels.hash != hash) {
-            missing.push(image.pixels.clone());
+        let key = image.key();
+        if !cache.pin(&key) && !missing.contains(&key) {
+            missing.push(key);
+            pixels.push(image.pixels.clone());
         }
     }
     let num_bytes = model
         .image_shape()
         .map_or(0, |shape| shape.num_features() * FEATURE_BYTES);
-    for (pixels, features) in missing.iter().zip(model.encode_images(&missing)?) {
-        cache.insert(pixels.hash, features, num_bytes);
+    for (key, features) in missing.into_iter().zip(model.encode_images(&pixels)?) {
+        cache.insert(key, features, num_bytes);
     }
     let rows = images.iter().map(|image| ImageRows {
         row: image.row,
-        features: cache.features(&image.pixels.hash),
+        features: cache.features(&image.key()),
     });
     Ok(rows.collect())
 }

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use super::encoder_cache::FeatureKey;
 use crate::backend::{
     BlockTable, FedRow, SampleRow, ScoreRow, SeenTokens, StepInput, StepSequence,
 };
-use crate::core::{PixelValues, SamplingParams, SeqId, TokenId, TokenMask};
+use crate::core::{CacheSalt, PixelValues, SamplingParams, SeqId, TokenId, TokenMask};
 use crate::scheduler::{self, Batch, Chunk, Scheduler, Sequence};
 
 /// One step's inputs.
@@ -30,6 +31,18 @@ pub struct ImageAt {
     pub row: usize,
     /// The picture.
     pub pixels: PixelValues,
+    /// Its features are shared only with requests of the same salt.
+    pub salt: Option<CacheSalt>,
+}
+
+impl ImageAt {
+    /// What its features are kept under.
+    pub(super) fn key(&self) -> FeatureKey {
+        FeatureKey {
+            pixels: self.pixels.hash,
+            salt: self.salt,
+        }
+    }
 }
 
 /// How one row's next token is drawn.
@@ -122,6 +135,7 @@ impl WorkOrder {
         self.images.extend(images.iter().map(|span| ImageAt {
             row: row + span.start - chunk.start,
             pixels: span.pixels.clone(),
+            salt: sequence.terms().cache_salt,
         }));
         if chunk.samples {
             input.logit_rows.push(narrow(input.token_ids.len() - 1));
