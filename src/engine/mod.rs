@@ -28,6 +28,7 @@ mod stats;
 mod step;
 mod thread;
 mod token_stream;
+mod watchdog;
 mod work_order;
 
 use std::collections::{HashMap, VecDeque};
@@ -47,6 +48,7 @@ use mask_patience::MaskPatience;
 use mask_workers::MaskWorkers;
 use requests::{Open, Requests};
 use step::{MaskWait, Step};
+use watchdog::Watchdog;
 
 pub use admission::{EngineLimits, EngineState};
 pub use device::{DeviceHandle, DeviceInbox, DeviceOrder, DeviceShape, StepReport, device_channel};
@@ -119,8 +121,8 @@ pub struct Engine {
     forward_time: Duration,
     /// The device was told to report the oldest step.
     is_collecting: bool,
-    /// Since when the device can have worked on the oldest step.
-    busy_since: Instant,
+    /// Of the time that the device has worked on the oldest step.
+    watchdog: Watchdog,
     draining_since: Option<Instant>,
     stats: EngineStats,
 }
@@ -145,6 +147,7 @@ impl Engine {
         let (handle, inbox) = channel(config.limits.clone());
         let engine = Self {
             stats: handle.stats(),
+            watchdog: Watchdog::new(config.step_timeout),
             config,
             scheduler,
             inbox,
@@ -155,7 +158,6 @@ impl Engine {
             patience: MaskPatience::new(),
             forward_time: Duration::ZERO,
             is_collecting: false,
-            busy_since: Instant::now(),
             draining_since: None,
         };
         Ok((handle, engine))
@@ -177,7 +179,10 @@ impl Engine {
                 return self.poison(&error);
             }
             self.tell();
-            match self.next_event().await {
+            let event = self.next_event().await;
+            let now = Instant::now();
+            self.watchdog.look(now);
+            match event {
                 Event::Report(report) => {
                     if let Err(error) = report.and_then(|report| self.take_report(report)) {
                         return self.poison(&error);
@@ -193,15 +198,17 @@ impl Engine {
                     self.inbox.retire();
                     return EngineExit::Drained;
                 }
-                Event::Timer if self.stuck_at().is_some_and(|at| at <= Instant::now()) => {
-                    let took = self.busy_since.elapsed().as_secs();
-                    let stuck = format!("a step has not ended for {took} s (--step-timeout)");
-                    return self.poison(&Error::Backend(stuck));
+                Event::Timer => {
+                    let busy = (!self.steps.is_empty()).then_some(&self.watchdog);
+                    if let Some(took) = busy.and_then(|watchdog| watchdog.stuck_for(now)) {
+                        let took = took.as_secs();
+                        let stuck = format!("a step has not ended for {took} s (--step-timeout)");
+                        return self.poison(&Error::Backend(stuck));
+                    }
+                    if self.mask_deadline().is_some_and(|at| at <= Instant::now()) {
+                        self.skip_late_masks();
+                    }
                 }
-                Event::Timer if self.mask_deadline().is_some_and(|at| at <= Instant::now()) => {
-                    self.skip_late_masks();
-                }
-                Event::Timer => {}
             }
         }
     }
@@ -209,7 +216,7 @@ impl Engine {
     async fn next_event(&mut self) -> Event {
         let timers = [
             self.requests.next_deadline(),
-            self.stuck_at(),
+            self.next_look(),
             self.shutdown_at(),
             self.mask_deadline(),
         ];
@@ -230,9 +237,9 @@ impl Engine {
         }
     }
 
-    fn stuck_at(&self) -> Option<Instant> {
-        let timeout = self.config.step_timeout?;
-        (!self.steps.is_empty()).then(|| self.busy_since + timeout)
+    fn next_look(&self) -> Option<Instant> {
+        let is_busy = !self.steps.is_empty();
+        is_busy.then(|| self.watchdog.next_look())?
     }
 
     fn shutdown_at(&self) -> Option<Instant> {
@@ -325,7 +332,7 @@ impl Engine {
                     .begin(chunk.seq, now, sequence.num_cached_tokens());
             }
             if self.steps.is_empty() {
-                self.busy_since = now;
+                self.watchdog.begin(now);
             }
             let mut order = WorkOrder::new(&self.scheduler, &batch);
             let mut step = Step::new(batch, &order);
@@ -548,8 +555,7 @@ impl Engine {
         let step = step.expect("the device reports what was launched");
         let batch = &step.batch;
         self.is_collecting = false;
-        let took = self.busy_since.elapsed();
-        self.busy_since += took;
+        let took = self.watchdog.lap(Instant::now());
         self.charge_waiting(&step, &report, took);
         let StepOutput { sampled, scores } = report.output;
 

@@ -260,6 +260,36 @@ fn a_stuck_step_ends_the_process_with_its_own_code() {
     assert!(log.contains("--step-timeout"), "{log}");
 }
 
+/// The text in a stream's events.
+fn streamed_text(events: &str) -> String {
+    let events = events.lines().filter_map(|line| line.strip_prefix("data: "));
+    events
+        .filter_map(|event| {
+            let event: Value = serde_json::from_str(event).ok()?;
+            Some(event["choices"][0]["text"].as_str()?.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn a_process_that_was_paused_goes_on_where_it_was() {
+    let (server, mut stream) = start_streaming(4000, "--step-timeout=3");
+    server.signal("-STOP");
+    // Longer than a step may take: nothing in here waits for less than that.
+    std::thread::sleep(Duration::from_secs(4));
+    server.signal("-CONT");
+    let mut paused = String::new();
+    stream.read_to_string(&mut paused).unwrap();
+    assert!(paused.contains("\"completion_tokens\":4000"), "{paused}");
+    let mut undisturbed = String::new();
+    ask(&server, 4000).read_to_string(&mut undisturbed).unwrap();
+    // The first event was read before the pause.
+    let whole = streamed_text(&undisturbed);
+    let rest = streamed_text(&paused);
+    assert!(!rest.is_empty() && whole.ends_with(&rest), "{rest}");
+    assert_eq!(server.get("/ready").0, 200);
+}
+
 #[test]
 fn a_second_signal_stops_at_once() {
     let (server, _stream) = start_streaming(8000, "--shutdown-timeout=600");

@@ -16,7 +16,7 @@ use medgemma::engine::{
     DeviceShape, EngineConfig, EngineExit, EngineState, Stepping, TokenStream, device_channel,
 };
 use medgemma::error::{Error, Result};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, advance, sleep};
 
 use stage::{
     STEPPINGS, STOP, VOCAB, WORD, ask, config, drawn, next, rest, stage, stage_of, within,
@@ -51,6 +51,36 @@ async fn a_stuck_step_ends_everything_in_time() {
     }
     assert!(matches!(rest(waiting).await[..], [Err(Error::EngineDead)]));
     stage.assert_empty();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_the_process_is_not_the_device_s_fault() {
+    let mut stage = stage(EngineConfig {
+        step_timeout: Some(Duration::from_secs(10)),
+        ..config()
+    });
+    let stream = stage.submit(ask(8, 2));
+    stage.launched().await;
+    stage.asked().await;
+    stage.settle().await;
+    // The clock jumps, and nobody was awake meanwhile: nor was the device.
+    advance(Duration::from_secs(30)).await;
+    stage.settle().await;
+    assert_eq!(stage.handle.state(), EngineState::Ready);
+    // The step has its whole time again.
+    sleep(Duration::from_secs(9)).await;
+    stage.report(vec![drawn(WORD)]);
+    stage.launched().await;
+    stage.asked().await;
+    // From here on it is stuck: paused and then awake for all of its time.
+    advance(Duration::from_secs(50)).await;
+    let awake = Instant::now();
+    assert_eq!(stage.exit().await, EngineExit::Fault);
+    assert_eq!(awake.elapsed().as_secs(), 10);
+    assert!(matches!(
+        rest(stream).await[..],
+        [Ok(_), Err(Error::EngineDead)]
+    ));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,153 @@
+//! Whether the device is stuck, or only this process was: a pause (a stopped container, a debugger,
+//! a laptop that slept) stops both, and the clock alone goes on.
+//!
+//! ```text
+//!   device    ├──── step ─────────── paused ──────────── step ──┤
+//!   engine    look  look  look                look  look
+//!                           └── far too late ──┘ the step has its whole time again
+//! ```
+//!
+//! Owns the time that a step has had. Knows nothing of steps or devices.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Longest time between two looks.
+const LONGEST_TICK: Duration = Duration::from_secs(1);
+/// A busy host wakes a thread that late, and nobody was paused.
+const LEAST_SLACK: Duration = Duration::from_millis(100);
+
+/// Looks again and again, and notices from how late it is that it could not.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    /// `None` never barks; nothing is noticed then.
+    timeout: Option<Duration>,
+    /// Since when the device can have worked, pauses that were noticed left out.
+    busy_since: Instant,
+    /// When the next look was to be at the latest.
+    next_look: Instant,
+}
+
+impl Watchdog {
+    pub(super) fn new(timeout: Option<Duration>) -> Self {
+        let now = Instant::now();
+        Self {
+            timeout,
+            busy_since: now,
+            next_look: now,
+        }
+    }
+
+    /// The device has something to do from now on.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.busy_since = now;
+        self.next_look = now + self.tick();
+    }
+
+    /// A step has ended, and the next one has the device. How long it took.
+    pub(super) fn lap(&mut self, now: Instant) -> Duration {
+        let took = now - self.busy_since;
+        self.begin(now);
+        took
+    }
+
+    /// The engine is awake. Far behind the time at which it wanted to be, it was not let: the step
+    /// has its whole time again.
+    pub(super) fn look(&mut self, now: Instant) {
+        if self.timeout.is_none() {
+            return;
+        }
+        let tick = self.tick();
+        let late = now.saturating_duration_since(self.next_look);
+        if late > tick.max(LEAST_SLACK) {
+            self.busy_since = now;
+        }
+        self.next_look = now + tick;
+    }
+
+    /// When to be awake again while the device works.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        Some(self.next_look.min(self.busy_since + self.timeout?))
+    }
+
+    /// For how long the device has been stuck, if it is.
+    pub(super) fn stuck_for(&self, now: Instant) -> Option<Duration> {
+        let took = now.saturating_duration_since(self.busy_since);
+        self.timeout
+            .is_some_and(|most| took >= most)
+            .then_some(took)
+    }
+
+    fn tick(&self) -> Duration {
+        self.timeout.unwrap_or_default().min(8 * LONGEST_TICK) / 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Wakes the watchdog as it wants to be, `late` after each time; when it barks, if within
+    /// `most` looks.
+    fn watched(timeout: f64, late: f64, most: usize) -> Option<Duration> {
+        let start = Instant::now();
+        let mut watchdog = Watchdog::new(Some(Duration::from_secs_f64(timeout)));
+        watchdog.begin(start);
+        for _ in 0..most {
+            let due = watchdog.next_look().expect("it has a timeout");
+            let now = due + Duration::from_secs_f64(late);
+            watchdog.look(now);
+            if watchdog.stuck_for(now).is_some() {
+                return Some(now - start);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn a_stuck_device_is_found_at_its_time_on_a_busy_host_too() {
+        for timeout in [1e-9, 0.01, 1.0, 120.0, 1e6] {
+            for late in [1e-6, 0.001, 0.09] {
+                let found = watched(timeout, late, 10_000_000).expect("it is stuck");
+                let found = found.as_secs_f64();
+                assert!(
+                    (timeout..timeout * 1.001 + late + 0.01).contains(&found),
+                    "{found} s with {timeout} s, {late} s late"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_pause_gives_the_step_its_whole_time_again() {
+        let start = Instant::now();
+        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        let mut watchdog = Watchdog::new(Some(Duration::from_secs(10)));
+        watchdog.begin(start);
+        for second in 1..=9 {
+            watchdog.look(at(f64::from(second)));
+        }
+        watchdog.look(at(39.0));
+        assert_eq!(watchdog.stuck_for(at(39.0)), None);
+        for second in 40..=48 {
+            watchdog.look(at(f64::from(second)));
+            assert_eq!(watchdog.stuck_for(at(f64::from(second))), None);
+        }
+        watchdog.look(at(49.0));
+        assert_eq!(watchdog.stuck_for(at(49.0)), Some(Duration::from_secs(10)));
+        assert_eq!(watchdog.lap(at(49.5)), Duration::from_millis(10_500));
+    }
+
+    #[test]
+    fn without_a_timeout_it_sleeps() {
+        let mut watchdog = Watchdog::new(None);
+        let start = Instant::now();
+        watchdog.begin(start);
+        watchdog.look(start + Duration::from_secs(9));
+        let late = start + Duration::from_secs(1_000_000);
+        assert_eq!(watchdog.next_look(), None);
+        assert_eq!(watchdog.stuck_for(late), None);
+        assert_eq!(watchdog.lap(late), Duration::from_secs(1_000_000));
+    }
+}
