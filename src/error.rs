@@ -137,6 +137,13 @@ pub enum Error {
     /// A step failed for this request.
     #[error("The model could not compute this request.")]
     StepFailed,
+    /// The logits of this request are NaN or infinite.
+    #[error(
+        "The model's numbers for this request are not finite (NaN or infinity), so there is no \
+         answer to it. Other requests are not affected. If it happens again, the checkpoint or the \
+         device is damaged."
+    )]
+    NotFinite,
     /// A tensor operation failed; a bug or a device fault.
     #[error("backend: {0}")]
     Backend(String),

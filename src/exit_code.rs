@@ -63,7 +63,9 @@ impl From<&Error> for ExitCode {
                 HubProblem::Network | HubProblem::Damaged => Self::HubUnreachable,
                 HubProblem::Disk => Self::NoDisk,
             },
-            Error::Backend(_) | Error::EngineDead | Error::StepFailed => Self::Fault,
+            Error::Backend(_) | Error::EngineDead | Error::StepFailed | Error::NotFinite => {
+                Self::Fault
+            }
             // These are answers to requests; whoever asks in process may still end by one.
             Error::Template(_)
             | Error::Image(_)

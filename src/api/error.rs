@@ -565,6 +565,11 @@ impl From<Error> for ApiError {
                     .with_code("step_failed")
                     .with_detail("a step failed")
             }
+            Error::NotFinite => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
+                    .with_code("not_finite")
+                    .with_detail("logits are not finite")
+            }
             Error::Checkpoint { .. }
             | Error::Config(_)
             | Error::NotFound(_)

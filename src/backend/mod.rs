@@ -18,6 +18,8 @@ mod seen_tokens;
 use std::borrow::Cow;
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::core::{BlockId, PixelValues, SamplingParams, TokenId, TokenLogprobs, TokenMask};
 use crate::error::Result;
 
@@ -75,6 +77,36 @@ impl HostTensor<'_> {
                 .map(|bytes| f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16))
                 .collect(),
         }
+    }
+
+    /// Index of the first number that is NaN or infinite, if there is one. Goes through memory as
+    /// fast as it can be read.
+    pub fn first_not_finite(&self) -> Option<usize> {
+        /// Few enough that what is read is in the cache when it is converted next.
+        const PART: usize = 1 << 18;
+        let (size, is_finite): (usize, fn(&[u8]) -> bool) = match self.dtype {
+            HostDtype::F32 => (4, |part| {
+                let bits = part.as_chunks::<4>().0.iter();
+                let magnitude = bits.map(|bytes| u32::from_le_bytes(*bytes) & 0x7FFF_FFFF);
+                // Not `any`: without a way out the loop is vectorised.
+                magnitude.fold(0, u32::max) < 0x7F80_0000
+            }),
+            HostDtype::Bf16 => (2, |part| {
+                let bits = part.as_chunks::<2>().0.iter();
+                let magnitude = bits.map(|bytes| u16::from_le_bytes(*bytes) & 0x7FFF);
+                magnitude.fold(0, u16::max) < 0x7F80
+            }),
+        };
+        let bad = self
+            .data
+            .par_chunks(PART)
+            .enumerate()
+            .find_first(|(_, part)| !is_finite(part));
+        let (idx, part) = bad?;
+        let within = part
+            .chunks_exact(size)
+            .position(|number| !is_finite(number));
+        Some(idx * PART / size + within.expect("one of the part's numbers is not finite"))
     }
 
     /// Vectors one after another, as f32. For small parameters.

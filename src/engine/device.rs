@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::encoder_cache::EncoderStats;
+use super::encoder_cache::{EncoderStats, FeatureKey};
 use super::runner::{Runner, StepOutput};
 use super::work_order::{SampleOrder, WorkOrder};
 use crate::backend::Backend;
@@ -48,6 +48,8 @@ pub enum DeviceOrder {
     Draw(Vec<SampleOrder>),
     /// Wait for the oldest step that was drawn, and report it.
     Collect,
+    /// Keep nothing of what these pictures became.
+    Forget(Vec<FeatureKey>),
 }
 
 /// What the device says of a step.
@@ -208,6 +210,10 @@ fn carry_out<B: Backend>(
             Ok(None)
         }
         DeviceOrder::Draw(samples) => runner.draw(&samples).map(|()| None),
+        DeviceOrder::Forget(pictures) => {
+            runner.forget(&pictures);
+            Ok(None)
+        }
         DeviceOrder::Collect => {
             let output = runner.collect()?;
             let encoder = runner.encoder_stats();

@@ -115,6 +115,14 @@ impl<T: Clone> EncoderCache<T> {
             .clone()
     }
 
+    /// Forgets a picture's features, if they are there. Not within a step.
+    pub(super) fn forget(&mut self, key: &FeatureKey) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.oldest.remove(&entry.last_use);
+            self.num_bytes -= entry.num_bytes;
+        }
+    }
+
     /// The step has taken what it needs.
     pub(super) fn end_step(&mut self) {
         self.first_pinned = self.next_use;
@@ -194,6 +202,16 @@ mod tests {
         assert!(cache.pin(&salted(0)) && cache.pin(&picture(1)));
         assert_eq!(cache.features(&salted(0)), 7);
         assert_eq!(cache.features(&picture(1)), 1);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_encoded_again() {
+        let mut cache = EncoderCache::new(100);
+        step(&mut cache, &[1, 2]);
+        cache.forget(&picture(1));
+        cache.forget(&picture(9));
+        assert_eq!((cache.num_bytes, cache.oldest.len()), (10, 1));
+        assert_eq!(step(&mut cache, &[1, 2]), [1]);
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod stats;
 mod step;
 mod thread;
 mod token_stream;
+mod unsound;
 mod watchdog;
 mod work_order;
 
@@ -571,8 +572,7 @@ impl Engine {
         self.take_scores(&step, scores);
         let drawn: Vec<_> = batch.sampling().zip(sampled).collect();
         for (id, _) in drawn.iter().filter(|(_, sampled)| !sampled.is_sound) {
-            tracing::error!(%id, "a request's logits are not numbers");
-            self.end(*id, Error::StepFailed);
+            self.end_unsound(*id);
         }
         let num_sampled = num_drawn - step.skipped.len();
         let drawn: Vec<_> = drawn
@@ -612,8 +612,7 @@ impl Engine {
             if scores.iter().all(|score| score.is_sound) {
                 self.requests.scored(run.id, run.position, scores);
             } else {
-                tracing::error!(id = %run.id, "a prompt's logits are not numbers");
-                self.end(run.id, Error::StepFailed);
+                self.end_unsound(run.id);
             }
         }
     }

@@ -10,7 +10,7 @@ use super::work_order::{ImageAt, SampleOrder, WorkOrder};
 use crate::backend::{Backend, SampleRow, Sampled};
 use crate::core::{PixelValues, SeqId};
 use crate::error::{Error, Result};
-use crate::model::{Computed, ImageRows, Model, ScoredRun, StepOf};
+use crate::model::{Computed, ImageRows, Model, ScoredRun, StepOf, WarmUpPictures};
 use crate::scheduler::{Batch, Scheduler};
 
 /// Memory of the pictures' features unless it is told otherwise.
@@ -71,6 +71,22 @@ impl<B: Backend> Runner<B> {
     pub fn with_encoder_cache(mut self, max_bytes: usize) -> Self {
         self.encoder_cache = EncoderCache::new(max_bytes);
         self
+    }
+
+    /// Whether what the model computes is finite, by a step of `num_tokens` tokens: see
+    /// [`Model::warm_up`]. Not once requests are served.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub fn warm_up(&mut self, num_tokens: usize, pictures: WarmUpPictures) -> Result<bool> {
+        self.model.warm_up(num_tokens, pictures, &mut self.cache)
+    }
+
+    /// Forgets what these pictures became.
+    pub fn forget(&mut self, pictures: &[FeatureKey]) {
+        for key in pictures {
+            self.encoder_cache.forget(key);
+        }
     }
 
     /// The model that computes.

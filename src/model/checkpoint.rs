@@ -29,8 +29,17 @@ pub struct Checkpoint {
     manifest: PathBuf,
     files: Vec<TensorFile>,
     tensors: BTreeMap<String, TensorEntry>,
+    numbers: Numbers,
     /// File and range of the tensors handed out last.
     recent: Mutex<VecDeque<(usize, Range<usize>)>>,
+}
+
+/// Whether numbers are looked at before they are handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Numbers {
+    Unchecked,
+    /// None of them may be NaN or infinite.
+    Checked,
 }
 
 #[derive(Debug)]
@@ -126,6 +135,7 @@ impl Checkpoint {
             manifest,
             files,
             tensors,
+            numbers: Numbers::Unchecked,
             recent: Mutex::default(),
         })
     }
@@ -150,22 +160,70 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// The same, whose tensors are handed out only when all of their numbers are finite.
+    #[must_use]
+    pub fn checked(self) -> Self {
+        Self {
+            numbers: Numbers::Checked,
+            ..self
+        }
+    }
+
+    /// Looks at every number of the tensors that were asked for, in the order of the files.
+    ///
+    /// # Errors
+    /// `Checkpoint` naming file and tensor where the first one is NaN or infinite.
+    pub fn check_numbers(&self) -> Result<()> {
+        let asked = self.tensors.values();
+        let mut asked: Vec<_> = asked
+            .filter(|entry| entry.was_asked.load(Ordering::Relaxed))
+            .collect();
+        asked.sort_by_key(|entry| (entry.file_idx, entry.start));
+        for entry in asked {
+            let (_, dtype) = self.read_as(entry)?;
+            self.check_finite(entry, &self.host_tensor(entry, dtype))?;
+            let file = &self.files[entry.file_idx];
+            file.bytes.let_go(entry.start..entry.start + entry.len);
+        }
+        Ok(())
+    }
+
+    fn check_finite(&self, entry: &TensorEntry, tensor: &HostTensor<'_>) -> Result<()> {
+        let Some(first) = tensor.first_not_finite() else {
+            return Ok(());
+        };
+        Err(self.files[entry.file_idx].error(format!(
+            "tensor {} has numbers that are not finite (NaN or infinity), the first at {first} of \
+             {}: the file is damaged, or the model was not trained to its end",
+            entry.name,
+            entry.shape.iter().product::<usize>()
+        )))
+    }
+
     /// The tensor's bytes in the file.
     ///
     /// # Errors
-    /// `Checkpoint` naming file and tensor when it is missing, of another shape, or of a type
-    /// that is not read.
+    /// `Checkpoint` naming file and tensor when it is missing, of another shape, of a type that is
+    /// not read, or not finite where that is [checked](Self::checked).
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor<'_>> {
         let (entry, dtype) = self.entry(name, shape)?;
         entry.was_asked.store(true, Ordering::Relaxed);
-        let file = &self.files[entry.file_idx];
+        let tensor = self.host_tensor(entry, dtype);
         let range = entry.start..entry.start + entry.len;
-        self.let_go_before(entry.file_idx, range.clone());
-        Ok(HostTensor {
+        self.let_go_before(entry.file_idx, range);
+        if self.numbers == Numbers::Checked {
+            self.check_finite(entry, &tensor)?;
+        }
+        Ok(tensor)
+    }
+
+    fn host_tensor(&self, entry: &TensorEntry, dtype: HostDtype) -> HostTensor<'_> {
+        let range = entry.start..entry.start + entry.len;
+        HostTensor {
             dtype,
             shape: entry.shape.clone(),
-            data: Cow::Borrowed(&file.bytes[range]),
-        })
+            data: Cow::Borrowed(&self.files[entry.file_idx].bytes[range]),
+        }
     }
 
     /// That the tensor is there, of this shape and of a type that is read.
@@ -190,6 +248,11 @@ impl Checkpoint {
                 entry.name, entry.shape
             )));
         }
+        self.read_as(entry)
+    }
+
+    fn read_as<'a>(&self, entry: &'a TensorEntry) -> Result<(&'a TensorEntry, HostDtype)> {
+        let file = &self.files[entry.file_idx];
         match entry.dtype {
             Dtype::F32 => Ok((entry, HostDtype::F32)),
             Dtype::BF16 => Ok((entry, HostDtype::Bf16)),

@@ -22,8 +22,11 @@ mod mapped_file;
 mod projector;
 mod siglip;
 
-use crate::backend::{AttentionShape, Backend, KvLayout, SampleRow, ScoreRow, StepInput};
-use crate::core::{PixelValues, SamplingParams};
+use crate::backend::{
+    AttentionShape, BLOCK_SIZE, Backend, BlockTable, KvLayout, LayerKind, SampleRow, ScoreRow,
+    StepInput, StepSequence,
+};
+use crate::core::{BlockId, PixelValues, SamplingParams, TokenId};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
@@ -43,6 +46,15 @@ struct Vision<B: Backend> {
     tower: VisionTower<B>,
     projector: Projector<B>,
     image: ImageShape,
+}
+
+/// Whether a warm-up encodes a picture, which takes a CPU many seconds with a large tower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WarmUpPictures {
+    /// One, if there is a tower.
+    One,
+    /// None.
+    None,
 }
 
 /// Pictures that go through the tower together. A few have rows enough to fill any device, and the
@@ -191,6 +203,78 @@ impl<B: Backend> Model<B> {
             self.encode_images(&[vision.tower.blank_picture()])?;
         }
         Ok(())
+    }
+
+    /// Whether what the model computes is finite: the logits of a step of `num_tokens` tokens, all
+    /// different, and a blank picture's features where that is asked for. The step writes into the
+    /// first block of each group, before any sequence has it.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub fn warm_up(
+        &self,
+        num_tokens: usize,
+        pictures: WarmUpPictures,
+        cache: &mut B::KvCache,
+    ) -> Result<bool> {
+        let input = self.warm_up_step(num_tokens.clamp(1, BLOCK_SIZE));
+        let is_finite = |tensor: &B::Tensor| -> Result<bool> {
+            let (_, numbers) = self.backend.read(tensor)?;
+            Ok(numbers.iter().all(|number| number.is_finite()))
+        };
+        self.backend.enter(|| {
+            let step = StepOf {
+                input: &input,
+                previous: None,
+                images: &[],
+            };
+            if let Some(logits) = self.forward(step, cache)?
+                && !is_finite(&logits)?
+            {
+                return Ok(false);
+            }
+            match (&self.vision, pictures) {
+                (Some(vision), WarmUpPictures::One) => {
+                    let features = self.encode_images(&[vision.tower.blank_picture()])?;
+                    features
+                        .iter()
+                        .map(is_finite)
+                        .try_fold(true, |all, one| Ok(all & one?))
+                }
+                _ => Ok(true),
+            }
+        })
+    }
+
+    fn warm_up_step(&self, num_tokens: usize) -> StepInput {
+        let vocab_size = self.vocab_size();
+        let layers = self.decoder.layer_kinds();
+        let table = |kind| BlockTable {
+            num_released: 0,
+            blocks: layers
+                .contains(&kind)
+                .then_some(BlockId(0))
+                .into_iter()
+                .collect(),
+        };
+        let narrow = |number: usize| u32::try_from(number).expect("far below 4 G tokens");
+        StepInput {
+            // From all over the vocabulary.
+            token_ids: (0..num_tokens)
+                .map(|idx| TokenId(narrow(idx * vocab_size / num_tokens)))
+                .collect(),
+            positions: (0..num_tokens).map(narrow).collect(),
+            sequences: vec![StepSequence {
+                row: 0,
+                start: 0,
+                len: num_tokens,
+                global: table(LayerKind::Global),
+                sliding: table(LayerKind::Sliding),
+                image_spans: Vec::new(),
+            }],
+            fed: Vec::new(),
+            logit_rows: vec![narrow(num_tokens - 1)],
+        }
     }
 
     /// Each picture's features, `(image_tokens, hidden)`, in the order of `images`. At most

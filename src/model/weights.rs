@@ -67,6 +67,29 @@ impl Weights {
         Self::Watched(Box::new(self), Watch(Box::new(watch)))
     }
 
+    /// The same, of a checkpoint handed out only where all numbers are finite. What is made here is
+    /// finite anyway.
+    #[must_use]
+    pub fn checked(self) -> Self {
+        match self {
+            Self::Checkpoint(checkpoint) => Self::Checkpoint(checkpoint.checked()),
+            Self::Watched(weights, watch) => Self::Watched(Box::new(weights.checked()), watch),
+            Self::Dummy(_) | Self::Blank => self,
+        }
+    }
+
+    /// Looks at every number of the tensors that were asked for.
+    ///
+    /// # Errors
+    /// `Checkpoint` naming file and tensor where the first one is NaN or infinite.
+    pub fn check_numbers(&self) -> Result<()> {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.check_numbers(),
+            Self::Watched(weights, _) => weights.check_numbers(),
+            Self::Dummy(_) | Self::Blank => Ok(()),
+        }
+    }
+
     /// The tensor `name`, which must have this shape.
     ///
     /// # Errors

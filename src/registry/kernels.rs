@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::catalog::{Catalog, CatalogEntry};
 use super::cuda_plan::cuda_plan;
+use super::load::WARM_UP_TOKENS;
 use super::memory::{self, Place};
 use crate::backend::cuda::CudaBackend;
 use crate::backend::cuda::arch::Arch;
@@ -18,9 +19,9 @@ use crate::backend::cuda::kernels::COMMON;
 use crate::backend::cuda::survey::{Survey, Variant};
 use crate::config::{ByteSize, KernelsConfig, Limits};
 use crate::error::{Error, Result};
-use crate::model::Model;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
+use crate::model::{Model, WarmUpPictures};
 
 /// Multiprocessors of cards from the smallest to the largest: how work is divided depends on them.
 const MULTIPROCESSORS: [u32; 16] = [
@@ -127,5 +128,8 @@ fn launch_all(
     let model = Model::load(backend, config, &Weights::blank())?;
     let blocks = plan.scheduler.num_blocks;
     let mut cache = model.kv_cache(blocks.global, blocks.sliding)?;
-    model.rehearse(&mut cache)
+    model.rehearse(&mut cache)?;
+    // What a server launches before it is ready. Nothing was computed, so nothing is said of it.
+    model.warm_up(WARM_UP_TOKENS, WarmUpPictures::One, &mut cache)?;
+    Ok(())
 }

@@ -29,7 +29,7 @@ use crate::engine::{
 use crate::error::{Error, Result};
 use crate::files::{damaged, shown};
 use crate::image::{ImageLimits, ImageProcessor, Resize};
-use crate::model::Model;
+use crate::model::{Model, WarmUpPictures};
 use crate::model::config::VisionConfig;
 use crate::model::expected_tensors;
 use crate::model::tensor_names::EMBEDDING;
@@ -42,6 +42,10 @@ use crate::text::{
 
 /// Unexpected tensors that the log names; the rest are counted.
 const MAX_NAMED_TENSORS: usize = 8;
+
+/// Of the step that shows whether the model computes finite numbers. Few: each costs a CPU the time
+/// of a token.
+const WARM_UP_TOKENS: usize = 4;
 
 /// A model and the thread that computes it.
 #[derive(Debug)]
@@ -125,6 +129,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     let start = Start {
         settings,
         source: &source,
+        processor,
         weights,
         plan: &plan,
     };
@@ -230,6 +235,7 @@ fn place(settings: &ServeConfig, device: &Chosen) -> Result<Place> {
 struct Start<'a> {
     settings: &'a ServeConfig,
     source: &'a ModelSource,
+    processor: Processor,
     weights: Weights,
     plan: &'a MemoryPlan,
 }
@@ -244,18 +250,29 @@ impl Start<'_> {
         let Self {
             settings,
             source,
+            processor,
             weights,
             plan,
         } = self;
         let progress = LoadProgress::new(plan.weights);
         let weights = weights.watched(move |bytes| progress.advance(bytes));
+        // The host reads every number to convert it. A card is fed by copies that nobody reads, but
+        // encodes a picture in no time.
+        let (weights, pictures) = match processor {
+            Processor::Cpu => (weights.checked(), WarmUpPictures::None),
+            Processor::Card => (weights, WarmUpPictures::One),
+        };
         let model = Model::load(backend, &source.config, &weights)?;
         warn_of_unexpected(&weights);
-        drop(weights);
         let blocks = plan.scheduler.num_blocks;
         let encoder_cache = usize::try_from(plan.features).unwrap_or(usize::MAX);
-        let runner =
+        let mut runner =
             Runner::new(model, blocks.global, blocks.sliding)?.with_encoder_cache(encoder_cache);
+        let num_tokens = WARM_UP_TOKENS.min(plan.scheduler.max_num_batched_tokens);
+        if !runner.warm_up(num_tokens, pictures)? {
+            return Err(not_finite(source, &weights));
+        }
+        drop(weights);
         if let Some(memory) = runner.model().backend().memory() {
             tracing::info!(model = source.name, "memory of the card: {memory}");
         }
@@ -266,6 +283,20 @@ impl Start<'_> {
             shutdown_timeout: settings.timeouts.shutdown,
         };
         engine::start(runner, config)
+    }
+}
+
+/// What is wrong with a checkpoint whose numbers do not come out finite.
+fn not_finite(source: &ModelSource, weights: &Weights) -> Error {
+    match weights.check_numbers() {
+        Err(error) => error,
+        Ok(()) => Error::Checkpoint {
+            file: source.files.path("config.json"),
+            message: "what the model computes is not finite (NaN or infinity), though all of its \
+                      weights are: they and config.json do not belong together, or the device is \
+                      damaged (medgemma selftest)"
+                .to_owned(),
+        },
     }
 }
 

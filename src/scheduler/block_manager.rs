@@ -233,6 +233,14 @@ impl BlockManager {
         }
     }
 
+    /// Blocks with these contents are not found any more.
+    pub(super) fn forget(&mut self, hashes: &[BlockHash]) {
+        for hash in hashes {
+            self.global.forget(hash);
+            self.sliding.forget(hash);
+        }
+    }
+
     /// The logical blocks of the sliding group that a query behind `num_blocks` blocks sees.
     fn blocks_in_window(&self, num_blocks: usize) -> std::ops::Range<usize> {
         match self.first_seen(num_blocks * self.block_size) {

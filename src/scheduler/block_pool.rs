@@ -5,6 +5,7 @@
 //!                    │ └────give_back──> cached ──take──> held, its hash forgotten
 //!                    └<─────share──────────┘
 //! ```
+//! A block that is forgotten loses its hash wherever it is: it ends blank.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -31,6 +32,8 @@ struct Block {
     num_refs: u32,
     /// Known when it is full and computed.
     hash: Option<BlockHash>,
+    /// It had a hash, and tables may share it, but it is not to be found any more.
+    is_withdrawn: bool,
 }
 
 impl BlockPool {
@@ -88,7 +91,23 @@ impl BlockPool {
             self.by_hash.remove(&hash);
         }
         state.num_refs = 1;
+        state.is_withdrawn = false;
         block
+    }
+
+    /// The block with these contents, if there is one, is not found any more. Whoever holds it goes
+    /// on with it.
+    pub(super) fn forget(&mut self, hash: &BlockHash) {
+        let Some(block) = self.by_hash.remove(hash) else {
+            return;
+        };
+        let state = &mut self.blocks[block.0 as usize];
+        state.hash = None;
+        state.is_withdrawn = true;
+        if state.num_refs == 0 {
+            self.cached.remove(block);
+            self.blank.push_back(block);
+        }
     }
 
     pub(super) fn give_back(&mut self, blocks: impl Iterator<Item = BlockId>) {
@@ -125,6 +144,10 @@ impl BlockPool {
 
     pub(super) fn hash(&self, block: BlockId) -> Option<BlockHash> {
         self.blocks[block.0 as usize].hash
+    }
+
+    pub(super) fn is_withdrawn(&self, block: BlockId) -> bool {
+        self.blocks[block.0 as usize].is_withdrawn
     }
 
     pub(super) fn blank(&self) -> impl Iterator<Item = BlockId> {

@@ -194,6 +194,15 @@ impl Scheduler {
         true
     }
 
+    /// [`abort`](Self::abort) of a sequence whose keys and values are not to be trusted: nobody finds
+    /// its blocks any more. Those who share some already keep them.
+    pub fn abort_unsound(&mut self, id: SeqId) -> bool {
+        let hashes = self.sequence(id).map(|seq| seq.hashes().to_vec());
+        let was_there = self.abort(id);
+        self.blocks.forget(&hashes.unwrap_or_default());
+        was_there
+    }
+
     /// Takes in what the oldest batch in flight computed: `sampled` has the token drawn for each
     /// chunk that samples, in the batch's order. Sequences that were aborted or have ended since
     /// [`schedule`](Self::schedule) are skipped, with or without a token; preempted ones keep

@@ -141,7 +141,7 @@ async fn logits_that_are_not_numbers_end_their_request_only() {
     let order = stage.step().await;
     assert_eq!(order.samples.len(), 2, "the neighbour and the next in line");
     let events = rest(faulty).await;
-    assert!(matches!(events[..], [Ok(_), Err(Error::StepFailed)]));
+    assert!(matches!(events[..], [Ok(_), Err(Error::NotFinite)]));
     for (stream, num_tokens) in [(neighbour, 3), (next_in_line, 1)] {
         let events = rest(stream).await;
         assert_eq!(events.len(), num_tokens);

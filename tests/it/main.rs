@@ -18,6 +18,7 @@ mod hub;
 mod image;
 mod memory_plan;
 mod model;
+mod not_finite;
 mod prompt_scores;
 mod selftest;
 mod served;

@@ -195,6 +195,7 @@ impl Stage {
             match order.expect("the engine lives") {
                 DeviceOrder::Launch(order) => self.steps.push_back(*order),
                 DeviceOrder::Forward(_) | DeviceOrder::Draw(_) => panic!("nobody is late here"),
+                DeviceOrder::Forget(_) => {}
                 DeviceOrder::Collect => {
                     assert!(!self.is_asked, "one report at a time");
                     self.is_asked = true;
@@ -239,7 +240,7 @@ impl Stage {
         loop {
             match self.order().await {
                 DeviceOrder::Launch(order) => self.draws.push_back(order.samples),
-                DeviceOrder::Forward(_) => {}
+                DeviceOrder::Forward(_) | DeviceOrder::Forget(_) => {}
                 DeviceOrder::Draw(samples) => self.draws.push_back(samples),
                 DeviceOrder::Collect => break,
             }
