@@ -5,7 +5,7 @@ use super::place::Ticket;
 use super::sequence::Follower;
 use super::step::Step;
 use super::{BlockCount, PrefixCaching, Scheduler, Sequence};
-use crate::core::SeqId;
+use crate::core::{SeqId, TenantId};
 
 /// A running sequence that will have filled so many blocks of another one's beginning.
 struct Leader {
@@ -19,6 +19,8 @@ pub(super) enum Admits {
     All,
     /// Those of a smaller priority than this.
     BetterThan(i32),
+    /// Those of this priority, but not this tenant's.
+    Others(i32, TenantId),
 }
 
 /// When the front of the line is to be admitted.
@@ -75,6 +77,9 @@ impl Scheduler {
             } else if self.preemption_makes_room(front.terms().priority, claim) {
                 self.preempt_last(step);
                 claimed = self.claimed();
+            } else if let Some(victims) = self.over_their_share(claim, claimed) {
+                self.set_back(&victims, step);
+                claimed = self.claimed();
             } else {
                 return;
             }
@@ -83,16 +88,19 @@ impl Scheduler {
 
     /// Whether there is a slot for the front of the line, or a running sequence of a worse
     /// priority that has one.
-    fn front_may_run(&self, admits: Admits) -> bool {
+    pub(super) fn front_may_run(&self, admits: Admits) -> bool {
         let Some(front) = self.line.front() else {
             return false;
         };
         let comes_now = match admits {
             Admits::All => true,
             Admits::BetterThan(priority) => front.terms().priority < priority,
+            Admits::Others(priority, tenant) => {
+                front.terms().priority == priority && front.terms().tenant != tenant
+            }
         };
         let has_slot = self.running.len() < self.config.max_num_seqs;
-        comes_now && (has_slot || self.is_better_than_last(front))
+        comes_now && (has_slot || self.is_better_than_last(front) || self.may_claim_share(front))
     }
 
     fn is_better_than_last(&self, seq: &Sequence) -> bool {
@@ -117,11 +125,14 @@ impl Scheduler {
     fn admit(&mut self, prefix: &CachedPrefix) -> usize {
         let mut seq = self.line.pop_front().expect("who admits it has seen it");
         self.blocks.adopt(&mut seq.kv, prefix);
-        seq.begin(prefix.num_blocks);
+        seq.begin(prefix.num_blocks, self.config.max_num_batched_tokens);
         if seq.ticket.is_none() {
             seq.ticket = Some(Ticket(self.next_ticket));
             self.next_ticket += 1;
             self.places.insert(seq.id, seq.place());
+        }
+        if !seq.has_run {
+            seq.has_run = true;
             self.count_first_admission(&mut seq);
         }
         // What it repeats after a preemption is promised too, but not what it has yet to say.
@@ -154,7 +165,7 @@ impl Scheduler {
 
     /// What a running sequence will still take for the tokens it has and a block's worth of new
     /// ones.
-    fn claim(&self, seq: &Sequence) -> BlockCount {
+    pub(super) fn claim(&self, seq: &Sequence) -> BlockCount {
         self.needed(seq, seq.num_missing_tokens())
             .saturating_sub(seq.kv.num_held())
     }
@@ -183,7 +194,7 @@ impl Scheduler {
     fn follow_leader(&mut self) -> Turn {
         let front = self.line.front().expect("the caller has seen it");
         // A preempted one has its turn now; most of what it needs is in the cache anyway.
-        if front.ticket.is_some() {
+        if front.has_run {
             return Turn::Now;
         }
         let Some(leader) = self.leader_of(front) else {

@@ -71,15 +71,17 @@ impl Scheduler {
         for (priority, level) in self.line.levels() {
             assert!(!level.is_empty(), "nobody waits at {priority}");
             level.check_fronts();
-            let running = self.running.iter().filter_map(|seq| {
-                let rank = seq.rank();
-                (rank.priority == priority).then_some(rank.ticket)
-            });
-            let preempted = level.preempted().filter_map(|seq| seq.ticket);
-            if let (Some(newest), Some(oldest)) = (running.max(), preempted.min()) {
+            for waits in level.preempted() {
+                let tenant = waits.terms().tenant;
+                let runs = self.running.iter().filter(|seq| {
+                    let terms = seq.terms();
+                    terms.priority == priority && terms.tenant == tenant
+                });
+                let newest = runs.filter_map(|seq| seq.ticket).max();
                 assert!(
-                    newest < oldest,
-                    "{newest:?} runs while {oldest:?} waits at {priority}"
+                    newest < waits.ticket,
+                    "{newest:?} runs while {:?} waits at {priority}",
+                    waits.ticket
                 );
             }
         }
@@ -94,8 +96,8 @@ impl Scheduler {
                 assert_eq!(seq.num_planned_tokens, 0, "{} waits", seq.id);
                 assert_eq!(seq.num_full_blocks, 0, "{} waits", seq.id);
                 assert!(seq.followers.is_empty(), "{} waits and leads", seq.id);
-                let has_run = seq.ticket.is_some();
-                let most_pending = if has_run { self.in_flight.len() } else { 0 };
+                assert!(seq.has_run || seq.ticket.is_none(), "{} waits", seq.id);
+                let most_pending = if seq.has_run { self.in_flight.len() } else { 0 };
                 assert!(seq.num_pending_tokens() <= most_pending, "{} waits", seq.id);
                 for table in [&seq.kv.global, &seq.kv.sliding] {
                     assert!(

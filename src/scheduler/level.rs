@@ -6,7 +6,8 @@
 //! (the virtual time). So with k tenants waiting, a new one's first request is admitted after at
 //! most one of each of the others that are as far behind, however many those have.
 //!
-//! Preempted sequences had their turn already and come before everybody else.
+//! Preempted sequences had their turn already and come before all else of their tenant, but not
+//! before another tenant that was served less.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -20,9 +21,8 @@ const FEW_ACCOUNTS: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Level {
-    preempted: BTreeMap<Ticket, Box<Sequence>>,
     tenants: HashMap<TenantId, Tenant>,
-    /// One for each tenant with a waiting request.
+    /// One for each tenant with somebody in the line.
     fronts: BTreeSet<Front>,
     /// Out of the line until a running sequence has computed what they share.
     parked: BTreeMap<Arrival, Box<Sequence>>,
@@ -35,46 +35,66 @@ pub(super) struct Level {
 struct Tenant {
     /// Tokens, and the virtual time at which it came.
     served: u64,
+    preempted: BTreeMap<Ticket, Box<Sequence>>,
     waiting: BTreeMap<Arrival, Box<Sequence>>,
 }
 
-/// A tenant's oldest waiting request; the least goes first.
+/// A tenant's best preempted sequence, else its oldest waiting request; the least goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Front {
     served: u64,
-    arrival: Arrival,
+    turn: Turn,
     tenant: TenantId,
+}
+
+/// Of those that were served alike, who was admitted before goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Again(Ticket),
+    First(Arrival),
 }
 
 impl Level {
     pub(super) fn is_empty(&self) -> bool {
-        self.preempted.is_empty() && self.fronts.is_empty() && self.parked.is_empty()
+        self.fronts.is_empty() && self.parked.is_empty()
     }
 
     pub(super) fn num_parked(&self) -> usize {
         self.parked.len()
     }
 
-    /// Takes in a sequence: a new one into its tenant's line, a preempted one before all of them.
+    /// Takes a sequence into its tenant's line: a preempted one before all new ones.
     pub(super) fn add(&mut self, seq: Box<Sequence>) {
-        if let Some(ticket) = seq.ticket {
-            self.preempted.insert(ticket, seq);
-            return;
-        }
+        self.add_at(self.virtual_time, seq);
+    }
+
+    /// Takes in a sequence whose place was taken for the [front](Self::front): its tenant, which
+    /// had more than its share, counts as served more than the front's.
+    pub(super) fn set_back(&mut self, seq: Box<Sequence>) {
+        let ahead = self.fronts.first().map_or(0, |front| front.served + 1);
         let id = seq.terms().tenant;
-        let virtual_time = self.virtual_time;
+        self.change(id, |tenant| tenant.served = tenant.served.max(ahead));
+        self.add_at(self.virtual_time.max(ahead), seq);
+    }
+
+    /// A tenant whose line was empty counts as served at least `virtual_time`.
+    fn add_at(&mut self, virtual_time: u64, seq: Box<Sequence>) {
+        let id = seq.terms().tenant;
         self.change(id, |tenant| {
-            if tenant.waiting.is_empty() {
+            if tenant.is_empty() {
                 tenant.served = tenant.served.max(virtual_time);
             }
-            tenant.waiting.insert(seq.arrival, seq);
+            match seq.ticket {
+                Some(ticket) => tenant.preempted.insert(ticket, seq),
+                None => tenant.waiting.insert(seq.arrival, seq),
+            };
         });
     }
 
     /// Takes out the sequence at `place`, if it is here.
     pub(super) fn remove(&mut self, place: &Place) -> Option<Box<Sequence>> {
         match place.ticket {
-            Some(ticket) => self.preempted.remove(&ticket),
+            Some(ticket) => self.change(place.tenant, |t| t.preempted.remove(&ticket)),
             None => self
                 .parked
                 .remove(&place.arrival)
@@ -84,13 +104,8 @@ impl Level {
 
     /// The one whose turn it is; `None` when all are parked.
     pub(super) fn front(&self) -> Option<&Sequence> {
-        let preempted = self.preempted.values().next();
-        preempted
-            .or_else(|| {
-                let front = self.fronts.first()?;
-                self.tenants[&front.tenant].waiting.values().next()
-            })
-            .map(Box::as_ref)
+        let front = self.fronts.first()?;
+        self.tenants[&front.tenant].first()
     }
 
     pub(super) fn front_mut(&mut self) -> Option<&mut Sequence> {
@@ -101,10 +116,8 @@ impl Level {
     /// Takes out the [front](Self::front).
     pub(super) fn pop_front(&mut self) -> Option<Box<Sequence>> {
         let place = self.front()?.place();
-        if place.ticket.is_none() {
-            let front = self.fronts.first().expect("the front has no ticket");
-            self.virtual_time = self.virtual_time.max(front.served);
-        }
+        let front = self.fronts.first().expect("there is a front");
+        self.virtual_time = self.virtual_time.max(front.served);
         self.remove(&place)
     }
 
@@ -127,7 +140,7 @@ impl Level {
 
     pub(super) fn get(&self, place: &Place) -> Option<&Sequence> {
         let seq = match place.ticket {
-            Some(ticket) => self.preempted.get(&ticket),
+            Some(ticket) => self.tenants.get(&place.tenant)?.preempted.get(&ticket),
             None => self.parked.get(&place.arrival).or_else(|| {
                 let tenant = self.tenants.get(&place.tenant)?;
                 tenant.waiting.get(&place.arrival)
@@ -138,7 +151,10 @@ impl Level {
 
     pub(super) fn get_mut(&mut self, place: &Place) -> Option<&mut Sequence> {
         let seq = match place.ticket {
-            Some(ticket) => self.preempted.get_mut(&ticket),
+            Some(ticket) => {
+                let tenant = self.tenants.get_mut(&place.tenant)?;
+                tenant.preempted.get_mut(&ticket)
+            }
             None => self.parked.get_mut(&place.arrival).or_else(|| {
                 let tenant = self.tenants.get_mut(&place.tenant)?;
                 tenant.waiting.get_mut(&place.arrival)
@@ -177,18 +193,31 @@ impl Level {
         if self.tenants.len() > FEW_ACCOUNTS + 2 * self.num_remembered {
             let now = self.virtual_time;
             self.tenants
-                .retain(|_, tenant| !tenant.waiting.is_empty() || tenant.served > now);
+                .retain(|_, tenant| !tenant.is_empty() || tenant.served > now);
             self.num_remembered = self.tenants.len();
         }
     }
 }
 
 impl Tenant {
+    fn is_empty(&self) -> bool {
+        self.preempted.is_empty() && self.waiting.is_empty()
+    }
+
+    fn first(&self) -> Option<&Sequence> {
+        let preempted = self.preempted.values().next();
+        let first = preempted.or_else(|| self.waiting.values().next());
+        first.map(Box::as_ref)
+    }
+
     fn front(&self, id: TenantId) -> Option<Front> {
-        let (&arrival, _) = self.waiting.first_key_value()?;
+        let first = self.first()?;
         Some(Front {
             served: self.served,
-            arrival,
+            turn: match first.ticket {
+                Some(ticket) => Turn::Again(ticket),
+                None => Turn::First(first.arrival),
+            },
             tenant: id,
         })
     }
@@ -197,7 +226,8 @@ impl Tenant {
 /// For [`check_integrity`](super::Scheduler::check_integrity).
 impl Level {
     pub(super) fn preempted(&self) -> impl Iterator<Item = &Sequence> {
-        self.preempted.values().map(Box::as_ref)
+        let preempted = self.tenants.values().flat_map(|t| t.preempted.values());
+        preempted.map(Box::as_ref)
     }
 
     pub(super) fn parked(&self) -> impl Iterator<Item = &Sequence> {
@@ -205,9 +235,9 @@ impl Level {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Sequence> {
-        let new = self.tenants.values().flat_map(|t| t.waiting.values());
-        let all = self.preempted.values().chain(self.parked.values());
-        all.chain(new).map(Box::as_ref)
+        let tenants = self.tenants.values();
+        let in_line = tenants.flat_map(|t| t.preempted.values().chain(t.waiting.values()));
+        in_line.chain(self.parked.values()).map(Box::as_ref)
     }
 
     #[cfg(test)]

@@ -30,6 +30,13 @@ impl Line {
         self.len += 1;
     }
 
+    /// Takes in a sequence whose place was taken for the [front](Self::front) of its priority.
+    pub(super) fn set_back(&mut self, seq: Box<Sequence>) {
+        let level = self.levels.entry(seq.terms().priority).or_default();
+        level.set_back(seq);
+        self.len += 1;
+    }
+
     /// Takes out the sequence at `place`, if it waits.
     pub(super) fn remove(&mut self, place: &Place) -> Option<Box<Sequence>> {
         let level = self.levels.get_mut(&place.priority)?;

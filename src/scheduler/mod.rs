@@ -18,7 +18,12 @@
 //! Smaller [`Terms::priority`](crate::core::Terms) first; within a priority, tenants are admitted
 //! by start-time fair queueing (`level`), and each tenant's requests in the order of arrival. The
 //! first admission gives a sequence a ticket. Priority and ticket are its rank: who is computed
-//! first, who is readmitted first and, from its end, who is preempted first.
+//! first, whom its tenant has readmitted first and, from its end, who is preempted first.
+//!
+//! Tenants' shares hold while they run, too (`shares`): who has fewer sequences, or fewer blocks,
+//! than another tenant of its priority takes a place from it, and who has more gives way first when
+//! blocks run out. A sequence whose place was taken so is set back: without its ticket, to the
+//! place in its tenant's line that its arrival gives it.
 //!
 //! # Steps in flight
 //! One batch may be in flight while the next is planned; both modes are the same code. A sequence
@@ -45,17 +50,21 @@
 //! - each block is blank, cached or held by as many tables as it says; tables hold exactly what
 //!   computed and scheduled tokens need, in the sliding group no more than the window sees;
 //! - only full blocks are found by others, so nobody writes a block that another one reads;
-//! - of one priority, everybody who runs was admitted before everybody who waits.
+//! - of one tenant's at one priority, everybody who runs was admitted before everybody who was
+//!   preempted.
 //!
 //! # Everybody ends
-//! Take the sequence of the best rank among those admitted. Nobody preempts it, since preemption
-//! takes the worst rank; if it waits, it is the front of the line, and it is admitted when the
-//! others have been preempted or have ended, since alone it fits: the door saw to that. While it
-//! runs, it computes at least a token every third step: a decode at least every other step, and a
-//! picture that decodes leave no room for goes first in the next one. So it ends, and the next
-//! one is the best. Whoever is not admitted yet comes to the front of its priority's line, since
-//! each admission of another tenant's raises that tenant's account, and the parked come back when
-//! the one that they wait for has computed their block or stops running.
+//! Take the sequence of the best rank among those admitted. Nobody of its priority preempts it:
+//! whoever needs blocks takes them from worse ranks, and shares are never taken from a tenant's best
+//! rank. If it waits, it comes to the front of the line, and it is admitted when the others have been
+//! preempted or have ended, since alone it fits: the door saw to that. While it runs, it computes
+//! at least a token every third step: a decode at least every other step, and a picture that
+//! decodes leave no room for goes first in the next one. So it ends, and the next one is the best.
+//! Whoever is not admitted yet, or was set back, comes to the front of its priority's line, since
+//! what the others compute once they are admitted raises their tenants' accounts; the parked come
+//! back when the one that they wait for has computed their block or stops running. It is set back
+//! only after a turn of at least a block's worth of tokens, and its tenant's older requests come
+//! to their end before it, so one day it is its tenant's best.
 //! Only better priorities that never cease can keep a request waiting, as asked for.
 //!
 //! Owns no tensors, clock, channel or device: plain data in, plain data out. Deadlines are for the
@@ -77,6 +86,7 @@ mod line;
 mod place;
 mod promises;
 mod sequence;
+mod shares;
 mod stats;
 mod step;
 #[cfg(test)]

@@ -64,6 +64,10 @@ pub struct Sequence {
     pub(super) num_charged_tokens: usize,
     /// Those that wait until this sequence has filled a block of theirs.
     pub(super) followers: Vec<Follower>,
+    /// It was admitted before, and counted; it may have no ticket any more.
+    pub(super) has_run: bool,
+    /// When so many tokens are computed, it has had a turn that was worth its admission.
+    turn_end: usize,
 }
 
 /// A waiting sequence that will use what another one is computing.
@@ -107,6 +111,8 @@ impl Sequence {
             num_full_blocks: 0,
             num_charged_tokens: 0,
             followers: Vec::new(),
+            has_run: false,
+            turn_end: 0,
         }
     }
 
@@ -304,10 +310,20 @@ impl Sequence {
         }
     }
 
-    /// Begins where a prefix ends that was found in the cache.
-    pub(super) fn begin(&mut self, num_blocks: usize) {
+    /// Begins where a prefix ends that was found in the cache. Its turn is a block's worth of new
+    /// tokens, behind what it misses or the `max_chunk` tokens of a step.
+    pub(super) fn begin(&mut self, num_blocks: usize, max_chunk: usize) {
+        let block_size = self.kv.global.block_size();
         self.num_full_blocks = num_blocks;
-        self.num_computed_tokens = num_blocks * self.kv.global.block_size();
+        self.num_computed_tokens = num_blocks * block_size;
+        let first = self.num_missing_tokens().min(max_chunk);
+        self.turn_end = self.num_computed_tokens + first + block_size;
+    }
+
+    /// Whether it has computed enough since it was admitted that taking its place from it is no
+    /// mere waste.
+    pub(super) fn has_had_its_turn(&self) -> bool {
+        self.num_computed_tokens >= self.turn_end
     }
 
     /// Forgets what was computed, neither what was generated nor what is being drawn. The blocks

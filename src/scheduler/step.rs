@@ -18,16 +18,18 @@ impl Scheduler {
     /// In this order, as far as the budget of tokens goes:
     /// 1. a picture that did not fit beside the decodes of the last step;
     /// 2. decodes: running sequences that miss one token;
-    /// 3. what the other running sequences miss, by rank, but before them
+    /// 3. what the other running sequences miss, by rank, but before them each other tenant's part,
+    ///    if the first of them would take it all (`shares`), and
     /// 4. waiting sequences of a better priority, and after them the other waiting ones, as slots
     ///    and blocks allow.
     ///
     /// So neither side starves: decodes come before prefill and there are never more of them than
     /// the budget has tokens; a picture that needs their share takes it every other step.
     ///
-    /// When blocks run out, the running sequence of the worst rank gives up its own. A sequence
-    /// that is the worst itself keeps what it has and sits the step out, which costs less than
-    /// starting over.
+    /// When blocks run out, a running sequence of a worse rank gives up its own: the worst one,
+    /// and where several tenants run, the worst of the one that holds most (`shares`). A sequence
+    /// that nobody has to give way to keeps what it has and sits the step out, which costs less
+    /// than starting over.
     ///
     /// The batch before must have been launched, and that means its inputs made: it may be in
     /// flight. Two in flight are one too many.
@@ -80,6 +82,7 @@ impl Scheduler {
     fn plan(&mut self, step: &mut Step) {
         self.schedule_overdue(step);
         self.schedule_decodes(step);
+        self.schedule_other_tenants(step);
         self.schedule_prefills(step);
         self.admit_waiting(Admits::All, step);
     }
@@ -144,11 +147,13 @@ impl Scheduler {
             return;
         }
         while !self.blocks.can_allocate(&self.running[idx].kv, end) {
-            let is_last = idx + 1 == self.running.len();
-            if is_last || gets_enough_back(&self.blocks, &self.running[idx], end) {
+            if gets_enough_back(&self.blocks, &self.running[idx], end) {
                 return;
             }
-            self.preempt_last(step);
+            let Some(victim) = self.who_gives_way(idx) else {
+                return;
+            };
+            self.preempt(victim, step);
         }
         let seq = &mut self.running[idx];
         self.blocks.allocate(&mut seq.kv, end);
@@ -156,14 +161,26 @@ impl Scheduler {
         step.budget -= seq.num_planned_tokens;
     }
 
-    /// Sets the running sequence of the worst rank back to the line.
+    /// The running sequence of the worst rank goes back to the line.
     pub(super) fn preempt_last(&mut self, step: &mut Step) {
-        let mut seq = self.running.pop().expect("the one that asks is better");
+        let last = self.running.len().checked_sub(1);
+        self.preempt(last.expect("the one that asks is better"), step);
+    }
+
+    /// A running sequence goes back to the line, before the new ones of its tenant.
+    fn preempt(&mut self, idx: usize, step: &mut Step) {
+        let seq = self.take_off(idx, step);
+        self.line.add(seq);
+    }
+
+    /// A running sequence, without its blocks and what was planned of it.
+    pub(super) fn take_off(&mut self, idx: usize, step: &mut Step) -> Box<Sequence> {
+        let mut seq = self.running.remove(idx);
         step.budget += seq.num_planned_tokens;
         step.preempted.push(seq.id);
         self.stop_running(&mut seq);
         seq.restart();
-        self.line.add(seq);
+        seq
     }
 }
 

@@ -9,6 +9,7 @@ mod pool;
 mod prefix;
 mod random;
 mod shared;
+mod shares;
 mod steps;
 
 use std::sync::Arc;

@@ -1,0 +1,282 @@
+//! Shares of the slots and blocks: who has to give some up, and for whom.
+//!
+//! Max-min fairness among the tenants of one priority. A tenant takes a place from another only if
+//! that one has at least as much as itself afterwards. So each exchange makes the holdings more
+//! equal, and none can be undone by another: what would take it back fails the same test. Besides,
+//!
+//! - nothing is taken before it was of use: a sequence has its turn first
+//!   ([`Sequence::has_had_its_turn`]), so that places do not change hands with every step;
+//! - a tenant's best rank is never taken, so that everybody ends;
+//! - a step's tokens are shared alike between prompts of several tenants;
+//! - where places are free, anybody may have them, whatever he has: nothing is left unused.
+//!
+//! A tenant's `n` answers to one request are `n` sequences.
+
+use std::collections::{HashMap, HashSet};
+
+use super::admission::Admits;
+use super::step::Step;
+use super::{BlockCount, Scheduler, Sequence};
+use crate::core::TenantId;
+
+/// What one tenant has among those that run at a priority.
+#[derive(Clone, Copy, Debug, Default)]
+struct Holding {
+    num_seqs: usize,
+    blocks: BlockCount,
+}
+
+/// Those that run at one priority, by tenant.
+struct Holdings {
+    by_tenant: HashMap<TenantId, Holding>,
+}
+
+impl Holdings {
+    fn of<'a>(running: impl Iterator<Item = &'a Sequence>) -> Self {
+        let mut by_tenant: HashMap<TenantId, Holding> = HashMap::new();
+        for seq in running {
+            let holding = by_tenant.entry(seq.terms().tenant).or_default();
+            holding.num_seqs += 1;
+            holding.blocks = holding.blocks + seq.kv.num_held();
+        }
+        Self { by_tenant }
+    }
+
+    fn get(&self, tenant: TenantId) -> Holding {
+        self.by_tenant.get(&tenant).copied().unwrap_or_default()
+    }
+
+    fn without(&mut self, seq: &Sequence) {
+        if let Some(holding) = self.by_tenant.get_mut(&seq.terms().tenant) {
+            holding.num_seqs -= 1;
+            holding.blocks = holding.blocks.saturating_sub(seq.kv.num_held());
+        }
+    }
+}
+
+/// What the front of the line lacks.
+#[derive(Clone, Copy)]
+enum Lack {
+    Slot,
+    /// Its claim, of which these groups have not enough left.
+    Blocks {
+        claim: BlockCount,
+        global: bool,
+        sliding: bool,
+    },
+}
+
+impl Lack {
+    /// Whether `rich` without `victim` still has as much as `poor` will.
+    fn justifies(self, rich: Holding, victim: &Sequence, poor: Holding) -> bool {
+        match self {
+            Self::Slot => rich.num_seqs > poor.num_seqs + 1,
+            Self::Blocks {
+                claim,
+                global,
+                sliding,
+            } => {
+                let gives = victim.kv.num_held();
+                let left = rich.blocks.saturating_sub(gives);
+                let gets = poor.blocks + claim;
+                let helps = (global && gives.global > 0) || (sliding && gives.sliding > 0);
+                helps
+                    && (!global || left.global >= gets.global)
+                    && (!sliding || left.sliding >= gets.sliding)
+            }
+        }
+    }
+}
+
+impl Scheduler {
+    /// Prompts of other tenants than the one whose prompt is read first, and the front of the line
+    /// if it is another's: each tenant gets an equal part of what decodes have left, so that a long
+    /// prompt holds nobody else up. The first one has the rest.
+    pub(super) fn schedule_other_tenants(&mut self, step: &mut Step) {
+        let reads = |seq: &Sequence| seq.num_missing_tokens() > 1 && seq.num_planned_tokens == 0;
+        let Some(first) = self.running.iter().find(|seq| reads(seq)) else {
+            return;
+        };
+        let (priority, tenant) = (first.terms().priority, first.terms().tenant);
+        let others = self.running_at(priority).filter(|seq| reads(seq));
+        let mut parts: HashMap<TenantId, usize> = others
+            .map(|seq| (seq.terms().tenant, 0))
+            .filter(|&(other, _)| other != tenant)
+            .collect();
+        let admits = Admits::Others(priority, tenant);
+        if self.front_may_run(admits)
+            && let Some(front) = self.line.front()
+        {
+            parts.insert(front.terms().tenant, 0);
+        }
+        let part = step.budget / (parts.len() + 1);
+        if parts.is_empty() || part == 0 {
+            return;
+        }
+        parts.values_mut().for_each(|left| *left = part);
+        let mut idx = 0;
+        // Not a range: preemption shortens the list from its end.
+        while idx < self.running.len() && step.budget > 0 {
+            let seq = &self.running[idx];
+            let terms = seq.terms();
+            if terms.priority == priority
+                && reads(seq)
+                && let Some(left) = parts.get_mut(&terms.tenant)
+                && *left > 0
+            {
+                let most = (*left).min(step.budget);
+                self.schedule_chunk(idx, most, step);
+                *left -= self.running[idx].num_planned_tokens;
+            }
+            idx += 1;
+        }
+        let front = self.line.front().map(|front| front.terms().tenant);
+        let left = front.and_then(|front| parts.get(&front)).copied();
+        let kept = step.budget.saturating_sub(left.unwrap_or(0));
+        step.budget -= kept;
+        self.admit_waiting(admits, step);
+        step.budget += kept;
+    }
+
+    /// Whether there is somebody from whom the front of the line might take a slot.
+    pub(super) fn may_claim_share(&self, front: &Sequence) -> bool {
+        let terms = front.terms();
+        if self.is_alone(terms.priority, terms.tenant) {
+            return false;
+        }
+        let holdings = Holdings::of(self.running_at(terms.priority));
+        let own = holdings.get(terms.tenant).num_seqs;
+        let most = holdings.by_tenant.values().map(|holding| holding.num_seqs);
+        most.max().is_some_and(|most| most > own + 1)
+    }
+
+    /// Who has to be set back so that the front of the line has its share: indices among those that
+    /// run, the last first. `None` when it has it already, or would not get in all the same.
+    pub(super) fn over_their_share(
+        &self,
+        claim: BlockCount,
+        claimed: BlockCount,
+    ) -> Option<Vec<usize>> {
+        let front = self.line.front()?;
+        let terms = front.terms();
+        if self.is_alone(terms.priority, terms.tenant) {
+            return None;
+        }
+        let mut holdings = Holdings::of(self.running_at(terms.priority));
+        let eligible = self.eligible(terms.priority, terms.tenant);
+        let poor = holdings.get(terms.tenant);
+        let mut victims: Vec<usize> = Vec::new();
+        let (mut claimed, mut free) = (claimed, self.blocks.num_free());
+        loop {
+            let wanted = claimed + claim;
+            let lack = if self.running.len() - victims.len() >= self.config.max_num_seqs {
+                Lack::Slot
+            } else if !wanted.fits_in(free) {
+                Lack::Blocks {
+                    claim,
+                    global: wanted.global > free.global,
+                    sliding: wanted.sliding > free.sliding,
+                }
+            } else {
+                break;
+            };
+            let richest = eligible
+                .iter()
+                .copied()
+                .filter(|idx| !victims.contains(idx))
+                .filter(|&idx| {
+                    let seq = &*self.running[idx];
+                    lack.justifies(holdings.get(seq.terms().tenant), seq, poor)
+                })
+                .max_by_key(|&idx| {
+                    let rich = holdings.get(self.running[idx].terms().tenant);
+                    match lack {
+                        Lack::Slot => (rich.num_seqs, idx),
+                        Lack::Blocks { .. } => (rich.blocks.global + rich.blocks.sliding, idx),
+                    }
+                })?;
+            let seq = &*self.running[richest];
+            holdings.without(seq);
+            claimed = claimed.saturating_sub(self.claim(seq));
+            free = free + seq.kv.num_held();
+            victims.push(richest);
+        }
+        victims.sort_unstable_by(|a, b| b.cmp(a));
+        (!victims.is_empty()).then_some(victims)
+    }
+
+    /// Takes their places from these, the last first. They wait as if they had not been admitted,
+    /// but nothing of what they have said is lost.
+    pub(super) fn set_back(&mut self, victims: &[usize], step: &mut Step) {
+        for &idx in victims {
+            let mut seq = self.take_off(idx, step);
+            seq.ticket = None;
+            self.places.insert(seq.id, seq.place());
+            self.line.set_back(seq);
+        }
+    }
+
+    /// Who gives up his blocks for the running sequence at `idx`: the worst rank, but of the tenant
+    /// that holds most among those behind it at the last priority. `None` when nobody is behind it,
+    /// or only tenants that hold less than its own: it waits for its own tenant's others then. The
+    /// very best rank waits for nobody.
+    pub(super) fn who_gives_way(&self, idx: usize) -> Option<usize> {
+        let last = self.running.len() - 1;
+        if idx == last {
+            return None;
+        }
+        let asks = self.running[idx].terms();
+        let priority = self.running[last].terms().priority;
+        let behind = idx + 1..=last;
+        let first = behind.clone().find(|&other| {
+            let terms = self.running[other].terms();
+            terms.priority == priority && terms.tenant != asks.tenant
+        });
+        if first.is_none() {
+            return Some(last);
+        }
+        let holdings = Holdings::of(self.running_at(priority));
+        let held = |tenant| {
+            let BlockCount { global, sliding } = holdings.get(tenant).blocks;
+            global + sliding
+        };
+        let richest = behind
+            .filter(|&other| self.running[other].terms().priority == priority)
+            .max_by_key(|&other| (held(self.running[other].terms().tenant), other))?;
+        let gives = self.running[richest].terms();
+        let must_wait = asks.priority == priority
+            && gives.tenant != asks.tenant
+            && held(gives.tenant) < held(asks.tenant)
+            && idx > 0;
+        (!must_wait).then_some(richest)
+    }
+
+    /// Those whose place another tenant than their own may take, if it has less: all that have had
+    /// their turn, but each tenant's best.
+    fn eligible(&self, priority: i32, claimant: TenantId) -> Vec<usize> {
+        let mut seen = HashSet::new();
+        let mut eligible = Vec::new();
+        for (idx, seq) in self.running.iter().enumerate() {
+            let terms = seq.terms();
+            if terms.priority != priority || terms.tenant == claimant {
+                continue;
+            }
+            let is_best = seen.insert(terms.tenant);
+            if !is_best && seq.has_had_its_turn() {
+                eligible.push(idx);
+            }
+        }
+        eligible
+    }
+
+    /// Whether nobody else's sequences run at a priority.
+    fn is_alone(&self, priority: i32, tenant: TenantId) -> bool {
+        let mut running = self.running_at(priority);
+        running.all(|seq| seq.terms().tenant == tenant)
+    }
+
+    fn running_at(&self, priority: i32) -> impl Iterator<Item = &Sequence> {
+        let running = self.running.iter().map(Box::as_ref);
+        running.filter(move |seq| seq.terms().priority == priority)
+    }
+}
