@@ -82,6 +82,7 @@ fn start(max_model_len: usize) -> EngineHandle {
             },
             max_in_flight: 8,
             max_queued_tokens: 2 * max_model_len,
+            max_queued_per_tenant: None,
         },
         stepping: Stepping::Ahead,
         step_timeout: None,

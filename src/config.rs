@@ -12,6 +12,7 @@ mod compute;
 mod hub;
 mod key_file;
 mod network;
+mod key_limits;
 mod probe;
 mod request_defaults;
 mod seconds;
@@ -39,6 +40,7 @@ use hub::Variables;
 pub(crate) use hub::hub_token;
 pub use hub::{HubAccess, HubConfig, HubToken, ProgressOutput, Retries, TokenChoice};
 pub use network::NetworkConfig;
+pub use key_limits::KeyLimits;
 pub use probe::ProbeConfig;
 pub use request_defaults::{RequestDefaults, SamplingSource};
 
@@ -114,6 +116,10 @@ pub struct ServeConfig {
     pub port: u16,
     /// Any of these opens the server; none: it is open.
     pub api_keys: Vec<ApiKey>,
+    /// Those of them whose requests may go before everybody else's.
+    pub priority_api_keys: Vec<ApiKey>,
+    /// What one of them may ask.
+    pub key_limits: KeyLimits,
     /// Where to write the server's URL once it listens.
     pub url_file: Option<PathBuf>,
     /// Who may come in.
@@ -438,6 +444,8 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
             .map_err(|wrong| clap::Error::raw(ErrorKind::ValueValidation, format!("{wrong}\n")))?;
         api_keys.extend(keys);
     }
+    let priority_api_keys = arguments.key_limits.priority_api_key.clone();
+    api_keys.extend(priority_api_keys.iter().cloned());
     let (model, model_choice) = match (arguments.model, arguments.model_option) {
         (Some(model), Some(option)) if on_command_line && model != option => {
             let mut command = command();
@@ -485,6 +493,8 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
         host: arguments.host,
         port: arguments.port,
         api_keys,
+        priority_api_keys,
+        key_limits: arguments.key_limits.limits(),
         url_file: arguments.url_file,
         network: arguments.network.resolve(),
         request_defaults: arguments.request_defaults.resolve(),

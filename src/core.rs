@@ -148,6 +148,8 @@ impl SamplingParams {
 }
 
 /// Who asks. Requests of one tenant share its fair part of the machine.
+///
+/// The default is whoever asks where nobody is told apart: all of the machine is its part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct TenantId(pub u64);
 

@@ -88,6 +88,19 @@ pub enum Error {
         /// When those that wait will have been served, as far as one can tell; whole seconds.
         retry_after: Duration,
     },
+    /// One tenant's requests have all places that it may have while others could come.
+    #[error(
+        "This API key has {held} requests in flight, as many as it may have at the moment: the \
+         others' places are kept free for other keys, and --max-waiting-per-key may bound those \
+         that wait. Try again in {} s.",
+        retry_after.as_secs()
+    )]
+    ShareFull {
+        /// Requests of the tenant, accepted and not finished.
+        held: usize,
+        /// As of `QueueFull`.
+        retry_after: Duration,
+    },
     /// One request asks for more answers than the queue could ever hold.
     #[error(
         "This request asks for {sequences} answers to prompts of {tokens} tokens in all, but this \

@@ -73,6 +73,7 @@ impl From<&Error> for ExitCode {
             | Error::ImageSpanTooLong { .. }
             | Error::NeverFits { .. }
             | Error::QueueFull { .. }
+            | Error::ShareFull { .. }
             | Error::NeverQueued { .. }
             | Error::DeadlineExceeded { .. }
             | Error::Draining

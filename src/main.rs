@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use medgemma::api::{self, ApiKeys, AppSettings, AppState, ConnectionLimits, Site};
+use medgemma::api::{
+    self, ApiKeys, AppSettings, AppState, ConnectionLimits, KeyLimits, Site,
+};
 use medgemma::batch::{Batch, BatchError, BatchPlan, BatchSummary};
 use medgemma::bench;
 use medgemma::config::{
@@ -342,8 +344,14 @@ async fn run(config: &ServeConfig, log: &Log) -> Outcome {
         .allowed_hosts
         .iter()
         .chain(own_name(config, address));
+    let keys = ApiKeys::new(&config.api_keys)
+        .with_preferred(&config.priority_api_keys)
+        .with_limits(KeyLimits {
+            max_requests: config.key_limits.max_requests,
+            max_tokens_per_minute: config.key_limits.max_tokens_per_minute,
+        });
     let app = AppState::with(AppSettings {
-        keys: ApiKeys::new(&config.api_keys),
+        keys,
         request_timeout: config.timeouts.request,
         metrics_keys: ApiKeys::new(&network.metrics_keys),
         site: Site::new(hosts, &network.allowed_origins),

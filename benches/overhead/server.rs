@@ -29,6 +29,7 @@ impl Server {
             scheduler: limits(size),
             max_in_flight: size.num_streams,
             max_queued_tokens: 1 << 30,
+            max_queued_per_tenant: None,
         });
         let model = ServedModel { engine, ..demo() };
         let (paces, pace_receiver) = mpsc::channel();

@@ -1,5 +1,7 @@
 //! API keys. Only their hashes are kept, and comparing takes the same time whatever is sent.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HeaderName};
 use axum::http::{HeaderMap, HeaderValue};
@@ -11,6 +13,7 @@ use super::auth_failures::Sent;
 use super::error::ApiError;
 use super::extract;
 use super::metrics_access;
+use super::limits::{KeyLimits, Quotas};
 use super::pages;
 use super::peer::Peer;
 use super::state::AppState;
@@ -44,12 +47,27 @@ pub(super) struct Caller {
     /// Where several keys open the server, keeps what one caches from the others: a prompt that
     /// is answered sooner would tell them that it was sent before.
     pub(super) salt: Option<[u8; 32]>,
+    /// Which priorities its requests may have.
+    pub(super) priorities: Priorities,
+}
+
+/// Which priorities a caller's requests may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Priorities {
+    /// All of them: it is alone, or was given the permission.
+    #[default]
+    All,
+    /// Not those below 0, which go before everybody else's.
+    NotBelowZero,
 }
 
 /// The keys that open the server; none means that it is open to all.
 #[derive(Clone, Debug, Default)]
 pub struct ApiKeys {
     hashes: Vec<blake3::Hash>,
+    /// Those of them whose requests may have a priority below 0.
+    preferred: Vec<blake3::Hash>,
+    quotas: Arc<Quotas>,
 }
 
 impl ApiKeys {
@@ -62,7 +80,32 @@ impl ApiKeys {
                 hashes.push(hash);
             }
         }
-        Self { hashes }
+        Self {
+            hashes,
+            ..Self::default()
+        }
+    }
+
+    /// Requests with one of these keys may go before everybody else's. A key that is not among
+    /// those that open the server opens nothing.
+    #[must_use]
+    pub fn with_preferred(mut self, keys: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        let hash = |key: &str| blake3::hash(key.as_bytes());
+        let hashes = keys.into_iter().map(|key| hash(key.as_ref()));
+        self.preferred.extend(hashes);
+        self
+    }
+
+    /// None of them may ask for more than this. Where there are no keys, it holds for all clients
+    /// together.
+    #[must_use]
+    pub fn with_limits(mut self, limits: KeyLimits) -> Self {
+        self.quotas = Arc::new(Quotas::new(limits));
+        self
+    }
+
+    pub(super) fn quotas(&self) -> &Arc<Quotas> {
+        &self.quotas
     }
 
     /// How many there are.
@@ -87,9 +130,18 @@ impl ApiKeys {
     fn caller(&self, key: &str) -> Caller {
         let tenant = blake3::derive_key(TENANT_CONTEXT, key.as_bytes());
         let tenant = tenant.first_chunk().expect("a hash has 32 bytes");
+        let is_one_of_several = self.hashes.len() > 1;
+        let is_preferred = self.preferred.contains(&blake3::hash(key.as_bytes()));
         Caller {
-            tenant: TenantId(u64::from_le_bytes(*tenant)),
-            salt: (self.hashes.len() > 1).then(|| blake3::derive_key(SALT_CONTEXT, key.as_bytes())),
+            tenant: match is_one_of_several {
+                true => TenantId(u64::from_le_bytes(*tenant)),
+                false => TenantId::default(),
+            },
+            salt: is_one_of_several.then(|| blake3::derive_key(SALT_CONTEXT, key.as_bytes())),
+            priorities: match is_preferred {
+                true => Priorities::All,
+                false => Priorities::NotBelowZero,
+            },
         }
     }
 

@@ -382,6 +382,26 @@ impl ApiError {
         Some(Self::new(status, "invalid_request_error", message).with_code(code))
     }
 
+    /// A key that may not do what it asks for.
+    pub(super) fn forbidden(param: &str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission_error", message)
+            .with_code("permission_denied")
+            .at(param)
+    }
+
+    /// A key that has used what it may, with what is told of its limits.
+    pub(super) fn rate_limited(
+        message: impl Into<String>,
+        retry_after: Duration,
+        limits: Vec<(HeaderName, HeaderValue)>,
+    ) -> Self {
+        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
+            .with_code("rate_limit_exceeded")
+            .with_header(RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
+        error.headers.extend(limits);
+        error
+    }
+
     /// No such route.
     pub(super) fn unknown_route(method: &Method, path: &str) -> Self {
         Self::new(
@@ -539,10 +559,8 @@ impl From<Error> for ApiError {
             Error::PromptTooLong { .. } => Self::bad_request("context_length_exceeded", message),
             Error::ImageSpanTooLong { .. } => Self::bad_request("image_too_long", message),
             Error::NeverFits { .. } => Self::bad_request("request_too_large", message),
-            Error::QueueFull { retry_after, .. } => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
-                    .with_code("rate_limit_exceeded")
-                    .with_header(RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)))
+            Error::QueueFull { retry_after, .. } | Error::ShareFull { retry_after, .. } => {
+                Self::rate_limited(message, retry_after, Vec::new())
             }
             Error::NeverQueued { .. } => Self::bad_request("request_too_large", message),
             // As Anthropic's API and grpc-gateway have it. 408 would say that the client was slow

@@ -16,6 +16,7 @@ use super::error::ApiError;
 use super::extract::{json_body, parse};
 use super::generation::{Generation, Task};
 use super::identity::Identity;
+use super::limits::{Need, Permit};
 use super::lower::{
     AnswerOptions, Delivery, EchoedPrompt, OutputPlan, PreparedPrompt, SamplingPlan, TermsWish,
     TokenIds, check_labels, check_model, delivery,
@@ -154,6 +155,7 @@ struct Prepared<T> {
     terms: Terms,
     options: AnswerOptions,
     ticket: Ticket,
+    permit: Permit,
 }
 
 async fn prepare<E: Endpoint>(
@@ -175,7 +177,7 @@ async fn prepare<E: Endpoint>(
     Span::current().record("model", call.model_name.as_str());
 
     let limit = app.request_timeout();
-    let terms = call.terms.terms(&caller, arrived.into_std(), limit);
+    let terms = call.terms.terms(&caller, arrived.into_std(), limit)?;
     let prepared = try_join(
         E::prompts(app, &model, call.content),
         constraint(&model, call.output, terms.cache_salt),
@@ -190,7 +192,14 @@ async fn prepare<E: Endpoint>(
             }
         },
     };
+    let need = Need {
+        num_answers: prompts.len() * call.plan.num_choices,
+        prompt_tokens: prompts.iter().map(|prompt| prompt.ids.len()).sum(),
+        max_tokens: call.plan.asked_max_tokens(),
+    };
+    let permit = app.keys().quotas().admit(caller.tenant, need)?;
     Ok(Prepared {
+        permit,
         model,
         echo: call.echo,
         model_name: call.model_name,
@@ -209,12 +218,14 @@ impl<T> Prepared<T> {
         let num_choices = self.plan.num_choices;
         let (prompt_logprobs, echoed_logprobs) =
             (self.plan.prompt_logprobs, self.plan.echoed_logprobs);
+        let limits = self.permit.headers();
         let task = Task {
             prompts: &self.prompts,
             plan: self.plan,
             constraint: self.constraint,
             syntax: self.syntax,
             terms: self.terms,
+            permit: self.permit,
         };
         let generation = Generation::start(&self.model, task, log, self.ticket)?;
         let prompts = self.prompts.into_iter();
@@ -230,7 +241,9 @@ impl<T> Prepared<T> {
             echoed_logprobs,
         };
         let format = E::format(answering, self.echo);
-        answer::respond(generation, format, self.options.delivery).await
+        let mut response = answer::respond(generation, format, self.options.delivery).await?;
+        response.headers_mut().extend(limits);
+        Ok(response)
     }
 }
 

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use futures_util::stream::{SelectAll, Stream, StreamExt};
 
 use super::error::ApiError;
+use super::limits::Permit;
 use super::lower::{PreparedPrompt, SamplingPlan};
 use super::request_log::RequestLog;
 use super::state::Ticket;
@@ -33,6 +34,8 @@ pub(super) struct Generation {
     cached_tokens: Vec<usize>,
     /// Of all answers, those that were thought.
     reasoning_tokens: usize,
+    /// `None` once all answers have ended: the client may come again with the last event.
+    permit: Option<Permit>,
     log: RequestLog,
     _ticket: Ticket,
 }
@@ -46,6 +49,8 @@ pub(super) struct Task<'a> {
     /// What is told apart in each answer.
     pub(super) syntax: AnswerSyntax,
     pub(super) terms: Terms,
+    /// What its key's limits let it have.
+    pub(super) permit: Permit,
 }
 
 /// What a few tokens add to one answer.
@@ -90,6 +95,7 @@ impl Generation {
             constraint,
             syntax,
             terms,
+            mut permit,
         } = task;
         let mut requests = Vec::with_capacity(prompts.len() * plan.num_choices);
         for prompt in prompts {
@@ -127,7 +133,9 @@ impl Generation {
         let answers: SelectAll<_> = answers.collect();
         let prompt_tokens = prompts.iter().map(|prompt| prompt.ids.len()).sum();
         log.submitted(prompt_tokens);
+        permit.used(0);
         Ok(Self {
+            permit: Some(permit),
             num_open: answers.len(),
             answers,
             num_choices,
@@ -151,17 +159,23 @@ impl Generation {
                 }
                 self.reasoning_tokens += delta.num_thought;
                 self.log.generated(&delta.tokens, self.num_cached_tokens());
+                if let Some(permit) = &mut self.permit {
+                    permit.used(self.log.output_tokens());
+                }
                 if let Some(finish) = &delta.finish {
                     self.num_open -= 1;
                     self.log.finished(finish.reason);
                 }
                 if self.num_open > 0 {
                     self.log.goes_on();
+                } else {
+                    self.permit = None;
                 }
                 Some(Ok(delta))
             }
             Err(error) => {
                 self.answers.clear();
+                self.permit = None;
                 let error = ApiError::from(error);
                 self.log.failed(error.refusal());
                 Some(Err(error.logged()))

@@ -15,6 +15,7 @@ use super::cached::{ModelsArguments, PullArguments, RmArguments};
 use super::compute::share;
 use super::hub::HubArguments;
 use super::network::NetworkArguments;
+use super::key_limits::KeyLimitArguments;
 use super::probe::ReadyArguments;
 use super::request_defaults::RequestDefaultArguments;
 use super::seconds::{Seconds, any_seconds, some_seconds};
@@ -265,6 +266,9 @@ pub(super) struct ServeArguments {
         help_heading = "Network"
     )]
     pub(super) api_key_file: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) key_limits: KeyLimitArguments,
 
     /// A file to write the server's URL into once it listens, for `medgemma ready` and scripts
     #[arg(

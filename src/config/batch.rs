@@ -14,11 +14,15 @@ use super::arguments::ServeArguments;
 use super::{LogLevel, ServeConfig, network, resolve};
 
 /// Options of `serve` that mean nothing where there is no server.
-const OF_SERVERS: [&str; 6] = [
+const OF_SERVERS: [&str; 10] = [
     "host",
     "port",
     "api_key",
     "api_key_file",
+    "priority_api_key",
+    "max_requests_per_key",
+    "max_waiting_per_key",
+    "max_tokens_per_minute_per_key",
     "url_file",
     "shutdown_timeout",
 ];

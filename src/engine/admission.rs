@@ -1,13 +1,19 @@
 //! The door of the engine: how much may be in the house, counted where requests come in and where
 //! they end.
 //!
+//! Where tenants are told apart, one may have as many places as it leaves free: alone it has half of
+//! the house, beside another that has as much a third. So there is always room for one who has
+//! nothing yet, nobody is ever put out for it, and no number of tenants has to be known before.
+//!
 //! Owns the counters that handles and the engine's thread share. Knows nothing of steps.
 
+use std::collections::HashMap;
+use std::ops::Add;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::stats::{EngineStats, ServiceRate};
-use crate::core::{GenerateRequest, SeqId};
+use crate::core::{GenerateRequest, SeqId, TenantId};
 use crate::error::{Error, Result};
 use crate::scheduler::SchedulerConfig;
 
@@ -32,6 +38,8 @@ pub struct EngineLimits {
     pub max_in_flight: usize,
     /// Tokens in the prompts of requests that no step has begun. At least `max_model_len`.
     pub max_queued_tokens: usize,
+    /// Requests of one tenant that no step has begun; `None` leaves it at the tenant's share.
+    pub max_queued_per_tenant: Option<usize>,
 }
 
 /// What handles and the engine's thread both see.
@@ -44,8 +52,15 @@ pub(super) struct Shared {
     report: Mutex<Report>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Load {
+    total: Part,
+    /// Of those who have something.
+    by_tenant: HashMap<TenantId, Part>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Part {
     /// Accepted and not ended.
     in_flight: usize,
     /// Those of them that no step has begun.
@@ -102,7 +117,7 @@ impl Shared {
     }
 
     pub(super) fn num_in_flight(&self) -> usize {
-        self.load().in_flight
+        self.load().total.in_flight
     }
 
     pub(super) fn report(&self) -> MutexGuard<'_, Report> {
@@ -122,7 +137,8 @@ impl Shared {
 /// Lets all of `requests` in, or none.
 ///
 /// # Errors
-/// What [`SchedulerConfig::check`] refuses, `NeverQueued`, `QueueFull`, `Draining`, `EngineDead`.
+/// What [`SchedulerConfig::check`] refuses, `NeverQueued`, `QueueFull`, `ShareFull`, `Draining`,
+/// `EngineDead`.
 pub(super) fn admit(shared: &Arc<Shared>, requests: &[GenerateRequest]) -> Result<Vec<Place>> {
     match shared.state() {
         EngineState::Ready => {}
@@ -140,45 +156,118 @@ pub(super) fn admit(shared: &Arc<Shared>, requests: &[GenerateRequest]) -> Resul
             _ => requests[idx].prompt.len(),
         })
         .collect();
-    let (num_sequences, num_tokens) = (requests.len(), tokens.iter().sum());
-    if num_sequences > limits.max_in_flight || num_tokens > limits.max_queued_tokens {
+    let Some(first) = requests.first() else {
+        return Ok(Vec::new());
+    };
+    let tenant = first.terms.tenant;
+    let asked = Part {
+        in_flight: requests.len(),
+        queued: requests.len(),
+        queued_tokens: tokens.iter().sum(),
+    };
+    let (max_sequences, max_tokens) = limits.most_of(tenant);
+    if asked.in_flight > max_sequences || asked.queued_tokens > max_tokens {
         return Err(Error::NeverQueued {
-            sequences: num_sequences,
-            max_sequences: limits.max_in_flight,
-            tokens: num_tokens,
-            max_tokens: limits.max_queued_tokens,
+            sequences: asked.in_flight,
+            max_sequences,
+            tokens: asked.queued_tokens,
+            max_tokens,
         });
     }
     {
         let mut load = shared.load();
-        if load.in_flight + num_sequences > limits.max_in_flight
-            || load.queued_tokens + num_tokens > limits.max_queued_tokens
-        {
-            let ahead = *load;
+        let held = load.by_tenant.get(&tenant).copied().unwrap_or_default();
+        let (total, own) = (load.total + asked, held + asked);
+        let is_full = total.in_flight > limits.max_in_flight
+            || total.queued_tokens > limits.max_queued_tokens;
+        if is_full || limits.is_beyond_share(tenant, total, own) {
+            let ahead = load.total;
             drop(load);
-            return Err(Error::QueueFull {
-                queued: ahead.in_flight,
-                retry_after: shared
-                    .report()
-                    .rate
-                    .time_for(ahead.queued, ahead.queued_tokens),
+            let rate = shared.report().rate;
+            let retry_after = rate.time_for(ahead.queued, ahead.queued_tokens);
+            return Err(match is_full {
+                true => Error::QueueFull {
+                    queued: ahead.in_flight,
+                    retry_after,
+                },
+                false => Error::ShareFull {
+                    held: held.in_flight,
+                    retry_after,
+                },
             });
         }
-        load.in_flight += num_sequences;
-        load.queued += num_sequences;
-        load.queued_tokens += num_tokens;
+        load.total = total;
+        load.by_tenant.insert(tenant, own);
     }
     let place = |tokens| Place {
         shared: Arc::clone(shared),
+        tenant,
         queued_tokens: Some(tokens),
     };
     Ok(tokens.into_iter().map(place).collect())
+}
+
+impl EngineLimits {
+    /// The most requests and tokens that one tenant can ever have in the house.
+    fn most_of(&self, tenant: TenantId) -> (usize, usize) {
+        let most_queued = self.max_queued_per_tenant.unwrap_or(usize::MAX);
+        let (requests, tokens) = match tenant == TenantId::default() {
+            true => (self.max_in_flight, self.max_queued_tokens),
+            false => (self.max_in_flight.div_ceil(2), self.max_queued_tokens),
+        };
+        (requests.min(most_queued), tokens)
+    }
+
+    /// Whether a tenant that then has `own` of `total` has more than it leaves free, or more that
+    /// wait than it may.
+    fn is_beyond_share(&self, tenant: TenantId, total: Part, own: Part) -> bool {
+        if self
+            .max_queued_per_tenant
+            .is_some_and(|most| own.queued > most)
+        {
+            return true;
+        }
+        // One who is alone has everything.
+        if tenant == TenantId::default() {
+            return false;
+        }
+        let free = self.max_in_flight - total.in_flight;
+        let free_tokens = self.max_queued_tokens - total.queued_tokens;
+        let is_first = own.in_flight == 1;
+        !is_first && (own.in_flight > free || (own.queued > 1 && own.queued_tokens > free_tokens))
+    }
+}
+
+impl Add for Part {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            in_flight: self.in_flight + other.in_flight,
+            queued: self.queued + other.queued,
+            queued_tokens: self.queued_tokens + other.queued_tokens,
+        }
+    }
+}
+
+impl Load {
+    /// Changes what one tenant has, and with it what all have.
+    fn change(&mut self, tenant: TenantId, change: impl Fn(&mut Part)) {
+        change(&mut self.total);
+        if let Some(part) = self.by_tenant.get_mut(&tenant) {
+            change(part);
+            if part.in_flight == 0 {
+                self.by_tenant.remove(&tenant);
+            }
+        }
+    }
 }
 
 /// A request's place in the house; free again when this is dropped, however the request ended.
 #[derive(Debug)]
 pub(super) struct Place {
     shared: Arc<Shared>,
+    tenant: TenantId,
     /// `None` once a step has begun it.
     queued_tokens: Option<usize>,
 }
@@ -187,9 +276,10 @@ impl Place {
     /// It waits no longer.
     pub(super) fn begin(&mut self) {
         if let Some(tokens) = self.queued_tokens.take() {
-            let mut load = self.shared.load();
-            load.queued -= 1;
-            load.queued_tokens -= tokens;
+            self.shared.load().change(self.tenant, |part| {
+                part.queued -= 1;
+                part.queued_tokens -= tokens;
+            });
         }
     }
 }
@@ -197,6 +287,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.begin();
-        self.shared.load().in_flight -= 1;
+        let mut load = self.shared.load();
+        load.change(self.tenant, |part| part.in_flight -= 1);
     }
 }

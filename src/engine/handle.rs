@@ -60,7 +60,8 @@ impl EngineHandle {
     ///
     /// # Errors
     /// What [`SchedulerConfig::check`](crate::scheduler::SchedulerConfig::check) refuses;
-    /// `NeverQueued` for more than could ever wait; `QueueFull`, `Draining` and `EngineDead`.
+    /// `NeverQueued` for more than could ever wait; `QueueFull`, `ShareFull`, `Draining` and
+    /// `EngineDead`. All are the first one's tenant's.
     pub fn submit_all(&self, requests: Vec<GenerateRequest>) -> Result<Vec<TokenStream>> {
         let places = admission::admit(&self.shared, &requests)?;
         let accepted = Instant::now();

@@ -29,11 +29,11 @@ use crate::engine::{
 use crate::error::{Error, Result};
 use crate::files::{damaged, shown};
 use crate::image::{ImageLimits, ImageProcessor, Resize};
-use crate::model::{Model, WarmUpPictures};
 use crate::model::config::VisionConfig;
 use crate::model::expected_tensors;
 use crate::model::tensor_names::EMBEDDING;
 use crate::model::weights::Weights;
+use crate::model::{Model, WarmUpPictures};
 use crate::scheduler::{PrefixCaching, SchedulerConfig};
 use crate::text::{
     ChatTemplate, GrammarLimits, GrammarVocabulary, Grammars, ImageTokens, NamedTokens,
@@ -45,7 +45,7 @@ const MAX_NAMED_TENSORS: usize = 8;
 
 /// Of the step that shows whether the model computes finite numbers. Few: each costs a CPU the time
 /// of a token.
-const WARM_UP_TOKENS: usize = 4;
+pub(super) const WARM_UP_TOKENS: usize = 4;
 
 /// A model and the thread that computes it.
 #[derive(Debug)]
@@ -277,7 +277,10 @@ impl Start<'_> {
             tracing::info!(model = source.name, "memory of the card: {memory}");
         }
         let config = EngineConfig {
-            limits: engine_limits(plan.scheduler, settings.limits.max_queued_requests),
+            limits: EngineLimits {
+                max_queued_per_tenant: settings.key_limits.max_waiting,
+                ..engine_limits(plan.scheduler, settings.limits.max_queued_requests)
+            },
             stepping,
             step_timeout: settings.timeouts.step,
             shutdown_timeout: settings.timeouts.shutdown,
@@ -313,6 +316,7 @@ fn engine_limits(scheduler: SchedulerConfig, max_queued: Option<usize>) -> Engin
     EngineLimits {
         max_in_flight: running.saturating_add(max_queued),
         max_queued_tokens: queued_tokens.max(scheduler.max_model_len.saturating_mul(4)),
+        max_queued_per_tenant: None,
         scheduler,
     }
 }

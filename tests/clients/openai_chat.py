@@ -168,6 +168,28 @@ def retries_what_is_worth_another_try(server: Server) -> None:
         assert waits[:2] == ["0", "1"], waits
 
 
+def waits_for_its_key_to_have_room(server: Server) -> None:
+    with serving(server.binary, "--max-requests-per-key", "2", "--max-tokens-per-minute-per-key", "1000000") as limited:
+        long = dict(model="noise", messages=ask("Long"), max_tokens=3000, n=2, extra_body={"ignore_eos": True})
+        occupying = connect(limited).chat.completions.create(**long, stream=True)
+        next(iter(occupying))
+        tries = []
+
+        def count(request) -> None:
+            tries.append(request.headers["x-stainless-retry-count"])
+            if len(tries) == 2:
+                occupying.close()
+
+        client = connect(limited, max_retries=20)
+        client._client.event_hooks["request"].append(count)
+        raw = client.chat.completions.with_raw_response.create(model="noise", messages=ask("Now"), max_tokens=1)
+        assert raw.parse().usage.completion_tokens == 1
+        assert tries[:2] == ["0", "1"], tries
+        left = {name: raw.headers[f"x-ratelimit-{name}"] for name in ("remaining-requests", "limit-tokens")}
+        assert left == {"remaining-requests": "1", "limit-tokens": "1000000"}, left
+        assert 0 < int(raw.headers["x-ratelimit-remaining-tokens"]) < 1_000_000
+
+
 def times_out_as_the_client_says(server: Server) -> None:
     client = connect(server, timeout=0.05)
     try:
@@ -205,6 +227,7 @@ CHECKS = [
     gives_up_in_time,
     serves_many_and_survives_those_who_leave,
     retries_what_is_worth_another_try,
+    waits_for_its_key_to_have_room,
     times_out_as_the_client_says,
     serves_the_asynchronous_client,
 ]

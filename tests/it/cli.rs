@@ -10,6 +10,7 @@ mod refusals;
 mod silenced;
 mod sites;
 mod wire;
+mod tenants;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -262,7 +263,9 @@ fn a_stuck_step_ends_the_process_with_its_own_code() {
 
 /// The text in a stream's events.
 fn streamed_text(events: &str) -> String {
-    let events = events.lines().filter_map(|line| line.strip_prefix("data: "));
+    let events = events
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "));
     events
         .filter_map(|event| {
             let event: Value = serde_json::from_str(event).ok()?;
@@ -529,6 +532,7 @@ fn help_shows_every_option_and_no_secret() {
         "--port",
         "--api-key",
         "--api-key-file",
+        "--priority-api-key",
         "--url-file",
         "--allowed-hosts",
         "--allowed-origins",
@@ -554,6 +558,9 @@ fn help_shows_every_option_and_no_secret() {
         "--no-enable-prefix-caching",
         "--no-prefix-caching",
         "--max-queued-requests",
+        "--max-requests-per-key",
+        "--max-waiting-per-key",
+        "--max-tokens-per-minute-per-key",
         "--request-timeout",
         "--shutdown-timeout",
         "--step-timeout",

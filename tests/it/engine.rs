@@ -39,6 +39,7 @@ fn start_engine(
             scheduler,
             max_in_flight,
             max_queued_tokens: 1_000_000,
+            max_queued_per_tenant: None,
         },
         stepping: Stepping::Alternating,
         step_timeout: None,

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use medgemma::backend::{FedRow, Sampled};
-use medgemma::core::{FinishReason, GenerateRequest, ImageHash, ImageSpan, PixelValues, TokenId};
+use medgemma::core::{
+    FinishReason, GenerateRequest, ImageHash, ImageSpan, PixelValues, TenantId, Terms, TokenId,
+};
 use medgemma::engine::{
     DeviceShape, EngineConfig, EngineExit, EngineState, Stepping, TokenStream, device_channel,
 };
@@ -429,6 +431,68 @@ async fn the_line_is_bounded_by_requests_and_by_tokens() {
     streams.push(stage.submit(ask(32, 1)));
     assert!(full(stage.handle.submit(ask(1, 1)), 4), "a fifth request");
     drop(streams);
+    stage.settle().await;
+    stage.assert_empty();
+}
+
+fn of(tenant: u64, request: GenerateRequest) -> GenerateRequest {
+    let terms = Terms {
+        tenant: TenantId(tenant),
+        ..request.terms
+    };
+    GenerateRequest { terms, ..request }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_has_as_many_places_as_it_leaves_free() {
+    let stage = stage(config());
+    let refused = |refused: Result<TokenStream>, own| matches!(refused, Err(Error::ShareFull { held, .. }) if held == own);
+    let submit = |tenant| stage.handle.submit(of(tenant, ask(8, 9)));
+    let first: Vec<_> = (0..2).map(|_| submit(1).expect("half of four")).collect();
+    assert!(refused(submit(1), 2));
+    let other = submit(2).expect("one of the two that are left");
+    assert!(refused(submit(2), 1));
+    let last = submit(3).expect("whoever has none");
+    assert!(matches!(submit(4), Err(Error::QueueFull { queued: 4, .. })));
+    drop((first, other));
+    stage.settle().await;
+    let again = submit(3).expect("there is room");
+    assert!(refused(submit(3), 2));
+    drop((last, again));
+    // What it may never have.
+    let three = vec![of(1, ask(8, 9)); 3];
+    assert!(matches!(
+        stage.handle.submit_all(three),
+        Err(Error::NeverQueued {
+            sequences: 3,
+            max_sequences: 2,
+            ..
+        })
+    ));
+    stage.settle().await;
+    stage.assert_empty();
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_of_a_tenant_that_wait_may_be_bounded() {
+    let mut config = config();
+    config.limits.max_queued_per_tenant = Some(1);
+    let mut stage = stage(config);
+    let first = stage.submit(ask(8, 9));
+    let refused = stage.handle.submit(ask(8, 9));
+    assert!(matches!(refused, Err(Error::ShareFull { held: 1, .. })));
+    // A step begins it: it waits no longer.
+    stage.launched().await;
+    let second = stage.submit(ask(8, 9));
+    let refused = stage.handle.submit_all(vec![ask(8, 9); 2]);
+    assert!(matches!(
+        refused,
+        Err(Error::NeverQueued {
+            max_sequences: 1,
+            ..
+        })
+    ));
+    drop((first, second));
     stage.settle().await;
     stage.assert_empty();
 }

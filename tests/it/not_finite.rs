@@ -39,7 +39,9 @@ impl Numbered {
         let len = u64::from_le_bytes(*len) as usize;
         let header: serde_json::Map<String, serde_json::Value> =
             serde_json::from_slice(&rest[..len]).expect("a header");
-        let tensors = header.into_iter().filter(|(name, _)| name != "__metadata__");
+        let tensors = header
+            .into_iter()
+            .filter(|(name, _)| name != "__metadata__");
         let tensors = tensors.map(|(name, entry)| {
             let size = match entry["dtype"].as_str() {
                 Some("F32") => 4,
@@ -145,7 +147,10 @@ fn a_server_refuses_them_by_the_tensor_s_name() {
     for (name, value) in [
         ("layers.0.input_layernorm", f32::NAN),
         ("layers.1.mlp.down_proj", f32::INFINITY),
-        ("vision_tower.vision_model.encoder.layers.1.mlp.fc1.weight", f32::NAN),
+        (
+            "vision_tower.vision_model.encoder.layers.1.mlp.fc1.weight",
+            f32::NAN,
+        ),
         (EMBEDDING, f32::NEG_INFINITY),
     ] {
         let mut damaged = Numbered {
@@ -186,7 +191,9 @@ fn poisoned(limits: impl Fn(&ModelConfig) -> SchedulerConfig) -> (EngineHandle, 
     let head = Numbered::read(&head);
     let of = |names: &Numbered, file: &str| -> Vec<(String, serde_json::Value)> {
         let names = names.tensors.iter();
-        names.map(|(name, ..)| (name.clone(), file.into())).collect()
+        names
+            .map(|(name, ..)| (name.clone(), file.into()))
+            .collect()
     };
     let map = [of(&weights, "a.safetensors"), of(&head, "b.safetensors")].concat();
     let map: serde_json::Map<_, _> = map.into_iter().collect();
@@ -206,6 +213,7 @@ fn poisoned(limits: impl Fn(&ModelConfig) -> SchedulerConfig) -> (EngineHandle, 
             scheduler,
             max_in_flight: 64,
             max_queued_tokens: 1_000_000,
+            max_queued_per_tenant: None,
         },
         stepping: Stepping::Alternating,
         step_timeout: None,
@@ -282,7 +290,9 @@ async fn a_request_that_meets_nan_fails_alone() {
     let again = told(&answer(&handle, ask(40, None, 60)).await);
     let texts = |events: &[TokenEvent]| -> Vec<_> {
         let events = events.iter();
-        events.map(|event| (event.token, event.logprobs.clone())).collect()
+        events
+            .map(|event| (event.token, event.logprobs.clone()))
+            .collect()
     };
     assert_eq!(texts(&again), texts(&good));
 }

@@ -28,6 +28,7 @@ async fn scores(
             scheduler,
             max_in_flight: 4,
             max_queued_tokens: 4096,
+            max_queued_per_tenant: None,
         },
         stepping,
         step_timeout: None,

@@ -160,6 +160,11 @@ impl SamplingPlan {
         }
     }
 
+    /// Most tokens of an answer, if the request says it.
+    pub(in crate::api) fn asked_max_tokens(&self) -> Option<usize> {
+        self.max_tokens
+    }
+
     /// Parameters of answer `choice` to a prompt after which `room` tokens are left (at least 1).
     pub(in crate::api) fn params(&self, choice: usize, room: usize) -> SamplingParams {
         SamplingParams {

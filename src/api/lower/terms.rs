@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::api::auth::Caller;
+use crate::api::auth::{Caller, Priorities};
 use crate::api::error::ApiError;
 use crate::api::types::TermsFields;
 use crate::core::{CacheSalt, Terms};
@@ -55,19 +55,30 @@ impl TermsWish {
     }
 
     /// The terms of a request by `caller` that came at `arrived` and may take `limit` at most.
+    ///
+    /// # Errors
+    /// 403 for a priority that the caller's requests may not have.
     pub(in crate::api) fn terms(
         &self,
         caller: &Caller,
         arrived: Instant,
         limit: Option<Duration>,
-    ) -> Terms {
+    ) -> Result<Terms, ApiError> {
+        if self.priority < 0 && caller.priorities == Priorities::NotBelowZero {
+            return Err(ApiError::forbidden(
+                "priority",
+                "A 'priority' below 0 goes before everybody else's requests, and this API key may \
+                 not do that. Send 0 or more, or have the key given to the server with \
+                 --priority-api-key.",
+            ));
+        }
         let timeout = [self.timeout, limit].into_iter().flatten().min();
-        Terms {
+        Ok(Terms {
             priority: self.priority,
             tenant: caller.tenant,
             cache_salt: self.salt(caller),
             deadline: timeout.and_then(|timeout| arrived.checked_add(timeout)),
-        }
+        })
     }
 
     /// Of the caller's part and the request's, whichever there are: a guess at another caller's
@@ -102,8 +113,8 @@ mod tests {
     #[test]
     fn salts_differ_by_caller_and_by_word() {
         let caller = |salt: Option<u8>| Caller {
-            tenant: TenantId::default(),
             salt: salt.map(|byte| [byte; 32]),
+            ..Caller::default()
         };
         let salts: Vec<_> = [None, Some(0), Some(1)]
             .iter()
@@ -122,10 +133,32 @@ mod tests {
     }
 
     #[test]
+    fn going_first_is_for_those_who_may() {
+        let asked = |priority, priorities| {
+            let wish = TermsWish::new(TermsFields {
+                priority: Some(priority),
+                ..TermsFields::default()
+            });
+            let caller = Caller {
+                priorities,
+                ..Caller::default()
+            };
+            let terms = wish.expect("valid").terms(&caller, Instant::now(), None);
+            terms.ok().map(|terms| terms.priority)
+        };
+        for priority in [-1, i64::from(i32::MIN), 0, 1] {
+            let as_asked = Some(priority as i32);
+            assert_eq!(asked(priority, Priorities::All), as_asked);
+            let allowed = as_asked.filter(|&priority| priority >= 0);
+            assert_eq!(asked(priority, Priorities::NotBelowZero), allowed);
+        }
+    }
+
+    #[test]
     fn the_shorter_time_counts() {
         let caller = Caller {
             tenant: TenantId(3),
-            salt: None,
+            ..Caller::default()
         };
         let now = Instant::now();
         let second = Duration::from_secs(1);
@@ -135,7 +168,8 @@ mod tests {
                 ..TermsFields::default()
             };
             let wish = TermsWish::new(fields).expect("valid");
-            wish.terms(&caller, now, limit).deadline
+            let terms = wish.terms(&caller, now, limit);
+            terms.expect("no priority").deadline
         };
         assert_eq!(deadline(None, None), None);
         assert_eq!(deadline(Some(2.0), None), Some(now + 2 * second));

@@ -226,13 +226,16 @@ fn describe(status: u16) -> &'static str {
         401 => "No key, or a wrong one.",
         403 => {
             "The name that was used for the server, or the page that asks, is foreign to it; or the \
-             key is not for this."
+             key may not do that."
         }
         404 => "No such model.",
         408 => "The body came too slowly.",
         413 => "The body is too large.",
         415 => "The body is not declared as plain JSON.",
-        429 => "The queue is full, or too many wrong keys came from the same address.",
+        429 => {
+            "The queue is full, the key has used what it may, or too many wrong keys came from the \
+             same address."
+        }
         500 => "A fault of the server.",
         503 => "The server loads, drains or has lost its device.",
         504 => "The request's time was up.",

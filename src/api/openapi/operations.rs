@@ -15,7 +15,7 @@ use crate::api::types::{
 use crate::api::{anthropic, responses};
 
 /// Of what is generated.
-const GENERATION_ERRORS: &[u16] = &[400, 404, 408, 413, 415, 429, 500, 503, 504];
+const GENERATION_ERRORS: &[u16] = &[400, 403, 404, 408, 413, 415, 429, 500, 503, 504];
 
 /// Of what is computed from a body at once.
 const BODY_ERRORS: &[u16] = &[400, 404, 408, 413, 415, 500, 503];

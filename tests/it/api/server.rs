@@ -125,6 +125,7 @@ impl Plan {
             scheduler: limits(self.max_model_len),
             max_in_flight: self.max_in_flight,
             max_queued_tokens: 1_000_000,
+            max_queued_per_tenant: None,
         });
         let (told, seen) = mpsc::unbounded_channel();
         let engine_task = tokio::spawn(play(inbox, self.script.clone(), self.cached, told));

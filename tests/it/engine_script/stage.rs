@@ -56,6 +56,7 @@ pub(super) fn config() -> EngineConfig {
             },
             max_in_flight: 4,
             max_queued_tokens: 512,
+            max_queued_per_tenant: None,
         },
         stepping: Stepping::Alternating,
         step_timeout: None,
