@@ -5,9 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use medgemma::api::{
-    self, ApiKeys, AppSettings, AppState, ConnectionLimits, KeyLimits, Site,
-};
+use medgemma::api::{self, ApiKeys, AppSettings, AppState, ConnectionLimits, KeyLimits, Site};
 use medgemma::batch::{Batch, BatchError, BatchPlan, BatchSummary};
 use medgemma::bench;
 use medgemma::config::{

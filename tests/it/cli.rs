@@ -9,8 +9,8 @@ mod keys;
 mod refusals;
 mod silenced;
 mod sites;
-mod wire;
 mod tenants;
+mod wire;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

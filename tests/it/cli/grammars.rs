@@ -146,16 +146,6 @@ impl Server {
         let fork_servers = children(self.child.id());
         fork_servers.into_iter().flat_map(children).collect()
     }
-
-    fn metric(&self, name: &str) -> f64 {
-        let (_, text) = self.get("/metrics");
-        let line = text.lines().find(|line| line.starts_with(name));
-        let value = line.and_then(|line| line.rsplit(' ').next());
-        value
-            .unwrap_or_else(|| panic!("there is no {name}"))
-            .parse()
-            .unwrap()
-    }
 }
 
 /// Waits for what must come, however busy the machine is.
