@@ -214,6 +214,32 @@ pub enum ImageError {
         /// The limit.
         max_pixels: u64,
     },
+    /// A side longer than is accepted.
+    #[error(
+        "The image is {width}×{height} pixels; a side of at most {max_side} pixels is accepted. Crop \
+         it or make it smaller."
+    )]
+    SideTooLong {
+        /// From the header.
+        width: u32,
+        /// From the header.
+        height: u32,
+        /// The limit.
+        max_side: u32,
+    },
+    /// Much longer one way than the other.
+    #[error(
+        "The image is {width}×{height} pixels; one side may be at most {max_ratio} times as long as \
+         the other. Crop it to what is to be seen."
+    )]
+    TooThin {
+        /// From the header.
+        width: u32,
+        /// From the header.
+        height: u32,
+        /// The limit.
+        max_ratio: u32,
+    },
     /// A side is zero.
     #[error("The image is empty: {width}×{height} pixels.")]
     Empty {
@@ -222,6 +248,9 @@ pub enum ImageError {
         /// From the header.
         height: u32,
     },
+    /// Whoever asked for it has left, so that it was not finished.
+    #[error("The image was given up: nobody waits for it any more.")]
+    Abandoned,
     /// More bytes than are accepted.
     #[error("The image has {bytes} bytes; at most {max_bytes} are accepted.")]
     TooManyBytes {

@@ -54,6 +54,7 @@ pub struct Metrics {
     auth_failures: IntCounter,
     /// Where the process has a log.
     log: OnceLock<Log>,
+    images_abandoned: IntCounter,
 }
 
 impl Metrics {
@@ -134,6 +135,11 @@ impl Metrics {
                 "Requests without a right key.",
             ),
             log: OnceLock::new(),
+            images_abandoned: counter(
+                &registry,
+                "medgemma:images_abandoned_total",
+                "Pictures whose decoding ended early, since their client had left.",
+            ),
             registry,
         }
     }
@@ -161,6 +167,11 @@ impl Metrics {
     /// A picture was decoded and resized.
     pub fn image_decoded(&self) {
         self.images_decoded.inc();
+    }
+
+    /// A picture's decoding ended early, since its client had left.
+    pub fn image_abandoned(&self) {
+        self.images_abandoned.inc();
     }
 
     /// Everything, in Prometheus' text format 0.0.4, labelled with the model's name.

@@ -5,13 +5,14 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
 use super::lower::WireImage;
 use super::workers::Workers;
 use crate::core::PixelValues;
 use crate::error::ImageError;
-use crate::image::{ImageProcessor, fetch};
+use crate::image::{ImageProcessor, Wanted, fetch};
 use crate::metrics::Metrics;
 
 /// The pixels of `images`, in order.
@@ -31,12 +32,16 @@ pub(super) async fn decode_all(
             async move {
                 let WireImage { param, url } = image;
                 let metrics = Arc::clone(metrics);
-                let work = move || {
-                    let pixels = decode(&url, &processor)?;
-                    metrics.image_decoded();
-                    Ok(pixels)
+                let work = move |token: &CancellationToken| {
+                    let decoded = decode(&url, &processor, token);
+                    match &decoded {
+                        Ok(_) => metrics.image_decoded(),
+                        Err(ImageError::Abandoned) => metrics.image_abandoned(),
+                        Err(_) => {}
+                    }
+                    decoded
                 };
-                let decoded: Result<_, ImageError> = workers.run(work).await?;
+                let decoded = workers.run_while_wanted(work).await?;
                 decoded.map_err(|error| ApiError::from(error).at(param))
             }
         })
@@ -47,9 +52,14 @@ pub(super) async fn decode_all(
     Ok(pixels.collect())
 }
 
-fn decode(url: &str, processor: &ImageProcessor) -> Result<PixelValues, ImageError> {
+fn decode(
+    url: &str,
+    processor: &ImageProcessor,
+    token: &CancellationToken,
+) -> Result<PixelValues, ImageError> {
     let encoded = fetch::from_data_uri(url, &processor.limits)?;
-    processor.process(&encoded)
+    let is_wanted = || !token.is_cancelled();
+    processor.process(&encoded, Wanted::while_true(&is_wanted))
 }
 
 /// The different pictures, in order of appearance, and for each of `images` which one it is.

@@ -5,6 +5,7 @@ use std::thread::available_parallelism;
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
 
@@ -58,10 +59,23 @@ impl Workers {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
+        self.run_while_wanted(move |_| work()).await
+    }
+
+    /// The same for work that can end early: its token is cancelled when the future is dropped.
+    ///
+    /// # Errors
+    /// 500 if it panics.
+    pub(super) async fn run_while_wanted<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&CancellationToken) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let place = place.expect("the semaphore is never closed");
+        let token = CancellationToken::new();
+        let _cancels_when_dropped = token.clone().drop_guard();
         let done = spawn_blocking(move || {
-            let result = work();
+            let result = work(&token);
             drop(place);
             result
         });

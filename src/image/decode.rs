@@ -8,7 +8,6 @@
 //! On purpose otherwise: 16-bit grey is scaled where Pillow clips it to white, and a transparent
 //! colour of a PNG counts also at 2, 4 and 16 bits, where Pillow misses it.
 
-use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::codecs::bmp::BmpDecoder;
@@ -16,9 +15,11 @@ use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{ColorType, ImageDecoder, Limits};
 
+use super::encoded_file::EncodedFile;
 use super::format::Format;
 use super::orientation::{self, Orientation};
 use super::raster::{Layout, Raster, flatten};
+use super::wanted::Wanted;
 use super::{gif, header, jpeg, metadata, tiff};
 use crate::error::ImageError;
 
@@ -30,14 +31,23 @@ pub struct ImageLimits {
     /// Width times height in its header. Decoding takes up to about 20 bytes a pixel for as long
     /// as it lasts, commonly 3 to 8.
     pub max_pixels: u64,
+    /// Of each side.
+    pub max_side: u32,
+    /// Of the longer side to the shorter. A thin picture is small as a file and large once it is
+    /// resized: each of its rows becomes one of full width first.
+    pub max_ratio: u32,
 }
 
 impl Default for ImageLimits {
-    /// 50 MiB and 64 Mi pixels: a slide's overview or a large photograph.
+    /// 50 MiB and 64 Mi pixels, a slide's overview or a large photograph; sides of 32,768, four
+    /// times the longest of a film or an overview; and 1 : 200, as the picture processors of
+    /// transformers that bound it at all.
     fn default() -> Self {
         Self {
             max_bytes: 50 << 20,
             max_pixels: 64 << 20,
+            max_side: 32_768,
+            max_ratio: 200,
         }
     }
 }
@@ -48,8 +58,12 @@ impl Default for ImageLimits {
 /// [`ImageError`] with a fixed text; no file makes this panic, and none makes it take memory that
 /// its header's size does not explain, but for up to 16 MB (a lossy WebP that announces more data
 /// than it has) and the code tables of a lossless WebP (about 400 times the file where it was made
-/// for that, 1.4 GB at most).
-pub fn decode(encoded: &[u8], limits: &ImageLimits) -> Result<Raster, ImageError> {
+/// for that, 1.4 GB at most). [`ImageError::Abandoned`] soon after it is not `wanted` any more.
+pub fn decode(
+    encoded: &[u8],
+    limits: &ImageLimits,
+    wanted: Wanted<'_>,
+) -> Result<Raster, ImageError> {
     let (bytes, max_bytes) = (encoded.len(), limits.max_bytes);
     if bytes > max_bytes {
         return Err(ImageError::TooManyBytes { bytes, max_bytes });
@@ -70,23 +84,53 @@ pub fn decode(encoded: &[u8], limits: &ImageLimits) -> Result<Raster, ImageError
             max_pixels,
         });
     }
+    check_sides((width, height), limits)?;
     let size = (width as usize, height as usize);
     let orientation = Orientation::of(&metadata::find(format, encoded));
     // A decoder that panics has met a file that its author did not foresee: that is the file's
     // fault, and this request's alone.
-    let raster = catch_unwind(AssertUnwindSafe(|| decode_as(format, encoded, size)))
-        .unwrap_or(Err(ImageError::Undecodable))?;
-    Ok(orientation::apply(orientation, raster))
+    let raster = catch_unwind(AssertUnwindSafe(|| {
+        decode_as(format, encoded, size, wanted)
+    }))
+    .unwrap_or(Err(ImageError::Undecodable));
+    // A decoder that was stopped calls it damage.
+    wanted.check()?;
+    orientation::apply(orientation, raster?, wanted)
 }
 
-fn decode_as(format: Format, encoded: &[u8], size: (usize, usize)) -> Result<Raster, ImageError> {
+fn check_sides((width, height): (u32, u32), limits: &ImageLimits) -> Result<(), ImageError> {
+    let (max_side, max_ratio) = (limits.max_side, limits.max_ratio);
+    let (long, short) = (width.max(height), width.min(height));
+    if long > max_side {
+        return Err(ImageError::SideTooLong {
+            width,
+            height,
+            max_side,
+        });
+    }
+    if u64::from(long) > u64::from(short) * u64::from(max_ratio) {
+        return Err(ImageError::TooThin {
+            width,
+            height,
+            max_ratio,
+        });
+    }
+    Ok(())
+}
+
+fn decode_as(
+    format: Format,
+    encoded: &[u8],
+    size: (usize, usize),
+    wanted: Wanted<'_>,
+) -> Result<Raster, ImageError> {
+    let file = EncodedFile::new(encoded, wanted);
     match format {
-        Format::Jpeg => jpeg::decode(encoded, size),
-        Format::Gif => gif::decode(encoded, size),
-        Format::Tiff => tiff::decode(encoded, size),
+        Format::Jpeg => jpeg::decode(file, size, wanted),
+        Format::Gif => gif::decode(file, size),
+        Format::Tiff => tiff::decode(encoded, size, wanted),
         Format::Png => {
-            let decoder = PngDecoder::with_limits(Cursor::new(encoded), image_limits(size))
-                .map_err(undecodable)?;
+            let decoder = PngDecoder::with_limits(file, image_limits(size)).map_err(undecodable)?;
             // Grey whose alpha comes from a transparent level, not from a channel of its own.
             let keyed = encoded.get(25) == Some(&0);
             read(decoder, size, |color| match color {
@@ -95,11 +139,11 @@ fn decode_as(format: Format, encoded: &[u8], size: (usize, usize)) -> Result<Ras
             })
         }
         Format::Bmp => {
-            let decoder = BmpDecoder::new(Cursor::new(encoded)).map_err(undecodable)?;
+            let decoder = BmpDecoder::new(file).map_err(undecodable)?;
             read(decoder, size, layout)
         }
         Format::WebP => {
-            let decoder = WebPDecoder::new(Cursor::new(encoded)).map_err(undecodable)?;
+            let decoder = WebPDecoder::new(file).map_err(undecodable)?;
             read(decoder, size, layout)
         }
     }

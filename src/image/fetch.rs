@@ -76,7 +76,7 @@ mod tests {
             uri,
             &ImageLimits {
                 max_bytes: 6,
-                max_pixels: 1,
+                ..ImageLimits::default()
             },
         )
     }

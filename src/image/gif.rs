@@ -8,6 +8,7 @@ use std::num::NonZeroU64;
 use gif::{ColorOutput, DecodeOptions, MemoryLimit};
 
 use super::decode::memory_budget;
+use super::encoded_file::EncodedFile;
 use super::raster::{Layout, Raster, flatten};
 use crate::error::ImageError;
 
@@ -15,13 +16,13 @@ use crate::error::ImageError;
 ///
 /// # Errors
 /// [`ImageError::Undecodable`].
-pub(super) fn decode(encoded: &[u8], size: (usize, usize)) -> Result<Raster, ImageError> {
+pub(super) fn decode(file: EncodedFile<'_>, size: (usize, usize)) -> Result<Raster, ImageError> {
     let damaged = |_: gif::DecodingError| ImageError::Undecodable;
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     let budget = NonZeroU64::new(memory_budget(size) as u64).expect("a megabyte at least");
     options.set_memory_limit(MemoryLimit::Bytes(budget));
-    let mut decoder = options.read_info(encoded).map_err(damaged)?;
+    let mut decoder = options.read_info(file).map_err(damaged)?;
     let frame = decoder
         .next_frame_info()
         .map_err(damaged)?
@@ -60,6 +61,7 @@ pub(super) fn decode(encoded: &[u8], size: (usize, usize)) -> Result<Raster, Ima
 mod tests {
     use super::super::decode::{ImageLimits, decode};
     use super::super::raster::Samples;
+    use super::super::wanted::Wanted;
     use crate::error::ImageError;
 
     /// One white pixel at (1, 1), with a palette of red, white and black.
@@ -77,7 +79,7 @@ mod tests {
     }
 
     fn levels(encoded: &[u8]) -> Result<Vec<u8>, ImageError> {
-        match decode(encoded, &ImageLimits::default())?.samples {
+        match decode(encoded, &ImageLimits::default(), Wanted::ALWAYS)?.samples {
             Samples::Grey(_) => panic!("a GIF has colours"),
             Samples::Rgb(levels) => Ok(levels),
         }

@@ -11,19 +11,26 @@ use std::io::{self, BufRead, Read};
 
 use mozjpeg::{ColorSpace, Decompress};
 
+use super::encoded_file::EncodedFile;
 use super::raster::{Layout, Raster, flatten};
+use super::wanted::Wanted;
 use crate::error::ImageError;
 
 /// Decodes a baseline or progressive file of 1, 3 or 4 components.
 ///
 /// # Errors
-/// [`ImageError::Undecodable`] also for a file that ends early, which libjpeg would fill with grey.
+/// [`ImageError::Undecodable`] also for a file that ends early, which libjpeg would fill with grey;
+/// [`ImageError::Abandoned`] between rows.
 ///
 /// # Panics
 /// Unwinds, without a message, out of libjpeg's fatal errors.
-pub(super) fn decode(encoded: &[u8], size: (usize, usize)) -> Result<Raster, ImageError> {
+pub(super) fn decode(
+    file: EncodedFile<'_>,
+    size: (usize, usize),
+    wanted: Wanted<'_>,
+) -> Result<Raster, ImageError> {
     let damaged = |_: io::Error| ImageError::Undecodable;
-    let decoder = Decompress::new_reader(WholeFile { rest: encoded }).map_err(damaged)?;
+    let decoder = Decompress::new_reader(WholeFile(file)).map_err(damaged)?;
     if decoder.size() != size {
         return Err(ImageError::Undecodable);
     }
@@ -34,8 +41,12 @@ pub(super) fn decode(encoded: &[u8], size: (usize, usize)) -> Result<Raster, Ima
         _ => return Err(ImageError::UnsupportedVariant),
     };
     let mut started = decoder.to_colorspace(space).map_err(damaged)?;
-    let mut samples = vec![0; size.0 * size.1 * layout.bytes_per_pixel()];
-    started.read_scanlines_into(&mut samples).map_err(damaged)?;
+    let row_len = size.0 * layout.bytes_per_pixel();
+    let mut samples = vec![0; row_len * size.1];
+    for row in samples.chunks_exact_mut(row_len) {
+        wanted.check()?;
+        started.read_scanlines_into(row).map_err(damaged)?;
+    }
     started.finish().map_err(damaged)?;
     if layout == Layout::Cmyk8 {
         // Adobe stores ink inverted; like Pillow, take every file for one of Adobe's.
@@ -45,26 +56,25 @@ pub(super) fn decode(encoded: &[u8], size: (usize, usize)) -> Result<Raster, Ima
 }
 
 /// Reads a file whose end is an error: the `mozjpeg` crate would make up an end-of-image marker.
-struct WholeFile<'a> {
-    rest: &'a [u8],
-}
+struct WholeFile<'a>(EncodedFile<'a>);
 
 impl BufRead for WholeFile<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.rest.is_empty() {
+        let piece = self.0.fill_buf()?;
+        if piece.is_empty() {
             // Not `UnexpectedEof`, which is what is papered over.
             return Err(io::ErrorKind::InvalidData.into());
         }
-        Ok(self.rest)
+        Ok(piece)
     }
 
     fn consume(&mut self, amount: usize) {
-        self.rest = &self.rest[amount..];
+        self.0.consume(amount);
     }
 }
 
 impl Read for WholeFile<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.rest.read(buffer)
+        self.0.read(buffer)
     }
 }

@@ -15,6 +15,7 @@
 //! words never reach an error, a log or `Debug`.
 
 mod decode;
+mod encoded_file;
 pub mod fetch;
 mod format;
 mod gif;
@@ -27,7 +28,9 @@ mod processor;
 mod raster;
 mod resize;
 mod tiff;
+mod wanted;
 
 pub use decode::{ImageLimits, decode};
 pub use processor::{ImageProcessor, Resize};
 pub use raster::{Raster, Samples};
+pub use wanted::Wanted;

@@ -6,6 +6,8 @@
 use super::ifd::Directory;
 use super::metadata::Metadata;
 use super::raster::{Raster, Samples};
+use super::wanted::Wanted;
+use crate::error::ImageError;
 
 /// What must be done to a stored picture to show it, in EXIF's numbering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,37 +67,45 @@ fn in_xmp(xmp: &[u8]) -> Option<u32> {
 }
 
 /// Turns a picture upright.
-pub(super) fn apply(orientation: Orientation, raster: Raster) -> Raster {
+///
+/// # Errors
+/// [`ImageError::Abandoned`] between rows.
+pub(super) fn apply(
+    orientation: Orientation,
+    raster: Raster,
+    wanted: Wanted<'_>,
+) -> Result<Raster, ImageError> {
     if orientation == Orientation::Upright {
-        return raster;
+        return Ok(raster);
     }
     let Raster {
         width,
         height,
         samples,
     } = raster;
+    let size = (width, height);
     let samples = match samples {
-        Samples::Grey(grey) => Samples::Grey(turned::<1>(orientation, width, height, &grey)),
-        Samples::Rgb(rgb) => Samples::Rgb(turned::<3>(orientation, width, height, &rgb)),
+        Samples::Grey(grey) => Samples::Grey(turned::<1>(orientation, size, &grey, wanted)?),
+        Samples::Rgb(rgb) => Samples::Rgb(turned::<3>(orientation, size, &rgb, wanted)?),
     };
     let (width, height) = if orientation.swaps_sides() {
         (height, width)
     } else {
         (width, height)
     };
-    Raster {
+    Ok(Raster {
         width,
         height,
         samples,
-    }
+    })
 }
 
 fn turned<const N: usize>(
     orientation: Orientation,
-    width: usize,
-    height: usize,
+    (width, height): (usize, usize),
     samples: &[u8],
-) -> Vec<u8> {
+    wanted: Wanted<'_>,
+) -> Result<Vec<u8>, ImageError> {
     let (pixels, _) = samples.as_chunks::<N>();
     let (new_width, new_height) = if orientation.swaps_sides() {
         (height, width)
@@ -104,6 +114,7 @@ fn turned<const N: usize>(
     };
     let mut out = Vec::with_capacity(samples.len());
     for y in 0..new_height {
+        wanted.check()?;
         for x in 0..new_width {
             let (from_x, from_y) = match orientation {
                 Orientation::Upright => (x, y),
@@ -118,7 +129,7 @@ fn turned<const N: usize>(
             out.extend_from_slice(&pixels[from_y * width + from_x]);
         }
     }
-    out
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -139,7 +150,8 @@ mod tests {
             (Orientation::Transverse, 2, [6, 3, 5, 2, 4, 1]),
             (Orientation::TurnAnticlockwise, 2, [3, 6, 2, 5, 1, 4]),
         ] {
-            let turned = apply(orientation, Raster::grey(3, 2, vec![1, 2, 3, 4, 5, 6]));
+            let raster = Raster::grey(3, 2, vec![1, 2, 3, 4, 5, 6]);
+            let turned = apply(orientation, raster, Wanted::ALWAYS).unwrap();
             let Samples::Grey(grey) = turned.samples else {
                 panic!("grey stays grey")
             };

@@ -3,6 +3,7 @@
 use super::decode::{ImageLimits, decode};
 use super::raster::Raster;
 use super::resize::{Side, resize};
+use super::wanted::Wanted;
 use crate::core::{ImageHash, PixelValues};
 use crate::error::ImageError;
 
@@ -34,12 +35,15 @@ impl ImageProcessor {
     ///
     /// # Errors
     /// [`ImageError`] with a fixed text, as [`decode`].
-    pub fn process(&self, encoded: &[u8]) -> Result<PixelValues, ImageError> {
-        Ok(self.prepare(&decode(encoded, &self.limits)?))
+    pub fn process(&self, encoded: &[u8], wanted: Wanted<'_>) -> Result<PixelValues, ImageError> {
+        self.prepare(&decode(encoded, &self.limits, wanted)?, wanted)
     }
 
     /// Prepares a picture that is already decoded.
-    pub fn prepare(&self, raster: &Raster) -> PixelValues {
+    ///
+    /// # Errors
+    /// [`ImageError::Abandoned`] between rows, once it is not `wanted` any more.
+    pub fn prepare(&self, raster: &Raster, wanted: Wanted<'_>) -> Result<PixelValues, ImageError> {
         let (horizontal, vertical) = match self.resize {
             Resize::Squash => (Side::whole(raster.width), Side::whole(raster.height)),
             Resize::PadToSquare => {
@@ -50,13 +54,13 @@ impl ImageProcessor {
                 )
             }
         };
-        let rgb = resize(raster, horizontal, vertical, self.size);
+        let rgb = resize(raster, horizontal, vertical, self.size, wanted)?;
         let hash = self.hash(&rgb);
-        PixelValues {
+        Ok(PixelValues {
             size: self.size,
             rgb,
             hash,
-        }
+        })
     }
 
     /// Over the pixels, the size and the settings: two pictures, or one at two settings, never
@@ -77,6 +81,12 @@ impl ImageProcessor {
 mod tests {
     use super::*;
 
+    fn prepare(processor: ImageProcessor, raster: &Raster) -> PixelValues {
+        processor
+            .prepare(raster, Wanted::ALWAYS)
+            .expect("it is wanted")
+    }
+
     fn processor(size: usize, resize: Resize) -> ImageProcessor {
         ImageProcessor {
             size,
@@ -88,14 +98,15 @@ mod tests {
     #[test]
     fn squashed_or_in_the_middle_of_black() {
         let raster = Raster::grey(3, 2, vec![10, 20, 30, 40, 50, 60]);
-        let squashed = processor(3, Resize::Squash).prepare(&raster);
+        let squashed = prepare(processor(3, Resize::Squash), &raster);
         let levels =
             |pixels: &PixelValues| pixels.rgb.iter().step_by(3).copied().collect::<Vec<_>>();
         assert_eq!(levels(&squashed), [10, 20, 30, 25, 35, 45, 40, 50, 60]);
         // One black row, and it comes after.
-        let padded = processor(3, Resize::PadToSquare).prepare(&raster);
+        let padded = prepare(processor(3, Resize::PadToSquare), &raster);
         assert_eq!(levels(&padded), [10, 20, 30, 40, 50, 60, 0, 0, 0]);
-        let wide = processor(4, Resize::PadToSquare).prepare(&Raster::grey(4, 1, vec![9; 4]));
+        let wide = Raster::grey(4, 1, vec![9; 4]);
+        let wide = prepare(processor(4, Resize::PadToSquare), &wide);
         assert_eq!(
             levels(&wide),
             [0, 0, 0, 0, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0]
@@ -106,7 +117,7 @@ mod tests {
     fn padding_a_very_long_picture_takes_no_memory_for_its_square() {
         // The square would have 4 · 10¹⁰ pixels.
         let raster = Raster::grey(200_000, 1, vec![255; 200_000]);
-        let pixels = processor(8, Resize::PadToSquare).prepare(&raster);
+        let pixels = prepare(processor(8, Resize::PadToSquare), &raster);
         assert!(
             pixels.rgb.iter().all(|&v| v == 0),
             "one row of 200,000 rounds to nothing"
@@ -117,23 +128,23 @@ mod tests {
     fn the_hash_is_of_pixels_size_and_settings() {
         let black = |w: usize, h: usize| Raster::grey(w, h, vec![0; w * h]);
         let squash = processor(4, Resize::Squash);
-        let hash = squash.prepare(&black(4, 4)).hash;
-        assert_eq!(hash, squash.prepare(&black(4, 4)).hash);
+        let hash = prepare(squash, &black(4, 4)).hash;
+        assert_eq!(hash, prepare(squash, &black(4, 4)).hash);
         assert_eq!(
             hash,
-            squash.prepare(&black(9, 2)).hash,
+            prepare(squash, &black(9, 2)).hash,
             "the same pixels in the end"
         );
         assert_ne!(
             hash,
-            processor(5, Resize::Squash).prepare(&black(4, 4)).hash
+            prepare(processor(5, Resize::Squash), &black(4, 4)).hash
         );
         assert_ne!(
             hash,
-            processor(4, Resize::PadToSquare).prepare(&black(4, 4)).hash
+            prepare(processor(4, Resize::PadToSquare), &black(4, 4)).hash
         );
         let mut grey = vec![0; 16];
         grey[5] = 1;
-        assert_ne!(hash, squash.prepare(&Raster::grey(4, 4, grey)).hash);
+        assert_ne!(hash, prepare(squash, &Raster::grey(4, 4, grey)).hash);
     }
 }

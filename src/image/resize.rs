@@ -11,6 +11,8 @@ use std::sync::Arc;
 use pulp::Arch;
 
 use super::raster::{Raster, Samples};
+use super::wanted::Wanted;
+use crate::error::ImageError;
 
 /// How one side of the source maps to one side of the result: the source stands inside a longer
 /// side of zeros, which is resized as a whole. Zeros add nothing, so they are never made.
@@ -145,7 +147,16 @@ impl Weights {
 const MAX_PRECISION: u32 = 22;
 
 /// Resizes to `out × out` RGB, `(out, out, 3)`.
-pub(super) fn resize(raster: &Raster, horizontal: Side, vertical: Side, out: usize) -> Arc<[u8]> {
+///
+/// # Errors
+/// [`ImageError::Abandoned`] between rows.
+pub(super) fn resize(
+    raster: &Raster,
+    horizontal: Side,
+    vertical: Side,
+    out: usize,
+    wanted: Wanted<'_>,
+) -> Result<Arc<[u8]>, ImageError> {
     let across = Weights::new(horizontal, out);
     let down = Weights::new(vertical, out);
     let mut rgb: Arc<[u8]> = std::iter::repeat_n(0, out * out * 3).collect();
@@ -153,13 +164,13 @@ pub(super) fn resize(raster: &Raster, horizontal: Side, vertical: Side, out: usi
     let arch = Arch::new();
     match &raster.samples {
         Samples::Rgb(rgb) => {
-            arch.dispatch(|| two_passes::<3>(rgb, raster.width, &across, &down, to))
+            arch.dispatch(|| two_passes::<3>(rgb, raster.width, (&across, &down), to, wanted))
         }
         Samples::Grey(grey) => {
-            arch.dispatch(|| two_passes::<1>(grey, raster.width, &across, &down, to));
+            arch.dispatch(|| two_passes::<1>(grey, raster.width, (&across, &down), to, wanted))
         }
-    }
-    rgb
+    }?;
+    Ok(rgb)
 }
 
 /// `(height, width, N)` → `(height, out, N)` → `(out, out, N)`, written as `(out, out, 3)`.
@@ -170,10 +181,10 @@ pub(super) fn resize(raster: &Raster, horizontal: Side, vertical: Side, out: usi
 fn two_passes<const N: usize>(
     source: &[u8],
     width: usize,
-    across: &Weights,
-    down: &Weights,
+    (across, down): (&Weights, &Weights),
     to: &mut [u8],
-) {
+    wanted: Wanted<'_>,
+) -> Result<(), ImageError> {
     let out = across.starts.len();
     let row_len = out * N;
     let mut narrowed = vec![0; down.taps * row_len];
@@ -183,6 +194,7 @@ fn two_passes<const N: usize>(
         let (start, weights) = down.row(i);
         // Starts never go back, so a row that was passed over is not needed again.
         for y in num_narrowed.max(start)..start + down.taps {
+            wanted.check()?;
             let slot = y % down.taps * row_len;
             let from = &source[y * width * N..(y + 1) * width * N];
             across_row::<N>(from, &mut narrowed[slot..slot + row_len], across);
@@ -201,6 +213,7 @@ fn two_passes<const N: usize>(
             }
         }
     }
+    Ok(())
 }
 
 /// One row, horizontally. With few taps, their number is known to the compiler and the sums stay in
@@ -292,7 +305,8 @@ mod tests {
 
     fn grey_row(source: &[u8], out: usize) -> Vec<u8> {
         let raster = Raster::grey(source.len(), 1, source.to_vec());
-        let rgb = resize(&raster, Side::whole(source.len()), Side::whole(1), out);
+        let (across, down) = (Side::whole(source.len()), Side::whole(1));
+        let rgb = resize(&raster, across, down, out, Wanted::ALWAYS).unwrap();
         rgb[..out * 3].chunks(3).map(|pixel| pixel[0]).collect()
     }
 
@@ -420,7 +434,7 @@ mod tests {
             } else {
                 (Side::whole(width), Side::whole(height))
             };
-            let fast = resize(&raster, horizontal, vertical, out);
+            let fast = resize(&raster, horizontal, vertical, out, Wanted::ALWAYS).unwrap();
             prop_assert_eq!(&*fast, plainly(&raster, horizontal, vertical, out));
         }
     }

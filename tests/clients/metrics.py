@@ -31,6 +31,7 @@ ROUTERS_METRICS = {
     "medgemma:encoder_cache_hits": "counter",
     "medgemma:encoder_cache_misses": "counter",
     "medgemma:images_decoded": "counter",
+    "medgemma:images_abandoned": "counter",
     "medgemma:requests_cancelled": "counter",
     "medgemma:engine_steps": "counter",
     "medgemma:auth_failures": "counter",

@@ -15,7 +15,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::backend::{BLOCK_SIZE, Backend};
 use medgemma::core::{PixelValues, TokenId};
-use medgemma::image::{ImageLimits, ImageProcessor, Resize};
+use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::{ImageRows, Model, StepOf};
 use medgemma::registry::ModelFiles;
@@ -358,7 +358,7 @@ async fn image_tokens_in_another_place_show() {
     let mut misread = misplaced.map(|placed| (placed, Score::default(), Score::default()));
     for film in &films()[..8] {
         let file = png(&film.picture);
-        let picture = processor.process(&file).expect("a picture");
+        let picture = processor.process(&file, Wanted::ALWAYS).expect("a picture");
         let features = bare.features(picture);
         for truth in &film.truths {
             let messages = question(&data_uri(&file), &truth.question);

@@ -13,7 +13,7 @@ use medgemma::core::{
     TokenLogprobs,
 };
 use medgemma::engine::{Runner, Stepping, WorkOrder};
-use medgemma::image::{ImageLimits, ImageProcessor, Resize};
+use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted};
 use medgemma::model::Model;
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
@@ -199,7 +199,9 @@ pub(crate) fn request(
             ImageSpan {
                 start,
                 len: vision.mm_tokens_per_image,
-                pixels: processor.process(&file).expect("it can be read"),
+                pixels: processor
+                    .process(&file, Wanted::ALWAYS)
+                    .expect("it can be read"),
             }
         })
         .collect();

@@ -6,13 +6,15 @@ use std::panic;
 use std::sync::Once;
 
 use medgemma::error::ImageError;
-use medgemma::image::{ImageLimits, decode};
+use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted, decode};
 
 use crate::golden;
 
 const LIMITS: ImageLimits = ImageLimits {
     max_bytes: 1 << 20,
     max_pixels: 1 << 21,
+    max_side: 1 << 15,
+    max_ratio: 200,
 };
 
 fn sample(name: &str) -> Vec<u8> {
@@ -31,7 +33,7 @@ fn refusal(encoded: &[u8], limits: &ImageLimits) -> Option<ImageError> {
         }));
     });
     PANICKED.set(false);
-    let result = decode(encoded, limits);
+    let result = decode(encoded, limits, Wanted::ALWAYS);
     assert!(!PANICKED.get(), "a decoder panicked");
     result.err()
 }
@@ -315,6 +317,7 @@ fn limits_are_inclusive() {
     let limits = |max_bytes, max_pixels| ImageLimits {
         max_bytes,
         max_pixels,
+        ..LIMITS
     };
     assert_eq!(refusal(&encoded, &limits(bytes, 61 * 47)), None);
     let max_pixels = 61 * 47 - 1;
@@ -333,6 +336,92 @@ fn limits_are_inclusive() {
         refusal(&encoded, &limits(max_bytes, 61 * 47)),
         Some(too_large)
     );
+}
+
+/// One picture of each way to decode, and of the turns that follow.
+const WAYS: [&str; 12] = [
+    "bmp.bmp",
+    "exif_6.jpg",
+    "gif.gif",
+    "interlaced.png",
+    "jpeg_420.jpg",
+    "jpeg_progressive.jpg",
+    "rgb_47x61.png",
+    "tiff.tif",
+    "tiff_lzw.tif",
+    "tiff_exif_6.tif",
+    "webp_lossless.webp",
+    "webp_lossy.webp",
+];
+
+#[test]
+fn a_picture_that_is_not_wanted_any_more_ends_at_the_next_row() {
+    let processor = ImageProcessor {
+        size: 32,
+        resize: Resize::Squash,
+        limits: LIMITS,
+    };
+    for name in WAYS {
+        let file = sample(name);
+        let height = decode(&file, &LIMITS, Wanted::ALWAYS).expect(name).height;
+        let num_asked = Cell::new(0);
+        let process = |num_wanted: usize| {
+            num_asked.set(0);
+            let is_wanted = || {
+                num_asked.set(num_asked.get() + 1);
+                num_asked.get() <= num_wanted
+            };
+            processor.process(&file, Wanted::while_true(&is_wanted))
+        };
+        assert!(process(usize::MAX).is_ok(), "{name}");
+        let times = num_asked.get();
+        assert!(
+            times >= height,
+            "{name}: asked {times} times in {height} rows"
+        );
+        for num_wanted in 0..times {
+            assert_eq!(
+                process(num_wanted).err(),
+                Some(ImageError::Abandoned),
+                "{name}"
+            );
+            // Once more, to tell a decoder that was stopped from one that met damage.
+            let more = num_asked.get() - num_wanted;
+            assert!(more <= 2, "{name}: went on for {more} questions");
+        }
+    }
+}
+
+#[test]
+fn a_thin_picture_is_refused_whatever_is_in_it() {
+    // A sample of 61 × 47 whose header says otherwise, so that only the header can be judged.
+    let png = |width: u32, height: u32| {
+        let sides = [width.to_be_bytes(), height.to_be_bytes()].concat();
+        with(sample("rgb_61x47.png"), 16, &sides)
+    };
+    let thin = |width, height| ImageError::TooThin {
+        width,
+        height,
+        max_ratio: 200,
+    };
+    let long = |width, height| ImageError::SideTooLong {
+        width,
+        height,
+        max_side: 1 << 15,
+    };
+    for (width, height, error) in [
+        (1, 201, thin(1, 201)),
+        (201, 1, thin(201, 1)),
+        (10, 2001, thin(10, 2001)),
+        (60, 32_769, long(60, 32_769)),
+        (32_769, 60, long(32_769, 60)),
+        (1, 2_000_000, long(1, 2_000_000)),
+        (10, 2000, ImageError::Undecodable),
+        (2000, 10, ImageError::Undecodable),
+    ] {
+        let refused = refusal(&png(width, height), &LIMITS);
+        assert_eq!(refused, Some(error), "{width}×{height}");
+    }
 }
 
 fn samples() -> Vec<(String, Vec<u8>)> {

@@ -6,7 +6,7 @@ use medgemma::backend::candle::CandleBackend;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::backend::{Backend, BlockTable, StepInput, StepSequence};
 use medgemma::core::{BlockId, PixelValues, TokenId};
-use medgemma::image::{ImageLimits, ImageProcessor, Resize};
+use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
 use medgemma::model::{ImageRows, Model, Projector, Stage, StepOf, VisionTower};
@@ -36,7 +36,7 @@ pub(crate) fn picture(name: &str, size: usize) -> PixelValues {
         limits: ImageLimits::default(),
     };
     processor
-        .process(&file)
+        .process(&file, Wanted::ALWAYS)
         .expect("a picture that can be read")
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use medgemma::api::serve;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -125,6 +126,66 @@ async fn leaving_while_pictures_are_decoded_ends_the_work() {
     server.app.drain().await;
     let cancelled = "medgemma:requests_cancelled_total{model_name=\"tiny\"}";
     assert_eq!(server.metric(cancelled).await, 1.0);
+}
+
+/// 48 Mpixels of black in a file of 50 kB: most of a second to decode.
+fn large_picture() -> Vec<u8> {
+    let (width, height) = (8000, 6000);
+    let mut file = Vec::new();
+    let encoder = image::codecs::png::PngEncoder::new(&mut file);
+    let pixels = vec![0; 8000 * 6000];
+    image::ImageEncoder::write_image(encoder, &pixels, width, height, image::ColorType::L8.into())
+        .expect("it can be written");
+    file
+}
+
+#[tokio::test]
+async fn a_picture_is_given_up_when_its_client_has_left() {
+    const NUM_PICTURES: usize = 100;
+    let plan = Plan {
+        max_model_len: 8192,
+        ..Plan::for_test()
+    };
+    let server = plan.start();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    tokio::spawn(serve(listener, server.app.clone(), std::future::pending()));
+
+    // What stands behind a picture's end makes each another one.
+    let file = large_picture();
+    let picture = |number: usize| {
+        let file = [&file[..], &number.to_le_bytes()].concat();
+        format!("data:image/png;base64,{}", BASE64_STANDARD.encode(file))
+    };
+    let pictures: Vec<_> = (0..NUM_PICTURES).map(picture).collect();
+    let urls: Vec<_> = pictures.iter().map(String::as_str).collect();
+    let body = chat_body(shown(&urls)).to_string();
+    let client = medgemma::http_client::without_tls().build().unwrap();
+    let request = client
+        .post(format!("http://{address}/v1/chat/completions"))
+        .header("content-type", "application/json")
+        .body(body);
+    let sending = tokio::spawn(request.send());
+
+    let reaches_one = async |series: &str| {
+        while server.metric(series).await < 1.0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let decoded = "medgemma:images_decoded_total{model_name=\"tiny\"}";
+    let abandoned = "medgemma:images_abandoned_total{model_name=\"tiny\"}";
+    let limit = Duration::from_secs(120);
+    let begun = timeout(limit, reaches_one(decoded)).await;
+    begun.expect("no picture was decoded");
+    drop(client);
+    sending.abort();
+    let given_up = timeout(limit, reaches_one(abandoned)).await;
+    given_up.expect("a picture that nobody waits for was decoded to its end");
+
+    // The places are free, and nothing is left to be decoded.
+    server.chat(shown(&[&distinct_pictures(1)[0]])).await.ok();
+    let num_decoded = server.metric(decoded).await;
+    assert!(num_decoded < NUM_PICTURES as f64, "{num_decoded}");
 }
 
 #[tokio::test]

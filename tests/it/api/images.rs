@@ -24,19 +24,116 @@ pub(super) fn shown(urls: &[&str]) -> Value {
     json!({"messages": [{"role": "user", "content": parts}]})
 }
 
+fn bitmap_header(width: u32, height: u32, len: u32) -> Vec<u8> {
+    let mut bytes = b"BM".to_vec();
+    let file = [54 + len, 0, 54];
+    let info = [40, width, height, 0x0018_0001, 0, len, 0, 0, 0, 0];
+    let words = file.iter().chain(&info);
+    bytes.extend(words.flat_map(|word| word.to_le_bytes()));
+    bytes
+}
+
+/// Headers of each format that say this size; of the pixels there is nothing.
+fn headers(width: u16, height: u16) -> [(&'static str, Vec<u8>); 6] {
+    let wide = [u32::from(width), u32::from(height)];
+    let [w, h] = [width.to_be_bytes(), height.to_be_bytes()];
+    let [w_le, h_le] = [width.to_le_bytes(), height.to_le_bytes()];
+    let png = [
+        b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR",
+        &wide.map(u32::to_be_bytes).concat()[..],
+        &[8, 0, 0, 0, 0],
+    ];
+    let jpeg = [
+        &[0xff, 0xd8, 0xff, 0xc0, 0, 11, 8][..],
+        &h,
+        &w,
+        &[1, 1, 0x11, 0],
+    ];
+    let sides = (wide[0] - 1) & 0x3fff | ((wide[1] - 1) & 0x3fff) << 14;
+    let webp = [
+        &b"RIFF\x12\0\0\0WEBPVP8L\x05\0\0\0\x2f"[..],
+        &sides.to_le_bytes(),
+        &[0],
+    ];
+    let gif = [
+        &b"GIF89a"[..],
+        &w_le,
+        &h_le,
+        &[0, 0, 0, 0x2c, 0, 0, 0, 0],
+        &w_le,
+        &h_le,
+        &[0],
+    ];
+    let entry = |tag: u16, value: u32| {
+        let head = [tag, 4, 1, 0].map(u16::to_le_bytes).concat();
+        [head, value.to_le_bytes().to_vec()].concat()
+    };
+    let tiff = [
+        &b"II*\0\x08\0\0\0\x02\0"[..],
+        &entry(256, wide[0]),
+        &entry(257, wide[1]),
+        &[0; 4],
+    ];
+    [
+        ("png", png.concat()),
+        ("jpeg", jpeg.concat()),
+        ("webp", webp.concat()),
+        ("gif", gif.concat()),
+        ("bmp", bitmap_header(wide[0], wide[1], 0)),
+        ("tiff", tiff.concat()),
+    ]
+}
+
+#[tokio::test]
+async fn thin_pictures_are_refused_by_their_headers() {
+    let server = Plan::for_test().start();
+    let said = async |(kind, file): &(&str, Vec<u8>)| {
+        let url = format!("data:image/{kind};base64,{}", BASE64_STANDARD.encode(file));
+        let reply = server.chat(shown(&[&url])).await;
+        let place = Some("messages[0].content[0]".to_owned());
+        assert_eq!(
+            reply.error(),
+            (400, Some("invalid_image".to_owned()), place)
+        );
+        reply.body
+    };
+    for (width, height) in [(1, 16_000), (16_000, 1), (79, 16_000), (3, 601)] {
+        for file in headers(width, height) {
+            let body = said(&file).await;
+            let found = format!("{width}×{height} pixels; one side may be at most 200 times");
+            assert!(body.contains(&found), "{}: {body}", file.0);
+        }
+    }
+    for (width, height) in [(1_000, 32_769), (65_535, 400)] {
+        for file in headers(width, height) {
+            // Sides of a WebP have 14 bits.
+            if file.0 != "webp" {
+                let body = said(&file).await;
+                let found = format!("{width}×{height} pixels; a side of at most 32768 pixels");
+                assert!(body.contains(&found), "{}: {body}", file.0);
+            }
+        }
+    }
+    // At the bounds it is the missing pixels that are wrong.
+    for (width, height) in [(80, 16_000), (3, 600), (600, 3), (200, 32_768)] {
+        for file in headers(width, height) {
+            if file.0 != "webp" || height <= 16_000 {
+                let body = said(&file).await;
+                assert!(body.contains("could not be decoded"), "{}: {body}", file.0);
+            }
+        }
+    }
+}
+
 /// Data URIs of `number` small pictures, each of another size.
 pub(super) fn distinct_pictures(number: usize) -> Vec<String> {
     let picture = |at: usize| {
-        // A bitmap without compression is made by hand: one row of grey pixels.
+        // A bitmap without compression is made by hand: a few rows of grey pixels.
+        const ROWS: usize = 4;
         let width = at + 1;
-        let row = (3 * width).next_multiple_of(4);
-        let mut bytes = b"BM".to_vec();
-        let (row_u32, width) = (row as u32, width as u32);
-        let file = [54 + row_u32, 0, 54];
-        let info = [40, width, 1, 0x0018_0001, 0, row_u32, 0, 0, 0, 0];
-        let words = file.iter().chain(&info);
-        bytes.extend(words.flat_map(|word| word.to_le_bytes()));
-        bytes.resize(bytes.len() + row, 0x80);
+        let len = ROWS * (3 * width).next_multiple_of(4);
+        let mut bytes = bitmap_header(width as u32, ROWS as u32, len as u32);
+        bytes.resize(bytes.len() + len, 0x80);
         format!("data:image/bmp;base64,{}", BASE64_STANDARD.encode(bytes))
     };
     (0..number).map(picture).collect()

@@ -1,0 +1,30 @@
+//! Whether somebody still waits for a picture.
+
+use crate::error::ImageError;
+
+/// Asked between rows: work on a picture that nobody waits for any more ends there.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a>(&'a dyn Fn() -> bool);
+
+impl<'a> Wanted<'a> {
+    /// The picture is wanted for as long as `is_wanted` says so; it is asked often and must be
+    /// quick.
+    pub fn while_true(is_wanted: &'a dyn Fn() -> bool) -> Self {
+        Self(is_wanted)
+    }
+
+    /// # Errors
+    /// [`ImageError::Abandoned`] once the picture is not wanted.
+    pub(super) fn check(self) -> Result<(), ImageError> {
+        if (self.0)() {
+            Ok(())
+        } else {
+            Err(ImageError::Abandoned)
+        }
+    }
+}
+
+impl Wanted<'static> {
+    /// The picture is wanted to the end.
+    pub const ALWAYS: Self = Self(&|| true);
+}
