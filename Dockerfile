@@ -12,6 +12,15 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && install -D target/dist/medgemma /out/medgemma
 
 
+# What the program is made of, as CycloneDX has it, under the name by which scanners of images find it.
+FROM build AS sbom
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    cargo install cargo-cyclonedx --version 0.5.9 --locked --target-dir /tmp/cyclonedx \
+    && cargo cyclonedx --format json --spec-version 1.5 --override-filename medgemma.cdx \
+    && install -D --mode 644 medgemma.cdx.json /out/sbom/medgemma.cdx.json
+
+
 # What the program needs around it, and nothing else: its C library, the certificates of the web's
 # authorities, a user, and folders to write in. No shell, no package manager.
 FROM build AS root
@@ -60,6 +69,7 @@ RUN groupadd --gid 10001 medgemma \
 COPY --from=root /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=nvrtc /nvrtc-lib /usr/local/lib/nvrtc
 COPY --from=kernels /kernels /usr/local/share/medgemma/kernels
+COPY --from=sbom /out/sbom /usr/local/share/sbom
 COPY --from=build /out/medgemma /usr/local/bin/
 # A container without a card is told so, rather than left to compute on the CPU.
 ENV HOME=/cache \
@@ -89,6 +99,7 @@ LABEL org.opencontainers.image.title="medgemma-server" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
 COPY --from=root /root-fs /
+COPY --from=sbom /out/sbom /usr/local/share/sbom
 ENV HOME=/cache \
     HF_HOME=/cache/huggingface \
     MEDGEMMA_DEVICE=cpu \
