@@ -128,6 +128,8 @@ pub struct ServeConfig {
     pub request_defaults: RequestDefaults,
     /// Lengths and memory.
     pub limits: Limits,
+    /// Memory for what requests bring; `None` is for the registry to choose.
+    pub max_request_memory: Option<ByteSize>,
     /// Whether prompts that begin alike are computed once.
     pub prefix_caching: PrefixCaching,
     /// How long things may take.
@@ -350,7 +352,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
 /// # Errors
 /// clap's, and options that only a server has.
 fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Error> {
-    const OF_SERVERS: [&str; 16] = [
+    const OF_SERVERS: [&str; 17] = [
         "host",
         "port",
         "api_key",
@@ -365,6 +367,7 @@ fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Error> {
         "tool_format",
         "strict_roles",
         "image_fit",
+        "max_request_memory",
         "request_timeout",
         "shutdown_timeout",
     ];
@@ -506,6 +509,7 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
             encoder_cache_memory: arguments.encoder_cache_memory,
             max_queued_requests: arguments.max_queued_requests,
         },
+        max_request_memory: arguments.max_request_memory,
         prefix_caching,
         timeouts: Timeouts {
             request: arguments.request_timeout.map(|seconds| seconds.0),

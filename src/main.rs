@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use medgemma::api::{self, ApiKeys, AppSettings, AppState, ConnectionLimits, KeyLimits, Site};
+use medgemma::api::{
+    self, ApiKeys, AppSettings, AppState, ConnectionLimits, KeyLimits, RequestMemory, Site,
+};
 use medgemma::batch::{Batch, BatchError, BatchPlan, BatchSummary};
 use medgemma::bench;
 use medgemma::config::{
@@ -311,6 +313,21 @@ fn serve(config: &ServeConfig, log: &Log) -> Outcome {
     exit
 }
 
+/// What requests may hold, and a word about it where that is less than the largest of them needs.
+fn request_memory(config: &ServeConfig) -> RequestMemory {
+    let asked = config.max_request_memory.map(|size| size.0);
+    let total = asked.unwrap_or_else(registry::request_memory);
+    let memory = RequestMemory::new(total);
+    if memory.max_body() < api::MAX_BODY {
+        tracing::info!(
+            request_memory = %ByteSize(total),
+            longest_body = %ByteSize(memory.max_body() as u64),
+            "longer requests are refused: --max-request-memory, or more memory, makes room"
+        );
+    }
+    memory
+}
+
 async fn run(config: &ServeConfig, log: &Log) -> Outcome {
     let address = (config.host.as_str(), config.port);
     let (listener, address) = listen(address, "--host", "--port").await?;
@@ -354,6 +371,7 @@ async fn run(config: &ServeConfig, log: &Log) -> Outcome {
         metrics_keys: ApiKeys::new(&network.metrics_keys),
         site: Site::new(hosts, &network.allowed_origins),
         connections: connection_limits(network),
+        request_memory: request_memory(config),
     });
     app.count_dropped_lines_of(log);
     if let Some((listener, address)) = metrics {

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use prometheus::proto::{LabelPair, MetricFamily};
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
 use crate::engine::EngineStats;
@@ -55,6 +55,7 @@ pub struct Metrics {
     /// Where the process has a log.
     log: OnceLock<Log>,
     images_abandoned: IntCounter,
+    request_memory: IntGauge,
 }
 
 impl Metrics {
@@ -140,6 +141,11 @@ impl Metrics {
                 "medgemma:images_abandoned_total",
                 "Pictures whose decoding ended early, since their client had left.",
             ),
+            request_memory: gauge(
+                &registry,
+                "medgemma:request_memory_bytes",
+                "Memory that requests hold: bodies, what is read out of them, pictures.",
+            ),
             registry,
         }
     }
@@ -147,6 +153,10 @@ impl Metrics {
     /// From now on the lines that `log` drops are told. A process has one log; the first counts.
     pub fn count_dropped_lines_of(&self, log: &Log) {
         self.log.get_or_init(|| log.clone());
+    /// Requests hold so many bytes now.
+    pub fn request_memory(&self, bytes: u64) {
+        self.request_memory
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A request was refused or ended with an error; `code` is one of our own.
@@ -230,6 +240,13 @@ fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCoun
     let registered = registry.register(Box::new(counters.clone()));
     registered.expect("no other metric has the name");
     counters
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    let gauge = IntGauge::new(name, help).expect("the name is in Prometheus' alphabet");
+    let registered = registry.register(Box::new(gauge.clone()));
+    registered.expect("no other metric has the name");
+    gauge
 }
 
 fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {

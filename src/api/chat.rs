@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::extract::parse;
 use super::generate::{Answering, Call, Endpoint, OwnFields, SharedFields, generate};
 use super::generation::AnswerDelta;
-use super::images::decode_all;
+use super::images::{Pictures, decode_all};
 use super::logprobs;
 use super::lower::{
     Chat, OutputPlan, PreparedPrompt, Prompting, ServiceTier, StreamUsage, ThinkingFields,
@@ -174,14 +174,14 @@ pub(super) async fn prepare(
     };
     let prompt = app.workers().run_sized(text_bytes, encode).await??;
     check_length(prompt.ids.len(), model.max_model_len).map_err(|error| error.at("messages"))?;
-    let (pixels, tokens_per_image) = match &model.images {
+    let (pictures, tokens_per_image) = match &model.images {
         Some(support) => (
-            decode_all(images, &support.processor, app.workers(), app.metrics()).await?,
+            decode_all(images, &support.processor, app).await?,
             support.tokens.tokens_per_image,
         ),
-        None => (Vec::new(), 0),
+        None => (Pictures::default(), 0),
     };
-    Ok(PreparedPrompt::new(prompt, pixels, tokens_per_image))
+    Ok(PreparedPrompt::new(prompt, pictures, tokens_per_image))
 }
 
 /// The chat's JSON.

@@ -8,7 +8,7 @@ use tracing::Span;
 
 use super::answer::{json_response, to_json};
 use super::error::ApiError;
-use super::extract::{json_body, parse};
+use super::extract::{JsonBody, json_body, parse};
 use super::lower::{check_ids, check_model};
 use super::state::AppState;
 use super::types::{DetokenizeRequest, Detokenized};
@@ -23,11 +23,14 @@ pub(super) async fn detokenize(
     State(app): State<AppState>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let body = json_body(request).await?;
+    let JsonBody { text: body, held } = json_body(&app, request).await?;
     let model = Arc::clone(app.model()?);
     let span = Span::current();
     let num_bytes = body.len();
-    let work = move || answer(parse(&body)?, &model, &span);
+    let work = move || {
+        let _held = held;
+        answer(parse(&body)?, &model, &span)
+    };
     app.workers().run_sized(num_bytes, work).await?
 }
 

@@ -255,6 +255,38 @@ impl ApiError {
         .with_code("request_too_large")
     }
 
+    /// The body holds more of something than is taken.
+    pub(super) fn too_many_values(what: &str, limit: usize) -> Self {
+        let message = format!(
+            "The request has more than {limit} {what}, the most that is taken. Send fewer, or \
+             several requests."
+        );
+        Self::bad_request("request_too_complex", message)
+    }
+
+    /// Requests hold as many bytes as they may.
+    pub(super) fn no_memory() -> Self {
+        Self::unavailable(
+            "request_memory_full",
+            "The server holds as many bytes of requests as it may (--max-request-memory). Try \
+             again in 1 s.",
+        )
+        .with_header(RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    /// The request needs more bytes than all requests together may hold.
+    pub(super) fn never_enough_memory(bytes: u64, limit: u64) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "invalid_request_error",
+            format!(
+                "This request takes {bytes} bytes of memory to read, and the server may use \
+                 {limit} for it (--max-request-memory). Send less in one request."
+            ),
+        )
+        .with_code("request_too_large")
+    }
+
     /// The body is not declared as JSON.
     pub(super) fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(

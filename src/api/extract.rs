@@ -1,8 +1,9 @@
 //! A request's body: whole, in time, JSON, and into the wire's types.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
@@ -13,10 +14,16 @@ use serde_path_to_error::{Path, Segment};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::ApiError;
+use super::json_census::JsonCensus;
+use super::request_memory::{Charge, Claim};
+use super::state::AppState;
 use super::types::Object;
 
 /// Room for 85 slices of a volume as PNG in base64.
 pub const MAX_BODY: usize = 256 << 20;
+
+/// Room for any text that a model can read, where it takes no pictures.
+const MAX_TEXT_BODY: usize = 16 << 20;
 
 /// How long a body may take altogether, and how long it may stand still.
 const BODY_TIME: Duration = Duration::from_secs(300);
@@ -28,16 +35,32 @@ const MIN_BODY_RATE: u64 = 1024;
 const MAX_DISCARDED: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
-/// Reads a body that must be JSON in UTF-8.
+/// A body that was read.
+#[derive(Debug)]
+pub(super) struct JsonBody {
+    /// Text that may be JSON.
+    pub(super) text: String,
+    /// The memory that it takes, and what is read out of it; whoever works on that keeps it.
+    pub(super) held: Arc<Charge>,
+}
+
+/// Reads a body that must be JSON in UTF-8, within the memory that requests may take.
 ///
 /// # Errors
-/// 415, 413, 408, or 400 for a body that ends early or is not UTF-8.
-pub(super) async fn json_body(request: Request) -> Result<String, ApiError> {
+/// 415, 413, 408, 503 where memory is short, or 400 for a body that ends early, is not UTF-8 or
+/// holds too much.
+pub(super) async fn json_body(app: &AppState, request: Request) -> Result<JsonBody, ApiError> {
     let (head, body) = request.into_parts();
-    if let Err(error) = check_head(&head.headers) {
-        discard(&head.headers, body).await;
-        return Err(error);
-    }
+    let limit = max_body(app);
+    let announced = match check_head(&head.headers, limit) {
+        Ok(announced) => announced,
+        Err(error) => {
+            discard(&head.headers, body).await;
+            return Err(error);
+        }
+    };
+    let mut held = app.request_memory().charge();
+    let mut census = JsonCensus::default();
     let begun = Instant::now();
     let mut body = body;
     let mut bytes = Vec::new();
@@ -51,21 +74,32 @@ pub(super) async fn json_body(request: Request) -> Result<String, ApiError> {
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if bytes.len() + data.len() > MAX_BODY {
-            drop(bytes);
+        let len = bytes.len() + data.len();
+        let taken = census.read(&data).and_then(|()| {
+            if len > limit {
+                return Err(ApiError::body_too_large(limit));
+            }
+            let claim = Claim::of_body(len.max(announced));
+            held.hold_body(claim, len, census.num_nodes())?;
+            // What was announced is not believed: a client may send nothing of it.
+            bytes
+                .try_reserve(data.len())
+                .map_err(|_| ApiError::no_memory())
+        });
+        if let Err(error) = taken {
+            drop((bytes, held, data));
             discard(&head.headers, body).await;
-            return Err(ApiError::body_too_large(MAX_BODY));
-        }
-        if bytes.is_empty() {
-            // What the client announces is only trusted as far as it is cheap.
-            let announced = body.size_hint().lower().min(16 << 20) as usize;
-            bytes.reserve(data.len() + announced);
+            return Err(error);
         }
         bytes.extend_from_slice(&data);
     }
-    String::from_utf8(bytes).map_err(|error| {
+    let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         ApiError::invalid_json(None, format!("The body is not UTF-8: byte {at} is wrong."))
+    })?;
+    Ok(JsonBody {
+        text,
+        held: Arc::new(held),
     })
 }
 
@@ -76,6 +110,17 @@ fn patience(begun: Instant, num_bytes: usize) -> Instant {
     pause
         .min(begun + BODY_TIME)
         .min(begun + BODY_PAUSE + earned)
+}
+
+/// The longest body that is read.
+fn max_body(app: &AppState) -> usize {
+    let takes_images = app.model().is_ok_and(|model| model.images.is_some());
+    let limit = if takes_images {
+        MAX_BODY
+    } else {
+        MAX_TEXT_BODY
+    };
+    limit.min(app.request_memory().max_body())
 }
 
 /// Reads and forgets a body that nobody wants. A client that is still writing would otherwise meet
@@ -99,7 +144,8 @@ pub(super) async fn discard(headers: &HeaderMap, mut body: Body) {
     let _ = timeout(DISCARD_TIME, reading).await;
 }
 
-fn check_head(headers: &HeaderMap) -> Result<(), ApiError> {
+/// The length that is announced, 0 where none is.
+fn check_head(headers: &HeaderMap, limit: usize) -> Result<usize, ApiError> {
     let content_type = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
@@ -119,10 +165,10 @@ fn check_head(headers: &HeaderMap) -> Result<(), ApiError> {
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok());
     let announced = announced.and_then(|value| value.parse::<u64>().ok());
-    if announced.is_some_and(|announced| announced > MAX_BODY as u64) {
-        return Err(ApiError::body_too_large(MAX_BODY));
+    match usize::try_from(announced.unwrap_or(0)) {
+        Ok(announced) if announced <= limit => Ok(announced),
+        _ => Err(ApiError::body_too_large(limit)),
     }
-    Ok(())
 }
 
 /// Reads one type's fields out of a JSON object and passes over the others. Several types can be

@@ -13,7 +13,7 @@ use super::answer::{self, AnswerFormat};
 use super::auth::Caller;
 use super::constraint::constraint;
 use super::error::ApiError;
-use super::extract::{json_body, parse};
+use super::extract::{JsonBody, json_body, parse};
 use super::generation::{Generation, Task};
 use super::identity::Identity;
 use super::limits::{Need, Permit};
@@ -22,6 +22,7 @@ use super::lower::{
     TokenIds, check_labels, check_model, delivery,
 };
 use super::request_log::RequestLog;
+use super::request_memory::Charge;
 use super::state::{AppState, Ticket};
 use super::types::{LabelFields, SamplingFields, StreamFields, TermsFields};
 use crate::core::{Constraint, Terms, TokenId};
@@ -156,6 +157,8 @@ struct Prepared<T> {
     options: AnswerOptions,
     ticket: Ticket,
     permit: Permit,
+    /// Of the body, until the engine has the request.
+    held: Arc<Charge>,
 }
 
 async fn prepare<E: Endpoint>(
@@ -165,13 +168,19 @@ async fn prepare<E: Endpoint>(
 ) -> Result<Prepared<E::Echo>, ApiError> {
     let caller = request.extensions().get::<Caller>().copied();
     let caller = caller.expect("whoever passes the keys is known");
-    let body = json_body(request).await?;
+    let JsonBody { text: body, held } = json_body(app, request).await?;
     let (model, ticket) = app.admit()?;
 
     let call = {
         let num_bytes = body.len();
         let model = Arc::clone(&model);
-        let work = move || E::read(&body, &model);
+        // Work goes on when its client has left, and so does what it holds.
+        let held = Arc::clone(&held);
+        let work = move || {
+            let call = E::read(&body, &model);
+            drop(held);
+            call
+        };
         app.workers().run_sized(num_bytes, work).await??
     };
     Span::current().record("model", call.model_name.as_str());
@@ -210,15 +219,24 @@ async fn prepare<E: Endpoint>(
         terms,
         options: call.options,
         ticket,
+        held,
     })
 }
 
 impl<T> Prepared<T> {
-    async fn answer<E: Endpoint<Echo = T>>(self, log: RequestLog) -> Result<Response, ApiError> {
+    async fn answer<E: Endpoint<Echo = T>>(
+        mut self,
+        log: RequestLog,
+    ) -> Result<Response, ApiError> {
         let num_choices = self.plan.num_choices;
         let (prompt_logprobs, echoed_logprobs) =
             (self.plan.prompt_logprobs, self.plan.echoed_logprobs);
         let limits = self.permit.headers();
+        let pictures = self
+            .prompts
+            .iter_mut()
+            .filter_map(|prompt| prompt.held.take());
+        self.ticket.hold(pictures);
         let task = Task {
             prompts: &self.prompts,
             plan: self.plan,
@@ -228,6 +246,7 @@ impl<T> Prepared<T> {
             permit: self.permit,
         };
         let generation = Generation::start(&self.model, task, log, self.ticket)?;
+        drop(self.held);
         let prompts = self.prompts.into_iter();
         let (prompts, echoes) = prompts.map(|prompt| (prompt.ids, prompt.echo)).unzip();
         let answering = Answering {

@@ -9,31 +9,46 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
 use super::lower::WireImage;
-use super::workers::Workers;
+use super::request_memory::{Charge, RequestMemory};
+use super::state::AppState;
 use crate::core::PixelValues;
 use crate::error::ImageError;
 use crate::image::{ImageProcessor, Wanted, fetch};
-use crate::metrics::Metrics;
+
+/// Pictures that are ready for the engine.
+#[derive(Debug, Default)]
+pub(super) struct Pictures {
+    /// In order.
+    pub(super) pixels: Vec<PixelValues>,
+    /// The memory that they take.
+    pub(super) held: Option<Charge>,
+}
 
 /// The pixels of `images`, in order.
 ///
 /// # Errors
-/// 400 at the first picture that cannot be taken.
+/// 400 at the first picture that cannot be taken; 503 and 413 where there is no memory for them.
 pub(super) async fn decode_all(
     images: Vec<WireImage>,
     processor: &ImageProcessor,
-    workers: &Workers,
-    metrics: &Arc<Metrics>,
-) -> Result<Vec<PixelValues>, ApiError> {
+    app: &AppState,
+) -> Result<Pictures, ApiError> {
+    if images.is_empty() {
+        return Ok(Pictures::default());
+    }
     let (distinct, places) = deduplicate(images);
+    let mut held = app.request_memory().charge();
+    held.hold_more(distinct.len() as u64 * processor.prepared_bytes())?;
+    let workers = app.workers();
     let pixels: Vec<PixelValues> = stream::iter(distinct)
         .map(|image| {
             let processor = *processor;
             async move {
                 let WireImage { param, url } = image;
-                let metrics = Arc::clone(metrics);
+                let metrics = Arc::clone(app.metrics());
+                let memory = app.request_memory().clone();
                 let work = move |token: &CancellationToken| {
-                    let decoded = decode(&url, &processor, token);
+                    let decoded = decode(&url, &processor, &memory, token);
                     match &decoded {
                         Ok(_) => metrics.image_decoded(),
                         Err(ImageError::Abandoned) => metrics.image_abandoned(),
@@ -49,15 +64,21 @@ pub(super) async fn decode_all(
         .try_collect()
         .await?;
     let pixels = places.into_iter().map(|place| pixels[place].clone());
-    Ok(pixels.collect())
+    Ok(Pictures {
+        pixels: pixels.collect(),
+        held: Some(held),
+    })
 }
 
 fn decode(
     url: &str,
     processor: &ImageProcessor,
+    memory: &RequestMemory,
     token: &CancellationToken,
 ) -> Result<PixelValues, ImageError> {
     let encoded = fetch::from_data_uri(url, &processor.limits)?;
+    let needed = processor.decoding_bytes(&encoded)?;
+    let _room = memory.wait_for_room(needed, token)?;
     let is_wanted = || !token.is_cancelled();
     processor.process(&encoded, Wanted::while_true(&is_wanted))
 }

@@ -17,6 +17,7 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; c
 /// 503 while the model loads: there is no engine to ask yet.
 pub(super) async fn metrics(State(app): State<AppState>) -> Result<Response, ApiError> {
     let model = app.model()?;
+    app.metrics().request_memory(app.request_memory().held());
     let text = app.metrics().encode(&model.names[0], &model.engine.stats());
     Ok(([(CONTENT_TYPE, TEXT)], text).into_response())
 }

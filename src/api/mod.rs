@@ -3,7 +3,7 @@
 //! ```text
 //! request ─ request_id ─ gate ─ auth ─▶ chat | completions | tokenize | …
 //!                                  │ generate  the way that the first two share
-//!                                  │ extract   body, JSON → types
+//!                                  │ extract   body, JSON → types, within request_memory
 //!                                  │ refused_fields, lower   types → core
 //!                                  │ workers   pictures, long texts: off the async threads
 //!                                  ▼
@@ -36,6 +36,7 @@ mod generation;
 mod health;
 mod identity;
 mod images;
+mod json_census;
 mod limits;
 mod logprobs;
 mod lower;
@@ -51,6 +52,7 @@ mod random;
 mod refused_fields;
 mod request_id;
 mod request_log;
+mod request_memory;
 mod responses;
 mod router;
 mod serve;
@@ -67,6 +69,7 @@ pub use auth::ApiKeys;
 pub use connections::ConnectionLimits;
 pub use extract::MAX_BODY;
 pub use limits::KeyLimits;
+pub use request_memory::RequestMemory;
 pub use router::router;
 pub use serve::{serve, serve_metrics};
 pub use site::Site;

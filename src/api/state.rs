@@ -11,6 +11,7 @@ use super::auth::ApiKeys;
 use super::auth_failures::AuthFailures;
 use super::connections::ConnectionLimits;
 use super::error::ApiError;
+use super::request_memory::{Charge, RequestMemory};
 use super::site::Site;
 use super::workers::Workers;
 use crate::engine::EngineState;
@@ -38,6 +39,8 @@ pub struct AppSettings {
     pub site: Site,
     /// How many connections it takes.
     pub connections: ConnectionLimits,
+    /// What requests may hold before the engine has them.
+    pub request_memory: RequestMemory,
 }
 
 #[derive(Debug)]
@@ -55,6 +58,15 @@ struct Shared {
 #[derive(Debug)]
 pub(super) struct Ticket {
     _token: TaskTrackerToken,
+    /// Of the request's pictures, which the engine keeps for as long as it runs.
+    held: Vec<Charge>,
+}
+
+impl Ticket {
+    /// Keeps memory held for as long as the request generates.
+    pub(super) fn hold(&mut self, charges: impl IntoIterator<Item = Charge>) {
+        self.held.extend(charges);
+    }
 }
 
 /// What an orchestrator's probe wants to know.
@@ -71,11 +83,26 @@ pub(super) enum Readiness {
 }
 
 impl AppState {
-    /// A server without a model yet, whose requests may take `request_timeout` at most.
+    /// A server without a model yet, whose requests may take `request_timeout` at most, and as much
+    /// memory as they like.
     pub fn new(keys: ApiKeys, request_timeout: Option<Duration>) -> Self {
         Self::with(AppSettings {
             keys,
             request_timeout,
+            ..AppSettings::default()
+        })
+    }
+
+    /// The same with a budget of memory for what requests bring.
+    pub fn within(
+        request_memory: RequestMemory,
+        keys: ApiKeys,
+        request_timeout: Option<Duration>,
+    ) -> Self {
+        Self::with(AppSettings {
+            keys,
+            request_timeout,
+            request_memory,
             ..AppSettings::default()
         })
     }
@@ -128,7 +155,11 @@ impl AppState {
         if self.shared.running.is_closed() {
             return Err(Error::Draining.into());
         }
-        Ok((model, Ticket { _token: token }))
+        let ticket = Ticket {
+            _token: token,
+            held: Vec::new(),
+        };
+        Ok((model, ticket))
     }
 
     /// Takes no new requests from now on, and waits until those that are in have ended.
@@ -171,6 +202,10 @@ impl AppState {
 
     pub(super) fn workers(&self) -> &Workers {
         &self.shared.workers
+    }
+
+    pub(super) fn request_memory(&self) -> &RequestMemory {
+        &self.shared.settings.request_memory
     }
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {

@@ -9,7 +9,7 @@ use tracing::Span;
 use super::answer::{json_response, to_json};
 use super::chat::check_chat;
 use super::error::ApiError;
-use super::extract::{json_body, parse};
+use super::extract::{JsonBody, json_body, parse};
 use super::lower::{
     MAX_TOKENIZED, Prompting, ToolFields, check_model, check_size, encode_chat, least_tokens,
     lower_tools, thinking_wish,
@@ -31,10 +31,11 @@ pub(super) async fn tokenize(
     State(app): State<AppState>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let body = json_body(request).await?;
+    let JsonBody { text: body, held } = json_body(&app, request).await?;
     let model = Arc::clone(app.model()?);
     let span = Span::current();
     let work = move || {
+        let _held = held;
         let fields: TokenizeRequest = parse(&body)?;
         refuse(&body, &[refused_fields::TOKENIZE])?;
         answer(fields, &model, &span)

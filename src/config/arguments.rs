@@ -381,6 +381,17 @@ pub(super) struct ServeArguments {
     )]
     pub(super) max_queued_requests: Option<usize>,
 
+    /// Memory for what requests bring until the model takes it, such as 1GiB: bodies, what is read
+    /// out of them, pictures. When it is spent, requests are answered with 503 [default: a quarter
+    /// of what is free, at most 2GiB]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "MEDGEMMA_MAX_REQUEST_MEMORY",
+        help_heading = "Requests"
+    )]
+    pub(super) max_request_memory: Option<ByteSize>,
+
     /// Longest time for a request, waiting and running, before it is given up with 504. A request
     /// may ask for less with its field timeout [default: none]
     #[arg(

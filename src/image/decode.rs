@@ -64,6 +64,48 @@ pub fn decode(
     limits: &ImageLimits,
     wanted: Wanted<'_>,
 ) -> Result<Raster, ImageError> {
+    let Stated { format, size } = check(encoded, limits)?;
+    let orientation = Orientation::of(&metadata::find(format, encoded));
+    // A decoder that panics has met a file that its author did not foresee: that is the file's
+    // fault, and this request's alone.
+    let raster = catch_unwind(AssertUnwindSafe(|| {
+        decode_as(format, encoded, size, wanted)
+    }))
+    .unwrap_or(Err(ImageError::Undecodable));
+    // A decoder that was stopped calls it damage.
+    wanted.check()?;
+    orientation::apply(orientation, raster?, wanted)
+}
+
+/// Memory that decoding takes for as long as it lasts, at most.
+///
+/// # Errors
+/// [`ImageError`] for what can be said without decoding.
+pub(super) fn decoding_bytes(encoded: &[u8], limits: &ImageLimits) -> Result<u64, ImageError> {
+    const BYTES_PER_PIXEL: usize = 20;
+    // Of a WebP that is not plainly lossy, as its code tables may take.
+    const TABLES_PER_BYTE: usize = 400;
+    const MOST_TABLES: usize = 1_400_000_000;
+    let Stated { format, size } = check(encoded, limits)?;
+    let (width, height) = size;
+    let tables = match format {
+        Format::WebP if encoded.get(12..16) != Some(b"VP8 ") => encoded
+            .len()
+            .saturating_mul(TABLES_PER_BYTE)
+            .min(MOST_TABLES),
+        _ => 0,
+    };
+    Ok((width * height * BYTES_PER_PIXEL + tables) as u64)
+}
+
+/// What a file says of itself.
+struct Stated {
+    format: Format,
+    size: (usize, usize),
+}
+
+/// Looks at all that can be judged without decoding.
+fn check(encoded: &[u8], limits: &ImageLimits) -> Result<Stated, ImageError> {
     let (bytes, max_bytes) = (encoded.len(), limits.max_bytes);
     if bytes > max_bytes {
         return Err(ImageError::TooManyBytes { bytes, max_bytes });
@@ -85,17 +127,10 @@ pub fn decode(
         });
     }
     check_sides((width, height), limits)?;
-    let size = (width as usize, height as usize);
-    let orientation = Orientation::of(&metadata::find(format, encoded));
-    // A decoder that panics has met a file that its author did not foresee: that is the file's
-    // fault, and this request's alone.
-    let raster = catch_unwind(AssertUnwindSafe(|| {
-        decode_as(format, encoded, size, wanted)
-    }))
-    .unwrap_or(Err(ImageError::Undecodable));
-    // A decoder that was stopped calls it damage.
-    wanted.check()?;
-    orientation::apply(orientation, raster?, wanted)
+    Ok(Stated {
+        format,
+        size: (width as usize, height as usize),
+    })
 }
 
 fn check_sides((width, height): (u32, u32), limits: &ImageLimits) -> Result<(), ImageError> {

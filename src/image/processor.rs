@@ -1,6 +1,6 @@
 //! A picture to the pixels that the vision tower takes.
 
-use super::decode::{ImageLimits, decode};
+use super::decode::{ImageLimits, decode, decoding_bytes};
 use super::raster::Raster;
 use super::resize::{Side, resize};
 use super::wanted::Wanted;
@@ -37,6 +37,19 @@ impl ImageProcessor {
     /// [`ImageError`] with a fixed text, as [`decode`].
     pub fn process(&self, encoded: &[u8], wanted: Wanted<'_>) -> Result<PixelValues, ImageError> {
         self.prepare(&decode(encoded, &self.limits, wanted)?, wanted)
+    }
+
+    /// Memory that [`Self::process`] takes for as long as it lasts, at most, as the header says.
+    ///
+    /// # Errors
+    /// [`ImageError`] for what its bytes and its header forbid.
+    pub fn decoding_bytes(&self, encoded: &[u8]) -> Result<u64, ImageError> {
+        Ok(decoding_bytes(encoded, &self.limits)? + self.prepared_bytes())
+    }
+
+    /// Memory that a prepared picture takes.
+    pub fn prepared_bytes(&self) -> u64 {
+        (self.size * self.size * 3) as u64
     }
 
     /// Prepares a picture that is already decoded.

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+use super::available_memory::available_memory;
 use super::catalog::Thinking;
 use super::cuda_plan::cuda_plan;
 use super::device::{self, Chosen};
@@ -221,7 +222,7 @@ fn grammar_limits() -> GrammarLimits {
 fn place(settings: &ServeConfig, device: &Chosen) -> Result<Place> {
     Ok(match device {
         Chosen::Cpu => Place::Host {
-            available: memory::available_memory(),
+            available: available_memory(),
         },
         Chosen::Card(card) => Place::Card {
             available: device::usable_memory(card, settings.compute.gpu_memory_utilization)?,

@@ -278,22 +278,6 @@ pub fn plan(
     })
 }
 
-/// What this machine, or the container around the process, has left; `None` where that cannot be
-/// known. Files in the page cache count as free.
-pub fn available_memory() -> Option<u64> {
-    let mut system = sysinfo::System::new();
-    system.refresh_memory();
-    let of_machine = system.available_memory();
-    if system.total_memory() == 0 {
-        // Without /proc nothing is known, and asking for more would panic.
-        return None;
-    }
-    let of_container = system.cgroup_limits().map_or(u64::MAX, |limits| {
-        limits.total_memory.saturating_sub(limits.rss)
-    });
-    (of_machine > 0).then_some(of_machine.min(of_container))
-}
-
 fn check_limits(config: &ModelConfig, limits: &Limits) -> Result<()> {
     let context = config.text.max_position_embeddings;
     if let Some(wanted) = limits.max_model_len

@@ -7,6 +7,7 @@
 //!
 //! Owns the search for a model and the order of loading. Knows nothing of requests.
 
+mod available_memory;
 mod catalog;
 mod cuda_plan;
 mod device;
@@ -26,6 +27,7 @@ mod served_model;
 mod source;
 mod toml_document;
 
+pub use available_memory::{available_memory, request_memory};
 pub use catalog::{Catalog, CatalogEntry, HubModel, Thinking};
 pub use device::open_card;
 pub use generation_config::GenerationConfig;
@@ -33,7 +35,7 @@ pub use hub::{Removal, RepoId, find_removal};
 pub use kernels::{CompiledKernels, compile_kernels};
 pub use listing::Listing;
 pub use load::{Loaded, Processor, load};
-pub use memory::{LeastMemory, MemoryPlan, Place, available_memory, least_memory, plan};
+pub use memory::{LeastMemory, MemoryPlan, Place, least_memory, plan};
 pub use model_files::ModelFiles;
 pub use processor_config::check_processor_config;
 pub use pull::{Pulled, pull, removal};

@@ -32,6 +32,7 @@ ROUTERS_METRICS = {
     "medgemma:encoder_cache_misses": "counter",
     "medgemma:images_decoded": "counter",
     "medgemma:images_abandoned": "counter",
+    "medgemma:request_memory_bytes": "gauge",
     "medgemma:requests_cancelled": "counter",
     "medgemma:engine_steps": "counter",
     "medgemma:auth_failures": "counter",

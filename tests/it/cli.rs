@@ -6,6 +6,7 @@ mod connections;
 mod containers;
 mod grammars;
 mod keys;
+mod memory;
 mod refusals;
 mod silenced;
 mod sites;
@@ -561,6 +562,7 @@ fn help_shows_every_option_and_no_secret() {
         "--max-requests-per-key",
         "--max-waiting-per-key",
         "--max-tokens-per-minute-per-key",
+        "--max-request-memory",
         "--request-timeout",
         "--shutdown-timeout",
         "--step-timeout",

@@ -24,7 +24,7 @@ use self::translate::{Translated, translate};
 use super::answer::{AnswerFormat, json_response, to_json};
 use super::chat::chat_call;
 use super::error::ApiError;
-use super::extract::{json_body, parse};
+use super::extract::{JsonBody, json_body, parse};
 use super::generate::{Answering, Call, Endpoint, generate};
 use super::lower::{PreparedPrompt, encode_chat};
 use super::refused_fields::refuse;
@@ -53,10 +53,11 @@ pub(super) async fn count_tokens(
     State(app): State<AppState>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let body = json_body(request).await?;
+    let JsonBody { text: body, held } = json_body(&app, request).await?;
     let model = Arc::clone(app.model()?);
     let span = Span::current();
     let work = move || {
+        let _held = held;
         let call = read(&body, &model, Purpose::Count)?;
         span.record("model", call.model_name.as_str());
         let NamedChat { chat, names } = call.content;

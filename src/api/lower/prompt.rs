@@ -1,8 +1,10 @@
 //! Prompts as the engine takes them.
 
 use crate::api::error::ApiError;
+use crate::api::images::Pictures;
+use crate::api::request_memory::Charge;
 use crate::api::types::Prompt;
-use crate::core::{ImageSpan, PixelValues, TokenId};
+use crate::core::{ImageSpan, TokenId};
 use crate::error::Error;
 use crate::registry::ServedModel;
 use crate::text::{
@@ -23,6 +25,8 @@ pub(in crate::api) struct PreparedPrompt {
     pub(in crate::api) images: Vec<ImageSpan>,
     /// What an answer begins with before anything is generated.
     pub(in crate::api) echo: Option<EchoedPrompt>,
+    /// Memory of the pictures.
+    pub(in crate::api) held: Option<Charge>,
 }
 
 /// A prompt as it stands in front of its answers.
@@ -47,11 +51,11 @@ impl PreparedPrompt {
     /// Puts pictures into their places, in order.
     pub(in crate::api) fn new(
         prompt: EncodedPrompt,
-        pixels: Vec<PixelValues>,
+        pictures: Pictures,
         tokens_per_image: usize,
     ) -> Self {
-        debug_assert_eq!(prompt.image_starts.len(), pixels.len());
-        let images = prompt.image_starts.into_iter().zip(pixels);
+        debug_assert_eq!(prompt.image_starts.len(), pictures.pixels.len());
+        let images = prompt.image_starts.into_iter().zip(pictures.pixels);
         Self {
             ids: prompt.ids,
             images: images
@@ -62,6 +66,7 @@ impl PreparedPrompt {
                 })
                 .collect(),
             echo: None,
+            held: pictures.held,
         }
     }
 }
@@ -158,6 +163,7 @@ pub(in crate::api) fn lower_prompts(
             ids,
             images: Vec::new(),
             echo: (echo == Echo::Yes).then_some(echoed),
+            held: None,
         })
     });
     prepared.collect()

@@ -7,6 +7,7 @@ mod disconnect;
 mod images;
 mod lifecycle;
 mod log;
+mod memory;
 mod messages;
 mod metrics;
 mod openapi;

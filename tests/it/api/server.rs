@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use axum::response::Response;
 use http_body_util::BodyExt;
-use medgemma::api::{ApiKeys, AppState, router};
+use medgemma::api::{ApiKeys, AppState, RequestMemory, router};
 use medgemma::core::{FinishReason, GenerateRequest, SeqId, TokenEvent, TokenId, TokenLogprobs};
 use medgemma::engine::{Command, EngineHandle, EngineInbox, EngineLimits, channel};
 use medgemma::error::Error;
@@ -80,6 +80,8 @@ pub(super) struct Plan {
     pub(super) names: Vec<&'static str>,
     pub(super) max_in_flight: usize,
     pub(super) request_timeout: Option<Duration>,
+    /// Bytes; without, there is no limit.
+    pub(super) request_memory: Option<u64>,
     pub(super) max_model_len: usize,
     /// Of a request's prompt, how many tokens the engine says it had.
     pub(super) cached: fn(&GenerateRequest) -> usize,
@@ -102,6 +104,7 @@ impl Plan {
             names: vec!["tiny", "org/tiny"],
             max_in_flight: 64,
             request_timeout: None,
+            request_memory: None,
             max_model_len: 256,
             cached: |_| 0,
             takes_images: true,
@@ -120,7 +123,9 @@ impl Plan {
     }
 
     pub(super) fn start(self) -> TestServer {
-        let app = AppState::new(ApiKeys::new(&self.keys), self.request_timeout);
+        let memory = self.request_memory.map(RequestMemory::new);
+        let memory = memory.unwrap_or_else(RequestMemory::unbounded);
+        let app = AppState::within(memory, ApiKeys::new(&self.keys), self.request_timeout);
         let (engine, inbox) = channel(EngineLimits {
             scheduler: limits(self.max_model_len),
             max_in_flight: self.max_in_flight,
@@ -197,9 +202,7 @@ fn limits(max_model_len: usize) -> SchedulerConfig {
 }
 
 pub(super) fn golden(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(path)
+    crate::golden::path(path)
 }
 
 pub(super) fn tokenizer() -> Arc<Tokenizer> {

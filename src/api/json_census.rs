@@ -1,0 +1,182 @@
+//! How much there is in a JSON text, counted piece by piece as it arrives.
+//!
+//! What a text costs once it is read depends less on its length than on how many things it is made
+//! of, so they are counted before anything is made of them. Knows brackets, commas and strings,
+//! and leaves it to the reader to find what is not JSON.
+
+use memchr::memchr2;
+
+use super::error::ApiError;
+
+/// Values, names and containers: room for a prompt of a hundred thousand token ids, ten times.
+const MAX_NODES: usize = 1_000_000;
+/// A conversation's turns, or the items of an input.
+const MAX_MESSAGES: usize = 10_000;
+/// All pieces of all turns together: texts, pictures, calls.
+const MAX_PARTS: usize = 10_000;
+
+/// Containers deeper than this hold no part of a message.
+const PATH_LEN: usize = 6;
+
+/// What has been counted so far.
+#[derive(Debug, Default)]
+pub(super) struct JsonCensus {
+    num_nodes: usize,
+    num_messages: usize,
+    num_parts: usize,
+    depth: usize,
+    /// Of the outermost containers, whether each is an array.
+    path: [bool; PATH_LEN],
+    place: Place,
+}
+
+/// Where the next byte stands.
+#[derive(Clone, Copy, Debug, Default)]
+enum Place {
+    #[default]
+    Outside,
+    InString,
+    /// Behind a backslash.
+    Escaped,
+}
+
+impl JsonCensus {
+    /// Values, names and containers so far.
+    pub(super) fn num_nodes(&self) -> usize {
+        self.num_nodes
+    }
+
+    /// Counts what is in `piece`, which follows on the last one.
+    ///
+    /// # Errors
+    /// 400 with the limit that is passed.
+    pub(super) fn read(&mut self, piece: &[u8]) -> Result<(), ApiError> {
+        let mut rest = piece;
+        while let Some((&byte, after)) = rest.split_first() {
+            rest = after;
+            match self.place {
+                Place::Outside => self.count(byte),
+                Place::Escaped => self.place = Place::InString,
+                Place::InString if byte == b'"' => self.place = Place::Outside,
+                Place::InString if byte == b'\\' => self.place = Place::Escaped,
+                Place::InString => {
+                    let end = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+                    rest = &rest[end..];
+                }
+            }
+        }
+        for (found, limit, what) in [
+            (self.num_messages, MAX_MESSAGES, "messages"),
+            (self.num_parts, MAX_PARTS, "parts in its messages"),
+            (self.num_nodes, MAX_NODES, "values and names"),
+        ] {
+            if found > limit {
+                return Err(ApiError::too_many_values(what, limit));
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, byte: u8) {
+        match byte {
+            b'"' => self.place = Place::InString,
+            b',' | b':' => self.num_nodes += 1,
+            b'[' => self.open(true),
+            b'{' => {
+                if self.is_in_messages(2) {
+                    self.num_messages += 1;
+                } else if self.is_in_messages(4) || self.is_in_messages(6) {
+                    self.num_parts += 1;
+                }
+                self.open(false);
+            }
+            b']' | b'}' => self.depth = self.depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, is_array: bool) {
+        self.num_nodes += 1;
+        if let Some(place) = self.path.get_mut(self.depth) {
+            *place = is_array;
+        }
+        self.depth += 1;
+    }
+
+    /// Whether the next value stands in an array of an object, `depth` / 2 times over: at 2 that is
+    /// where messages are, at 4 their parts, at 6 the parts of what a tool answered.
+    fn is_in_messages(&self, depth: usize) -> bool {
+        self.depth == depth
+            && self.path[..depth] == [false, true, false, true, false, true][..depth]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Nodes, messages and parts of a text that comes in pieces of `len` bytes.
+    fn counted(text: &str, len: usize) -> (usize, usize, usize) {
+        let mut census = JsonCensus::default();
+        for piece in text.as_bytes().chunks(len) {
+            census.read(piece).expect("it is within the limits");
+        }
+        (census.num_nodes, census.num_messages, census.num_parts)
+    }
+
+    #[test]
+    fn messages_and_their_parts_are_told_from_all_else() {
+        let body = json!({
+            "messages": [
+                {"role": "us\"er", "content": [{"type": "text", "text": "[{\\\"}]"}, {"a": [{}]}]},
+                {"role": "user", "content": [{"content": [{"text": "[{"}, {}]}]},
+            ],
+            "tools": [{"function": {"parameters": {"anyOf": [{}, {}, {}]}}}],
+            "stop": ["{", "[{"],
+            "logit_bias": {"1": 2},
+        })
+        .to_string();
+        let (num_nodes, num_messages, num_parts) = counted(&body, body.len());
+        // A tool counts as a message: there are few of them.
+        assert_eq!((num_messages, num_parts), (3, 3 + 3));
+        for len in [1, 2, 3, 7] {
+            assert_eq!(
+                counted(&body, len),
+                (num_nodes, num_messages, num_parts),
+                "in pieces of {len}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_value_and_name_counts() {
+        assert_eq!(counted("[1,2,3]", 99).0, 3);
+        assert_eq!(counted(r#"{"a":1,"b":[2,{}]}"#, 99).0, 7);
+        assert_eq!(counted(r#""[[[{{{,,,:::\"[[[""#, 99).0, 0);
+        // Nothing is expected to be JSON.
+        assert_eq!(counted("]]]}}}{[", 1).0, 2);
+    }
+
+    #[test]
+    fn too_much_is_refused_by_its_own_name() {
+        let refused = |text: String| {
+            let error = JsonCensus::default()
+                .read(text.as_bytes())
+                .expect_err("too much");
+            error.to_json()
+        };
+        let message = "{\"role\":\"user\",\"content\":\"a\"},";
+        let messages = format!("{{\"messages\":[{}", message.repeat(MAX_MESSAGES + 1));
+        assert!(refused(messages).contains("more than 10000 messages"));
+        let part = "{\"type\":\"text\"},";
+        let parts = format!("{{\"x\":[{{\"content\":[{}", part.repeat(MAX_PARTS + 1));
+        assert!(refused(parts).contains("more than 10000 parts"));
+        assert!(refused("[".repeat(MAX_NODES + 1)).contains("more than 1000000 values"));
+        let most = format!("[1{}", ",1".repeat(MAX_NODES - 1));
+        JsonCensus::default()
+            .read(most.as_bytes())
+            .expect("as many as are taken");
+    }
+}

@@ -1,0 +1,145 @@
+//! What the process takes while clients send it much.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::{Server, medgemma};
+
+const MIB: usize = 1 << 20;
+
+/// A field of the process's own account of itself, in bytes.
+fn status_of(server: &Server, field: &str) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.unwrap().trim_start_matches(':').trim_end_matches("kB");
+    kib.trim().parse::<usize>().unwrap() << 10
+}
+
+/// Sends a head that announces more, and as much of a body as is taken.
+fn unfinished(server: &Server, announced: usize, sent: usize) -> TcpStream {
+    let port = server.address.rsplit(':').next().unwrap();
+    let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    let limit = Some(Duration::from_secs(60));
+    stream.set_read_timeout(limit).unwrap();
+    stream.set_write_timeout(limit).unwrap();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost:{port}\r\n\
+         Content-Type: application/json\r\nContent-Length: {announced}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let piece = vec![b' '; MIB];
+    for _ in 0..sent / MIB {
+        // Whoever is refused may find the connection closed.
+        if stream.write_all(&piece).is_err() {
+            break;
+        }
+    }
+    stream
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn within_a_limit_on_its_memory_large_bodies_do_not_end_the_process() {
+    // As `ulimit -v`, which is the shell's.
+    let of_serve = medgemma(&[], &[]);
+    let mut command = medgemma(&[], &[]);
+    let _ = &mut command;
+    let mut limited = std::process::Command::new("sh");
+    let line =
+        format!("ulimit -v {LIMIT_KIB}; exec \"$0\" serve demo --port 0 --kv-cache-memory 16MiB");
+    limited.args(["-c", &line]).arg(of_serve.get_program());
+    for (name, value) in of_serve.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    let server = Server::up(limited);
+    // Twice as much as there is, if all of it were kept.
+    let held: Vec<_> = (0..30)
+        .map(|_| unfinished(&server, 101 * MIB, 100 * MIB))
+        .collect();
+    let (status, body) = server.complete(r#"{"prompt": "The heart", "max_tokens": 2}"#);
+    assert_eq!(status, 200, "{body}");
+    let refused = held.into_iter().map(|mut stream| {
+        stream
+            .set_read_timeout(Some(Duration::from_millis(500)))
+            .unwrap();
+        let mut answer = [0; 12];
+        let read = stream.read_exact(&mut answer);
+        read.is_ok_and(|()| answer == *b"HTTP/1.1 503" || answer == *b"HTTP/1.1 413")
+    });
+    assert!(
+        refused.filter(|refused| *refused).count() > 0,
+        "all of it was kept"
+    );
+    let (status, body) = server.complete(r#"{"prompt": "The heart", "max_tokens": 2}"#);
+    assert_eq!(status, 200, "{body}");
+}
+
+#[cfg(target_os = "linux")]
+const LIMIT_KIB: usize = 1_500_000;
+
+#[cfg(target_os = "linux")]
+#[test]
+fn reading_a_body_takes_three_times_its_size_and_64_bytes_a_value_at_most() {
+    let server = Server::start(&["demo", "--kv-cache-memory", "16MiB"], &[]);
+    let schema = |values: String| {
+        let tool = format!(
+            r#"{{"type":"function","function":{{"name":"f","parameters":{{"enum":[{values}]}}}}}}"#
+        );
+        format!(r#"{{"messages":[{{"role":"user","content":"a"}}],"tools":[{tool}]}}"#)
+    };
+    let parts = vec![r#"{"type":"text","text":"a"}"#; 10_000].join(",");
+    let texts = [&format!("\"{}\"", "a".repeat(20 * MIB)); 2]
+        .map(String::as_str)
+        .join(",");
+    let ids = vec!["7"; 990_000].join(",");
+    let bodies = [
+        (
+            "many parts",
+            format!(r#"{{"messages":[{{"role":"user","content":[{parts}]}}]}}"#),
+        ),
+        (
+            "many values of a schema",
+            schema(vec!["1"; 990_000].join(",")),
+        ),
+        ("objects in a schema", schema(vec!["{}"; 400_000].join(","))),
+        (
+            "a field that nobody knows",
+            format!(r#"{{"x":[{texts}],"messages":[]}}"#),
+        ),
+        (
+            "a long text",
+            format!(r#"{{"messages":[{{"role":"user","content":{texts}}}]}}"#),
+        ),
+        (
+            "a prompt of many ids",
+            format!(r#"{{"messages":[],"prompt":[{ids}]}}"#),
+        ),
+    ];
+    // What grows with the first request only.
+    let chat = "POST /v1/chat/completions HTTP/1.1\r\nContent-Type: application/json";
+    server.request(
+        chat,
+        r#"{"messages":[{"role":"user","content":"a"}],"max_tokens":1}"#,
+    );
+    for (what, body) in bodies {
+        let reset = fs::write(format!("/proc/{}/clear_refs", server.child.id()), "5");
+        reset.expect("the peak can be set back");
+        let before = status_of(&server, "VmRSS");
+        let (status, answer) = server.request(chat, &body);
+        assert!(status == 400 || status == 200, "{what}: {answer}");
+        let taken = status_of(&server, "VmHWM").saturating_sub(before);
+        let num_values = body.matches([',', ':', '[', '{']).count();
+        let most = 2 * body.len() + body.len().max(64 * num_values) + 8 * MIB;
+        println!("{what}: {taken} of {most} bytes for {}", body.len());
+        assert!(
+            taken <= most,
+            "{what}: {taken} of {most} bytes for {}",
+            body.len()
+        );
+    }
+}
