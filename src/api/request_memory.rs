@@ -19,8 +19,9 @@ use crate::error::ImageError;
 /// What a body costs besides itself: its text as it was read out of it, and once more as it is
 /// copied, decoded or written into a prompt.
 const COPIES: u64 = 2;
-/// Each value of a body that is read, name or container.
-const NODE_BYTES: u64 = 64;
+/// Each value of a body that is read, name or container: the dearest are objects of one field in a
+/// tool's schema, of which there are two copies.
+const NODE_BYTES: u64 = 384;
 
 /// Bodies up to this long may use the reserve too, so that chats get in beside giants.
 const SMALL_BODY: usize = 64 << 10;
