@@ -160,32 +160,36 @@ async fn a_picture_is_given_up_when_its_client_has_left() {
     let pictures: Vec<_> = (0..NUM_PICTURES).map(picture).collect();
     let urls: Vec<_> = pictures.iter().map(String::as_str).collect();
     let body = chat_body(shown(&urls)).to_string();
-    let client = medgemma::http_client::without_tls().build().unwrap();
-    let request = client
-        .post(format!("http://{address}/v1/chat/completions"))
-        .header("content-type", "application/json")
-        .body(body);
-    let sending = tokio::spawn(request.send());
-
-    let reaches_one = async |series: &str| {
-        while server.metric(series).await < 1.0 {
+    let decoded = "medgemma:images_decoded_total{model_name=\"tiny\"}";
+    let abandoned = "medgemma:images_abandoned_total{model_name=\"tiny\"}";
+    let exceeds = async |series: &str, number: f64| {
+        while server.metric(series).await <= number {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let decoded = "medgemma:images_decoded_total{model_name=\"tiny\"}";
-    let abandoned = "medgemma:images_abandoned_total{model_name=\"tiny\"}";
-    let limit = Duration::from_secs(120);
-    let begun = timeout(limit, reaches_one(decoded)).await;
-    begun.expect("no picture was decoded");
-    drop(client);
-    sending.abort();
-    let given_up = timeout(limit, reaches_one(abandoned)).await;
-    given_up.expect("a picture that nobody waits for was decoded to its end");
 
-    // The places are free, and nothing is left to be decoded.
-    server.chat(shown(&[&distinct_pictures(1)[0]])).await.ok();
-    let num_decoded = server.metric(decoded).await;
-    assert!(num_decoded < NUM_PICTURES as f64, "{num_decoded}");
+    // On a busy machine a client may leave just where one picture is done and the next not begun.
+    for _ in 0..20 {
+        let before = server.metric(decoded).await;
+        let client = medgemma::http_client::without_tls().build().unwrap();
+        let request = client
+            .post(format!("http://{address}/v1/chat/completions"))
+            .header("content-type", "application/json")
+            .body(body.clone());
+        let sending = tokio::spawn(request.send());
+        let begun = timeout(Duration::from_secs(120), exceeds(decoded, before)).await;
+        begun.expect("no picture was decoded");
+        drop(client);
+        sending.abort();
+        // The places are free, and nothing is left to be decoded.
+        server.chat(shown(&[&distinct_pictures(1)[0]])).await.ok();
+        let num_decoded = server.metric(decoded).await - before;
+        assert!(num_decoded < NUM_PICTURES as f64, "{num_decoded}");
+        if server.metric(abandoned).await > 0.0 {
+            return;
+        }
+    }
+    panic!("pictures that nobody waits for are decoded to their end");
 }
 
 #[tokio::test]
