@@ -153,6 +153,8 @@ impl Metrics {
     /// From now on the lines that `log` drops are told. A process has one log; the first counts.
     pub fn count_dropped_lines_of(&self, log: &Log) {
         self.log.get_or_init(|| log.clone());
+    }
+
     /// Requests hold so many bytes now.
     pub fn request_memory(&self, bytes: u64) {
         self.request_memory

@@ -209,7 +209,7 @@ fn grammar_limits() -> GrammarLimits {
     /// What a grammar's process takes at most, roughly.
     const PROCESS_BYTES: u64 = 192 << 20;
     let num_cores = available_parallelism().map_or(1, NonZeroUsize::get);
-    let memory = memory::available_memory().unwrap_or(u64::MAX);
+    let memory = super::available_memory().unwrap_or(u64::MAX);
     let most = usize::try_from(memory / 2 / PROCESS_BYTES).unwrap_or(usize::MAX);
     GrammarLimits {
         max_processes: most.clamp(8, 64),
