@@ -76,9 +76,10 @@ impl Server {
 fn demo() -> ServedModel {
     let arguments = ["medgemma", "serve", "demo", "--kv-cache-memory", "16MB"];
     let command = config::parse(arguments.map(Into::into));
-    let Ok(Command::Serve(settings)) = command else {
+    let Ok(Command::Serve(mut settings)) = command else {
         panic!("these are settings of a server");
     };
+    settings.program = env!("CARGO_BIN_EXE_medgemma").into();
     let loaded = registry::load(&settings);
     loaded.expect("the demo is in the binary").model
 }

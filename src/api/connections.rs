@@ -114,13 +114,20 @@ impl Connections {
         let mut table = self.lock();
         let of_address = |table: &Table| table.num_by_address.get(&address).copied();
         let mut kind = SeatKind::Regular;
-        if let Some(most) = self.per_address
-            && of_address(&table).is_some_and(|number| number >= most)
-            && !table.evict_idle(|open| open.address == address)
-        {
-            kind = SeatKind::Spare;
+        if let Some(most) = self.per_address {
+            let is_full = |table: &Table| of_address(table).is_some_and(|number| number >= most);
+            // Where spare places are in use too, one that comes free is still beyond the bound.
+            if is_full(&table) {
+                table.evict_idle(|open| open.address == address);
+            }
+            if is_full(&table) {
+                kind = SeatKind::Spare;
+            }
         }
-        if table.open.len() >= self.total && !table.evict_idle(|_| true) {
+        if table.open.len() >= self.total {
+            table.evict_idle(|_| true);
+        }
+        if table.open.len() >= self.total {
             kind = SeatKind::Spare;
         }
         let num_beyond = match self.per_address {
@@ -267,9 +274,12 @@ mod tests {
         fourth.works();
         fifth.works();
         // Nobody is idle: some spare places, for probes, which make room like all others.
-        let spare: Vec<_> = (0..NUM_SPARE).map(|_| connections.seat(B)).collect();
-        let spare: Vec<_> = spare.into_iter().flatten().collect();
-        spare.iter().for_each(Seat::works);
+        let spare = (0..NUM_SPARE).filter_map(|_| {
+            let seat = connections.seat(B)?;
+            seat.works();
+            Some(seat)
+        });
+        let spare: Vec<_> = spare.collect();
         assert!(spare.iter().all(|seat| seat.kind() == SeatKind::Spare));
         assert_eq!(spare.len(), NUM_SPARE);
         assert!(connections.seat(B).is_none());

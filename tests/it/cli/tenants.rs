@@ -12,12 +12,21 @@ use super::Server;
 
 const EVIL: &str = "evil-key-of-a-department";
 const GOOD: &str = "good-key-of-a-department";
+/// Opens the metrics, which are closed to those of clients where there are several.
+const METRICS: &str = "key-of-who-watches-all";
 
 /// More tokens than are drawn while a test runs.
 const ENDLESS: usize = 8_000;
 
 fn shared(options: &[&str]) -> Server {
-    let keys = ["--api-key", EVIL, "--api-key", GOOD];
+    let keys = [
+        "--api-key",
+        EVIL,
+        "--api-key",
+        GOOD,
+        "--metrics-key",
+        METRICS,
+    ];
     Server::start(&[&["demo"], &keys[..], options].concat(), &[])
 }
 
@@ -103,7 +112,7 @@ fn num_ended(server: &Server) -> f64 {
     let mut stream = TcpStream::connect(&server.address).expect("it listens");
     write!(
         stream,
-        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {GOOD}\r\n\
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {METRICS}\r\n\
          Connection: close\r\n\r\n"
     )
     .expect("it reads");
@@ -280,7 +289,7 @@ fn no_key_sees_another_s_pictures() {
         assert_eq!(status, 200, "{answer}");
     };
     let cache = || {
-        let head = format!("GET /metrics HTTP/1.1\r\nAuthorization: Bearer {GOOD}");
+        let head = format!("GET /metrics HTTP/1.1\r\nAuthorization: Bearer {METRICS}");
         let (_, text) = server.request(&head, "");
         ["hits", "misses"].map(|kind| {
             let name = format!("medgemma:encoder_cache_{kind}_total");

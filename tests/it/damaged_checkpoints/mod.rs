@@ -111,7 +111,10 @@ fn settings(dir: &Path) -> Box<ServeConfig> {
         .into_iter()
         .chain([dir.as_os_str().to_owned()]);
     match config::parse(arguments) {
-        Ok(Command::Serve(settings)) => settings,
+        Ok(Command::Serve(mut settings)) => {
+            settings.program = env!("CARGO_BIN_EXE_medgemma").into();
+            settings
+        }
         _ => panic!("these are settings of a server"),
     }
 }
