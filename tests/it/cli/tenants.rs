@@ -109,6 +109,11 @@ fn first_event(stream: &mut BufReader<TcpStream>) {
 
 /// Answers that have ended, of all keys.
 fn num_ended(server: &Server) -> f64 {
+    sum_of_metrics(server, &["vllm:request_success_total{"])
+}
+
+/// All that the metrics say under names that begin so.
+fn sum_of_metrics(server: &Server, names: &[&str]) -> f64 {
     let mut stream = TcpStream::connect(&server.address).expect("it listens");
     write!(
         stream,
@@ -118,11 +123,11 @@ fn num_ended(server: &Server) -> f64 {
     .expect("it reads");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer comes");
-    let ended = text
+    let lines = text
         .lines()
-        .filter(|line| line.starts_with("vllm:request_success_total{"));
-    let ended = ended.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    ended.sum()
+        .filter(|line| names.iter().any(|name| line.starts_with(name)));
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
 }
 
 /// While `evil` has all places, `good` gets its answers, and none of `evil`'s has ended.
@@ -158,8 +163,15 @@ fn one_key_cannot_have_all_of_the_queue() {
     let server = shared(&["--max-num-seqs", "4", "--max-queued-requests", "96"]);
     let many = completion(ENDLESS, json!({"stream": true, "n": 25, "temperature": 1}));
     // Of a hundred places it gets those that it leaves free.
-    let mut held: Vec<_> = (0..2).map(|_| send(&server, EVIL, &many)).collect();
-    held.iter_mut().for_each(first_event);
+    let _held: Vec<_> = (0..2).map(|_| send(&server, EVIL, &many)).collect();
+    // All are in, whoever of them has a slot.
+    while sum_of_metrics(
+        &server,
+        &["vllm:num_requests_running{", "vllm:num_requests_waiting{"],
+    ) < 50.0
+    {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     for n in [1, 25, 50] {
         let answer = ask(
             &server,
