@@ -37,6 +37,9 @@ const MASK_TIME: Duration = Duration::from_secs(10);
 /// CPU time that an answer's masks may take: so much at first, and so much more for each token.
 const FIRST_CPU: Duration = Duration::from_secs(2);
 const CPU_PER_TOKEN: Duration = Duration::from_millis(20);
+/// An answer whose masks take no more CPU time than this takes nothing away from anybody. It may have
+/// missed a step because the machine was busy, and must not stand in line with those that made it so.
+const LIGHT: Duration = Duration::from_micros(500);
 /// A worker reads what it is sent at once; one that does not is broken.
 const SEND_TIME: Duration = Duration::from_secs(5);
 
@@ -262,6 +265,7 @@ impl Constraint for GrammarProcess {
             answer,
             num_tokens: 0,
             cpu_left: FIRST_CPU,
+            last_cpu: Duration::ZERO,
         }))
     }
 }
@@ -529,6 +533,8 @@ struct Answer {
     num_tokens: usize,
     /// What its masks may still take.
     cpu_left: Duration,
+    /// What the last one took.
+    last_cpu: Duration,
 }
 
 impl fmt::Debug for Answer {
@@ -544,9 +550,10 @@ impl Answer {
     async fn mask(&mut self, sampled: &[TokenId], urgency: Urgency) -> Result<TokenMask> {
         self.num_tokens += sampled.len();
         self.cpu_left += CPU_PER_TOKEN * u32::try_from(sampled.len()).unwrap_or(u32::MAX);
-        let turn = match urgency {
-            Urgency::Now => None,
-            Urgency::Background => Some(self.turn().await?),
+        let is_light = self.last_cpu <= LIGHT;
+        let (urgency, turn) = match urgency {
+            Urgency::Background if !is_light => (urgency, Some(self.turn().await?)),
+            Urgency::Background | Urgency::Now => (Urgency::Now, None),
         };
         let order = Order::Mask {
             answer: self.answer,
@@ -556,6 +563,7 @@ impl Answer {
         let reply = self.worker.order(self.answer, turn, &order, MASK_TIME);
         match reply.await {
             Ok(Reply::Mask { cpu, mask, .. }) => {
+                self.last_cpu = cpu;
                 self.cpu_left = self
                     .cpu_left
                     .checked_sub(cpu)
