@@ -31,6 +31,7 @@
 //! - A request's answer does not depend on its neighbours.
 //! - HTTP status codes exist in `api::error` only; device code in [`backend`] only.
 //! - No prompt, picture or answer is ever logged.
+//! - What a client's grammar computes is computed in a process that can be killed ([`text`]).
 
 pub mod api;
 pub mod backend;

@@ -307,10 +307,10 @@ def processes_of(pid: int) -> list[int]:
     return found
 
 
-def own_bytes(pid: int) -> int:
-    """Memory of a process and of all below it, each page that they share counted in parts."""
+def own_bytes(processes: list[int]) -> int:
+    """Memory of these processes, each page that they share counted in parts."""
     total = 0
-    for one in processes_of(pid):
+    for one in processes:
         try:
             with open(f"/proc/{one}/smaps_rollup") as lines:
                 total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
@@ -331,7 +331,7 @@ async def attack_server(process: subprocess.Popen, attack: Attack, options: argp
     for at in range(NUM_GOOD):
         await attack.stream(at)
     attack.worst_gap = 0.0
-    before = own_bytes(process.pid)
+    before = own_bytes(processes_of(process.pid))
     goods = [asyncio.create_task(attack.good(at)) for at in range(NUM_GOOD)]
     numbers = iter(range(options.requests))
 
@@ -350,15 +350,17 @@ async def attack_server(process: subprocess.Popen, attack: Attack, options: argp
             attack.wrong.append("requests are left over")
             break
         await asyncio.sleep(0.2)
-    growth = own_bytes(process.pid) - before
+    growth = own_bytes(processes_of(process.pid)) - before
     while growth > MAX_GROWTH_BYTES and time.monotonic() < until:
         await asyncio.sleep(1)
-        growth = own_bytes(process.pid) - before
+        growth = own_bytes(processes_of(process.pid)) - before
     print(f"{options.requests} hostile requests of {len(attack.statuses)} kinds in {took:.0f} s")
     for kind, statuses in sorted(attack.statuses.items()):
         print(f"  {kind:32} {' '.join(f'{status}: {times}' for status, times in statuses.most_common())}")
     print(f"  good streams {attack.streams}, worst gap {attack.worst_gap:.2f} s")
-    print(f"  memory {before / 2**20:.0f} MiB, and {growth / 2**20:+.0f} MiB; {len(processes_of(process.pid))} processes")
+    server, *others = processes_of(process.pid)
+    print(f"  memory {before / 2**20:.0f} MiB, and {growth / 2**20:+.0f} MiB: ", end="")
+    print(f"the server {own_bytes([server]) / 2**20:.0f} MiB, {len(others)} others {own_bytes(others) / 2**20:.0f} MiB")
     if growth > MAX_GROWTH_BYTES:
         attack.wrong.append(f"memory grew by {growth} bytes")
     if attack.worst_gap > options.max_gap:

@@ -11,7 +11,6 @@ use super::wire::{Answer, get, post, rest_of};
 use super::{Server, medgemma};
 
 const CANCELLED: &str = "medgemma:requests_cancelled_total";
-const RUNNING: &str = "vllm:num_requests_running";
 
 /// So much that it is not there at once.
 fn long(extra: Value) -> Value {
@@ -282,28 +281,52 @@ fn a_client_that_has_said_all_gets_its_answer() {
     assert!(!text.contains("200"), "{text}");
 }
 
+/// Sends a request and leaves, until the server has noticed one that left. One that leaves before its
+/// request was read has asked for nothing, so each waits a little longer.
+fn is_missed(server: &Server, send: impl Fn() -> TcpStream) {
+    let before = server.metric(CANCELLED);
+    for attempt in 1..20 {
+        let stream = send();
+        std::thread::sleep(Duration::from_millis(50) * attempt);
+        drop(stream);
+        let left = Instant::now();
+        while left.elapsed() < Duration::from_secs(10) {
+            if server.metric(CANCELLED) > before {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    panic!("nobody was missed");
+}
+
+fn until_cancelled(server: &Server, num_cancelled: f64) {
+    let begun = Instant::now();
+    while server.metric(CANCELLED) < num_cancelled {
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "it was not missed"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn a_client_that_is_gone_is_missed() {
     let server = Server::start(&["demo", "--max-num-seqs", "1"], &[]);
     let running = streaming(&server, &endless(true));
-    let mut num_cancelled = 0.0;
     for waiting in [long(json!({})), long(json!({"stream": true}))] {
         for version in ["HTTP/1.1", "HTTP/1.0"] {
+            // Behind the other answers.
             let request = post(CHAT, "", &waiting).replacen("HTTP/1.1", version, 1);
-            let stream = server.sent(&request);
-            // Behind the other 99 answers.
-            server.until_metric("vllm:num_requests_waiting", 100.0);
-            drop(stream);
-            num_cancelled += 1.0;
-            server.until_metric(CANCELLED, num_cancelled);
+            is_missed(&server, || server.sent(&request));
         }
     }
+    let num_cancelled = server.metric(CANCELLED);
     drop(running);
-    server.until_metric(CANCELLED, num_cancelled + 1.0);
-    let whole = server.sent(&post(CHAT, "", &endless(false)));
-    server.until_metric(RUNNING, 1.0);
-    drop(whole);
-    server.until_metric(CANCELLED, num_cancelled + 2.0);
+    until_cancelled(&server, num_cancelled + 1.0);
+    let whole = post(CHAT, "", &endless(false));
+    is_missed(&server, || server.sent(&whole));
     let answer = Answer::read(&rest_of(server.sent(&post(
         CHAT,
         "Connection: close\r\n",

@@ -93,18 +93,6 @@ impl Server {
         assert_eq!(status, 200, "{text}");
         metric_in(&text, name)
     }
-
-    /// Waits for a series to have this value; a test fails rather than hangs.
-    pub(super) fn until_metric(&self, name: &str, value: f64) {
-        let begun = Instant::now();
-        while self.metric(name) != value {
-            assert!(
-                begun.elapsed() < Duration::from_secs(120),
-                "{name} is not {value}"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
 }
 
 pub(super) fn metric_in(text: &str, name: &str) -> f64 {
