@@ -1,12 +1,12 @@
 """Hostile requests against the running binary, beside clients that only want their answers.
 
-    python hostile.py path/to/medgemma [--requests 1000] [--seed N] [--max-gap SECONDS]
+    python hostile.py path/to/medgemma [--requests 1000] [--seed N] [--max-gap SECONDS] [--max-growth MIB]
 
 Starts `medgemma serve demo` on a free loopback port. Sixteen clients stream the same questions again
 and again, while requests of some forty kinds that are made to harm are sent, a few at a time, drawn by
 the seed. Every stream must be what it was before the attack, to the letter. Every hostile request must
 be answered by an error, by an answer, or by the end of its connection; a 500 is a fault. At the end
-nothing may run, memory of the server and its processes may not have grown by more than 100 MB, and it
+nothing may run, memory of the server and its processes may not have grown by more than --max-growth, and it
 must be the same process, which ends with 0 when it is told to.
 """
 
@@ -30,7 +30,6 @@ NUM_GOOD = 16
 NUM_HOSTILE_AT_A_TIME = 12
 # How long one hostile request is followed.
 PATIENCE = 60
-MAX_GROWTH_BYTES = 100 << 20
 QUESTIONS = [
     {"prompt": f"The film shows {what}", "max_tokens": 60, "temperature": 0, "ignore_eos": True}
     for what in ("an opacity", "no effusion", "a marker", "the heart")
@@ -351,7 +350,7 @@ async def attack_server(process: subprocess.Popen, attack: Attack, options: argp
             break
         await asyncio.sleep(0.2)
     growth = own_bytes(processes_of(process.pid)) - before
-    while growth > MAX_GROWTH_BYTES and time.monotonic() < until:
+    while growth > options.max_growth << 20 and time.monotonic() < until:
         await asyncio.sleep(1)
         growth = own_bytes(processes_of(process.pid)) - before
     print(f"{options.requests} hostile requests of {len(attack.statuses)} kinds in {took:.0f} s")
@@ -361,7 +360,7 @@ async def attack_server(process: subprocess.Popen, attack: Attack, options: argp
     server, *others = processes_of(process.pid)
     print(f"  memory {before / 2**20:.0f} MiB, and {growth / 2**20:+.0f} MiB: ", end="")
     print(f"the server {own_bytes([server]) / 2**20:.0f} MiB, {len(others)} others {own_bytes(others) / 2**20:.0f} MiB")
-    if growth > MAX_GROWTH_BYTES:
+    if growth > options.max_growth << 20:
         attack.wrong.append(f"memory grew by {growth} bytes")
     if attack.worst_gap > options.max_gap:
         attack.wrong.append(f"a good stream stood still for {attack.worst_gap:.2f} s")
@@ -374,6 +373,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     # On a busy machine a gap says more about the machine.
     parser.add_argument("--max-gap", type=float, default=float("inf"))
+    parser.add_argument("--max-growth", type=int, default=100)
     options = parser.parse_args()
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
