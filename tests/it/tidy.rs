@@ -198,8 +198,10 @@ fn the_check_itself_sees_uses() {
 fn status_codes_live_in_one_file() {
     for file in source_files() {
         let source = fs::read_to_string(&file).expect("sources are UTF-8");
+        let is_theirs =
+            file.ends_with("src/api/error.rs") || file.ends_with("src/api/error/tests.rs");
         assert!(
-            file.ends_with("src/api/error.rs") || !source.contains("StatusCode"),
+            is_theirs || !source.contains("StatusCode"),
             "{} speaks of HTTP status codes",
             file.display()
         );
@@ -238,9 +240,14 @@ fn unsafe_is_only_where_it_must_be() {
     for file in source_files() {
         let source = fs::read_to_string(&file).expect("sources are UTF-8");
         let allowed = file.ends_with("src/model/mapped_file.rs")
+            // fork(2), in a process of one thread.
+            || file.ends_with("src/text/grammar/process/fork_server.rs")
             || file.to_string_lossy().contains("src/backend/cuda/");
         assert!(
-            allowed || !source.contains("allow(unsafe_code)"),
+            allowed
+                || !["allow(unsafe_code", "expect(unsafe_code"]
+                    .iter()
+                    .any(|lint| source.contains(lint)),
             "{} allows itself unsafe code",
             file.display()
         );
