@@ -337,16 +337,12 @@ impl Engine {
             }
             let mut order = WorkOrder::new(&self.scheduler, &batch);
             let mut step = Step::new(batch, &order);
-            for id in step.batch.sampling() {
-                if self
-                    .requests
-                    .late_mut(id)
-                    .is_some_and(|late| late.is_slow())
-                {
-                    self.scheduler.hold(id);
-                }
-            }
             if self.requests.is_any_late(step.batch.sampling()) {
+                for id in step.batch.sampling() {
+                    if self.requests.is_slow(id) {
+                        self.scheduler.hold(id);
+                    }
+                }
                 step.undrawn = Some(std::mem::take(&mut order.samples));
                 self.device.order(DeviceOrder::Forward(Box::new(order)));
             } else {
@@ -417,12 +413,16 @@ impl Engine {
     /// Begins to make the masks of those that sit out the steps until these are there.
     fn begin_slow_masks(&mut self, ids: impl Iterator<Item = SeqId>) {
         for id in ids {
+            // Hardly anybody is.
+            if !self.requests.is_slow(id) {
+                continue;
+            }
             let Some(sequence) = self.scheduler.sequence(id) else {
                 continue;
             };
             let num_generated = sequence.tokens().len() - sequence.num_prompt_tokens();
             let params = Arc::clone(sequence.sampling());
-            let Some(late) = self.requests.late_mut(id).filter(|late| late.is_slow()) else {
+            let Some(late) = self.requests.late_mut(id) else {
                 continue;
             };
             match late.need_mask() {

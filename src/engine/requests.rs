@@ -87,6 +87,12 @@ impl Requests {
         self.open.get_mut(&id)?.late.as_mut()
     }
 
+    /// Whether steps go on without waiting for its masks.
+    pub(super) fn is_slow(&self, id: SeqId) -> bool {
+        let late = || self.open.get(&id)?.late.as_ref();
+        self.num_late > 0 && late().is_some_and(LateRow::is_slow)
+    }
+
     /// Tokens of its prompt have been scored, from `position` on.
     pub(super) fn scored(&mut self, id: SeqId, position: usize, scores: Vec<Sampled>) {
         if let Some(open) = self.open.get_mut(&id)
