@@ -4,6 +4,11 @@
 FROM rust:1.95.0-slim-bookworm AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /src
+# For the allocator's build.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends make \
+    && rm -rf /var/lib/apt/lists/*
 COPY . .
 # The registry and the dependencies stay in a cache, the program leaves it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

@@ -55,3 +55,7 @@ pub mod selftest;
 pub mod terminal;
 pub mod text;
 pub mod web;
+
+/// Here rather than in the binary, so that tests and benches measure what is shipped.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -26,6 +26,8 @@ import time
 import zlib
 from dataclasses import dataclass, field
 
+# A KV cache whose pages are all in use soon, so that what is measured is what the requests leave behind.
+SERVER_OPTIONS = ["--port", "0", "--log-level", "warn", "--kv-cache-memory", "16MiB"]
 NUM_GOOD = 16
 NUM_HOSTILE_AT_A_TIME = 12
 # How long one hostile request is followed.
@@ -377,7 +379,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            [options.binary, "serve", "demo", "--port", "0", "--log-level", "warn"],
+            [options.binary, "serve", "demo", *SERVER_OPTIONS],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

@@ -127,8 +127,11 @@ impl Running {
             .arg("grammar-worker")
             // Nothing of the server's secrets.
             .env_clear()
-            // Arenas of each thread would count as memory of each worker.
-            .env("MALLOC_ARENA_MAX", "1")
+            // There are many workers, and what the allocator keeps, each of them keeps.
+            .env(
+                "_RJEM_MALLOC_CONF",
+                "narenas:1,dirty_decay_ms:0,muzzy_decay_ms:0",
+            )
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             // Its panics would log what clients sent.
