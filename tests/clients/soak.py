@@ -19,7 +19,6 @@ import random
 import re
 import signal
 import socket
-import statistics
 import struct
 import subprocess
 import tempfile

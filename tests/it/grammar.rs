@@ -2,15 +2,17 @@
 //! and every document ends. Where real clients are tried, a model draws and an independent validator
 //! judges.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use medgemma::core::{CacheSalt, Constraint, TokenId, Urgency};
 use medgemma::text::{
-    GrammarCompiler, GrammarSource, GrammarVocabulary, Grammars, SpecialTokens, Tokenizer,
+    GrammarCompiler, GrammarErrorKind, GrammarLimits, GrammarSource, GrammarVocabulary, Grammars,
+    SpecialTokens, Tokenizer,
 };
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 /// Rows of the tiny models' embeddings: more than their tokenizer has tokens.
 const VOCAB_SIZE: usize = 832;
@@ -502,4 +504,56 @@ fn bombs_are_refused_in_bounded_time() {
             let _ = state.next_mask(&[], Urgency::Now).now_or_never();
         }
     }
+}
+
+/// Two grammars at a time, in processes.
+fn two_places() -> Arc<Grammars> {
+    let limits = GrammarLimits {
+        max_processes: 2,
+        num_turns: 1,
+    };
+    let program = Path::new(env!("CARGO_BIN_EXE_medgemma"));
+    let vocabulary = GrammarVocabulary::new(&tokenizer(), VOCAB_SIZE, STOP_IDS.to_vec());
+    let grammars = Grammars::in_processes(program, vocabulary, limits);
+    Arc::new(grammars.expect("processes can be had"))
+}
+
+#[tokio::test]
+async fn a_new_grammar_takes_the_place_of_one_that_takes_long() {
+    let grammars = two_places();
+    let endless = |n: u32| {
+        let grammars = Arc::clone(&grammars);
+        let schema = r#"{"type": "integer", "multipleOf": 99400891}"#;
+        let source = GrammarSource::Lark(format!("start: \"{n}\" %json {schema}"));
+        tokio::spawn(async move { grammars.compile(source, None).await.map(drop) })
+    };
+    let endless = [endless(0), endless(1)];
+    let mut others = 0..;
+    let ended = loop {
+        if let Some(idx) = endless.iter().position(JoinHandle::is_finished) {
+            break endless.into_iter().nth(idx).unwrap();
+        }
+        let n = others.next().unwrap();
+        let other = GrammarSource::Regex(format!("[a-c]{{{n}}}"));
+        let compiled = grammars.compile(other, None).await;
+        compiled.expect("one of them makes room").start().unwrap();
+    };
+    let error = ended.await.unwrap().expect_err("it has no end");
+    assert_eq!(error.kind, GrammarErrorKind::Busy, "{error:?}");
+    assert!(error.message.contains("try again later"), "{error:?}");
+}
+
+#[tokio::test]
+async fn grammars_that_come_again_are_kept_beside_many_that_do_not() {
+    let grammars = two_places();
+    let regex = |text: &str| GrammarSource::Regex(text.to_owned());
+    let known = grammars.compile(regex("known"), None).await.unwrap();
+    drop(grammars.compile(regex("known"), None).await.unwrap());
+    let process = Arc::downgrade(&known);
+    drop(known);
+    for n in 0..5 {
+        let other = regex(&format!("other {n}"));
+        drop(grammars.compile(other, None).await.unwrap());
+    }
+    assert!(process.upgrade().is_some(), "it was compiled once");
 }

@@ -1,7 +1,9 @@
 //! The grammars of late: each compiled once, and kept while there is room.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
@@ -18,6 +20,9 @@ use crate::error::Result;
 const MAX_KEPT: usize = 32;
 /// Of one that takes more memory than this, nothing is kept.
 const MAX_KEPT_BYTES: u64 = 32 << 20;
+
+/// How often those who wait for room look whether somebody takes long.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Compiles grammars for one model, and keeps those of late.
 #[derive(Debug)]
@@ -51,6 +56,8 @@ enum Place {
 struct Kept {
     /// Of the source, and of whom it is kept for.
     digest: [u8; 32],
+    /// Whether it was asked for again.
+    is_known: bool,
     grammar: Arc<OnceCell<Compiled>>,
 }
 
@@ -58,6 +65,15 @@ struct Kept {
 enum Compiled {
     Here(Arc<dyn Constraint>),
     Process(Arc<GrammarProcess>),
+}
+
+/// Which of those that `may_go` goes first: one that was asked for only once, so that many new grammars
+/// do not drive out those which an application uses again and again; of several, the one that was
+/// asked for longest ago.
+fn dispensable(kept: &[Kept], may_go: impl Fn(&Kept) -> bool) -> Option<usize> {
+    let is_new = |kept: &Kept| may_go(kept) && !kept.is_known;
+    let new = kept.iter().position(is_new);
+    new.or_else(|| kept.iter().position(may_go))
 }
 
 impl Grammars {
@@ -138,42 +154,48 @@ impl Grammars {
                 compiler.compile_unchecked(&source)?,
             ))),
             Place::Processes { server, places } => {
-                let place = self.place(places).await?;
+                let place = self.place(server, places).await?;
                 let process = GrammarProcess::compile(server, source, place).await?;
                 Ok(Compiled::Process(Arc::new(process)))
             }
         }
     }
 
-    /// Room for one process more; what is kept and not used makes it.
+    /// Room for one process more. What is kept and not used makes it, or else what takes long.
     async fn place(
         &self,
+        server: &ForkServer,
         places: &Arc<Semaphore>,
     ) -> std::result::Result<OwnedSemaphorePermit, GrammarError> {
-        loop {
-            if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+        let until = Instant::now() + COMPILE_TIME;
+        // Asked for once, so that those who wait get theirs in the order in which they came.
+        let mut place = pin!(Arc::clone(places).acquire_owned());
+        let mut wait = Duration::ZERO;
+        while Instant::now() < until {
+            if let Ok(Ok(place)) = timeout(wait, &mut place).await {
                 return Ok(place);
             }
+            // One for each that waits; whoever waits for longest gets it.
             if !self.let_one_go() {
-                break;
+                server.displace_slowest();
             }
+            wait = LOOK_EVERY;
         }
-        let place = timeout(COMPILE_TIME, Arc::clone(places).acquire_owned()).await;
-        let place = place.ok().and_then(|place| place.ok());
-        place.ok_or_else(|| {
-            let busy = "the server works on as many grammars as it can: try again later";
-            GrammarError::of_kind(GrammarErrorKind::Busy, busy.to_owned())
-        })
+        let busy = "the server works on as many grammars as it can: try again later";
+        Err(GrammarError::of_kind(
+            GrammarErrorKind::Busy,
+            busy.to_owned(),
+        ))
     }
 
-    /// Ends the oldest process that no answer is bound to. Returns whether there was one.
+    /// Ends a process that no answer is bound to. Returns whether there was one.
     fn let_one_go(&self) -> bool {
         let mut kept = self.locked();
         let is_idle = |kept: &Kept| match kept.grammar.get() {
             Some(Compiled::Process(process)) => process.is_idle(),
             Some(Compiled::Here(_)) | None => false,
         };
-        let Some(idx) = kept.iter().position(is_idle) else {
+        let Some(idx) = dispensable(&kept, is_idle) else {
             return false;
         };
         kept.remove(idx);
@@ -190,15 +212,20 @@ impl Grammars {
         kept.retain(|kept| !is_gone(kept));
         let known = kept.iter().position(|kept| kept.digest == digest);
         let entry = match known {
-            Some(idx) => kept.remove(idx),
+            Some(idx) => Kept {
+                is_known: true,
+                ..kept.remove(idx)
+            },
             None => Kept {
                 digest,
+                is_known: false,
                 grammar: Arc::default(),
             },
         };
         if kept.len() == MAX_KEPT {
             // Answers that are bound to it go on.
-            kept.remove(0);
+            let idx = dispensable(&kept, |_| true).expect("there are some");
+            kept.remove(idx);
         }
         kept.push(entry.clone());
         entry

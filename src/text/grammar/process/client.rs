@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ use crate::text::grammar::vocabulary::GrammarVocabulary;
 const SHORT: Duration = Duration::from_millis(30);
 /// How long a turn is when others wait for theirs.
 const TURN: Duration = Duration::from_millis(250);
+/// How often a turn is looked at.
+const TICK: Duration = Duration::from_millis(8);
 /// How long a client waits for its grammar, turns of others included.
 pub(in crate::text::grammar) const COMPILE_TIME: Duration = Duration::from_secs(20);
 /// How long an answer waits for one mask, turns of others included.
@@ -44,6 +46,8 @@ const LIGHT: Duration = Duration::from_micros(500);
 const SEND_TIME: Duration = Duration::from_secs(5);
 
 const TOO_COSTLY: &str = "its rule takes too much time or memory";
+/// Of what was ended for another's sake.
+const DISPLACED: &str = "it takes long, and the server has no more room for other requests' rules";
 
 /// The warm process that forks workers, and its settings.
 #[derive(Debug)]
@@ -53,6 +57,8 @@ pub(in crate::text::grammar) struct ForkServer {
     running: Mutex<Option<Running>>,
     /// Places for workers that compute for long.
     turns: Arc<Semaphore>,
+    /// Those that may be alive.
+    workers: Mutex<Vec<Weak<Link>>>,
 }
 
 #[derive(Debug)]
@@ -78,7 +84,29 @@ impl ForkServer {
             vocabulary,
             running: Mutex::new(Some(running)),
             turns: Arc::new(Semaphore::new(num_turns)),
+            workers: Mutex::default(),
         })
+    }
+
+    /// Ends the worker that has computed most of those that compute for long just now, so that
+    /// another has its place.
+    pub(in crate::text::grammar) fn displace_slowest(&self) {
+        let workers = locked(&self.workers);
+        let links = workers.iter().filter_map(Weak::upgrade);
+        let slow = links.filter(|link| link.is_alive() && link.is_slow.load(Ordering::Acquire));
+        let Some(slowest) = slow.max_by_key(|link| *locked(&link.used)) else {
+            return;
+        };
+        drop(workers);
+        slowest.is_displaced.store(true, Ordering::Release);
+        slowest.close();
+        self.request(Request::Kill(slowest.pid));
+    }
+
+    fn know(&self, worker: &Arc<Link>) {
+        let mut workers = locked(&self.workers);
+        workers.retain(|worker| worker.strong_count() > 0);
+        workers.push(Arc::downgrade(worker));
     }
 
     /// A new worker: its process id, and the socket to it. If the fork server is gone, another one
@@ -130,7 +158,7 @@ impl Running {
             // There are many workers, and what the allocator keeps, each of them keeps.
             .env(
                 "_RJEM_MALLOC_CONF",
-                "narenas:1,dirty_decay_ms:0,muzzy_decay_ms:0",
+                "narenas:1,retain:false,dirty_decay_ms:0,muzzy_decay_ms:0",
             )
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
@@ -196,7 +224,7 @@ pub(in crate::text::grammar) struct GrammarProcess {
 impl fmt::Debug for GrammarProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GrammarProcess")
-            .field("pid", &self.worker.pid)
+            .field("pid", &self.worker.link.pid)
             .finish_non_exhaustive()
     }
 }
@@ -237,6 +265,10 @@ impl GrammarProcess {
             }),
             Ok(Reply::Refused(error)) => Err(error),
             Ok(_) => Err(failed(&"the process for grammars said something else")),
+            Err(_) if process.worker.link.is_displaced() => Err(GrammarError::of_kind(
+                GrammarErrorKind::Busy,
+                format!("{DISPLACED}: send a simpler one, or try again later"),
+            )),
             Err(_) => Err(GrammarError::new(
                 "it takes too much time or memory to compile: send a simpler one".to_owned(),
             )),
@@ -245,7 +277,7 @@ impl GrammarProcess {
 
     /// Whether answers can still be bound to it.
     pub(in crate::text::grammar) fn is_alive(&self) -> bool {
-        self.worker.link.is_alive.load(Ordering::Acquire)
+        self.worker.link.is_alive()
     }
 
     /// Whether no answer is bound to it, and nobody is about to bind one.
@@ -278,25 +310,33 @@ const COMPILE_JOB: u64 = 0;
 
 /// The end of a worker's socket, closed when nobody has it any more.
 struct Worker {
-    pid: i32,
     server: Arc<ForkServer>,
     link: Arc<Link>,
     next_answer: AtomicU64,
-    /// Its place among the workers that there may be.
-    _place: OwnedSemaphorePermit,
 }
 
 /// What the worker's handles, its reader and its supervisor share.
+#[derive(Debug)]
 struct Link {
+    pid: i32,
     socket: UnixStream,
+    /// Among the workers that there may be, while it is alive.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
     jobs: Mutex<HashMap<u64, Job>>,
     is_alive: AtomicBool,
     /// Answers that have not ended.
     num_answers: AtomicUsize,
     /// A job came in, or the worker is gone.
     changed: Notify,
+    /// Whether it is at something that takes long.
+    is_slow: AtomicBool,
+    /// How long it has computed in turns.
+    used: Mutex<Duration>,
+    /// Whether it was ended so that another has its place.
+    is_displaced: AtomicBool,
 }
 
+#[derive(Debug)]
 struct Job {
     ordered: Instant,
     /// When it is given up.
@@ -314,12 +354,18 @@ impl Worker {
     ) -> Result<Arc<Self>> {
         let read = socket.try_clone().map_err(|error| cannot_fork(&error))?;
         let link = Arc::new(Link {
+            pid,
             socket,
+            place: Mutex::new(Some(place)),
             jobs: Mutex::default(),
             is_alive: AtomicBool::new(true),
             num_answers: AtomicUsize::new(0),
             changed: Notify::new(),
+            is_slow: AtomicBool::new(false),
+            used: Mutex::default(),
+            is_displaced: AtomicBool::new(false),
         });
+        server.know(&link);
         let vocab_size = server.vocabulary.vocab_size;
         let reader = Arc::clone(&link);
         thread::Builder::new()
@@ -328,11 +374,9 @@ impl Worker {
             .spawn(move || reader.read_replies(read, vocab_size))
             .map_err(|error| cannot_fork(&error))?;
         Ok(Arc::new(Self {
-            pid,
             server,
             link,
             next_answer: AtomicU64::new(COMPILE_JOB + 1),
-            _place: place,
         }))
     }
 
@@ -363,7 +407,6 @@ impl Worker {
 
     fn watch(&self) -> Supervisor {
         Supervisor {
-            pid: self.pid,
             server: Arc::clone(&self.server),
             link: Arc::clone(&self.link),
         }
@@ -376,7 +419,7 @@ impl Drop for Worker {
         let is_idle = locked(&self.link.jobs).is_empty();
         self.link.close();
         if !is_idle {
-            self.server.request(Request::Kill(self.pid));
+            self.server.request(Request::Kill(self.link.pid));
         }
     }
 }
@@ -388,11 +431,20 @@ impl Link {
         }
     }
 
+    fn is_alive(&self) -> bool {
+        self.is_alive.load(Ordering::Acquire)
+    }
+
+    fn is_displaced(&self) -> bool {
+        self.is_displaced.load(Ordering::Acquire)
+    }
+
     /// Everybody who waits for a reply will know.
     fn close(&self) {
         self.is_alive.store(false, Ordering::Release);
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
         locked(&self.jobs).clear();
+        drop(locked(&self.place).take());
         self.changed.notify_one();
     }
 
@@ -414,7 +466,6 @@ impl Link {
 
 /// Sees to it that a worker which computes for long does so by turns, and not for ever.
 struct Supervisor {
-    pid: i32,
     server: Arc<ForkServer>,
     link: Arc<Link>,
 }
@@ -436,10 +487,11 @@ impl Supervisor {
         while let Some(load) = self.next_load().await {
             if load.is_over {
                 self.link.close();
-                self.server.request(Request::Kill(self.pid));
+                self.server.request(Request::Kill(self.link.pid));
                 return;
             }
             let age = load.oldest.elapsed();
+            self.link.is_slow.store(age >= SHORT, Ordering::Release);
             if age < SHORT {
                 leave = Leave::Free;
                 sleep(SHORT - age).await;
@@ -458,19 +510,23 @@ impl Supervisor {
                     begun: Instant::now(),
                 };
             }
-            sleep(SHORT / 4).await;
+            sleep(TICK).await;
+            if let Leave::Turn { .. } = leave {
+                *locked(&self.link.used) += TICK;
+            }
         }
     }
 
     /// What the worker has to do, once there is something; `None` when it is gone.
     async fn next_load(&self) -> Option<Load> {
         loop {
-            if !self.link.is_alive.load(Ordering::Acquire) {
+            if !self.link.is_alive() {
                 return None;
             }
             if let Some(load) = self.load() {
                 return Some(load);
             }
+            self.link.is_slow.store(false, Ordering::Release);
             self.link.changed.notified().await;
         }
     }
@@ -482,7 +538,7 @@ impl Supervisor {
         if let Ok(permit) = Arc::clone(&turns).try_acquire_owned() {
             return Some(permit);
         }
-        self.server.request(Request::Pause(self.pid));
+        self.server.request(Request::Pause(self.link.pid));
         let is_wanted = async {
             while self.load().is_some_and(|load| !load.is_over) {
                 sleep(SHORT).await;
@@ -492,7 +548,7 @@ impl Supervisor {
             permit = turns.acquire_owned() => permit.ok(),
             () = is_wanted => None,
         };
-        self.server.request(Request::Resume(self.pid));
+        self.server.request(Request::Resume(self.link.pid));
         permit
     }
 
@@ -576,6 +632,7 @@ impl Answer {
             Ok(Reply::Ended {
                 num_tokens, reason, ..
             }) => Err(Error::Constraint { num_tokens, reason }),
+            Err(_) if self.worker.link.is_displaced() => Err(self.ended(DISPLACED)),
             Ok(_) | Err(_) => Err(self.ended(TOO_COSTLY)),
         }
     }
