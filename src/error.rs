@@ -160,6 +160,17 @@ pub enum Error {
     /// A tensor operation failed; a bug or a device fault.
     #[error("backend: {0}")]
     Backend(String),
+    /// A run of text that the tokenizer has to take as one word is too long for that.
+    #[error(
+        "The prompt has {bytes} bytes of text in a row without a place to part it, such as a space \
+         or a comma; at most {max_bytes} are taken. Shorten it, or put spaces in."
+    )]
+    UnbrokenText {
+        /// Length of the run.
+        bytes: usize,
+        /// The most that is taken.
+        max_bytes: usize,
+    },
     /// The tokenizer could not be read or used.
     #[error("tokenizer: {0}")]
     Tokenizer(String),

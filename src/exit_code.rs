@@ -71,6 +71,7 @@ impl From<&Error> for ExitCode {
             | Error::Image(_)
             | Error::PromptTooLong { .. }
             | Error::ImageSpanTooLong { .. }
+            | Error::UnbrokenText { .. }
             | Error::NeverFits { .. }
             | Error::QueueFull { .. }
             | Error::ShareFull { .. }

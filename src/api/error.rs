@@ -589,6 +589,7 @@ impl From<Error> for ApiError {
             Error::Template(_) => Self::bad_request("invalid_messages", message).at("messages"),
             Error::Image(error) => error.into(),
             Error::PromptTooLong { .. } => Self::bad_request("context_length_exceeded", message),
+            Error::UnbrokenText { .. } => Self::bad_request("text_too_long", message),
             Error::ImageSpanTooLong { .. } => Self::bad_request("image_too_long", message),
             Error::NeverFits { .. } => Self::bad_request("request_too_large", message),
             Error::QueueFull { retry_after, .. } | Error::ShareFull { retry_after, .. } => {

@@ -80,7 +80,7 @@ pub(super) async fn json_body(app: &AppState, request: Request) -> Result<JsonBo
                 return Err(ApiError::body_too_large(limit));
             }
             let claim = Claim::of_body(len.max(announced));
-            held.hold_body(claim, len, census.num_nodes())?;
+            held.hold_body(claim, len, &census)?;
             // What was announced is not believed: a client may send nothing of it.
             bytes
                 .try_reserve(data.len())

@@ -8,8 +8,10 @@ use memchr::memchr2;
 
 use super::error::ApiError;
 
-/// Values, names and containers: room for a prompt of a hundred thousand token ids, ten times.
-const MAX_NODES: usize = 1_000_000;
+/// Values, names and containers, of which each may cost hundreds of bytes once it is read.
+const MAX_NODES: usize = 200_000;
+/// Numbers in lists of the body itself: room for a prompt of a hundred thousand token ids, ten times.
+const MAX_NUMBERS: usize = 1_000_000;
 /// A conversation's turns, or the items of an input.
 const MAX_MESSAGES: usize = 10_000;
 /// All pieces of all turns together: texts, pictures, calls.
@@ -22,6 +24,7 @@ const PATH_LEN: usize = 6;
 #[derive(Debug, Default)]
 pub(super) struct JsonCensus {
     num_nodes: usize,
+    num_numbers: usize,
     num_messages: usize,
     num_parts: usize,
     depth: usize,
@@ -41,9 +44,14 @@ enum Place {
 }
 
 impl JsonCensus {
-    /// Values, names and containers so far.
+    /// Values, names and containers so far, without those of [`Self::num_numbers`].
     pub(super) fn num_nodes(&self) -> usize {
         self.num_nodes
+    }
+
+    /// Numbers so far, and other values without parts, in lists of the body itself.
+    pub(super) fn num_numbers(&self) -> usize {
+        self.num_numbers
     }
 
     /// Counts what is in `piece`, which follows on the last one.
@@ -69,6 +77,7 @@ impl JsonCensus {
             (self.num_messages, MAX_MESSAGES, "messages"),
             (self.num_parts, MAX_PARTS, "parts in its messages"),
             (self.num_nodes, MAX_NODES, "values and names"),
+            (self.num_numbers, MAX_NUMBERS, "numbers in its lists"),
         ] {
             if found > limit {
                 return Err(ApiError::too_many_values(what, limit));
@@ -79,7 +88,12 @@ impl JsonCensus {
 
     fn count(&mut self, byte: u8) {
         match byte {
-            b'"' => self.place = Place::InString,
+            b'"' => {
+                // Behind a comma that counts as a number's.
+                self.num_nodes += usize::from(self.is_in_list());
+                self.place = Place::InString;
+            }
+            b',' if self.is_in_list() => self.num_numbers += 1,
             b',' | b':' => self.num_nodes += 1,
             b'[' => self.open(true),
             b'{' => {
@@ -101,6 +115,15 @@ impl JsonCensus {
             *place = is_array;
         }
         self.depth += 1;
+    }
+
+    /// Whether the next value stands in a list of the body itself, or in a list of such lists: there
+    /// token ids are.
+    fn is_in_list(&self) -> bool {
+        matches!(
+            (self.depth, self.path),
+            (2, [false, true, ..]) | (3, [false, true, true, ..])
+        )
     }
 
     /// Whether the next value stands in an array of an object, `depth` / 2 times over: at 2 that is
@@ -153,10 +176,24 @@ mod tests {
     #[test]
     fn every_value_and_name_counts() {
         assert_eq!(counted("[1,2,3]", 99).0, 3);
-        assert_eq!(counted(r#"{"a":1,"b":[2,{}]}"#, 99).0, 7);
+        assert_eq!(counted(r#"{"a":1,"b":[2,{}]}"#, 99).0, 6);
         assert_eq!(counted(r#""[[[{{{,,,:::\"[[[""#, 99).0, 0);
         // Nothing is expected to be JSON.
         assert_eq!(counted("]]]}}}{[", 1).0, 2);
+    }
+
+    #[test]
+    fn token_ids_are_counted_for_themselves() {
+        let both = |text: &str| {
+            let mut census = JsonCensus::default();
+            census.read(text.as_bytes()).expect("it is within limits");
+            (census.num_nodes, census.num_numbers)
+        };
+        assert_eq!(both(r#"{"prompt":[1,2,3]}"#), (3, 2));
+        assert_eq!(both(r#"{"prompt":[[1,2],[3,4]]}"#), (5, 3));
+        // Strings, objects and what lies deeper cost more.
+        assert_eq!(both(r#"{"stop":["a","b"]}"#), (5, 1));
+        assert_eq!(both(r#"{"tools":[{"enum":[1,2,3]}]}"#), (8, 0));
     }
 
     #[test]
@@ -173,7 +210,9 @@ mod tests {
         let part = "{\"type\":\"text\"},";
         let parts = format!("{{\"x\":[{{\"content\":[{}", part.repeat(MAX_PARTS + 1));
         assert!(refused(parts).contains("more than 10000 parts"));
-        assert!(refused("[".repeat(MAX_NODES + 1)).contains("more than 1000000 values"));
+        assert!(refused("[".repeat(MAX_NODES + 1)).contains("more than 200000 values"));
+        let numbers = format!("{{\"prompt\":[1{}", ",1".repeat(MAX_NUMBERS + 1));
+        assert!(refused(numbers).contains("more than 1000000 numbers"));
         let most = format!("[1{}", ",1".repeat(MAX_NODES - 1));
         JsonCensus::default()
             .read(most.as_bytes())

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
+use super::json_census::JsonCensus;
 use crate::error::ImageError;
 
 /// What a body costs besides itself: its text as it was read out of it, and once more as it is
@@ -22,6 +23,8 @@ const COPIES: u64 = 2;
 /// Each value of a body that is read, name or container: the dearest are objects of one field in a
 /// tool's schema, of which there are two copies.
 const NODE_BYTES: u64 = 384;
+/// Each token id of a prompt, in a list that grows.
+const NUMBER_BYTES: u64 = 24;
 
 /// Bodies up to this long may use the reserve too, so that chats get in beside giants.
 const SMALL_BODY: usize = 64 << 10;
@@ -154,7 +157,7 @@ impl RequestMemory {
 }
 
 impl Charge {
-    /// Holds what a body costs of which `len` bytes and `num_nodes` values have come.
+    /// Holds what a body costs of which `len` bytes have come, with what `census` has counted in them.
     ///
     /// # Errors
     /// 503 where the budget is spent, 413 where it could never be enough.
@@ -162,10 +165,12 @@ impl Charge {
         &mut self,
         claim: Claim,
         len: usize,
-        num_nodes: usize,
+        census: &JsonCensus,
     ) -> Result<(), ApiError> {
-        let (len, num_nodes) = (len as u64, num_nodes as u64);
-        self.grow_to(claim, len * COPIES + len.max(num_nodes * NODE_BYTES))
+        let len = len as u64;
+        let nodes = census.num_nodes() as u64 * NODE_BYTES;
+        let numbers = census.num_numbers() as u64 * NUMBER_BYTES;
+        self.grow_to(claim, len * COPIES + len.max(nodes + numbers))
     }
 
     /// Holds `bytes` besides what it holds already.
@@ -218,6 +223,10 @@ mod tests {
         RequestMemory::new(800)
     }
 
+    fn nothing() -> JsonCensus {
+        JsonCensus::default()
+    }
+
     fn status(refused: Result<(), ApiError>) -> Option<u16> {
         use axum::response::IntoResponse;
         let error = refused.err()?;
@@ -228,17 +237,17 @@ mod tests {
     fn small_bodies_have_a_reserve_and_everything_is_given_back() {
         let memory = memory();
         let (mut giant, mut small) = (memory.charge(), memory.charge());
-        assert_eq!(status(giant.hold_body(Claim::Large, 160, 0)), None);
+        assert_eq!(status(giant.hold_body(Claim::Large, 160, &nothing())), None);
         assert_eq!(memory.held(), 480);
-        assert_eq!(status(giant.hold_body(Claim::Large, 166, 0)), None);
+        assert_eq!(status(giant.hold_body(Claim::Large, 166, &nothing())), None);
         // Another large one finds nothing, a small one what is kept for it.
         assert_eq!(
-            status(memory.charge().hold_body(Claim::Large, 1, 0)),
+            status(memory.charge().hold_body(Claim::Large, 1, &nothing())),
             Some(503)
         );
-        assert_eq!(status(small.hold_body(Claim::Small, 30, 0)), None);
+        assert_eq!(status(small.hold_body(Claim::Small, 30, &nothing())), None);
         assert_eq!(
-            status(memory.charge().hold_body(Claim::Small, 30, 0)),
+            status(memory.charge().hold_body(Claim::Small, 30, &nothing())),
             Some(503)
         );
         assert_eq!(memory.held(), 498 + 90);
@@ -253,11 +262,11 @@ mod tests {
         let memory = memory();
         assert_eq!(memory.max_body(), 166);
         assert_eq!(
-            status(memory.charge().hold_body(Claim::Large, 167, 0)),
+            status(memory.charge().hold_body(Claim::Large, 167, &nothing())),
             Some(413)
         );
         assert_eq!(
-            status(memory.charge().hold_body(Claim::Large, 166, 0)),
+            status(memory.charge().hold_body(Claim::Large, 166, &nothing())),
             None
         );
         assert_eq!(memory.held(), 0);
@@ -267,10 +276,16 @@ mod tests {
     fn many_small_values_cost_what_they_take() {
         let memory = RequestMemory::new(8000);
         let mut charge = memory.charge();
-        charge.hold_body(Claim::Large, 100, 10).expect("it fits");
-        assert_eq!(memory.held(), 2 * 100 + 10 * NODE_BYTES);
+        let mut census = JsonCensus::default();
+        let read = census.read(br#"{"prompt":[1,2,3,4],"a":"b"}"#);
+        read.expect("it is within the limits");
+        charge
+            .hold_body(Claim::Large, 100, &census)
+            .expect("it fits");
+        let most = 2 * 100 + 5 * NODE_BYTES + 3 * NUMBER_BYTES;
+        assert_eq!(memory.held(), most);
         charge.hold_more(300).expect("it fits");
-        assert_eq!(memory.held(), 2 * 100 + 10 * NODE_BYTES + 300);
+        assert_eq!(memory.held(), most + 300);
     }
 
     #[tokio::test]

@@ -26,6 +26,7 @@ mod jinja_bounds;
 mod message;
 mod placeholder;
 mod prompt;
+mod safe_cuts;
 mod stop_strings;
 mod strftime;
 mod template_files;

@@ -3,6 +3,7 @@
 //! Knows nothing of templates or images; prompts come with their control tokens found.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokenizers::Tokenizer as Encoder;
 
@@ -13,12 +14,20 @@ use crate::files::{self, MAX_TOKENIZER_BYTES, damaged};
 use super::control::{ControlSpan, ControlToken, ControlTokens};
 use super::decoder::ByteRun;
 use super::prompt::RenderedPrompt;
+use super::safe_cuts::SafeCuts;
 use super::tokenizer_file::{Parts, TokenizerFile};
 use super::vocabulary::{TokenText, Vocabulary};
 
 /// Characters that special tokens begin with (Gemma's with two, `<` and `[`): each needs a stand-in
 /// while a template works, of which there are 32.
 const MAX_FIRST_CHARACTERS: usize = 16;
+
+/// Texts are encoded in parts of about this many bytes, where they can be cut.
+const PART_BYTES: usize = 16 << 10;
+/// Parts longer than this are encoded one at a time, whoever asks: they take memory.
+const LONG_PART_BYTES: usize = 128 << 10;
+/// The longest part, for which some 150 MB are needed.
+const MAX_PART_BYTES: usize = 1 << 20;
 
 /// Whether a raw prompt gets the tokens that the tokenizer puts around a text (Gemma's: `<bos>`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +58,10 @@ pub struct Tokenizer {
     prefix: Vec<TokenId>,
     /// What the post-processor puts after a text.
     suffix: Vec<TokenId>,
+    /// Found for the first text that is long.
+    safe_cuts: Arc<OnceLock<Option<SafeCuts>>>,
+    /// Held by who encodes a long part.
+    long_part: Arc<Mutex<()>>,
 }
 
 impl Tokenizer {
@@ -96,6 +109,8 @@ impl Tokenizer {
             vocabulary,
             prefix,
             suffix,
+            safe_cuts: Arc::default(),
+            long_part: Arc::default(),
         };
         tokenizer.check_plain_text_is_harmless()?;
         Ok(tokenizer)
@@ -164,13 +179,49 @@ impl Tokenizer {
     }
 
     /// Appends the ids of a text in which no control token counts.
+    ///
+    /// # Errors
+    /// [`Error::UnbrokenText`] and [`Error::Tokenizer`].
     pub(super) fn encode_plain(&self, text: &str, ids: &mut Vec<TokenId>) -> Result<()> {
-        if text.is_empty() {
-            return Ok(());
+        self.encode_in_parts(text, PART_BYTES, ids)
+    }
+
+    fn encode_in_parts(&self, text: &str, most: usize, ids: &mut Vec<TokenId>) -> Result<()> {
+        let mut rest = text;
+        while !rest.is_empty() {
+            let len = match rest.len() > most {
+                true => self.first_part(rest, most),
+                false => rest.len(),
+            };
+            let (part, after) = rest.split_at(len);
+            self.encode_part(part, ids)?;
+            rest = after;
         }
+        Ok(())
+    }
+
+    fn first_part(&self, text: &str, most: usize) -> usize {
+        let cuts = self.safe_cuts.get_or_init(|| SafeCuts::of(&self.encoder));
+        cuts.as_ref()
+            .map_or(text.len(), |cuts| cuts.first_part(text, most))
+    }
+
+    fn encode_part(&self, part: &str, ids: &mut Vec<TokenId>) -> Result<()> {
+        if part.len() > MAX_PART_BYTES {
+            return Err(Error::UnbrokenText {
+                bytes: part.len(),
+                max_bytes: MAX_PART_BYTES,
+            });
+        }
+        let is_long = part.len() > LONG_PART_BYTES;
+        let _alone = is_long.then(|| {
+            self.long_part
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        });
         let encoding = self
             .encoder
-            .encode_fast(text, false)
+            .encode_fast(part, false)
             .map_err(|error| Error::Tokenizer(error.to_string()))?;
         ids.extend(encoding.get_ids().iter().copied().map(TokenId));
         Ok(())
@@ -284,6 +335,8 @@ const TINY: &[u8] = include_bytes!("../../tests/golden/tokenizer/tokenizer.json"
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use std::fs;
 
     use proptest::prelude::*;
@@ -509,6 +562,43 @@ mod tests {
                 prop_assert_eq!(tokenizer.encode_raw(&text, add).unwrap(), expected);
             }
         });
+    }
+
+    #[test]
+    fn a_text_in_parts_is_encoded_as_the_whole_is() {
+        let reference = Encoder::from_bytes(TINY).unwrap();
+        let tokenizer = Tokenizer::for_test();
+        let pieces = prop_oneof![
+            "[ \n\t▁]{1,5}",
+            "[a-z<>_ ]{0,9}",
+            "the |heart|, |lungs|\\.",
+            "\\PC{0,5}",
+        ];
+        let num_parts = Cell::new(0);
+        proptest!(|(pieces in proptest::collection::vec(pieces, 0..30), most in 1_usize..20)| {
+            let text = pieces.concat();
+            let encoding = reference.encode_fast(text.as_str(), false).unwrap();
+            let mut in_parts = Vec::new();
+            tokenizer.encode_in_parts(&text, most, &mut in_parts).unwrap();
+            prop_assert_eq!(in_parts, ids(encoding.get_ids()));
+            if text.len() > most && tokenizer.first_part(&text, most) < text.len() {
+                num_parts.set(num_parts.get() + 1);
+            }
+        });
+        assert!(num_parts.get() > 100, "only {num_parts:?} texts were cut");
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_cut_has_a_limit() {
+        let tokenizer = Tokenizer::for_test();
+        let error = tokenizer.encode_raw(&"e".repeat(MAX_PART_BYTES + 1), AddSpecialTokens::No);
+        assert!(
+            matches!(error, Err(Error::UnbrokenText { .. })),
+            "{error:?}"
+        );
+        let broken = "e, ".repeat(MAX_PART_BYTES / 2);
+        let encoded = tokenizer.encode_raw(&broken, AddSpecialTokens::No);
+        assert!(encoded.is_ok(), "{encoded:?}");
     }
 
     #[test]

@@ -180,13 +180,13 @@ async fn messages_parts_and_values_are_counted_before_they_are_read() {
         ),
         (
             "/v1/completions",
-            json!({"prompt": vec![1; 1_000_001]}),
-            "1000000 values",
+            json!({"prompt": vec![1; 1_000_002]}),
+            "1000000 numbers",
         ),
         (
             chats,
-            json!({"unknown": vec![[0]; 500_001]}),
-            "1000000 values",
+            json!({"unknown": vec![[0]; 200_001]}),
+            "200000 values",
         ),
     ] {
         let reply = server.post(path, body.to_string()).await;
