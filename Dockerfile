@@ -50,7 +50,7 @@ RUN pip install --no-cache-dir --no-deps --target /nvrtc nvidia-cuda-nvrtc==13.0
     /nvrtc/nvidia/cu13/lib/libnvrtc-builtins.so.13.0 /nvrtc-lib/
 
 
-# Kernels of all named models for all cards, so that the first start compiles nothing. Code for
+# Kernels of all named models for all GPUs, so that the first start compiles nothing. Code for
 # sm_80 and sm_89 runs on all of Ampere and Ada, for sm_120 on all consumer Blackwells.
 FROM debian:bookworm-slim AS kernels
 COPY --from=nvrtc /nvrtc-lib /nvrtc-lib
@@ -64,7 +64,7 @@ RUN LD_LIBRARY_PATH=/nvrtc-lib medgemma kernels --out /kernels \
 FROM debian:bookworm-slim AS cuda
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="medgemma-server" \
-      org.opencontainers.image.description="MedGemma and Gemma 3 behind an OpenAI-compatible API, on NVIDIA cards" \
+      org.opencontainers.image.description="MedGemma and Gemma 3 behind an OpenAI-compatible API, on NVIDIA GPUs" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.base.name="debian:bookworm-slim"
@@ -76,7 +76,7 @@ COPY --from=nvrtc /nvrtc-lib /usr/local/lib/nvrtc
 COPY --from=kernels /kernels /usr/local/share/medgemma/kernels
 COPY --from=sbom /out/sbom /usr/local/share/sbom
 COPY --from=build /out/medgemma /usr/local/bin/
-# A container without a card is told so, rather than left to compute on the CPU.
+# A container without a GPU is told so, rather than left to compute on the CPU.
 ENV HOME=/cache \
     HF_HOME=/cache/huggingface \
     LD_LIBRARY_PATH=/usr/local/lib/nvrtc \

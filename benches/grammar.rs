@@ -3,7 +3,7 @@
 //!     MEDGEMMA_TOKENIZER_DIR=DIR cargo bench --bench grammar    # the real tokenizer: 262,144 tokens
 //!     cargo bench --bench grammar                               # the test files' tiny one
 //!
-//! Two ways through each grammar: a document as a model would write it, and one drawn evenly among
+//! Two ways through each grammar: a document as a model would write it, and one sampled evenly among
 //! all that is allowed, which leads where no model goes.
 
 #[expect(dead_code, reason = "what counts is every token, not a median of runs")]
@@ -21,8 +21,8 @@ use medgemma::text::{
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-/// Tokens of a document that is drawn, at most: it need not end.
-const MOST_DRAWN: usize = 400;
+/// Tokens of a document that is sampled, at most: it need not end.
+const MOST_SAMPLED: usize = 400;
 
 fn main() {
     let mode = Mode::from_arguments();
@@ -78,7 +78,7 @@ fn main() {
             for seed in 0..mode.pick(20, 1) {
                 costs.wander(&*constraint, &stop, vocab_size, seed);
             }
-            costs.report(&format!("{name}: drawn"));
+            costs.report(&format!("{name}: sampled"));
         }
     }
 }
@@ -176,7 +176,7 @@ impl<'r> Costs<'r> {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut state = constraint.start().expect("it begins");
         let mut last = Vec::new();
-        for _ in 0..MOST_DRAWN {
+        for _ in 0..MOST_SAMPLED {
             let mask = self.mask(&mut *state, &last);
             let allowed: Vec<TokenId> = (0..vocab as u32)
                 .map(TokenId)

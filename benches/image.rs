@@ -1,7 +1,7 @@
 //! A chest X-ray on its way to the vision tower: 1477×1198 to 896², on one core.
 //!
-//!     cargo bench --bench image                  # a picture of the test files
-//!     cargo bench --bench image -- PICTURE       # a picture of your own
+//!     cargo bench --bench image                  # an image of the test files
+//!     cargo bench --bench image -- PICTURE       # an image of your own
 
 mod harness;
 
@@ -22,7 +22,7 @@ fn main() {
             },
             PathBuf::from,
         );
-    let encoded = std::fs::read(&file).expect("the picture can be read");
+    let encoded = std::fs::read(&file).expect("the image can be read");
     let processor = ImageProcessor {
         size: 896,
         resize: Resize::Squash,
@@ -35,16 +35,14 @@ fn main() {
         .expect("one thread");
     one_core.install(|| {
         let decoding = median(runs, || {
-            seconds(|| {
-                drop(decode(&encoded, &processor.limits, Wanted::ALWAYS).expect("a picture"))
-            })
+            seconds(|| drop(decode(&encoded, &processor.limits, Wanted::ALWAYS).expect("an image")))
         });
         let whole = median(runs, || {
             seconds(|| {
                 drop(
                     processor
                         .process(&encoded, Wanted::ALWAYS)
-                        .expect("a picture"),
+                        .expect("an image"),
                 )
             })
         });

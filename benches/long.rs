@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use harness::{Mode, report};
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cpu::CpuBackend;
-use medgemma::core::{GenerateRequest, SamplingParams, Terms, TokenId, TokenLogprobs};
+use medgemma::core::{GenerateRequest, SamplingParams, SchedulingParams, TokenId, TokenLogprobs};
 use medgemma::engine::{self, EngineConfig, EngineHandle, EngineLimits, Runner, Stepping};
 use medgemma::model::Model;
 use medgemma::model::config::ModelConfig;
@@ -46,7 +46,7 @@ fn golden(path: &str) -> PathBuf {
         .join(path)
 }
 
-/// As `make/long.py` draws it.
+/// As `make/long.py` samples it.
 fn prompt(reference: &Reference, len: usize) -> Vec<TokenId> {
     (0..len as u32)
         .map(|idx| idx.wrapping_mul(2_654_435_761) >> 16)
@@ -130,7 +130,7 @@ fn request(
         },
         constraint: None,
         prompt_logprobs: None,
-        terms: Terms::default(),
+        scheduling: SchedulingParams::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use harness::{Mode, median, report, seconds};
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cpu::CpuBackend;
-use medgemma::core::{GenerateRequest, SamplingParams, SeqId, Terms, TokenId};
+use medgemma::core::{GenerateRequest, SamplingParams, SchedulingParams, SeqId, TokenId};
 use medgemma::engine::Runner;
 use medgemma::model::Model;
 use medgemma::model::config::ModelConfig;
@@ -87,7 +87,7 @@ impl Rig {
             prompt,
             images: Vec::new(),
             sampling: SamplingParams::greedy(max_tokens),
-            terms: Terms::default(),
+            scheduling: SchedulingParams::default(),
             constraint: None,
             prompt_logprobs: None,
         };

@@ -7,7 +7,7 @@ mod harness;
 use std::hint::black_box;
 
 use harness::{Mode, median, report, seconds};
-use medgemma::core::{GenerateRequest, SamplingParams, SeqId, Terms, TokenId};
+use medgemma::core::{GenerateRequest, SamplingParams, SchedulingParams, SeqId, TokenId};
 use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig};
 
 /// `running` sequences that decode and `waiting` ones behind them.
@@ -35,7 +35,7 @@ fn crowded(running: usize, waiting: usize) -> Scheduler {
             },
             constraint: None,
             prompt_logprobs: None,
-            terms: Terms::default(),
+            scheduling: SchedulingParams::default(),
         };
         scheduler.add(SeqId(id), request).expect("it fits");
     }

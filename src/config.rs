@@ -62,7 +62,7 @@ pub enum Command {
     Bench(BenchConfig),
     /// `medgemma run-batch`
     RunBatch(Box<BatchConfig>),
-    /// `medgemma selftest`, on this card.
+    /// `medgemma selftest`, on this GPU.
     SelfTest(ComputeConfig),
     /// `medgemma pull`
     Pull(PullConfig),
@@ -108,7 +108,7 @@ pub struct ServeConfig {
     pub tool_format: Option<ToolFormat>,
     /// What is done with turns in an order that templates do not take.
     pub roles: Roles,
-    /// How a picture that is not square becomes one.
+    /// How an image that is not square becomes one.
     pub image_fit: ImageFit,
     /// Host to listen on, a name or an address.
     pub host: String,
@@ -163,7 +163,7 @@ pub struct Limits {
     pub max_num_batched_tokens: usize,
     /// Memory of the KV cache.
     pub kv_cache_memory: Option<ByteSize>,
-    /// Memory of the pictures' features.
+    /// Memory of the images' features.
     pub encoder_cache_memory: ByteSize,
     /// Requests that wait, besides those that run.
     pub max_queued_requests: Option<usize>,
@@ -237,7 +237,7 @@ pub enum Roles {
     Strict,
 }
 
-/// How a picture that is not square becomes one.
+/// How an image that is not square becomes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ImageFit {
     /// Each side is scaled for itself

@@ -47,13 +47,13 @@ impl fmt::Display for SeqId {
     }
 }
 
-/// 256 bits over a picture's pixels, its size and the processor's settings.
+/// 256 bits over an image's pixels, its size and the processor's settings.
 ///
-/// Wide enough that two different pictures never share cached results.
+/// Wide enough that two different images never share cached results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ImageHash(pub [u8; 32]);
 
-/// One preprocessed picture, as the vision tower takes it.
+/// One preprocessed image, as the vision tower takes it.
 ///
 /// Kept as bytes (2.4 MB at 896×896, a quarter of f32); the backend normalises with
 /// `(x − 127.5) / 127.5` when it embeds the patches.
@@ -68,7 +68,7 @@ pub struct PixelValues {
 }
 
 impl fmt::Debug for PixelValues {
-    // Never the pixels: a picture must not reach a log.
+    // Never the pixels: an image must not reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PixelValues")
             .field("size", &self.size)
@@ -76,14 +76,14 @@ impl fmt::Debug for PixelValues {
     }
 }
 
-/// Where one picture's features stand in a prompt.
+/// Where one image's features stand in a prompt.
 #[derive(Clone, Debug)]
 pub struct ImageSpan {
     /// Index of the span's first `<image_soft_token>` in the prompt.
     pub start: usize,
     /// Number of `<image_soft_token>`s.
     pub len: usize,
-    /// The picture itself.
+    /// The image itself.
     pub pixels: PixelValues,
 }
 
@@ -107,13 +107,13 @@ pub struct SamplingParams {
     /// Divides the positive and multiplies the negative logits of tokens that stand in the prompt
     /// or were generated before; 1 is off.
     pub repetition_penalty: f32,
-    /// Draws depend on this and on the token's position only, never on the batch.
+    /// Samples depend on this and on the token's position only, never on the batch.
     pub seed: u64,
     /// At most this many new tokens; at least 1.
     pub max_tokens: usize,
-    /// No stop token may be drawn before this many new tokens.
+    /// No stop token may be sampled before this many new tokens.
     pub min_tokens: usize,
-    /// End the sequence when one of these is drawn (the model's own, unless ignored, and the user's).
+    /// End the sequence when one of these is sampled (the model's own, unless ignored, and the user's).
     pub stop_token_ids: Vec<TokenId>,
     /// How many alternatives to report log-probabilities for; `Some(0)` reports the chosen token's only.
     pub top_logprobs: Option<usize>,
@@ -139,7 +139,7 @@ impl SamplingParams {
         }
     }
 
-    /// Whether a draw depends on the tokens before it, beyond what the model makes of them.
+    /// Whether a sample depends on the tokens before it, beyond what the model makes of them.
     pub fn has_penalties(&self) -> bool {
         self.presence_penalty != 0.0
             || self.frequency_penalty != 0.0
@@ -159,7 +159,7 @@ pub struct CacheSalt(pub [u8; 32]);
 
 /// How a request is to be treated, apart from what it computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
+pub struct SchedulingParams {
     /// Smaller is served earlier, as in vLLM.
     pub priority: i32,
     /// Within a priority, tenants get equal parts.
@@ -186,7 +186,7 @@ pub struct GenerateRequest {
     /// since every position's logits are wanted.
     pub prompt_logprobs: Option<usize>,
     /// How to treat it.
-    pub terms: Terms,
+    pub scheduling: SchedulingParams,
 }
 
 /// Log-probabilities of the model's own distribution, before temperature and filters.
@@ -203,7 +203,7 @@ pub struct TokenLogprobs {
 /// Why a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// A stop token was drawn.
+    /// A stop token was sampled.
     Stop,
     /// `max_tokens` or the model's length was reached.
     Length,

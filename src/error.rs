@@ -41,7 +41,7 @@ pub enum Error {
     /// The chat template refused the messages, in its own words.
     #[error("{0}")]
     Template(String),
-    /// A picture that cannot be taken; the text is fixed, never a decoder's own.
+    /// An image that cannot be taken; the text is fixed, never a decoder's own.
     #[error("{0}")]
     Image(#[from] ImageError),
     /// The prompt does not fit.
@@ -192,7 +192,7 @@ pub enum HubProblem {
     Damaged,
 }
 
-/// Why a picture was refused.
+/// Why an image was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {

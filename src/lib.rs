@@ -7,7 +7,7 @@
 //!            │  image: decode, resize                      v
 //!            │                           engine thread: scheduler, open requests
 //!            │                                             │       │ ^
-//!            │                               work orders:  │       v │  :drawn tokens
+//!            │                               work orders:  │       v │  :sampled tokens
 //!            │                                             │  device thread: runner ─> model ─> backend
 //!            │                                             │
 //!  SSE  <── api <── text::Detokenizer <── TokenStream <────┘ one event per token
@@ -30,7 +30,7 @@
 //! - One thread owns the scheduler, one the model and its caches; nobody else touches them.
 //! - A request's answer does not depend on its neighbours.
 //! - HTTP status codes exist in `api::error` only; device code in [`backend`] only.
-//! - No prompt, picture or answer is ever logged.
+//! - No prompt, image or answer is ever logged.
 //! - What a client's grammar computes is computed in a process that can be killed ([`text`]).
 
 pub mod api;

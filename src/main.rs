@@ -21,7 +21,7 @@ use medgemma::log::Log;
 use medgemma::probe;
 use medgemma::registry::{self, Listing, ServedModel};
 use medgemma::selftest;
-use medgemma::terminal::{self, Door, Greeting, Prompts};
+use medgemma::terminal::{self, AuthMode, Prompts, StartupBanner};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
@@ -51,7 +51,7 @@ fn main() -> std::process::ExitCode {
         Command::GrammarWorker => work_on_grammars(),
         Command::Bench(config) => measure(&config),
         Command::RunBatch(config) => logged(&config.serve, |log| run_batch(&config, log)),
-        Command::SelfTest(compute) => check_card(&compute),
+        Command::SelfTest(compute) => check_gpu(&compute),
         Command::Serve(config) => logged(&config, |log| serve(&config, log)),
     };
     let code = outcome.unwrap_or_else(|failure| {
@@ -191,10 +191,10 @@ fn measure(config: &BenchConfig) -> Outcome {
     Ok(ExitCode::Success)
 }
 
-/// Compares a card with the CPU, operation by operation.
-fn check_card(compute: &ComputeConfig) -> Outcome {
+/// Compares a GPU with the CPU, operation by operation.
+fn check_gpu(compute: &ComputeConfig) -> Outcome {
     let (mut num_checks, mut num_failed) = (0, 0);
-    let passed = selftest::on_card(compute, &mut |check| {
+    let passed = selftest::on_gpu(compute, &mut |check| {
         num_checks += 1;
         num_failed += usize::from(!check.passed());
         let _ = writeln!(io::stdout(), "{check}");
@@ -412,14 +412,14 @@ async fn run(config: &ServeConfig, log: &Log) -> Outcome {
     };
     let engine = loaded.model.engine.clone();
     let model = loaded.model.names[0].clone();
-    let greeting = Greeting {
+    let greeting = StartupBanner {
         address,
         model: &model,
         max_model_len: loaded.model.max_model_len,
         prompts: prompts(&loaded.model),
         door: match config.api_keys.as_slice() {
-            [] => Door::Open,
-            _ => Door::Locked,
+            [] => AuthMode::Open,
+            _ => AuthMode::Locked,
         },
     };
     app.set_model(loaded.model);

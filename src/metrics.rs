@@ -128,7 +128,7 @@ impl Metrics {
             images_decoded: counter(
                 &registry,
                 "medgemma:images_decoded_total",
-                "Pictures that were decoded and resized.",
+                "Images that were decoded and resized.",
             ),
             auth_failures: counter(
                 &registry,
@@ -139,12 +139,12 @@ impl Metrics {
             images_abandoned: counter(
                 &registry,
                 "medgemma:images_abandoned_total",
-                "Pictures whose decoding ended early, since their client had left.",
+                "Images whose decoding ended early, since their client had left.",
             ),
             request_memory: gauge(
                 &registry,
                 "medgemma:request_memory_bytes",
-                "Memory that requests hold: bodies, what is read out of them, pictures.",
+                "Memory that requests hold: bodies, what is read out of them, images.",
             ),
             registry,
         }
@@ -176,12 +176,12 @@ impl Metrics {
         self.cancelled.inc();
     }
 
-    /// A picture was decoded and resized.
+    /// An image was decoded and resized.
     pub fn image_decoded(&self) {
         self.images_decoded.inc();
     }
 
-    /// A picture's decoding ended early, since its client had left.
+    /// An image's decoding ended early, since its client had left.
     pub fn image_abandoned(&self) {
         self.images_abandoned.inc();
     }

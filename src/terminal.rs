@@ -31,7 +31,7 @@ const FIRST_LINES: Duration = Duration::from_secs(1);
 
 /// A server that is up.
 #[derive(Clone, Copy, Debug)]
-pub struct Greeting<'a> {
+pub struct StartupBanner<'a> {
     /// Where it listens.
     pub address: SocketAddr,
     /// What clients call the model.
@@ -41,7 +41,7 @@ pub struct Greeting<'a> {
     /// What it answers to.
     pub prompts: Prompts,
     /// Whether clients must send a key.
-    pub door: Door,
+    pub door: AuthMode,
 }
 
 /// What a model answers to.
@@ -51,13 +51,13 @@ pub enum Prompts {
     Text,
     /// Messages.
     Chats,
-    /// Messages with pictures.
+    /// Messages with images.
     ChatsWithImages,
 }
 
 /// Whether clients must send a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum AuthMode {
     /// They need none.
     Open,
     /// They must.
@@ -120,7 +120,7 @@ fn failure(message: &dyn fmt::Display) -> String {
 /// Says that the server is up: the line that scripts wait for, and on a terminal what to do next.
 ///
 /// A stdout that takes nothing is waited for only for a moment.
-pub fn greet(greeting: &Greeting<'_>) {
+pub fn greet(greeting: &StartupBanner<'_>) {
     let url = format!("http://{}", greeting.address);
     let is_terminal = io::stdout().is_terminal();
     // Once is enough for a person.
@@ -166,12 +166,12 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-impl fmt::Display for Greeting<'_> {
+impl fmt::Display for StartupBanner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (does, route) = match self.prompts {
             Prompts::Text => ("continues text", "completions"),
             Prompts::Chats => ("answers text", "chat/completions"),
-            Prompts::ChatsWithImages => ("answers text and pictures", "chat/completions"),
+            Prompts::ChatsWithImages => ("answers text and images", "chat/completions"),
         };
         let url = reachable(self.address);
         let model = serde_json::Value::from(self.model).to_string();
@@ -188,7 +188,7 @@ impl fmt::Display for Greeting<'_> {
         writeln!(f, "To try it from another terminal:\n")?;
         writeln!(f, "  curl http://{url}/v1/{route} \\")?;
         writeln!(f, "    -H 'Content-Type: application/json' \\")?;
-        if self.door == Door::Locked {
+        if self.door == AuthMode::Locked {
             writeln!(f, "    -H \"Authorization: Bearer $MEDGEMMA_API_KEY\" \\")?;
         }
         writeln!(f, "    -d '{{\"model\": {model},")?;
@@ -236,8 +236,8 @@ impl FormatTime for Clock {
 mod tests {
     use super::*;
 
-    fn greeting(model: &str, prompts: Prompts, door: Door) -> String {
-        Greeting {
+    fn greeting(model: &str, prompts: Prompts, door: AuthMode) -> String {
+        StartupBanner {
             address: "0.0.0.0:8000".parse().unwrap(),
             model,
             max_model_len: 131_072,
@@ -249,17 +249,17 @@ mod tests {
 
     #[test]
     fn the_first_lines_fit_a_terminal_and_can_be_pasted() {
-        let open = greeting("medgemma-27b-text-it", Prompts::Chats, Door::Open);
+        let open = greeting("medgemma-27b-text-it", Prompts::Chats, AuthMode::Open);
         assert!(
             open.contains("curl http://127.0.0.1:8000/v1/chat/completions"),
             "{open}"
         );
         assert!(!open.contains("Authorization"), "{open}");
-        let locked = greeting("it's", Prompts::ChatsWithImages, Door::Locked);
-        assert!(locked.contains("text and pictures"), "{locked}");
+        let locked = greeting("it's", Prompts::ChatsWithImages, AuthMode::Locked);
+        assert!(locked.contains("text and images"), "{locked}");
         assert!(locked.contains("Bearer $MEDGEMMA_API_KEY"), "{locked}");
         assert!(locked.contains(r#"{"model": "it'\''s","#), "{locked}");
-        let text = greeting("medgemma-4b-pt", Prompts::Text, Door::Open);
+        let text = greeting("medgemma-4b-pt", Prompts::Text, AuthMode::Open);
         assert!(
             text.contains("/v1/completions") && text.contains("\"prompt\""),
             "{text}"

@@ -9,14 +9,14 @@
 #[expect(dead_code, reason = "only how it was called is asked here")]
 mod harness;
 
-mod card;
+mod gpu;
 mod histogram;
 mod workload;
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use card::{Grouping, KV_BYTES, Work};
+use gpu::{Grouping, KV_BYTES, Work};
 use harness::Mode;
 use histogram::Histogram;
 use medgemma::core::{SeqId, TokenId};
@@ -31,14 +31,14 @@ const GOOD_BETWEEN: f64 = 0.05;
 /// Requests that wait at most, as the server has it for 256 that run; beyond that they are refused.
 const MAX_WAITING: usize = 1024;
 
-/// How host and card share the time.
+/// How host and GPU share the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Host {
     /// Takes no time at all: the ideal.
     Free,
-    /// Plans the next step while the card computes.
+    /// Plans the next step while the GPU computes.
     Pipelined,
-    /// Plans while the card waits.
+    /// Plans while the GPU waits.
     InTurn,
 }
 
@@ -138,7 +138,7 @@ const HEADER: &str = "\
 | | done /s | good /s | tokens /s | first, p50 ms | p99 | between, p50 ms | p99 | found | preempted | refused |
 |---|---|---|---|---|---|---|---|---|---|---|";
 
-/// A launched step and when the card is done with it.
+/// A launched step and when the GPU is done with it.
 struct Launched {
     batch: Batch,
     end: f64,
@@ -153,7 +153,7 @@ struct Simulation {
     asked: Vec<Option<Asked>>,
     in_flight: VecDeque<Launched>,
     host_clock: f64,
-    card_clock: f64,
+    gpu_clock: f64,
     outcome: Outcome,
 }
 
@@ -168,7 +168,7 @@ impl Simulation {
             asked: Vec::new(),
             in_flight: VecDeque::new(),
             host_clock: 0.0,
-            card_clock: 0.0,
+            gpu_clock: 0.0,
             outcome: Outcome {
                 num_done: 0,
                 num_refused: 0,
@@ -253,20 +253,20 @@ impl Simulation {
         let mut work = Work::default();
         for chunk in &batch.chunks {
             let asked = self.asked[chunk.seq.0 as usize].as_ref();
-            let has_pictures = asked.is_some_and(|a| a.conversation.num_pictures() > 0);
-            let num_pictures = if has_pictures && chunk.len > 1 {
+            let has_images = asked.is_some_and(|a| a.conversation.num_images() > 0);
+            let num_images = if has_images && chunk.len > 1 {
                 let seq = self.scheduler.sequence(chunk.seq).expect("it is scheduled");
                 seq.images_in(chunk.start..chunk.end()).len()
             } else {
                 0
             };
-            work.add_chunk(chunk.start, chunk.len, num_pictures);
+            work.add_chunk(chunk.start, chunk.len, num_images);
         }
         self.host_clock += self.setup.host.seconds(batch.chunks.len());
-        self.card_clock = self.card_clock.max(self.host_clock) + work.seconds();
+        self.gpu_clock = self.gpu_clock.max(self.host_clock) + work.seconds();
         self.in_flight.push_back(Launched {
             batch,
-            end: self.card_clock,
+            end: self.gpu_clock,
         });
     }
 

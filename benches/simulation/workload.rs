@@ -1,17 +1,18 @@
-//! Who asks what and when: chats with few system prompts, questions on pictures, long documents,
+//! Who asks what and when: chats with few system prompts, questions on images, long documents,
 //! follow-up questions, several answers to one prompt.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use medgemma::core::{
-    GenerateRequest, ImageHash, ImageSpan, PixelValues, SamplingParams, TenantId, Terms, TokenId,
+    GenerateRequest, ImageHash, ImageSpan, PixelValues, SamplingParams, SchedulingParams, TenantId,
+    TokenId,
 };
 
-/// Drawn where an answer ends before its limit.
+/// Sampled where an answer ends before its limit.
 pub(crate) const STOP: TokenId = TokenId(1);
 const SYSTEM_PROMPT: usize = 384;
-const PICTURE_TOKENS: usize = 256;
+const IMAGE_TOKENS: usize = 256;
 
 /// Repeatable random numbers.
 pub(crate) struct Random(u64);
@@ -56,7 +57,7 @@ fn mix(mut x: u64) -> u64 {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Conversation {
     seed: u64,
-    num_pictures: usize,
+    num_images: usize,
     /// Length of the prompt.
     prompt: usize,
     /// Length of the answer.
@@ -79,8 +80,8 @@ impl Conversation {
         TokenId(10 + (mix(seed ^ ((position as u64) << 40)) % 200_000) as u32)
     }
 
-    pub(crate) fn num_pictures(&self) -> usize {
-        self.num_pictures
+    pub(crate) fn num_images(&self) -> usize {
+        self.num_images
     }
 
     pub(crate) fn num_answer_tokens(&self) -> usize {
@@ -88,12 +89,12 @@ impl Conversation {
     }
 
     pub(crate) fn request(&self) -> GenerateRequest {
-        let images = (0..self.num_pictures).map(|idx| {
+        let images = (0..self.num_images).map(|idx| {
             let mut hash = [0; 32];
             hash[..8].copy_from_slice(&(self.seed + idx as u64).to_le_bytes());
             ImageSpan {
-                start: SYSTEM_PROMPT + 8 + idx * (PICTURE_TOKENS + 4),
-                len: PICTURE_TOKENS,
+                start: SYSTEM_PROMPT + 8 + idx * (IMAGE_TOKENS + 4),
+                len: IMAGE_TOKENS,
                 pixels: PixelValues {
                     size: 0,
                     rgb: Arc::new([]),
@@ -115,9 +116,9 @@ impl Conversation {
                 stop_token_ids: vec![STOP],
                 ..SamplingParams::greedy(limit)
             },
-            terms: Terms {
+            scheduling: SchedulingParams {
                 tenant: TenantId(self.seed % 16),
-                ..Terms::default()
+                ..SchedulingParams::default()
             },
             constraint: None,
             prompt_logprobs: None,
@@ -186,9 +187,9 @@ impl Workload {
         let seed = random.next();
         let answer = 1 + random.exponential(160.0).min(1500.0) as usize;
         let stops = random.below(2) == 0;
-        let new = |num_pictures, prompt| Conversation {
+        let new = |num_images, prompt| Conversation {
             seed,
-            num_pictures,
+            num_images,
             prompt,
             answer,
             stops,
@@ -201,9 +202,9 @@ impl Workload {
                 ..before
             },
             (20..45, _) => {
-                let num_pictures = 1 + random.below(3);
-                let before = SYSTEM_PROMPT + 8 + num_pictures * (PICTURE_TOKENS + 4);
-                new(num_pictures, before + random.spread(10, 200))
+                let num_images = 1 + random.below(3);
+                let before = SYSTEM_PROMPT + 8 + num_images * (IMAGE_TOKENS + 4);
+                new(num_images, before + random.spread(10, 200))
             }
             (45..55, _) => new(0, SYSTEM_PROMPT + random.spread(2_000, 16_000)),
             _ => new(0, SYSTEM_PROMPT + random.spread(30, 1_000)),

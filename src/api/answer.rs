@@ -12,9 +12,9 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 
+use super::convert::Delivery;
 use super::error::ApiError;
 use super::generation::{AnswerDelta, Finish, Generation};
-use super::lower::Delivery;
 use super::types::Usage;
 use crate::core::{FinishReason, TokenEvent};
 use crate::text::AnswerPart;
@@ -124,7 +124,7 @@ async fn whole(
     mut generation: Generation,
     mut format: impl AnswerFormat,
 ) -> Result<Response, ApiError> {
-    let mut growing: Vec<Growing> = Vec::new();
+    let mut growing: Vec<AnswerBuilder> = Vec::new();
     while let Some(delta) = generation.next().await {
         let delta = delta?;
         if growing.len() <= delta.index {
@@ -132,14 +132,14 @@ async fn whole(
         }
         growing[delta.index].take(delta);
     }
-    let answers = growing.into_iter().map(Growing::finish);
+    let answers = growing.into_iter().map(AnswerBuilder::finish);
     let body = format.whole(answers.collect(), generation.usage());
     Ok(json_response(body))
 }
 
 /// An answer of which more may come.
 #[derive(Default)]
-struct Growing {
+struct AnswerBuilder {
     reasoning: String,
     text: String,
     calls: Vec<ToolCall>,
@@ -147,7 +147,7 @@ struct Growing {
     finish: Option<Finish>,
 }
 
-impl Growing {
+impl AnswerBuilder {
     fn take(&mut self, delta: AnswerDelta) {
         for part in delta.parts {
             match part {

@@ -11,17 +11,17 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use super::answer::{Answer, AnswerFormat, StreamEvent, ToolCall, finish_name, to_json};
+use super::convert::{
+    Chat, OutputPlan, PreparedPrompt, Prompting, ServiceTier, StreamUsage, ThinkingFields,
+    TokenIds, ToolFields, ToolPlan, asked_grammar, chat_logprobs, check_length, check_size,
+    convert_thinking, convert_tools, encode_chat, least_tokens,
+};
 use super::error::ApiError;
 use super::extract::parse;
 use super::generate::{Answering, Call, Endpoint, OwnFields, SharedFields, generate};
 use super::generation::AnswerDelta;
-use super::images::{Pictures, decode_all};
+use super::images::{Images, decode_all};
 use super::logprobs;
-use super::lower::{
-    Chat, OutputPlan, PreparedPrompt, Prompting, ServiceTier, StreamUsage, ThinkingFields,
-    TokenIds, ToolFields, ToolPlan, asked_grammar, chat_logprobs, check_length, check_size,
-    encode_chat, least_tokens, lower_thinking, lower_tools,
-};
 use super::random::random_id;
 use super::refused_fields::{self, refuse};
 use super::state::AppState;
@@ -86,7 +86,7 @@ pub(super) fn chat_call(
     shared: SharedFields,
     model: &ServedModel,
 ) -> Result<Call<Chat>, ApiError> {
-    let tools = lower_tools(
+    let tools = convert_tools(
         ToolFields {
             tools: fields.tools,
             tool_choice: fields.tool_choice,
@@ -94,7 +94,7 @@ pub(super) fn chat_call(
         },
         model.tool_format,
     )?;
-    let thinking = lower_thinking(
+    let thinking = convert_thinking(
         ThinkingFields {
             reasoning_effort: fields.reasoning_effort,
             thinking_token_budget: fields.thinking_token_budget,
@@ -131,7 +131,7 @@ pub(super) fn chat_call(
 /// What can be said of a conversation before its template is rendered.
 ///
 /// # Errors
-/// 400 for pictures to a model that takes none, and for what certainly exceeds `max_tokens`.
+/// 400 for images to a model that takes none, and for what certainly exceeds `max_tokens`.
 pub(super) fn check_chat(
     chat: &Chat,
     model: &ServedModel,
@@ -153,10 +153,10 @@ pub(super) fn check_chat(
     check_size(least, max_tokens).map_err(|error| error.at("messages"))
 }
 
-/// Tokens first, pictures second: a prompt that is too long costs no decoding.
+/// Tokens first, images second: a prompt that is too long costs no decoding.
 ///
 /// # Errors
-/// 400 for what does not fit the model and for pictures that cannot be taken.
+/// 400 for what does not fit the model and for images that cannot be taken.
 pub(super) async fn prepare(
     app: &AppState,
     model: &Arc<ServedModel>,
@@ -174,14 +174,14 @@ pub(super) async fn prepare(
     };
     let prompt = app.workers().run_sized(text_bytes, encode).await??;
     check_length(prompt.ids.len(), model.max_model_len).map_err(|error| error.at("messages"))?;
-    let (pictures, tokens_per_image) = match &model.images {
+    let (images, tokens_per_image) = match &model.images {
         Some(support) => (
             decode_all(images, &support.processor, app).await?,
             support.tokens.tokens_per_image,
         ),
-        None => (Pictures::default(), 0),
+        None => (Images::default(), 0),
     };
-    Ok(PreparedPrompt::new(prompt, pictures, tokens_per_image))
+    Ok(PreparedPrompt::new(prompt, images, tokens_per_image))
 }
 
 /// The chat's JSON.

@@ -7,15 +7,15 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use super::answer::{Answer, AnswerFormat, StreamEvent, finish_name, to_json};
+use super::convert::{
+    Echo, OutputPlan, PreparedPrompt, ServiceTier, StreamUsage, TokenIds, asked_grammar,
+    completion_logprobs, convert_prompts,
+};
 use super::error::ApiError;
 use super::extract::parse;
 use super::generate::{Answering, Call, Endpoint, OwnFields, SharedFields, generate};
 use super::generation::{AnswerDelta, Finish};
 use super::logprobs::{self, EchoedTokens};
-use super::lower::{
-    Echo, OutputPlan, PreparedPrompt, ServiceTier, StreamUsage, TokenIds, asked_grammar,
-    completion_logprobs, lower_prompts,
-};
 use super::refused_fields::{self, refuse};
 use super::state::AppState;
 use super::types::{Completion, CompletionChoice, CompletionRequest, Usage};
@@ -70,7 +70,7 @@ impl Endpoint for Completions {
         if echo == Echo::Yes {
             call.plan.echoed_logprobs = top_logprobs;
         }
-        Ok(call.with(lower_prompts(fields.prompt, echo, model)?))
+        Ok(call.with(convert_prompts(fields.prompt, echo, model)?))
     }
 
     async fn prompts(

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::convert::{OutputPlan, ThoughtPlan};
 use super::error::ApiError;
-use super::lower::{OutputPlan, ThoughtPlan};
 use crate::core::{CacheSalt, Constraint};
 use crate::registry::ServedModel;
 use crate::text::{GrammarError, GrammarErrorKind, ThoughtRule, with_thought};

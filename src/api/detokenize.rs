@@ -7,9 +7,9 @@ use axum::response::Response;
 use tracing::Span;
 
 use super::answer::{json_response, to_json};
+use super::convert::{check_ids, check_model};
 use super::error::ApiError;
 use super::extract::{JsonBody, json_body, parse};
-use super::lower::{check_ids, check_model};
 use super::state::AppState;
 use super::types::{DetokenizeRequest, Detokenized};
 use crate::registry::ServedModel;

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::error::{Error, ImageError};
 
-/// Longest message in bytes: a client's own value may be quoted in it, and that can be a picture.
+/// Longest message in bytes: a client's own value may be quoted in it, and that can be an image.
 const MAX_MESSAGE: usize = 600;
 
 const INVALID_JSON: &str = "invalid_json";
@@ -35,7 +35,7 @@ pub(super) struct ApiError {
 
 /// What a client is told of an error, whatever the shape.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told<'a> {
+pub(super) struct PublicError<'a> {
     pub(super) message: &'a str,
     pub(super) code: Option<&'static str>,
     pub(super) param: Option<&'a str>,
@@ -196,7 +196,7 @@ impl ApiError {
         Self::bad_request("unsupported_parameter", message).at(param)
     }
 
-    /// More pictures than this server takes in a prompt; `param` is the first beyond.
+    /// More images than this server takes in a prompt; `param` is the first beyond.
     pub(super) fn too_many_images(param: &str, num_images: usize, max_images: usize) -> Self {
         let message = format!(
             "This request has {num_images} images, but this server takes at most {max_images} in \
@@ -517,8 +517,8 @@ impl ApiError {
     }
 
     /// The code and the message, for shapes that the endpoint makes itself.
-    pub(super) fn told(&self) -> Told<'_> {
-        Told {
+    pub(super) fn told(&self) -> PublicError<'_> {
+        PublicError {
             message: &self.message,
             code: self.code,
             param: self.param.as_deref(),

@@ -17,12 +17,12 @@ use super::error::ApiError;
 use super::json_census::JsonCensus;
 use super::request_memory::{Charge, Claim};
 use super::state::AppState;
-use super::types::Object;
+use super::types::JsonObject;
 
 /// Room for 85 slices of a volume as PNG in base64.
 pub const MAX_BODY: usize = 256 << 20;
 
-/// Room for any text that a model can read, where it takes no pictures.
+/// Room for any text that a model can read, where it takes no images.
 const MAX_TEXT_BODY: usize = 16 << 20;
 
 /// How long a body may take altogether, and how long it may stand still.
@@ -178,7 +178,7 @@ fn check_head(headers: &HeaderMap, limit: usize) -> Result<usize, ApiError> {
 /// 400 with the dotted path of what is wrong.
 pub(super) fn parse<'de, T: Deserialize<'de>>(body: &'de str) -> Result<T, ApiError> {
     let mut deserializer = serde_json::Deserializer::from_str(body);
-    let Object(value) = serde_path_to_error::deserialize(&mut deserializer)
+    let JsonObject(value) = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| refusal(dotted(error.path()), error.inner()))?;
     deserializer.end().map_err(|error| refusal(None, &error))?;
     Ok(value)

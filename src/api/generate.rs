@@ -12,20 +12,20 @@ use tracing::Span;
 use super::answer::{self, AnswerFormat};
 use super::auth::Caller;
 use super::constraint::constraint;
+use super::convert::{
+    AnswerOptions, Delivery, EchoedPrompt, OutputPlan, PreparedPrompt, RequestedScheduling,
+    SamplingPlan, TokenIds, check_labels, check_model, delivery,
+};
 use super::error::ApiError;
 use super::extract::{JsonBody, json_body, parse};
 use super::generation::{Generation, Task};
 use super::identity::Identity;
 use super::limits::{Need, Permit};
-use super::lower::{
-    AnswerOptions, Delivery, EchoedPrompt, OutputPlan, PreparedPrompt, SamplingPlan, TermsWish,
-    TokenIds, check_labels, check_model, delivery,
-};
 use super::request_log::RequestLog;
 use super::request_memory::Charge;
 use super::state::{AppState, Ticket};
-use super::types::{LabelFields, SamplingFields, StreamFields, TermsFields};
-use crate::core::{Constraint, Terms, TokenId};
+use super::types::{LabelFields, SamplingFields, SchedulingFields, StreamFields};
+use crate::core::{Constraint, SchedulingParams, TokenId};
 use crate::error::Error;
 use crate::registry::ServedModel;
 use crate::text::AnswerSyntax;
@@ -47,10 +47,10 @@ pub(super) trait Endpoint {
     /// 400 for what the request says, 404 for another model.
     fn read(body: &str, model: &ServedModel) -> Result<Call<Self::Content, Self::Echo>, ApiError>;
 
-    /// The prompts in tokens, with their pictures.
+    /// The prompts in tokens, with their images.
     ///
     /// # Errors
-    /// 400 for what does not fit the model and for pictures that cannot be taken.
+    /// 400 for what does not fit the model and for images that cannot be taken.
     fn prompts(
         app: &AppState,
         model: &Arc<ServedModel>,
@@ -69,7 +69,7 @@ pub(super) struct Call<C, E = ()> {
     pub(super) plan: SamplingPlan,
     pub(super) output: OutputPlan,
     pub(super) syntax: AnswerSyntax,
-    pub(super) terms: TermsWish,
+    pub(super) scheduling: RequestedScheduling,
     pub(super) options: AnswerOptions,
 }
 
@@ -104,7 +104,7 @@ pub(super) struct OwnFields {
 #[derive(Clone, Debug, Default)]
 pub(super) struct SharedFields {
     pub(super) sampling: SamplingFields,
-    pub(super) terms: TermsFields,
+    pub(super) scheduling: SchedulingFields,
     pub(super) stream: StreamFields,
     pub(super) labels: LabelFields,
 }
@@ -117,7 +117,7 @@ impl SharedFields {
     pub(super) fn parse(body: &str) -> Result<Self, ApiError> {
         Ok(Self {
             sampling: parse(body)?,
-            terms: parse(body)?,
+            scheduling: parse(body)?,
             stream: parse(body)?,
             labels: parse(body)?,
         })
@@ -153,7 +153,7 @@ struct Prepared<T> {
     plan: SamplingPlan,
     constraint: Option<Arc<dyn Constraint>>,
     syntax: AnswerSyntax,
-    terms: Terms,
+    scheduling: SchedulingParams,
     options: AnswerOptions,
     ticket: Ticket,
     permit: Permit,
@@ -186,12 +186,14 @@ async fn prepare<E: Endpoint>(
     Span::current().record("model", call.model_name.as_str());
 
     let limit = app.request_timeout();
-    let terms = call.terms.terms(&caller, arrived.into_std(), limit)?;
+    let scheduling = call
+        .scheduling
+        .scheduling(&caller, arrived.into_std(), limit)?;
     let prepared = try_join(
         E::prompts(app, &model, call.content),
-        constraint(&model, call.output, terms.cache_salt),
+        constraint(&model, call.output, scheduling.cache_salt),
     );
-    let (prompts, constraint) = match terms.deadline {
+    let (prompts, constraint) = match scheduling.deadline {
         None => prepared.await?,
         Some(deadline) => match timeout_at(deadline.into(), prepared).await {
             Ok(prepared) => prepared?,
@@ -216,7 +218,7 @@ async fn prepare<E: Endpoint>(
         plan: call.plan,
         constraint,
         syntax: call.syntax,
-        terms,
+        scheduling,
         options: call.options,
         ticket,
         held,
@@ -232,17 +234,17 @@ impl<T> Prepared<T> {
         let (prompt_logprobs, echoed_logprobs) =
             (self.plan.prompt_logprobs, self.plan.echoed_logprobs);
         let limits = self.permit.headers();
-        let pictures = self
+        let images = self
             .prompts
             .iter_mut()
             .filter_map(|prompt| prompt.held.take());
-        self.ticket.hold(pictures);
+        self.ticket.hold(images);
         let task = Task {
             prompts: &self.prompts,
             plan: self.plan,
             constraint: self.constraint,
             syntax: self.syntax,
-            terms: self.terms,
+            scheduling: self.scheduling,
             permit: self.permit,
         };
         let generation = Generation::start(&self.model, task, log, self.ticket)?;
@@ -278,7 +280,7 @@ impl Call<()> {
     ) -> Result<Self, ApiError> {
         let SharedFields {
             sampling,
-            terms,
+            scheduling,
             stream,
             labels,
         } = shared;
@@ -314,7 +316,7 @@ impl Call<()> {
             plan,
             output: own.output,
             syntax: own.syntax,
-            terms: TermsWish::new(terms)?,
+            scheduling: RequestedScheduling::new(scheduling)?,
             options: AnswerOptions {
                 delivery,
                 service_tier: check_labels(labels)?,
@@ -332,7 +334,7 @@ impl Call<()> {
             plan: self.plan,
             output: self.output,
             syntax: self.syntax,
-            terms: self.terms,
+            scheduling: self.scheduling,
             options: self.options,
         }
     }
@@ -348,7 +350,7 @@ impl<C> Call<C> {
             plan: self.plan,
             output: self.output,
             syntax: self.syntax,
-            terms: self.terms,
+            scheduling: self.scheduling,
             options: self.options,
         }
     }

@@ -9,13 +9,13 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::stream::{SelectAll, Stream, StreamExt};
 
+use super::convert::{PreparedPrompt, SamplingPlan};
 use super::error::ApiError;
 use super::limits::Permit;
-use super::lower::{PreparedPrompt, SamplingPlan};
 use super::request_log::RequestLog;
 use super::state::Ticket;
 use super::types::{StopReason, Usage};
-use crate::core::{Constraint, FinishReason, GenerateRequest, Terms, TokenEvent};
+use crate::core::{Constraint, FinishReason, GenerateRequest, SchedulingParams, TokenEvent};
 use crate::engine::TokenStream;
 use crate::error::{Error, Result};
 use crate::metrics::{AnswerMeter, FinishedReason};
@@ -48,7 +48,7 @@ pub(super) struct Task<'a> {
     pub(super) constraint: Option<Arc<dyn Constraint>>,
     /// What is told apart in each answer.
     pub(super) syntax: AnswerSyntax,
-    pub(super) terms: Terms,
+    pub(super) scheduling: SchedulingParams,
     /// What its key's limits let it have.
     pub(super) permit: Permit,
 }
@@ -94,7 +94,7 @@ impl Generation {
             plan,
             constraint,
             syntax,
-            terms,
+            scheduling,
             mut permit,
         } = task;
         let mut requests = Vec::with_capacity(prompts.len() * plan.num_choices);
@@ -106,7 +106,7 @@ impl Generation {
                 sampling: plan.params(choice, room),
                 constraint: constraint.clone(),
                 prompt_logprobs: plan.prompt_logprobs.max(plan.echoed_logprobs),
-                terms,
+                scheduling,
             }));
         }
         let streams = match model.engine.submit_all(requests) {

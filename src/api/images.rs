@@ -1,4 +1,4 @@
-//! Pictures of a request: decoded and resized off the async threads, each different one once.
+//! Images of a request: decoded and resized off the async threads, each different one once.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,17 +7,17 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::convert::WireImage;
 use super::error::ApiError;
-use super::lower::WireImage;
 use super::request_memory::{Charge, RequestMemory};
 use super::state::AppState;
 use crate::core::PixelValues;
 use crate::error::ImageError;
 use crate::image::{ImageProcessor, Wanted, fetch};
 
-/// Pictures that are ready for the engine.
+/// Images that are ready for the engine.
 #[derive(Debug, Default)]
-pub(super) struct Pictures {
+pub(super) struct Images {
     /// In order.
     pub(super) pixels: Vec<PixelValues>,
     /// The memory that they take.
@@ -27,14 +27,14 @@ pub(super) struct Pictures {
 /// The pixels of `images`, in order.
 ///
 /// # Errors
-/// 400 at the first picture that cannot be taken; 503 and 413 where there is no memory for them.
+/// 400 at the first image that cannot be taken; 503 and 413 where there is no memory for them.
 pub(super) async fn decode_all(
     images: Vec<WireImage>,
     processor: &ImageProcessor,
     app: &AppState,
-) -> Result<Pictures, ApiError> {
+) -> Result<Images, ApiError> {
     if images.is_empty() {
-        return Ok(Pictures::default());
+        return Ok(Images::default());
     }
     let (distinct, places) = deduplicate(images);
     let mut held = app.request_memory().charge();
@@ -64,7 +64,7 @@ pub(super) async fn decode_all(
         .try_collect()
         .await?;
     let pixels = places.into_iter().map(|place| pixels[place].clone());
-    Ok(Pictures {
+    Ok(Images {
         pixels: pixels.collect(),
         held: Some(held),
     })
@@ -83,7 +83,7 @@ fn decode(
     processor.process(&encoded, Wanted::while_true(&is_wanted))
 }
 
-/// The different pictures, in order of appearance, and for each of `images` which one it is.
+/// The different images, in order of appearance, and for each of `images` which one it is.
 fn deduplicate(images: Vec<WireImage>) -> (Vec<WireImage>, Vec<usize>) {
     let mut params = Vec::new();
     let mut places = Vec::with_capacity(images.len());
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_pictures_are_decoded_once() {
+    fn equal_images_are_decoded_once() {
         let image = |at: usize, url: &str| WireImage {
             param: format!("messages[0].content[{at}]"),
             url: url.to_owned(),

@@ -14,7 +14,7 @@ const MAX_NODES: usize = 200_000;
 const MAX_NUMBERS: usize = 1_000_000;
 /// A conversation's turns, or the items of an input.
 const MAX_MESSAGES: usize = 10_000;
-/// All pieces of all turns together: texts, pictures, calls.
+/// All pieces of all turns together: texts, images, calls.
 const MAX_PARTS: usize = 10_000;
 
 /// Containers deeper than this hold no part of a message.
@@ -30,12 +30,12 @@ pub(super) struct JsonCensus {
     depth: usize,
     /// Of the outermost containers, whether each is an array.
     path: [bool; PATH_LEN],
-    place: Place,
+    place: Position,
 }
 
 /// Where the next byte stands.
 #[derive(Clone, Copy, Debug, Default)]
-enum Place {
+enum Position {
     #[default]
     Outside,
     InString,
@@ -63,11 +63,11 @@ impl JsonCensus {
         while let Some((&byte, after)) = rest.split_first() {
             rest = after;
             match self.place {
-                Place::Outside => self.count(byte),
-                Place::Escaped => self.place = Place::InString,
-                Place::InString if byte == b'"' => self.place = Place::Outside,
-                Place::InString if byte == b'\\' => self.place = Place::Escaped,
-                Place::InString => {
+                Position::Outside => self.count(byte),
+                Position::Escaped => self.place = Position::InString,
+                Position::InString if byte == b'"' => self.place = Position::Outside,
+                Position::InString if byte == b'\\' => self.place = Position::Escaped,
+                Position::InString => {
                     let end = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
                     rest = &rest[end..];
                 }
@@ -91,7 +91,7 @@ impl JsonCensus {
             b'"' => {
                 // Behind a comma that counts as a number's.
                 self.num_nodes += usize::from(self.is_in_list());
-                self.place = Place::InString;
+                self.place = Position::InString;
             }
             b',' if self.is_in_list() => self.num_numbers += 1,
             b',' | b':' => self.num_nodes += 1,

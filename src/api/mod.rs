@@ -5,7 +5,7 @@
 //!                                  │ generate  the way that the first two share
 //!                                  │ extract   body, JSON → types, within request_memory
 //!                                  │ refused_fields, lower   types → core
-//!                                  │ workers   pictures, long texts: off the async threads
+//!                                  │ workers   images, long texts: off the async threads
 //!                                  ▼
 //!                               generation ── engine
 //!                                  │ answer    whole, or events
@@ -23,6 +23,7 @@ mod chat;
 mod completions;
 mod connections;
 mod constraint;
+mod convert;
 mod detokenize;
 mod dialect;
 mod error;
@@ -39,7 +40,6 @@ mod images;
 mod json_census;
 mod limits;
 mod logprobs;
-mod lower;
 mod malformed;
 mod metrics;
 mod metrics_access;

@@ -1,8 +1,8 @@
 //! The client's names for what a chat that was translated from another API calls otherwise, so that
 //! errors name what the client wrote.
 
+use super::convert::OutputPlan;
 use super::error::ApiError;
-use super::lower::OutputPlan;
 
 /// Of one translated request.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
 //! Memory for what requests bring, until the engine has taken it: bodies, what is read out of
-//! them, pictures.
+//! them, images.
 //!
 //! One budget for all of it. Bytes are counted as they arrive and given back when nothing holds
 //! them any more; where there are none left, a request is refused rather than kept waiting, since

@@ -40,9 +40,12 @@ impl Site {
         hosts: impl IntoIterator<Item = impl AsRef<str>>,
         origins: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Self {
-        let lower = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
+        let convert = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
         Self {
-            hosts: hosts.into_iter().map(|host| lower(host.as_ref())).collect(),
+            hosts: hosts
+                .into_iter()
+                .map(|host| convert(host.as_ref()))
+                .collect(),
             origins: (origins.into_iter())
                 .map(|origin| origin.as_ref().to_ascii_lowercase())
                 .collect(),

@@ -58,7 +58,7 @@ struct Shared {
 #[derive(Debug)]
 pub(super) struct Ticket {
     _token: TaskTrackerToken,
-    /// Of the request's pictures, which the engine keeps for as long as it runs.
+    /// Of the request's images, which the engine keeps for as long as it runs.
     held: Vec<Charge>,
 }
 

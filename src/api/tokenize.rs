@@ -8,22 +8,22 @@ use tracing::Span;
 
 use super::answer::{json_response, to_json};
 use super::chat::check_chat;
+use super::convert::{
+    MAX_TOKENIZED, Prompting, ToolFields, check_model, check_size, convert_tools, encode_chat,
+    least_tokens, thinking_wish,
+};
 use super::error::ApiError;
 use super::extract::{JsonBody, json_body, parse};
-use super::lower::{
-    MAX_TOKENIZED, Prompting, ToolFields, check_model, check_size, encode_chat, least_tokens,
-    lower_tools, thinking_wish,
-};
 use super::refused_fields::{self, refuse};
 use super::state::AppState;
 use super::types::{
-    ChatMessage, ChatTemplateKwargs, Object, TokenizeRequest, Tokenized, ToolDefinition,
+    ChatMessage, ChatTemplateKwargs, JsonObject, TokenizeRequest, Tokenized, ToolDefinition,
 };
 use crate::core::TokenId;
 use crate::registry::ServedModel;
 use crate::text::AddSpecialTokens;
 
-/// Counts and lists tokens. Pictures are counted, not decoded.
+/// Counts and lists tokens. Images are counted, not decoded.
 ///
 /// # Errors
 /// 400 for what the request says, 404 for another model, 503 while the model loads.
@@ -119,12 +119,12 @@ fn encode_text(
 
 /// A chat, and what shapes its prompt.
 struct MessagesToEncode {
-    messages: Vec<Object<ChatMessage>>,
-    tools: Option<Vec<Object<ToolDefinition>>>,
+    messages: Vec<JsonObject<ChatMessage>>,
+    tools: Option<Vec<JsonObject<ToolDefinition>>>,
     add_special_tokens: Option<bool>,
     add_generation_prompt: Option<bool>,
     continue_final_message: Option<bool>,
-    chat_template_kwargs: Option<Object<ChatTemplateKwargs>>,
+    chat_template_kwargs: Option<JsonObject<ChatTemplateKwargs>>,
 }
 
 fn encode_messages(
@@ -141,7 +141,7 @@ fn encode_messages(
         tools: fields.tools,
         ..ToolFields::default()
     };
-    let tools = lower_tools(tools, model.tool_format)?;
+    let tools = convert_tools(tools, model.tool_format)?;
     let wish = thinking_wish(fields.chat_template_kwargs, model)?;
     let mut chat = Prompting::new(tools.as_ref(), None, wish, model).chat(fields.messages)?;
     chat.end(fields.add_generation_prompt, fields.continue_final_message)?;

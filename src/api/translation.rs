@@ -4,23 +4,23 @@
 use std::sync::Arc;
 
 use super::chat::prepare;
+use super::convert::{Chat, PreparedPrompt};
 use super::error::ApiError;
-use super::lower::{Chat, PreparedPrompt};
 use super::names::{MessageNames, Names};
 use super::state::AppState;
-use super::types::{ChatMessage, Object};
+use super::types::{ChatMessage, JsonObject};
 use crate::registry::ServedModel;
 
 /// A chat's messages as they are put together, each with its names.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    pub(super) messages: Vec<Object<ChatMessage>>,
+    pub(super) messages: Vec<JsonObject<ChatMessage>>,
     pub(super) names: Vec<MessageNames>,
 }
 
 impl Turns {
     pub(super) fn add(&mut self, message: ChatMessage, names: MessageNames) {
-        self.messages.push(Object(message));
+        self.messages.push(JsonObject(message));
         self.names.push(names);
     }
 }
@@ -33,10 +33,10 @@ pub(super) struct NamedChat {
 }
 
 impl NamedChat {
-    /// The prompt in tokens, with its pictures.
+    /// The prompt in tokens, with its images.
     ///
     /// # Errors
-    /// 400 for what does not fit the model and for pictures that cannot be taken.
+    /// 400 for what does not fit the model and for images that cannot be taken.
     pub(super) async fn prepare(
         self,
         app: &AppState,

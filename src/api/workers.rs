@@ -1,4 +1,4 @@
-//! Work that would hold up the async threads: pictures, long texts, large bodies.
+//! Work that would hold up the async threads: images, long texts, large bodies.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -13,7 +13,7 @@ use super::error::ApiError;
 const SMALL: usize = 16 << 10;
 
 /// As many pieces of work at a time as there are cores, so that memory is bounded however many
-/// requests bring pictures.
+/// requests bring images.
 #[derive(Clone, Debug)]
 pub(super) struct Workers {
     places: Arc<Semaphore>,

@@ -1,7 +1,7 @@
 //! A request's wishes on a row of logits, before temperature and filters.
 //!
 //! In vLLM's order (`v1/sample/sampler.py`): what is forbidden (a mask, stop tokens before
-//! `min_tokens`), biases, then the penalties for repetition, frequency and presence. Greedy draws
+//! `min_tokens`), biases, then the penalties for repetition, frequency and presence. Greedy samples
 //! obey them too. Log-probabilities never see them.
 
 use std::borrow::Cow;
@@ -29,7 +29,7 @@ pub(super) fn adjusted<'a>(logits: &'a [f32], row: &SampleRow<'_>) -> Cow<'a, [f
     }
     for seen in seen {
         change(&mut logits, seen.token, |logit| {
-            penalised(logit, seen.num_drawn, params)
+            penalised(logit, seen.num_sampled, params)
         });
     }
     Cow::Owned(logits)
@@ -56,16 +56,16 @@ fn forbid_others(logits: &mut [f32], mask: &TokenMask) {
     }
 }
 
-/// Of a token that was prompted or drawn, the latter so many times.
-fn penalised(mut logit: f32, num_drawn: u32, params: &SamplingParams) -> f32 {
+/// Of a token that was prompted or sampled, the latter so many times.
+fn penalised(mut logit: f32, num_sampled: u32, params: &SamplingParams) -> f32 {
     let repetition = params.repetition_penalty;
     logit = if logit > 0.0 {
         logit / repetition
     } else {
         logit * repetition
     };
-    if num_drawn > 0 {
-        logit -= params.frequency_penalty * num_drawn as f32;
+    if num_sampled > 0 {
+        logit -= params.frequency_penalty * num_sampled as f32;
         logit -= params.presence_penalty;
     }
     logit

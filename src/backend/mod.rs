@@ -5,7 +5,7 @@
 //! sequences, requests or checkpoints' names: it gets packed rows, block tables and numbers.
 //!
 //! Dimensions: `tokens` packed rows of a step, `hidden`, `heads`, `kv_heads`, `head_dim`,
-//! `patches` of one picture, `images`.
+//! `patches` of one image, `images`.
 
 pub mod candle;
 pub mod cpu;
@@ -192,7 +192,7 @@ pub struct StepSequence {
     pub global: BlockTable,
     /// Blocks of the sliding group, up to position `start + len`.
     pub sliding: BlockTable,
-    /// Positions of pictures within `start..start + len`; tokens of one see each other.
+    /// Positions of images within `start..start + len`; tokens of one see each other.
     pub image_spans: Vec<Range<usize>>,
 }
 
@@ -201,7 +201,7 @@ impl StepSequence {
     ///
     /// Follows `create_causal_mask` / `create_sliding_window_causal_mask` with the
     /// `token_type_ids` overlay of transformers' `modeling_gemma3.py`: behind, the window also
-    /// cuts a picture's own tokens; ahead, a picture reaches to its own end.
+    /// cuts an image's own tokens; ahead, an image reaches to its own end.
     pub fn key_range(&self, position: usize, window: Option<usize>) -> Range<usize> {
         let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
         let end = self
@@ -230,7 +230,7 @@ pub struct StepInput {
     pub positions: Vec<u32>,
     /// In order of `row`; together they cover every row once.
     pub sequences: Vec<StepSequence>,
-    /// Rows whose token is not known yet: the device takes it from the draws of the step before.
+    /// Rows whose token is not known yet: the device takes it from the samples of the step before.
     /// What `token_ids` has there means nothing.
     pub fed: Vec<FedRow>,
     /// Rows whose next token is wanted, ascending.
@@ -242,8 +242,8 @@ pub struct StepInput {
 pub struct FedRow {
     /// Packed row of this step.
     pub row: u32,
-    /// Index into the draws of the step before.
-    pub draw: u32,
+    /// Index into the samples of the step before.
+    pub sample: u32,
 }
 
 impl StepInput {
@@ -251,8 +251,8 @@ impl StepInput {
     fn resolved_token_ids(&self, previous: Option<&Vec<Sampled>>) -> Vec<TokenId> {
         let mut ids = self.token_ids.clone();
         for fed in &self.fed {
-            let draws = previous.expect("only a step that follows another is fed by it");
-            ids[fed.row as usize] = draws[fed.draw as usize].token;
+            let sampled_tokens = previous.expect("only a step that follows another is fed by it");
+            ids[fed.row as usize] = sampled_tokens[fed.sample as usize].token;
         }
         ids
     }
@@ -263,11 +263,11 @@ impl StepInput {
 pub struct SampleRow<'a> {
     /// The request's wishes.
     pub params: &'a SamplingParams,
-    /// Position in the sequence of the token to be drawn; draws depend on it and the seed only.
+    /// Position in the sequence of the token to be sampled; samples depend on it and the seed only.
     pub position: usize,
-    /// New tokens so far; below `min_tokens` no stop token is drawn.
+    /// New tokens so far; below `min_tokens` no stop token is sampled.
     pub num_generated: usize,
-    /// What may be drawn; `None` where everything may.
+    /// What may be sampled; `None` where everything may.
     pub mask: Option<&'a TokenMask>,
     /// The tokens before, where `params` has penalties for them.
     pub seen: Option<&'a SeenTokens>,
@@ -304,7 +304,7 @@ pub struct ScoreRow {
     pub num_top: usize,
 }
 
-/// A token that was drawn, or scored.
+/// A token that was sampled, or scored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {
     /// The token.
@@ -312,7 +312,7 @@ pub struct Sampled {
     /// When the row asked for them, and always of one that was scored.
     pub logprobs: Option<TokenLogprobs>,
     /// Whether the logits were numbers. If not, `token` is 0 and means nothing.
-    pub is_sound: bool,
+    pub is_finite: bool,
 }
 
 /// What a KV cache must hold.
@@ -330,7 +330,7 @@ pub struct KvLayout {
     pub num_sliding_blocks: usize,
 }
 
-/// Parameters of one decoder layer's attention, beyond its products.
+/// Parameters of one decoder layer's attention, beyond its matmuls.
 #[derive(Debug)]
 pub struct QkNorm<T> {
     /// `(head_dim)`, 1 + weight.
@@ -366,19 +366,19 @@ pub type StepWork<'a, B> = dyn FnMut(
     ) -> Result<Option<<B as Backend>::Tensor>>
     + 'a;
 
-/// The operations. Activations are f32 or whatever the backend computes in; products accumulate
+/// The operations. Activations are f32 or whatever the backend computes in; matmuls accumulate
 /// in f32, and norms, softmax and rotary angles are f32 in every backend.
 pub trait Backend: Sized + Send + Sync {
     /// An activation or a small parameter; cheap to clone.
     type Tensor: Clone + Send + Sync;
-    /// A weight of a product, `(out, in)`, laid out as the backend likes it.
+    /// A weight of a matmul, `(out, in)`, laid out as the backend likes it.
     type Matrix: Send + Sync;
     /// Every layer's key and value pools.
     type KvCache: Send;
     /// A step's metadata where the kernels want it.
     type Step;
-    /// Tokens that were drawn, or that the device will have drawn once it gets there.
-    type Draws: Send;
+    /// Tokens that were sampled, or that the device will have sampled once it gets there.
+    type SampledTokens: Send;
 
     /// Runs a step's work on the thread from which this backend's operations are cheapest to call.
     fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
@@ -396,7 +396,7 @@ pub trait Backend: Sized + Send + Sync {
     /// A weight stored `(in, out)`.
     fn matrix_transposed(&self, tensor: HostTensor<'_>) -> Result<Self::Matrix>;
     /// Gate and up, `(width, in)` each, to what [`Backend::add_norm_geglu`] and
-    /// [`Backend::geglu`] after a product take.
+    /// [`Backend::geglu`] after a matmul take.
     fn gate_up(&self, gate: HostTensor<'_>, up: HostTensor<'_>) -> Result<Self::Matrix> {
         self.matrix(vec![gate, up])
     }
@@ -405,7 +405,7 @@ pub trait Backend: Sized + Send + Sync {
 
     /// Steps to run before any that counts, so that nothing has to be prepared while requests
     /// wait. They use blocks that no sequence ever has.
-    fn rehearsals(&self) -> Vec<StepInput> {
+    fn warm_up_steps(&self) -> Vec<StepInput> {
         Vec::new()
     }
     /// Bytes of the device that were taken, by purpose, where that is known.
@@ -420,7 +420,7 @@ pub trait Backend: Sized + Send + Sync {
     fn begin_step(
         &self,
         input: &StepInput,
-        previous: Option<&Self::Draws>,
+        previous: Option<&Self::SampledTokens>,
         ropes: Ropes<'_>,
     ) -> Result<Self::Step>;
     /// Runs a step's work. A backend that pays for every operation it queues may keep what `work`
@@ -436,7 +436,7 @@ pub trait Backend: Sized + Send + Sync {
     }
     /// Rows of `table` times `scale`: `(tokens, hidden)`.
     fn embed(&self, step: &Self::Step, table: &Self::Matrix, scale: f32) -> Result<Self::Tensor>;
-    /// Replaces the rows from `row` on by a picture's features `(image_tokens, hidden)`, unscaled.
+    /// Replaces the rows from `row` on by an image's features `(image_tokens, hidden)`, unscaled.
     fn put_image_features(
         &self,
         hidden: Self::Tensor,
@@ -458,7 +458,7 @@ pub trait Backend: Sized + Send + Sync {
     fn linear(&self, x: &Self::Tensor, weight: &Self::Matrix) -> Result<Self::Tensor>;
     /// Norms and rotates q and k of `qkv (tokens, (heads + 2·kv_heads)·head_dim)`, writes k and v
     /// into the layer's cache and returns q `(tokens, heads·head_dim)`.
-    fn rotate_and_store(
+    fn rope_and_cache(
         &self,
         step: &Self::Step,
         qkv: &Self::Tensor,
@@ -478,7 +478,7 @@ pub trait Backend: Sized + Send + Sync {
     ) -> Result<Self::Tensor>;
     /// `gelu_tanh(gate) · up` of `(rows, 2·width)`, gate first: `(rows, width)`.
     fn geglu(&self, gate_up: &Self::Tensor) -> Result<Self::Tensor>;
-    /// `add_norm_norm` with the product of the second norm: `(sum, norm(sum, next)·weightᵀ)`.
+    /// `add_norm_norm` with the matmul of the second norm: `(sum, norm(sum, next)·weightᵀ)`.
     fn add_norm_linear(
         &self,
         residual: &Self::Tensor,
@@ -501,7 +501,7 @@ pub trait Backend: Sized + Send + Sync {
         let (sum, inner) = self.add_norm_linear(residual, branch, norms, gate_up)?;
         Ok((sum, self.geglu(&inner)?))
     }
-    /// `rotate_and_store`, then `paged_attention`.
+    /// `rope_and_cache`, then `paged_attention`.
     fn attend(
         &self,
         step: &Self::Step,
@@ -511,16 +511,16 @@ pub trait Backend: Sized + Send + Sync {
         layer: LayerRef,
         cache: &mut Self::KvCache,
     ) -> Result<Self::Tensor> {
-        let q = self.rotate_and_store(step, qkv, norm, shape, layer, cache)?;
+        let q = self.rope_and_cache(step, qkv, norm, shape, layer, cache)?;
         self.paged_attention(step, &q, shape, layer, cache)
     }
     /// The step's `logit_rows` of x, in order.
     fn select_logit_rows(&self, step: &Self::Step, x: &Self::Tensor) -> Result<Self::Tensor>;
-    /// Draws one token per row of `logits (rows, vocab)`. Need not wait for the device.
-    fn sample(&self, logits: &Self::Tensor, rows: &[SampleRow<'_>]) -> Result<Self::Draws>;
+    /// Samples one token per row of `logits (rows, vocab)`. Need not wait for the device.
+    fn sample(&self, logits: &Self::Tensor, rows: &[SampleRow<'_>]) -> Result<Self::SampledTokens>;
     /// Log-probabilities of one known token per row of `logits (rows, vocab)`, at most
     /// [`Self::max_score_rows`]. Need not wait for the device.
-    fn score(&self, logits: &Self::Tensor, rows: &[ScoreRow]) -> Result<Self::Draws>;
+    fn score(&self, logits: &Self::Tensor, rows: &[ScoreRow]) -> Result<Self::SampledTokens>;
     /// Rows that are scored together. Their logits are a megabyte each, and every position of a
     /// prompt may want them: so they are made and used a few rows at a time.
     fn max_score_rows(&self) -> usize {
@@ -529,7 +529,7 @@ pub trait Backend: Sized + Send + Sync {
     /// These rows of x, for as long as the step.
     fn rows(&self, x: &Self::Tensor, rows: Range<usize>) -> Result<Self::Tensor>;
     /// The tokens, in the order of their rows. Waits for the device.
-    fn sampled(&self, draws: &Self::Draws) -> Result<Vec<Sampled>>;
+    fn sampled(&self, sampled_tokens: &Self::SampledTokens) -> Result<Vec<Sampled>>;
 
     // ---- vision --------------------------------------------------------------------------
 
@@ -558,7 +558,7 @@ pub trait Backend: Sized + Send + Sync {
         weight: &Self::Matrix,
         bias: &Self::Tensor,
     ) -> Result<Self::Tensor>;
-    /// Attention without mask within each picture, of `qkv (images·patches, 3·hidden)`:
+    /// Attention without mask within each image, of `qkv (images·patches, 3·hidden)`:
     /// `(images·patches, hidden)`.
     fn full_attention(
         &self,
@@ -570,11 +570,11 @@ pub trait Backend: Sized + Send + Sync {
     fn gelu(&self, x: Self::Tensor) -> Result<Self::Tensor>;
     /// `a + b`.
     fn add(&self, a: Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
-    /// Mean over squares of `kernel × kernel` patches of each picture's `grid × grid`:
+    /// Mean over squares of `kernel × kernel` patches of each image's `grid × grid`:
     /// `(images·(grid/kernel)², hidden)`.
     fn average_pool(&self, x: &Self::Tensor, grid: usize, kernel: usize) -> Result<Self::Tensor>;
 
-    /// These rows of x, where they last: steps do not compute there. What pictures became is kept
+    /// These rows of x, where they last: steps do not compute there. What images became is kept
     /// from step to step.
     fn keep_rows(&self, x: &Self::Tensor, rows: Range<usize>) -> Result<Self::Tensor>;
 

@@ -1,7 +1,7 @@
-//! Draws a token from one row of logits: the specification of sampling, in plain Rust.
+//! Samples a token from one row of logits: the specification of sampling, in plain Rust.
 //!
 //! In vLLM's order: what the request forbids, its biases and penalties (`adjust`), temperature,
-//! min-p, top-k, top-p. The draw is an exponential race: every surviving token gets a waiting time
+//! min-p, top-k, top-p. The sample is an exponential race: every surviving token gets a waiting time
 //! that depends on seed, position and token only, so that the outcome does not depend on the
 //! batch, and barely on rounding.
 
@@ -11,7 +11,7 @@ use crate::backend::adjust::adjusted;
 use crate::backend::{SampleRow, Sampled, ScoreRow};
 use crate::core::{SamplingParams, TokenId, TokenLogprobs};
 
-/// Draws the row's next token, unless the logits are no distribution or nothing of it may be drawn.
+/// Samples the row's next token, unless the logits are no distribution or nothing of it may be sampled.
 pub fn sample_row(logits: &[f32], row: &SampleRow<'_>) -> Sampled {
     let params = row.params;
     let wished = adjusted(logits, row);
@@ -23,13 +23,13 @@ pub fn sample_row(logits: &[f32], row: &SampleRow<'_>) -> Sampled {
         return Sampled {
             token: TokenId(0),
             logprobs: None,
-            is_sound: false,
+            is_finite: false,
         };
     }
     let token = if params.temperature == 0.0 {
         greedy(&wished)
     } else {
-        draw(&wished, row)
+        sample(&wished, row)
     };
     let logprobs = params
         .top_logprobs
@@ -37,7 +37,7 @@ pub fn sample_row(logits: &[f32], row: &SampleRow<'_>) -> Sampled {
     Sampled {
         token,
         logprobs,
-        is_sound: true,
+        is_finite: true,
     }
 }
 
@@ -46,7 +46,7 @@ pub fn score_row(logits: &[f32], row: &ScoreRow) -> Sampled {
     Sampled {
         token: row.token,
         logprobs: Some(logprobs_of(logits, row.token, row.num_top)),
-        is_sound: are_sound(logits),
+        is_finite: are_sound(logits),
     }
 }
 
@@ -76,14 +76,14 @@ fn token(idx: usize) -> TokenId {
     TokenId(u32::try_from(idx).expect("a vocabulary fits in u32"))
 }
 
-/// A token that may still be drawn, with its logit over the temperature.
+/// A token that may still be sampled, with its logit over the temperature.
 #[derive(Clone, Copy)]
 struct Candidate {
     token: TokenId,
     scaled: f32,
 }
 
-fn draw(logits: &[f32], row: &SampleRow<'_>) -> TokenId {
+fn sample(logits: &[f32], row: &SampleRow<'_>) -> TokenId {
     let params = row.params;
     let mut candidates = candidates(logits, params);
     if let Some(top_k) = params.top_k {
@@ -95,7 +95,7 @@ fn draw(logits: &[f32], row: &SampleRow<'_>) -> TokenId {
     race(&candidates, params.seed, row.position)
 }
 
-/// Every token that may be drawn and that min-p leaves.
+/// Every token that may be sampled and that min-p leaves.
 fn candidates(logits: &[f32], params: &SamplingParams) -> Vec<Candidate> {
     let inverse = 1.0 / params.temperature;
     let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -171,7 +171,7 @@ fn race(candidates: &[Candidate], seed: u64, position: usize) -> TokenId {
     let mut winner = TokenId(0);
     let mut best = f32::NEG_INFINITY;
     for candidate in candidates {
-        // The longest lead that luck can give is under 23, so most tokens need no draw.
+        // The longest lead that luck can give is under 23, so most tokens need no sample.
         if candidate.scaled + 23.0 <= best {
             continue;
         }
@@ -266,11 +266,11 @@ mod tests {
         }
     }
 
-    /// How often each of `logits`' tokens is drawn over many positions.
+    /// How often each of `logits`' tokens is sampled over many positions.
     fn shares(logits: &[f32], params: &SamplingParams) -> Vec<f64> {
-        let num_draws = 20_000;
+        let num_sampled_tokens = 20_000;
         let mut counts = vec![0_u32; logits.len()];
-        for position in 0..num_draws {
+        for position in 0..num_sampled_tokens {
             let row = SampleRow {
                 position,
                 ..row(params)
@@ -279,13 +279,13 @@ mod tests {
         }
         counts
             .iter()
-            .map(|&count| f64::from(count) / num_draws as f64)
+            .map(|&count| f64::from(count) / num_sampled_tokens as f64)
             .collect()
     }
 
     fn assert_close(shares: &[f64], expected: &[f64]) {
         for (share, expected) in shares.iter().zip(expected) {
-            // Four standard deviations of 20,000 draws.
+            // Four standard deviations of 20,000 samples.
             assert!((share - expected).abs() < 0.015, "{shares:?} {expected:?}");
         }
     }
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_distribution_is_not_drawn_from() {
+    fn what_is_no_distribution_is_not_sampled_from() {
         let (nan, inf) = (f32::NAN, f32::INFINITY);
         for params in [SamplingParams::greedy(1), warm()] {
             let params = SamplingParams {
@@ -315,11 +315,11 @@ mod tests {
                 [1.0, inf, 2.0],
             ] {
                 let sampled = sample_row(&logits, &row(&params));
-                assert!(!sampled.is_sound, "{logits:?}");
+                assert!(!sampled.is_finite, "{logits:?}");
                 assert_eq!((sampled.token, sampled.logprobs), (TokenId(0), None));
             }
             let sampled = sample_row(&[-inf, 1.0, -inf], &row(&params));
-            assert!(sampled.is_sound);
+            assert!(sampled.is_finite);
             assert_eq!(sampled.token, TokenId(1));
         }
     }
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_nothing_to_draw_is_not_drawn_from() {
+    fn what_leaves_nothing_to_sample_is_not_sampled_from() {
         for temperature in [0.0, 1.0] {
             let params = SamplingParams {
                 temperature,
@@ -436,10 +436,10 @@ mod tests {
                 mask: Some(&mask),
                 ..row(&params)
             };
-            assert!(!sample_row(&[0.0; 4], &row).is_sound);
+            assert!(!sample_row(&[0.0; 4], &row).is_finite);
             row.num_generated = 2;
             let sampled = sample_row(&[9.0, -9.0, 9.0, 9.0], &row);
-            assert!(sampled.is_sound);
+            assert!(sampled.is_finite);
             assert_eq!(sampled.token, TokenId(1));
         }
     }

@@ -1,10 +1,10 @@
-//! The tokens before one that is to be drawn, as penalties count them.
+//! The tokens before one that is to be sampled, as penalties count them.
 //!
 //! Knows nothing of penalties' values, nor of where the tokens come from.
 
 use crate::core::TokenId;
 
-/// Tokens that stand in a prompt or were drawn, ascending, each once.
+/// Tokens that stand in a prompt or were sampled, ascending, each once.
 ///
 /// A list and not a count per token of the vocabulary: an answer has a few hundred different
 /// tokens, the vocabulary a quarter of a million, and the list travels to the device each step.
@@ -16,8 +16,8 @@ pub struct SeenTokens(Vec<SeenToken>);
 pub struct SeenToken {
     /// Which.
     pub token: TokenId,
-    /// How often it was drawn.
-    pub num_drawn: u32,
+    /// How often it was sampled.
+    pub num_sampled: u32,
     /// Whether it stands in the prompt.
     pub in_prompt: bool,
 }
@@ -30,21 +30,21 @@ impl SeenTokens {
         tokens.dedup();
         let seen = tokens.into_iter().map(|token| SeenToken {
             token,
-            num_drawn: 0,
+            num_sampled: 0,
             in_prompt: true,
         });
         Self(seen.collect())
     }
 
-    /// One was drawn.
+    /// One was sampled.
     pub fn add(&mut self, token: TokenId) {
         match self.0.binary_search_by_key(&token, |seen| seen.token) {
-            Ok(idx) => self.0[idx].num_drawn += 1,
+            Ok(idx) => self.0[idx].num_sampled += 1,
             Err(idx) => self.0.insert(
                 idx,
                 SeenToken {
                     token,
-                    num_drawn: 1,
+                    num_sampled: 1,
                     in_prompt: false,
                 },
             ),
@@ -70,7 +70,7 @@ mod tests {
         let told: Vec<_> = seen
             .as_slice()
             .iter()
-            .map(|seen| (seen.token.0, seen.num_drawn, seen.in_prompt))
+            .map(|seen| (seen.token.0, seen.num_sampled, seen.in_prompt))
             .collect();
         assert_eq!(told, [(3, 1, true), (5, 2, false), (9, 0, true)]);
     }

@@ -1,5 +1,5 @@
 //! The file of requests: read once for its ids, then line by line as they are needed, so that a
-//! file of pictures does not have to fit into memory.
+//! file of images does not have to fit into memory.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use super::bandwidth::read_bandwidth;
 use super::{Report, Row};
 use crate::config::{DecodePlan, PrefillPlan, ServeConfig};
-use crate::core::{GenerateRequest, SamplingParams, Terms, TokenId};
+use crate::core::{GenerateRequest, SamplingParams, SchedulingParams, TokenId};
 use crate::engine::EngineHandle;
 use crate::error::{Error, Result};
 use crate::model::config::TextConfig;
@@ -96,7 +96,7 @@ impl Rig {
             sampling: SamplingParams::greedy(max_tokens),
             constraint: None,
             prompt_logprobs: None,
-            terms: Terms::default(),
+            scheduling: SchedulingParams::default(),
         }
     }
 
@@ -141,10 +141,10 @@ pub fn decode(settings: &ServeConfig, plan: &DecodePlan) -> Result<Report> {
         )));
     }
     let mut rig = Rig::load(settings)?;
-    // Of the host's memory: what a card reads at is not measured here.
+    // Of the host's memory: what a GPU reads at is not measured here.
     let bandwidth = match rig.processor {
         Processor::Cpu => Some(read_bandwidth()),
-        Processor::Card => None,
+        Processor::Gpu => None,
     };
     let mut rows = Vec::new();
     rows.extend(bandwidth.map(|rate| Row::one("memory is read at", rate / 1e9, "GB/s")));

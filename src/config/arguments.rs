@@ -55,14 +55,14 @@ pub(super) enum CommandArguments {
     RunBatch(Box<RunBatchArguments>),
     /// Ask a server whether it takes requests: 0 if it does, for a container's health check
     Ready(ReadyArguments),
-    /// Compile the kernels for cards ahead of time, for a container image; needs no card
+    /// Compile the kernels for GPUs ahead of time, for a container image; needs no GPU
     Kernels(KernelsArguments),
     /// Make processes for grammars: what a server starts for itself
     #[command(hide = true)]
     GrammarWorker,
     /// Measure a model here, or any server over HTTP
     Bench(BenchArguments),
-    /// Check that a card computes what the CPU does
+    /// Check that a GPU computes what the CPU does
     Selftest(SelfTestArguments),
     /// Download a model from the hub
     #[command(after_long_help = PULL_EXAMPLES, after_help = "More: medgemma pull --help")]
@@ -200,7 +200,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) strict_roles: bool,
 
-    /// How a picture that is not square becomes one: squash, as transformers does, or pad with
+    /// How an image that is not square becomes one: squash, as transformers does, or pad with
     /// black, as MedGemma's own serving container does
     #[arg(
         long,
@@ -327,7 +327,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) kv_cache_memory: Option<ByteSize>,
 
-    /// Memory for what the vision tower made of pictures, so that a picture that comes again is not
+    /// Memory for what the vision tower made of images, so that an image that comes again is not
     /// encoded again
     #[arg(
         long,
@@ -382,7 +382,7 @@ pub(super) struct ServeArguments {
     pub(super) max_queued_requests: Option<usize>,
 
     /// Memory for what requests bring until the model takes it, such as 1GiB: bodies, what is read
-    /// out of them, pictures. When it is spent, requests are answered with 503 [default: a quarter
+    /// out of them, images. When it is spent, requests are answered with 503 [default: a quarter
     /// of what is free, at most 2GiB]
     #[arg(
         long,
@@ -426,7 +426,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) step_timeout: Seconds,
 
-    /// Where to compute: auto (a card if one can be used, else the CPU), cpu, cuda or cuda:N
+    /// Where to compute: auto (a GPU if one can be used, else the CPU), cpu, cuda or cuda:N
     #[arg(
         long,
         env = "MEDGEMMA_DEVICE",
@@ -436,7 +436,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) device: DeviceChoice,
 
-    /// Type of the numbers to compute with: auto (bf16 on a card, f32 on the CPU), f32 or bf16
+    /// Type of the numbers to compute with: auto (bf16 on a GPU, f32 on the CPU), f32 or bf16
     #[arg(
         long,
         env = "MEDGEMMA_DTYPE",
@@ -446,7 +446,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) dtype: Dtype,
 
-    /// Share of the card's memory that may be used, by this server and whatever else uses it; the
+    /// Share of the GPU's memory that may be used, by this server and whatever else uses it; the
     /// KV cache takes what is left of it, unless --kv-cache-memory says how much
     #[arg(
         long,
@@ -454,7 +454,7 @@ pub(super) struct ServeArguments {
         env = "MEDGEMMA_GPU_MEMORY_UTILIZATION",
         default_value = "0.9",
         value_parser = share,
-        help_heading = "Cards"
+        help_heading = "GPUs"
     )]
     pub(super) gpu_memory_utilization: f64,
 
@@ -464,7 +464,7 @@ pub(super) struct ServeArguments {
         long,
         value_name = "DIR",
         env = "MEDGEMMA_KERNELS",
-        help_heading = "Cards"
+        help_heading = "GPUs"
     )]
     pub(super) kernels: Option<PathBuf>,
 
@@ -473,7 +473,7 @@ pub(super) struct ServeArguments {
         long,
         value_name = "DIR",
         env = "MEDGEMMA_KERNEL_CACHE",
-        help_heading = "Cards"
+        help_heading = "GPUs"
     )]
     pub(super) kernel_cache: Option<PathBuf>,
 
@@ -523,7 +523,7 @@ pub(super) struct KernelsArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct SelfTestArguments {
-    /// The card: cuda or cuda:N
+    /// The GPU: cuda or cuda:N
     #[arg(long, env = "MEDGEMMA_DEVICE", default_value = "cuda")]
     pub(super) device: DeviceChoice,
 

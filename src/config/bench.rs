@@ -80,9 +80,9 @@ pub struct ServePlan {
     pub input_len: usize,
     /// Tokens of an answer; servers that know `ignore_eos` reach them.
     pub output_len: usize,
-    /// Pictures in each request, all different.
+    /// Images in each request, all different.
     pub num_images: usize,
-    /// Of prompts, pictures and arrivals.
+    /// Of prompts, images and arrivals.
     pub seed: u64,
     /// A request that takes longer has failed.
     pub timeout: Duration,
@@ -201,10 +201,10 @@ pub(super) struct ServeBenchArguments {
     /// Tokens of an answer
     #[arg(long, value_name = "TOKENS", default_value_t = 64, value_parser = count)]
     output_len: usize,
-    /// Pictures in each request, all different
+    /// Images in each request, all different
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     images: usize,
-    /// Of prompts, pictures and arrivals
+    /// Of prompts, images and arrivals
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Longest time for a request
@@ -252,7 +252,7 @@ impl ServeBenchArguments {
         if self.images > 0 && self.endpoint == Endpoint::Completions {
             return Err(clap::Error::raw(
                 clap::error::ErrorKind::ArgumentConflict,
-                "--images needs --endpoint chat: /v1/completions takes no pictures\n",
+                "--images needs --endpoint chat: /v1/completions takes no images\n",
             ));
         }
         Ok(ServePlan {

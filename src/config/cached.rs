@@ -95,7 +95,7 @@ pub(super) struct ModelsArguments {
     )]
     max_model_len: Option<usize>,
 
-    /// Numbers whose memory is told: auto or bf16 (on a card), or f32 (on the CPU)
+    /// Numbers whose memory is told: auto or bf16 (on a GPU), or f32 (on the CPU)
     #[arg(
         long,
         env = "MEDGEMMA_DTYPE",

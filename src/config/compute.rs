@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where to compute, and what cards need for it.
+/// Where to compute, and what GPUs need for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ComputeConfig {
-    /// The processor or a card.
+    /// The processor or a GPU.
     pub device: DeviceChoice,
     /// Type of the numbers.
     pub dtype: Dtype,
-    /// Share of a card's memory that may be used, by everything that uses it.
+    /// Share of a GPU's memory that may be used, by everything that uses it.
     pub gpu_memory_utilization: f64,
     /// A folder of kernels that were compiled ahead.
     pub kernels: Option<PathBuf>,
@@ -21,11 +21,11 @@ pub struct ComputeConfig {
 /// Where to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// A card if one can be used, otherwise the processor.
+    /// A GPU if one can be used, otherwise the processor.
     Auto,
     /// The processor.
     Cpu,
-    /// The card of this number, or nothing.
+    /// The GPU of this number, or nothing.
     Cuda(usize),
 }
 
@@ -68,12 +68,12 @@ impl FromStr for Dtype {
             "f16" | "fp16" | "float16" | "half" => {
                 Err("Gemma 3 overflows in half precision; use auto, bf16 or f32".to_owned())
             }
-            _ => Err("it must be auto, f32 (CPU) or bf16 (cards)".to_owned()),
+            _ => Err("it must be auto, f32 (CPU) or bf16 (GPUs)".to_owned()),
         }
     }
 }
 
-/// A share of a card's memory, as it is written.
+/// A share of a GPU's memory, as it is written.
 pub(super) fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),

@@ -1,4 +1,4 @@
-//! What holds for requests that do not say it themselves, and how many pictures they may bring.
+//! What holds for requests that do not say it themselves, and how many images they may bring.
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
@@ -10,7 +10,7 @@ pub struct RequestDefaults {
     pub sampling: SamplingSource,
     /// Where the seeds of requests without one begin; `None` draws each at random.
     pub seed: Option<u64>,
-    /// Most pictures in one prompt; `None` is as many as fit.
+    /// Most images in one prompt; `None` is as many as fit.
     pub max_images: Option<usize>,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct RequestDefaultArguments {
     )]
     seed: Option<u64>,
 
-    /// Most pictures in one prompt: image=4, or {"image": 4} [default: as many as fit]
+    /// Most images in one prompt: image=4, or {"image": 4} [default: as many as fit]
     #[arg(
         long,
         value_name = "LIMIT",
@@ -70,7 +70,7 @@ impl RequestDefaultArguments {
     }
 }
 
-/// Pictures a prompt, in either of vLLM's forms. Other media are never taken, so that any limit on
+/// Images a prompt, in either of vLLM's forms. Other media are never taken, so that any limit on
 /// them but 0 asks for what there is not.
 fn max_images(text: &str) -> Result<usize, String> {
     const FORM: &str = "it must be image=4 or {\"image\": 4}";
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_are_limited_in_either_form() {
+    fn images_are_limited_in_either_form() {
         for (text, limit) in [
             ("image=4", 4),
             ("image=0", 0),

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use super::TokenId;
 use crate::error::Result;
 
-/// Which tokens of a vocabulary may be drawn: a bit each, the least significant of a word first.
+/// Which tokens of a vocabulary may be sampled: a bit each, the least significant of a word first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenMask {
     words: Vec<u32>,
@@ -47,13 +47,13 @@ impl TokenMask {
         }
     }
 
-    /// Whether a token may be drawn.
+    /// Whether a token may be sampled.
     pub fn contains(&self, token: TokenId) -> bool {
         let word = self.words.get(token.0 as usize / 32);
         word.is_some_and(|word| word >> (token.0 % 32) & 1 == 1)
     }
 
-    /// Whether no token may be drawn.
+    /// Whether no token may be sampled.
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|&word| word == 0)
     }

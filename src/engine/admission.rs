@@ -139,7 +139,10 @@ impl Shared {
 /// # Errors
 /// What [`SchedulerConfig::check`] refuses, `NeverQueued`, `QueueFull`, `ShareFull`, `Draining`,
 /// `EngineDead`.
-pub(super) fn admit(shared: &Arc<Shared>, requests: &[GenerateRequest]) -> Result<Vec<Place>> {
+pub(super) fn admit(
+    shared: &Arc<Shared>,
+    requests: &[GenerateRequest],
+) -> Result<Vec<InFlightSlot>> {
     match shared.state() {
         EngineState::Ready => {}
         EngineState::Draining => return Err(Error::Draining),
@@ -159,7 +162,7 @@ pub(super) fn admit(shared: &Arc<Shared>, requests: &[GenerateRequest]) -> Resul
     let Some(first) = requests.first() else {
         return Ok(Vec::new());
     };
-    let tenant = first.terms.tenant;
+    let tenant = first.scheduling.tenant;
     let asked = Part {
         in_flight: requests.len(),
         queued: requests.len(),
@@ -199,7 +202,7 @@ pub(super) fn admit(shared: &Arc<Shared>, requests: &[GenerateRequest]) -> Resul
         load.total = total;
         load.by_tenant.insert(tenant, own);
     }
-    let place = |tokens| Place {
+    let place = |tokens| InFlightSlot {
         shared: Arc::clone(shared),
         tenant,
         queued_tokens: Some(tokens),
@@ -265,14 +268,14 @@ impl Load {
 
 /// A request's place in the house; free again when this is dropped, however the request ended.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct InFlightSlot {
     shared: Arc<Shared>,
     tenant: TenantId,
     /// `None` once a step has begun it.
     queued_tokens: Option<usize>,
 }
 
-impl Place {
+impl InFlightSlot {
     /// It waits no longer.
     pub(super) fn begin(&mut self) {
         if let Some(tokens) = self.queued_tokens.take() {
@@ -284,7 +287,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for InFlightSlot {
     fn drop(&mut self) {
         self.begin();
         let mut load = self.shared.load();

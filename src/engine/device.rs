@@ -6,19 +6,19 @@
 //!                      └> tokens of 1                └> tokens of 2
 //! ```
 //!
-//! A step whose draw depends on the tokens of the step before is ordered in two parts, so that what
-//! the draw needs is made while the device computes. Whoever else is in the batch is drawn with it:
+//! A step whose sample depends on the tokens of the step before is ordered in two parts, so that what
+//! the sample needs is made while the device computes. Whoever else is in the batch is sampled with it:
 //! the next step could not begin without all of their tokens anyway.
 //!
 //! ```text
-//!  engine   …, forward 2, collect     draw 2, launch 3, collect      …
+//!  engine   …, forward 2, collect     sample 2, launch 3, collect      …
 //!                                  └masks┘
-//!  device   ├── draw 1 ──┤──────── forward 2 ────────┤─ draw 2 ─┤─── step 3 ───┤
+//!  device   ├── sample 1 ──┤──────── forward 2 ────────┤─ sample 2 ─┤─── step 3 ───┤
 //!                        └> tokens of 1
 //! ```
 //!
 //! What it costs: the device idles where masks take longer than the step, and a step is launched
-//! ahead only when the one before has its draw.
+//! ahead only when the one before has its sample.
 //!
 //! Orders are carried out one after another, so the device never waits for more than it was told
 //! to. Knows nothing of sequences; a test may play the device and answer as it likes.
@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::encoder_cache::{EncoderStats, FeatureKey};
+use super::model_input::{ModelInput, SampleInput};
 use super::runner::{Runner, StepOutput};
-use super::work_order::{SampleOrder, WorkOrder};
 use crate::backend::Backend;
 use crate::core::GenerateRequest;
 use crate::error::{Error, Result};
@@ -39,16 +39,16 @@ use crate::model::{ImageShape, Model};
 
 /// What the device is told.
 #[derive(Debug)]
-pub enum DeviceOrder {
+pub enum DeviceCommand {
     /// Begin a step.
-    Launch(Box<WorkOrder>),
-    /// Begin a step whose draw is ordered apart, before anything else is begun.
-    Forward(Box<WorkOrder>),
-    /// The draw of the step that was begun so: one per `input.logit_rows`, in their order.
-    Draw(Vec<SampleOrder>),
-    /// Wait for the oldest step that was drawn, and report it.
+    Launch(Box<ModelInput>),
+    /// Begin a step whose sample is ordered apart, before anything else is begun.
+    Forward(Box<ModelInput>),
+    /// The sample of the step that was begun so: one per `input.logit_rows`, in their order.
+    Sample(Vec<SampleInput>),
+    /// Wait for the oldest step that was sampled, and report it.
     Collect,
-    /// Keep nothing of what these pictures became.
+    /// Keep nothing of what these images became.
     Forget(Vec<FeatureKey>),
 }
 
@@ -59,7 +59,7 @@ pub struct StepReport {
     pub output: StepOutput,
     /// Of all steps so far.
     pub encoder: EncoderStats,
-    /// How long the step held up the device's thread before its draw, if that was ordered apart.
+    /// How long the step held up the device's thread before its sample, if that was ordered apart.
     pub forward: Duration,
 }
 
@@ -68,7 +68,7 @@ pub struct StepReport {
 pub struct DeviceShape {
     /// Tokens from here on do not exist.
     pub vocab_size: usize,
-    /// `None` for a model that takes no pictures.
+    /// `None` for a model that takes no images.
     pub image: Option<ImageShape>,
 }
 
@@ -100,7 +100,7 @@ impl DeviceShape {
 /// The engine's end of a device.
 #[derive(Debug)]
 pub struct DeviceHandle {
-    orders: mpsc::UnboundedSender<DeviceOrder>,
+    orders: mpsc::UnboundedSender<DeviceCommand>,
     reports: mpsc::UnboundedReceiver<Result<StepReport>>,
     shape: DeviceShape,
 }
@@ -111,7 +111,7 @@ impl DeviceHandle {
     }
 
     /// Gives an order. A device that is gone is noticed when its report does not come.
-    pub(super) fn order(&self, order: DeviceOrder) {
+    pub(super) fn order(&self, order: DeviceCommand) {
         let _ = self.orders.send(order);
     }
 
@@ -125,13 +125,13 @@ impl DeviceHandle {
 /// The device's end: orders come in here, reports go out.
 #[derive(Debug)]
 pub struct DeviceInbox {
-    orders: mpsc::UnboundedReceiver<DeviceOrder>,
+    orders: mpsc::UnboundedReceiver<DeviceCommand>,
     reports: mpsc::UnboundedSender<Result<StepReport>>,
 }
 
 impl DeviceInbox {
     /// Waits for an order; `None` when the engine is gone.
-    pub async fn recv(&mut self) -> Option<DeviceOrder> {
+    pub async fn recv(&mut self) -> Option<DeviceCommand> {
         self.orders.recv().await
     }
 
@@ -168,7 +168,7 @@ where
         .name("device".to_owned())
         .spawn(move || {
             let mut forwards = VecDeque::new();
-            work(inbox, |order| carry_out(&mut runner, &mut forwards, order));
+            work(inbox, |order| execute(&mut runner, &mut forwards, order));
         })
         .map_err(|error| Error::Config(format!("the device's thread cannot start: {error}")))?;
     Ok(handle)
@@ -176,11 +176,11 @@ where
 
 fn work(
     mut inbox: DeviceInbox,
-    mut carry_out: impl FnMut(DeviceOrder) -> Result<Option<StepReport>>,
+    mut execute: impl FnMut(DeviceCommand) -> Result<Option<StepReport>>,
 ) {
     while let Some(order) = inbox.orders.blocking_recv() {
         // A panic in a kernel must not leave clients waiting, so it is an error like any other.
-        let done = std::panic::catch_unwind(AssertUnwindSafe(|| carry_out(order)));
+        let done = std::panic::catch_unwind(AssertUnwindSafe(|| execute(order)));
         match done.unwrap_or_else(|_| Err(Error::Backend("a step panicked".to_owned()))) {
             Ok(None) => {}
             Ok(Some(report)) => inbox.report(Ok(report)),
@@ -192,29 +192,29 @@ fn work(
     }
 }
 
-/// `forwards` is how long each uncollected step took before its draw, oldest first.
-fn carry_out<B: Backend>(
+/// `forwards` is how long each uncollected step took before its sample, oldest first.
+fn execute<B: Backend>(
     runner: &mut Runner<B>,
     forwards: &mut VecDeque<Duration>,
-    order: DeviceOrder,
+    order: DeviceCommand,
 ) -> Result<Option<StepReport>> {
     match order {
-        DeviceOrder::Launch(order) => {
+        DeviceCommand::Launch(order) => {
             forwards.push_back(Duration::ZERO);
             runner.launch(&order).map(|()| None)
         }
-        DeviceOrder::Forward(order) => {
+        DeviceCommand::Forward(order) => {
             let begun = Instant::now();
             runner.forward(&order)?;
             forwards.push_back(begun.elapsed());
             Ok(None)
         }
-        DeviceOrder::Draw(samples) => runner.draw(&samples).map(|()| None),
-        DeviceOrder::Forget(pictures) => {
-            runner.forget(&pictures);
+        DeviceCommand::Sample(samples) => runner.sample(&samples).map(|()| None),
+        DeviceCommand::Forget(images) => {
+            runner.forget(&images);
             Ok(None)
         }
-        DeviceOrder::Collect => {
+        DeviceCommand::Collect => {
             let output = runner.collect()?;
             let encoder = runner.encoder_stats();
             let forward = forwards.pop_front().unwrap_or_default();
@@ -239,8 +239,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_reported_and_is_the_last_word() {
         let (mut handle, inbox) = device_channel(SHAPE);
-        handle.order(DeviceOrder::Collect);
-        handle.order(DeviceOrder::Collect);
+        handle.order(DeviceCommand::Collect);
+        handle.order(DeviceCommand::Collect);
         let device = std::thread::spawn(|| {
             let mut num_orders = 0;
             work(inbox, |_| {

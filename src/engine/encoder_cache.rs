@@ -1,4 +1,4 @@
-//! Pictures' features, kept for the next request of the same salt that shows the same picture.
+//! Images' features, kept for the next request of the same salt that shows the same image.
 //!
 //! Owns what is kept, for whom and for how long. Knows nothing of models: features are whatever the
 //! backend calls a tensor.
@@ -7,19 +7,19 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::core::{CacheSalt, ImageHash};
 
-/// A picture, and who may find its features.
+/// An image, and who may find its features.
 ///
 /// The salt is that of the prefix cache: an answer that comes sooner would tell one tenant that
 /// another has shown the same film.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FeatureKey {
-    /// The picture.
+    /// The image.
     pub pixels: ImageHash,
     /// The features are shared only among requests of the same salt.
     pub salt: Option<CacheSalt>,
 }
 
-/// Least recently used pictures go first, once the others' features take more than the budget.
+/// Least recently used images go first, once the others' features take more than the budget.
 ///
 /// What the current step uses is pinned: it may exceed the budget until the step is over.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ struct Entry<T> {
     last_use: u64,
 }
 
-/// How often pictures were asked for, since the start.
+/// How often images were asked for, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EncoderStats {
     /// Their features were there.
@@ -71,7 +71,7 @@ impl<T: Clone> EncoderCache<T> {
         self.first_pinned = self.next_use;
     }
 
-    /// Whether the picture's features are there; if so, they stay until the step is over.
+    /// Whether the image's features are there; if so, they stay until the step is over.
     pub(super) fn pin(&mut self, key: &FeatureKey) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
@@ -94,7 +94,7 @@ impl<T: Clone> EncoderCache<T> {
             last_use: self.next_use,
         };
         let before = self.entries.insert(key, entry);
-        assert!(before.is_none(), "a picture was encoded twice");
+        assert!(before.is_none(), "an image was encoded twice");
         self.oldest.insert(self.next_use, key);
         self.next_use += 1;
         self.num_bytes += num_bytes;
@@ -102,7 +102,7 @@ impl<T: Clone> EncoderCache<T> {
         self.trim();
     }
 
-    /// The features of a picture that is there.
+    /// The features of an image that is there.
     ///
     /// # Panics
     /// When it is not.
@@ -110,12 +110,12 @@ impl<T: Clone> EncoderCache<T> {
         self.num_shown += 1;
         let entry = self.entries.get(key);
         entry
-            .expect("pictures are pinned or inserted before they are shown")
+            .expect("images are pinned or inserted before they are shown")
             .features
             .clone()
     }
 
-    /// Forgets a picture's features, if they are there. Not within a step.
+    /// Forgets an image's features, if they are there. Not within a step.
     pub(super) fn forget(&mut self, key: &FeatureKey) {
         if let Some(entry) = self.entries.remove(key) {
             self.oldest.remove(&entry.last_use);
@@ -154,32 +154,32 @@ impl<T: Clone> EncoderCache<T> {
 mod tests {
     use super::*;
 
-    fn picture(idx: u8) -> FeatureKey {
+    fn image(idx: u8) -> FeatureKey {
         FeatureKey {
             pixels: ImageHash([idx; 32]),
             salt: None,
         }
     }
 
-    /// A step that shows these pictures; says which of them had to be encoded.
-    fn step(cache: &mut EncoderCache<u8>, pictures: &[u8]) -> Vec<u8> {
+    /// A step that shows these images; says which of them had to be encoded.
+    fn step(cache: &mut EncoderCache<u8>, images: &[u8]) -> Vec<u8> {
         let mut encoded = Vec::new();
         cache.begin_step();
-        for &idx in pictures {
-            if !cache.pin(&picture(idx)) {
-                cache.insert(picture(idx), idx, 10);
+        for &idx in images {
+            if !cache.pin(&image(idx)) {
+                cache.insert(image(idx), idx, 10);
                 encoded.push(idx);
             }
         }
-        for &idx in pictures {
-            assert_eq!(cache.features(&picture(idx)), idx);
+        for &idx in images {
+            assert_eq!(cache.features(&image(idx)), idx);
         }
         cache.end_step();
         encoded
     }
 
     #[test]
-    fn a_picture_is_encoded_once() {
+    fn an_image_is_encoded_once() {
         let mut cache = EncoderCache::new(100);
         assert_eq!(step(&mut cache, &[1, 1, 2]), [1, 2]);
         assert!(step(&mut cache, &[2, 1]).is_empty());
@@ -188,28 +188,28 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_found_by_its_own_salt_only() {
+    fn an_image_is_found_by_its_own_salt_only() {
         let mut cache = EncoderCache::new(100);
         step(&mut cache, &[1]);
         let salted = |salt: u8| FeatureKey {
             salt: Some(CacheSalt([salt; 32])),
-            ..picture(1)
+            ..image(1)
         };
         cache.begin_step();
         assert!(!cache.pin(&salted(0)));
         cache.insert(salted(0), 7, 10);
         assert!(!cache.pin(&salted(1)));
-        assert!(cache.pin(&salted(0)) && cache.pin(&picture(1)));
+        assert!(cache.pin(&salted(0)) && cache.pin(&image(1)));
         assert_eq!(cache.features(&salted(0)), 7);
-        assert_eq!(cache.features(&picture(1)), 1);
+        assert_eq!(cache.features(&image(1)), 1);
     }
 
     #[test]
     fn what_is_forgotten_is_encoded_again() {
         let mut cache = EncoderCache::new(100);
         step(&mut cache, &[1, 2]);
-        cache.forget(&picture(1));
-        cache.forget(&picture(9));
+        cache.forget(&image(1));
+        cache.forget(&image(9));
         assert_eq!((cache.num_bytes, cache.oldest.len()), (10, 1));
         assert_eq!(step(&mut cache, &[1, 2]), [1]);
     }
@@ -230,14 +230,14 @@ mod tests {
         let mut cache = EncoderCache::new(20);
         step(&mut cache, &[9]);
         cache.begin_step();
-        assert!(cache.pin(&picture(9)));
+        assert!(cache.pin(&image(9)));
         for idx in 0..5 {
-            assert!(!cache.pin(&picture(idx)));
-            cache.insert(picture(idx), idx, 10);
+            assert!(!cache.pin(&image(idx)));
+            cache.insert(image(idx), idx, 10);
         }
         assert!(
             [9, 0, 1, 2, 3, 4]
-                .map(picture)
+                .map(image)
                 .iter()
                 .all(|hash| cache.pin(hash))
         );

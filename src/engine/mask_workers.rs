@@ -4,7 +4,7 @@
 
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::late_row::{MadeMask, MaskJob};
+use super::host_sampling_state::{Bitmask, BitmaskJob};
 use crate::error::{Error, Result};
 
 /// A mask that is being made for somebody who waits for it.
@@ -19,7 +19,7 @@ impl Drop for PendingMask {
 
 /// All masks that are being made.
 #[derive(Debug, Default)]
-pub(super) struct MaskWorkers(JoinSet<MadeMask>);
+pub(super) struct MaskWorkers(JoinSet<Bitmask>);
 
 impl MaskWorkers {
     /// Whether no mask is being made.
@@ -29,7 +29,7 @@ impl MaskWorkers {
 
     /// Begins to make a mask, which is given up when what is returned is dropped. Must be called
     /// where the engine runs.
-    pub(super) fn start(&mut self, job: MaskJob) -> PendingMask {
+    pub(super) fn start(&mut self, job: BitmaskJob) -> PendingMask {
         PendingMask(self.0.spawn(job.run()))
     }
 
@@ -38,7 +38,7 @@ impl MaskWorkers {
     ///
     /// # Errors
     /// `Backend` when one is lost.
-    pub(super) async fn next(&mut self) -> Result<Option<MadeMask>> {
+    pub(super) async fn next(&mut self) -> Result<Option<Bitmask>> {
         let lost = |reason: String| Error::Backend(format!("masks are not made: {reason}"));
         loop {
             match self.0.join_next().await {

@@ -4,7 +4,7 @@
 //!  handles ──commands──> Engine { scheduler, requests } ──orders──> device { model, KV cache }
 //!  streams <──tokens────                                <──reports──
 //!
-//!  loop:  commands → deadlines → schedule, launch → wait: a report (update, tokens), masks (draw),
+//!  loop:  commands → deadlines → schedule, launch → wait: a report (update, tokens), masks (sample),
 //!         a command, or a timer
 //! ```
 //!
@@ -18,9 +18,10 @@ mod deadlines;
 mod device;
 mod encoder_cache;
 mod handle;
-mod late_row;
+mod host_sampling_state;
 mod mask_patience;
 mod mask_workers;
+mod model_input;
 mod prompt_scores;
 mod requests;
 mod runner;
@@ -30,7 +31,6 @@ mod thread;
 mod token_stream;
 mod unsound;
 mod watchdog;
-mod work_order;
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
@@ -44,22 +44,24 @@ use crate::core::{FinishReason, SeqId, Urgency};
 use crate::error::{Error, Result};
 use crate::scheduler::Scheduler;
 
-use late_row::{MadeMask, MaskJob, MaskNeed};
+use host_sampling_state::{Bitmask, BitmaskJob, MaskNeed};
 use mask_patience::MaskPatience;
 use mask_workers::MaskWorkers;
-use requests::{Open, Requests};
+use requests::{InFlight, Requests};
 use step::{MaskWait, Step};
 use watchdog::Watchdog;
 
 pub use admission::{EngineLimits, EngineState};
-pub use device::{DeviceHandle, DeviceInbox, DeviceOrder, DeviceShape, StepReport, device_channel};
+pub use device::{
+    DeviceCommand, DeviceHandle, DeviceInbox, DeviceShape, StepReport, device_channel,
+};
 pub use encoder_cache::{EncoderStats, FeatureKey};
 pub use handle::{Command, EngineHandle, EngineInbox, Submission, channel};
+pub use model_input::{ImageAt, ModelInput, SampleInput, ScoreOrder};
 pub use runner::{Runner, StepOutput};
 pub use stats::{EngineStats, PoolStats};
 pub use thread::{EngineThread, start};
 pub use token_stream::{EventSender, TokenStream};
-pub use work_order::{ImageAt, SampleOrder, ScoreOrder, WorkOrder};
 
 /// How an engine works.
 #[derive(Clone, Debug)]
@@ -112,13 +114,13 @@ pub struct Engine {
     inbox: EngineInbox,
     requests: Requests,
     device: DeviceHandle,
-    /// Launched and not reported, oldest first. Only the newest may be without its draw.
+    /// Launched and not reported, oldest first. Only the newest may be without its sample.
     steps: VecDeque<Step>,
-    /// For the oldest step, when that has no draw yet, and for sequences that sit out until then.
+    /// For the oldest step, when that has no sample yet, and for sequences that sit out until then.
     masks: MaskWorkers,
     /// How long steps wait for them.
     patience: MaskPatience,
-    /// How long the device lately took to compute what is drawn from.
+    /// How long the device lately took to compute what is sampled from.
     forward_time: Duration,
     /// The device was told to report the oldest step.
     is_collecting: bool,
@@ -131,7 +133,7 @@ pub struct Engine {
 /// What the engine waits for.
 enum Event {
     Report(Result<StepReport>),
-    Mask(Result<Option<MadeMask>>),
+    Mask(Result<Option<Bitmask>>),
     Command(Command),
     /// Every handle and stream is gone.
     Abandoned,
@@ -282,7 +284,7 @@ impl Engine {
             events.send(Err(Error::StepFailed));
             return;
         }
-        let open = Open::new(&request, events, accepted);
+        let open = InFlight::new(&request, events, accepted);
         match self.scheduler.add(id, request) {
             Ok(()) => self.requests.add(id, open),
             Err(error) => open.refuse(error),
@@ -311,11 +313,11 @@ impl Engine {
         }
     }
 
-    /// Orders all that can be: the draw of a step that waited for tokens, as many steps as may be
+    /// Orders all that can be: the sample of a step that waited for tokens, as many steps as may be
     /// under way, and the oldest one's tokens.
     fn launch_steps(&mut self) -> Result<()> {
-        self.begin_draw();
-        self.draw_if_ready();
+        self.begin_sampling();
+        self.sample_if_ready();
         while self.may_launch() && self.scheduler.has_work() {
             let batch = self.scheduler.schedule();
             if batch.is_empty() {
@@ -335,7 +337,7 @@ impl Engine {
             if self.steps.is_empty() {
                 self.watchdog.begin(now);
             }
-            let mut order = WorkOrder::new(&self.scheduler, &batch);
+            let mut order = ModelInput::new(&self.scheduler, &batch);
             let mut step = Step::new(batch, &order);
             if self.requests.is_any_late(step.batch.sampling()) {
                 for id in step.batch.sampling() {
@@ -343,41 +345,41 @@ impl Engine {
                         self.scheduler.hold(id);
                     }
                 }
-                step.undrawn = Some(std::mem::take(&mut order.samples));
-                self.device.order(DeviceOrder::Forward(Box::new(order)));
+                step.unsampled = Some(std::mem::take(&mut order.samples));
+                self.device.order(DeviceCommand::Forward(Box::new(order)));
             } else {
-                self.device.order(DeviceOrder::Launch(Box::new(order)));
+                self.device.order(DeviceCommand::Launch(Box::new(order)));
             }
             self.steps.push_back(step);
-            self.begin_draw();
+            self.begin_sampling();
         }
-        let is_drawn = |step: &Step| step.undrawn.is_none();
-        if self.steps.front().is_some_and(is_drawn) && !self.is_collecting {
-            self.device.order(DeviceOrder::Collect);
+        let is_sampled = |step: &Step| step.unsampled.is_none();
+        if self.steps.front().is_some_and(is_sampled) && !self.is_collecting {
+            self.device.order(DeviceCommand::Collect);
             self.is_collecting = true;
         }
         Ok(())
     }
 
-    /// Whether one step more may be under way. It may need all draws of the one before it.
+    /// Whether one step more may be under way. It may need all samples of the one before it.
     fn may_launch(&self) -> bool {
-        let is_drawn = |step: &Step| step.undrawn.is_none();
+        let is_sampled = |step: &Step| step.unsampled.is_none();
         self.steps.len() < self.config.stepping.max_steps()
-            && self.steps.back().is_none_or(is_drawn)
+            && self.steps.back().is_none_or(is_sampled)
     }
 
-    /// Begins to make what the draw of the oldest step needs, if it has no draw yet: all tokens
-    /// before it have been taken in. Without constraints that is nothing, and it is drawn at once.
-    fn begin_draw(&mut self) {
+    /// Begins to make what the sample of the oldest step needs, if it has no sample yet: all tokens
+    /// before it have been taken in. Without constraints that is nothing, and it is sampled at once.
+    fn begin_sampling(&mut self) {
         let Some(step) = self.steps.front_mut().filter(|step| step.wait.is_none()) else {
             return;
         };
-        let Some(samples) = &mut step.undrawn else {
+        let Some(samples) = &mut step.unsampled else {
             return;
         };
         let mut pending = HashMap::new();
-        for (draw, (id, sample)) in step.batch.sampling().zip(samples).enumerate() {
-            // One that has ended is drawn for all the same, as the step was planned.
+        for (idx, (id, sample)) in step.batch.sampling().zip(samples).enumerate() {
+            // One that has ended is sampled for all the same, as the step was planned.
             let Some(late) = self.requests.late_mut(id) else {
                 continue;
             };
@@ -385,19 +387,19 @@ impl Engine {
             match late.need_mask() {
                 MaskNeed::Free => {}
                 MaskNeed::Ready(mask) => sample.mask = mask,
-                MaskNeed::Missing(way, sampled) => {
-                    late.set_pending(self.masks.start(MaskJob {
+                MaskNeed::Missing(grammar_state, sampled) => {
+                    late.set_pending(self.masks.start(BitmaskJob {
                         id,
-                        way,
+                        grammar_state,
                         sampled,
                         urgency: Urgency::Now,
                         params: Arc::clone(&sample.params),
                         num_generated: sample.num_generated,
                         vocab_size: self.device.shape().vocab_size,
                     }));
-                    pending.insert(id, draw);
+                    pending.insert(id, idx);
                 }
-                MaskNeed::Pending => drop(pending.insert(id, draw)),
+                MaskNeed::Pending => drop(pending.insert(id, idx)),
             }
         }
         let is_ready = pending.is_empty();
@@ -406,7 +408,7 @@ impl Engine {
             pending,
         });
         if is_ready {
-            self.order_draw();
+            self.order_sampling();
         }
     }
 
@@ -431,33 +433,35 @@ impl Engine {
                     late.keep(mask);
                     self.scheduler.release(id);
                 }
-                MaskNeed::Missing(way, sampled) => late.set_pending(self.masks.start(MaskJob {
-                    id,
-                    way,
-                    sampled,
-                    urgency: Urgency::Background,
-                    params,
-                    num_generated,
-                    vocab_size: self.device.shape().vocab_size,
-                })),
+                MaskNeed::Missing(grammar_state, sampled) => {
+                    late.set_pending(self.masks.start(BitmaskJob {
+                        id,
+                        grammar_state,
+                        sampled,
+                        urgency: Urgency::Background,
+                        params,
+                        num_generated,
+                        vocab_size: self.device.shape().vocab_size,
+                    }))
+                }
                 MaskNeed::Pending => {}
             }
         }
     }
 
-    /// A mask is ready: for the draw of the oldest step, which is ordered with the last of them, or
+    /// A mask is ready: for the sample of the oldest step, which is ordered with the last of them, or
     /// for a sequence that sat out steps until now.
-    fn take_mask(&mut self, made: MadeMask) {
-        let MadeMask {
+    fn take_mask(&mut self, made: Bitmask) {
+        let Bitmask {
             id,
-            way,
+            grammar_state,
             mask,
             took,
         } = made;
         let step = self.steps.front_mut();
         let waiting = step.and_then(|step| {
-            let draw = step.wait.as_mut()?.pending.remove(&id)?;
-            step.undrawn.as_mut()?.get_mut(draw)
+            let sample = step.wait.as_mut()?.pending.remove(&id)?;
+            step.unsampled.as_mut()?.get_mut(sample)
         });
         let late = self.requests.late_mut(id);
         match (mask, waiting, late) {
@@ -474,33 +478,33 @@ impl Engine {
             // It has ended.
             (Ok(_), None, None) => {}
         }
-        if let (Some(late), Some(way)) = (self.requests.late_mut(id), way) {
-            late.give_back(way);
+        if let (Some(late), Some(grammar_state)) = (self.requests.late_mut(id), grammar_state) {
+            late.give_back(grammar_state);
         }
-        self.draw_if_ready();
+        self.sample_if_ready();
     }
 
-    /// Orders the draw of the oldest step once nobody's mask is missing whose request has not ended.
-    fn draw_if_ready(&mut self) {
+    /// Orders the sample of the oldest step once nobody's mask is missing whose request has not ended.
+    fn sample_if_ready(&mut self) {
         let wait = self.steps.front_mut().and_then(|step| step.wait.as_mut());
         if let Some(wait) = wait {
             wait.pending
                 .retain(|id, _| self.requests.late_mut(*id).is_some());
             if wait.pending.is_empty() {
-                self.order_draw();
+                self.order_sampling();
             }
         }
     }
 
     /// When the oldest step goes on without the masks that are missing.
     fn mask_deadline(&self) -> Option<Instant> {
-        let step = self.steps.front().filter(|step| step.undrawn.is_some())?;
+        let step = self.steps.front().filter(|step| step.unsampled.is_some())?;
         let wait = step.wait.as_ref()?;
         let patience = self.patience.for_step(step.num_unbothered());
         Some(wait.since + self.forward_time + patience)
     }
 
-    /// Draws in the oldest step without those whose masks are missing: they sit out this step, and
+    /// Samples in the oldest step without those whose masks are missing: they sit out this step, and
     /// from now on every step that their mask is not ready for.
     fn skip_late_masks(&mut self) {
         let Some(step) = self.steps.front_mut() else {
@@ -518,30 +522,30 @@ impl Engine {
                 self.stats.num_skipped_masks += 1;
             }
         }
-        self.order_draw();
+        self.order_sampling();
     }
 
-    fn order_draw(&mut self) {
+    fn order_sampling(&mut self) {
         let Some(step) = self.steps.front_mut() else {
             return;
         };
-        if let Some(samples) = step.undrawn.take() {
-            step.drawn_at = Some(Instant::now());
-            self.device.order(DeviceOrder::Draw(samples));
+        if let Some(samples) = step.unsampled.take() {
+            step.sampled_at = Some(Instant::now());
+            self.device.order(DeviceCommand::Sample(samples));
         }
     }
 
     /// Puts to account how long the others in a step waited for masks.
     fn charge_waiting(&mut self, step: &Step, report: &StepReport, took: Duration) {
-        let (Some(wait), Some(drawn_at)) = (&step.wait, step.drawn_at) else {
+        let (Some(wait), Some(sampled_at)) = (&step.wait, step.sampled_at) else {
             return;
         };
         // A jump of one step says little of the next.
         self.forward_time = self.forward_time.mul_f64(0.75) + report.forward.mul_f64(0.25);
-        let masks = drawn_at - wait.since;
-        // A device that computes on its own went on long after the draw was ordered if the masks
+        let masks = sampled_at - wait.since;
+        // A device that computes on its own went on long after the sample was ordered if the masks
         // were there in time.
-        let is_hidden = drawn_at.elapsed() > took / 4;
+        let is_hidden = sampled_at.elapsed() > took / 4;
         let is_alone = step.batch.chunks.len() == 1;
         let waited = match is_hidden || is_alone {
             true => Duration::ZERO,
@@ -560,32 +564,32 @@ impl Engine {
         self.charge_waiting(&step, &report, took);
         let StepOutput { sampled, scores } = report.output;
 
-        let num_drawn = sampled.len();
-        if num_drawn != batch.sampling().count() || scores.len() != step.num_scored() {
+        let num_sampled = sampled.len();
+        if num_sampled != batch.sampling().count() || scores.len() != step.num_scored() {
             return Err(Error::Backend(format!(
-                "a step drew {num_drawn} tokens for {} sequences and scored {} of {}",
+                "a step drew {num_sampled} tokens for {} sequences and scored {} of {}",
                 batch.sampling().count(),
                 scores.len(),
                 step.num_scored()
             )));
         }
         self.take_scores(&step, scores);
-        let drawn: Vec<_> = batch.sampling().zip(sampled).collect();
-        for (id, _) in drawn.iter().filter(|(_, sampled)| !sampled.is_sound) {
+        let sampled: Vec<_> = batch.sampling().zip(sampled).collect();
+        for (id, _) in sampled.iter().filter(|(_, sampled)| !sampled.is_finite) {
             self.end_unsound(*id);
         }
-        let num_sampled = num_drawn - step.skipped.len();
-        let drawn: Vec<_> = drawn
+        let num_sampled = num_sampled - step.skipped.len();
+        let sampled: Vec<_> = sampled
             .into_iter()
             .filter(|(id, _)| !step.skipped.contains(id))
             .collect();
-        let tokens: Vec<_> = drawn
+        let tokens: Vec<_> = sampled
             .iter()
             .map(|(id, sampled)| (*id, sampled.token))
             .collect();
         let finished = self.scheduler.update(batch, &tokens);
         let finished: HashMap<SeqId, FinishReason> = finished.into_iter().collect();
-        for (id, sampled) in drawn {
+        for (id, sampled) in sampled {
             let finish = finished.get(&id).copied();
             if let Some(num_tokens) = self.requests.token(id, sampled, finish) {
                 self.inbox.report(|report| report.rate.answer(num_tokens));
@@ -609,7 +613,7 @@ impl Engine {
         let mut scores = scores.into_iter();
         for run in &step.scored {
             let scores: Vec<_> = scores.by_ref().take(run.len).collect();
-            if scores.iter().all(|score| score.is_sound) {
+            if scores.iter().all(|score| score.is_finite) {
                 self.requests.scored(run.id, run.position, scores);
             } else {
                 self.end_unsound(run.id);

@@ -1,5 +1,5 @@
 //! Who waits for tokens: one open stream per sequence, when each must have ended, and what its next
-//! draw needs.
+//! sample needs.
 //!
 //! Owns the streams' ends and what is told on them. Knows nothing of blocks or steps.
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::deadlines::Deadlines;
-use super::late_row::LateRow;
+use super::host_sampling_state::HostSamplingState;
 use super::prompt_scores::PromptScores;
 use super::token_stream::EventSender;
 use crate::backend::Sampled;
@@ -19,7 +19,7 @@ use crate::error::Error;
 /// One entry per sequence that the scheduler has.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    open: HashMap<SeqId, Open>,
+    open: HashMap<SeqId, InFlight>,
     deadlines: Deadlines,
     /// Those with a late row.
     num_late: usize,
@@ -27,27 +27,27 @@ pub(super) struct Requests {
 
 /// A request that has not ended.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct InFlight {
     events: EventSender,
     accepted: Instant,
     deadline: Option<Instant>,
     begun: Option<Begun>,
     num_tokens: usize,
-    late: Option<LateRow>,
+    late: Option<HostSamplingState>,
     /// Until they are told.
     prompt_scores: Option<PromptScores>,
 }
 
-impl Open {
+impl InFlight {
     pub(super) fn new(request: &GenerateRequest, events: EventSender, accepted: Instant) -> Self {
         let prompt_len = request.prompt.len();
         Self {
             events,
             accepted,
-            deadline: request.terms.deadline.map(Instant::from_std),
+            deadline: request.scheduling.deadline.map(Instant::from_std),
             begun: None,
             num_tokens: 0,
-            late: LateRow::of(request),
+            late: HostSamplingState::of(request),
             prompt_scores: request
                 .prompt_logprobs
                 .map(|_| PromptScores::new(prompt_len)),
@@ -68,7 +68,7 @@ struct Begun {
 }
 
 impl Requests {
-    pub(super) fn add(&mut self, id: SeqId, open: Open) {
+    pub(super) fn add(&mut self, id: SeqId, open: InFlight) {
         if let Some(at) = open.deadline {
             self.deadlines.add(at, id);
         }
@@ -76,21 +76,21 @@ impl Requests {
         self.open.insert(id, open);
     }
 
-    /// Whether one of these must have its tokens seen before it can be drawn for.
+    /// Whether one of these must have its tokens seen before it can be sampled for.
     pub(super) fn is_any_late(&self, mut ids: impl Iterator<Item = SeqId>) -> bool {
         let is_late = |id| self.open.get(&id).is_some_and(|open| open.late.is_some());
         self.num_late > 0 && ids.any(is_late)
     }
 
-    /// What the next draw of a request needs, if it needs anything and has not ended.
-    pub(super) fn late_mut(&mut self, id: SeqId) -> Option<&mut LateRow> {
+    /// What the next sample of a request needs, if it needs anything and has not ended.
+    pub(super) fn late_mut(&mut self, id: SeqId) -> Option<&mut HostSamplingState> {
         self.open.get_mut(&id)?.late.as_mut()
     }
 
     /// Whether steps go on without waiting for its masks.
     pub(super) fn is_slow(&self, id: SeqId) -> bool {
         let late = || self.open.get(&id)?.late.as_ref();
-        self.num_late > 0 && late().is_some_and(LateRow::is_slow)
+        self.num_late > 0 && late().is_some_and(HostSamplingState::is_slow)
     }
 
     /// Tokens of its prompt have been scored, from `position` on.
@@ -184,7 +184,7 @@ impl Requests {
         self.deadlines.next()
     }
 
-    fn remove(&mut self, id: SeqId) -> Option<Open> {
+    fn remove(&mut self, id: SeqId) -> Option<InFlight> {
         let open = self.open.remove(&id)?;
         if let Some(at) = open.deadline {
             self.deadlines.remove(at, id);

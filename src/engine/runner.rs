@@ -1,19 +1,19 @@
 //! From work orders to the model's inputs, and from logits to tokens.
 //!
-//! Owns the model, its KV cache and its pictures' features. Knows nothing of channels, queues or
+//! Owns the model, its KV cache and its images' features. Knows nothing of channels, queues or
 //! sequences.
 
 use std::collections::VecDeque;
 
 use super::encoder_cache::{EncoderCache, EncoderStats, FeatureKey};
-use super::work_order::{ImageAt, SampleOrder, WorkOrder};
+use super::model_input::{ImageAt, ModelInput, SampleInput};
 use crate::backend::{Backend, SampleRow, Sampled};
 use crate::core::{PixelValues, SeqId};
 use crate::error::{Error, Result};
-use crate::model::{Computed, ImageRows, Model, ScoredRun, StepOf, WarmUpPictures};
+use crate::model::{Computed, ImageRows, Model, ScoredRun, StepOf, WarmUpImages};
 use crate::scheduler::{Batch, Scheduler};
 
-/// Memory of the pictures' features unless it is told otherwise.
+/// Memory of the images' features unless it is told otherwise.
 const ENCODER_CACHE_BYTES: usize = 512 << 20;
 /// Features are f32 in every backend.
 const FEATURE_BYTES: usize = 4;
@@ -23,20 +23,20 @@ pub struct Runner<B: Backend> {
     model: Model<B>,
     cache: B::KvCache,
     encoder_cache: EncoderCache<B::Tensor>,
-    /// Draws of the last `num_uncollected` steps, oldest first; at least those of the newest step,
+    /// Samples of the last `num_uncollected` steps, oldest first; at least those of the newest step,
     /// which the next one may be fed from.
-    draws: VecDeque<StepDraws<B>>,
+    sampled_tokens: VecDeque<StepSamples<B>>,
     num_uncollected: usize,
-    /// What the newest step computed, when its draw is ordered apart and has not been yet.
-    undrawn: Option<Computed<B>>,
+    /// What the newest step computed, when its sample is ordered apart and has not been yet.
+    unsampled: Option<Computed<B>>,
 }
 
 /// What a step leaves on the device.
-struct StepDraws<B: Backend> {
-    /// `None` where nothing was to be drawn.
-    draws: Option<B::Draws>,
+struct StepSamples<B: Backend> {
+    /// `None` where nothing was to be sampled.
+    sampled_tokens: Option<B::SampledTokens>,
     /// Of the prompts' tokens.
-    scores: Vec<B::Draws>,
+    scores: Vec<B::SampledTokens>,
 }
 
 /// What came of a step.
@@ -56,18 +56,18 @@ impl<B: Backend> Runner<B> {
         num_sliding_blocks: usize,
     ) -> Result<Self> {
         let mut cache = model.kv_cache(num_global_blocks, num_sliding_blocks)?;
-        model.rehearse(&mut cache)?;
+        model.warm_up(&mut cache)?;
         Ok(Self {
             model,
             cache,
             encoder_cache: EncoderCache::new(ENCODER_CACHE_BYTES),
-            draws: VecDeque::new(),
+            sampled_tokens: VecDeque::new(),
             num_uncollected: 0,
-            undrawn: None,
+            unsampled: None,
         })
     }
 
-    /// Keeps at most this many bytes of pictures' features, beyond what a step uses.
+    /// Keeps at most this many bytes of images' features, beyond what a step uses.
     pub fn with_encoder_cache(mut self, max_bytes: usize) -> Self {
         self.encoder_cache = EncoderCache::new(max_bytes);
         self
@@ -78,13 +78,18 @@ impl<B: Backend> Runner<B> {
     ///
     /// # Errors
     /// What the backend says.
-    pub fn warm_up(&mut self, num_tokens: usize, pictures: WarmUpPictures) -> Result<bool> {
-        self.model.warm_up(num_tokens, pictures, &mut self.cache)
+    pub fn computes_finite_numbers(
+        &mut self,
+        num_tokens: usize,
+        images: WarmUpImages,
+    ) -> Result<bool> {
+        self.model
+            .computes_finite_numbers(num_tokens, images, &mut self.cache)
     }
 
-    /// Forgets what these pictures became.
-    pub fn forget(&mut self, pictures: &[FeatureKey]) {
-        for key in pictures {
+    /// Forgets what these images became.
+    pub fn forget(&mut self, images: &[FeatureKey]) {
+        for key in images {
             self.encoder_cache.forget(key);
         }
     }
@@ -94,7 +99,7 @@ impl<B: Backend> Runner<B> {
         &self.model
     }
 
-    /// How often pictures had to be encoded, and how often not.
+    /// How often images had to be encoded, and how often not.
     pub fn encoder_stats(&self) -> EncoderStats {
         self.encoder_cache.stats()
     }
@@ -103,49 +108,49 @@ impl<B: Backend> Runner<B> {
     /// may refer to them before.
     ///
     /// # Errors
-    /// What the backend says, and `Backend` while a step waits for its draw.
-    pub fn launch(&mut self, order: &WorkOrder) -> Result<()> {
-        let drawn = self.enter(order, |model, computed| {
-            draw(model, computed, &order.samples)
+    /// What the backend says, and `Backend` while a step waits for its sample.
+    pub fn launch(&mut self, order: &ModelInput) -> Result<()> {
+        let sampled = self.enter(order, |model, computed| {
+            sample(model, computed, &order.samples)
         })?;
-        self.push(drawn);
+        self.push(sampled);
         Ok(())
     }
 
-    /// Begins a step that [`draw`](Self::draw) goes on with.
+    /// Begins a step that [`sample`](Self::sample) goes on with.
     ///
     /// # Errors
     /// Those of [`launch`](Self::launch).
-    pub fn forward(&mut self, order: &WorkOrder) -> Result<()> {
-        self.undrawn = Some(self.enter(order, |_, computed| Ok(computed))?);
+    pub fn forward(&mut self, order: &ModelInput) -> Result<()> {
+        self.unsampled = Some(self.enter(order, |_, computed| Ok(computed))?);
         Ok(())
     }
 
-    /// Draws in the step that was begun by [`forward`](Self::forward).
+    /// Samples in the step that was begun by [`forward`](Self::forward).
     ///
     /// # Errors
     /// What the backend says, and `Backend` when no step waits for it.
-    pub fn draw(&mut self, samples: &[SampleOrder]) -> Result<()> {
-        let Some(computed) = self.undrawn.take() else {
-            let none = "a draw was ordered, and no step waits for one";
+    pub fn sample(&mut self, samples: &[SampleInput]) -> Result<()> {
+        let Some(computed) = self.unsampled.take() else {
+            let none = "a sample was ordered, and no step waits for one";
             return Err(Error::Backend(none.to_owned()));
         };
         let model = &self.model;
-        let drawn = model
+        let sampled = model
             .backend()
-            .enter(move || draw(model, computed, samples))?;
-        self.push(drawn);
+            .enter(move || sample(model, computed, samples))?;
+        self.push(sampled);
         Ok(())
     }
 
     /// Computes a step and lets `then` go on with it, on the thread that suits the backend.
     fn enter<R: Send>(
         &mut self,
-        order: &WorkOrder,
+        order: &ModelInput,
         then: impl FnOnce(&Model<B>, Computed<B>) -> Result<R> + Send,
     ) -> Result<R> {
-        if self.undrawn.is_some() {
-            let early = "a step was ordered before the draw of the one before it";
+        if self.unsampled.is_some() {
+            let early = "a step was ordered before the sample of the one before it";
             return Err(Error::Backend(early.to_owned()));
         }
         let Self {
@@ -155,37 +160,39 @@ impl<B: Backend> Runner<B> {
             ..
         } = self;
         let model: &Model<B> = model;
-        // Out and in again: draws may change threads, but not be seen by two.
-        let previous = self.draws.pop_back();
+        // Out and in again: samples may change threads, but not be seen by two.
+        let previous = self.sampled_tokens.pop_back();
         let (previous, done) = model.backend().enter(move || {
             let computed = {
-                let previous = previous.as_ref().and_then(|step| step.draws.as_ref());
+                let previous = previous
+                    .as_ref()
+                    .and_then(|step| step.sampled_tokens.as_ref());
                 compute(model, cache, encoder_cache, order, previous)
             };
             let done = computed.and_then(|computed| then(model, computed));
             (previous, done)
         });
-        self.draws.extend(previous);
+        self.sampled_tokens.extend(previous);
         done
     }
 
-    fn push(&mut self, drawn: StepDraws<B>) {
-        self.draws.push_back(drawn);
+    fn push(&mut self, sampled: StepSamples<B>) {
+        self.sampled_tokens.push_back(sampled);
         self.num_uncollected += 1;
         self.forget_collected();
     }
 
-    /// Waits for the oldest step that was drawn and not collected.
+    /// Waits for the oldest step that was sampled and not collected.
     ///
     /// # Panics
     /// When there is no such step.
     pub fn collect(&mut self) -> Result<StepOutput> {
         assert!(self.num_uncollected > 0, "a step is launched first");
-        let oldest = &self.draws[self.draws.len() - self.num_uncollected];
+        let oldest = &self.sampled_tokens[self.sampled_tokens.len() - self.num_uncollected];
         let backend = self.model.backend();
         let mut output = StepOutput::default();
-        if let Some(draws) = &oldest.draws {
-            output.sampled = backend.sampled(draws)?;
+        if let Some(sampled_tokens) = &oldest.sampled_tokens {
+            output.sampled = backend.sampled(sampled_tokens)?;
         }
         for scores in &oldest.scores {
             output.scores.extend(backend.sampled(scores)?);
@@ -209,13 +216,13 @@ impl<B: Backend> Runner<B> {
             self.num_uncollected, 0,
             "steps before this one are collected"
         );
-        self.launch(&WorkOrder::new(scheduler, batch))?;
+        self.launch(&ModelInput::new(scheduler, batch))?;
         Ok(batch.sampling().zip(self.collect()?.sampled).collect())
     }
 
     fn forget_collected(&mut self) {
-        while self.draws.len() > self.num_uncollected.max(1) {
-            self.draws.pop_front();
+        while self.sampled_tokens.len() > self.num_uncollected.max(1) {
+            self.sampled_tokens.pop_front();
         }
     }
 }
@@ -225,8 +232,8 @@ fn compute<B: Backend>(
     model: &Model<B>,
     cache: &mut B::KvCache,
     encoder_cache: &mut EncoderCache<B::Tensor>,
-    order: &WorkOrder,
-    previous: Option<&B::Draws>,
+    order: &ModelInput,
+    previous: Option<&B::SampledTokens>,
 ) -> Result<Computed<B>> {
     encoder_cache.begin_step();
     let images = features(model, encoder_cache, &order.images)?;
@@ -255,26 +262,26 @@ fn compute<B: Backend>(
     Ok(computed)
 }
 
-/// Draws where the step samples.
-fn draw<B: Backend>(
+/// Samples where the step samples.
+fn sample<B: Backend>(
     model: &Model<B>,
     computed: Computed<B>,
-    samples: &[SampleOrder],
-) -> Result<StepDraws<B>> {
-    let draws = match &computed.logits {
+    samples: &[SampleInput],
+) -> Result<StepSamples<B>> {
+    let sampled_tokens = match &computed.logits {
         Some(logits) => {
-            let rows: Vec<SampleRow<'_>> = samples.iter().map(SampleOrder::row).collect();
+            let rows: Vec<SampleRow<'_>> = samples.iter().map(SampleInput::row).collect();
             Some(model.backend().sample(logits, &rows)?)
         }
         None => None,
     };
-    Ok(StepDraws {
-        draws,
+    Ok(StepSamples {
+        sampled_tokens,
         scores: computed.scores,
     })
 }
 
-/// The pictures' features: from the cache, or made together, each picture once for each salt: that
+/// The images' features: from the cache, or made together, each image once for each salt: that
 /// two tenants show the same one in the same step must not show either.
 fn features<B: Backend>(
     model: &Model<B>,

@@ -27,15 +27,15 @@ pub struct EngineStats {
     pub global_blocks: PoolStats,
     /// Blocks of the sliding layers.
     pub sliding_blocks: PoolStats,
-    /// Pictures whose features were in the encoder's cache.
+    /// Images whose features were in the encoder's cache.
     pub encoder_hits: u64,
-    /// Pictures that the tower had to encode.
+    /// Images that the tower had to encode.
     pub encoder_misses: u64,
     /// Steps that were computed.
     pub num_steps: u64,
     /// Tokens that those steps computed, of prompts and answers.
     pub num_computed_tokens: u64,
-    /// Tokens that were drawn.
+    /// Tokens that were sampled.
     pub num_generated_tokens: u64,
     /// Times that a step went on without the mask of a sequence, which sat it out.
     pub num_skipped_masks: u64,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
-use super::work_order::{SampleOrder, WorkOrder};
+use super::model_input::{ModelInput, SampleInput};
 use crate::core::SeqId;
 use crate::scheduler::Batch;
 
@@ -12,23 +12,23 @@ use crate::scheduler::Batch;
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) batch: Batch,
-    /// What it draws with; `None` once the device knows.
-    pub(super) undrawn: Option<Vec<SampleOrder>>,
-    /// Masks that its draw waits for; `None` until it is known which.
+    /// What it samples with; `None` once the device knows.
+    pub(super) unsampled: Option<Vec<SampleInput>>,
+    /// Masks that its sample waits for; `None` until it is known which.
     pub(super) wait: Option<MaskWait>,
-    /// Sampled for in the batch, and left out of the draw: their masks came too late.
+    /// Sampled for in the batch, and left out of the sample: their masks came too late.
     pub(super) skipped: HashSet<SeqId>,
-    /// When its draw was ordered apart.
-    pub(super) drawn_at: Option<Instant>,
+    /// When its sample was ordered apart.
+    pub(super) sampled_at: Option<Instant>,
     /// What it scores, in the order of the report.
     pub(super) scored: Vec<ScoredTokens>,
 }
 
-/// A draw that waits for masks.
+/// A sample that waits for masks.
 #[derive(Debug)]
 pub(super) struct MaskWait {
     pub(super) since: Instant,
-    /// Whose masks, and which of the step's draws they are for.
+    /// Whose masks, and which of the step's samples they are for.
     pub(super) pending: HashMap<SeqId, usize>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct ScoredTokens {
 }
 
 impl Step {
-    pub(super) fn new(batch: Batch, order: &WorkOrder) -> Self {
+    pub(super) fn new(batch: Batch, order: &ModelInput) -> Self {
         let scored = order.scores.iter().map(|run| ScoredTokens {
             id: run.seq,
             position: run.position,
@@ -50,10 +50,10 @@ impl Step {
         });
         Self {
             batch,
-            undrawn: None,
+            unsampled: None,
             wait: None,
             skipped: HashSet::new(),
-            drawn_at: None,
+            sampled_at: None,
             scored: scored.collect(),
         }
     }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use futures_util::Stream;
 use tokio::sync::mpsc;
 
-use super::admission::Place;
+use super::admission::InFlightSlot;
 use super::handle::Command;
 use crate::core::{SeqId, TokenEvent};
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// Both ends of a stream whose request has `place`.
 pub(super) fn token_stream(
     id: SeqId,
-    place: Place,
+    place: InFlightSlot,
     commands: mpsc::UnboundedSender<Command>,
 ) -> (EventSender, TokenStream) {
     let (sender, events) = mpsc::unbounded_channel();
@@ -36,7 +36,7 @@ pub(super) fn token_stream(
 pub struct EventSender {
     events: mpsc::UnboundedSender<Result<TokenEvent>>,
     // Counts the request as in flight until this end is dropped, however it ended.
-    place: Place,
+    place: InFlightSlot,
 }
 
 impl EventSender {

@@ -23,7 +23,7 @@ use super::wanted::Wanted;
 use super::{gif, header, jpeg, metadata, tiff};
 use crate::error::ImageError;
 
-/// How large a picture may be.
+/// How large an image may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageLimits {
     /// Of the encoded file.
@@ -33,14 +33,14 @@ pub struct ImageLimits {
     pub max_pixels: u64,
     /// Of each side.
     pub max_side: u32,
-    /// Of the longer side to the shorter. A thin picture is small as a file and large once it is
+    /// Of the longer side to the shorter. A thin image is small as a file and large once it is
     /// resized: each of its rows becomes one of full width first.
     pub max_ratio: u32,
 }
 
 impl Default for ImageLimits {
     /// 50 MiB and 64 Mi pixels, a slide's overview or a large photograph; sides of 32,768, four
-    /// times the longest of a film or an overview; and 1 : 200, as the picture processors of
+    /// times the longest of a film or an overview; and 1 : 200, as the image processors of
     /// transformers that bound it at all.
     fn default() -> Self {
         Self {
@@ -223,7 +223,7 @@ fn image_limits(size: (usize, usize)) -> Limits {
     limits
 }
 
-/// Bytes that a decoder may take for a picture of this size: the widest samples that there are
+/// Bytes that a decoder may take for an image of this size: the widest samples that there are
 /// and a megabyte for tables and profiles.
 pub(super) fn memory_budget((width, height): (usize, usize)) -> usize {
     width * height * Layout::Rgba16.bytes_per_pixel() + (1 << 20)

@@ -1,4 +1,4 @@
-//! A picture's file as decoders read it: in pieces, between which they can be stopped.
+//! An image's file as decoders read it: in pieces, between which they can be stopped.
 //!
 //! Decoders that do not hand out rows are stopped where they read. What compresses best becomes
 //! about a thousand times its size, so that a piece is some megabytes of pixels at most.
@@ -7,10 +7,10 @@ use std::io::{self, BufRead, Cursor, Read, Seek, SeekFrom};
 
 use super::wanted::Wanted;
 
-/// Bytes that are read between two questions whether the picture is still wanted.
+/// Bytes that are read between two questions whether the image is still wanted.
 const PIECE: usize = 4 << 10;
 
-/// Reads a file that lies in memory, and fails once its picture is not wanted any more.
+/// Reads a file that lies in memory, and fails once its image is not wanted any more.
 pub(super) struct EncodedFile<'a> {
     file: Cursor<&'a [u8]>,
     wanted: Wanted<'a>,

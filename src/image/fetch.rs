@@ -1,6 +1,6 @@
-//! From the URL in a request to a picture's encoded bytes.
+//! From the URL in a request to an image's encoded bytes.
 //!
-//! Only `data:` URLs: the picture comes with the request, and nothing is ever fetched from a
+//! Only `data:` URLs: the image comes with the request, and nothing is ever fetched from a
 //! network or a disk because a request names it.
 
 use std::borrow::Cow;

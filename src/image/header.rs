@@ -1,4 +1,4 @@
-//! A picture's size as its header states it, found without decoding anything.
+//! An image's size as its header states it, found without decoding anything.
 //!
 //! Decoders are only started on what passed these checks, and what they deliver must have this
 //! size: a file that says one thing to the check and another to its decoder is refused.
@@ -9,10 +9,10 @@ use super::metadata::{RiffChunk, jpeg_segments, riff_chunks};
 use crate::error::ImageError;
 
 /// Most scans that a progressive JPEG may have. Cameras and optimisers write about ten; each costs
-/// a pass over the whole picture, and a few bytes are enough to ask for one.
+/// a pass over the whole image, and a few bytes are enough to ask for one.
 const MAX_JPEG_SCANS: usize = 64;
 
-/// Width and height as stored, before the picture is turned upright.
+/// Width and height as stored, before the image is turned upright.
 ///
 /// # Errors
 /// [`ImageError::Undecodable`] without a whole header, [`ImageError::UnsupportedVariant`] for kinds

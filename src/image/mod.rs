@@ -1,4 +1,4 @@
-//! Pictures: from the bytes that a client sends to what the vision tower takes.
+//! Images: from the bytes that a client sends to what the vision tower takes.
 //!
 //! ```text
 //! data: URI ──fetch──▶ encoded bytes ──decode──▶ Raster ──processor──▶ PixelValues
@@ -11,7 +11,7 @@
 //! `Gemma3ImageProcessor`); where a file says that it differs, it says why.
 //!
 //! Nothing here knows of HTTP, prompts or models. Everything is synchronous and bound by the
-//! CPU: callers keep it off their async threads. A picture's bytes, its text and a decoder's own
+//! CPU: callers keep it off their async threads. An image's bytes, its text and a decoder's own
 //! words never reach an error, a log or `Debug`.
 
 mod decode;

@@ -1,4 +1,4 @@
-//! Which way up a picture is, and turning it.
+//! Which way up an image is, and turning it.
 //!
 //! As `PIL.ImageOps.exif_transpose`: EXIF's Orientation, else XMP's; anything but 2 to 8 means
 //! upright.
@@ -9,7 +9,7 @@ use super::raster::{Raster, Samples};
 use super::wanted::Wanted;
 use crate::error::ImageError;
 
-/// What must be done to a stored picture to show it, in EXIF's numbering.
+/// What must be done to a stored image to show it, in EXIF's numbering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Orientation {
     Upright = 1,
@@ -66,7 +66,7 @@ fn in_xmp(xmp: &[u8]) -> Option<u32> {
     None
 }
 
-/// Turns a picture upright.
+/// Turns an image upright.
 ///
 /// # Errors
 /// [`ImageError::Abandoned`] between rows.

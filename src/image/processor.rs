@@ -1,4 +1,4 @@
-//! A picture to the pixels that the vision tower takes.
+//! An image to the pixels that the vision tower takes.
 
 use super::decode::{ImageLimits, decode, decoding_bytes};
 use super::raster::Raster;
@@ -7,7 +7,7 @@ use super::wanted::Wanted;
 use crate::core::{ImageHash, PixelValues};
 use crate::error::ImageError;
 
-/// How a picture that is not square becomes one.
+/// How an image that is not square becomes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resize {
     /// Each side for itself, as transformers' `Gemma3ImageProcessor` does.
@@ -17,9 +17,9 @@ pub enum Resize {
     PadToSquare,
 }
 
-/// Decodes pictures and resizes them to `size × size`.
+/// Decodes images and resizes them to `size × size`.
 ///
-/// Normalisation, `(x − 127.5) / 127.5`, is the backend's: until then a picture is bytes.
+/// Normalisation, `(x − 127.5) / 127.5`, is the backend's: until then an image is bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageProcessor {
     /// Side of the square; 896 for Gemma 3.
@@ -31,7 +31,7 @@ pub struct ImageProcessor {
 }
 
 impl ImageProcessor {
-    /// Decodes and prepares one encoded picture. Takes milliseconds to seconds of one core.
+    /// Decodes and prepares one encoded image. Takes milliseconds to seconds of one core.
     ///
     /// # Errors
     /// [`ImageError`] with a fixed text, as [`decode`].
@@ -47,12 +47,12 @@ impl ImageProcessor {
         Ok(decoding_bytes(encoded, &self.limits)? + self.prepared_bytes())
     }
 
-    /// Memory that a prepared picture takes.
+    /// Memory that a prepared image takes.
     pub fn prepared_bytes(&self) -> u64 {
         (self.size * self.size * 3) as u64
     }
 
-    /// Prepares a picture that is already decoded.
+    /// Prepares an image that is already decoded.
     ///
     /// # Errors
     /// [`ImageError::Abandoned`] between rows, once it is not `wanted` any more.
@@ -76,7 +76,7 @@ impl ImageProcessor {
         })
     }
 
-    /// Over the pixels, the size and the settings: two pictures, or one at two settings, never
+    /// Over the pixels, the size and the settings: two images, or one at two settings, never
     /// share what is cached under it.
     fn hash(&self, rgb: &[u8]) -> ImageHash {
         let mut hasher = blake3::Hasher::new_derive_key("medgemma-server 1 prepared image");
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_a_very_long_picture_takes_no_memory_for_its_square() {
+    fn padding_a_very_long_image_takes_no_memory_for_its_square() {
         // The square would have 4 · 10¹⁰ pixels.
         let raster = Raster::grey(200_000, 1, vec![255; 200_000]);
         let pixels = prepare(processor(8, Resize::PadToSquare), &raster);

@@ -1,10 +1,10 @@
-//! A decoded picture: 8 bits a sample, grey or RGB, no alpha.
+//! A decoded image: 8 bits a sample, grey or RGB, no alpha.
 
 use std::fmt;
 
 use crate::error::ImageError;
 
-/// A decoded picture, upright, composited on white.
+/// A decoded image, upright, composited on white.
 ///
 /// Grey stays one channel as long as it can: a film then costs a third, and repeating it later
 /// gives the same bytes, since resizing treats channels alike.
@@ -26,7 +26,7 @@ pub enum Samples {
 }
 
 impl fmt::Debug for Raster {
-    // Never the pixels: a picture must not reach a log.
+    // Never the pixels: an image must not reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Raster")
             .field("width", &self.width)

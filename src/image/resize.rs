@@ -175,7 +175,7 @@ pub(super) fn resize(
 
 /// `(height, width, N)` → `(height, out, N)` → `(out, out, N)`, written as `(out, out, 3)`.
 ///
-/// Of the picture in between only the rows are kept that the next row of the result lies over: for
+/// Of the image in between only the rows are kept that the next row of the result lies over: for
 /// a film that is 4 KB in place of 1 MB, and touching fresh memory costs as much as the sums.
 #[inline(always)]
 fn two_passes<const N: usize>(

@@ -45,12 +45,12 @@ pub(super) fn families(stats: &EngineStats) -> Vec<MetricFamily> {
         ),
         counter(
             "medgemma:encoder_cache_hits_total",
-            "Pictures whose features were kept.",
+            "Images whose features were kept.",
             encoder.0,
         ),
         counter(
             "medgemma:encoder_cache_misses_total",
-            "Pictures that the vision tower had to encode.",
+            "Images that the vision tower had to encode.",
             encoder.1,
         ),
         counter(

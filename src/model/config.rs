@@ -16,7 +16,7 @@ use crate::files;
 /// The one nonlinearity that the family uses, in both towers.
 const ACTIVATION: &str = "gelu_pytorch_tanh";
 
-// Caps: far above every known checkpoint, low enough that no product of two overflows.
+// Caps: far above every known checkpoint, low enough that no matmul of two overflows.
 const MAX_WIDTH: usize = 1 << 18;
 const MAX_LAYERS: usize = 1 << 10;
 const MAX_HEADS: usize = 1 << 10;
@@ -29,7 +29,7 @@ const MAX_IMAGE_SIZE: usize = 1 << 13;
 pub struct ModelConfig {
     /// The language model.
     pub text: TextConfig,
-    /// The picture's tower and projector; `None` for text-only checkpoints.
+    /// The image's tower and projector; `None` for text-only checkpoints.
     pub vision: Option<VisionConfig>,
     /// `<image_soft_token>`; `None` for text-only checkpoints.
     pub image_token_id: Option<u32>,
@@ -93,13 +93,13 @@ pub struct VisionConfig {
     pub num_hidden_layers: usize,
     /// Heads; divides `hidden_size`.
     pub num_attention_heads: usize,
-    /// Side of the square picture in pixels; a multiple of `patch_size`.
+    /// Side of the square image in pixels; a multiple of `patch_size`.
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
     /// Of every layer norm, and of the projector's RMS norm.
     pub layer_norm_eps: f64,
-    /// Tokens that a picture becomes: a square number whose root divides the patches' grid.
+    /// Tokens that an image becomes: a square number whose root divides the patches' grid.
     pub mm_tokens_per_image: usize,
 }
 
@@ -280,10 +280,10 @@ impl TextConfig {
         let hidden = self.hidden_size as u64;
         let q = (self.num_attention_heads * self.head_dim) as u64;
         let kv = (self.num_key_value_heads * self.head_dim) as u64;
-        let products = hidden * (2 * q + 2 * kv) + 3 * hidden * self.intermediate_size as u64;
+        let matmuls = hidden * (2 * q + 2 * kv) + 3 * hidden * self.intermediate_size as u64;
         let norms = 4 * hidden + 2 * self.head_dim as u64;
         let layers = self.num_hidden_layers as u64;
-        self.vocab_size as u64 * hidden + layers * (products + norms) + hidden
+        self.vocab_size as u64 * hidden + layers * (matmuls + norms) + hidden
     }
 }
 
@@ -478,7 +478,7 @@ impl VisionConfig {
         })
     }
 
-    /// Patches along one side of the picture.
+    /// Patches along one side of the image.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
     }

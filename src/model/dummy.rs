@@ -14,15 +14,15 @@ use crate::backend::{HostDtype, HostTensor};
 
 /// Of every weight, as the family's `initializer_range` has it.
 const STANDARD_DEVIATION: f32 = 0.02;
-/// Draws that weights are picked from, by 16 random bits each.
-const NUM_DRAWS: usize = 1 << 16;
+/// Samples that weights are picked from, by 16 random bits each.
+const NUM_SAMPLES: usize = 1 << 16;
 /// Numbers per unit of parallel work; a multiple of four.
 const CHUNK: usize = 1 << 18;
 
 /// Normally distributed bf16 values that depend on seed, name and place only.
 pub struct DummyWeights {
     seed: u64,
-    draws: Vec<f32>,
+    sampled_tokens: Vec<f32>,
 }
 
 impl fmt::Debug for DummyWeights {
@@ -37,14 +37,17 @@ impl DummyWeights {
     /// The weights of `seed`.
     pub fn new(seed: u64) -> Self {
         let mut random = SplitMix(seed);
-        let draws = (0..NUM_DRAWS)
+        let sampled_tokens = (0..NUM_SAMPLES)
             .map(|_| {
                 // Box-Muller; the first number is above zero, so its logarithm is finite.
                 let radius = (-2.0 * (1.0 - random.unit()).ln()).sqrt();
                 radius * (TAU * random.unit()).cos() * STANDARD_DEVIATION
             })
             .collect();
-        Self { seed, draws }
+        Self {
+            seed,
+            sampled_tokens,
+        }
     }
 
     /// Random values around one for layer norms, around zero for all else: RMS norms add the one
@@ -58,9 +61,9 @@ impl DummyWeights {
             0.0
         };
         let values: Vec<[u8; 2]> = self
-            .draws
+            .sampled_tokens
             .iter()
-            .map(|draw| bf16::from_f32(mean + draw).to_le_bytes())
+            .map(|sample| bf16::from_f32(mean + sample).to_le_bytes())
             .collect();
         let seed = name.bytes().fold(self.seed, |seed, byte| {
             SplitMix(seed ^ u64::from(byte)).next()
@@ -74,7 +77,7 @@ impl DummyWeights {
                 for four in chunk.chunks_mut(4 * size) {
                     let mut bits = random.next();
                     for value in four.chunks_exact_mut(size) {
-                        value.copy_from_slice(&values[bits as usize % NUM_DRAWS]);
+                        value.copy_from_slice(&values[bits as usize % NUM_SAMPLES]);
                         bits >>= 16;
                     }
                 }

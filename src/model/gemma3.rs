@@ -162,7 +162,7 @@ impl<B: Backend> Decoder<B> {
         if step.images.is_empty() {
             backend.run_step(metadata, cache, &mut work)
         } else {
-            // Pictures' features are of this step alone.
+            // Images' features are of this step alone.
             work(&metadata, cache)
         }
     }
@@ -204,7 +204,7 @@ impl<B: Backend> Decoder<B> {
         backend: &B,
         hidden: &B::Tensor,
         run: &ScoredRun<'_>,
-        scores: &mut Vec<B::Draws>,
+        scores: &mut Vec<B::SampledTokens>,
     ) -> Result<()> {
         let mut row = run.row;
         for rows in run.rows.chunks(backend.max_score_rows()) {
@@ -262,7 +262,7 @@ impl<B: Backend> Decoder<B> {
                 backend.add_norm_geglu(&residual, &attended, &before_mlp, &layer.gate_up)?; // (tokens, mlp)
             let branch = backend.linear(&inner, &layer.down)?; // (tokens, hidden)
 
-            // The next layer's first norm and product ride along; after the last layer it is the
+            // The next layer's first norm and matmul ride along; after the last layer it is the
             // final norm.
             let post = &layer.post_feedforward_norm;
             match self.layers.get(index + 1) {

@@ -4,8 +4,8 @@
 //! or how many sequences there are: a step is packed rows with block tables.
 //!
 //! Dimensions: `tokens` packed rows of a step; `hidden`; `heads` and `kv_heads` of `head_dim`;
-//! `mlp` the inner width; `vocab`; in the tower `patches` per picture, `vision` its width and
-//! `image_tokens` per picture after pooling.
+//! `mlp` the inner width; `vocab`; in the tower `patches` per image, `vision` its width and
+//! `image_tokens` per image after pooling.
 
 pub mod checkpoint;
 pub mod config;
@@ -48,41 +48,41 @@ struct Vision<B: Backend> {
     image: ImageShape,
 }
 
-/// Whether a warm-up encodes a picture, which takes a CPU many seconds with a large tower.
+/// Whether a warm-up encodes an image, which takes a CPU many seconds with a large tower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WarmUpPictures {
+pub enum WarmUpImages {
     /// One, if there is a tower.
     One,
     /// None.
     None,
 }
 
-/// Pictures that go through the tower together. A few have rows enough to fill any device, and the
+/// Images that go through the tower together. A few have rows enough to fill any device, and the
 /// memory that the tower works in grows with each.
 pub const MAX_IMAGES_PER_CALL: usize = 4;
 
-/// What the tower takes and gives for one picture.
+/// What the tower takes and gives for one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageShape {
     /// Side of the square, in pixels.
     pub size: usize,
-    /// Tokens that the picture becomes.
+    /// Tokens that the image becomes.
     pub num_tokens: usize,
     /// Numbers per token.
     pub hidden: usize,
 }
 
 impl ImageShape {
-    /// Numbers in one picture's features.
+    /// Numbers in one image's features.
     pub fn num_features(&self) -> usize {
         self.num_tokens * self.hidden
     }
 }
 
-/// A picture's features on the device and the first packed row that they replace.
+/// An image's features on the device and the first packed row that they replace.
 #[derive(Debug)]
 pub struct ImageRows<T> {
-    /// First of the step's rows that holds one of the picture's tokens.
+    /// First of the step's rows that holds one of the image's tokens.
     pub row: usize,
     /// `(image_tokens, hidden)`
     pub features: T,
@@ -102,16 +102,16 @@ pub struct Computed<B: Backend> {
     /// `(logit_rows, vocab)`; `None` when no row asks for any.
     pub logits: Option<B::Tensor>,
     /// Of the scored rows, in order, some of them in each.
-    pub scores: Vec<B::Draws>,
+    pub scores: Vec<B::SampledTokens>,
 }
 
 /// What one step computes.
 pub struct StepOf<'a, B: Backend> {
     /// The packed rows.
     pub input: &'a StepInput,
-    /// The draws of the step before, which `input.fed` refers to.
-    pub previous: Option<&'a B::Draws>,
-    /// The pictures whose tokens are among the rows.
+    /// The samples of the step before, which `input.fed` refers to.
+    pub previous: Option<&'a B::SampledTokens>,
+    /// The images whose tokens are among the rows.
     pub images: &'a [ImageRows<B::Tensor>],
 }
 
@@ -178,14 +178,14 @@ impl<B: Backend> Model<B> {
     }
 
     /// Runs every kind of step that the backend wants to have run once before it counts, and
-    /// encodes a picture. No sequence's blocks are touched.
-    pub fn rehearse(&self, cache: &mut B::KvCache) -> Result<()> {
-        let rehearsals = self.backend.rehearsals();
-        if rehearsals.is_empty() {
+    /// encodes an image. No sequence's blocks are touched.
+    pub fn warm_up(&self, cache: &mut B::KvCache) -> Result<()> {
+        let warm_up_steps = self.backend.warm_up_steps();
+        if warm_up_steps.is_empty() {
             return Ok(());
         }
         let params = SamplingParams::greedy(1);
-        for input in &rehearsals {
+        for input in &warm_up_steps {
             let step = StepOf {
                 input,
                 previous: None,
@@ -196,25 +196,25 @@ impl<B: Backend> Model<B> {
             };
             let row = SampleRow::new(&params, 1, 0);
             let rows = vec![row; input.logit_rows.len()];
-            let draws = self.backend.sample(&logits, &rows)?;
-            self.backend.sampled(&draws)?;
+            let sampled_tokens = self.backend.sample(&logits, &rows)?;
+            self.backend.sampled(&sampled_tokens)?;
         }
         if let Some(vision) = &self.vision {
-            self.encode_images(&[vision.tower.blank_picture()])?;
+            self.encode_images(&[vision.tower.blank_image()])?;
         }
         Ok(())
     }
 
     /// Whether what the model computes is finite: the logits of a step of `num_tokens` tokens, all
-    /// different, and a blank picture's features where that is asked for. The step writes into the
+    /// different, and a blank image's features where that is asked for. The step writes into the
     /// first block of each group, before any sequence has it.
     ///
     /// # Errors
     /// What the backend says.
-    pub fn warm_up(
+    pub fn computes_finite_numbers(
         &self,
         num_tokens: usize,
-        pictures: WarmUpPictures,
+        images: WarmUpImages,
         cache: &mut B::KvCache,
     ) -> Result<bool> {
         let input = self.warm_up_step(num_tokens.clamp(1, BLOCK_SIZE));
@@ -233,9 +233,9 @@ impl<B: Backend> Model<B> {
             {
                 return Ok(false);
             }
-            match (&self.vision, pictures) {
-                (Some(vision), WarmUpPictures::One) => {
-                    let features = self.encode_images(&[vision.tower.blank_picture()])?;
+            match (&self.vision, images) {
+                (Some(vision), WarmUpImages::One) => {
+                    let features = self.encode_images(&[vision.tower.blank_image()])?;
                     features
                         .iter()
                         .map(is_finite)
@@ -277,18 +277,18 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    /// Each picture's features, `(image_tokens, hidden)`, in the order of `images`. At most
+    /// Each image's features, `(image_tokens, hidden)`, in the order of `images`. At most
     /// [`MAX_IMAGES_PER_CALL`] go through the tower at a time.
     ///
     /// # Panics
-    /// If there are pictures and no vision tower: requests with pictures are refused long before.
+    /// If there are images and no vision tower: requests with images are refused long before.
     pub fn encode_images(&self, images: &[PixelValues]) -> Result<Vec<B::Tensor>> {
         let mut features = Vec::with_capacity(images.len());
         for images in images.chunks(MAX_IMAGES_PER_CALL) {
             let vision = self
                 .vision
                 .as_ref()
-                .expect("pictures reach only models with a tower");
+                .expect("images reach only models with a tower");
             let patches = vision.tower.forward(&self.backend, images)?; // (images·patches, vision)
             let together = vision.projector.forward(&self.backend, &patches)?; // (images·image_tokens, hidden)
             for idx in 0..images.len() {
@@ -342,7 +342,7 @@ pub type Observer<'a, B> = dyn FnMut(Stage, &<B as Backend>::Tensor) -> Result<(
 /// Points at which the hidden state can be compared with the reference's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Scaled embeddings with the pictures' features in place.
+    /// Scaled embeddings with the images' features in place.
     Embedded,
     /// The residual stream after the layer of this index.
     Layer(usize),

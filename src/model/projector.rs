@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::model::config::VisionConfig;
 use crate::model::weights::Weights;
 
-/// Average pool, norm and one product.
+/// Average pool, norm and one matmul.
 pub struct Projector<B: Backend> {
     /// `(vision)`, 1 + weight
     norm: B::Tensor,

@@ -37,7 +37,7 @@ pub struct ListedTensor {
     pub name: String,
     /// Of its numbers.
     pub dtype: Dtype,
-    /// Its dimensions; their product and `dtype` give the length of `range`.
+    /// Its dimensions; their matmul and `dtype` give the length of `range`.
     pub shape: Vec<usize>,
     /// Its bytes in the file, within the file's length.
     pub range: Range<usize>,

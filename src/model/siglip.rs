@@ -32,7 +32,7 @@ struct Affine<T> {
     bias: T,
 }
 
-/// A product with bias.
+/// A matmul with bias.
 struct Dense<B: Backend> {
     /// `(out, in)`
     weight: B::Matrix,
@@ -78,7 +78,7 @@ impl<B: Backend> Loader<'_, B> {
         self.backend.parameter(tensor)
     }
 
-    /// Stacks the named products, each `(out, in)`, to one.
+    /// Stacks the named matmuls, each `(out, in)`, to one.
     fn dense(&self, names: &[&str], out: usize, input: usize) -> Result<Dense<B>> {
         let weights = names
             .iter()
@@ -153,8 +153,8 @@ impl<B: Backend> VisionTower<B> {
         })
     }
 
-    /// A grey picture of the size that the tower takes.
-    pub fn blank_picture(&self) -> PixelValues {
+    /// A grey image of the size that the tower takes.
+    pub fn blank_image(&self) -> PixelValues {
         PixelValues {
             size: self.image_size,
             rgb: vec![127; self.image_size * self.image_size * 3].into(),

@@ -1,4 +1,4 @@
-//! From the plan of memory to what the backend of cards wants to know.
+//! From the plan of memory to what the backend of GPUs wants to know.
 
 use super::memory::MemoryPlan;
 use crate::backend::LayerKind;
@@ -6,7 +6,7 @@ use crate::backend::cuda::kernels::paged::HeadShape;
 use crate::backend::cuda::{CudaPlan, Replay};
 use crate::model::config::ModelConfig;
 
-/// Sizes for a card of so many multiprocessors.
+/// Sizes for a GPU of so many multiprocessors.
 pub(super) fn cuda_plan(
     config: &ModelConfig,
     plan: &MemoryPlan,

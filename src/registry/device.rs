@@ -1,4 +1,4 @@
-//! Where a model is computed: the card that was asked for, one that can be used, or the CPU.
+//! Where a model is computed: the GPU that was asked for, one that can be used, or the CPU.
 
 use crate::backend::candle::CandleBackend;
 use crate::backend::cuda::driver::{CudaDevice, KERNELS, Kernels, Nvrtc};
@@ -10,16 +10,16 @@ use crate::error::{Error, Result};
 pub(super) enum Chosen {
     /// On this machine's processor.
     Cpu,
-    /// On a card, by our own kernels.
-    Card(Box<CudaDevice>),
-    /// On a card, by candle's kernels.
+    /// On a GPU, by our own kernels.
+    Gpu(Box<CudaDevice>),
+    /// On a GPU, by candle's kernels.
     Candle(CandleBackend),
 }
 
 /// Opens what the settings ask for.
 ///
 /// # Errors
-/// `Device` for a card that cannot be used, with why and what to do; `Config` for a type of numbers
+/// `Device` for a GPU that cannot be used, with why and what to do; `Config` for a type of numbers
 /// that the device does not compute in.
 pub(super) fn choose(compute: &ComputeConfig) -> Result<Chosen> {
     let chosen = match compute.device {
@@ -28,7 +28,7 @@ pub(super) fn choose(compute: &ComputeConfig) -> Result<Chosen> {
             Error::Device(format!("--device cuda:{ordinal} cannot be used: {error}"))
         })?,
         DeviceChoice::Auto => match open(0, compute) {
-            Ok(card) => card,
+            Ok(gpu) => gpu,
             Err(error) => {
                 tracing::warn!(reason = %error, "computing on the CPU; --device cpu says so too");
                 Chosen::Cpu
@@ -39,23 +39,23 @@ pub(super) fn choose(compute: &ComputeConfig) -> Result<Chosen> {
     Ok(chosen)
 }
 
-/// Opens the card that the settings name; without a number the first.
+/// Opens the GPU that the settings name; without a number the first.
 ///
 /// # Errors
-/// `Device` for a card that cannot be used, with why and what to do; `Config` for what is no card.
-pub fn open_card(compute: &ComputeConfig) -> Result<CudaDevice> {
+/// `Device` for a GPU that cannot be used, with why and what to do; `Config` for what is no GPU.
+pub fn open_gpu(compute: &ComputeConfig) -> Result<CudaDevice> {
     let ordinal = match compute.device {
         DeviceChoice::Cuda(ordinal) => ordinal,
         DeviceChoice::Auto => 0,
         DeviceChoice::Cpu => {
             return Err(Error::Config(
-                "the CPU is what cards are compared with".to_owned(),
+                "the CPU is what GPUs are compared with".to_owned(),
             ));
         }
     };
     let opened = open(ordinal, compute).map_err(|error| Error::Device(error.to_string()))?;
     match opened {
-        Chosen::Card(card) => Ok(*card),
+        Chosen::Gpu(gpu) => Ok(*gpu),
         Chosen::Cpu | Chosen::Candle(_) => Err(Error::Config(
             "this program was built with candle's kernels in place of its own".to_owned(),
         )),
@@ -67,30 +67,30 @@ fn open(ordinal: usize, compute: &ComputeConfig) -> Result<Chosen> {
         return CandleBackend::cuda(ordinal).map(Chosen::Candle);
     }
     let store = KernelStore::new(compute.kernels.clone(), compute.kernel_cache.clone());
-    let card = CudaDevice::open(ordinal, store)?;
-    let info = card.info();
+    let gpu = CudaDevice::open(ordinal, store)?;
+    let info = gpu.info();
     // Not needed where all kernels were compiled ahead.
     let nvrtc = Nvrtc::open().map_or_else(|_| "not found".to_owned(), |nvrtc| nvrtc.version());
     tracing::info!(
-        card = info.name,
+        gpu = info.name,
         driver_cuda = format!("{}.{}", info.driver.0, info.driver.1),
         nvrtc,
         arch = %info.arch,
         multiprocessors = info.num_sms,
         memory = %ByteSize(info.total_memory),
         free = %ByteSize(info.free_memory),
-        "opened the card"
+        "opened the GPU"
     );
-    Ok(Chosen::Card(Box::new(card)))
+    Ok(Chosen::Gpu(Box::new(gpu)))
 }
 
 fn check_dtype(chosen: &Chosen, dtype: Dtype) -> Result<()> {
     match (chosen, dtype) {
         (Chosen::Cpu, Dtype::Bf16) => Err(Error::Config(
-            "--dtype bf16 is for cards: on the CPU it must be auto or f32".to_owned(),
+            "--dtype bf16 is for GPUs: on the CPU it must be auto or f32".to_owned(),
         )),
-        (Chosen::Card(_), Dtype::F32) => Err(Error::Config(
-            "--dtype f32 is for the CPU (--device cpu): on a card it must be auto or bf16"
+        (Chosen::Gpu(_), Dtype::F32) => Err(Error::Config(
+            "--dtype f32 is for the CPU (--device cpu): on a GPU it must be auto or bf16"
                 .to_owned(),
         )),
         (Chosen::Candle(_), Dtype::Bf16) => Err(Error::Config(
@@ -100,9 +100,9 @@ fn check_dtype(chosen: &Chosen, dtype: Dtype) -> Result<()> {
     }
 }
 
-/// Bytes of a card that may be used: the share of all of it, less what others use already.
-pub(super) fn usable_memory(card: &CudaDevice, share: f64) -> Result<u64> {
-    let total = card.info().total_memory;
+/// Bytes of a GPU that may be used: the share of all of it, less what others use already.
+pub(super) fn usable_memory(gpu: &CudaDevice, share: f64) -> Result<u64> {
+    let total = gpu.info().total_memory;
     let kept_free = (total as f64 * (1.0 - share)) as u64;
-    Ok(card.free_memory()?.saturating_sub(kept_free))
+    Ok(gpu.free_memory()?.saturating_sub(kept_free))
 }

@@ -16,14 +16,14 @@ use crate::backend::cuda::arch::Arch;
 use crate::backend::cuda::driver::Nvrtc;
 use crate::backend::cuda::kernel_store::{Unit, write_whole};
 use crate::backend::cuda::kernels::COMMON;
-use crate::backend::cuda::survey::{Survey, Variant};
+use crate::backend::cuda::survey::{DryRunDevice, Variant};
 use crate::config::{ByteSize, KernelsConfig, Limits};
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
-use crate::model::{Model, WarmUpPictures};
+use crate::model::{Model, WarmUpImages};
 
-/// Multiprocessors of cards from the smallest to the largest: how work is divided depends on them.
+/// Multiprocessors of GPUs from the smallest to the largest: how work is divided depends on them.
 const MULTIPROCESSORS: [u32; 16] = [
     8, 14, 20, 28, 36, 46, 58, 68, 84, 108, 128, 132, 142, 148, 170, 188,
 ];
@@ -85,9 +85,9 @@ pub fn compile_kernels(config: &KernelsConfig) -> Result<CompiledKernels> {
     })
 }
 
-/// What the models of the catalogue launch, on any card.
+/// What the models of the catalogue launch, on any GPU.
 fn variants(catalog: &Catalog) -> Result<BTreeSet<Variant>> {
-    let survey = Survey::default();
+    let survey = DryRunDevice::default();
     let mut seen: Vec<&ModelConfig> = Vec::new();
     for (name, entry) in catalog.models() {
         let CatalogEntry::Hub(model) = entry else {
@@ -106,7 +106,7 @@ fn variants(catalog: &Catalog) -> Result<BTreeSet<Variant>> {
 
 /// Rehearses one model on a device that computes nothing.
 fn launch_all(
-    survey: &Survey,
+    survey: &DryRunDevice,
     name: &str,
     config: &ModelConfig,
     num_multiprocessors: u32,
@@ -119,7 +119,7 @@ fn launch_all(
         encoder_cache_memory: ByteSize(64 << 20),
         max_queued_requests: None,
     };
-    let roomy = Place::Card {
+    let roomy = Place::Gpu {
         available: u64::MAX / 2,
     };
     let plan = memory::plan(name, config, 0, &limits, roomy)?;
@@ -128,8 +128,8 @@ fn launch_all(
     let model = Model::load(backend, config, &Weights::blank())?;
     let blocks = plan.scheduler.num_blocks;
     let mut cache = model.kv_cache(blocks.global, blocks.sliding)?;
-    model.rehearse(&mut cache)?;
+    model.warm_up(&mut cache)?;
     // What a server launches before it is ready. Nothing was computed, so nothing is said of it.
-    model.warm_up(WARM_UP_TOKENS, WarmUpPictures::One, &mut cache)?;
+    model.computes_finite_numbers(WARM_UP_TOKENS, WarmUpImages::One, &mut cache)?;
     Ok(())
 }

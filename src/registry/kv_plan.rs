@@ -7,7 +7,7 @@ use crate::backend::{BLOCK_SIZE, LayerKind};
 use crate::model::config::TextConfig;
 use crate::scheduler::{BlockCount, KvGroups};
 
-/// Length of a sequence whose like the pools are made for, in tokens: a chat with a picture or a
+/// Length of a sequence whose like the pools are made for, in tokens: a chat with an image or a
 /// long report. Longer ones fit too, fewer at a time.
 const MODERATE_LEN: usize = 4096;
 

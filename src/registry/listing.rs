@@ -13,7 +13,7 @@ use crate::config::{ByteSize, Dtype, Limits, ModelsConfig};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 
-/// A chat with a few pictures, or a long report.
+/// A chat with a few images, or a long report.
 const USUAL_LEN: usize = 8192;
 /// As their files store numbers, and memory keeps them: bf16.
 const WEIGHT_BYTES: u64 = 2;
@@ -23,7 +23,7 @@ const WEIGHT_BYTES: u64 = 2;
 pub struct Listing {
     /// The sequence whose memory is told, in tokens; shorter where a context is.
     max_model_len: usize,
-    /// Where memory is told for: a card or the CPU.
+    /// Where memory is told for: a GPU or the CPU.
     computed_on: ComputedOn,
     cache: CacheEntry,
     models: Vec<ModelEntry>,
@@ -32,7 +32,7 @@ pub struct Listing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum ComputedOn {
-    Card,
+    Gpu,
     Cpu,
 }
 
@@ -99,7 +99,7 @@ impl Listing {
         let catalog = Catalog::open(config.models_file.as_deref())?;
         let computed_on = match config.dtype {
             Dtype::F32 => ComputedOn::Cpu,
-            Dtype::Auto | Dtype::Bf16 => ComputedOn::Card,
+            Dtype::Auto | Dtype::Bf16 => ComputedOn::Gpu,
         };
         let wanted = Wanted {
             limits: config.limits,
@@ -176,7 +176,7 @@ impl Wanted {
         };
         let place = match self.computed_on {
             ComputedOn::Cpu => Place::Host { available: None },
-            ComputedOn::Card => Place::Card {
+            ComputedOn::Gpu => Place::Gpu {
                 available: u64::MAX,
             },
         };
@@ -274,8 +274,8 @@ impl fmt::Display for Listing {
             writeln!(f, "{}", line.trim_end())?;
         }
         let place = match self.computed_on {
-            ComputedOn::Card => "of a card, in bf16 (--dtype f32: the CPU's)",
-            ComputedOn::Cpu => "of the machine, in f32 on the CPU (--dtype bf16: a card's)",
+            ComputedOn::Gpu => "of a GPU, in bf16 (--dtype f32: the CPU's)",
+            ComputedOn::Cpu => "of the machine, in f32 on the CPU (--dtype bf16: a GPU's)",
         };
         writeln!(f)?;
         writeln!(f, "MEMORY is {place},")?;

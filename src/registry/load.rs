@@ -34,7 +34,7 @@ use crate::model::config::VisionConfig;
 use crate::model::expected_tensors;
 use crate::model::tensor_names::EMBEDDING;
 use crate::model::weights::Weights;
-use crate::model::{Model, WarmUpPictures};
+use crate::model::{Model, WarmUpImages};
 use crate::scheduler::{PrefixCaching, SchedulerConfig};
 use crate::text::{
     ChatTemplate, GrammarLimits, GrammarVocabulary, Grammars, ImageTokens, NamedTokens,
@@ -64,8 +64,8 @@ pub struct Loaded {
 pub enum Processor {
     /// This machine's own.
     Cpu,
-    /// A card.
-    Card,
+    /// A GPU.
+    Gpu,
 }
 
 /// Finds and loads the model that the settings name. Takes seconds to minutes of a thread.
@@ -115,7 +115,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         Place::Host {
             available: Some(available),
         }
-        | Place::Card { available } => {
+        | Place::Gpu { available } => {
             tracing::info!(model = source.name, available = %ByteSize(available), "memory: {plan}");
         }
         Place::Host { available: None } => {
@@ -125,7 +125,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     let blocks = plan.scheduler.num_blocks;
     let processor = match device {
         Chosen::Cpu => Processor::Cpu,
-        Chosen::Candle(_) | Chosen::Card(_) => Processor::Card,
+        Chosen::Candle(_) | Chosen::Gpu(_) => Processor::Gpu,
     };
     let start = Start {
         settings,
@@ -138,9 +138,9 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         // The CPU is the device: planning ahead would only let newcomers wait a step longer.
         Chosen::Cpu => start.with(CpuBackend, Stepping::Alternating)?,
         Chosen::Candle(backend) => start.with(backend, Stepping::Alternating)?,
-        Chosen::Card(card) => {
-            let sizes = cuda_plan(&source.config, &plan, card.info().num_sms);
-            start.with(CudaBackend::new(*card, sizes)?, Stepping::Ahead)?
+        Chosen::Gpu(gpu) => {
+            let sizes = cuda_plan(&source.config, &plan, gpu.info().num_sms);
+            start.with(CudaBackend::new(*gpu, sizes)?, Stepping::Ahead)?
         }
     };
     tracing::info!(
@@ -224,8 +224,8 @@ fn place(settings: &ServeConfig, device: &Chosen) -> Result<Place> {
         Chosen::Cpu => Place::Host {
             available: available_memory(),
         },
-        Chosen::Card(card) => Place::Card {
-            available: device::usable_memory(card, settings.compute.gpu_memory_utilization)?,
+        Chosen::Gpu(gpu) => Place::Gpu {
+            available: device::usable_memory(gpu, settings.compute.gpu_memory_utilization)?,
         },
         // Candle does not say, and takes memory as it goes.
         Chosen::Candle(_) => Place::Host { available: None },
@@ -257,11 +257,11 @@ impl Start<'_> {
         } = self;
         let progress = LoadProgress::new(plan.weights);
         let weights = weights.watched(move |bytes| progress.advance(bytes));
-        // The host reads every number to convert it. A card is fed by copies that nobody reads, but
-        // encodes a picture in no time.
-        let (weights, pictures) = match processor {
-            Processor::Cpu => (weights.checked(), WarmUpPictures::None),
-            Processor::Card => (weights, WarmUpPictures::One),
+        // The host reads every number to convert it. A GPU is fed by copies that nobody reads, but
+        // encodes an image in no time.
+        let (weights, images) = match processor {
+            Processor::Cpu => (weights.checked(), WarmUpImages::None),
+            Processor::Gpu => (weights, WarmUpImages::One),
         };
         let model = Model::load(backend, &source.config, &weights)?;
         warn_of_unexpected(&weights);
@@ -270,12 +270,12 @@ impl Start<'_> {
         let mut runner =
             Runner::new(model, blocks.global, blocks.sliding)?.with_encoder_cache(encoder_cache);
         let num_tokens = WARM_UP_TOKENS.min(plan.scheduler.max_num_batched_tokens);
-        if !runner.warm_up(num_tokens, pictures)? {
+        if !runner.computes_finite_numbers(num_tokens, images)? {
             return Err(not_finite(source, &weights));
         }
         drop(weights);
         if let Some(memory) = runner.model().backend().memory() {
-            tracing::info!(model = source.name, "memory of the card: {memory}");
+            tracing::info!(model = source.name, "memory of the GPU: {memory}");
         }
         let config = EngineConfig {
             limits: EngineLimits {
@@ -336,16 +336,16 @@ fn check_shapes(source: &ModelSource, device: &Chosen) -> Result<()> {
         Chosen::Cpu if !head_dim.is_multiple_of(16) => refused(format!(
             "head_dim is {head_dim}; on the CPU it must be a multiple of 16"
         )),
-        Chosen::Card(_) if !(head_dim.is_power_of_two() && (16..=256).contains(&head_dim)) => {
+        Chosen::Gpu(_) if !(head_dim.is_power_of_two() && (16..=256).contains(&head_dim)) => {
             refused(format!(
-                "head_dim is {head_dim}; on a card it must be 16, 32, 64, 128 or 256"
+                "head_dim is {head_dim}; on a GPU it must be 16, 32, 64, 128 or 256"
             ))
         }
-        Chosen::Card(_)
+        Chosen::Gpu(_)
             if !text.hidden_size.is_multiple_of(8) || !text.intermediate_size.is_multiple_of(8) =>
         {
             refused(format!(
-                "hidden_size is {} and intermediate_size {}; on a card they must be multiples of 8",
+                "hidden_size is {} and intermediate_size {}; on a GPU they must be multiples of 8",
                 text.hidden_size, text.intermediate_size
             ))
         }
@@ -362,7 +362,7 @@ fn tokenizer(files: &ModelFiles) -> Result<Tokenizer> {
 }
 
 /// Tokens without a row in the embedding: text must not make one, and an answer could never end
-/// with one. Control tokens may be without (Gemma 3 1B has one for pictures, which it cannot see):
+/// with one. Control tokens may be without (Gemma 3 1B has one for images, which it cannot see):
 /// requests that hold them are refused one by one.
 fn check_token_ids(source: &ModelSource, tokenizer: &Tokenizer) -> Result<()> {
     let rows = source.config.text.vocab_size;

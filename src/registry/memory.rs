@@ -13,11 +13,11 @@ use crate::model::MAX_IMAGES_PER_CALL;
 use crate::model::config::ModelConfig;
 use crate::scheduler::{PrefixCaching, SchedulerConfig};
 
-/// Activations are f32 on the CPU; on cards some are, so that this is enough.
+/// Activations are f32 on the CPU; on GPUs some are, so that this is enough.
 const ELEMENT_BYTES: u64 = 4;
-/// What the driver keeps of a card for itself, its code and its queues.
-const CARD_BYTES: u64 = 768 << 20;
-/// Of products and attention, on the largest card.
+/// What the driver keeps of a GPU for itself, its code and its queues.
+const GPU_BYTES: u64 = 768 << 20;
+/// Of products and attention, on the largest GPU.
 const SPLIT_BYTES: u64 = 16 << 20;
 /// The program itself, a tokenizer of 262 thousand tokens, connections, prompts in flight.
 const PROCESS_BYTES: u64 = 256 << 20;
@@ -38,8 +38,8 @@ pub enum Place {
         /// Bytes; `None` where that is not known.
         available: Option<u64>,
     },
-    /// A card's, which is there for this alone.
-    Card {
+    /// A GPU's, which is there for this alone.
+    Gpu {
         /// Bytes that may be used.
         available: u64,
     },
@@ -49,7 +49,7 @@ impl Place {
     fn available(self) -> u64 {
         match self {
             Self::Host { available } => available.unwrap_or(u64::MAX),
-            Self::Card { available } => available,
+            Self::Gpu { available } => available,
         }
     }
 
@@ -57,7 +57,7 @@ impl Place {
     fn kv_element_bytes(self) -> usize {
         match self {
             Self::Host { .. } => 4,
-            Self::Card { .. } => 2,
+            Self::Gpu { .. } => 2,
         }
     }
 
@@ -65,7 +65,7 @@ impl Place {
     fn base_bytes(self) -> u64 {
         match self {
             Self::Host { .. } => PROCESS_BYTES,
-            Self::Card { .. } => CARD_BYTES,
+            Self::Gpu { .. } => GPU_BYTES,
         }
     }
 
@@ -73,7 +73,7 @@ impl Place {
     fn split_bytes(self) -> u64 {
         match self {
             Self::Host { .. } => 0,
-            Self::Card { .. } => SPLIT_BYTES,
+            Self::Gpu { .. } => SPLIT_BYTES,
         }
     }
 
@@ -84,7 +84,7 @@ impl Place {
                 let (share, of) = KV_SHARE;
                 (free / of * share, UseOfBytes::AsNeeded)
             }
-            Self::Card { .. } => (free, UseOfBytes::All),
+            Self::Gpu { .. } => (free, UseOfBytes::All),
         }
     }
 }
@@ -94,13 +94,13 @@ impl Place {
 pub struct MemoryPlan {
     /// The model's parameters.
     pub weights: u64,
-    /// All that is computed in, pictures' features, and the process or the driver itself.
+    /// All that is computed in, images' features, and the process or the driver itself.
     pub workspace: u64,
     /// Of that, activations and logits of the largest step.
     pub activations: u64,
-    /// Of that, activations and logits of the largest step that a card records.
+    /// Of that, activations and logits of the largest step that a GPU records.
     pub recorded: u64,
-    /// Of that, what the vision tower made of pictures and is kept.
+    /// Of that, what the vision tower made of images and is kept.
     pub features: u64,
     /// The KV cache's pools.
     pub kv_cache: u64,
@@ -157,7 +157,7 @@ impl MemoryPlan {
 pub struct LeastMemory {
     /// The model's parameters.
     pub weights: u64,
-    /// All that is computed in, pictures' features, and the process or the driver itself.
+    /// All that is computed in, images' features, and the process or the driver itself.
     pub workspace: u64,
     /// The KV cache of one sequence.
     pub kv_cache: u64,
@@ -210,7 +210,7 @@ impl Workspace {
         let activations = activation_bytes(config, limits) + place.split_bytes();
         let recorded = match place {
             Place::Host { .. } => 0,
-            Place::Card { .. } => recorded_bytes(config, limits),
+            Place::Gpu { .. } => recorded_bytes(config, limits),
         };
         let features = match config.vision {
             Some(_) => limits.encoder_cache_memory.0,
@@ -301,7 +301,7 @@ fn check_limits(config: &ModelConfig, limits: &Limits) -> Result<()> {
 /// The largest step's activations, as many as are alive at a time.
 fn activation_bytes(config: &ModelConfig, limits: &Limits) -> u64 {
     let text_rows = (limits.max_num_batched_tokens * text_row(config)) as u64;
-    // Pictures are encoded a few at a time, before the step's text.
+    // Images are encoded a few at a time, before the step's text.
     let vision_rows = config.vision.as_ref().map_or(0, |vision| {
         let row = 7 * vision.hidden_size + 2 * vision.intermediate_size;
         let in_a_step = limits.max_num_batched_tokens / vision.mm_tokens_per_image;

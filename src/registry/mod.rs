@@ -29,7 +29,7 @@ mod toml_document;
 
 pub use available_memory::{available_memory, request_memory};
 pub use catalog::{Catalog, CatalogEntry, HubModel, Thinking};
-pub use device::open_card;
+pub use device::open_gpu;
 pub use generation_config::GenerationConfig;
 pub use hub::{Removal, RepoId, find_removal};
 pub use kernels::{CompiledKernels, compile_kernels};

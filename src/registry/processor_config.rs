@@ -1,8 +1,8 @@
-//! preprocessor_config.json and processor_config.json: what they say of pictures must be what the
+//! preprocessor_config.json and processor_config.json: what they say of images must be what the
 //! server does to them.
 //!
 //! Nothing is taken from these files: sizes follow from config.json. A checkpoint that wants its
-//! pictures prepared in another way is refused rather than answered wrongly.
+//! images prepared in another way is refused rather than answered wrongly.
 
 use std::path::Path;
 
@@ -38,7 +38,7 @@ pub fn check_processor_config(file: &Path, text: &[u8], vision: &VisionConfig) -
 fn check_value(file: &Path, value: &Value, vision: &VisionConfig) -> Result<()> {
     let root = Fields::new(file, value)?;
     check_fields(&root, vision)?;
-    // Version 5 of transformers writes one file, with the picture's part inside.
+    // Version 5 of transformers writes one file, with the image's part inside.
     match root.section("image_processor")? {
         Some(inner) => check_fields(&inner, vision),
         None => Ok(()),

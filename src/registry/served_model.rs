@@ -27,7 +27,7 @@ pub struct ServedModel {
     pub grammars: Arc<Grammars>,
     /// Messages to a prompt; `None` for a model that only continues text.
     pub template: Option<ChatTemplate>,
-    /// How pictures are taken; `None` for a model that takes text only.
+    /// How images are taken; `None` for a model that takes text only.
     pub images: Option<ImageSupport>,
     /// Longest sequence, prompt and output together, in tokens.
     pub max_model_len: usize,
@@ -67,14 +67,14 @@ pub enum RolePolicy {
     Strict,
 }
 
-/// How a model takes pictures.
+/// How a model takes images.
 #[derive(Clone, Debug)]
 pub struct ImageSupport {
     /// Encoded bytes to pixels.
     pub processor: ImageProcessor,
-    /// What stands for a picture in a prompt.
+    /// What stands for an image in a prompt.
     pub tokens: ImageTokens,
-    /// Most pictures in one prompt; `None` is as many as fit.
+    /// Most images in one prompt; `None` is as many as fit.
     pub max_per_prompt: Option<usize>,
 }
 

@@ -1,14 +1,14 @@
 //! Admission: from the waiting line to the running sequences.
 
 use super::block_manager::CachedPrefix;
-use super::place::Ticket;
-use super::sequence::Follower;
+use super::queue_key::AdmissionSeq;
+use super::sequence::Waiter;
 use super::step::Step;
 use super::{BlockCount, PrefixCaching, Scheduler, Sequence};
 use crate::core::{SeqId, TenantId};
 
 /// A running sequence that will have filled so many blocks of another one's beginning.
-struct Leader {
+struct Producer {
     id: SeqId,
     num_blocks: usize,
 }
@@ -74,7 +74,7 @@ impl Scheduler {
                 } else {
                     self.claimed()
                 };
-            } else if self.preemption_makes_room(front.terms().priority, claim) {
+            } else if self.preemption_makes_room(front.scheduling().priority, claim) {
                 self.preempt_last(step);
                 claimed = self.claimed();
             } else if let Some(victims) = self.over_their_share(claim, claimed) {
@@ -94,9 +94,9 @@ impl Scheduler {
         };
         let comes_now = match admits {
             Admits::All => true,
-            Admits::BetterThan(priority) => front.terms().priority < priority,
+            Admits::BetterThan(priority) => front.scheduling().priority < priority,
             Admits::Others(priority, tenant) => {
-                front.terms().priority == priority && front.terms().tenant != tenant
+                front.scheduling().priority == priority && front.scheduling().tenant != tenant
             }
         };
         let has_slot = self.running.len() < self.config.max_num_seqs;
@@ -105,7 +105,7 @@ impl Scheduler {
 
     fn is_better_than_last(&self, seq: &Sequence) -> bool {
         let last = self.running.last();
-        last.is_some_and(|last| seq.terms().priority < last.terms().priority)
+        last.is_some_and(|last| seq.scheduling().priority < last.scheduling().priority)
     }
 
     /// Whether a claim would fit if all running sequences of a worse priority than `priority`
@@ -114,7 +114,7 @@ impl Scheduler {
     fn preemption_makes_room(&self, priority: i32, claim: BlockCount) -> bool {
         let first_worse = self
             .running
-            .partition_point(|seq| seq.terms().priority <= priority);
+            .partition_point(|seq| seq.scheduling().priority <= priority);
         let (others, worse) = self.running.split_at(first_worse);
         let freed: BlockCount = worse.iter().map(|seq| seq.kv.num_held()).sum();
         let claimed: BlockCount = others.iter().map(|seq| self.claim(seq)).sum();
@@ -126,8 +126,8 @@ impl Scheduler {
         let mut seq = self.line.pop_front().expect("who admits it has seen it");
         self.blocks.adopt(&mut seq.kv, prefix);
         seq.begin(prefix.num_blocks, self.config.max_num_batched_tokens);
-        if seq.ticket.is_none() {
-            seq.ticket = Some(Ticket(self.next_ticket));
+        if seq.admission_seq.is_none() {
+            seq.admission_seq = Some(AdmissionSeq(self.next_ticket));
             self.next_ticket += 1;
             self.places.insert(seq.id, seq.place());
         }
@@ -136,7 +136,7 @@ impl Scheduler {
             self.count_first_admission(&mut seq);
         }
         // What it repeats after a preemption is promised too, but not what it has yet to say.
-        self.promises.make(
+        self.pending_blocks.make(
             seq.id,
             &seq.hashes()[prefix.num_blocks.min(seq.hashes().len())..],
         );
@@ -197,36 +197,37 @@ impl Scheduler {
         if front.has_run {
             return Turn::Now;
         }
-        let Some(leader) = self.leader_of(front) else {
+        let Some(producer) = self.leader_of(front) else {
             return Turn::Now;
         };
-        let place = self.places[&leader.id];
+        let place = self.places[&producer.id];
         let idx = self.running_idx(&place).expect("who promises runs");
-        if place.priority > front.terms().priority {
+        if place.priority > front.scheduling().priority {
             return Turn::Now;
         }
         if self.line.num_parked() == self.config.max_num_seqs {
             return Turn::Later;
         }
-        let follower = Follower {
+        let waiter = Waiter {
             place: front.place(),
-            num_blocks: leader.num_blocks,
+            num_blocks: producer.num_blocks,
         };
-        self.running[idx].followers.push(follower);
+        self.running[idx].waiters.push(waiter);
         self.line.park_front();
         Turn::Aside
     }
 
     /// Who will fill the last block of what a waiting sequence can begin with, if everybody keeps
     /// his promises and that is more than there is now.
-    fn leader_of(&self, seq: &Sequence) -> Option<Leader> {
+    fn leader_of(&self, seq: &Sequence) -> Option<Producer> {
         let hashes = seq.sharable_hashes();
-        let is_coming = |hash| self.blocks.is_cached(hash) || self.promises.leader(hash).is_some();
+        let is_coming =
+            |hash| self.blocks.is_cached(hash) || self.pending_blocks.producer(hash).is_some();
         let num_coming = hashes.iter().take_while(|hash| is_coming(hash)).count();
         let usable = &hashes[..seq.whole_blocks_within(num_coming)];
         usable.iter().enumerate().rev().find_map(|(idx, hash)| {
-            let id = self.promises.leader(hash)?;
-            (!self.blocks.is_cached(hash)).then_some(Leader {
+            let id = self.pending_blocks.producer(hash)?;
+            (!self.blocks.is_cached(hash)).then_some(Producer {
                 id,
                 num_blocks: idx + 1,
             })

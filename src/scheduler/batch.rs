@@ -18,7 +18,7 @@ impl Batch {
         self.chunks.is_empty()
     }
 
-    /// Sequences for which a token is drawn, in the order of the draws.
+    /// Sequences for which a token is sampled, in the order of the samples.
     pub fn sampling(&self) -> impl Iterator<Item = SeqId> {
         self.chunks
             .iter()
@@ -41,9 +41,9 @@ pub struct Chunk {
     pub start: usize,
     /// Number of tokens, at least 1.
     pub len: usize,
-    /// The chunk ends with the sequence's last token, so the next one is to be drawn.
+    /// The chunk ends with the sequence's last token, so the next one is to be sampled.
     pub samples: bool,
-    /// The chunk is one token, and that token is drawn by the batch before, which has not been
+    /// The chunk is one token, and that token is sampled by the batch before, which has not been
     /// taken in yet: by this one of its chunks that sample, counted from 0 in the batch's order.
     pub fed: Option<usize>,
 }

@@ -1,12 +1,12 @@
 //! What a block's keys and values depend on, as 256 bits.
 //!
 //! ```text
-//!   salt ──> root ──> block 0 ──> block 1 ──> …     each: hash(parent, 32 tokens, their pictures)
+//!   salt ──> root ──> block 0 ──> block 1 ──> …     each: hash(parent, 32 tokens, their images)
 //! ```
 //!
 //! Equal hashes mean equal contents, so the chain must take in all that the model sees up to the
-//! block's end. A picture's tokens attend to one another in both directions, so the keys of its
-//! first token depend on its last: each picture of a run that reaches into a block counts, also
+//! block's end. An image's tokens attend to one another in both directions, so the keys of its
+//! first token depend on its last: each image of a run that reaches into a block counts, also
 //! one that begins behind it.
 //!
 //! The model is not hashed: a scheduler has pools of its own and serves one model.

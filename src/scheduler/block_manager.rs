@@ -153,7 +153,7 @@ impl BlockManager {
         self.sliding.give_back(tables.sliding.clear());
     }
 
-    /// The longest beginning of a sequence that need not be computed: whole blocks, no picture cut
+    /// The longest beginning of a sequence that need not be computed: whole blocks, no image cut
     /// in two, at least one token left. Global layers need all of its blocks, sliding layers those
     /// that the next query sees:
     ///

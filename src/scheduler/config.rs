@@ -99,7 +99,7 @@ impl SchedulerConfig {
                 budget: self.max_num_batched_tokens,
             });
         }
-        // The last token is drawn and never computed.
+        // The last token is sampled and never computed.
         let needed = self.blocks_for(self.max_len(request) - 1);
         for (needed, total) in [
             (needed.global, self.num_blocks.global),

@@ -62,7 +62,7 @@ impl Scheduler {
             let known = self.places.get(&seq.id);
             assert_eq!(known, Some(&seq.place()), "place of {}", seq.id);
             assert!(
-                seq.ticket.is_none_or(|t| t.0 < self.next_ticket),
+                seq.admission_seq.is_none_or(|t| t.0 < self.next_ticket),
                 "{}",
                 seq.id
             );
@@ -72,16 +72,16 @@ impl Scheduler {
             assert!(!level.is_empty(), "nobody waits at {priority}");
             level.check_fronts();
             for waits in level.preempted() {
-                let tenant = waits.terms().tenant;
+                let tenant = waits.scheduling().tenant;
                 let runs = self.running.iter().filter(|seq| {
-                    let terms = seq.terms();
-                    terms.priority == priority && terms.tenant == tenant
+                    let scheduling = seq.scheduling();
+                    scheduling.priority == priority && scheduling.tenant == tenant
                 });
-                let newest = runs.filter_map(|seq| seq.ticket).max();
+                let newest = runs.filter_map(|seq| seq.admission_seq).max();
                 assert!(
-                    newest < waits.ticket,
+                    newest < waits.admission_seq,
                     "{newest:?} runs while {:?} waits at {priority}",
-                    waits.ticket
+                    waits.admission_seq
                 );
             }
         }
@@ -91,12 +91,16 @@ impl Scheduler {
         let mut num_parked = 0;
         for (priority, level) in self.line.levels() {
             for seq in level.iter() {
-                assert_eq!(priority, seq.terms().priority, "{} waits", seq.id);
+                assert_eq!(priority, seq.scheduling().priority, "{} waits", seq.id);
                 assert_eq!(seq.num_launched_tokens(), 0, "{} waits", seq.id);
                 assert_eq!(seq.num_planned_tokens, 0, "{} waits", seq.id);
                 assert_eq!(seq.num_full_blocks, 0, "{} waits", seq.id);
-                assert!(seq.followers.is_empty(), "{} waits and leads", seq.id);
-                assert!(seq.has_run || seq.ticket.is_none(), "{} waits", seq.id);
+                assert!(seq.waiters.is_empty(), "{} waits and leads", seq.id);
+                assert!(
+                    seq.has_run || seq.admission_seq.is_none(),
+                    "{} waits",
+                    seq.id
+                );
                 let most_pending = if seq.has_run { self.in_flight.len() } else { 0 };
                 assert!(seq.num_pending_tokens() <= most_pending, "{} waits", seq.id);
                 for table in [&seq.kv.global, &seq.kv.sliding] {
@@ -108,12 +112,12 @@ impl Scheduler {
                     assert_eq!(table.num_released(), 0, "{} waits", seq.id);
                 }
             }
-            for seq in level.parked() {
+            for seq in level.deferred() {
                 num_parked += 1;
                 let place = seq.place();
-                let leads = |leader: &Sequence| leader.followers.iter().any(|f| f.place == place);
+                let leads = |producer: &Sequence| producer.waiters.iter().any(|f| f.place == place);
                 assert!(
-                    self.running.iter().any(|leader| leads(leader)),
+                    self.running.iter().any(|producer| leads(producer)),
                     "nobody will wake {}",
                     seq.id
                 );
@@ -129,10 +133,10 @@ impl Scheduler {
     fn check_promises(&self) {
         let running = self.running.iter().map(|seq| (seq.id, seq));
         let running: HashMap<_, _> = running.collect();
-        for (hash, id) in self.promises.iter() {
-            let leader = running.get(&id);
+        for (hash, id) in self.pending_blocks.iter() {
+            let producer = running.get(&id);
             let keeps =
-                leader.is_some_and(|seq| seq.hashes()[seq.num_full_blocks..].contains(&hash));
+                producer.is_some_and(|seq| seq.hashes()[seq.num_full_blocks..].contains(&hash));
             assert!(keeps, "{id} promised a block and will not fill it");
         }
     }
@@ -158,7 +162,10 @@ impl Scheduler {
         let num_chunks = flights.filter(|&&(of, _)| of == id).count();
         let num_scheduled = seq.num_scheduled_tokens();
         assert_eq!(num_chunks > 0, num_scheduled > 0, "{id}: chunks in flight");
-        assert!(seq.num_pending_tokens() <= num_chunks, "{id}: tokens drawn");
+        assert!(
+            seq.num_pending_tokens() <= num_chunks,
+            "{id}: tokens sampled"
+        );
         // A token is pending exactly if the last token is being computed.
         let num_launched = seq.num_launched_tokens();
         assert!(
@@ -167,7 +174,7 @@ impl Scheduler {
             seq.len()
         );
         if seq.num_pending_tokens() > 0 {
-            assert_eq!(num_launched + 1, seq.len(), "{id}: launched and drawn");
+            assert_eq!(num_launched + 1, seq.len(), "{id}: launched and sampled");
         }
         assert!(
             seq.num_computed_tokens() < seq.tokens().len(),

@@ -15,7 +15,7 @@
 //! one budget of tokens.
 //!
 //! # Order
-//! Smaller [`Terms::priority`](crate::core::Terms) first; within a priority, tenants are admitted
+//! Smaller [`SchedulingParams::priority`](crate::core::Terms) first; within a priority, tenants are admitted
 //! by start-time fair queueing (`level`), and each tenant's requests in the order of arrival. The
 //! first admission gives a sequence a ticket. Priority and ticket are its rank: who is computed
 //! first, whom its tenant has readmitted first and, from its end, who is preempted first.
@@ -27,7 +27,7 @@
 //!
 //! # Steps in flight
 //! One batch may be in flight while the next is planned; both modes are the same code. A sequence
-//! whose token is still being drawn is planned one further, with [`Chunk::fed`] for a token id.
+//! whose token is still being sampled is planned one further, with [`Chunk::fed`] for a token id.
 //! A sequence's length is known beforehand, so it is never planned past its end; a stop token is
 //! not, so a sequence that has ended, like one that was aborted or preempted, may have a stale
 //! chunk in flight. It does no harm, because the device executes batches in order:
@@ -46,7 +46,7 @@
 //! # What always holds
 //! [`Scheduler::check_integrity`] says it in code:
 //! - a step computes at most `max_num_batched_tokens`, of at most `max_num_seqs` sequences;
-//! - pictures are computed whole, since their tokens attend to one another in both directions;
+//! - images are computed whole, since their tokens attend to one another in both directions;
 //! - each block is blank, cached or held by as many tables as it says; tables hold exactly what
 //!   computed and scheduled tokens need, in the sliding group no more than the window sees;
 //! - only full blocks are found by others, so nobody writes a block that another one reads;
@@ -58,7 +58,7 @@
 //! whoever needs blocks takes them from worse ranks, and shares are never taken from a tenant's best
 //! rank. If it waits, it comes to the front of the line, and it is admitted when the others have been
 //! preempted or have ended, since alone it fits: the door saw to that. While it runs, it computes
-//! at least a token every third step: a decode at least every other step, and a picture that
+//! at least a token every third step: a decode at least every other step, and an image that
 //! decodes leave no room for goes first in the next one. So it ends, and the next one is the best.
 //! Whoever is not admitted yet, or was set back, comes to the front of its priority's line, since
 //! what the others compute once they are admitted raises their tenants' accounts; the parked come
@@ -81,16 +81,16 @@ mod eviction_order;
 mod held;
 mod integrity;
 mod kv_groups;
-mod level;
-mod line;
-mod place;
-mod promises;
+mod pending_blocks;
+mod priority_level;
+mod queue_key;
 mod sequence;
 mod shares;
 mod stats;
 mod step;
 #[cfg(test)]
 mod tests;
+mod waiting_queue;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -98,9 +98,9 @@ use crate::core::{FinishReason, GenerateRequest, SeqId, TokenId};
 use crate::error::Result;
 
 use block_manager::BlockManager;
-use line::Line;
-use place::{Arrival, Place, Rank};
-use promises::Promises;
+use pending_blocks::PendingBlocks;
+use queue_key::{ArrivalSeq, QueueKey, Rank};
+use waiting_queue::WaitingQueue;
 
 pub use batch::{Batch, Chunk};
 pub use block_table::BlockTable;
@@ -120,16 +120,16 @@ pub struct Scheduler {
     )]
     running: Vec<Box<Sequence>>,
     /// These hold nothing.
-    line: Line,
+    line: WaitingQueue,
     /// Of every sequence, running or waiting.
-    places: HashMap<SeqId, Place>,
+    places: HashMap<SeqId, QueueKey>,
     next_arrival: u64,
     next_ticket: u64,
     blocks: BlockManager,
-    promises: Promises,
+    pending_blocks: PendingBlocks,
     /// Whose chunks the batches that were not taken in yet have, oldest batch first.
     in_flight: VecDeque<Vec<(SeqId, Rank)>>,
-    /// The best-ranked sequence whose next picture did not fit beside the last step's decodes. It
+    /// The best-ranked sequence whose next image did not fit beside the last step's decodes. It
     /// goes first in the next step.
     overdue: Option<SeqId>,
     counters: Counters,
@@ -150,12 +150,12 @@ impl Scheduler {
         config.validate()?;
         Ok(Self {
             running: Vec::new(),
-            line: Line::default(),
+            line: WaitingQueue::default(),
             places: HashMap::new(),
             next_arrival: 0,
             next_ticket: 0,
             blocks: BlockManager::new(config.groups, config.num_blocks, config.block_size),
-            promises: Promises::default(),
+            pending_blocks: PendingBlocks::default(),
             in_flight: VecDeque::new(),
             overdue: None,
             counters: Counters::default(),
@@ -177,7 +177,7 @@ impl Scheduler {
     /// When `id` is in use. Ids must not be used again either: a stale chunk may name one.
     pub fn add(&mut self, id: SeqId, request: GenerateRequest) -> Result<()> {
         self.config.check(&request)?;
-        let arrival = Arrival(self.next_arrival);
+        let arrival = ArrivalSeq(self.next_arrival);
         self.next_arrival += 1;
         let max_len = self.config.max_len(&request);
         let seq = Sequence::new(id, arrival, request, max_len, self.config.block_size);
@@ -213,7 +213,7 @@ impl Scheduler {
         was_there
     }
 
-    /// Takes in what the oldest batch in flight computed: `sampled` has the token drawn for each
+    /// Takes in what the oldest batch in flight computed: `sampled` has the token sampled for each
     /// chunk that samples, in the batch's order. Sequences that were aborted or have ended since
     /// [`schedule`](Self::schedule) are skipped, with or without a token; preempted ones keep
     /// theirs. Returns those that ended; they are gone and their blocks free.
@@ -333,7 +333,7 @@ impl Scheduler {
         }
     }
 
-    fn running_idx(&self, place: &Place) -> Option<usize> {
+    fn running_idx(&self, place: &QueueKey) -> Option<usize> {
         let rank = place.rank()?;
         self.running
             .binary_search_by_key(&rank, |seq| seq.rank())
@@ -378,27 +378,27 @@ impl Scheduler {
         for (idx, &hash) in (before..).zip(filled) {
             self.blocks.register(&seq.kv, idx, hash);
         }
-        self.promises.end(seq.id, filled);
+        self.pending_blocks.end(seq.id, filled);
         let num_full_blocks = seq.num_full_blocks;
-        for follower in seq
-            .followers
-            .extract_if(.., |follower| follower.num_blocks <= num_full_blocks)
+        for waiter in seq
+            .waiters
+            .extract_if(.., |waiter| waiter.num_blocks <= num_full_blocks)
         {
             self.line
-                .unpark(follower.place.priority, follower.place.arrival);
+                .unpark(waiter.place.priority, waiter.place.arrival);
         }
     }
 
     /// Takes back all that a sequence has while it runs, and what others expect of it.
     fn stop_running(&mut self, seq: &mut Sequence) {
         self.blocks.free(&mut seq.kv);
-        self.promises.end(
+        self.pending_blocks.end(
             seq.id,
             &seq.hashes()[seq.num_full_blocks.min(seq.hashes().len())..],
         );
-        for follower in seq.followers.drain(..) {
+        for waiter in seq.waiters.drain(..) {
             self.line
-                .unpark(follower.place.priority, follower.place.arrival);
+                .unpark(waiter.place.priority, waiter.place.arrival);
         }
     }
 }

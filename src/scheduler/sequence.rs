@@ -4,14 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::core::{
-    FinishReason, GenerateRequest, ImageSpan, SamplingParams, SeqId, Terms, TokenId,
+    FinishReason, GenerateRequest, ImageSpan, SamplingParams, SchedulingParams, SeqId, TokenId,
 };
 
 use super::batch::Chunk;
 use super::block_hash::BlockHash;
 use super::block_manager::KvTables;
 use super::block_table::BlockTable;
-use super::place::{Arrival, Place, Rank, Ticket};
+use super::queue_key::{AdmissionSeq, ArrivalSeq, QueueKey, Rank};
 
 /// Tokens, of which the first `num_computed_tokens` have their keys and values in the cache.
 ///
@@ -21,14 +21,14 @@ use super::place::{Arrival, Place, Rank, Ticket};
 /// ```text
 ///   positions      0 ............................................ tokens.len()
 ///                  [ computed ][ scheduled: in flight ][ planned ]  │ pending
-///                                                                   drawn, not yet seen
+///                                                                   sampled, not yet seen
 /// ```
 #[derive(Debug)]
 pub struct Sequence {
     pub(super) id: SeqId,
-    pub(super) arrival: Arrival,
-    pub(super) ticket: Option<Ticket>,
-    terms: Terms,
+    pub(super) arrival: ArrivalSeq,
+    pub(super) admission_seq: Option<AdmissionSeq>,
+    scheduling: SchedulingParams,
     /// Prompt, then what was generated; a preemption keeps both.
     tokens: Vec<TokenId>,
     num_prompt_tokens: usize,
@@ -46,10 +46,10 @@ pub struct Sequence {
     num_scheduled_tokens: usize,
     /// In the chunk of the batch that is just being planned.
     pub(super) num_planned_tokens: usize,
-    /// Tokens that the batches in flight draw, at most one each. A preemption does not end them.
+    /// Tokens that the batches in flight sample, at most one each. A preemption does not end them.
     num_pending_tokens: usize,
-    /// Which draw of the last batch that draws for it is this sequence's.
-    draw_idx: usize,
+    /// Which sample of the last batch that samples for it is this sequence's.
+    sample_idx: usize,
     /// Nothing of it is planned while it runs.
     pub(super) is_held: bool,
     /// The token that the batch in flight was to sample for it is not sampled.
@@ -63,7 +63,7 @@ pub struct Sequence {
     /// Length up to which the tenant has been charged.
     pub(super) num_charged_tokens: usize,
     /// Those that wait until this sequence has filled a block of theirs.
-    pub(super) followers: Vec<Follower>,
+    pub(super) waiters: Vec<Waiter>,
     /// It was admitted before, and counted; it may have no ticket any more.
     pub(super) has_run: bool,
     /// When so many tokens are computed, it has had a turn that was worth its admission.
@@ -72,8 +72,8 @@ pub struct Sequence {
 
 /// A waiting sequence that will use what another one is computing.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Follower {
-    pub(super) place: Place,
+pub(super) struct Waiter {
+    pub(super) place: QueueKey,
     /// When so many blocks of the leader are full.
     pub(super) num_blocks: usize,
 }
@@ -81,7 +81,7 @@ pub(super) struct Follower {
 impl Sequence {
     pub(super) fn new(
         id: SeqId,
-        arrival: Arrival,
+        arrival: ArrivalSeq,
         request: GenerateRequest,
         max_len: usize,
         block_size: usize,
@@ -89,8 +89,8 @@ impl Sequence {
         Self {
             id,
             arrival,
-            ticket: None,
-            terms: request.terms,
+            admission_seq: None,
+            scheduling: request.scheduling,
             num_prompt_tokens: request.prompt.len(),
             num_cached_tokens: 0,
             tokens: request.prompt,
@@ -103,14 +103,14 @@ impl Sequence {
             num_scheduled_tokens: 0,
             num_planned_tokens: 0,
             num_pending_tokens: 0,
-            draw_idx: 0,
+            sample_idx: 0,
             is_held: false,
             is_sample_skipped: false,
             kv: KvTables::new(block_size),
             hashes: Vec::new(),
             num_full_blocks: 0,
             num_charged_tokens: 0,
-            followers: Vec::new(),
+            waiters: Vec::new(),
             has_run: false,
             turn_end: 0,
         }
@@ -126,7 +126,7 @@ impl Sequence {
         self.num_prompt_tokens
     }
 
-    /// Tokens drawn before the one that the newest chunk draws, also those that the host has not
+    /// Tokens sampled before the one that the newest chunk samples, also those that the host has not
     /// seen yet.
     pub fn num_generated_tokens(&self) -> usize {
         self.tokens.len().max(self.num_launched_tokens()) - self.num_prompt_tokens
@@ -142,12 +142,12 @@ impl Sequence {
         self.num_computed_tokens
     }
 
-    /// The prompt's pictures, in order.
+    /// The prompt's images, in order.
     pub fn images(&self) -> &[ImageSpan] {
         &self.images
     }
 
-    /// The pictures of a chunk's positions; chunks never cut one.
+    /// The images of a chunk's positions; chunks never cut one.
     pub fn images_in(&self, positions: Range<usize>) -> &[ImageSpan] {
         let first = self.images.partition_point(|i| i.start < positions.start);
         let end = self.images.partition_point(|i| i.start < positions.end);
@@ -167,8 +167,8 @@ impl Sequence {
     }
 
     /// How the request is to be treated.
-    pub fn terms(&self) -> &Terms {
-        &self.terms
+    pub fn scheduling(&self) -> &SchedulingParams {
+        &self.scheduling
     }
 
     /// Blocks of the global layers.
@@ -181,12 +181,12 @@ impl Sequence {
         &self.kv.sliding
     }
 
-    pub(super) fn place(&self) -> Place {
-        Place {
-            priority: self.terms.priority,
-            tenant: self.terms.tenant,
+    pub(super) fn place(&self) -> QueueKey {
+        QueueKey {
+            priority: self.scheduling.priority,
+            tenant: self.scheduling.tenant,
             arrival: self.arrival,
-            ticket: self.ticket,
+            admission_seq: self.admission_seq,
         }
     }
 
@@ -194,12 +194,14 @@ impl Sequence {
     /// Before the first admission.
     pub(super) fn rank(&self) -> Rank {
         Rank {
-            priority: self.terms.priority,
-            ticket: self.ticket.expect("who runs or has run has a ticket"),
+            priority: self.scheduling.priority,
+            admission_seq: self
+                .admission_seq
+                .expect("who runs or has run has a ticket"),
         }
     }
 
-    /// Length, those tokens included that are drawn and not yet seen.
+    /// Length, those tokens included that are sampled and not yet seen.
     pub(super) fn len(&self) -> usize {
         self.tokens.len() + self.num_pending_tokens
     }
@@ -218,12 +220,12 @@ impl Sequence {
     }
 
     /// Tokens for which a chunk can be planned: 1 while decoding. 0 only if the token that a batch
-    /// in flight draws is known to be the last.
+    /// in flight samples is known to be the last.
     pub(super) fn num_missing_tokens(&self) -> usize {
         self.len().min(self.max_computed_tokens()) - self.num_launched_tokens()
     }
 
-    /// Most tokens that are ever computed: the last one is drawn and needs no place in the cache.
+    /// Most tokens that are ever computed: the last one is sampled and needs no place in the cache.
     pub(super) fn max_computed_tokens(&self) -> usize {
         self.max_len - 1
     }
@@ -252,17 +254,17 @@ impl Sequence {
         self.atomic_runs.get(idx).filter(|run| run.start < position)
     }
 
-    /// The planned chunk goes into a batch, in which `num_draws` chunks before it sample.
-    pub(super) fn launch(&mut self, num_draws: usize) -> Chunk {
+    /// The planned chunk goes into a batch, in which `num_sampled_tokens` chunks before it sample.
+    pub(super) fn launch(&mut self, num_sampled_tokens: usize) -> Chunk {
         let start = self.num_launched_tokens();
         let len = std::mem::take(&mut self.num_planned_tokens);
         self.num_scheduled_tokens += len;
         let end = start + len;
-        let fed = (end > self.tokens.len()).then_some(self.draw_idx);
+        let fed = (end > self.tokens.len()).then_some(self.sample_idx);
         let samples = end == self.len();
         if samples {
             self.num_pending_tokens += 1;
-            self.draw_idx = num_draws;
+            self.sample_idx = num_sampled_tokens;
         }
         Chunk {
             seq: self.id,
@@ -295,7 +297,7 @@ impl Sequence {
         self.num_planned_tokens == 0 && !self.is_held
     }
 
-    /// Appends a drawn token and says whether it was the last.
+    /// Appends a sampled token and says whether it was the last.
     pub(super) fn push(&mut self, token: TokenId) -> Option<FinishReason> {
         self.num_pending_tokens -= 1;
         self.tokens.push(token);
@@ -326,7 +328,7 @@ impl Sequence {
         self.num_computed_tokens >= self.turn_end
     }
 
-    /// Forgets what was computed, neither what was generated nor what is being drawn. The blocks
+    /// Forgets what was computed, neither what was generated nor what is being sampled. The blocks
     /// must have been given back.
     pub(super) fn restart(&mut self) {
         self.num_computed_tokens = 0;
@@ -345,7 +347,7 @@ impl Sequence {
             let positions = idx * block_size..(idx + 1) * block_size;
             let parent = match self.hashes.last() {
                 Some(&parent) => parent,
-                None => BlockHash::root(self.terms.cache_salt),
+                None => BlockHash::root(self.scheduling.cache_salt),
             };
             let images = self.images_in(self.runs_reaching_into(&positions));
             let hash = parent.child(positions.start, &self.tokens[positions], images);
@@ -359,7 +361,7 @@ impl Sequence {
     }
 
     /// Those of the blocks that another sequence may have filled: the last token is always
-    /// computed, since the next one is drawn from what comes out. Where the prompt itself is to be
+    /// computed, since the next one is sampled from what comes out. Where the prompt itself is to be
     /// scored, something is wanted of every position, so nothing can be left out.
     pub(super) fn sharable_hashes(&self) -> &[BlockHash] {
         if self.wanted_prompt_logprobs().is_some() {
@@ -394,7 +396,7 @@ impl Sequence {
 
 /// The stretches of image tokens that attend to one another in both directions. The reference's
 /// mask (`token_type_ids_mask_function` in transformers' `modeling_gemma3.py`) goes by contiguous
-/// image tokens, so pictures without a token between them are one stretch.
+/// image tokens, so images without a token between them are one stretch.
 pub(super) fn atomic_runs(images: &[ImageSpan]) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::with_capacity(images.len());
     for image in images {

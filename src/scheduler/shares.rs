@@ -35,7 +35,7 @@ impl Holdings {
     fn of<'a>(running: impl Iterator<Item = &'a Sequence>) -> Self {
         let mut by_tenant: HashMap<TenantId, Holding> = HashMap::new();
         for seq in running {
-            let holding = by_tenant.entry(seq.terms().tenant).or_default();
+            let holding = by_tenant.entry(seq.scheduling().tenant).or_default();
             holding.num_seqs += 1;
             holding.blocks = holding.blocks + seq.kv.num_held();
         }
@@ -47,7 +47,7 @@ impl Holdings {
     }
 
     fn without(&mut self, seq: &Sequence) {
-        if let Some(holding) = self.by_tenant.get_mut(&seq.terms().tenant) {
+        if let Some(holding) = self.by_tenant.get_mut(&seq.scheduling().tenant) {
             holding.num_seqs -= 1;
             holding.blocks = holding.blocks.saturating_sub(seq.kv.num_held());
         }
@@ -97,17 +97,17 @@ impl Scheduler {
         let Some(first) = self.running.iter().find(|seq| reads(seq)) else {
             return;
         };
-        let (priority, tenant) = (first.terms().priority, first.terms().tenant);
+        let (priority, tenant) = (first.scheduling().priority, first.scheduling().tenant);
         let others = self.running_at(priority).filter(|seq| reads(seq));
         let mut parts: HashMap<TenantId, usize> = others
-            .map(|seq| (seq.terms().tenant, 0))
+            .map(|seq| (seq.scheduling().tenant, 0))
             .filter(|&(other, _)| other != tenant)
             .collect();
         let admits = Admits::Others(priority, tenant);
         if self.front_may_run(admits)
             && let Some(front) = self.line.front()
         {
-            parts.insert(front.terms().tenant, 0);
+            parts.insert(front.scheduling().tenant, 0);
         }
         let part = step.budget / (parts.len() + 1);
         if parts.is_empty() || part == 0 {
@@ -118,10 +118,10 @@ impl Scheduler {
         // Not a range: preemption shortens the list from its end.
         while idx < self.running.len() && step.budget > 0 {
             let seq = &self.running[idx];
-            let terms = seq.terms();
-            if terms.priority == priority
+            let scheduling = seq.scheduling();
+            if scheduling.priority == priority
                 && reads(seq)
-                && let Some(left) = parts.get_mut(&terms.tenant)
+                && let Some(left) = parts.get_mut(&scheduling.tenant)
                 && *left > 0
             {
                 let most = (*left).min(step.budget);
@@ -130,7 +130,7 @@ impl Scheduler {
             }
             idx += 1;
         }
-        let front = self.line.front().map(|front| front.terms().tenant);
+        let front = self.line.front().map(|front| front.scheduling().tenant);
         let left = front.and_then(|front| parts.get(&front)).copied();
         let kept = step.budget.saturating_sub(left.unwrap_or(0));
         step.budget -= kept;
@@ -140,12 +140,12 @@ impl Scheduler {
 
     /// Whether there is somebody from whom the front of the line might take a slot.
     pub(super) fn may_claim_share(&self, front: &Sequence) -> bool {
-        let terms = front.terms();
-        if self.is_alone(terms.priority, terms.tenant) {
+        let scheduling = front.scheduling();
+        if self.is_alone(scheduling.priority, scheduling.tenant) {
             return false;
         }
-        let holdings = Holdings::of(self.running_at(terms.priority));
-        let own = holdings.get(terms.tenant).num_seqs;
+        let holdings = Holdings::of(self.running_at(scheduling.priority));
+        let own = holdings.get(scheduling.tenant).num_seqs;
         let most = holdings.by_tenant.values().map(|holding| holding.num_seqs);
         most.max().is_some_and(|most| most > own + 1)
     }
@@ -158,13 +158,13 @@ impl Scheduler {
         claimed: BlockCount,
     ) -> Option<Vec<usize>> {
         let front = self.line.front()?;
-        let terms = front.terms();
-        if self.is_alone(terms.priority, terms.tenant) {
+        let scheduling = front.scheduling();
+        if self.is_alone(scheduling.priority, scheduling.tenant) {
             return None;
         }
-        let mut holdings = Holdings::of(self.running_at(terms.priority));
-        let eligible = self.eligible(terms.priority, terms.tenant);
-        let poor = holdings.get(terms.tenant);
+        let mut holdings = Holdings::of(self.running_at(scheduling.priority));
+        let eligible = self.eligible(scheduling.priority, scheduling.tenant);
+        let poor = holdings.get(scheduling.tenant);
         let mut victims: Vec<usize> = Vec::new();
         let (mut claimed, mut free) = (claimed, self.blocks.num_free());
         loop {
@@ -186,10 +186,10 @@ impl Scheduler {
                 .filter(|idx| !victims.contains(idx))
                 .filter(|&idx| {
                     let seq = &*self.running[idx];
-                    lack.justifies(holdings.get(seq.terms().tenant), seq, poor)
+                    lack.justifies(holdings.get(seq.scheduling().tenant), seq, poor)
                 })
                 .max_by_key(|&idx| {
-                    let rich = holdings.get(self.running[idx].terms().tenant);
+                    let rich = holdings.get(self.running[idx].scheduling().tenant);
                     match lack {
                         Lack::Slot => (rich.num_seqs, idx),
                         Lack::Blocks { .. } => (rich.blocks.global + rich.blocks.sliding, idx),
@@ -210,7 +210,7 @@ impl Scheduler {
     pub(super) fn set_back(&mut self, victims: &[usize], step: &mut Step) {
         for &idx in victims {
             let mut seq = self.take_off(idx, step);
-            seq.ticket = None;
+            seq.admission_seq = None;
             self.places.insert(seq.id, seq.place());
             self.line.set_back(seq);
         }
@@ -225,12 +225,12 @@ impl Scheduler {
         if idx == last {
             return None;
         }
-        let asks = self.running[idx].terms();
-        let priority = self.running[last].terms().priority;
+        let asks = self.running[idx].scheduling();
+        let priority = self.running[last].scheduling().priority;
         let behind = idx + 1..=last;
         let first = behind.clone().find(|&other| {
-            let terms = self.running[other].terms();
-            terms.priority == priority && terms.tenant != asks.tenant
+            let scheduling = self.running[other].scheduling();
+            scheduling.priority == priority && scheduling.tenant != asks.tenant
         });
         if first.is_none() {
             return Some(last);
@@ -241,9 +241,9 @@ impl Scheduler {
             global + sliding
         };
         let richest = behind
-            .filter(|&other| self.running[other].terms().priority == priority)
-            .max_by_key(|&other| (held(self.running[other].terms().tenant), other))?;
-        let gives = self.running[richest].terms();
+            .filter(|&other| self.running[other].scheduling().priority == priority)
+            .max_by_key(|&other| (held(self.running[other].scheduling().tenant), other))?;
+        let gives = self.running[richest].scheduling();
         let must_wait = asks.priority == priority
             && gives.tenant != asks.tenant
             && held(gives.tenant) < held(asks.tenant)
@@ -257,11 +257,11 @@ impl Scheduler {
         let mut seen = HashSet::new();
         let mut eligible = Vec::new();
         for (idx, seq) in self.running.iter().enumerate() {
-            let terms = seq.terms();
-            if terms.priority != priority || terms.tenant == claimant {
+            let scheduling = seq.scheduling();
+            if scheduling.priority != priority || scheduling.tenant == claimant {
                 continue;
             }
-            let is_best = seen.insert(terms.tenant);
+            let is_best = seen.insert(scheduling.tenant);
             if !is_best && seq.has_had_its_turn() {
                 eligible.push(idx);
             }
@@ -272,11 +272,11 @@ impl Scheduler {
     /// Whether nobody else's sequences run at a priority.
     fn is_alone(&self, priority: i32, tenant: TenantId) -> bool {
         let mut running = self.running_at(priority);
-        running.all(|seq| seq.terms().tenant == tenant)
+        running.all(|seq| seq.scheduling().tenant == tenant)
     }
 
     fn running_at(&self, priority: i32) -> impl Iterator<Item = &Sequence> {
         let running = self.running.iter().map(Box::as_ref);
-        running.filter(move |seq| seq.terms().priority == priority)
+        running.filter(move |seq| seq.scheduling().priority == priority)
     }
 }

@@ -16,7 +16,7 @@ impl Scheduler {
     /// An empty batch need not be executed, nor taken in.
     ///
     /// In this order, as far as the budget of tokens goes:
-    /// 1. a picture that did not fit beside the decodes of the last step;
+    /// 1. an image that did not fit beside the decodes of the last step;
     /// 2. decodes: running sequences that miss one token;
     /// 3. what the other running sequences miss, by rank, but before them each other tenant's part,
     ///    if the first of them would take it all (`shares`), and
@@ -24,7 +24,7 @@ impl Scheduler {
     ///    and blocks allow.
     ///
     /// So neither side starves: decodes come before prefill and there are never more of them than
-    /// the budget has tokens; a picture that needs their share takes it every other step.
+    /// the budget has tokens; an image that needs their share takes it every other step.
     ///
     /// When blocks run out, a running sequence of a worse rank gives up its own: the worst one,
     /// and where several tenants run, the worst of the one that holds most (`shares`). A sequence
@@ -50,7 +50,7 @@ impl Scheduler {
             let num_preempted = step.preempted.len();
             self.plan(&mut step);
             // All that was planned may have been preempted again, and the one that it was done
-            // for may still not fit. What came free may be what a picture lacked, and without a
+            // for may still not fit. What came free may be what an image lacked, and without a
             // batch nobody would come back to it.
             let is_empty = step.budget == self.config.max_num_batched_tokens;
             if !is_empty || step.preempted.len() == num_preempted {
@@ -60,11 +60,11 @@ impl Scheduler {
 
         let mut chunks = Vec::with_capacity(self.running.len());
         let mut flights = Vec::with_capacity(self.running.len());
-        let mut num_draws = 0;
+        let mut num_sampled_tokens = 0;
         for seq in self.running.iter_mut() {
             if seq.num_planned_tokens > 0 {
-                let chunk = seq.launch(num_draws);
-                num_draws += usize::from(chunk.samples);
+                let chunk = seq.launch(num_sampled_tokens);
+                num_sampled_tokens += usize::from(chunk.samples);
                 flights.push((seq.id, seq.rank()));
                 chunks.push(chunk);
             }
@@ -87,15 +87,15 @@ impl Scheduler {
         self.admit_waiting(Admits::All, step);
     }
 
-    /// Two steps in a row never leave out a decode: a picture is only found not to fit where
+    /// Two steps in a row never leave out a decode: an image is only found not to fit where
     /// budget is left, so after all decodes.
     fn schedule_overdue(&mut self, step: &mut Step) {
         let place = self.overdue.take().and_then(|id| self.places.get(&id));
         // It may have been preempted or aborted since.
         let idx = place.and_then(|place| self.running_idx(place));
-        let picture = idx.and_then(|idx| Some((idx, self.running[idx].next_run_len()?)));
-        if let Some((idx, run_len)) = picture {
-            // No more than the picture: the rest of the budget belongs to the decodes.
+        let image = idx.and_then(|idx| Some((idx, self.running[idx].next_run_len()?)));
+        if let Some((idx, run_len)) = image {
+            // No more than the image: the rest of the budget belongs to the decodes.
             self.schedule_chunk(idx, run_len, step);
         }
     }
@@ -119,7 +119,7 @@ impl Scheduler {
         while idx < self.running.len() && step.budget > 0 {
             let seq = &self.running[idx];
             if seq.num_missing_tokens() > 0 && seq.is_free() {
-                let priority = seq.terms().priority;
+                let priority = seq.scheduling().priority;
                 if looked_before != Some(priority) {
                     looked_before = Some(priority);
                     let num_running = self.running.len();
@@ -127,7 +127,7 @@ impl Scheduler {
                     if self.running.len() != num_running {
                         idx = self
                             .running
-                            .partition_point(|seq| seq.terms().priority < priority);
+                            .partition_point(|seq| seq.scheduling().priority < priority);
                     }
                     continue;
                 }

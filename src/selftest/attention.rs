@@ -1,5 +1,5 @@
 //! Attention over the paged cache: written in chunks through scattered blocks, read at the edges of
-//! the window and across pictures.
+//! the window and across images.
 
 use super::random::{activations, weight};
 use super::{Effort, Sizes};
@@ -24,8 +24,8 @@ pub(super) struct Attention {
     context: usize,
     /// Rows of the last chunk, whose results are compared.
     rows: usize,
-    /// Whether the last chunk is a picture for the most part.
-    has_picture: bool,
+    /// Whether the last chunk is an image for the most part.
+    has_image: bool,
 }
 
 /// The models' own head sizes, one row and many, short and long, both kinds.
@@ -46,8 +46,8 @@ pub(super) fn all(effort: Effort) -> Vec<Attention> {
                 (100, 8),
                 (64, 70),
             ] {
-                for has_picture in [false, true] {
-                    if has_picture && rows < 8 {
+                for has_image in [false, true] {
+                    if has_image && rows < 8 {
                         continue;
                     }
                     all.push(Attention {
@@ -58,7 +58,7 @@ pub(super) fn all(effort: Effort) -> Vec<Attention> {
                         window: 48,
                         context,
                         rows,
-                        has_picture,
+                        has_image,
                     });
                 }
             }
@@ -76,11 +76,11 @@ impl Attention {
             kind,
             context,
             rows,
-            has_picture,
+            has_image,
             ..
         } = self;
-        let picture = if *has_picture { ", picture" } else { "" };
-        format!("{kind:?} {heads}/{kv_heads}×{head_dim}, {rows} rows after {context}{picture}")
+        let image = if *has_image { ", image" } else { "" };
+        format!("{kind:?} {heads}/{kv_heads}×{head_dim}, {rows} rows after {context}{image}")
     }
 
     pub(super) fn sizes(&self) -> Sizes {
@@ -138,7 +138,7 @@ impl Attention {
             };
             let qkv = activations(backend, random, 2 * len, width)?;
             let step = backend.begin_step(&input, None, ropes)?;
-            let q = backend.rotate_and_store(&step, &qkv, &norm, &shape, layer, &mut cache)?;
+            let q = backend.rope_and_cache(&step, &qkv, &norm, &shape, layer, &mut cache)?;
             last = Some(backend.paged_attention(&step, &q, &shape, layer, &cache)?);
         }
         let last = last.expect("the last chunk has rows");
@@ -166,15 +166,15 @@ impl Attention {
                     .collect(),
             };
             let is_last = start == self.context;
-            let picture = start + 2..start + len - 1;
+            let image = start + 2..start + len - 1;
             input.sequences.push(StepSequence {
                 row: which * len,
                 start,
                 len,
                 global: table.clone(),
                 sliding: table,
-                image_spans: if is_last && self.has_picture {
-                    vec![picture]
+                image_spans: if is_last && self.has_image {
+                    vec![image]
                 } else {
                     Vec::new()
                 },

@@ -5,7 +5,7 @@
 //! splits, it has to answer for here all the same.
 
 mod attention;
-mod card;
+mod gpu;
 mod model;
 mod operations;
 mod random;
@@ -15,7 +15,7 @@ use std::fmt;
 use crate::backend::Backend;
 use crate::error::Result;
 
-pub use card::{on_card, on_device};
+pub use gpu::{on_device, on_gpu};
 
 /// One comparison.
 #[derive(Clone, Debug, PartialEq)]

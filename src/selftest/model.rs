@@ -1,4 +1,4 @@
-//! A whole tiny model: the one that the program carries, a picture included.
+//! A whole tiny model: the one that the program carries, an image included.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::model::config::ModelConfig;
 use crate::model::{ImageRows, Model, StepOf};
 use crate::registry::ModelFiles;
 
-/// Tokens of text before and after the picture.
+/// Tokens of text before and after the image.
 const NUM_WORDS: usize = 40;
 /// Steps of one token after the prompt.
 const NUM_DECODES: usize = 4;
@@ -31,13 +31,13 @@ pub(super) fn sizes() -> Result<Sizes> {
     })
 }
 
-/// Logits after a prompt with a picture, and after each of some further tokens.
+/// Logits after a prompt with an image, and after each of some further tokens.
 pub(super) fn logits<B: Backend>(backend: B) -> Result<Vec<(String, Vec<f32>)>> {
     let config = config()?;
     let model = Model::load(backend, &config, &ModelFiles::Demo.weights()?)?;
-    let vision = config.vision.as_ref().expect("the demo takes pictures");
-    let picture_len = vision.mm_tokens_per_image;
-    let prompt_len = 2 * NUM_WORDS + picture_len;
+    let vision = config.vision.as_ref().expect("the demo takes images");
+    let image_len = vision.mm_tokens_per_image;
+    let prompt_len = 2 * NUM_WORDS + image_len;
     let total_len = prompt_len + NUM_DECODES;
 
     let num_blocks = total_len.div_ceil(BLOCK_SIZE);
@@ -45,7 +45,7 @@ pub(super) fn logits<B: Backend>(backend: B) -> Result<Vec<(String, Vec<f32>)>> 
     let mut random = fastrand::Rng::with_seed(3);
     let size = vision.image_size;
     let rgb: Vec<u8> = (0..size * size * 3).map(|_| random.u8(..)).collect();
-    let picture = PixelValues {
+    let image = PixelValues {
         size,
         rgb: Arc::from(rgb),
         hash: ImageHash([1; 32]),
@@ -57,7 +57,7 @@ pub(super) fn logits<B: Backend>(backend: B) -> Result<Vec<(String, Vec<f32>)>> 
         .into_iter()
         .chain((prompt_len..total_len).map(|position| (position, 1)))
     {
-        let has_picture = start == 0;
+        let has_image = start == 0;
         // From the end, so that a table is no plain count.
         let table = BlockTable {
             num_released: 0,
@@ -65,7 +65,7 @@ pub(super) fn logits<B: Backend>(backend: B) -> Result<Vec<(String, Vec<f32>)>> 
                 .map(|idx| BlockId(u32::try_from(num_blocks - 1 - idx).expect("a tiny context")))
                 .collect(),
         };
-        let span = NUM_WORDS..NUM_WORDS + picture_len;
+        let span = NUM_WORDS..NUM_WORDS + image_len;
         let input = StepInput {
             token_ids: (0..len)
                 .map(|_| TokenId(random.u32(10..num_words)))
@@ -79,13 +79,13 @@ pub(super) fn logits<B: Backend>(backend: B) -> Result<Vec<(String, Vec<f32>)>> 
                 len,
                 global: table.clone(),
                 sliding: table,
-                image_spans: if has_picture { vec![span] } else { Vec::new() },
+                image_spans: if has_image { vec![span] } else { Vec::new() },
             }],
             fed: Vec::new(),
             logit_rows: vec![u32::try_from(len - 1).expect("a tiny context")],
         };
-        let images = if has_picture {
-            let features = model.encode_images(std::slice::from_ref(&picture))?;
+        let images = if has_image {
+            let features = model.encode_images(std::slice::from_ref(&image))?;
             (features.into_iter())
                 .map(|features| ImageRows {
                     row: NUM_WORDS,

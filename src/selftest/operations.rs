@@ -251,7 +251,7 @@ impl Operation {
                 const GRID: usize = 4;
                 const HIDDEN: usize = 144;
                 let inputs = 3 * patch * patch;
-                let images: Vec<_> = (0..images).map(|_| picture(random, GRID * patch)).collect();
+                let images: Vec<_> = (0..images).map(|_| image(random, GRID * patch)).collect();
                 let bias = backend.parameter(weight(random, &[HIDDEN], 0.1))?;
                 let positions = backend.parameter(weight(random, &[GRID * GRID, HIDDEN], 0.5))?;
                 let kernel = weight(random, &[HIDDEN, inputs], scale(inputs));
@@ -260,7 +260,7 @@ impl Operation {
             }
             Self::Sample { rows, vocab } => {
                 let logits = activations(backend, random, rows, vocab)?;
-                return draws(backend, &logits, rows);
+                return sampled_tokens(backend, &logits, rows);
             }
             Self::FullAttention {
                 images,
@@ -284,9 +284,9 @@ impl Operation {
     }
 }
 
-/// What is drawn of each row, one way after another: its token, scrambled so that neighbours are far
+/// What is sampled of each row, one way after another: its token, scrambled so that neighbours are far
 /// apart, and the best log-probabilities.
-fn draws<B: Backend>(backend: &B, logits: &B::Tensor, rows: usize) -> Result<Vec<f32>> {
+fn sampled_tokens<B: Backend>(backend: &B, logits: &B::Tensor, rows: usize) -> Result<Vec<f32>> {
     let warm = |top_k, top_p, min_p| SamplingParams {
         temperature: 0.8,
         top_k: NonZeroU32::new(top_k),
@@ -310,9 +310,9 @@ fn draws<B: Backend>(backend: &B, logits: &B::Tensor, rows: usize) -> Result<Vec
     let rows: Vec<SampleRow<'_>> = (0..rows)
         .map(|row| SampleRow::new(&ways[row % ways.len()], row, 0))
         .collect();
-    let draws = backend.sample(logits, &rows)?;
+    let sampled_tokens = backend.sample(logits, &rows)?;
     let mut out = Vec::new();
-    for sampled in backend.sampled(&draws)? {
+    for sampled in backend.sampled(&sampled_tokens)? {
         let scrambled = sampled.token.0.wrapping_mul(2_654_435_761) >> 8;
         out.push(scrambled as f32 / (1 << 24) as f32);
         let logprobs = sampled.logprobs.expect("every row asked for them");
@@ -326,7 +326,7 @@ fn scale(k: usize) -> f32 {
     (k as f32).sqrt().recip()
 }
 
-fn picture(random: &mut fastrand::Rng, size: usize) -> PixelValues {
+fn image(random: &mut fastrand::Rng, size: usize) -> PixelValues {
     let rgb: Vec<u8> = (0..size * size * 3).map(|_| random.u8(..)).collect();
     PixelValues {
         size,

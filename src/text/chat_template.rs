@@ -1,6 +1,6 @@
 //! The checkpoint's own chat template: messages to the text that the model was trained on.
 //!
-//! Knows messages and which tokens control; not how text becomes ids, nor what is in a picture.
+//! Knows messages and which tokens control; not how text becomes ids, nor what is in an image.
 
 use std::path::Path;
 
@@ -329,12 +329,12 @@ mod tests {
             "Conversation roles must alternate user/assistant/user/assistant/..."
         );
         // Nothing to take a system prompt from.
-        let picture = Content::Parts(vec![Part::Image]);
+        let image = Content::Parts(vec![Part::Image]);
         let role = Role::System;
         let message = refused(&[
             Message {
                 role,
-                content: picture,
+                content: image,
             },
             says(Role::User, "a"),
         ]);

@@ -49,7 +49,7 @@ pub enum Content {
 pub enum Part {
     /// Text.
     Text(String),
-    /// A picture's place; the picture itself travels apart.
+    /// An image's place; the image itself travels apart.
     Image,
 }
 
@@ -78,7 +78,7 @@ impl Message {
         }
     }
 
-    /// How many pictures it shows.
+    /// How many images it shows.
     pub(super) fn num_images(&self) -> usize {
         match &self.content {
             Content::Text(_) => 0,

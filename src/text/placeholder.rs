@@ -1,7 +1,7 @@
-//! From a rendered chat to ids: each picture's placeholder becomes the tokens that its features
+//! From a rendered chat to ids: each image's placeholder becomes the tokens that its features
 //! replace.
 //!
-//! Knows how many tokens a picture takes; nothing of pixels.
+//! Knows how many tokens an image takes; nothing of pixels.
 
 use crate::core::TokenId;
 use crate::error::{Error, Result};
@@ -9,17 +9,17 @@ use crate::error::{Error, Result};
 use super::prompt::RenderedPrompt;
 use super::tokenizer::Tokenizer;
 
-/// What stands for a picture in a prompt, as in transformers' `models/gemma3/processing_gemma3.py`:
+/// What stands for an image in a prompt, as in transformers' `models/gemma3/processing_gemma3.py`:
 /// `\n\n<start_of_image>`, `tokens_per_image` times `<image_soft_token>`, `<end_of_image>\n\n`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageTokens {
-    /// What the template writes where a picture stands; opens the span.
+    /// What the template writes where an image stands; opens the span.
     pub start_of_image: TokenId,
     /// One for each row of features.
     pub soft_token: TokenId,
     /// Closes the span.
     pub end_of_image: TokenId,
-    /// How many rows of features a picture has.
+    /// How many rows of features an image has.
     pub tokens_per_image: usize,
 }
 
@@ -52,16 +52,16 @@ impl ImageTokens {
 pub struct EncodedPrompt {
     /// All tokens.
     pub ids: Vec<TokenId>,
-    /// For each picture the index of its first `<image_soft_token>`.
+    /// For each image the index of its first `<image_soft_token>`.
     pub image_starts: Vec<usize>,
 }
 
-/// A rendered chat's ids, with each picture's placeholder expanded.
+/// A rendered chat's ids, with each image's placeholder expanded.
 ///
 /// `images` is `None` for a model that takes text only.
 ///
 /// # Errors
-/// [`Error::Template`] if pictures and placeholders do not match one to one, or the model takes
+/// [`Error::Template`] if images and placeholders do not match one to one, or the model takes
 /// none; [`Error::Tokenizer`] if the tokenizer has no ids for the text.
 pub fn encode_prompt(
     tokenizer: &Tokenizer,
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn newlines_around_a_picture_merge_with_the_texts_own() {
+    fn newlines_around_an_image_merge_with_the_texts_own() {
         let tokenizer = Tokenizer::for_test();
         let images = ImageTokens::new(&tokenizer, 3).unwrap();
         let text = "<bos>a\n<start_of_image><start_of_image>\nb<end_of_turn>";
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_and_placeholders_match_one_to_one() {
+    fn images_and_placeholders_match_one_to_one() {
         let tokenizer = Tokenizer::for_test();
         let images = ImageTokens::new(&tokenizer, 3).unwrap();
         for (text, num_images, images, expected) in [
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_copy_of_a_placeholder_is_no_picture() {
+    fn a_users_copy_of_a_placeholder_is_no_image() {
         let tokenizer = Tokenizer::for_test();
         let images = ImageTokens::new(&tokenizer, 3).unwrap();
         let mut prompt = prompt(&tokenizer, "<start_of_image><start_of_image>", 1);

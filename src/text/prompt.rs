@@ -10,6 +10,6 @@ pub struct RenderedPrompt {
     /// The control tokens that the template wrote, in order; any other text that reads like one
     /// came from a user and is plain.
     pub control: Vec<ControlSpan>,
-    /// How many pictures the messages showed.
+    /// How many images the messages showed.
     pub num_images: usize,
 }

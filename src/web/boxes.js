@@ -1,5 +1,5 @@
 // Boxes in an answer: Gemma writes {"box_2d": [y0, x0, y1, x1], "label": …} in thousandths of the
-// picture's height and width.
+// image's height and width.
 
 const FULL = 1000;
 /// An object without objects in it that has a box. Prose, fences and an unfinished list around it

@@ -1,13 +1,13 @@
-// The next question: its text, its pictures, and the sentence above it that says what is wrong.
+// The next question: its text, its images, and the sentence above it that says what is wrong.
 
 import { byId, element, icon } from "./elements.js";
-import { forget, readPicture } from "./pictures.js";
+import { forget, readImage } from "./images.js";
 
 /// What a person is about to ask.
 export class Composer {
   #viewer;
   #text = byId("question");
-  #pictures = [];
+  #images = [];
 
   constructor(viewer) {
     this.#viewer = viewer;
@@ -31,18 +31,18 @@ export class Composer {
     this.focus();
   }
 
-  numPictures() {
-    return this.#pictures.length;
+  numImages() {
+    return this.#images.length;
   }
 
-  /// Adds those of the files that are pictures.
+  /// Adds those of the files that are images.
   async add(files) {
     const wrong = [];
     for (const file of files) {
       try {
-        const picture = await readPicture(file);
-        this.#pictures.push(picture);
-        this.#viewer.add(picture);
+        const image = await readImage(file);
+        this.#images.push(image);
+        this.#viewer.add(image);
       } catch (error) {
         wrong.push(error.message);
       }
@@ -52,63 +52,63 @@ export class Composer {
     this.focus();
   }
 
-  /// The question as it stands, with what its pictures are called; null if there is none.
+  /// The question as it stands, with what its images are called; null if there is none.
   turn() {
     const text = this.#text.value.trim();
-    if (text === "" && this.#pictures.length === 0) return null;
-    for (const picture of this.#pictures) picture.label = this.#viewer.nameOf(picture);
+    if (text === "" && this.#images.length === 0) return null;
+    for (const image of this.#images) image.label = this.#viewer.nameOf(image);
     const isCurrent = ({ label }) => Number(label === "Current");
-    const priorFirst = this.#pictures.toSorted((one, other) => isCurrent(one) - isCurrent(other));
-    return { role: "user", text, pictures: priorFirst };
+    const priorFirst = this.#images.toSorted((one, other) => isCurrent(one) - isCurrent(other));
+    return { role: "user", text, images: priorFirst };
   }
 
   /// It was sent.
   clear() {
     this.#text.value = "";
-    this.#pictures = [];
+    this.#images = [];
     this.#grow();
     this.#show();
   }
 
   /// It was not sent after all.
-  giveBack({ text, pictures }) {
+  giveBack({ text, images }) {
     this.#text.value ||= text;
-    this.#pictures = [...pictures, ...this.#pictures];
+    this.#images = [...images, ...this.#images];
     this.#grow();
     this.#show();
   }
 
-  /// Drops it and what its pictures hold.
+  /// Drops it and what its images hold.
   discard() {
-    this.#pictures.forEach(forget);
-    this.#pictures = [];
+    this.#images.forEach(forget);
+    this.#images = [];
     this.tell("");
     this.#show();
   }
 
-  #remove(picture) {
-    this.#pictures = this.#pictures.filter((other) => other !== picture);
-    this.#viewer.remove(picture);
-    forget(picture);
+  #remove(image) {
+    this.#images = this.#images.filter((other) => other !== image);
+    this.#viewer.remove(image);
+    forget(image);
     this.#show();
     this.focus();
   }
 
   #show() {
-    const item = (picture) =>
+    const item = (image) =>
       element(
         "li",
         {},
-        element("img", { src: picture.shownUrl, alt: "" }),
-        element("span", {}, picture.name),
+        element("img", { src: image.shownUrl, alt: "" }),
+        element("span", {}, image.name),
         element(
           "button",
-          { type: "button", "aria-label": `Take ${picture.name} away`, onclick: () => this.#remove(picture) },
+          { type: "button", "aria-label": `Take ${image.name} away`, onclick: () => this.#remove(image) },
           icon("close"),
         ),
       );
-    byId("pending").hidden = this.#pictures.length === 0;
-    byId("pending").replaceChildren(...this.#pictures.map(item));
+    byId("pending").hidden = this.#images.length === 0;
+    byId("pending").replaceChildren(...this.#images.map(item));
   }
 
   /// As high as its text, up to what the style allows.

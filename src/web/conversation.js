@@ -1,6 +1,6 @@
 // What was said so far, and as which request it is sent.
 //
-// A turn is { role: "user", text, pictures }, { role: "assistant", thought, text, calls } or
+// A turn is { role: "user", text, images }, { role: "assistant", thought, text, calls } or
 // { role: "tool", id, text }.
 
 /// A turn of the assistant to which chunks are added as they come.
@@ -32,7 +32,7 @@ export function says(answer) {
   return answer.text !== "" || answer.thought !== "" || answer.calls.length > 0;
 }
 
-/// The body of a request. `urlOf` says where a picture is.
+/// The body of a request. `urlOf` says where an image is.
 export function chatRequest(model, system, turns, fields, urlOf) {
   const messages = turns.map((turn) => message(turn, urlOf));
   if (system.trim()) messages.unshift({ role: "system", content: system });
@@ -54,11 +54,11 @@ function message(turn, urlOf) {
   }
 }
 
-function content({ text, pictures }, urlOf) {
-  if (pictures.length === 0) return text;
-  const shown = pictures.flatMap((picture) => [
-    ...(picture.label ? [{ type: "text", text: `${picture.label}:` }] : []),
-    { type: "image_url", image_url: { url: urlOf(picture) } },
+function content({ text, images }, urlOf) {
+  if (images.length === 0) return text;
+  const shown = images.flatMap((image) => [
+    ...(image.label ? [{ type: "text", text: `${image.label}:` }] : []),
+    { type: "image_url", image_url: { url: urlOf(image) } },
   ]);
   return text ? [{ type: "text", text }, ...shown] : shown;
 }

@@ -1,4 +1,4 @@
-// Light Markdown as elements: what models write, and no links or pictures, since nothing on this
+// Light Markdown as elements: what models write, and no links or images, since nothing on this
 // page leads elsewhere.
 
 import { element } from "./elements.js";

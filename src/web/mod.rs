@@ -10,7 +10,7 @@
 //!                    │ server ─ events         asks, reads the stream
 //!                    │ conversation, settings  turns and fields → a request
 //!                    │ turns ─ markdown        answers as elements, never as markup
-//!                    │ composer ─ pictures     the next question, files
+//!                    │ composer ─ images     the next question, files
 //!                    │ film                    one to try the demo with
 //!                    │ viewer, boxes           films, what is drawn on them
 //!                    └ snippets, theme
@@ -52,7 +52,7 @@ pub const ASSETS: &[Asset] = assets! {
     "/assets/events.js" SCRIPT "events.js"
     "/assets/film.js" SCRIPT "film.js"
     "/assets/markdown.js" SCRIPT "markdown.js"
-    "/assets/pictures.js" SCRIPT "pictures.js"
+    "/assets/images.js" SCRIPT "images.js"
     "/assets/playground.js" SCRIPT "playground.js"
     "/assets/reference.js" SCRIPT "reference.js"
     "/assets/server.js" SCRIPT "server.js"

@@ -6,7 +6,7 @@ import { chatRequest, extend, openAnswer, says } from "./conversation.js";
 import { Composer } from "./composer.js";
 import { byId, element } from "./elements.js";
 import { syntheticFilm } from "./film.js";
-import { ACCEPTED, forget } from "./pictures.js";
+import { ACCEPTED, forget } from "./images.js";
 import { Server } from "./server.js";
 import { requestFields, settings, systemPrompt, wantsJson } from "./settings.js";
 import { snippets } from "./snippets.js";
@@ -107,7 +107,7 @@ async function send() {
   }
   const fields = fieldsOrTell();
   if (!fields) return;
-  push(turn, questionView(turn, (picture) => viewer.show(picture)));
+  push(turn, questionView(turn, (image) => viewer.show(image)));
   composer.clear();
   await answer(fields, 1);
 }
@@ -131,7 +131,7 @@ async function answer(fields, numAsked) {
   showRunning("Answering.");
   follow(true);
   const clock = { began: performance.now(), first: null, last: null };
-  const film = turns.findLast((turn) => turn.pictures?.length > 0)?.pictures.at(-1);
+  const film = turns.findLast((turn) => turn.images?.length > 0)?.images.at(-1);
   try {
     for await (const chunk of server.chat(request, abort.signal)) {
       if (extend(turn, chunk)) {
@@ -204,7 +204,7 @@ function startAnew() {
   running?.abort();
   running = null;
   showRunning("");
-  turns.flatMap((turn) => turn.pictures ?? []).forEach(forget);
+  turns.flatMap((turn) => turn.images ?? []).forEach(forget);
   turns = [];
   views = [];
   offers = [];
@@ -250,7 +250,7 @@ function showCode(language) {
   const fields = fieldsOrTell();
   if (!fields) return;
   const next = composer.turn();
-  const hello = { role: "user", text: "Hello", pictures: [] };
+  const hello = { role: "user", text: "Hello", images: [] };
   // What would be sent, or what was: without the answer that came.
   const sent = next ? [...turns, next] : turns.slice(0, turns.findLastIndex(({ role }) => role === "user") + 1);
   if (sent.length === 0) sent.push(hello);
@@ -261,7 +261,7 @@ function showCode(language) {
   for (const tab of document.querySelectorAll("[data-language]")) {
     tab.setAttribute("aria-pressed", String(tab.dataset.language === language));
   }
-  const names = [...new Set(sent.flatMap((turn) => turn.pictures ?? []).map(({ name }) => name))];
+  const names = [...new Set(sent.flatMap((turn) => turn.images ?? []).map(({ name }) => name))];
   byId("code-hint").textContent = [
     names.length > 0 ? `Run it where ${names.join(", ")} ${names.length === 1 ? "is" : "are"}.` : "",
     server.hasKey() ? "Put your key into the environment variable MEDGEMMA_API_KEY." : "",
@@ -293,9 +293,9 @@ on("starters", "click", ({ target }) => {
   const starter = target.closest("button");
   if (!starter) return;
   composer.suggest(starter.textContent);
-  const missing = { picture: 1, pair: 2 }[starter.dataset.needs] ?? 0;
-  if (missing > composer.numPictures()) {
-    composer.tell(missing === 1 ? "Add the picture that you ask about." : "Add two pictures, and press Side by side.");
+  const missing = { image: 1, pair: 2 }[starter.dataset.needs] ?? 0;
+  if (missing > composer.numImages()) {
+    composer.tell(missing === 1 ? "Add the image that you ask about." : "Add two images, and press Side by side.");
   }
 });
 

@@ -1,11 +1,11 @@
 // The request as code: curl, Python, JavaScript. A key stands there as an environment variable, a
-// picture as the file that it came from.
+// image as the file that it came from.
 
 const KEY = "MEDGEMMA_API_KEY";
 
-/// Stands for a picture until the code that reads it takes its place.
-const marker = (index) => `medgemma-picture-${index}`;
-const MARKED = /"medgemma-picture-(\d+)"/g;
+/// Stands for an image until the code that reads it takes its place.
+const marker = (index) => `medgemma-image-${index}`;
+const MARKED = /"medgemma-image-(\d+)"/g;
 
 /// Fields that OpenAI's Python client knows as arguments; others go through `extra_body`.
 const KNOWN = new Set([
@@ -14,32 +14,32 @@ const KNOWN = new Set([
   "logprobs", "top_logprobs", "max_completion_tokens", "presence_penalty", "frequency_penalty", "user",
 ]);
 
-/// What `make` gives for a body in which pictures are replaced.
+/// What `make` gives for a body in which images are replaced.
 export function snippets(make, { address, needsKey }) {
-  const pictures = [];
-  const body = make((picture) => {
-    if (!pictures.includes(picture)) pictures.push(picture);
-    return marker(pictures.indexOf(picture));
+  const images = [];
+  const body = make((image) => {
+    if (!images.includes(image)) images.push(image);
+    return marker(images.indexOf(image));
   });
-  const request = { address, needsKey, body, pictures };
+  const request = { address, needsKey, body, images };
   return { curl: curl(request), python: python(request), javascript: javascript(request) };
 }
 
-function withPictures(json, pictures, code) {
-  return json.replace(MARKED, (_, index) => code(pictures[Number(index)]));
+function withImages(json, images, code) {
+  return json.replace(MARKED, (_, index) => code(images[Number(index)]));
 }
 
-function curl({ address, needsKey, body, pictures }) {
+function curl({ address, needsKey, body, images }) {
   const json = JSON.stringify(body, null, 2);
-  // With a picture the shell reads the text, so what it would take for its own is escaped.
-  const told = pictures.length === 0 ? json : json.replace(/[\\$`]/g, "\\$&");
-  const read = (picture) => `"data:${picture.type};base64,$(base64 < ${quoted(picture.name)} | tr -d '\\n')"`;
+  // With an image the shell reads the text, so what it would take for its own is escaped.
+  const told = images.length === 0 ? json : json.replace(/[\\$`]/g, "\\$&");
+  const read = (image) => `"data:${image.type};base64,$(base64 < ${quoted(image.name)} | tr -d '\\n')"`;
   return [
     `curl -N ${address}/v1/chat/completions \\`,
     `  -H "Content-Type: application/json" \\`,
     ...(needsKey ? [`  -H "Authorization: Bearer $${KEY}" \\`] : []),
-    `  -d @- <<${pictures.length === 0 ? "'END'" : "END"}`,
-    withPictures(told, pictures, read),
+    `  -d @- <<${images.length === 0 ? "'END'" : "END"}`,
+    withImages(told, images, read),
     "END",
   ].join("\n");
 }
@@ -49,23 +49,23 @@ function quoted(text) {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-function python({ address, needsKey, body, pictures }) {
-  const read = (picture) => `picture(${JSON.stringify(picture.name)}, "${picture.type}")`;
-  const literal = (value, depth) => withPictures(pythonLiteral(value, depth), pictures, read);
+function python({ address, needsKey, body, images }) {
+  const read = (image) => `image(${JSON.stringify(image.name)}, "${image.type}")`;
+  const literal = (value, depth) => withImages(pythonLiteral(value, depth), images, read);
   const known = Object.entries(body).filter(([name]) => KNOWN.has(name));
   const others = Object.entries(body).filter(([name]) => !KNOWN.has(name));
   const key = needsKey ? `os.environ["${KEY}"]` : `"unused"`;
-  const imports = [...(pictures.length > 0 ? ["import base64"] : []), ...(needsKey ? ["import os"] : [])];
+  const imports = [...(images.length > 0 ? ["import base64"] : []), ...(needsKey ? ["import os"] : [])];
   return [
     ...imports,
     ...(imports.length > 0 ? [""] : []),
     "from openai import OpenAI",
     "",
-    ...(pictures.length === 0
+    ...(images.length === 0
       ? []
       : [
           "",
-          "def picture(path, kind):",
+          "def image(path, kind):",
           `    with open(path, "rb") as file:`,
           `        return f"data:{kind};base64,{base64.b64encode(file.read()).decode()}"`,
           "",
@@ -99,18 +99,18 @@ function pythonLiteral(value, depth) {
   return `${open}\n${items.map((item) => `${pad}    ${item},\n`).join("")}${pad}${close}`;
 }
 
-function javascript({ address, needsKey, body, pictures }) {
-  const read = (picture) => `picture(${JSON.stringify(picture.name)}, "${picture.type}")`;
+function javascript({ address, needsKey, body, images }) {
+  const read = (image) => `image(${JSON.stringify(image.name)}, "${image.type}")`;
   const key = needsKey ? `process.env.${KEY}` : `"unused"`;
   return [
-    ...(pictures.length > 0 ? [`import { readFileSync } from "node:fs";`] : []),
+    ...(images.length > 0 ? [`import { readFileSync } from "node:fs";`] : []),
     `import OpenAI from "openai";`,
     "",
-    ...(pictures.length === 0
+    ...(images.length === 0
       ? []
-      : ["const picture = (path, type) => `data:${type};base64,${readFileSync(path, \"base64\")}`;", ""]),
+      : ["const image = (path, type) => `data:${type};base64,${readFileSync(path, \"base64\")}`;", ""]),
     `const client = new OpenAI({ baseURL: "${address}/v1", apiKey: ${key} });`,
-    `const stream = await client.chat.completions.create(${withPictures(JSON.stringify(body, null, 2), pictures, read)});`,
+    `const stream = await client.chat.completions.create(${withImages(JSON.stringify(body, null, 2), images, read)});`,
     "for await (const chunk of stream) {",
     `  process.stdout.write(chunk.choices[0]?.delta.content ?? "");`,
     "}",

@@ -4,20 +4,20 @@ import { copyText, element, icon } from "./elements.js";
 import { says } from "./conversation.js";
 import { markdown } from "./markdown.js";
 
-/// A question with its pictures.
+/// A question with its images.
 export function questionView(turn, show) {
-  const pictures = turn.pictures.map((picture) =>
+  const images = turn.images.map((image) =>
     element(
       "button",
-      { type: "button", class: "sent", title: `Show ${picture.name}`, onclick: () => show(picture) },
-      element("img", { src: picture.shownUrl, alt: picture.name }),
-      picture.label ? element("span", {}, picture.label) : null,
+      { type: "button", class: "sent", title: `Show ${image.name}`, onclick: () => show(image) },
+      element("img", { src: image.shownUrl, alt: image.name }),
+      image.label ? element("span", {}, image.label) : null,
     ),
   );
   return element(
     "li",
     { class: "turn question" },
-    pictures.length > 0 ? element("div", { class: "shown" }, ...pictures) : null,
+    images.length > 0 ? element("div", { class: "shown" }, ...images) : null,
     turn.text ? element("p", {}, turn.text) : null,
   );
 }

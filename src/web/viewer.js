@@ -1,4 +1,4 @@
-// The films: one picture, or two side by side, with boxes drawn on them. Both are zoomed and moved
+// The films: one image, or two side by side, with boxes drawn on them. Both are zoomed and moved
 // together, so that the same place is compared with itself.
 
 import { byId, element, shape } from "./elements.js";
@@ -7,12 +7,12 @@ const STEP = 1.25;
 const MOST = 8;
 const SVG_SIZE = 1000;
 
-/// Shows the pictures of a conversation.
+/// Shows the images of a conversation.
 export class Viewer {
   #root = byId("films");
   #stage = byId("stage");
   #strip = byId("strip");
-  #pictures = [];
+  #images = [];
   /// What stands on the left and on the right; alone, the right one.
   #left = null;
   #right = null;
@@ -41,50 +41,50 @@ export class Viewer {
     this.#draw();
   }
 
-  /// Adds a picture and shows it.
-  add(picture) {
-    this.#pictures.push(picture);
+  /// Adds an image and shows it.
+  add(image) {
+    this.#images.push(image);
     if (this.#right && !this.#left) this.#left = this.#right;
-    this.#right = picture;
+    this.#right = image;
     this.#changed();
   }
 
-  /// Takes a picture away.
-  remove(picture) {
-    this.#pictures = this.#pictures.filter((other) => other !== picture);
-    this.#boxes.delete(picture);
+  /// Takes an image away.
+  remove(image) {
+    this.#images = this.#images.filter((other) => other !== image);
+    this.#boxes.delete(image);
     this.#changed();
   }
 
   /// Takes all away.
   clear() {
-    this.#pictures = [];
+    this.#images = [];
     this.#boxes.clear();
     this.#reset();
     this.#changed();
   }
 
-  /// Puts a picture where it is seen.
-  show(picture) {
-    if (!this.#pictures.includes(picture)) return;
-    if (this.#sideBySide && picture === this.#left) return;
-    this.#right = picture;
+  /// Puts an image where it is seen.
+  show(image) {
+    if (!this.#images.includes(image)) return;
+    if (this.#sideBySide && image === this.#left) return;
+    this.#right = image;
     this.#draw();
   }
 
-  /// Draws boxes on a picture, in place of those that it had.
-  mark(picture, boxes) {
-    const before = this.#boxes.get(picture) ?? [];
+  /// Draws boxes on an image, in place of those that it had.
+  mark(image, boxes) {
+    const before = this.#boxes.get(image) ?? [];
     if (before.length === boxes.length && boxes.length === 0) return;
-    this.#boxes.set(picture, boxes);
+    this.#boxes.set(image, boxes);
     this.#draw();
   }
 
-  /// What a picture is called while two stand side by side.
-  nameOf(picture) {
+  /// What an image is called while two stand side by side.
+  nameOf(image) {
     if (!this.#sideBySide) return "";
-    if (picture === this.#left) return "Prior";
-    return picture === this.#right ? "Current" : "";
+    if (image === this.#left) return "Prior";
+    return image === this.#right ? "Current" : "";
   }
 
   #pair(sideBySide) {
@@ -93,10 +93,10 @@ export class Viewer {
   }
 
   #changed() {
-    const has = (picture) => this.#pictures.includes(picture);
-    if (!has(this.#right)) this.#right = this.#pictures.findLast((picture) => picture !== this.#left) ?? null;
+    const has = (image) => this.#images.includes(image);
+    if (!has(this.#right)) this.#right = this.#images.findLast((image) => image !== this.#left) ?? null;
     if (!has(this.#left) || this.#left === this.#right) {
-      this.#left = this.#pictures.find((picture) => picture !== this.#right) ?? null;
+      this.#left = this.#images.find((image) => image !== this.#right) ?? null;
     }
     if (!this.#left || !this.#right) this.#sideBySide = false;
     this.#draw();
@@ -108,25 +108,25 @@ export class Viewer {
     document.body.classList.toggle("has-films", shown.length > 0);
     document.body.classList.toggle("has-pair", this.#sideBySide);
     this.#stage.classList.toggle("paired", this.#sideBySide);
-    this.#stage.replaceChildren(...shown.map((picture) => this.#figure(picture)));
+    this.#stage.replaceChildren(...shown.map((image) => this.#figure(image)));
     const button = byId("side-by-side");
     button.setAttribute("aria-pressed", String(this.#sideBySide));
-    button.hidden = this.#pictures.length < 2;
+    button.hidden = this.#images.length < 2;
     byId("swap").hidden = !this.#sideBySide;
-    this.#strip.hidden = this.#pictures.length < 2;
-    this.#strip.replaceChildren(...this.#pictures.map((picture, index) => this.#thumb(picture, index)));
+    this.#strip.hidden = this.#images.length < 2;
+    this.#strip.replaceChildren(...this.#images.map((image, index) => this.#thumb(image, index)));
     this.#fit();
   }
 
-  #figure(picture) {
-    const image = element("img", { src: picture.shownUrl, alt: picture.name, draggable: "false" });
-    const frame = element("div", { class: "frame" }, image, ...this.#marks(picture));
+  #figure(image) {
+    const image = element("img", { src: image.shownUrl, alt: image.name, draggable: "false" });
+    const frame = element("div", { class: "frame" }, image, ...this.#marks(image));
     const size = element("span", { class: "size" });
     const figure = element(
       "figure",
       {},
       element("div", { class: "pane" }, frame),
-      element("figcaption", {}, this.nameOf(picture) ? element("b", {}, this.nameOf(picture)) : null, element("span", {}, picture.name), size),
+      element("figcaption", {}, this.nameOf(image) ? element("b", {}, this.nameOf(image)) : null, element("span", {}, image.name), size),
     );
     image.addEventListener("load", () => {
       size.textContent = `${image.naturalWidth} × ${image.naturalHeight}`;
@@ -139,8 +139,8 @@ export class Viewer {
     return figure;
   }
 
-  #marks(picture) {
-    const boxes = this.#boxes.get(picture) ?? [];
+  #marks(image) {
+    const boxes = this.#boxes.get(image) ?? [];
     if (boxes.length === 0) return [];
     const drawing = shape("svg", { class: "boxes", viewBox: `0 0 ${SVG_SIZE} ${SVG_SIZE}`, preserveAspectRatio: "none" });
     drawing.append(
@@ -162,29 +162,29 @@ export class Viewer {
     return [drawing, ...labels];
   }
 
-  #thumb(picture, index) {
-    const isShown = picture === this.#right || (this.#sideBySide && picture === this.#left);
+  #thumb(image, index) {
+    const isShown = image === this.#right || (this.#sideBySide && image === this.#left);
     return element(
       "button",
       {
         type: "button",
         class: "thumb",
         "aria-pressed": String(isShown),
-        title: picture.name,
-        "aria-label": `Show picture ${index + 1}, ${picture.name}`,
+        title: image.name,
+        "aria-label": `Show image ${index + 1}, ${image.name}`,
         onclick: () => {
-          if (this.#sideBySide && picture !== this.#left) this.#right = picture;
-          else if (!this.#sideBySide) this.#right = picture;
+          if (this.#sideBySide && image !== this.#left) this.#right = image;
+          else if (!this.#sideBySide) this.#right = image;
           this.#changed();
           this.#strip.children[index]?.focus();
         },
       },
-      element("img", { src: picture.shownUrl, alt: "" }),
-      this.nameOf(picture) ? element("span", {}, this.nameOf(picture)) : null,
+      element("img", { src: image.shownUrl, alt: "" }),
+      this.nameOf(image) ? element("span", {}, this.nameOf(image)) : null,
     );
   }
 
-  /// Gives each frame its picture's shape, as large as its pane allows.
+  /// Gives each frame its image's shape, as large as its pane allows.
   #fit() {
     for (const pane of this.#stage.querySelectorAll(".pane")) {
       const frame = pane.firstElementChild;

@@ -13,8 +13,8 @@ def connect(server: Server, **more) -> anthropic.Anthropic:
 GREEDY = {"temperature": 0}
 
 
-def look(picture: str) -> list[dict]:
-    media_type, data = picture.removeprefix("data:").split(";base64,")
+def look(image: str) -> list[dict]:
+    media_type, data = image.removeprefix("data:").split(";base64,")
     source = {"type": "base64", "media_type": media_type, "data": data}
     parts = [{"type": "image", "source": source}, {"type": "text", "text": "What do you see?"}]
     return [{"role": "user", "content": parts}]
@@ -43,7 +43,7 @@ def streams_what_it_answers(server: Server) -> None:
     assert gathered.usage.output_tokens == whole.usage.output_tokens
 
 
-def takes_pictures(server: Server) -> None:
+def takes_images(server: Server) -> None:
     answer = connect(server).messages.create(model="noise", messages=look(png(32, 32)), max_tokens=2)
     assert answer.usage.input_tokens > 256
 
@@ -83,7 +83,7 @@ def times_out_and_lets_go(server: Server) -> None:
 CHECKS = [
     answers_and_counts,
     streams_what_it_answers,
-    takes_pictures,
+    takes_images,
     refuses_in_the_clients_own_classes,
     times_out_and_lets_go,
 ]

@@ -20,7 +20,7 @@ from openapi_spec_validator import validate
 from server import Server, serving
 
 # Not `positive_data_acceptance`: that a token id exists, that two fields go together and that a
-# picture can be decoded is more than a schema can say. Not `ignored_auth`: it wants a 401 for each of
+# image can be decoded is more than a schema can say. Not `ignored_auth`: it wants a 401 for each of
 # many wrong keys, and the server slows down who sends many.
 CHECKS = [
     "not_a_server_error",

@@ -38,7 +38,7 @@ QUESTIONS = [
 ]
 
 
-# What is sent: pictures, schemas, grammars, bodies.
+# What is sent: images, schemas, grammars, bodies.
 
 
 def png(width: int, height: int, rows: bytes | None = None, claim: tuple[int, int] | None = None) -> bytes:
@@ -50,7 +50,7 @@ def png(width: int, height: int, rows: bytes | None = None, claim: tuple[int, in
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def picture(data: bytes, kind: str = "image/png") -> dict:
+def image(data: bytes, kind: str = "image/png") -> dict:
     url = f"data:{kind};base64,{base64.b64encode(data).decode()}"
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is it?"}]
     return {"messages": [{"role": "user", "content": content}], "max_tokens": 2}
@@ -85,7 +85,7 @@ def mutated(dice: random.Random) -> dict:
     data = bytearray(png(64, 64))
     for _ in range(dice.randint(1, 8)):
         data[dice.randrange(len(data))] = dice.randrange(256)
-    return picture(bytes(data[: dice.choice([len(data), dice.randrange(8, len(data))])]))
+    return image(bytes(data[: dice.choice([len(data), dice.randrange(8, len(data))])]))
 
 
 Body = dict | str | bytes
@@ -139,15 +139,15 @@ BODIES = {
         schema(chain(dice.randint(8, 30), lambda to: {"type": "array", "items": {"anyOf": [to, to, to]}})),
     ),
     "a deep schema": lambda dice: ("chat/completions", '{"messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"a","schema":' + '{"items":' * 500 + "{}" + "}" * 500 + "}}}"),
-    "a thin picture": lambda dice: ("chat/completions", picture(png(1, dice.randint(1 << 17, 1 << 20)))),
-    "a wide thin picture": lambda dice: ("chat/completions", picture(png(dice.randint(1 << 17, 1 << 20), 1))),
-    "a picture that claims more": lambda dice: ("chat/completions", picture(png(4, 4, claim=(dice.choice([60000, 2**31 - 1]), 60000)))),
-    "a picture bomb": lambda dice: ("chat/completions", picture(png(6000, 6000))),
-    "a damaged picture": lambda dice: ("chat/completions", mutated(dice)),
-    "noise as a picture": lambda dice: ("chat/completions", picture(dice.randbytes(dice.randint(1, 5000)), "image/jpeg")),
-    "many pictures": lambda dice: (
+    "a thin image": lambda dice: ("chat/completions", image(png(1, dice.randint(1 << 17, 1 << 20)))),
+    "a wide thin image": lambda dice: ("chat/completions", image(png(dice.randint(1 << 17, 1 << 20), 1))),
+    "an image that claims more": lambda dice: ("chat/completions", image(png(4, 4, claim=(dice.choice([60000, 2**31 - 1]), 60000)))),
+    "an image bomb": lambda dice: ("chat/completions", image(png(6000, 6000))),
+    "a damaged image": lambda dice: ("chat/completions", mutated(dice)),
+    "noise as an image": lambda dice: ("chat/completions", image(dice.randbytes(dice.randint(1, 5000)), "image/jpeg")),
+    "many images": lambda dice: (
         "chat/completions",
-        {"messages": [{"role": "user", "content": picture(png(8, 8))["messages"][0]["content"][:1] * 500}]},
+        {"messages": [{"role": "user", "content": image(png(8, 8))["messages"][0]["content"][:1] * 500}]},
     ),
     "many parts": lambda dice: (
         "chat/completions",

@@ -30,7 +30,7 @@ def streams_what_it_answers(server: Server) -> None:
         assert streamed.usage_metadata[count] == whole.usage_metadata[count]
 
 
-def takes_pictures(server: Server) -> None:
+def takes_images(server: Server) -> None:
     parts = [{"type": "text", "text": "What do you see?"}, {"type": "image_url", "image_url": {"url": png(32, 32)}}]
     answer = connect(server).invoke([HumanMessage(content=parts)])
     assert answer.usage_metadata["input_tokens"] > 256
@@ -45,4 +45,4 @@ def says_what_is_wrong(server: Server) -> None:
     raise AssertionError("another model answered")
 
 
-CHECKS = [answers_and_counts, streams_what_it_answers, takes_pictures, says_what_is_wrong]
+CHECKS = [answers_and_counts, streams_what_it_answers, takes_images, says_what_is_wrong]

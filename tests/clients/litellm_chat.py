@@ -33,7 +33,7 @@ def streams_what_it_answers(server: Server) -> None:
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
 
 
-def takes_pictures(server: Server) -> None:
+def takes_images(server: Server) -> None:
     answer = complete(server, messages=ask_about(png(32, 32)))
     assert answer.usage.prompt_tokens > 256
 
@@ -51,4 +51,4 @@ def refuses_in_its_own_classes(server: Server) -> None:
         raise AssertionError(f"{wish} was taken")
 
 
-CHECKS = [answers_and_counts, streams_what_it_answers, takes_pictures, refuses_in_its_own_classes]
+CHECKS = [answers_and_counts, streams_what_it_answers, takes_images, refuses_in_its_own_classes]

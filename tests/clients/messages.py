@@ -21,6 +21,6 @@ def ask(text: str) -> list[dict]:
     return [{"role": "user", "content": text}]
 
 
-def ask_about(picture: str, *more: str) -> list[dict]:
-    parts = [{"type": "image_url", "image_url": {"url": url}} for url in (picture, *more)]
+def ask_about(image: str, *more: str) -> list[dict]:
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in (image, *more)]
     return [{"role": "user", "content": [{"type": "text", "text": "What do you see?"}, *parts]}]

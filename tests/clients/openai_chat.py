@@ -40,7 +40,7 @@ def streams_what_it_answers(server: Server) -> None:
     assert whole.usage.completion_tokens == 24
 
 
-def takes_pictures(server: Server) -> None:
+def takes_images(server: Server) -> None:
     client = connect(server)
     plain = client.chat.completions.create(model="noise", messages=ask("What do you see?"), max_tokens=1)
     for count in (1, 2):
@@ -219,7 +219,7 @@ CHECKS = [
     lists_and_names_its_model,
     answers_and_counts,
     streams_what_it_answers,
-    takes_pictures,
+    takes_images,
     gives_logprobs,
     repeats_a_seed_and_varies_without,
     completes_text,

@@ -34,7 +34,7 @@ def streams_what_it_answers(server: Server) -> None:
         assert numbers == sorted(numbers)
 
 
-def takes_pictures_and_a_history(server: Server) -> None:
+def takes_images_and_a_history(server: Server) -> None:
     client = connect(server)
     parts = [{"type": "input_text", "text": "What is this?"}, {"type": "input_image", "image_url": png(32, 32)}]
     history = [{"role": "user", "content": parts}]
@@ -60,6 +60,6 @@ def refuses_what_would_need_a_store(server: Server) -> None:
 CHECKS = [
     answers_and_counts,
     streams_what_it_answers,
-    takes_pictures_and_a_history,
+    takes_images_and_a_history,
     refuses_what_would_need_a_store,
 ]

@@ -36,9 +36,9 @@ def streams_what_it_answers(server: Server) -> None:
     assert asyncio.run(stream()) == agent(server).run_sync("Stream this").output
 
 
-def takes_pictures(server: Server) -> None:
-    picture = BinaryContent.from_data_uri(png(32, 32))
-    assert agent(server).run_sync(["What do you see?", picture]).usage.input_tokens > 256
+def takes_images(server: Server) -> None:
+    image = BinaryContent.from_data_uri(png(32, 32))
+    assert agent(server).run_sync(["What do you see?", image]).usage.input_tokens > 256
 
 
 def says_what_is_wrong(server: Server) -> None:
@@ -54,6 +54,6 @@ CHECKS = [
     answers_and_counts,
     remembers_the_conversation,
     streams_what_it_answers,
-    takes_pictures,
+    takes_images,
     says_what_is_wrong,
 ]

@@ -3,7 +3,7 @@
     python soak.py path/to/medgemma [--seconds 20] [--clients 64] [--seed N]
 
 Starts `medgemma serve` with a small queue and a small KV cache on a free loopback port, and for
-the given time sends it chats, completions, streams and pictures, some with time limits, priorities
+the given time sends it chats, completions, streams and images, some with time limits, priorities
 and salts, among requests that are malformed, that are left in the middle, and whose connections are
 cut. Every answer must be complete or an error in OpenAI's shape that the request deserves. Then no
 block may be held and memory may not have grown, and SIGTERM must end the process with 0.
@@ -38,7 +38,7 @@ LIMITS = [
     *("--max-num-seqs", "16", "--max-queued-requests", "24", "--max-num-batched-tokens", "512"),
     *("--max-model-len", "1024", "--kv-cache-memory", "3MiB", "--encoder-cache-memory", "256KiB"),
 ]
-# What requests hold at a moment differs by some pictures of 2.4 MB; what leaks grows without end.
+# What requests hold at a moment differs by some images of 2.4 MB; what leaks grows without end.
 MAX_GROWTH_BYTES = 24 << 20
 # glibc gives each thread a heap and keeps the most that each has held, which takes minutes to level
 # off. With one heap, what is measured is what the program holds.
@@ -59,7 +59,7 @@ def png(width: int, height: int) -> str:
     return "data:image/png;base64," + base64.b64encode(file).decode()
 
 
-PICTURES = [png(16 + 8 * n, 24) for n in range(6)]
+IMAGES = [png(16 + 8 * n, 24) for n in range(6)]
 # Several requests begin alike, so that blocks are shared and found again.
 BEGINNINGS = ["You are a radiologist. " * repeats for repeats in (1, 4, 12)]
 WORDS = "heart lungs bones normal clear left right upper lower opacity".split()
@@ -139,7 +139,7 @@ def question(dice: random.Random) -> tuple[str, dict]:
         return "/v1/completions", body
     content: object = text
     if dice.random() < 0.25:
-        shown = dice.choices(PICTURES, k=dice.choice([1, 1, 2]))
+        shown = dice.choices(IMAGES, k=dice.choice([1, 1, 2]))
         content = [{"type": "image_url", "image_url": {"url": url}} for url in shown]
         content.append({"type": "text", "text": text})
     body["messages"] = [{"role": "user", "content": content}]

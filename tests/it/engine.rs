@@ -1,5 +1,5 @@
 //! The engine's threads with a tiny model: what a handle sees when clients leave, when the process
-//! stops, and of pictures that come again.
+//! stops, and of images that come again.
 
 use std::time::Duration;
 
@@ -117,8 +117,8 @@ async fn a_drain_finishes_what_has_begun() {
     assert!(matches!(handle.submit(ask(1)), Err(Error::Draining)));
 }
 
-/// The first picture's case, asked `num_requests` times at once.
-async fn with_one_picture(handle: &EngineHandle, num_requests: usize) {
+/// The first image's case, asked `num_requests` times at once.
+async fn with_one_image(handle: &EngineHandle, num_requests: usize) {
     let (config, _) = load("multimodal");
     let case = &Numbers::of("multimodal").cases["image_first"];
     let requests = vec![request(&config, case, greedy(3)); num_requests];
@@ -135,7 +135,7 @@ async fn with_one_picture(handle: &EngineHandle, num_requests: usize) {
 }
 
 #[tokio::test]
-async fn a_picture_that_comes_again_is_not_encoded_again() {
+async fn an_image_that_comes_again_is_not_encoded_again() {
     let (config, model) = load("multimodal");
     let scheduler = SchedulerConfig {
         prefix_caching: PrefixCaching::Off,
@@ -143,11 +143,11 @@ async fn a_picture_that_comes_again_is_not_encoded_again() {
     };
     let (handle, _thread) = start_engine(model, scheduler, 64);
     let case = &Numbers::of("multimodal").cases["image_first"];
-    assert_eq!(case.pictures.len(), 1);
-    with_one_picture(&handle, 10).await;
+    assert_eq!(case.images.len(), 1);
+    with_one_image(&handle, 10).await;
     let encoder = || (handle.stats().encoder_misses, handle.stats().encoder_hits);
     soon("the statistics", || encoder() == (1, 9)).await;
-    with_one_picture(&handle, 2).await;
+    with_one_image(&handle, 2).await;
     soon("the statistics", || encoder() == (1, 11)).await;
 }
 

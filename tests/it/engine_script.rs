@@ -12,7 +12,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use medgemma::backend::{FedRow, Sampled};
 use medgemma::core::{
-    FinishReason, GenerateRequest, ImageHash, ImageSpan, PixelValues, TenantId, Terms, TokenId,
+    FinishReason, GenerateRequest, ImageHash, ImageSpan, PixelValues, SchedulingParams, TenantId,
+    TokenId,
 };
 use medgemma::engine::{
     DeviceShape, EngineConfig, EngineExit, EngineState, Stepping, TokenStream, device_channel,
@@ -21,7 +22,7 @@ use medgemma::error::{Error, Result};
 use tokio::time::{Instant, advance, sleep};
 
 use stage::{
-    STEPPINGS, STOP, VOCAB, WORD, ask, config, drawn, next, rest, stage, stage_of, within,
+    STEPPINGS, STOP, VOCAB, WORD, ask, config, next, rest, sampled, stage, stage_of, within,
 };
 
 #[tokio::test(start_paused = true)]
@@ -35,7 +36,7 @@ async fn a_stuck_step_ends_everything_in_time() {
     for _ in 0..2 {
         let order = stage.launched().await;
         sleep(Duration::from_secs(119)).await;
-        stage.report(vec![drawn(WORD); order.samples.len()]);
+        stage.report(vec![sampled(WORD); order.samples.len()]);
         stage.asked().await;
     }
     let begun = Instant::now();
@@ -71,7 +72,7 @@ async fn a_pause_of_the_process_is_not_the_device_s_fault() {
     assert_eq!(stage.handle.state(), EngineState::Ready);
     // The step has its whole time again.
     sleep(Duration::from_secs(9)).await;
-    stage.report(vec![drawn(WORD)]);
+    stage.report(vec![sampled(WORD)]);
     stage.launched().await;
     stage.asked().await;
     // From here on it is stuck: paused and then awake for all of its time.
@@ -91,7 +92,7 @@ async fn without_a_limit_a_step_may_take_any_time() {
     let mut stream = stage.submit(ask(8, 2));
     stage.launched().await;
     sleep(Duration::from_secs(500_000)).await;
-    stage.report(vec![drawn(WORD)]);
+    stage.report(vec![sampled(WORD)]);
     next(&mut stream).await.expect("a token");
     assert_eq!(stage.handle.state(), EngineState::Ready);
 }
@@ -137,9 +138,9 @@ async fn logits_that_are_not_numbers_end_their_request_only() {
     let unsound = Sampled {
         token: TokenId(0),
         logprobs: None,
-        is_sound: false,
+        is_finite: false,
     };
-    stage.report(vec![unsound, drawn(WORD)]);
+    stage.report(vec![unsound, sampled(WORD)]);
     let order = stage.step().await;
     assert_eq!(order.samples.len(), 2, "the neighbour and the next in line");
     let events = rest(faulty).await;
@@ -154,7 +155,7 @@ async fn logits_that_are_not_numbers_end_their_request_only() {
     stage.assert_empty();
 }
 
-fn with_picture(start: usize, len: usize, size: usize, num_bytes: usize) -> GenerateRequest {
+fn with_image(start: usize, len: usize, size: usize, num_bytes: usize) -> GenerateRequest {
     let pixels = PixelValues {
         size,
         rgb: vec![0; num_bytes].into(),
@@ -175,10 +176,10 @@ async fn inputs_that_no_step_can_take_end_their_request_only() {
     let unfit = [
         outside(VOCAB as u32),
         outside(u32::MAX),
-        with_picture(2, 15, 4, 48),
-        with_picture(2, 16, 5, 75),
-        with_picture(2, 16, 4, 47),
-        with_picture(9, 16, 4, 48),
+        with_image(2, 15, 4, 48),
+        with_image(2, 16, 5, 75),
+        with_image(2, 16, 4, 47),
+        with_image(9, 16, 4, 48),
     ];
     for request in unfit {
         let mut stage = stage(config());
@@ -191,7 +192,7 @@ async fn inputs_that_no_step_can_take_end_their_request_only() {
     }
 
     let mut stage = stage(config());
-    let fit = stage.submit(with_picture(2, 16, 4, 48));
+    let fit = stage.submit(with_image(2, 16, 4, 48));
     assert_eq!(stage.step().await.images.len(), 1);
     assert!(matches!(rest(fit).await[..], [Ok(_)]));
 
@@ -200,8 +201,8 @@ async fn inputs_that_no_step_can_take_end_their_request_only() {
         image: None,
     };
     let stage = stage_of(config(), no_tower);
-    let picture = stage.submit(with_picture(2, 16, 4, 48));
-    assert!(matches!(rest(picture).await[..], [Err(Error::StepFailed)]));
+    let image = stage.submit(with_image(2, 16, 4, 48));
+    assert!(matches!(rest(image).await[..], [Err(Error::StepFailed)]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,7 +237,7 @@ async fn deadlines_hold_in_the_line_and_in_flight() {
     assert_eq!(start.elapsed().as_secs(), 40);
     stage.settle().await;
     assert_eq!(stage.handle.stats().num_running, 1);
-    stage.report(vec![drawn(WORD); 2]);
+    stage.report(vec![sampled(WORD); 2]);
     for _ in 0..2 {
         assert_eq!(stage.step().await.samples.len(), 1);
     }
@@ -313,13 +314,13 @@ async fn ahead_the_next_step_is_there_before_the_tokens_are() {
         let fed = stage.launched().await;
         stage.asked().await;
         assert_eq!(fed.input.positions, [position]);
-        assert_eq!(fed.input.fed, [FedRow { row: 0, draw: 0 }]);
+        assert_eq!(fed.input.fed, [FedRow { row: 0, sample: 0 }]);
         assert_eq!(fed.samples[0].num_generated, position as usize - 7);
-        stage.report(vec![drawn(TokenId(position))]);
+        stage.report(vec![sampled(TokenId(position))]);
     }
     // Its length was known: nothing was planned past its end.
     stage.asked().await;
-    stage.report(vec![drawn(TokenId(11))]);
+    stage.report(vec![sampled(TokenId(11))]);
     let tokens: Vec<_> = rest(stream)
         .await
         .into_iter()
@@ -343,7 +344,7 @@ async fn ahead_what_comes_after_a_stop_token_is_dropped() {
     assert_eq!(stage.steps.len(), 2);
     stage.steps.pop_front();
     stage.is_asked = false;
-    stage.report(vec![drawn(STOP), drawn(WORD)]);
+    stage.report(vec![sampled(STOP), sampled(WORD)]);
     stage.play().await;
     let events = rest(stopping).await;
     assert!(matches!(&events[..], [Ok(event)] if event.finish == Some(FinishReason::Stop)));
@@ -374,7 +375,7 @@ async fn a_drain_refuses_what_waits_and_finishes_what_runs() {
         Duration::ZERO,
         "not even a step is awaited"
     );
-    stage.report(vec![drawn(WORD); order.samples.len()]);
+    stage.report(vec![sampled(WORD); order.samples.len()]);
     stage.step().await;
     for stream in running {
         let events = rest(stream).await;
@@ -436,11 +437,14 @@ async fn the_line_is_bounded_by_requests_and_by_tokens() {
 }
 
 fn of(tenant: u64, request: GenerateRequest) -> GenerateRequest {
-    let terms = Terms {
+    let scheduling = SchedulingParams {
         tenant: TenantId(tenant),
-        ..request.terms
+        ..request.scheduling
     };
-    GenerateRequest { terms, ..request }
+    GenerateRequest {
+        scheduling,
+        ..request
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -544,7 +548,7 @@ async fn who_is_refused_is_told_when_to_come_back() {
     stage.launched().await;
     sleep(Duration::from_secs(4)).await;
     stage.asked().await;
-    stage.report(vec![drawn(WORD)]);
+    stage.report(vec![sampled(WORD)]);
     assert!(matches!(rest(stream).await[..], [Ok(_)]));
 
     let _running: Vec<_> = (0..2).map(|_| stage.submit(ask(32, 9))).collect();
@@ -566,7 +570,7 @@ async fn events_tell_how_long_the_request_waited() {
     stage.launched().await;
     sleep(Duration::from_secs(3)).await;
     stage.asked().await;
-    stage.report(vec![drawn(WORD); 2]);
+    stage.report(vec![sampled(WORD); 2]);
     stage.step().await;
     stage.step().await;
     for (stream, seconds) in running.into_iter().map(|s| (s, 0)).chain([(waiting, 3)]) {
@@ -583,7 +587,7 @@ async fn a_stop_token_is_the_last() {
     let stream = stage.submit(ask(8, 9));
     stage.launched().await;
     stage.asked().await;
-    stage.report(vec![drawn(STOP)]);
+    stage.report(vec![sampled(STOP)]);
     let events = rest(stream).await;
     assert!(matches!(&events[..], [Ok(event)] if event.finish == Some(FinishReason::Stop)));
     stage.settle().await;

@@ -1,7 +1,7 @@
 //! The demo on films that it has not seen, which `train_demo.py render` drew and described, and on
 //! the same films spoilt as a server with a fault would spoil them.
 //!
-//! A tiny model that was trained on pictures tells more than one of noise: mirrored, in the wrong
+//! A tiny model that was trained on images tells more than one of noise: mirrored, in the wrong
 //! colours, at the wrong levels or in the wrong place, its answers are wrong.
 
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ struct Truth {
 
 /// A film and what is true of it.
 struct Film {
-    picture: RgbImage,
+    image: RgbImage,
     truths: Vec<Truth>,
 }
 
@@ -55,7 +55,7 @@ fn films() -> Vec<Film> {
     assert!(by_file.len() >= 20);
     (by_file.into_iter())
         .map(|(file, truths)| Film {
-            picture: ::image::open(golden::path(&format!("films/{file}")))
+            image: ::image::open(golden::path(&format!("films/{file}")))
                 .expect("films are PNG")
                 .into_rgb8(),
             truths,
@@ -63,20 +63,20 @@ fn films() -> Vec<Film> {
         .collect()
 }
 
-fn png(picture: &RgbImage) -> Vec<u8> {
+fn png(image: &RgbImage) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    picture
+    image
         .write_to(&mut bytes, ImageFormat::Png)
         .expect("memory takes all that is written");
     bytes.into_inner()
 }
 
-fn jpeg(picture: &RgbImage) -> Vec<u8> {
+fn jpeg(image: &RgbImage) -> Vec<u8> {
     let mut compress = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
-    compress.set_size(picture.width() as usize, picture.height() as usize);
+    compress.set_size(image.width() as usize, image.height() as usize);
     compress.set_quality(85.0);
     let mut started = compress.start_compress(Vec::new()).expect("it starts");
-    started.write_scanlines(picture).expect("it takes rows");
+    started.write_scanlines(image).expect("it takes rows");
     started.finish().expect("it ends")
 }
 
@@ -84,9 +84,9 @@ fn data_uri(bytes: &[u8]) -> String {
     format!("data:image/png;base64,{}", BASE64_STANDARD.encode(bytes))
 }
 
-fn question(picture: &str, text: &str) -> Value {
+fn question(image: &str, text: &str) -> Value {
     json!([{"role": "user", "content": [
-        {"type": "image_url", "image_url": {"url": picture}},
+        {"type": "image_url", "image_url": {"url": image}},
         {"type": "text", "text": text},
     ]}])
 }
@@ -114,9 +114,9 @@ impl Score {
 async fn ask(served: &Served, films: &[Film], encode: impl Fn(&RgbImage) -> Vec<u8>) -> Score {
     let mut score = Score::default();
     for film in films {
-        let picture = data_uri(&encode(&film.picture));
+        let image = data_uri(&encode(&film.image));
         for truth in &film.truths {
-            let messages = question(&picture, &truth.question);
+            let messages = question(&image, &truth.question);
             let fields = json!({"messages": messages, "temperature": 0, "max_tokens": 100});
             let answer = served.chat(fields).await;
             let said = answer["choices"][0]["message"]["content"].as_str();
@@ -156,7 +156,7 @@ async fn the_demo_looks_at_every_place_before_it_answers_if_it_is_to_think() {
         let truth = film.truths.iter().find(|truth| truth.kind == "effusion");
         let truth = truth.expect("every film is asked for its effusion");
         let fields = json!({
-            "messages": question(&data_uri(&png(&film.picture)), &truth.question),
+            "messages": question(&data_uri(&png(&film.image)), &truth.question),
             "temperature": 0,
             "max_tokens": 200,
             "reasoning_effort": "high",
@@ -192,8 +192,8 @@ async fn the_demo_says_what_it_is_and_what_words_mean() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn left_and_right_exchanged_show() {
-    let score = ask(&SQUASHING, &films(), |picture| {
-        png(&imageops::flip_horizontal(picture))
+    let score = ask(&SQUASHING, &films(), |image| {
+        png(&imageops::flip_horizontal(image))
     })
     .await;
     assert!(score.share(&["side", "size", "marker"]) < 0.5, "{score:?}");
@@ -201,12 +201,12 @@ async fn left_and_right_exchanged_show() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn red_and_blue_exchanged_show() {
-    let score = ask(&SQUASHING, &films(), |picture| {
-        let mut picture = picture.clone();
-        for pixel in picture.pixels_mut() {
+    let score = ask(&SQUASHING, &films(), |image| {
+        let mut image = image.clone();
+        for pixel in image.pixels_mut() {
             pixel.0.reverse();
         }
-        png(&picture)
+        png(&image)
     })
     .await;
     assert!(score.share(&["colour", "marker"]) < 0.5, "{score:?}");
@@ -230,22 +230,22 @@ async fn levels_on_another_scale_show() {
         ),
     ];
     for (name, spoil, kinds) in spoilt {
-        let score = ask(&SQUASHING, &films(), |picture| {
-            let mut picture = picture.clone();
-            for level in picture.iter_mut() {
+        let score = ask(&SQUASHING, &films(), |image| {
+            let mut image = image.clone();
+            for level in image.iter_mut() {
                 *level = spoil(f32::from(*level)).round() as u8;
             }
-            png(&picture)
+            png(&image)
         })
         .await;
         assert!(score.share(kinds) < 0.65, "{name}: {score:?}");
     }
 }
 
-/// A picture's tokens, as the tower and the projector make them: (256, hidden).
+/// An image's tokens, as the tower and the projector make them: (256, hidden).
 type Features = <CpuBackend as Backend>::Tensor;
 
-/// Where a picture's tokens stand in a prompt, from the first to the last.
+/// Where an image's tokens stand in a prompt, from the first to the last.
 #[derive(Clone, Copy, Debug)]
 enum Placed {
     /// So many places behind where they belong, over the text there.
@@ -254,10 +254,10 @@ enum Placed {
     Turned(usize),
 }
 
-/// What the demo says of a picture whose tokens are misplaced.
+/// What the demo says of an image whose tokens are misplaced.
 const UNREADABLE: &str = "I cannot read this film: its tokens are not where they belong.";
 
-/// The demo's model itself, to which a picture's tokens can be given anywhere.
+/// The demo's model itself, to which an image's tokens can be given anywhere.
 struct Bare {
     model: Model<CpuBackend>,
     config: ModelConfig,
@@ -282,8 +282,8 @@ impl Bare {
         }
     }
 
-    fn features(&self, picture: PixelValues) -> Features {
-        let features = self.model.encode_images(&[picture]);
+    fn features(&self, image: PixelValues) -> Features {
+        let features = self.model.encode_images(&[image]);
         features.expect("the tower runs").remove(0)
     }
 
@@ -357,9 +357,9 @@ async fn image_tokens_in_another_place_show() {
     let mut right = Score::default();
     let mut misread = misplaced.map(|placed| (placed, Score::default(), Score::default()));
     for film in &films()[..8] {
-        let file = png(&film.picture);
-        let picture = processor.process(&file, Wanted::ALWAYS).expect("a picture");
-        let features = bare.features(picture);
+        let file = png(&film.image);
+        let image = processor.process(&file, Wanted::ALWAYS).expect("an image");
+        let features = bare.features(image);
         for truth in &film.truths {
             let messages = question(&data_uri(&file), &truth.question);
             let asked = served

@@ -9,10 +9,10 @@ use std::time::Duration;
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::core::{
-    CacheSalt, GenerateRequest, ImageSpan, SamplingParams, SeqId, Terms, TokenEvent, TokenId,
-    TokenLogprobs,
+    CacheSalt, GenerateRequest, ImageSpan, SamplingParams, SchedulingParams, SeqId, TokenEvent,
+    TokenId, TokenLogprobs,
 };
-use medgemma::engine::{Runner, Stepping, WorkOrder};
+use medgemma::engine::{ModelInput, Runner, Stepping};
 use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted};
 use medgemma::model::Model;
 use medgemma::model::config::ModelConfig;
@@ -109,7 +109,7 @@ impl Rig {
         let is_empty = batch.is_empty();
         if !is_empty {
             self.num_steps += 1;
-            let order = WorkOrder::new(&self.scheduler, &batch);
+            let order = ModelInput::new(&self.scheduler, &batch);
             self.num_fed += order.input.fed.len();
             self.num_computed += batch.num_tokens();
             self.runner.launch(&order).expect("a step");
@@ -141,7 +141,7 @@ impl Rig {
         self.scheduler.update(&batch, &tokens);
         self.scheduler.check_integrity();
         for (id, sampled) in living {
-            assert!(sampled.is_sound);
+            assert!(sampled.is_finite);
             self.events.entry(id).or_default().push(TokenEvent {
                 token: sampled.token,
                 logprobs: sampled.logprobs,
@@ -162,7 +162,7 @@ impl Rig {
         }
     }
 
-    /// Pictures that the tower has encoded.
+    /// Images that the tower has encoded.
     pub(crate) fn num_encoded(&self) -> u64 {
         self.runner.encoder_stats().misses
     }
@@ -187,15 +187,15 @@ pub(crate) fn request(
     let is_soft = |idx: usize| Some(case.ids[idx].0) == config.image_token_id;
     let starts = (0..case.ids.len()).filter(|&idx| is_soft(idx) && !is_soft(idx - 1));
     let images = starts
-        .zip(&case.pictures)
+        .zip(&case.images)
         .map(|(start, name)| {
-            let vision = config.vision.as_ref().expect("it has pictures");
+            let vision = config.vision.as_ref().expect("it has images");
             let processor = ImageProcessor {
                 size: vision.image_size,
                 resize: Resize::Squash,
                 limits: ImageLimits::default(),
             };
-            let file = fs::read(golden::path(&format!("images/{name}"))).expect("a picture");
+            let file = fs::read(golden::path(&format!("images/{name}"))).expect("an image");
             ImageSpan {
                 start,
                 len: vision.mm_tokens_per_image,
@@ -211,7 +211,7 @@ pub(crate) fn request(
         sampling,
         constraint: None,
         prompt_logprobs: None,
-        terms: Terms::default(),
+        scheduling: SchedulingParams::default(),
     }
 }
 
@@ -271,15 +271,15 @@ fn tokens_are_fed_on_even_after_they_were_collected() {
     let id = SeqId(0);
     let request = request(&config, case, greedy(3));
     scheduler.add(id, request).expect("it fits");
-    let mut token_of = |order: &WorkOrder| {
+    let mut token_of = |order: &ModelInput| {
         runner.launch(order).expect("a step");
         runner.collect().expect("a step").sampled[0].token
     };
     let first = scheduler.schedule();
-    let first_token = token_of(&WorkOrder::new(&scheduler, &first));
+    let first_token = token_of(&ModelInput::new(&scheduler, &first));
     // Planned before the host has seen that token, launched after.
     let second = scheduler.schedule();
-    let order = WorkOrder::new(&scheduler, &second);
+    let order = ModelInput::new(&scheduler, &second);
     assert_eq!(order.input.fed.len(), 1);
     let second_token = token_of(&order);
     assert_eq!(first_token, case.greedy[0].token);
@@ -459,7 +459,7 @@ fn chunks_of_every_size_change_no_bit() {
         .collect();
     let expected = alone(&requests);
     let longest = requests.iter().map(|request| request.prompt.len()).max();
-    // From the largest picture's 16 tokens on, each size cuts somewhere else.
+    // From the largest image's 16 tokens on, each size cuts somewhere else.
     for budget in 16..=longest.expect("there are cases") {
         let limits = SchedulerConfig {
             max_num_seqs: 16,
@@ -487,15 +487,15 @@ fn cached_prefixes_and_salts_change_no_bit() {
         assert_undisturbed(&mut rig, &crowd, &expected, |_| {});
         let found = hits(&rig) - before;
         assert!(found > 0, "the second time nothing was found");
-        assert_eq!(rig.num_encoded(), encoded, "pictures were encoded again");
+        assert_eq!(rig.num_encoded(), encoded, "images were encoded again");
 
         // With a salt of their own they find nothing of the others', and each other's.
         let salted: Vec<_> = crowd
             .iter()
             .map(|request| GenerateRequest {
-                terms: Terms {
+                scheduling: SchedulingParams {
                     cache_salt: Some(CacheSalt([7; 32])),
-                    ..request.terms
+                    ..request.scheduling
                 },
                 ..request.clone()
             })
@@ -508,11 +508,11 @@ fn cached_prefixes_and_salts_change_no_bit() {
 }
 
 #[test]
-fn a_follow_up_encodes_no_picture_and_computes_what_is_new() {
+fn a_follow_up_encodes_no_image_and_computes_what_is_new() {
     let (config, model) = load("multimodal");
     let case = &Numbers::of("multimodal").cases["image_first"];
     let mut rig = Rig::new(model, roomy(&config)).ahead();
-    // Long enough that the picture lies in full blocks.
+    // Long enough that the image lies in full blocks.
     let first = request(&config, case, greedy(2 * BLOCK_SIZE));
     let answer = rig.run_alone(first.clone());
     let encoded = rig.num_encoded();

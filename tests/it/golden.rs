@@ -25,7 +25,7 @@ pub(crate) struct Numbers {
 
 #[derive(Deserialize)]
 pub(crate) struct Case {
-    pub(crate) pictures: Vec<String>,
+    pub(crate) images: Vec<String>,
     pub(crate) ids: Vec<TokenId>,
     /// Tokens at which hidden states were kept.
     pub(crate) positions: Vec<usize>,

@@ -1,5 +1,5 @@
-//! Grammars under drawing at random: whatever the masks allow is a document that the schema allows,
-//! and every document ends. Where real clients are tried, a model draws and an independent validator
+//! Grammars under sampling at random: whatever the masks allow is a document that the schema allows,
+//! and every document ends. Where real clients are tried, a model samples and an independent validator
 //! judges.
 
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ fn compiler() -> (Arc<Tokenizer>, GrammarCompiler) {
     (tokenizer, GrammarCompiler::new(vocabulary))
 }
 
-/// Draws evenly among what may come, which is harder than what any model does, until the end.
+/// Samples evenly among what may come, which is harder than what any model does, until the end.
 fn wander(constraint: &dyn Constraint, tokenizer: &Tokenizer, seed: u64) -> String {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut state = constraint.start().expect("it begins");
@@ -352,7 +352,7 @@ fn has_format(name: &Value, text: &str) -> bool {
 }
 
 #[test]
-fn whatever_is_drawn_is_a_document_that_the_schema_allows() {
+fn whatever_is_sampled_is_a_document_that_the_schema_allows() {
     let (tokenizer, grammars) = compiler();
     let schemas = schemas();
     assert_eq!(schemas.len(), 20);
@@ -369,16 +369,16 @@ fn whatever_is_drawn_is_a_document_that_the_schema_allows() {
 #[test]
 fn other_grammars_hold_too() {
     let (tokenizer, grammars) = compiler();
-    let draw = |source: GrammarSource, seed| {
+    let sample = |source: GrammarSource, seed| {
         let grammar = grammars.compile(&source).expect("it is sound");
         wander(&*grammar, &tokenizer, seed)
     };
     let choices = ["normal", "norm", "é \"quoted\"\n"];
     for seed in 0..25 {
-        let text = draw(GrammarSource::JsonObject, seed);
+        let text = sample(GrammarSource::JsonObject, seed);
         let object = serde_json::from_str::<Value>(&text);
         assert!(object.is_ok_and(|object| object.is_object()), "{text}");
-        let text = draw(
+        let text = sample(
             GrammarSource::Regex("[a-f]{2,4}(-[0-9]+)?".to_owned()),
             seed,
         );
@@ -387,10 +387,10 @@ fn other_grammars_hold_too() {
         assert!(letters.bytes().all(|byte| (b'a'..=b'f').contains(&byte)));
         assert!(!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
         let choice = GrammarSource::Choice(choices.map(str::to_owned).to_vec());
-        let text = draw(choice, seed);
+        let text = sample(choice, seed);
         assert!(choices.contains(&text.as_str()), "{text:?}");
         let lark = "start: \"(\" start \")\" | \"x\"".to_owned();
-        let text = draw(GrammarSource::Lark(lark), seed);
+        let text = sample(GrammarSource::Lark(lark), seed);
         let depth = text.len() / 2;
         assert_eq!(text, format!("{}x{}", "(".repeat(depth), ")".repeat(depth)));
     }

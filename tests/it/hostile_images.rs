@@ -93,7 +93,7 @@ fn each_lie_has_its_refusal() {
         ("one byte", vec![0xff], ImageError::UnknownFormat),
         (
             "text",
-            b"hello, this is not a picture".to_vec(),
+            b"hello, this is not an image".to_vec(),
             ImageError::UnknownFormat,
         ),
         (
@@ -275,7 +275,7 @@ fn each_lie_has_its_refusal() {
             too_many(16_384, 16_384),
         ),
         (
-            "WebP canvas unlike its picture",
+            "WebP canvas unlike its image",
             webp("webp_exif_8.webp", 24, &[0xff; 6]),
             ImageError::Undecodable,
         ),
@@ -338,7 +338,7 @@ fn limits_are_inclusive() {
     );
 }
 
-/// One picture of each way to decode, and of the turns that follow.
+/// One image of each way to decode, and of the turns that follow.
 const WAYS: [&str; 12] = [
     "bmp.bmp",
     "exif_6.jpg",
@@ -355,7 +355,7 @@ const WAYS: [&str; 12] = [
 ];
 
 #[test]
-fn a_picture_that_is_not_wanted_any_more_ends_at_the_next_row() {
+fn an_image_that_is_not_wanted_any_more_ends_at_the_next_row() {
     let processor = ImageProcessor {
         size: 32,
         resize: Resize::Squash,
@@ -393,7 +393,7 @@ fn a_picture_that_is_not_wanted_any_more_ends_at_the_next_row() {
 }
 
 #[test]
-fn a_thin_picture_is_refused_whatever_is_in_it() {
+fn a_thin_image_is_refused_whatever_is_in_it() {
     // A sample of 61 × 47 whose header says otherwise, so that only the header can be judged.
     let png = |width: u32, height: u32| {
         let sides = [width.to_be_bytes(), height.to_be_bytes()].concat();
@@ -445,7 +445,7 @@ fn samples() -> Vec<(String, Vec<u8>)> {
 #[test]
 fn a_file_that_ends_early_is_refused() {
     for (name, whole) in samples() {
-        // Ends that cut into the first picture of every sample but those with a second one.
+        // Ends that cut into the first image of every sample but those with a second one.
         let all_but = whole.len() / if name.contains("two") { 2 } else { 10 };
         for part in 0..24 {
             let cut = (whole.len() - all_but) * part / 24;

@@ -1,4 +1,4 @@
-//! Pictures of every kind, against the levels that Pillow and transformers make of them.
+//! Images of every kind, against the levels that Pillow and transformers make of them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::golden;
 
-/// Thin pictures, which requests may not show, are resized as the reference does too.
+/// Thin images, which requests may not show, are resized as the reference does too.
 const LIMITS: ImageLimits = ImageLimits {
     max_bytes: 50 << 20,
     max_pixels: 64 << 20,
@@ -38,7 +38,7 @@ fn listing() -> BTreeMap<String, Expected> {
     let listing: Listing = serde_json::from_slice(&json).expect("goldens are JSON");
     assert!(
         listing.files.len() > 50,
-        "only {} pictures",
+        "only {} images",
         listing.files.len()
     );
     listing.files
@@ -50,7 +50,7 @@ fn digest(levels: &[u8]) -> String {
 
 // Not a level of tolerance, for lossy files neither: the decoders compute as Pillow's do.
 #[test]
-fn every_picture_decodes_to_the_reference_levels() {
+fn every_image_decodes_to_the_reference_levels() {
     for (name, expected) in listing() {
         let encoded = fs::read(golden::path(&format!("images/{name}"))).expect("goldens are there");
         let raster = decode(&encoded, &LIMITS, Wanted::ALWAYS)
@@ -69,7 +69,7 @@ fn every_picture_decodes_to_the_reference_levels() {
 }
 
 #[test]
-fn every_picture_is_resized_to_the_reference_levels() {
+fn every_image_is_resized_to_the_reference_levels() {
     for (name, expected) in listing() {
         let encoded = fs::read(golden::path(&format!("images/{name}"))).expect("goldens are there");
         for (size, levels) in [(32, &expected.small), (896, &expected.full)] {

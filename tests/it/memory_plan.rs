@@ -199,19 +199,19 @@ fn memory_that_was_asked_for_is_used() {
 }
 
 #[test]
-fn a_card_is_filled_with_cache_of_half_the_width() {
+fn a_gpu_is_filled_with_cache_of_half_the_width() {
     let name = "medgemma-4b-it";
     let on = |place| plan(name, &config(name), weights(name), &LIMITS, place).unwrap();
-    let card = on(Place::Card {
+    let gpu = on(Place::Gpu {
         available: 40 * GIB,
     });
-    assert_eq!(card.scheduler.max_model_len, 131_072);
-    assert!(total(&card) <= 40 * GIB);
-    assert!(total(&card) > 36 * GIB, "{card}");
+    assert_eq!(gpu.scheduler.max_model_len, 131_072);
+    assert!(total(&gpu) <= 40 * GIB);
+    assert!(total(&gpu) > 36 * GIB, "{gpu}");
     let host = on(host(40 * GIB));
     let per_block =
         |plan: &MemoryPlan| plan.kv_cache as f64 / plan.scheduler.num_blocks.global as f64;
-    assert!(per_block(&card) < 0.8 * per_block(&host));
+    assert!(per_block(&gpu) < 0.8 * per_block(&host));
 }
 
 #[test]

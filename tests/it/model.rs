@@ -28,7 +28,7 @@ fn weights_of(model: &str) -> Weights {
     Weights::open(&golden::path(&format!("models/{model}"))).expect("weights are there")
 }
 
-pub(crate) fn picture(name: &str, size: usize) -> PixelValues {
+pub(crate) fn image(name: &str, size: usize) -> PixelValues {
     let file = fs::read(golden::path(&format!("images/{name}"))).expect("goldens are there");
     let processor = ImageProcessor {
         size,
@@ -37,7 +37,7 @@ pub(crate) fn picture(name: &str, size: usize) -> PixelValues {
     };
     processor
         .process(&file, Wanted::ALWAYS)
-        .expect("a picture that can be read")
+        .expect("an image that can be read")
 }
 
 /// One step over the whole prompt, with logits of every token. Blocks are handed out backwards and
@@ -90,15 +90,15 @@ fn check_every_stage<B: Backend>(backend: B, name: &str) {
         let tokens_per_image = config.vision.as_ref().map_or(0, |v| v.mm_tokens_per_image);
         let input = whole_prompt(&case.ids, config.image_token_id, tokens_per_image);
         let spans = &input.sequences[0].image_spans;
-        assert_eq!(spans.len(), case.pictures.len(), "{case_name}");
+        assert_eq!(spans.len(), case.images.len(), "{case_name}");
         let images = case
-            .pictures
+            .images
             .iter()
             .zip(spans)
-            .map(|(picture_name, span)| {
-                let size = config.vision.as_ref().expect("it has pictures").image_size;
+            .map(|(image_name, span)| {
+                let size = config.vision.as_ref().expect("it has images").image_size;
                 let features = model
-                    .encode_images(&[picture(picture_name, size)])
+                    .encode_images(&[image(image_name, size)])
                     .expect("the tower runs")
                     .remove(0);
                 ImageRows {
@@ -156,10 +156,10 @@ fn check_tower<B: Backend>(backend: &B) {
     let projector = Projector::load(backend, vision, config.text.hidden_size, &weights)
         .expect("the projector loads");
 
-    let images = ["scan_a.png", "scan_b.png"].map(|name| picture(name, vision.image_size));
+    let images = ["scan_a.png", "scan_b.png"].map(|name| image(name, vision.image_size));
     assert_eq!(*images[0].rgb, *numbers.bytes("vision.scan_a.pixels").1);
     let num_patches = vision.grid() * vision.grid();
-    // Two pictures in one call, so that one that sees its neighbour fails.
+    // Two images in one call, so that one that sees its neighbour fails.
     let mut stages = Vec::new();
     let patches = tower
         .forward_observed(backend, &images, &mut |x| {

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use medgemma::backend::cpu::CpuBackend;
-use medgemma::core::{GenerateRequest, SamplingParams, Terms, TokenEvent, TokenId};
+use medgemma::core::{GenerateRequest, SamplingParams, SchedulingParams, TokenEvent, TokenId};
 use medgemma::engine::{
     EngineConfig, EngineHandle, EngineLimits, EngineThread, Runner, Stepping, start,
 };
 use medgemma::error::{Error, Result};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
-use medgemma::model::{Model, WarmUpPictures};
+use medgemma::model::{Model, WarmUpImages};
 use medgemma::scheduler::{PrefixCaching, SchedulerConfig};
 use tempfile::TempDir;
 
@@ -101,22 +101,24 @@ fn config(dir: &Path) -> ModelConfig {
     ModelConfig::from_json(&file, &json).expect("transformers wrote it")
 }
 
-/// Loaded without a look at the numbers, as on a card.
+/// Loaded without a look at the numbers, as on a GPU.
 fn warmed_up(dir: &Path) -> (bool, Result<()>) {
     let config = config(dir);
     let weights = Weights::open(dir).expect("weights");
     let model = Model::load(CpuBackend, &config, &weights).expect("the model loads");
     let mut runner = Runner::new(model, 8, 8).expect("a cache");
-    let is_sound = runner.warm_up(4, WarmUpPictures::One).expect("a step");
-    (is_sound, weights.check_numbers())
+    let is_finite = runner
+        .computes_finite_numbers(4, WarmUpImages::One)
+        .expect("a step");
+    (is_finite, weights.check_numbers())
 }
 
 #[test]
 fn whatever_weight_is_not_finite_is_found_by_name() {
     let golden = Numbered::read(&golden::path("models/multimodal/model.safetensors"));
     let whole = folder("multimodal", &golden);
-    let (is_sound, numbers) = warmed_up(whole.path());
-    assert!(is_sound && numbers.is_ok(), "{numbers:?}");
+    let (is_finite, numbers) = warmed_up(whole.path());
+    assert!(is_finite && numbers.is_ok(), "{numbers:?}");
 
     let values = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN];
     for (idx, (name, ..)) in golden.tensors.iter().enumerate() {
@@ -127,8 +129,8 @@ fn whatever_weight_is_not_finite_is_found_by_name() {
         let at = (idx * 7919) % golden.num_numbers(name);
         damaged.set(name, at..at + 1, values[idx % 4]);
         let dir = folder("multimodal", &damaged);
-        let (is_sound, numbers) = warmed_up(dir.path());
-        assert!(!is_sound, "{name} at {at} does no harm");
+        let (is_finite, numbers) = warmed_up(dir.path());
+        assert!(!is_finite, "{name} at {at} does no harm");
         let weights = Weights::open(dir.path()).expect("weights").checked();
         let loaded = Model::load(CpuBackend, &config(dir.path()), &weights).map(drop);
         for error in [numbers, loaded] {
@@ -207,7 +209,11 @@ fn poisoned(limits: impl Fn(&ModelConfig) -> SchedulerConfig) -> (EngineHandle, 
     let blocks = scheduler.num_blocks;
     let mut runner = Runner::new(model, blocks.global, blocks.sliding).expect("a cache");
     // It misses what nobody says.
-    assert!(runner.warm_up(4, WarmUpPictures::One).expect("a step"));
+    assert!(
+        runner
+            .computes_finite_numbers(4, WarmUpImages::One)
+            .expect("a step")
+    );
     let config = EngineConfig {
         limits: EngineLimits {
             scheduler,
@@ -245,7 +251,7 @@ fn ask(len: u32, poison: Option<usize>, max_tokens: usize) -> GenerateRequest {
         },
         constraint: None,
         prompt_logprobs: None,
-        terms: Terms::default(),
+        scheduling: SchedulingParams::default(),
     }
 }
 
@@ -314,7 +320,7 @@ async fn what_a_failed_request_computed_is_never_found() {
 }
 
 #[tokio::test]
-async fn nor_are_its_pictures() {
+async fn nor_are_its_images() {
     let case = &Numbers::of("multimodal").cases["image_first"];
     let config = config(&golden::path("models/multimodal"));
     let good = request(&config, case, greedy(2));

@@ -148,7 +148,7 @@ async fn a_bound_answer_changes_nobody_else_s() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn biases_and_penalties_change_what_is_drawn() {
+async fn biases_and_penalties_change_what_is_sampled() {
     let [a, b] = ["a", "b"].map(|text| PLAIN.id(text).0);
     let with = |fields: Value| {
         let mut all = json!({"temperature": 0, "max_tokens": 40, "ignore_eos": true});
@@ -176,7 +176,7 @@ async fn biases_and_penalties_change_what_is_drawn() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_ends_of_every_range_still_draw() {
+async fn the_ends_of_every_range_still_sample() {
     let a = PLAIN.id("a").0.to_string();
     for temperature in [0.0, 1e-5, 2.0] {
         for repetition in [1e-300, 10.0] {
@@ -270,11 +270,11 @@ async fn demanded_calls_come_with_arguments_that_fit() {
     }
 }
 
-/// A picture without compression; `level` says how bright the pixel at (x, y) is.
+/// An image without compression; `level` says how bright the pixel at (x, y) is.
 fn bitmap(width: u32, height: u32, level: impl Fn(u32, u32) -> u8) -> String {
-    let picture = ::image::GrayImage::from_fn(width, height, |x, y| ::image::Luma([level(x, y)]));
+    let image = ::image::GrayImage::from_fn(width, height, |x, y| ::image::Luma([level(x, y)]));
     let mut bytes = Cursor::new(Vec::new());
-    picture
+    image
         .write_to(&mut bytes, ::image::ImageFormat::Bmp)
         .expect("memory takes all that is written");
     format!(
@@ -284,7 +284,7 @@ fn bitmap(width: u32, height: u32, level: impl Fn(u32, u32) -> u8) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_picture_is_squashed_unless_it_is_to_be_padded() {
+async fn an_image_is_squashed_unless_it_is_to_be_padded() {
     // Alike in no direction.
     let level = |x: u32, y: u32| (x * 37 + y * 101 + x * y * 13) as u8;
     let wide = bitmap(40, 20, level);

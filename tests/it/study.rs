@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use medgemma::backend::BLOCK_SIZE;
-use medgemma::core::{GenerateRequest, ImageHash, ImageSpan, PixelValues, Terms, TokenId};
+use medgemma::core::{
+    GenerateRequest, ImageHash, ImageSpan, PixelValues, SchedulingParams, TokenId,
+};
 use medgemma::model::config::ModelConfig;
 use medgemma::scheduler::{PrefixCaching, SchedulerConfig};
 
@@ -28,8 +30,8 @@ fn words(count: usize) -> impl Iterator<Item = TokenId> {
 
 /// Images of noise, no two alike, nor like those of another patient.
 fn study(config: &ModelConfig, patient: u8) -> GenerateRequest {
-    let vision = config.vision.as_ref().expect("it has pictures");
-    let soft = TokenId(config.image_token_id.expect("it has pictures"));
+    let vision = config.vision.as_ref().expect("it has images");
+    let soft = TokenId(config.image_token_id.expect("it has images"));
     let mut prompt: Vec<TokenId> = words(10).collect();
     let mut images = Vec::new();
     let mut noise = u32::from(patient);
@@ -61,7 +63,7 @@ fn study(config: &ModelConfig, patient: u8) -> GenerateRequest {
         sampling: greedy(ANSWER),
         constraint: None,
         prompt_logprobs: None,
-        terms: Terms::default(),
+        scheduling: SchedulingParams::default(),
     }
 }
 
@@ -75,7 +77,7 @@ fn a_follow_up_on_85_images_computes_what_is_new_and_encodes_none() {
     let (first_len, computed) = (first.prompt.len(), rig.num_computed);
     assert_eq!(computed, first_len + ANSWER - 1);
 
-    // The last token was drawn and not computed; blocks that are full can be found.
+    // The last token was sampled and not computed; blocks that are full can be found.
     let found = computed / BLOCK_SIZE * BLOCK_SIZE;
     let new_words = 25;
     let follow_up = GenerateRequest {

@@ -1,4 +1,4 @@
-//! Keeps the house in the order that `src/lib.rs` draws: dependencies point one way, nouns have
+//! Keeps the house in the order that `src/lib.rs` samples: dependencies point one way, nouns have
 //! names, files stay readable.
 
 use std::fs;

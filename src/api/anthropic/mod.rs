@@ -23,14 +23,14 @@ pub(super) use self::refused::REFUSED;
 use self::translate::{Translated, translate};
 use super::answer::{AnswerFormat, json_response, to_json};
 use super::chat::chat_call;
+use super::convert::{PreparedPrompt, encode_chat};
 use super::error::ApiError;
 use super::extract::{JsonBody, json_body, parse};
 use super::generate::{Answering, Call, Endpoint, generate};
-use super::lower::{PreparedPrompt, encode_chat};
 use super::refused_fields::refuse;
 use super::state::AppState;
 use super::translation::NamedChat;
-use super::types::{MessagesRequest, StreamFields, TermsFields, TokenCount};
+use super::types::{MessagesRequest, SchedulingFields, StreamFields, TokenCount};
 use crate::registry::ServedModel;
 
 /// Answers a conversation.
@@ -44,7 +44,7 @@ pub(super) async fn messages(
     generate::<Messages>(app, request).await
 }
 
-/// Counts a conversation's tokens as [`messages`] would read them. Pictures are counted, not
+/// Counts a conversation's tokens as [`messages`] would read them. Images are counted, not
 /// decoded.
 ///
 /// # Errors
@@ -89,7 +89,7 @@ fn read(
         Purpose::Answer => parse(body)?,
         Purpose::Count => StreamFields::default(),
     };
-    let terms: TermsFields = parse(body)?;
+    let scheduling: SchedulingFields = parse(body)?;
     refuse(body, &[REFUSED])?;
     let max_tokens = match (fields.max_tokens, purpose) {
         (None, Purpose::Answer) => return Err(ApiError::missing("max_tokens")),
@@ -105,7 +105,7 @@ fn read(
         names,
     } = translate(fields)?;
     shared.stream = stream;
-    shared.terms = terms;
+    shared.scheduling = scheduling;
     let mut call = chat_call(chat, shared, model).map_err(|error| names.rename(error))?;
     names.rename_grammar(&mut call.output);
     let echo = MessagesEcho {

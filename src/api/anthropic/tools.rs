@@ -2,18 +2,18 @@
 
 use crate::api::error::ApiError;
 use crate::api::types::{
-    ChatRequest, ChatTemplateKwargs, FunctionDefinition, InputTool, InputToolChoice, NamedFunction,
-    NamedToolChoice, Object, OutputConfig, Thinking, ToolChoice, ToolDefinition,
+    ChatRequest, ChatTemplateKwargs, FunctionDefinition, InputTool, InputToolChoice, JsonObject,
+    NamedFunction, NamedToolChoice, OutputConfig, Thinking, ToolChoice, ToolDefinition,
 };
 
 /// # Errors
 /// 400 for tools that the server would have to carry out, and for those without a schema.
 pub(super) fn tools(
-    tools: Vec<Object<InputTool>>,
-) -> Result<Vec<Object<ToolDefinition>>, ApiError> {
+    tools: Vec<JsonObject<InputTool>>,
+) -> Result<Vec<JsonObject<ToolDefinition>>, ApiError> {
     let tools = tools.into_iter().enumerate();
     tools
-        .map(|(tool_idx, Object(tool))| {
+        .map(|(tool_idx, JsonObject(tool))| {
             let path = format!("tools[{tool_idx}]");
             if let Some(kind) = tool.kind.filter(|kind| kind != "custom") {
                 return Err(ApiError::unsupported(
@@ -27,9 +27,9 @@ pub(super) fn tools(
             let Some(schema) = tool.input_schema else {
                 return Err(ApiError::missing(format!("{path}.input_schema")));
             };
-            Ok(Object(ToolDefinition {
+            Ok(JsonObject(ToolDefinition {
                 kind: "function".to_owned(),
-                function: Some(Object(FunctionDefinition {
+                function: Some(JsonObject(FunctionDefinition {
                     name: tool.name,
                     description: tool.description,
                     parameters: Some(schema),
@@ -54,7 +54,7 @@ pub(super) fn choose(choice: InputToolChoice, chat: &mut ChatRequest) -> Result<
             let name = (choice.name).ok_or_else(|| ApiError::missing("tool_choice.name"))?;
             ToolChoice::Named(NamedToolChoice {
                 kind: "function".to_owned(),
-                function: Some(Object(NamedFunction { name })),
+                function: Some(JsonObject(NamedFunction { name })),
             })
         }
         kind => {
@@ -110,7 +110,7 @@ pub(super) fn think(
             ));
         }
     };
-    chat.chat_template_kwargs = Some(Object(ChatTemplateKwargs {
+    chat.chat_template_kwargs = Some(JsonObject(ChatTemplateKwargs {
         enable_thinking: Some(enable),
         ..ChatTemplateKwargs::default()
     }));

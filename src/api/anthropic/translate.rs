@@ -7,8 +7,8 @@ use crate::api::generate::SharedFields;
 use crate::api::names::{Names, flat_tool};
 use crate::api::translation::Turns;
 use crate::api::types::{
-    ChatRequest, InputMessage, MessagesRequest, NamedSchema, Object, OutputFormat, ResponseFormat,
-    Stop,
+    ChatRequest, InputMessage, JsonObject, MessagesRequest, NamedSchema, OutputFormat,
+    ResponseFormat, Stop,
 };
 
 /// A chat with the client's names for what is in it.
@@ -48,7 +48,7 @@ pub(super) fn translate(request: MessagesRequest) -> Result<Translated, ApiError
         let role = "system".to_owned();
         push(InputMessage { role, content }, "system", &mut turns)?;
     }
-    for (message_idx, Object(message)) in request.messages.into_iter().enumerate() {
+    for (message_idx, JsonObject(message)) in request.messages.into_iter().enumerate() {
         let path = format!("messages[{message_idx}]");
         check_role(&message.role, &path)?;
         push(message, &path, &mut turns)?;
@@ -61,16 +61,16 @@ pub(super) fn translate(request: MessagesRequest) -> Result<Translated, ApiError
         add_generation_prompt: goes_on.map(|goes_on| !goes_on),
         ..ChatRequest::default()
     };
-    if let Some(Object(choice)) = request.tool_choice {
+    if let Some(JsonObject(choice)) = request.tool_choice {
         tools::choose(choice, &mut chat)?;
     }
-    if let Some(Object(thinking)) = request.thinking {
+    if let Some(JsonObject(thinking)) = request.thinking {
         tools::think(thinking, request.max_tokens, &mut chat)?;
     }
-    if let Some(Object(config)) = request.output_config {
+    if let Some(JsonObject(config)) = request.output_config {
         chat.reasoning_effort = tools::effort(&config);
-        if let Some(Object(format)) = config.format {
-            chat.response_format = Some(Object(schema(format)?));
+        if let Some(JsonObject(format)) = config.format {
+            chat.response_format = Some(JsonObject(schema(format)?));
         }
     }
     Ok(Translated {
@@ -119,7 +119,7 @@ fn schema(format: OutputFormat) -> Result<ResponseFormat, ApiError> {
     };
     Ok(ResponseFormat {
         kind: format.kind,
-        json_schema: Some(Object(NamedSchema {
+        json_schema: Some(JsonObject(NamedSchema {
             // Anthropic's have none.
             name: "answer".to_owned(),
             schema: Some(schema),

@@ -7,7 +7,7 @@ use crate::api::names::MessageNames;
 use crate::api::translation::Turns;
 use crate::api::types::{
     CalledFunction, ChatMessage, Content, ImageSource, ImageUrl, InputBlock, InputMessage,
-    MessageToolCall, Object, Part, ResultBlock, TextOr,
+    JsonObject, MessageToolCall, Part, ResultBlock, TextOr,
 };
 use crate::error::ImageError;
 
@@ -16,7 +16,7 @@ struct Turn {
     role: String,
     names: MessageNames,
     parts: Vec<Part>,
-    calls: Vec<Object<MessageToolCall>>,
+    calls: Vec<JsonObject<MessageToolCall>>,
 }
 
 /// Takes a message in, whose place has the name `whole`.
@@ -68,7 +68,7 @@ pub(super) fn push(message: InputMessage, whole: &str, turns: &mut Turns) -> Res
                 let part = image_part(block, &path)?;
                 turn.add_part(part, path);
             }
-            ("tool_use", "assistant") => turn.calls.push(Object(call(block, &path)?)),
+            ("tool_use", "assistant") => turn.calls.push(JsonObject(call(block, &path)?)),
             ("tool_result", "user") => {
                 flush(&mut turn, turns);
                 add_result(block, &path, turns)?;
@@ -158,7 +158,7 @@ fn text_part(text: String) -> Part {
 }
 
 fn image_part(block: InputBlock, path: &str) -> Result<Part, ApiError> {
-    let Some(Object(source)) = block.source else {
+    let Some(JsonObject(source)) = block.source else {
         return Err(missing(path, "source"));
     };
     Ok(Part {
@@ -175,7 +175,7 @@ fn call(block: InputBlock, path: &str) -> Result<MessageToolCall, ApiError> {
     Ok(MessageToolCall {
         id: block.id.ok_or_else(|| missing(path, "id"))?,
         kind: Some("function".to_owned()),
-        function: Object(CalledFunction {
+        function: JsonObject(CalledFunction {
             name: block.name.ok_or_else(|| missing(path, "name"))?,
             arguments: Value::Object(input).to_string(),
         }),
@@ -192,7 +192,7 @@ fn result_text(blocks: Vec<ResultBlock>, path: &str) -> Result<String, ApiError>
                 format!("{path}.type"),
                 format!(
                     "A tool's result is text; a block of type '{}' is not supported by this \
-                     server. Send pictures beside the result.",
+                     server. Send images beside the result.",
                     block.kind
                 ),
             ));
@@ -211,7 +211,7 @@ fn data_uri(source: ImageSource, path: &str) -> Result<String, ApiError> {
             return Err(ApiError::unsupported(
                 format!("{path}.type"),
                 format!(
-                    "A picture's source must be base64; '{kind}' is not supported by this server."
+                    "An image's source must be base64; '{kind}' is not supported by this server."
                 ),
             ));
         }
@@ -224,7 +224,7 @@ fn data_uri(source: ImageSource, path: &str) -> Result<String, ApiError> {
     if !media_type.bytes().all(is_plain) {
         return Err(ApiError::invalid_value(
             format!("{path}.media_type"),
-            "A picture's media type must be like image/png.",
+            "An image's media type must be like image/png.",
         ));
     }
     Ok(format!("data:{media_type};base64,{data}"))

@@ -39,8 +39,8 @@ pub(super) const CHATS: &[Example] = &[
         }"#,
     },
     Example {
-        name: "picture",
-        summary: "A question about a picture",
+        name: "image",
+        summary: "A question about an image",
         body: r#"{
             "model": "demo",
             "messages": [{"role": "user", "content": [

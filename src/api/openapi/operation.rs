@@ -50,7 +50,7 @@ pub(super) enum Answer {
     /// Prometheus' text format.
     Metrics,
     /// A JSON object of no type.
-    Object(&'static str),
+    JsonObject(&'static str),
 }
 
 /// A route with its method.
@@ -194,7 +194,7 @@ impl Answer {
                 })
             }
             Self::Metrics => json!({ "text/plain": { "schema": { "type": "string" } } }),
-            Self::Object(description) => {
+            Self::JsonObject(description) => {
                 let schema = json!({ "type": "object", "description": description });
                 json!({ "application/json": { "schema": schema } })
             }

@@ -9,8 +9,8 @@ use crate::api::refused_fields::{CHAT, COMPLETION, GENERATION, TOKENIZE};
 use crate::api::types::{
     ChatChunk, ChatCompletion, ChatRequest, Completion, CompletionRequest, DetokenizeRequest,
     Detokenized, LabelFields, MessageObject, MessagesEvent, MessagesRequest, ModelCard, ModelList,
-    NumberedEvent, ResponseObject, ResponsesRequest, SamplingFields, Status, StreamFields,
-    TermsFields, TokenCount, TokenizeRequest, Tokenized, Version,
+    NumberedEvent, ResponseObject, ResponsesRequest, SamplingFields, SchedulingFields, Status,
+    StreamFields, TokenCount, TokenizeRequest, Tokenized, Version,
 };
 use crate::api::{anthropic, responses};
 
@@ -31,7 +31,7 @@ const CHAT_COMPLETION: Operation = Operation {
             ChatRequest::json_schema,
             SamplingFields::json_schema,
             StreamFields::json_schema,
-            TermsFields::json_schema,
+            SchedulingFields::json_schema,
             LabelFields::json_schema,
         ],
         refused: &[CHAT, GENERATION],
@@ -57,7 +57,7 @@ const TEXT_COMPLETION: Operation = Operation {
             CompletionRequest::json_schema,
             SamplingFields::json_schema,
             StreamFields::json_schema,
-            TermsFields::json_schema,
+            SchedulingFields::json_schema,
             LabelFields::json_schema,
         ],
         refused: &[COMPLETION, GENERATION],
@@ -82,7 +82,7 @@ const RESPONSE: Operation = Operation {
             ResponsesRequest::json_schema,
             SamplingFields::json_schema,
             StreamFields::json_schema,
-            TermsFields::json_schema,
+            SchedulingFields::json_schema,
             LabelFields::json_schema,
         ],
         refused: &[responses::REFUSED, GENERATION],
@@ -105,7 +105,7 @@ const MESSAGE: Operation = Operation {
         parts: &[
             MessagesRequest::json_schema,
             StreamFields::json_schema,
-            TermsFields::json_schema,
+            SchedulingFields::json_schema,
         ],
         refused: &[anthropic::REFUSED],
         examples: examples::MESSAGES,
@@ -228,7 +228,7 @@ const OPENAPI: Operation = Operation {
     paths: &["/openapi.json"],
     id: "openapi",
     summary: "This document.",
-    answer: Answer::Object("An OpenAPI 3.1 document."),
+    answer: Answer::JsonObject("An OpenAPI 3.1 document."),
     errors: &[],
     access: Access::Key,
     ..HEALTH

@@ -11,7 +11,7 @@ use crate::api::generate::Answering;
 use crate::api::generation::AnswerDelta;
 use crate::api::logprobs;
 use crate::api::types::{
-    IncompleteDetails, InputTokensDetails, NumberedEvent, OutputTokensDetails, Place,
+    IncompleteDetails, InputTokensDetails, NumberedEvent, OutputPlace, OutputTokensDetails,
     RepeatedFields, ResponseFault, ResponseObject, ResponseStatus, ResponsesEvent, ResponsesUsage,
     TokenLogprob, Usage,
 };
@@ -221,7 +221,7 @@ impl ResponsesFormat {
         });
     }
 
-    fn open_place(&self) -> Place<'_> {
+    fn open_place(&self) -> OutputPlace<'_> {
         let output_index = self.items.len() - 1;
         place(&self.items[output_index], output_index)
     }
@@ -258,8 +258,8 @@ impl ResponsesFormat {
     }
 }
 
-fn place(item: &Item, output_index: usize) -> Place<'_> {
-    Place {
+fn place(item: &Item, output_index: usize) -> OutputPlace<'_> {
+    OutputPlace {
         item_id: &item.id,
         output_index,
         content_index: 0,

@@ -5,9 +5,9 @@ use crate::api::error::ApiError;
 use crate::api::names::{Names, flat_tool};
 use crate::api::translation::Turns;
 use crate::api::types::{
-    ChatRequest, FunctionChoice, FunctionDefinition, FunctionTool, NamedFunction, NamedSchema,
-    NamedToolChoice, Object, ReasoningConfig, ResponseFormat, ResponsesRequest, TextConfig, TextOr,
-    ToolChoice, ToolDefinition,
+    ChatRequest, FunctionChoice, FunctionDefinition, FunctionTool, JsonObject, NamedFunction,
+    NamedSchema, NamedToolChoice, ReasoningConfig, ResponseFormat, ResponsesRequest, TextConfig,
+    TextOr, ToolChoice, ToolDefinition,
 };
 
 /// What `include` takes.
@@ -62,10 +62,10 @@ pub(super) fn translate(request: ResponsesRequest) -> Result<Translated, ApiErro
         parallel_tool_calls: request.parallel_tool_calls.filter(|_| has_tools),
         ..ChatRequest::default()
     };
-    if let Some(Object(reasoning)) = request.reasoning {
+    if let Some(JsonObject(reasoning)) = request.reasoning {
         chat.reasoning_effort = effort(reasoning)?;
     }
-    if let Some(Object(text)) = request.text {
+    if let Some(JsonObject(text)) = request.text {
         shape(text, &mut chat)?;
     }
     Ok(Translated {
@@ -106,10 +106,12 @@ fn includes_logprobs(include: Option<&[String]>) -> Result<bool, ApiError> {
 
 /// # Errors
 /// 400 for tools that the server would have to carry out.
-fn tools(tools: Vec<Object<FunctionTool>>) -> Result<Vec<Object<ToolDefinition>>, ApiError> {
+fn tools(
+    tools: Vec<JsonObject<FunctionTool>>,
+) -> Result<Vec<JsonObject<ToolDefinition>>, ApiError> {
     let tools = tools.into_iter().enumerate();
     tools
-        .map(|(tool_idx, Object(tool))| {
+        .map(|(tool_idx, JsonObject(tool))| {
             let path = format!("tools[{tool_idx}]");
             if tool.kind != "function" {
                 return Err(ApiError::unsupported(
@@ -124,9 +126,9 @@ fn tools(tools: Vec<Object<FunctionTool>>) -> Result<Vec<Object<ToolDefinition>>
             let Some(name) = tool.name else {
                 return Err(ApiError::missing(format!("{path}.name")));
             };
-            Ok(Object(ToolDefinition {
+            Ok(JsonObject(ToolDefinition {
                 kind: "function".to_owned(),
-                function: Some(Object(FunctionDefinition {
+                function: Some(JsonObject(FunctionDefinition {
                     name,
                     description: tool.description,
                     parameters: tool.parameters,
@@ -157,7 +159,7 @@ fn tool_choice(choice: FunctionChoice) -> Result<ToolChoice, ApiError> {
     let name = (named.name).ok_or_else(|| ApiError::missing("tool_choice.name"))?;
     Ok(ToolChoice::Named(NamedToolChoice {
         kind: "function".to_owned(),
-        function: Some(Object(NamedFunction { name })),
+        function: Some(JsonObject(NamedFunction { name })),
     }))
 }
 
@@ -192,14 +194,14 @@ fn shape(text: TextConfig, chat: &mut ChatRequest) -> Result<(), ApiError> {
     {
         return Err(unsupported("text.verbosity"));
     }
-    let Some(Object(format)) = text.format else {
+    let Some(JsonObject(format)) = text.format else {
         return Ok(());
     };
     let is_schema = format.kind == "json_schema";
-    chat.response_format = Some(Object(ResponseFormat {
+    chat.response_format = Some(JsonObject(ResponseFormat {
         kind: format.kind,
         json_schema: is_schema.then(|| {
-            Object(NamedSchema {
+            JsonObject(NamedSchema {
                 name: format.name.unwrap_or_default(),
                 schema: format.schema,
                 ..NamedSchema::default()

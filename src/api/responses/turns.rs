@@ -4,8 +4,8 @@ use crate::api::error::ApiError;
 use crate::api::names::MessageNames;
 use crate::api::translation::Turns;
 use crate::api::types::{
-    CalledFunction, ChatMessage, Content, ImageUrl, InputItem, InputPart, MessageToolCall, Object,
-    Part, Presence, TextOr,
+    CalledFunction, ChatMessage, Content, ImageUrl, InputItem, InputPart, JsonObject,
+    MessageToolCall, Part, Presence, TextOr,
 };
 
 /// A text that is no item.
@@ -81,20 +81,23 @@ fn add_call(item: InputItem, path: String, turns: &mut Turns) -> Result<(), ApiE
     let call = MessageToolCall {
         id: item.call_id.ok_or_else(|| missing(&path, "call_id"))?,
         kind: Some("function".to_owned()),
-        function: Object(CalledFunction {
+        function: JsonObject(CalledFunction {
             name: item.name.ok_or_else(|| missing(&path, "name"))?,
             arguments: item.arguments.ok_or_else(|| missing(&path, "arguments"))?,
         }),
     };
-    if let Some(Object(before)) = turns.messages.last_mut()
+    if let Some(JsonObject(before)) = turns.messages.last_mut()
         && before.role == "assistant"
     {
-        before.tool_calls.get_or_insert_default().push(Object(call));
+        before
+            .tool_calls
+            .get_or_insert_default()
+            .push(JsonObject(call));
         return Ok(());
     }
     let message = ChatMessage {
         role: "assistant".to_owned(),
-        tool_calls: Some(vec![Object(call)]),
+        tool_calls: Some(vec![JsonObject(call)]),
         ..ChatMessage::default()
     };
     let names = MessageNames {
@@ -123,7 +126,7 @@ fn add_output(item: InputItem, path: String, turns: &mut Turns) -> Result<(), Ap
                 if part.kind != "input_text" {
                     return Err(ApiError::unsupported(
                         format!("{path}.type"),
-                        "A call's output is text: send pictures as a message of the user's.",
+                        "A call's output is text: send images as a message of the user's.",
                     ));
                 }
                 parts.push(translate_part(part, &path)?);
@@ -183,7 +186,7 @@ fn check_detail(detail: Option<&str>, path: &str) -> Result<(), ApiError> {
         None | Some("auto" | "low" | "high" | "original") => Ok(()),
         Some(detail) => Err(ApiError::invalid_value(
             format!("{path}.detail"),
-            format!("A picture's detail must be auto, low, high or original, got '{detail}'."),
+            format!("An image's detail must be auto, low, high or original, got '{detail}'."),
         )),
     }
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::message::ChatMessage;
-use super::object::Object;
+use super::object::JsonObject;
 use super::output_format::{ResponseFormat, StructuredOutputs};
 use super::tools::{ToolChoice, ToolDefinition};
 
@@ -17,7 +17,7 @@ pub(in crate::api) struct ChatRequest {
     pub(in crate::api) model: Option<String>,
     /// The conversation so far.
     #[schemars(length(min = 1))]
-    pub(in crate::api) messages: Vec<Object<ChatMessage>>,
+    pub(in crate::api) messages: Vec<JsonObject<ChatMessage>>,
     /// Whether each token comes with its log-probability.
     #[schemars(extend("default" = false))]
     pub(in crate::api) logprobs: Option<bool>,
@@ -25,12 +25,12 @@ pub(in crate::api) struct ChatRequest {
     #[schemars(range(min = 0, max = 20))]
     pub(in crate::api) top_logprobs: Option<i64>,
     /// JSON, or JSON that keeps to a schema.
-    pub(in crate::api) response_format: Option<Object<ResponseFormat>>,
+    pub(in crate::api) response_format: Option<JsonObject<ResponseFormat>>,
     /// vLLM's: what the answer's text keeps to.
-    pub(in crate::api) structured_outputs: Option<Object<StructuredOutputs>>,
+    pub(in crate::api) structured_outputs: Option<JsonObject<StructuredOutputs>>,
     /// Up to 128 tools that may be called.
     #[schemars(length(max = 128))]
-    pub(in crate::api) tools: Option<Vec<Object<ToolDefinition>>>,
+    pub(in crate::api) tools: Option<Vec<JsonObject<ToolDefinition>>>,
     /// Whether tools may or must be called; absent: they may. Only with `tools`.
     pub(in crate::api) tool_choice: Option<ToolChoice>,
     /// Whether an answer may make several calls; absent: it may.
@@ -51,7 +51,7 @@ pub(in crate::api) struct ChatRequest {
     #[schemars(extend("default" = false))]
     pub(in crate::api) continue_final_message: Option<bool>,
     /// vLLM's: settings of the chat template.
-    pub(in crate::api) chat_template_kwargs: Option<Object<ChatTemplateKwargs>>,
+    pub(in crate::api) chat_template_kwargs: Option<JsonObject<ChatTemplateKwargs>>,
 }
 
 /// `chat_template_kwargs`.

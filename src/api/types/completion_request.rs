@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
-use super::object::Object;
+use super::object::JsonObject;
 use super::output_format::{ResponseFormat, StructuredOutputs};
 
 use crate::core::TokenId;
@@ -27,9 +27,9 @@ pub(in crate::api) struct CompletionRequest {
     #[schemars(extend("default" = false))]
     pub(in crate::api) echo: Option<bool>,
     /// JSON, or JSON that keeps to a schema.
-    pub(in crate::api) response_format: Option<Object<ResponseFormat>>,
+    pub(in crate::api) response_format: Option<JsonObject<ResponseFormat>>,
     /// vLLM's: what the answer's text keeps to.
-    pub(in crate::api) structured_outputs: Option<Object<StructuredOutputs>>,
+    pub(in crate::api) structured_outputs: Option<JsonObject<StructuredOutputs>>,
 }
 
 /// One prompt or several, as text or as ids.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::object::Object;
+use super::object::JsonObject;
 use super::presence::Presence;
 use super::tools::MessageToolCall;
 
@@ -24,7 +24,7 @@ pub(in crate::api) struct ChatMessage {
     #[serde(default)]
     pub(in crate::api) name: Presence,
     /// Calls that the assistant made.
-    pub(in crate::api) tool_calls: Option<Vec<Object<MessageToolCall>>>,
+    pub(in crate::api) tool_calls: Option<Vec<JsonObject<MessageToolCall>>>,
     /// The call that a tool answers.
     pub(in crate::api) tool_call_id: Option<String>,
     /// Known, not served: the older form of `tool_calls`.
@@ -56,7 +56,7 @@ pub(in crate::api) enum Content {
     Parts(Vec<Part>),
 }
 
-/// One part of a message: text or a picture.
+/// One part of a message: text or an image.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct Part {
     /// `text` or `image_url`.
@@ -66,12 +66,12 @@ pub(in crate::api) struct Part {
     pub(in crate::api) text: Option<String>,
     /// Of an `image_url` part.
     pub(in crate::api) image_url: Option<ImageUrl>,
-    /// Known, not served: vLLM's name for a picture that was sent before.
+    /// Known, not served: vLLM's name for an image that was sent before.
     #[serde(default)]
     pub(in crate::api) uuid: Presence,
 }
 
-/// Where a picture is: `{"url": "data:…", "detail": …}` or the string alone.
+/// Where an image is: `{"url": "data:…", "detail": …}` or the string alone.
 #[derive(Clone, Debug)]
 pub(in crate::api) struct ImageUrl {
     /// A data URI.
@@ -81,7 +81,7 @@ pub(in crate::api) struct ImageUrl {
 #[derive(Deserialize, JsonSchema)]
 struct ImageUrlFields {
     url: String,
-    /// Checked and otherwise without effect: Gemma 3 sees every picture at one resolution.
+    /// Checked and otherwise without effect: Gemma 3 sees every image at one resolution.
     #[serde(rename = "detail")]
     _detail: Option<Detail>,
 }
@@ -114,7 +114,7 @@ impl<'de> Visitor<'de> for ContentVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
         let mut parts = Vec::new();
-        while let Some(Object(part)) = seq.next_element()? {
+        while let Some(JsonObject(part)) = seq.next_element()? {
             parts.push(part);
         }
         Ok(Content::Parts(parts))
@@ -176,7 +176,7 @@ impl JsonSchema for ImageUrl {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "Where a picture is: an object, or the data URI alone.",
+            "description": "Where an image is: an object, or the data URI alone.",
             "anyOf": [generator.subschema_for::<ImageUrlFields>(), { "type": "string" }],
         })
     }

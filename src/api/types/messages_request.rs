@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::object::Object;
+use super::object::JsonObject;
 use super::text_or::TextOr;
 
 /// A conversation to be answered. Absent and null are the same.
@@ -15,7 +15,7 @@ pub(in crate::api) struct MessagesRequest {
     /// New tokens at most, thoughts included. Required, except where tokens are only counted.
     pub(in crate::api) max_tokens: Option<i64>,
     /// The conversation so far.
-    pub(in crate::api) messages: Vec<Object<InputMessage>>,
+    pub(in crate::api) messages: Vec<JsonObject<InputMessage>>,
     /// Instructions, as a string or as blocks of text.
     pub(in crate::api) system: Option<TextOr<InputBlock>>,
     /// 0–1; 0 is greedy.
@@ -27,19 +27,19 @@ pub(in crate::api) struct MessagesRequest {
     /// Up to 32 strings that end the answer.
     pub(in crate::api) stop_sequences: Option<Vec<String>>,
     /// Tools that the model may call.
-    pub(in crate::api) tools: Option<Vec<Object<InputTool>>>,
+    pub(in crate::api) tools: Option<Vec<JsonObject<InputTool>>>,
     /// Whether and which tools must be called.
-    pub(in crate::api) tool_choice: Option<Object<InputToolChoice>>,
+    pub(in crate::api) tool_choice: Option<JsonObject<InputToolChoice>>,
     /// Whether the model thinks first.
-    pub(in crate::api) thinking: Option<Object<Thinking>>,
+    pub(in crate::api) thinking: Option<JsonObject<Thinking>>,
     /// What the answer looks like, and how much effort goes into it.
-    pub(in crate::api) output_config: Option<Object<OutputConfig>>,
+    pub(in crate::api) output_config: Option<JsonObject<OutputConfig>>,
     /// Where to cache the prompt: every prompt is cached, as far as it goes.
     #[serde(rename = "cache_control")]
     _cache_control: Option<Map<String, Value>>,
     /// Who asks; nothing depends on it.
     #[serde(rename = "metadata")]
-    _metadata: Option<Object<MessagesMetadata>>,
+    _metadata: Option<JsonObject<MessagesMetadata>>,
     /// `auto` or `standard_only`, which are the same here.
     pub(in crate::api) service_tier: Option<String>,
 }
@@ -69,7 +69,7 @@ pub(in crate::api) struct InputBlock {
     /// Of a `text`.
     pub(in crate::api) text: Option<String>,
     /// Of an `image`.
-    pub(in crate::api) source: Option<Object<ImageSource>>,
+    pub(in crate::api) source: Option<JsonObject<ImageSource>>,
     /// Of a `tool_use`: what its result refers to.
     pub(in crate::api) id: Option<String>,
     /// Of a `tool_use`: the tool.
@@ -94,7 +94,7 @@ pub(in crate::api) struct ResultBlock {
     pub(in crate::api) text: Option<String>,
 }
 
-/// Where a picture is.
+/// Where an image is.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct ImageSource {
     /// `base64`.
@@ -152,7 +152,7 @@ pub(in crate::api) struct OutputConfig {
     /// As `reasoning_effort` of a chat.
     pub(in crate::api) effort: Option<String>,
     /// A schema that the answer keeps to.
-    pub(in crate::api) format: Option<Object<OutputFormat>>,
+    pub(in crate::api) format: Option<JsonObject<OutputFormat>>,
 }
 
 /// `output_config.format`.

@@ -20,9 +20,9 @@ mod responses_event;
 mod responses_request;
 mod responses_response;
 mod sampling_fields;
+mod scheduling_fields;
 mod seed;
 mod server_state;
-mod terms_fields;
 mod text_or;
 mod tokenize;
 mod tools;
@@ -49,10 +49,10 @@ pub(super) use messages_response::{
     MessagesUsage, OutputBlock, TokenCount,
 };
 pub(super) use model_list::{ModelCard, ModelList};
-pub(super) use object::Object;
+pub(super) use object::JsonObject;
 pub(super) use output_format::{NamedSchema, ResponseFormat, StructuredOutputs};
 pub(super) use presence::Presence;
-pub(super) use responses_event::{NumberedEvent, Place, ResponsesEvent};
+pub(super) use responses_event::{NumberedEvent, OutputPlace, ResponsesEvent};
 pub(super) use responses_request::{
     FunctionChoice, FunctionTool, InputItem, InputPart, ReasoningConfig, RepeatedFields,
     ResponsesRequest, TextConfig,
@@ -62,8 +62,8 @@ pub(super) use responses_response::{
     ResponseFault, ResponseObject, ResponseStatus, ResponsesUsage,
 };
 pub(super) use sampling_fields::{SamplingFields, Stop, StreamFields};
+pub(super) use scheduling_fields::SchedulingFields;
 pub(super) use server_state::{Status, Version};
-pub(super) use terms_fields::TermsFields;
 pub(super) use text_or::TextOr;
 pub(super) use tokenize::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokenized};
 pub(super) use tools::{

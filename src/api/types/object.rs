@@ -12,23 +12,23 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 ///
 /// Derived structs would also take an array of their fields in order, which no client means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::api) struct Object<T>(pub(in crate::api) T);
+pub(in crate::api) struct JsonObject<T>(pub(in crate::api) T);
 
 struct ObjectVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-    type Value = Object<T>;
+    type Value = JsonObject<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+        T::deserialize(MapAccessDeserializer::new(map)).map(JsonObject)
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Object<T> {
+impl<T: JsonSchema> JsonSchema for JsonObject<T> {
     fn inline_schema() -> bool {
         T::inline_schema()
     }
@@ -46,7 +46,7 @@ impl<T: JsonSchema> JsonSchema for Object<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(ObjectVisitor(PhantomData))
     }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::object::Object;
+use super::object::JsonObject;
 use super::presence::Presence;
 
 /// `response_format`.
@@ -15,7 +15,7 @@ pub(in crate::api) struct ResponseFormat {
     #[schemars(extend("enum" = ["text", "json_object", "json_schema"]))]
     pub(in crate::api) kind: String,
     /// With the type `json_schema`.
-    pub(in crate::api) json_schema: Option<Object<NamedSchema>>,
+    pub(in crate::api) json_schema: Option<JsonObject<NamedSchema>>,
 }
 
 /// A schema and what it is called.

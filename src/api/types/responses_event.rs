@@ -41,39 +41,39 @@ pub(in crate::api) enum ResponsesEvent<'a> {
     #[serde(rename = "response.content_part.added")]
     PartAdded {
         #[serde(flatten)]
-        place: Place<'a>,
+        place: OutputPlace<'a>,
         part: OutputPart<'a>,
     },
     #[serde(rename = "response.content_part.done")]
     PartDone {
         #[serde(flatten)]
-        place: Place<'a>,
+        place: OutputPlace<'a>,
         part: OutputPart<'a>,
     },
     #[serde(rename = "response.output_text.delta")]
     TextDelta {
         #[serde(flatten)]
-        place: Place<'a>,
+        place: OutputPlace<'a>,
         delta: &'a str,
         logprobs: &'a [TokenLogprob],
     },
     #[serde(rename = "response.output_text.done")]
     TextDone {
         #[serde(flatten)]
-        place: Place<'a>,
+        place: OutputPlace<'a>,
         text: &'a str,
         logprobs: &'a [TokenLogprob],
     },
     #[serde(rename = "response.reasoning_text.delta")]
     ReasoningDelta {
         #[serde(flatten)]
-        place: Place<'a>,
+        place: OutputPlace<'a>,
         delta: &'a str,
     },
     #[serde(rename = "response.reasoning_text.done")]
     ReasoningDone {
         #[serde(flatten)]
-        place: Place<'a>,
+        place: OutputPlace<'a>,
         text: &'a str,
     },
     #[serde(rename = "response.function_call_arguments.delta")]
@@ -99,7 +99,7 @@ pub(in crate::api) enum ResponsesEvent<'a> {
 
 /// Which part an event is about.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
-pub(in crate::api) struct Place<'a> {
+pub(in crate::api) struct OutputPlace<'a> {
     pub(in crate::api) item_id: &'a str,
     pub(in crate::api) output_index: usize,
     pub(in crate::api) content_index: usize,

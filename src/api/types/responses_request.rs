@@ -9,11 +9,11 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::object::Object;
+use super::object::JsonObject;
 use super::presence::Presence;
 use super::text_or::TextOr;
 
-/// The request's own fields; those that it shares with a chat are `SamplingFields`, `TermsFields`,
+/// The request's own fields; those that it shares with a chat are `SamplingFields`, `SchedulingFields`,
 /// `StreamFields` and `LabelFields`, read from the same body. Absent and null are the same.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct ResponsesRequest {
@@ -26,11 +26,11 @@ pub(in crate::api) struct ResponsesRequest {
     /// New tokens at most, thoughts included.
     pub(in crate::api) max_output_tokens: Option<i64>,
     /// What the answer looks like.
-    pub(in crate::api) text: Option<Object<TextConfig>>,
+    pub(in crate::api) text: Option<JsonObject<TextConfig>>,
     /// Whether the model thinks first.
-    pub(in crate::api) reasoning: Option<Object<ReasoningConfig>>,
+    pub(in crate::api) reasoning: Option<JsonObject<ReasoningConfig>>,
     /// Functions that the model may call.
-    pub(in crate::api) tools: Option<Vec<Object<FunctionTool>>>,
+    pub(in crate::api) tools: Option<Vec<JsonObject<FunctionTool>>>,
     /// `none`, `auto`, `required`, or which function.
     pub(in crate::api) tool_choice: Option<FunctionChoice>,
     /// Whether several functions may be called in one answer.
@@ -69,12 +69,12 @@ pub(in crate::api) struct InputPart {
     pub(in crate::api) kind: String,
     /// Of a text.
     pub(in crate::api) text: Option<String>,
-    /// Of a picture: a data URI.
+    /// Of an image: a data URI.
     pub(in crate::api) image_url: Option<String>,
-    /// Of a picture: `auto`, `low`, `high` or `original`; Gemma 3 sees every picture at one
+    /// Of an image: `auto`, `low`, `high` or `original`; Gemma 3 sees every image at one
     /// resolution.
     pub(in crate::api) detail: Option<String>,
-    /// Of a picture; there are no files here.
+    /// Of an image; there are no files here.
     #[serde(default)]
     pub(in crate::api) file_id: Presence,
 }
@@ -83,7 +83,7 @@ pub(in crate::api) struct InputPart {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct TextConfig {
     /// `{"type": "text"}`, `{"type": "json_object"}`, or a schema.
-    pub(in crate::api) format: Option<Object<TextFormat>>,
+    pub(in crate::api) format: Option<JsonObject<TextFormat>>,
     /// `medium`: how much is said is the model's business.
     pub(in crate::api) verbosity: Option<String>,
 }

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
-use super::object::Object;
+use super::object::JsonObject;
 use super::presence::Presence;
 use super::seed::Seed;
 use crate::core::TokenId;
@@ -78,7 +78,7 @@ pub(in crate::api) struct StreamFields {
     #[schemars(extend("default" = false))]
     pub(in crate::api) stream: Option<bool>,
     /// Only with `stream`.
-    pub(in crate::api) stream_options: Option<Object<StreamOptions>>,
+    pub(in crate::api) stream_options: Option<JsonObject<StreamOptions>>,
 }
 
 /// `stream_options`.

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use schemars::JsonSchema;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
-use super::object::Object;
+use super::object::JsonObject;
 
 /// `"…"` or `[{…}, …]`.
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
@@ -37,7 +37,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for TextOrVisitor<T> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<TextOr<T>, A::Error> {
         let mut list = Vec::new();
-        while let Some(Object(element)) = seq.next_element()? {
+        while let Some(JsonObject(element)) = seq.next_element()? {
             list.push(element);
         }
         Ok(TextOr::List(list))

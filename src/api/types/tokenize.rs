@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chat_request::ChatTemplateKwargs;
 use super::message::ChatMessage;
-use super::object::Object;
+use super::object::JsonObject;
 use super::tools::ToolDefinition;
 use crate::core::TokenId;
 
@@ -17,20 +17,20 @@ pub(in crate::api) struct TokenizeRequest {
     /// A text, in which control tokens count.
     pub(in crate::api) prompt: Option<String>,
     /// Or a chat, through the model's template.
-    pub(in crate::api) messages: Option<Vec<Object<ChatMessage>>>,
+    pub(in crate::api) messages: Option<Vec<JsonObject<ChatMessage>>>,
     /// Whether a text gets `<bos>`. Absent: a text does; a chat has it from its template.
     pub(in crate::api) add_special_tokens: Option<bool>,
     /// Whether each token's text comes too.
     pub(in crate::api) return_token_strs: Option<bool>,
     /// Tools that the chat's prompt tells of.
     #[schemars(length(max = 128))]
-    pub(in crate::api) tools: Option<Vec<Object<ToolDefinition>>>,
+    pub(in crate::api) tools: Option<Vec<JsonObject<ToolDefinition>>>,
     /// Whether the prompt ends where the assistant's turn begins; absent: it does.
     pub(in crate::api) add_generation_prompt: Option<bool>,
     /// Whether the answer goes on with the last message, the assistant's, instead.
     pub(in crate::api) continue_final_message: Option<bool>,
     /// vLLM's: settings of the chat template.
-    pub(in crate::api) chat_template_kwargs: Option<Object<ChatTemplateKwargs>>,
+    pub(in crate::api) chat_template_kwargs: Option<JsonObject<ChatTemplateKwargs>>,
 }
 
 /// The tokens of a text or of a chat.

@@ -9,7 +9,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::object::Object;
+use super::object::JsonObject;
 
 /// A tool that may be called.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -18,7 +18,7 @@ pub(in crate::api) struct ToolDefinition {
     #[serde(rename = "type")]
     pub(in crate::api) kind: String,
     /// What may be called.
-    pub(in crate::api) function: Option<Object<FunctionDefinition>>,
+    pub(in crate::api) function: Option<JsonObject<FunctionDefinition>>,
 }
 
 /// A function that the client can carry out.
@@ -51,7 +51,7 @@ pub(in crate::api) struct NamedToolChoice {
     #[serde(rename = "type")]
     pub(in crate::api) kind: String,
     /// Which one.
-    pub(in crate::api) function: Option<Object<NamedFunction>>,
+    pub(in crate::api) function: Option<JsonObject<NamedFunction>>,
 }
 
 /// A function by its name.
@@ -70,7 +70,7 @@ pub(in crate::api) struct MessageToolCall {
     #[serde(rename = "type")]
     pub(in crate::api) kind: Option<String>,
     /// What was called.
-    pub(in crate::api) function: Object<CalledFunction>,
+    pub(in crate::api) function: JsonObject<CalledFunction>,
 }
 
 /// What was called, and with what.

@@ -31,15 +31,14 @@ impl CandleBackend {
         }
     }
 
-    /// On card `ordinal`, through candle's own kernels.
+    /// On GPU `ordinal`, through candle's own kernels.
     ///
     /// # Errors
-    /// `Config` when there is no such card, or the program was built without the feature
+    /// `Config` when there is no such GPU, or the program was built without the feature
     /// `candle-cuda`.
     pub fn cuda(ordinal: usize) -> Result<Self> {
-        let device = Device::new_cuda(ordinal).map_err(|error| {
-            Error::Config(format!("candle cannot open card {ordinal}: {error}"))
-        })?;
+        let device = Device::new_cuda(ordinal)
+            .map_err(|error| Error::Config(format!("candle cannot open GPU {ordinal}: {error}")))?;
         Ok(Self { device })
     }
 }
@@ -77,7 +76,7 @@ impl Backend for CandleBackend {
     type Matrix = Tensor;
     type KvCache = CandleKvCache;
     type Step = CandleStep;
-    type Draws = Vec<Sampled>;
+    type SampledTokens = Vec<Sampled>;
 
     fn parameter(&self, tensor: HostTensor<'_>) -> Result<Tensor> {
         self.upload(&tensor)
@@ -163,7 +162,7 @@ impl Backend for CandleBackend {
         Ok(plain::linear(x, weight)?)
     }
 
-    fn rotate_and_store(
+    fn rope_and_cache(
         &self,
         step: &CandleStep,
         qkv: &Tensor,
@@ -173,7 +172,7 @@ impl Backend for CandleBackend {
         cache: &mut CandleKvCache,
     ) -> Result<Tensor> {
         let pool = &cache.layers[layer.index];
-        Ok(plain::rotate_and_store(
+        Ok(plain::rope_and_cache(
             &step.0, qkv, norm, shape, layer.kind, pool,
         )?)
     }
@@ -221,8 +220,8 @@ impl Backend for CandleBackend {
         Ok(x.narrow(0, rows.start, rows.len())?)
     }
 
-    fn sampled(&self, draws: &Vec<Sampled>) -> Result<Vec<Sampled>> {
-        Ok(draws.clone())
+    fn sampled(&self, sampled_tokens: &Vec<Sampled>) -> Result<Vec<Sampled>> {
+        Ok(sampled_tokens.clone())
     }
 
     fn patch_embed(

@@ -15,28 +15,28 @@ pub(super) struct Step {
     pub(super) input: StepInput,
     /// `(tokens)`, u32
     token_ids: Tensor,
-    global: Angles,
-    sliding: Angles,
+    global: CosSin,
+    sliding: CosSin,
 }
 
 /// Cosines and sines of one kind of layer, each `(tokens, 1, head_dim / 2)`.
 #[derive(Debug)]
-struct Angles {
+struct CosSin {
     cos: Tensor,
     sin: Tensor,
 }
 
-impl Angles {
+impl CosSin {
     fn new(rope: &Rope, positions: &[u32], device: &Device) -> Result<Self> {
         let num_positions = positions.len();
         let positions = Tensor::new(positions, device)?
             .to_dtype(candle_core::DType::F32)?
             .reshape((num_positions, 1))?;
         let inv_freq = Tensor::new(rope.inv_freq.as_slice(), device)?.unsqueeze(0)?;
-        let angles = positions.broadcast_mul(&inv_freq)?.unsqueeze(1)?; // (tokens, 1, head_dim / 2)
+        let cos_sin = positions.broadcast_mul(&inv_freq)?.unsqueeze(1)?; // (tokens, 1, head_dim / 2)
         Ok(Self {
-            cos: angles.cos()?,
-            sin: angles.sin()?,
+            cos: cos_sin.cos()?,
+            sin: cos_sin.sin()?,
         })
     }
 }
@@ -51,13 +51,13 @@ impl Step {
         let ids: Vec<u32> = input.token_ids.iter().map(|id| id.0).collect();
         Ok(Self {
             token_ids: Tensor::new(ids, device)?,
-            global: Angles::new(global, &input.positions, device)?,
-            sliding: Angles::new(sliding, &input.positions, device)?,
+            global: CosSin::new(global, &input.positions, device)?,
+            sliding: CosSin::new(sliding, &input.positions, device)?,
             input: input.clone(),
         })
     }
 
-    fn angles(&self, kind: LayerKind) -> &Angles {
+    fn cos_sin(&self, kind: LayerKind) -> &CosSin {
         match kind {
             LayerKind::Global => &self.global,
             LayerKind::Sliding => &self.sliding,
@@ -111,17 +111,17 @@ pub(super) fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 }
 
 /// `x (tokens, heads, head_dim)`: the first half of each head turns against the second.
-fn rotate(x: &Tensor, angles: &Angles) -> Result<Tensor> {
+fn rope(x: &Tensor, cos_sin: &CosSin) -> Result<Tensor> {
     let half = x.dim(D::Minus1)? / 2;
     let first = x.narrow(D::Minus1, 0, half)?;
     let second = x.narrow(D::Minus1, half, half)?;
-    let (cos, sin) = (&angles.cos, &angles.sin);
+    let (cos, sin) = (&cos_sin.cos, &cos_sin.sin);
     let turned_first = (first.broadcast_mul(cos)? - second.broadcast_mul(sin)?)?;
     let turned_second = (second.broadcast_mul(cos)? + first.broadcast_mul(sin)?)?;
     Tensor::cat(&[turned_first, turned_second], D::Minus1)
 }
 
-pub(super) fn rotate_and_store(
+pub(super) fn rope_and_cache(
     step: &Step,
     qkv: &Tensor,
     norm: &QkNorm<Tensor>,
@@ -135,11 +135,14 @@ pub(super) fn rotate_and_store(
         qkv.narrow(1, first_head * head_dim, num_heads * head_dim)?
             .reshape((num_tokens, num_heads, head_dim))
     };
-    let angles = step.angles(kind);
-    let q = rotate(&rms_norm(&part(0, heads)?, &norm.query, shape.eps)?, angles)?;
-    let k = rotate(
+    let cos_sin = step.cos_sin(kind);
+    let q = rope(
+        &rms_norm(&part(0, heads)?, &norm.query, shape.eps)?,
+        cos_sin,
+    )?;
+    let k = rope(
         &rms_norm(&part(heads, kv_heads)?, &norm.key, shape.eps)?,
-        angles,
+        cos_sin,
     )?;
     let v = part(heads + kv_heads, kv_heads)?.contiguous()?;
 
@@ -209,7 +212,7 @@ fn sequence_attention(
     let gather = |pool: &Tensor| pool.index_select(&slots, 0)?.transpose(0, 1)?.contiguous();
     let (keys, values) = (gather(&pool.keys)?, gather(&pool.values)?);
 
-    // A group's query heads are rows of one product, so no key is copied per head.
+    // A group's query heads are rows of one matmul, so no key is copied per head.
     let q = q
         .narrow(0, sequence.row, len)?
         .reshape((len, kv_heads, group, head_dim))?

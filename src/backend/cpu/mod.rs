@@ -4,7 +4,7 @@
 //! candle backend, which is its specification; unlike it, a row's result is the same to the bit
 //! whatever else is in the step.
 
-mod angles;
+mod cos_sin;
 pub mod kernels;
 
 use std::ops::Range;
@@ -19,8 +19,8 @@ use crate::backend::{
 };
 use crate::core::PixelValues;
 use crate::error::{Error, Result};
-use angles::Angles;
-use kernels::{KvPool, LayerStep, PackedMatrix, Rotation};
+use cos_sin::CosSin;
+use kernels::{KvPool, LayerStep, PackedMatrix, RopeArgs};
 
 /// Computes on every core that rayon has.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,8 +68,8 @@ pub struct CpuKvCache {
 #[derive(Debug)]
 pub struct CpuStep {
     input: StepInput,
-    global: Angles,
-    sliding: Angles,
+    global: CosSin,
+    sliding: CosSin,
 }
 
 impl CpuStep {
@@ -81,7 +81,7 @@ impl CpuStep {
         }
     }
 
-    fn angles(&self, kind: LayerKind) -> &Angles {
+    fn cos_sin(&self, kind: LayerKind) -> &CosSin {
         match kind {
             LayerKind::Global => &self.global,
             LayerKind::Sliding => &self.sliding,
@@ -98,7 +98,7 @@ impl Backend for CpuBackend {
     type Matrix = PackedMatrix;
     type KvCache = CpuKvCache;
     type Step = CpuStep;
-    type Draws = Vec<Sampled>;
+    type SampledTokens = Vec<Sampled>;
 
     // From a worker of rayon's own, every parallel loop saves handing over and waking up.
     fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
@@ -160,8 +160,8 @@ impl Backend for CpuBackend {
         ropes: Ropes<'_>,
     ) -> Result<CpuStep> {
         Ok(CpuStep {
-            global: Angles::new(ropes.global, &input.positions),
-            sliding: Angles::new(ropes.sliding, &input.positions),
+            global: CosSin::new(ropes.global, &input.positions),
+            sliding: CosSin::new(ropes.sliding, &input.positions),
             input: StepInput {
                 token_ids: input.resolved_token_ids(previous),
                 ..input.clone()
@@ -223,7 +223,7 @@ impl Backend for CpuBackend {
         Ok(Rows::new(out, weight.n()))
     }
 
-    fn rotate_and_store(
+    fn rope_and_cache(
         &self,
         step: &CpuStep,
         qkv: &Rows,
@@ -234,17 +234,17 @@ impl Backend for CpuBackend {
     ) -> Result<Rows> {
         let width = shape.num_heads * shape.head_dim;
         let mut q = qkv.room(width);
-        let angles = step.angles(layer.kind);
-        let rotation = Rotation {
+        let cos_sin = step.cos_sin(layer.kind);
+        let rope = RopeArgs {
             query_norm: &norm.query.values,
             key_norm: &norm.key.values,
-            cos: &angles.cos,
-            sin: &angles.sin,
+            cos: &cos_sin.cos,
+            sin: &cos_sin.sin,
         };
-        kernels::rotate_and_store(
+        kernels::rope_and_cache(
             step.layer(layer.kind, shape),
             &qkv.values,
-            rotation,
+            rope,
             &mut cache.layers[layer.index],
             &mut q,
         );
@@ -308,8 +308,8 @@ impl Backend for CpuBackend {
         self.keep_rows(x, rows)
     }
 
-    fn sampled(&self, draws: &Vec<Sampled>) -> Result<Vec<Sampled>> {
-        Ok(draws.clone())
+    fn sampled(&self, sampled_tokens: &Vec<Sampled>) -> Result<Vec<Sampled>> {
+        Ok(sampled_tokens.clone())
     }
 
     fn patch_embed(

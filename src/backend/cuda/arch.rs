@@ -8,19 +8,19 @@ use std::str::FromStr;
 pub struct Arch {
     major: u32,
     minor: u32,
-    /// Whether it runs on exactly this card (`a`) instead of on later minor versions too.
+    /// Whether it runs on exactly this GPU (`a`) instead of on later minor versions too.
     specific: bool,
 }
 
-/// Oldest that the kernels are written for: bf16 products and asynchronous copies.
+/// Oldest that the kernels are written for: bf16 matmuls and asynchronous copies.
 const OLDEST: (u32, u32) = (8, 0);
 
 impl Arch {
-    /// The architecture of a card of this compute capability.
+    /// The architecture of a GPU of this compute capability.
     ///
     /// # Errors
-    /// A message for cards that are too old.
-    pub fn of_card(major: u32, minor: u32) -> Result<Self, String> {
+    /// A message for GPUs that are too old.
+    pub fn of_gpu(major: u32, minor: u32) -> Result<Self, String> {
         if (major, minor) < OLDEST {
             return Err(format!(
                 "its compute capability is {major}.{minor}, but bf16 needs {}.{} (Ampere) or later",
@@ -102,12 +102,12 @@ mod tests {
     #[test]
     fn code_of_the_same_major_version_runs() {
         let names = |major, minor| -> Vec<String> {
-            let arch = Arch::of_card(major, minor).unwrap();
+            let arch = Arch::of_gpu(major, minor).unwrap();
             arch.runs().iter().map(ToString::to_string).collect()
         };
         assert_eq!(names(8, 6)[..2], ["sm_86", "sm_85"]);
         assert_eq!(names(8, 6).last().unwrap(), "sm_80");
         assert_eq!(names(9, 0), ["sm_90a", "sm_90"]);
-        assert!(Arch::of_card(7, 5).unwrap_err().contains("7.5"));
+        assert!(Arch::of_gpu(7, 5).unwrap_err().contains("7.5"));
     }
 }

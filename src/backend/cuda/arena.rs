@@ -28,7 +28,7 @@ struct Shared {
 
 /// A part of an arena; given back on drop.
 #[derive(Debug)]
-pub(super) struct Region {
+pub(super) struct Allocation {
     arena: Arena,
     offset: usize,
     num_bytes: usize,
@@ -54,7 +54,7 @@ impl Arena {
     ///
     /// # Errors
     /// `OutOfMemory` with what was asked for and what is free.
-    pub(super) fn cut(&self, num_bytes: usize) -> Result<Region> {
+    pub(super) fn alloc(&self, num_bytes: usize) -> Result<Allocation> {
         let num_bytes = num_bytes.max(1).next_multiple_of(ALIGN);
         let mut free = self.free();
         let found = free.iter().find(|(_, len)| **len >= num_bytes);
@@ -70,7 +70,7 @@ impl Arena {
         if len > num_bytes {
             free.insert(offset + num_bytes, len - num_bytes);
         }
-        Ok(Region {
+        Ok(Allocation {
             arena: self.clone(),
             offset,
             num_bytes,
@@ -89,14 +89,14 @@ impl Arena {
     }
 }
 
-impl Region {
+impl Allocation {
     /// Where it begins.
     pub(super) fn at(&self) -> DevicePtr {
         self.arena.0.base.at(self.offset)
     }
 }
 
-impl Drop for Region {
+impl Drop for Allocation {
     fn drop(&mut self) {
         let (mut offset, mut len) = (self.offset, self.num_bytes);
         let mut free = self.arena.free();
@@ -127,14 +127,14 @@ mod tests {
     #[test]
     fn what_is_given_back_is_cut_again() {
         let arena = arena(1024);
-        let first = arena.cut(300).unwrap();
-        let second = arena.cut(512).unwrap();
+        let first = arena.alloc(300).unwrap();
+        let second = arena.alloc(512).unwrap();
         assert_eq!(first.at(), DevicePtr(1 << 20));
         assert_eq!(second.at(), first.at().at(512));
-        let message = arena.cut(1).unwrap_err().to_string();
+        let message = arena.alloc(1).unwrap_err().to_string();
         assert!(message.contains("0 of 1024"), "{message}");
         drop(first);
-        assert_eq!(arena.cut(512).unwrap().at(), DevicePtr(1 << 20));
+        assert_eq!(arena.alloc(512).unwrap().at(), DevicePtr(1 << 20));
     }
 
     proptest! {
@@ -142,9 +142,9 @@ mod tests {
         #[test]
         fn it_keeps_books(sizes in prop::collection::vec((1usize..5000, 0usize..8), 1..60)) {
             let arena = arena(1 << 16);
-            let mut held: Vec<Region> = Vec::new();
+            let mut held: Vec<Allocation> = Vec::new();
             for (num_bytes, drop_idx) in sizes {
-                if let Ok(region) = arena.cut(num_bytes) {
+                if let Ok(region) = arena.alloc(num_bytes) {
                     for other in &held {
                         let apart = region.offset + region.num_bytes <= other.offset
                             || other.offset + other.num_bytes <= region.offset;
@@ -159,7 +159,7 @@ mod tests {
                 prop_assert_eq!(used + arena.num_free(), 1 << 16);
             }
             held.clear();
-            prop_assert_eq!(arena.cut(1 << 16).unwrap().at(), DevicePtr(1 << 20));
+            prop_assert_eq!(arena.alloc(1 << 16).unwrap().at(), DevicePtr(1 << 20));
         }
     }
 }

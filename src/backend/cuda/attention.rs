@@ -2,12 +2,12 @@
 
 use super::backend::{CudaBackend, count};
 use super::device::{Device, DevicePtr};
-use super::kernels::attention::{self, PagedAttention, PictureAttention};
+use super::kernels::attention::{self, ImageAttention, PagedAttention};
 use super::kernels::decode_attention::{
     self, DecodeAttention, Queries, SplitSpace, partial_bytes, splits_for, stats_bytes,
 };
 use super::kernels::paged::{PagedRows, Pools};
-use super::product;
+use super::matmul;
 use super::tensor::{CudaTensor, Dtype};
 use crate::backend::LayerKind;
 use crate::error::Result;
@@ -32,7 +32,7 @@ pub(super) fn paged<D: Device>(
 ) -> Result<CudaTensor> {
     let plan = &backend.plan;
     if rows.num_tiles > 0 {
-        let out = backend.room(q.num_rows, q.width, Dtype::Bf16)?;
+        let out = backend.alloc_tensor(q.num_rows, q.width, Dtype::Bf16)?;
         let op = PagedAttention {
             q: q.typed(Dtype::Bf16, "the queries")?,
             tiles: rows.tiles,
@@ -68,10 +68,10 @@ pub(super) fn decode<D: Device>(
         count(max_keys),
         plan.num_multiprocessors,
     );
-    let partial = backend.cut(partial_bytes(num_rows, &plan.heads, num_splits))?;
-    let stats = backend.cut(stats_bytes(num_rows, &plan.heads, num_splits))?;
+    let partial = backend.alloc(partial_bytes(num_rows, &plan.heads, num_splits))?;
+    let stats = backend.alloc(stats_bytes(num_rows, &plan.heads, num_splits))?;
     let width = (plan.heads.num_heads * plan.heads.head_dim) as usize;
-    let out = backend.room(num_rows as usize, width, Dtype::Bf16)?;
+    let out = backend.alloc_tensor(num_rows as usize, width, Dtype::Bf16)?;
     let op = DecodeAttention {
         queries,
         scale,
@@ -89,17 +89,17 @@ pub(super) fn decode<D: Device>(
     Ok(out)
 }
 
-/// Attention within each picture, of `qkv (images·patches, 3·hidden)`.
+/// Attention within each image, of `qkv (images·patches, 3·hidden)`.
 pub(super) fn full<D: Device>(
     backend: &CudaBackend<D>,
     qkv: &CudaTensor,
     num_images: usize,
     num_heads: usize,
 ) -> Result<CudaTensor> {
-    let qkv = product::narrowed(backend, qkv)?;
+    let qkv = matmul::narrowed(backend, qkv)?;
     let hidden = qkv.width / 3;
-    let out = backend.room(qkv.num_rows, hidden, Dtype::Bf16)?;
-    let op = PictureAttention {
+    let out = backend.alloc_tensor(qkv.num_rows, hidden, Dtype::Bf16)?;
+    let op = ImageAttention {
         qkv: qkv.at,
         num_images: count(num_images),
         num_patches: count(qkv.num_rows / num_images),
@@ -107,6 +107,6 @@ pub(super) fn full<D: Device>(
         head_dim: count(hidden / num_heads),
         out: out.at,
     };
-    attention::picture_attention(&backend.device, &op)?;
+    attention::image_attention(&backend.device, &op)?;
     Ok(out)
 }

@@ -7,18 +7,18 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::arena::{Arena, Region};
+use super::arena::{Allocation, Arena};
 use super::device::{Device, DevicePtr};
 use super::kernels::gemm::Epilogue;
 use super::kernels::gemv::{Input, Output};
 use super::kernels::norm::AddNormNorm;
 use super::kernels::paged::{HeadShape, PagedRows, Pools};
-use super::kernels::rotate::{self, Rotation};
-use super::memory::{Account, Standing};
+use super::kernels::rope::{self, RopeArgs};
+use super::memory::{MemoryStats, Standing};
 use super::plan::CudaPlan;
-use super::step::{PackedStep, SpareBlocks, StepLayout, TABLE_STRIDE};
+use super::step::{PackedStep, PaddingBlocks, StepLayout, TABLE_STRIDE};
 use super::tensor::{CudaMatrix, CudaTensor, Dtype};
-use super::{attention, product, weights};
+use super::{attention, matmul, weights};
 use crate::backend::{AttentionShape, Backend, LayerKind, NormPair, QkNorm, Rope, StepWork};
 use crate::error::{Error, Result};
 
@@ -26,16 +26,16 @@ use crate::error::{Error, Result};
 pub struct CudaBackend<D: Device> {
     pub(super) device: D,
     pub(super) plan: CudaPlan,
-    pub(super) account: Account,
+    pub(super) account: MemoryStats,
     pub(super) standing: Standing<D>,
     /// Frequencies that were seen, on the device: two kinds, for ever the same.
     pub(super) frequencies: Mutex<Vec<Frequencies<D>>>,
     /// By their rows.
-    pub(super) recordings: Mutex<HashMap<usize, Recording<D>>>,
+    pub(super) recordings: Mutex<HashMap<usize, CapturedGraph<D>>>,
     /// Activations are cut where recordings have theirs.
     pub(super) records: AtomicBool,
     /// Of the latest cache.
-    pub(super) spare: Mutex<Option<SpareBlocks>>,
+    pub(super) padding_blocks: Mutex<Option<PaddingBlocks>>,
 }
 
 pub(super) struct Frequencies<D: Device> {
@@ -45,7 +45,7 @@ pub(super) struct Frequencies<D: Device> {
 }
 
 /// A decode step that can be replayed.
-pub(super) struct Recording<D: Device> {
+pub(super) struct CapturedGraph<D: Device> {
     pub(super) graph: D::Graph,
     /// Where it leaves its logits, `(rows, vocab)`.
     pub(super) logits: DevicePtr,
@@ -74,7 +74,7 @@ pub struct CudaStep {
     /// Inverse frequencies of global and sliding layers.
     pub(super) frequencies: [DevicePtr; 2],
     /// Cosines and sines of both, made by the step's first operation.
-    pub(super) angles: OnceCell<[CudaTensor; 2]>,
+    pub(super) cos_sin: OnceCell<[CudaTensor; 2]>,
 }
 
 impl<D: Device> CudaBackend<D> {
@@ -83,7 +83,7 @@ impl<D: Device> CudaBackend<D> {
     /// # Errors
     /// `OutOfMemory` when the device has less; what the device says.
     pub fn new(device: D, plan: CudaPlan) -> Result<Self> {
-        let account = Account::default();
+        let account = MemoryStats::default();
         let standing = Standing::new(&device, &plan, &account)?;
         Ok(Self {
             device,
@@ -93,12 +93,12 @@ impl<D: Device> CudaBackend<D> {
             frequencies: Mutex::default(),
             recordings: Mutex::default(),
             records: AtomicBool::new(false),
-            spare: Mutex::default(),
+            padding_blocks: Mutex::default(),
         })
     }
 
     /// Bytes taken so far, by purpose.
-    pub fn account(&self) -> &Account {
+    pub fn account(&self) -> &MemoryStats {
         &self.account
     }
 
@@ -107,8 +107,8 @@ impl<D: Device> CudaBackend<D> {
         &self.device
     }
 
-    pub(super) fn spare(&self) -> Option<SpareBlocks> {
-        *self.spare.lock().expect("a fault ends the engine")
+    pub(super) fn padding_blocks(&self) -> Option<PaddingBlocks> {
+        *self.padding_blocks.lock().expect("a fault ends the engine")
     }
 
     pub(super) fn arena(&self) -> &Arena {
@@ -119,13 +119,18 @@ impl<D: Device> CudaBackend<D> {
         }
     }
 
-    pub(super) fn cut(&self, num_bytes: usize) -> Result<Region> {
-        self.arena().cut(num_bytes)
+    pub(super) fn alloc(&self, num_bytes: usize) -> Result<Allocation> {
+        self.arena().alloc(num_bytes)
     }
 
     /// Room for a result.
-    pub(super) fn room(&self, num_rows: usize, width: usize, dtype: Dtype) -> Result<CudaTensor> {
-        let region = self.cut(num_rows * width * dtype.size())?;
+    pub(super) fn alloc_tensor(
+        &self,
+        num_rows: usize,
+        width: usize,
+        dtype: Dtype,
+    ) -> Result<CudaTensor> {
+        let region = self.alloc(num_rows * width * dtype.size())?;
         Ok(CudaTensor {
             at: region.at(),
             num_rows,
@@ -178,33 +183,37 @@ impl<D: Device> CudaBackend<D> {
     }
 
     /// What becomes of a layer's q, k and v.
-    pub(super) fn rotation(
+    pub(super) fn rope(
         &self,
         step: &CudaStep,
         qkv: &CudaTensor,
         norm: &QkNorm<CudaTensor>,
         shape: &AttentionShape,
         kind: LayerKind,
-    ) -> Result<Rotation> {
+    ) -> Result<RopeArgs> {
         self.check_heads(shape)?;
-        Ok(Rotation {
+        Ok(RopeArgs {
             qkv: qkv.typed(Dtype::F32, "q, k and v")?,
-            angles: self.angles(step, kind)?.at,
+            cos_sin: self.cos_sin(step, kind)?.at,
             query_norm: norm.query.parameter(shape.head_dim, "the query's norm")?,
             key_norm: norm.key.parameter(shape.head_dim, "the key's norm")?,
             eps: shape.eps as f32,
         })
     }
 
-    pub(super) fn angles<'a>(&self, step: &'a CudaStep, kind: LayerKind) -> Result<&'a CudaTensor> {
-        let both = match step.angles.get() {
+    pub(super) fn cos_sin<'a>(
+        &self,
+        step: &'a CudaStep,
+        kind: LayerKind,
+    ) -> Result<&'a CudaTensor> {
+        let both = match step.cos_sin.get() {
             Some(both) => both,
             None => {
                 let head_dim = self.plan.heads.head_dim as usize;
                 let compute = |kind, frequencies| -> Result<CudaTensor> {
-                    let out = self.room(step.num_rows, head_dim, Dtype::F32)?;
+                    let out = self.alloc_tensor(step.num_rows, head_dim, Dtype::F32)?;
                     let rows = self.rows(step, kind);
-                    rotate::angles(&self.device, &rows, &self.plan.heads, frequencies, out.at)?;
+                    rope::cos_sin(&self.device, &rows, &self.plan.heads, frequencies, out.at)?;
                     Ok(out)
                 };
                 let [global, sliding] = step.frequencies;
@@ -212,7 +221,7 @@ impl<D: Device> CudaBackend<D> {
                     compute(LayerKind::Global, global)?,
                     compute(LayerKind::Sliding, sliding)?,
                 ];
-                step.angles.get_or_init(|| both)
+                step.cos_sin.get_or_init(|| both)
             }
         };
         Ok(match kind {
@@ -261,8 +270,8 @@ impl<D: Device> CudaBackend<D> {
         })
     }
 
-    /// `add_norm_norm`, then the product, in one kernel if the rows are few.
-    pub(super) fn add_norm_product(
+    /// `add_norm_norm`, then the matmul, in one kernel if the rows are few.
+    pub(super) fn add_norm_matmul(
         &self,
         residual: &CudaTensor,
         branch: &CudaTensor,
@@ -270,10 +279,10 @@ impl<D: Device> CudaBackend<D> {
         weight: &CudaMatrix,
         output: Output,
     ) -> Result<(CudaTensor, CudaTensor)> {
-        if product::is_fused(residual.num_rows, residual.width) {
-            let sum = self.room(residual.num_rows, residual.width, Dtype::F32)?;
+        if matmul::is_fused(residual.num_rows, residual.width) {
+            let sum = self.alloc_tensor(residual.num_rows, residual.width, Dtype::F32)?;
             let op = self.add_norm_norm_op(residual, branch, norms, &sum, sum.at)?;
-            let out = product::few_rows(self, Input::AddNormNorm(&op), residual, weight, output)?;
+            let out = matmul::few_rows(self, Input::AddNormNorm(&op), residual, weight, output)?;
             return Ok((sum, out));
         }
         let (sum, normed) =
@@ -283,7 +292,7 @@ impl<D: Device> CudaBackend<D> {
             Output::Bf16 => Epilogue::Bf16,
             Output::F32 => Epilogue::F32,
         };
-        let out = product::many_rows(self, &normed, weight, None, epilogue)?;
+        let out = matmul::many_rows(self, &normed, weight, None, epilogue)?;
         Ok((sum, out))
     }
 
@@ -293,11 +302,11 @@ impl<D: Device> CudaBackend<D> {
         step: CudaStep,
         cache: &mut CudaKvCache,
         work: &mut StepWork<'_, Self>,
-    ) -> Result<Recording<D>> {
+    ) -> Result<CapturedGraph<D>> {
         // Once for real: loading a kernel cannot be recorded. What it computes, the recording
         // computes again.
         let first = CudaStep {
-            angles: OnceCell::new(),
+            cos_sin: OnceCell::new(),
             ..step
         };
         let warm = work(&first, cache)?;
@@ -309,7 +318,7 @@ impl<D: Device> CudaBackend<D> {
         })?;
         let logits =
             logits.ok_or_else(|| Error::Backend("a decode step made no logits".to_owned()))?;
-        Ok(Recording {
+        Ok(CapturedGraph {
             graph,
             logits: logits.at,
             vocab_size: logits.width,

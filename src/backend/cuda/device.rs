@@ -1,6 +1,6 @@
 //! What the CUDA backend needs of a device: memory, kernels and one stream of work in order.
 //!
-//! Two implementations: the driver's, which is a card, and the tests' emulator, which runs the
+//! Two implementations: the driver's, which is a GPU, and the tests' emulator, which runs the
 //! same kernels in host memory. Knows nothing of models, tensors or what a kernel computes.
 
 use crate::error::Result;

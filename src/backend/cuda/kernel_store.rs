@@ -187,16 +187,16 @@ mod tests {
     }
 
     #[test]
-    fn code_made_ahead_serves_later_cards_of_its_generation() {
+    fn code_made_ahead_serves_later_gpus_of_its_generation() {
         let folder = tempfile::tempdir().unwrap();
         let name = UNIT.file_name(&arch("sm_80"));
         write_whole(folder.path(), &name, b"code").unwrap();
         let store = KernelStore::new(Some(folder.path().to_owned()), None);
-        let card = |major, minor| Arch::of_card(major, minor).unwrap();
-        let found = |card| store.precompiled(&UNIT, &card);
-        assert_eq!(found(card(8, 0)), Some(b"code".to_vec()));
-        assert_eq!(found(card(8, 9)), Some(b"code".to_vec()));
-        assert_eq!(found(card(9, 0)), None);
+        let gpu = |major, minor| Arch::of_gpu(major, minor).unwrap();
+        let found = |gpu| store.precompiled(&UNIT, &gpu);
+        assert_eq!(found(gpu(8, 0)), Some(b"code".to_vec()));
+        assert_eq!(found(gpu(8, 9)), Some(b"code".to_vec()));
+        assert_eq!(found(gpu(9, 0)), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 
 /// What memory is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum MemoryKind {
     /// The model's parameters.
     Weights,
     /// The KV cache's pools.
@@ -21,13 +21,13 @@ pub enum Purpose {
     Activations,
     /// What recorded steps compute in.
     Recorded,
-    /// What became of pictures.
+    /// What became of images.
     Features,
     /// Metadata, counters, tables.
     Bookkeeping,
 }
 
-impl Purpose {
+impl MemoryKind {
     const ALL: [Self; 6] = [
         Self::Weights,
         Self::KvCache,
@@ -40,14 +40,14 @@ impl Purpose {
 
 /// Bytes taken so far.
 #[derive(Debug, Default)]
-pub struct Account([AtomicU64; Purpose::ALL.len()]);
+pub struct MemoryStats([AtomicU64; MemoryKind::ALL.len()]);
 
-impl Account {
+impl MemoryStats {
     /// Memory for a purpose.
     pub(super) fn allocate<D: Device>(
         &self,
         device: &D,
-        purpose: Purpose,
+        purpose: MemoryKind,
         num_bytes: usize,
     ) -> Result<Arc<D::Buffer>> {
         let buffer = device.allocate(num_bytes)?;
@@ -56,14 +56,14 @@ impl Account {
     }
 
     /// Bytes for a purpose.
-    pub fn bytes(&self, purpose: Purpose) -> u64 {
+    pub fn bytes(&self, purpose: MemoryKind) -> u64 {
         self.0[purpose as usize].load(Ordering::Relaxed)
     }
 }
 
-impl fmt::Display for Account {
+impl fmt::Display for MemoryStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (idx, purpose) in Purpose::ALL.into_iter().enumerate() {
+        for (idx, purpose) in MemoryKind::ALL.into_iter().enumerate() {
             let mib = self.bytes(purpose).div_ceil(1 << 20);
             let comma = if idx == 0 { "" } else { ", " };
             write!(f, "{comma}{purpose:?} {mib} MiB")?;
@@ -92,7 +92,7 @@ pub(super) struct Standing<D: Device> {
 }
 
 impl<D: Device> Standing<D> {
-    pub(super) fn new(device: &D, plan: &CudaPlan, account: &Account) -> Result<Self> {
+    pub(super) fn new(device: &D, plan: &CudaPlan, account: &MemoryStats) -> Result<Self> {
         let mut buffers = Vec::new();
         let mut take = |purpose, num_bytes| -> Result<DevicePtr> {
             let buffer = account.allocate(device, purpose, num_bytes)?;
@@ -103,21 +103,21 @@ impl<D: Device> Standing<D> {
         let metadata_words =
             StepLayout::max_words(plan.max_rows, plan.max_sequences, plan.max_model_len);
         let num_tables = StepLayout::max_table_rows(metadata_words);
-        // Of attention, one per row and key head; of products, fewer than two per multiprocessor.
+        // Of attention, one per row and key head; of matmuls, fewer than two per multiprocessor.
         let num_counters = (plan.max_rows * plan.heads.num_kv_heads as usize)
             .max(2 * plan.num_multiprocessors as usize);
-        let activations = take(Purpose::Activations, plan.activation_bytes)?;
-        let recorded = take(Purpose::Recorded, plan.recorded_bytes)?;
-        let features = take(Purpose::Features, plan.feature_bytes)?;
-        let metadata = take(Purpose::Bookkeeping, metadata_words * 4)?;
-        let none_released = take(Purpose::Bookkeeping, num_tables * 4)?;
-        let counters = take(Purpose::Bookkeeping, num_counters * 4)?;
+        let activations = take(MemoryKind::Activations, plan.activation_bytes)?;
+        let recorded = take(MemoryKind::Recorded, plan.recorded_bytes)?;
+        let features = take(MemoryKind::Features, plan.feature_bytes)?;
+        let metadata = take(MemoryKind::Bookkeeping, metadata_words * 4)?;
+        let none_released = take(MemoryKind::Bookkeeping, num_tables * 4)?;
+        let counters = take(MemoryKind::Bookkeeping, num_counters * 4)?;
         device.fill_zero(none_released, num_tables * 4)?;
         device.fill_zero(counters, num_counters * 4)?;
         Ok(Self {
             activations: Arena::new("activations", activations, plan.activation_bytes),
             recorded: Arena::new("recorded steps", recorded, plan.recorded_bytes),
-            features: Arena::new("pictures' features", features, plan.feature_bytes),
+            features: Arena::new("images' features", features, plan.feature_bytes),
             metadata,
             metadata_words,
             none_released,

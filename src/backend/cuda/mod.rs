@@ -1,11 +1,11 @@
-//! NVIDIA cards: our own kernels, compiled at run time, over a [`device::Device`].
+//! NVIDIA GPUs: our own kernels, compiled at run time, over a [`device::Device`].
 //!
 //! ```text
-//!  CudaBackend ── launchers of kernels/ ──> Device ──┬── driver: a card
+//!  CudaBackend ── launchers of kernels/ ──> Device ──┬── driver: a GPU
 //!   tensors in an arena                              └── the tests' emulator, in host memory
 //! ```
 //!
-//! Nothing outside this module knows of cards, and nothing but `driver` of NVIDIA's libraries.
+//! Nothing outside this module knows of GPUs, and nothing but `driver` of NVIDIA's libraries.
 
 #![cfg_attr(feature = "cuda", allow(unsafe_code))]
 
@@ -20,17 +20,17 @@ pub mod survey;
 mod arena;
 mod attention;
 mod backend;
-mod draw_params;
-mod draws;
+mod matmul;
 mod memory;
 mod operations;
-mod product;
+mod sample_params;
+mod sampled_tokens;
 mod step;
 mod tensor;
 mod weights;
 
 pub use backend::{CudaBackend, CudaKvCache, CudaStep};
-pub use draws::CudaDraws;
-pub use memory::{Account, Purpose};
+pub use memory::{MemoryKind, MemoryStats};
 pub use plan::{CudaPlan, Replay};
+pub use sampled_tokens::CudaSampledTokens;
 pub use tensor::{CudaMatrix, CudaTensor, Dtype};

@@ -1,6 +1,6 @@
 //! The operations on a device: which kernels each of them is.
 //!
-//! The residual stream and products are f32, what goes into a product and the cache is bf16.
+//! The residual stream and matmuls are f32, what goes into a matmul and the cache is bf16.
 //! Decode steps of up to [`super::kernels::gemv::MAX_ROWS`] rows take five launches per layer.
 
 use std::cell::OnceCell;
@@ -18,11 +18,11 @@ use super::kernels::embed::{self, Embed};
 use super::kernels::gemv::Output;
 use super::kernels::norm::{self, LayerNorm, NormOutput, RmsNorm};
 use super::kernels::paged::Pools;
-use super::kernels::rotate::{self, Rotate};
-use super::memory::Purpose;
-use super::step::{PackedStep, SpareBlocks};
+use super::kernels::rope::{self, RopeKernel};
+use super::memory::MemoryKind;
+use super::step::{PackedStep, PaddingBlocks};
 use super::tensor::{CudaMatrix, CudaTensor, Dtype};
-use super::{attention, draws, product, weights};
+use super::{attention, matmul, sampled_tokens, weights};
 use crate::backend::{
     AttentionShape, BLOCK_SIZE, Backend, HostTensor, KvLayout, LayerKind, LayerRef, NormPair,
     QkNorm, Ropes, SampleRow, Sampled, ScoreRow, StepInput, StepWork,
@@ -37,7 +37,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     type Matrix = CudaMatrix;
     type KvCache = CudaKvCache;
     type Step = CudaStep;
-    type Draws = draws::CudaDraws;
+    type SampledTokens = sampled_tokens::CudaSampledTokens;
 
     fn parameter(&self, tensor: HostTensor<'_>) -> Result<CudaTensor> {
         weights::parameter(&self.device, &self.account, &tensor, |number| number)
@@ -67,7 +67,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         let num_bytes = layout.layers.iter().map(|kind| 2 * of_kind(*kind)).sum();
         let buffer = self
             .account
-            .allocate(&self.device, Purpose::KvCache, num_bytes)?;
+            .allocate(&self.device, MemoryKind::KvCache, num_bytes)?;
         let mut at = self.device.address(&buffer);
         // What no row has written yet is never seen, but must be a number.
         self.device.fill_zero(at, num_bytes)?;
@@ -83,11 +83,11 @@ impl<D: Device> Backend for CudaBackend<D> {
                 pools
             })
             .collect();
-        let spare = SpareBlocks {
+        let padding_blocks = PaddingBlocks {
             global: BlockId(count(layout.num_global_blocks)),
             sliding: BlockId(count(layout.num_sliding_blocks)),
         };
-        *self.spare.lock().expect("a fault ends the engine") = Some(spare);
+        *self.padding_blocks.lock().expect("a fault ends the engine") = Some(padding_blocks);
         // Recordings write into the cache that they were made with.
         let mut recordings = self.recordings.lock().expect("a fault ends the engine");
         recordings.clear();
@@ -97,9 +97,10 @@ impl<D: Device> Backend for CudaBackend<D> {
         })
     }
 
-    fn rehearsals(&self) -> Vec<StepInput> {
-        self.spare()
-            .map_or(Vec::new(), |spare| self.plan.rehearsals(spare))
+    fn warm_up_steps(&self) -> Vec<StepInput> {
+        self.padding_blocks().map_or(Vec::new(), |padding_blocks| {
+            self.plan.warm_up_steps(padding_blocks)
+        })
     }
 
     fn memory(&self) -> Option<String> {
@@ -109,18 +110,18 @@ impl<D: Device> Backend for CudaBackend<D> {
     fn begin_step(
         &self,
         input: &StepInput,
-        previous: Option<&draws::CudaDraws>,
+        previous: Option<&sampled_tokens::CudaSampledTokens>,
         ropes: Ropes<'_>,
     ) -> Result<CudaStep> {
         let num_real = input.token_ids.len();
         let is_decode = input.sequences.iter().all(|sequence| sequence.len == 1)
             && input.logit_rows.len() == num_real;
         let recorded = self.plan.recorded_rows(num_real).filter(|_| is_decode);
-        let spare = self
-            .spare()
+        let padding_blocks = self
+            .padding_blocks()
             .ok_or_else(|| Error::Backend("a step without a cache".to_owned()))?;
         let num_packed = recorded.unwrap_or(num_real);
-        let packed = PackedStep::new(input, self.plan.window, num_packed, spare);
+        let packed = PackedStep::new(input, self.plan.window, num_packed, padding_blocks);
         if packed.words.len() > self.standing.metadata_words {
             return Err(Error::Backend(format!(
                 "a step of {num_real} rows in {} sequences needs {} words of metadata, over {}",
@@ -132,12 +133,12 @@ impl<D: Device> Backend for CudaBackend<D> {
         let bytes: Vec<u8> = packed.words.iter().flat_map(|w| w.to_le_bytes()).collect();
         self.device.upload(&bytes, self.standing.metadata)?;
         if !input.fed.is_empty() {
-            let draws = previous.expect("only a step that follows another is fed by it");
+            let sampled_tokens = previous.expect("only a step that follows another is fed by it");
             embed::feed(
                 &self.device,
                 self.word(packed.fed),
                 count(input.fed.len()),
-                draws.tokens(),
+                sampled_tokens.tokens(),
                 self.word(packed.layout.token_ids()),
             )?;
         }
@@ -153,7 +154,7 @@ impl<D: Device> Backend for CudaBackend<D> {
                 self.frequencies(ropes.global)?,
                 self.frequencies(ropes.sliding)?,
             ],
-            angles: OnceCell::new(),
+            cos_sin: OnceCell::new(),
         })
     }
 
@@ -195,7 +196,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     }
 
     fn embed(&self, step: &CudaStep, table: &CudaMatrix, scale: f32) -> Result<CudaTensor> {
-        let out = self.room(step.num_rows, table.width, Dtype::F32)?;
+        let out = self.alloc_tensor(step.num_rows, table.width, Dtype::F32)?;
         let op = Embed {
             token_ids: self.word(step.layout.token_ids()),
             table: table.at,
@@ -215,7 +216,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         features: &CudaTensor,
         row: usize,
     ) -> Result<CudaTensor> {
-        let from = features.typed(Dtype::F32, "a picture's features")?;
+        let from = features.typed(Dtype::F32, "an image's features")?;
         let to = hidden.typed(Dtype::F32, "the embeddings")?;
         if features.width != hidden.width || row + features.num_rows > hidden.num_rows {
             return Err(Error::Backend(format!(
@@ -228,7 +229,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     }
 
     fn rms_norm(&self, x: &CudaTensor, weight: &CudaTensor, eps: f64) -> Result<CudaTensor> {
-        let out = self.room(x.num_rows, x.width, Dtype::Bf16)?;
+        let out = self.alloc_tensor(x.num_rows, x.width, Dtype::Bf16)?;
         let op = RmsNorm {
             x: x.typed(Dtype::F32, "a norm")?,
             weight: weight.parameter(x.width, "a norm's weight")?,
@@ -247,8 +248,8 @@ impl<D: Device> Backend for CudaBackend<D> {
         next: &CudaTensor,
         eps: f64,
     ) -> Result<(CudaTensor, CudaTensor)> {
-        let sum = self.room(residual.num_rows, residual.width, Dtype::F32)?;
-        let out = self.room(residual.num_rows, residual.width, Dtype::Bf16)?;
+        let sum = self.alloc_tensor(residual.num_rows, residual.width, Dtype::F32)?;
+        let out = self.alloc_tensor(residual.num_rows, residual.width, Dtype::Bf16)?;
         let norms = NormPair { post, next, eps };
         let op = self.add_norm_norm_op(residual, branch, &norms, &sum, out.at)?;
         norm::add_norm_norm(&self.device, norm_rows(residual), &op)?;
@@ -256,10 +257,10 @@ impl<D: Device> Backend for CudaBackend<D> {
     }
 
     fn linear(&self, x: &CudaTensor, weight: &CudaMatrix) -> Result<CudaTensor> {
-        product::linear(self, x, weight, None)
+        matmul::linear(self, x, weight, None)
     }
 
-    fn rotate_and_store(
+    fn rope_and_cache(
         &self,
         step: &CudaStep,
         qkv: &CudaTensor,
@@ -268,15 +269,13 @@ impl<D: Device> Backend for CudaBackend<D> {
         layer: LayerRef,
         cache: &mut CudaKvCache,
     ) -> Result<CudaTensor> {
-        let rotation = self.rotation(step, qkv, norm, shape, layer.kind)?;
-        let out = self.room(step.num_rows, shape.num_heads * shape.head_dim, Dtype::Bf16)?;
-        let op = Rotate {
-            rotation,
-            q: out.at,
-        };
+        let rope = self.rope(step, qkv, norm, shape, layer.kind)?;
+        let out =
+            self.alloc_tensor(step.num_rows, shape.num_heads * shape.head_dim, Dtype::Bf16)?;
+        let op = RopeKernel { rope, q: out.at };
         let rows = self.rows(step, layer.kind);
         let pools = &cache.layers[layer.index];
-        rotate::rotate_and_store(&self.device, &rows, &self.plan.heads, pools, &op)?;
+        rope::rope_and_cache(&self.device, &rows, &self.plan.heads, pools, &op)?;
         Ok(out)
     }
 
@@ -303,17 +302,17 @@ impl<D: Device> Backend for CudaBackend<D> {
     ) -> Result<CudaTensor> {
         let rows = self.attention_rows(step, layer.kind);
         if rows.num_tiles > 0 {
-            let q = self.rotate_and_store(step, qkv, norm, shape, layer, cache)?;
+            let q = self.rope_and_cache(step, qkv, norm, shape, layer, cache)?;
             return self.paged_attention(step, &q, shape, layer, cache);
         }
-        let rotation = self.rotation(step, qkv, norm, shape, layer.kind)?;
+        let rope = self.rope(step, qkv, norm, shape, layer.kind)?;
         let pools = &cache.layers[layer.index];
-        attention::decode(self, &rows, Queries::Rotated(rotation), shape.scale, pools)
+        attention::decode(self, &rows, Queries::Rotated(rope), shape.scale, pools)
     }
 
     fn geglu(&self, gate_up: &CudaTensor) -> Result<CudaTensor> {
         let width = gate_up.width / 2;
-        let out = self.room(gate_up.num_rows, width, Dtype::Bf16)?;
+        let out = self.alloc_tensor(gate_up.num_rows, width, Dtype::Bf16)?;
         let from = gate_up.typed(Dtype::F32, "gate and up")?;
         let num_rows = count(gate_up.num_rows);
         elementwise::geglu(&self.device, from, num_rows, count(width), out.at)?;
@@ -327,7 +326,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         norms: &NormPair<'_, CudaTensor>,
         weight: &CudaMatrix,
     ) -> Result<(CudaTensor, CudaTensor)> {
-        self.add_norm_product(residual, branch, norms, weight, Output::F32)
+        self.add_norm_matmul(residual, branch, norms, weight, Output::F32)
     }
 
     fn add_norm_geglu(
@@ -337,7 +336,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         norms: &NormPair<'_, CudaTensor>,
         gate_up: &CudaMatrix,
     ) -> Result<(CudaTensor, CudaTensor)> {
-        self.add_norm_product(residual, branch, norms, gate_up, Output::Geglu)
+        self.add_norm_matmul(residual, branch, norms, gate_up, Output::Geglu)
     }
 
     fn select_logit_rows(&self, step: &CudaStep, x: &CudaTensor) -> Result<CudaTensor> {
@@ -345,7 +344,7 @@ impl<D: Device> Backend for CudaBackend<D> {
             // Every row is wanted.
             return Ok(x.clone());
         }
-        let out = self.room(step.num_logit_rows, x.width, x.dtype)?;
+        let out = self.alloc_tensor(step.num_logit_rows, x.width, x.dtype)?;
         let op = SelectRows {
             x: x.at,
             rows: self.word(step.layout.logit_rows()),
@@ -357,12 +356,20 @@ impl<D: Device> Backend for CudaBackend<D> {
         Ok(out)
     }
 
-    fn sample(&self, logits: &CudaTensor, rows: &[SampleRow<'_>]) -> Result<draws::CudaDraws> {
-        draws::sample(self, logits, rows)
+    fn sample(
+        &self,
+        logits: &CudaTensor,
+        rows: &[SampleRow<'_>],
+    ) -> Result<sampled_tokens::CudaSampledTokens> {
+        sampled_tokens::sample(self, logits, rows)
     }
 
-    fn score(&self, logits: &CudaTensor, rows: &[ScoreRow]) -> Result<draws::CudaDraws> {
-        draws::score(self, logits, rows)
+    fn score(
+        &self,
+        logits: &CudaTensor,
+        rows: &[ScoreRow],
+    ) -> Result<sampled_tokens::CudaSampledTokens> {
+        sampled_tokens::score(self, logits, rows)
     }
 
     fn max_score_rows(&self) -> usize {
@@ -378,8 +385,8 @@ impl<D: Device> Backend for CudaBackend<D> {
         })
     }
 
-    fn sampled(&self, draws: &draws::CudaDraws) -> Result<Vec<Sampled>> {
-        draws.wait()
+    fn sampled(&self, sampled_tokens: &sampled_tokens::CudaSampledTokens) -> Result<Vec<Sampled>> {
+        sampled_tokens.wait()
     }
 
     fn patch_embed(
@@ -392,10 +399,10 @@ impl<D: Device> Backend for CudaBackend<D> {
     ) -> Result<CudaTensor> {
         let mut sums = Vec::new();
         for image in images {
-            let pixels = self.cut(image.rgb.len())?;
+            let pixels = self.alloc(image.rgb.len())?;
             self.device.upload(&image.rgb, pixels.at())?;
             let grid = image.size / patch_size;
-            let patches = self.room(grid * grid, weight.width, Dtype::Bf16)?;
+            let patches = self.alloc_tensor(grid * grid, weight.width, Dtype::Bf16)?;
             let op = Patches {
                 rgb: pixels.at(),
                 size: count(image.size),
@@ -417,7 +424,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         bias: &CudaTensor,
         eps: f64,
     ) -> Result<CudaTensor> {
-        let out = self.room(x.num_rows, x.width, Dtype::Bf16)?;
+        let out = self.alloc_tensor(x.num_rows, x.width, Dtype::Bf16)?;
         let op = LayerNorm {
             x: x.typed(Dtype::F32, "a layer norm")?,
             weight: weight.parameter(x.width, "a layer norm's weight")?,
@@ -436,7 +443,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         weight: &CudaMatrix,
         bias: &CudaTensor,
     ) -> Result<CudaTensor> {
-        product::linear(self, x, weight, Some(bias))
+        matmul::linear(self, x, weight, Some(bias))
     }
 
     fn full_attention(
@@ -449,7 +456,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     }
 
     fn gelu(&self, x: CudaTensor) -> Result<CudaTensor> {
-        let out = self.room(x.num_rows, x.width, Dtype::Bf16)?;
+        let out = self.alloc_tensor(x.num_rows, x.width, Dtype::Bf16)?;
         let from = x.typed(Dtype::F32, "gelu")?;
         elementwise::gelu(&self.device, from, (x.num_rows * x.width) as u64, out.at)?;
         Ok(out)
@@ -459,7 +466,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         if (a.num_rows, a.width) != (b.num_rows, b.width) {
             return Err(Error::Backend(format!("{a:?} plus {b:?}")));
         }
-        let out = self.room(a.num_rows, a.width, Dtype::F32)?;
+        let out = self.alloc_tensor(a.num_rows, a.width, Dtype::F32)?;
         let count = (a.num_rows * a.width) as u64;
         let (left, right) = (a.typed(Dtype::F32, "a sum")?, b.typed(Dtype::F32, "a sum")?);
         elementwise::add(&self.device, left, right, count, out.at)?;
@@ -469,8 +476,9 @@ impl<D: Device> Backend for CudaBackend<D> {
     fn keep_rows(&self, x: &CudaTensor, rows: Range<usize>) -> Result<CudaTensor> {
         let row_bytes = x.width * x.dtype.size();
         let num_bytes = rows.len() * row_bytes;
-        // More pictures in a step than are kept: then this one lasts as long as the step.
-        let region = (self.standing.features.cut(num_bytes)).or_else(|_| self.cut(num_bytes))?;
+        // More images in a step than are kept: then this one lasts as long as the step.
+        let region =
+            (self.standing.features.alloc(num_bytes)).or_else(|_| self.alloc(num_bytes))?;
         let kept = CudaTensor {
             at: region.at(),
             num_rows: rows.len(),
@@ -487,7 +495,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         let x = self.widened(x)?;
         let num_images = x.num_rows / (grid * grid);
         let pooled = grid / kernel;
-        let out = self.room(num_images * pooled * pooled, x.width, Dtype::F32)?;
+        let out = self.alloc_tensor(num_images * pooled * pooled, x.width, Dtype::F32)?;
         let op = AveragePool {
             x: x.at,
             num_images: count(num_images),
@@ -516,7 +524,7 @@ impl<D: Device> CudaBackend<D> {
         if x.dtype == Dtype::F32 {
             return Ok(x.clone());
         }
-        let out = self.room(x.num_rows, x.width, Dtype::F32)?;
+        let out = self.alloc_tensor(x.num_rows, x.width, Dtype::F32)?;
         elementwise::to_f32(&self.device, x.at, (x.num_rows * x.width) as u64, out.at)?;
         Ok(out)
     }
@@ -528,7 +536,7 @@ impl<D: Device> CudaBackend<D> {
         }
         let num_rows = parts.iter().map(|part| part.num_rows).sum();
         let width = parts.first().map_or(0, |part| part.width);
-        let out = self.room(num_rows, width, Dtype::F32)?;
+        let out = self.alloc_tensor(num_rows, width, Dtype::F32)?;
         let mut to = out.at;
         for part in &parts {
             self.device.copy(part.at, to, part.num_bytes())?;

@@ -1,7 +1,7 @@
 //! What the backend needs to know before the first tensor: how much, how many, which shape.
 
 use super::kernels::paged::HeadShape;
-use super::step::SpareBlocks;
+use super::step::PaddingBlocks;
 use crate::backend::{BLOCK_SIZE, BlockTable, StepInput, StepSequence};
 use crate::core::TokenId;
 
@@ -25,11 +25,11 @@ pub struct CudaPlan {
     pub activation_bytes: usize,
     /// Room for the activations of recorded steps.
     pub recorded_bytes: usize,
-    /// Room for what became of pictures.
+    /// Room for what became of images.
     pub feature_bytes: usize,
     /// Whether decode steps are recorded once and replayed.
     pub replay: Replay,
-    /// Multiprocessors of the card, all of which should have work.
+    /// Multiprocessors of the GPU, all of which should have work.
     pub num_multiprocessors: u32,
 }
 
@@ -60,7 +60,7 @@ impl CudaPlan {
 
     /// Decode steps of every recorded number of rows, and chunks of one sequence: few rows, more,
     /// and as many as there may be.
-    pub(super) fn rehearsals(&self, spare: SpareBlocks) -> Vec<StepInput> {
+    pub(super) fn warm_up_steps(&self, padding_blocks: PaddingBlocks) -> Vec<StepInput> {
         // Beyond what is recorded all numbers of rows are alike.
         let alike = |num_rows: usize| match self.recorded_rows(num_rows) {
             Some(recorded) => recorded,
@@ -72,18 +72,18 @@ impl CudaPlan {
         let most = self.max_sequences.min(self.max_rows);
         let decodes = decodes
             .into_iter()
-            .map(|num_rows| rehearsal(num_rows.min(most), 1, spare));
+            .map(|num_rows| warm_up_step(num_rows.min(most), 1, padding_blocks));
         let longest = self.max_rows.min(self.max_model_len);
         let chunks = [2, 16, 200, longest];
         let chunks = chunks.into_iter().filter(|len| *len <= longest);
         decodes
-            .chain(chunks.map(|len| rehearsal(1, len, spare)))
+            .chain(chunks.map(|len| warm_up_step(1, len, padding_blocks)))
             .collect()
     }
 }
 
 /// `num_sequences` of `len` tokens each, from their first position on, all in the spare blocks.
-fn rehearsal(num_sequences: usize, len: usize, spare: SpareBlocks) -> StepInput {
+fn warm_up_step(num_sequences: usize, len: usize, padding_blocks: PaddingBlocks) -> StepInput {
     let position = |idx: usize| u32::try_from(idx).expect("steps are far below 4 G tokens");
     let table = |block| BlockTable {
         num_released: 0,
@@ -99,8 +99,8 @@ fn rehearsal(num_sequences: usize, len: usize, spare: SpareBlocks) -> StepInput 
                 row: idx * len,
                 start: 0,
                 len,
-                global: table(spare.global),
-                sliding: table(spare.sliding),
+                global: table(padding_blocks.global),
+                sliding: table(padding_blocks.sliding),
                 image_spans: Vec::new(),
             })
             .collect(),

@@ -101,7 +101,7 @@ pub(super) struct PackedStep {
     pub(super) layout: StepLayout,
     /// All of it.
     pub(super) words: Vec<u32>,
-    /// Where the pairs of fed rows begin: `(row, draw)` each.
+    /// Where the pairs of fed rows begin: `(row, sample)` each.
     pub(super) fed: usize,
     /// Where the tiles begin: `(first row, rows)` each, of one sequence.
     pub(super) tiles: usize,
@@ -111,7 +111,7 @@ pub(super) struct PackedStep {
 
 /// What rows that only fill up a step see, one block of each kind that nobody else reads.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SpareBlocks {
+pub(super) struct PaddingBlocks {
     /// Of the global pools.
     pub(super) global: BlockId,
     /// Of the sliding pools.
@@ -119,13 +119,13 @@ pub(super) struct SpareBlocks {
 }
 
 impl PackedStep {
-    /// Packs `input`, filled up to `num_rows` rows with sequences of their own that see `spare`
+    /// Packs `input`, filled up to `num_rows` rows with sequences of their own that see `padding_blocks`
     /// alone.
     pub(super) fn new(
         input: &StepInput,
         window: Option<usize>,
         num_rows: usize,
-        spare: SpareBlocks,
+        padding_blocks: PaddingBlocks,
     ) -> Self {
         let layout = StepLayout::new(num_rows);
         let mut packed = Self {
@@ -147,10 +147,10 @@ impl PackedStep {
         }
         let num_real = input.token_ids.len();
         if num_real < num_rows {
-            packed.fill_up(num_real, spare);
+            packed.fill_up(num_real, padding_blocks);
         }
         packed.fed = packed.align();
-        let pairs = input.fed.iter().flat_map(|fed| [fed.row, fed.draw]);
+        let pairs = input.fed.iter().flat_map(|fed| [fed.row, fed.sample]);
         packed.words.extend(pairs);
         packed.tiles = packed.align();
         if input.sequences.iter().any(|sequence| sequence.len > 1) {
@@ -195,10 +195,10 @@ impl PackedStep {
         }
     }
 
-    fn fill_up(&mut self, num_real: usize, spare: SpareBlocks) {
+    fn fill_up(&mut self, num_real: usize, padding_blocks: PaddingBlocks) {
         for (kind, block) in [
-            (LayerKind::Global, spare.global),
-            (LayerKind::Sliding, spare.sliding),
+            (LayerKind::Global, padding_blocks.global),
+            (LayerKind::Sliding, padding_blocks.sliding),
         ] {
             let table_row = self.add_table(&BlockTable {
                 num_released: 0,
@@ -240,7 +240,7 @@ mod tests {
     use crate::backend::FedRow;
     use crate::core::TokenId;
 
-    const SPARE: SpareBlocks = SpareBlocks {
+    const SPARE: PaddingBlocks = PaddingBlocks {
         global: BlockId(900),
         sliding: BlockId(901),
     };
@@ -275,7 +275,7 @@ mod tests {
                     image_spans: vec![],
                 },
             ],
-            fed: vec![FedRow { row: 0, draw: 5 }],
+            fed: vec![FedRow { row: 0, sample: 5 }],
             logit_rows: vec![0, 3],
         }
     }

@@ -22,9 +22,9 @@ pub struct Variant {
 
 /// Writes down which kernels it was asked for.
 #[derive(Debug, Default)]
-pub struct Survey(Mutex<BTreeSet<Variant>>);
+pub struct DryRunDevice(Mutex<BTreeSet<Variant>>);
 
-impl Survey {
+impl DryRunDevice {
     /// Everything so far, in order.
     ///
     /// # Panics
@@ -45,7 +45,7 @@ impl Survey {
     }
 }
 
-impl Device for Survey {
+impl Device for DryRunDevice {
     type Buffer = ();
     type Graph = ();
 

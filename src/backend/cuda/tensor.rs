@@ -75,7 +75,7 @@ impl fmt::Debug for CudaTensor {
     }
 }
 
-/// A weight of a product, `(num_out, width)` bf16, row-major.
+/// A weight of a matmul, `(num_out, width)` bf16, row-major.
 #[derive(Clone)]
 pub struct CudaMatrix {
     pub(super) at: DevicePtr,

@@ -1,4 +1,4 @@
-//! Parameters on their way to the device: bf16 for products, f32 for everything else.
+//! Parameters on their way to the device: bf16 for matmuls, f32 for everything else.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::device::{Device, DevicePtr};
-use super::memory::{Account, Purpose};
+use super::memory::{MemoryKind, MemoryStats};
 use super::tensor::{CudaMatrix, CudaTensor, Dtype};
 use crate::backend::{HostDtype, HostTensor};
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ const CHUNK: usize = 4 << 20;
 /// A small parameter as f32, each number changed by `change`.
 pub(super) fn parameter<D: Device>(
     device: &D,
-    account: &Account,
+    account: &MemoryStats,
     tensor: &HostTensor<'_>,
     change: impl Fn(f32) -> f32,
 ) -> Result<CudaTensor> {
@@ -27,7 +27,7 @@ pub(super) fn parameter<D: Device>(
         .flat_map(|number| change(number).to_le_bytes())
         .collect();
     let width = tensor.shape.last().copied().unwrap_or(1);
-    let buffer = account.allocate(device, Purpose::Weights, bytes.len())?;
+    let buffer = account.allocate(device, MemoryKind::Weights, bytes.len())?;
     let at = device.address(&buffer);
     device.upload(&bytes, at)?;
     Ok(CudaTensor {
@@ -43,7 +43,7 @@ pub(super) fn parameter<D: Device>(
 /// kernels can read.
 pub(super) fn matrix<D: Device>(
     device: &D,
-    account: &Account,
+    account: &MemoryStats,
     parts: &[HostTensor<'_>],
 ) -> Result<CudaMatrix> {
     let mut num_out = 0;
@@ -59,7 +59,7 @@ pub(super) fn matrix<D: Device>(
     }
     let width = width.ok_or_else(|| wrong_shape(&[]))?;
     let padded = padded_width(width);
-    let buffer = account.allocate(device, Purpose::Weights, num_out * padded * 2)?;
+    let buffer = account.allocate(device, MemoryKind::Weights, num_out * padded * 2)?;
     let first = device.address(&buffer);
     let mut at = first;
     for part in parts {
@@ -78,7 +78,7 @@ pub(super) fn matrix<D: Device>(
     })
 }
 
-/// Numbers per row that products can read: they take eight at a time.
+/// Numbers per row that matmuls can read: they take eight at a time.
 pub(super) fn padded_width(width: usize) -> usize {
     width.next_multiple_of(8)
 }
@@ -86,7 +86,7 @@ pub(super) fn padded_width(width: usize) -> usize {
 /// A matrix whose file holds its transpose, `(width, num_out)`.
 pub(super) fn matrix_transposed<D: Device>(
     device: &D,
-    account: &Account,
+    account: &MemoryStats,
     tensor: &HostTensor<'_>,
 ) -> Result<CudaMatrix> {
     let &[width, num_out] = tensor.shape.as_slice() else {
@@ -164,11 +164,11 @@ fn wrong_shape(shape: &[usize]) -> Error {
 /// A constant that launches read, kept alive by its owner.
 pub(super) fn constant<D: Device>(
     device: &D,
-    account: &Account,
+    account: &MemoryStats,
     numbers: &[f32],
 ) -> Result<(DevicePtr, Arc<D::Buffer>)> {
     let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
-    let buffer = account.allocate(device, Purpose::Bookkeeping, bytes.len())?;
+    let buffer = account.allocate(device, MemoryKind::Bookkeeping, bytes.len())?;
     let at = device.address(&buffer);
     device.upload(&bytes, at)?;
     Ok((at, buffer))

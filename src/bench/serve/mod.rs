@@ -115,7 +115,7 @@ fn report(
     };
     Report {
         what: format!(
-            "{model} at {}: {} requests, {load}, {} tokens in, {} out, {} pictures",
+            "{model} at {}: {} requests, {load}, {} tokens in, {} out, {} images",
             plan.base_url, plan.num_requests, plan.input_len, plan.output_len, plan.num_images
         ),
         rows,

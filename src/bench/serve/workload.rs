@@ -1,4 +1,4 @@
-//! What is asked: words at random, and pictures that no cache has seen.
+//! What is asked: words at random, and images that no cache has seen.
 
 use std::io::Cursor;
 
@@ -16,7 +16,7 @@ const WORDS: &[&str] = &[
     "focal", "large", "small", "new", "old", "stable", "normal",
 ];
 
-/// Side of a picture in pixels: what the models see, so that nothing is hidden in resizing.
+/// Side of an image in pixels: what the models see, so that nothing is hidden in resizing.
 const IMAGE_SIZE: u32 = 896;
 
 /// Bodies one after another, each different.
@@ -38,7 +38,7 @@ impl Workload {
     pub(super) fn next_body(&mut self) -> Value {
         let text = words(&mut self.random, self.num_words);
         let images = (0..self.plan.num_images)
-            .map(|_| picture(&mut self.random))
+            .map(|_| image(&mut self.random))
             .collect();
         body(self.plan.endpoint, text, images, self.plan.output_len)
     }
@@ -81,19 +81,19 @@ fn body(endpoint: Endpoint, text: String, images: Vec<String>, max_tokens: usize
 }
 
 /// A data URI of coarse noise, which is small as PNG and unlike every other.
-fn picture(random: &mut fastrand::Rng) -> String {
+fn image(random: &mut fastrand::Rng) -> String {
     const GRAINS: u32 = 32;
     let grains = RgbImage::from_fn(GRAINS, GRAINS, |_, _| {
         image::Rgb([random.u8(..), random.u8(..), random.u8(..)])
     });
-    let picture = imageops::resize(
+    let image = imageops::resize(
         &grains,
         IMAGE_SIZE,
         IMAGE_SIZE,
         imageops::FilterType::Nearest,
     );
     let mut png = Cursor::new(Vec::new());
-    picture
+    image
         .write_to(&mut png, ImageFormat::Png)
         .expect("memory takes what is written");
     format!("data:image/png;base64,{}", STANDARD.encode(png.get_ref()))

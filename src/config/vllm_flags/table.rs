@@ -4,13 +4,13 @@ use super::Form::{self, Switch, Value, Values};
 use super::Rule::{self, Needless, Only};
 use super::VllmFlag;
 
-const ONE_CARD: &str = "a model is computed on one card. Start one server for each card behind a \
+const ONE_GPU: &str = "a model is computed on one GPU. Start one server for each GPU behind a \
                         router, or serve a model that fits one";
 const ADAPTERS: &str = "adapters are not loaded. Merge the adapter into its model (PEFT: \
                         merge_and_unload) and serve the merged directory";
 const TLS: &str = "the server speaks plain HTTP. Put a proxy that ends TLS in front of it \
                    (nginx, Caddy, Traefik)";
-const NO_FETCHING: &str = "pictures come in the request as data URIs; nothing is fetched or read \
+const NO_FETCHING: &str = "images come in the request as data URIs; nothing is fetched or read \
                            because a request names it. Leave it out";
 const LOGGING: &str = "the log never holds prompts or answers; --log-level says how much of the \
                        rest it holds";
@@ -241,7 +241,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
         Switch,
         Only(
             &["false"],
-            "steps on a card are always recorded as graphs. Leave it out; what they take is in the forecast of memory, and a lower --max-num-seqs takes less",
+            "steps on a GPU are always recorded as graphs. Leave it out; what they take is in the forecast of memory, and a lower --max-num-seqs takes less",
         ),
     ),
     flag(
@@ -273,7 +273,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
         Switch,
         Only(
             &["false"],
-            "a server keeps its model: stop it to free the card",
+            "a server keeps its model: stop it to free the GPU",
         ),
     ),
     flag(
@@ -325,19 +325,19 @@ pub(super) const FLAGS: &[VllmFlag] = &[
         Only(&["{}"], "llguidance keeps answers to schemas: leave it out"),
     ),
     // Parallel
-    flag("tensor-parallel-size", Value, Only(&["1"], ONE_CARD)),
-    flag("pipeline-parallel-size", Value, Only(&["1"], ONE_CARD)),
-    flag("data-parallel-size", Value, Only(&["1"], ONE_CARD)),
-    flag("enable-expert-parallel", Switch, Only(&["false"], ONE_CARD)),
+    flag("tensor-parallel-size", Value, Only(&["1"], ONE_GPU)),
+    flag("pipeline-parallel-size", Value, Only(&["1"], ONE_GPU)),
+    flag("data-parallel-size", Value, Only(&["1"], ONE_GPU)),
+    flag("enable-expert-parallel", Switch, Only(&["false"], ONE_GPU)),
     flag(
         "distributed-executor-backend",
         Value,
-        Only(&["mp", "uni"], ONE_CARD),
+        Only(&["mp", "uni"], ONE_GPU),
     ),
     flag(
         "disable-custom-all-reduce",
         Switch,
-        Needless("one card has nobody to reduce with"),
+        Needless("one GPU has nobody to reduce with"),
     ),
     // Cache
     flag(
@@ -363,7 +363,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
         Value,
         Only(
             &["auto"],
-            "the cache is bf16 on a card and f32 on the CPU. Leave it out; a lower --max-model-len or --max-num-seqs saves memory",
+            "the cache is bf16 on a GPU and f32 on the CPU. Leave it out; a lower --max-model-len or --max-num-seqs saves memory",
         ),
     ),
     flag(
@@ -379,35 +379,32 @@ pub(super) const FLAGS: &[VllmFlag] = &[
         Switch,
         Only(&["false"], "the cache is not quantised: leave it out"),
     ),
-    // Pictures
+    // Images
     flag(
         "mm-processor-kwargs",
         Value,
         Only(
             &["{}"],
-            "pictures are prepared as the checkpoint says: leave it out",
+            "images are prepared as the checkpoint says: leave it out",
         ),
     ),
     flag(
         "mm-processor-cache-gb",
         Value,
-        Only(
-            &[],
-            "--encoder-cache-memory is for what was made of pictures",
-        ),
+        Only(&[], "--encoder-cache-memory is for what was made of images"),
     ),
     flag(
         "disable-mm-preprocessor-cache",
         Switch,
         Only(
             &["false"],
-            "a small --encoder-cache-memory keeps less of what was made of pictures",
+            "a small --encoder-cache-memory keeps less of what was made of images",
         ),
     ),
     flag(
         "skip-mm-profiling",
         Switch,
-        Needless("what pictures take is known beforehand"),
+        Needless("what images take is known beforehand"),
     ),
     flag(
         "limit-mm-per-prompt.image",
@@ -439,12 +436,12 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     flag(
         "async-scheduling",
         Switch,
-        Needless("on a card steps are planned ahead"),
+        Needless("on a GPU steps are planned ahead"),
     ),
     flag(
         "num-scheduler-steps",
         Value,
-        Needless("on a card steps are planned ahead"),
+        Needless("on a GPU steps are planned ahead"),
     ),
     flag(
         "stream-interval",
@@ -455,7 +452,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     flag(
         "compilation-config",
         Value,
-        Needless("kernels are compiled for the card by themselves"),
+        Needless("kernels are compiled for the GPU by themselves"),
     ),
     flag(
         "max-seq-len-to-capture",

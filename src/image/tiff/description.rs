@@ -60,7 +60,7 @@ pub(super) struct Description {
     pub(super) samples: usize,
     pub(super) alpha: Alpha,
     pub(super) planar: bool,
-    /// Strips or tiles that the picture needs.
+    /// Strips or tiles that the image needs.
     num_chunks: usize,
 }
 

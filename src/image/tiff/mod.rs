@@ -1,4 +1,4 @@
-//! TIFF: the first picture of a file, in strips or tiles, plain, LZW, Deflate, PackBits or fax.
+//! TIFF: the first image of a file, in strips or tiles, plain, LZW, Deflate, PackBits or fax.
 //!
 //! The `tiff` crate undoes compression and layout; what samples mean is decided here, as
 //! `PIL.TiffImagePlugin.OPEN_INFO` has it. Unlike Pillow, 16-bit grey where 0 is white is inverted.
@@ -20,7 +20,7 @@ use super::raster::{Layout, Raster, flatten};
 use super::wanted::Wanted;
 use crate::error::ImageError;
 
-/// Decodes the file's first picture.
+/// Decodes the file's first image.
 ///
 /// # Errors
 /// [`ImageError::UnsupportedVariant`] for the kinds named above, else [`ImageError::Undecodable`].

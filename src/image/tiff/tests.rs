@@ -211,7 +211,7 @@ fn samples_get_their_meaning() {
 }
 
 #[test]
-fn a_tile_wider_than_the_picture() {
+fn a_tile_wider_than_the_image() {
     let data: Vec<u8> = (0..=255).collect();
     let encoded = file(
         (2, 2),

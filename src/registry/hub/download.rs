@@ -16,10 +16,10 @@ use super::digest::Mismatch;
 use super::disk::{self, MAKE_ROOM};
 use super::endpoint::{Begin, Endpoint, RemoteFile};
 use super::needed_files::{self, INDEX, MAX_INDEX_BYTES, NeededFiles};
-use super::patience::Patience;
 use super::progress::{FileProgress, Progress};
 use super::refusal::Failure;
 use super::repository::{Commit, RepoId, Revision};
+use super::retry_policy::RetryPolicy;
 use crate::config::{ByteSize, HubAccess, HubConfig, Retries};
 use crate::error::{Error, HubProblem, Result};
 
@@ -170,14 +170,14 @@ impl Session {
     }
 
     async fn resolve(&self, revision: &Revision) -> Result<(Commit, Vec<String>)> {
-        let mut patience = Patience::new(self.retries);
+        let mut retry_policy = RetryPolicy::new(self.retries);
         loop {
             match self.endpoint.revision(&self.repo, revision).await {
                 Ok(info) => return Ok((info.commit, info.names)),
                 Err(failure) => {
                     let asked =
                         format!("{} cannot be asked for {}", self.endpoint.name(), self.repo);
-                    self.wait(&mut patience, failure, &asked).await?;
+                    self.wait(&mut retry_policy, failure, &asked).await?;
                 }
             }
         }
@@ -202,13 +202,13 @@ impl Session {
     }
 
     async fn describe_one(&self, commit: &Commit, name: &str) -> Result<RemoteFile> {
-        let mut patience = Patience::new(self.retries);
+        let mut retry_policy = RetryPolicy::new(self.retries);
         loop {
             match self.endpoint.describe(&self.repo, commit, name).await {
                 Ok(file) => return Ok(file),
                 Err(failure) => {
                     let asked = format!("{} cannot be asked for {name}", self.endpoint.name());
-                    self.wait(&mut patience, failure, &asked).await?;
+                    self.wait(&mut retry_policy, failure, &asked).await?;
                 }
             }
         }
@@ -302,7 +302,7 @@ impl Session {
         progress: &mut FileProgress<'_>,
     ) -> Result<()> {
         let blob = self.folder.blob(&file.etag);
-        let mut patience = Patience::new(self.retries);
+        let mut retry_policy = RetryPolicy::new(self.retries);
         let mut num_mismatches = 0;
         // Of the host that sent the beginning.
         let mut host_etag = None;
@@ -333,11 +333,11 @@ impl Session {
             let is_more = partial.len() > most;
             if is_more {
                 most = partial.len();
-                patience.restore();
+                retry_policy.restore();
             }
-            self.wait(&mut patience, failure, &file.name).await?;
+            self.wait(&mut retry_policy, failure, &file.name).await?;
             if is_more {
-                patience.restore();
+                retry_policy.restore();
             }
         }
     }
@@ -421,8 +421,13 @@ impl Session {
     }
 
     /// Waits for as long as the failure asks for.
-    async fn wait(&self, patience: &mut Patience, failure: Failure, asked: &str) -> Result<()> {
-        let (pause, what) = patience.pause(failure, asked)?;
+    async fn wait(
+        &self,
+        retry_policy: &mut RetryPolicy,
+        failure: Failure,
+        asked: &str,
+    ) -> Result<()> {
+        let (pause, what) = retry_policy.pause(failure, asked)?;
         if pause >= Duration::from_secs(1) {
             let seconds = pause.as_secs_f64();
             self.progress

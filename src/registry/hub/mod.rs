@@ -38,11 +38,11 @@ mod download;
 mod endpoint;
 mod inventory;
 mod needed_files;
-mod patience;
 mod progress;
 mod refusal;
 mod removal;
 mod repository;
+mod retry_policy;
 mod token;
 
 pub(super) use cache::HubCache;

@@ -9,7 +9,7 @@ use crate::core::{BlockId, CacheSalt, ImageSpan};
 use super::super::{BlockTable, Chunk};
 use super::*;
 
-/// All that a key depends on: every token and picture up to its position, pictures of its own run
+/// All that a key depends on: every token and image up to its position, images of its own run
 /// also behind it, and who may share it.
 pub(super) type Identity = u64;
 
@@ -32,15 +32,15 @@ impl Contents {
             tokens: Vec::new(),
             keys: Vec::new(),
         };
-        let salt = request.terms.cache_salt.map(|CacheSalt(salt)| salt);
+        let salt = request.scheduling.cache_salt.map(|CacheSalt(salt)| salt);
         let mut last = identity(salt);
         for (position, &token) in request.prompt.iter().enumerate() {
             let run = run_at(&request.images, position);
-            let pictures: Vec<_> = run
+            let images: Vec<_> = run
                 .iter()
                 .map(|image| (image.start, image.len, image.pixels.hash))
                 .collect();
-            last = identity((last, token, pictures));
+            last = identity((last, token, images));
             contents.tokens.push(token);
             contents.keys.push(last);
         }
@@ -63,7 +63,7 @@ impl Contents {
     }
 }
 
-/// The pictures without a gap around a position, if it is in one.
+/// The images without a gap around a position, if it is in one.
 fn run_at(images: &[ImageSpan], position: usize) -> &[ImageSpan] {
     let covers = |image: &ImageSpan| (image.start..image.start + image.len).contains(&position);
     let Some(idx) = images.iter().position(covers) else {

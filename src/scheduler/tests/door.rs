@@ -89,7 +89,7 @@ fn a_prompt_must_leave_room_for_one_token() {
 }
 
 #[test]
-fn a_picture_must_fit_in_one_step() {
+fn an_image_must_fit_in_one_step() {
     let config = SchedulerConfig::for_test();
     let largest = with_images(text(40, 1), &[(3, 16)]);
     assert!(config.check(&largest).is_ok());

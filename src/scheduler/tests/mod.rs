@@ -15,8 +15,8 @@ mod steps;
 use std::sync::Arc;
 
 use crate::core::{
-    FinishReason, GenerateRequest, ImageHash, ImageSpan, PixelValues, SamplingParams, SeqId, Terms,
-    TokenId,
+    FinishReason, GenerateRequest, ImageHash, ImageSpan, PixelValues, SamplingParams,
+    SchedulingParams, SeqId, TokenId,
 };
 
 use super::{Batch, BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig, Sequence};
@@ -56,11 +56,11 @@ fn text(prompt_len: usize, max_tokens: usize) -> GenerateRequest {
         sampling: SamplingParams::greedy(max_tokens),
         constraint: None,
         prompt_logprobs: None,
-        terms: Terms::default(),
+        scheduling: SchedulingParams::default(),
     }
 }
 
-/// The same with pictures at `(start, len)`.
+/// The same with images at `(start, len)`.
 fn with_images(request: GenerateRequest, spans: &[(usize, usize)]) -> GenerateRequest {
     let pixels = PixelValues {
         size: 0,
@@ -92,7 +92,7 @@ fn words(batch: &Batch) -> Vec<(SeqId, TokenId)> {
     sampling.map(|chunk| (chunk.seq, WORD)).collect()
 }
 
-/// One step in which each chunk that samples draws `WORD`.
+/// One step in which each chunk that samples samples `WORD`.
 fn step(scheduler: &mut Scheduler) -> (Vec<Computed>, Vec<(SeqId, FinishReason)>) {
     let batch = scheduler.schedule();
     scheduler.check_integrity();

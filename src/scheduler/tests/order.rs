@@ -6,13 +6,13 @@ use super::*;
 
 fn of(tenant: u64, prompt_len: usize, max_tokens: usize) -> GenerateRequest {
     let mut request = text(prompt_len, max_tokens);
-    request.terms.tenant = TenantId(tenant);
+    request.scheduling.tenant = TenantId(tenant);
     request
 }
 
 fn urgent(priority: i32, prompt_len: usize, max_tokens: usize) -> GenerateRequest {
     let mut request = text(prompt_len, max_tokens);
-    request.terms.priority = priority;
+    request.scheduling.priority = priority;
     request
 }
 

@@ -85,8 +85,8 @@ fn a_stop_token_leaves_a_stale_chunk_that_nobody_misses() {
 }
 
 #[test]
-fn a_preempted_sequence_keeps_the_token_that_is_being_drawn() {
-    for (drawn, ends) in [(WORD, false), (STOP, true)] {
+fn a_preempted_sequence_keeps_the_token_that_is_being_sampled() {
+    for (sampled, ends) in [(WORD, false), (STOP, true)] {
         let mut scheduler = scheduler(SchedulerConfig {
             max_num_seqs: 1,
             ..SchedulerConfig::for_test()
@@ -94,13 +94,13 @@ fn a_preempted_sequence_keeps_the_token_that_is_being_drawn() {
         scheduler.add(SeqId(1), stopping(4, 50)).unwrap();
         let first = scheduler.schedule();
         let mut urgent = text(3, 1);
-        urgent.terms.priority = -1;
+        urgent.scheduling.priority = -1;
         scheduler.add(SeqId(2), urgent).unwrap();
         let second = scheduler.schedule();
         assert_eq!(second.preempted, [SeqId(1)]);
         assert_eq!(fed(&second), [(2, 0, None)]);
         scheduler.check_integrity();
-        let finished = scheduler.update(&first, &[(SeqId(1), drawn)]);
+        let finished = scheduler.update(&first, &[(SeqId(1), sampled)]);
         assert_eq!(finished.len(), usize::from(ends));
         scheduler.check_integrity();
         scheduler.update(&second, &words(&second));
@@ -131,7 +131,7 @@ fn decodes_get_their_tokens_while_a_long_prompt_is_read() {
             scheduler.add(SeqId(id), text(10, 2000)).unwrap();
         }
         step(&mut scheduler);
-        // Pictures as long as the budget, one behind the other, are the worst that can come.
+        // Images as long as the budget, one behind the other, are the worst that can come.
         let spans: Vec<_> = (0..200).map(|idx| (idx * 600, 512)).collect();
         let study = with_images(text(128_000, 2), &spans);
         scheduler.add(SeqId(9), study).unwrap();

@@ -42,7 +42,7 @@ fn whole_blocks_are_found_and_the_last_token_is_always_computed() {
 
 #[test]
 fn a_follow_up_finds_the_answer_too() {
-    // 10 of prompt and 6 of answer, of which the last was drawn and not computed.
+    // 10 of prompt and 6 of answer, of which the last was sampled and not computed.
     assert_eq!(found_after(text(10, 6), text(30, 1)), 12);
     assert_eq!(found_after(text(10, 7), text(30, 1)), 16);
 }
@@ -54,7 +54,7 @@ fn another_token_or_salt_is_another_prefix() {
     assert_eq!(found_after(text(20, 1), other), 4);
     let salted = |salt| {
         let mut request = text(20, 1);
-        request.terms.cache_salt = salt;
+        request.scheduling.cache_salt = salt;
         request
     };
     let (a, b) = (Some(CacheSalt([1; 32])), Some(CacheSalt([2; 32])));
@@ -64,8 +64,8 @@ fn another_token_or_salt_is_another_prefix() {
     assert_eq!(found_after(salted(a), salted(None)), 0);
 }
 
-/// Pictures of four tokens at the given places, each with what it shows.
-fn pictures(places: &[(usize, u8)]) -> GenerateRequest {
+/// Images of four tokens at the given places, each with what it shows.
+fn images(places: &[(usize, u8)]) -> GenerateRequest {
     let spans: Vec<_> = places.iter().map(|&(start, _)| (start, 4)).collect();
     let mut request = with_images(text(30, 1), &spans);
     for (image, &(_, shows)) in request.images.iter_mut().zip(places) {
@@ -75,32 +75,32 @@ fn pictures(places: &[(usize, u8)]) -> GenerateRequest {
 }
 
 #[test]
-fn pictures_are_part_of_the_prefix() {
-    let shown = || pictures(&[(6, 1), (17, 2)]);
+fn images_are_part_of_the_prefix() {
+    let shown = || images(&[(6, 1), (17, 2)]);
     assert_eq!(found_after(shown(), shown()), 28);
-    assert_eq!(found_after(shown(), pictures(&[(6, 1), (17, 3)])), 16);
-    assert_eq!(found_after(shown(), pictures(&[(6, 3), (17, 2)])), 4);
-    // The same picture a little later, in text of the same length.
-    assert_eq!(found_after(shown(), pictures(&[(7, 1), (17, 2)])), 4);
+    assert_eq!(found_after(shown(), images(&[(6, 1), (17, 3)])), 16);
+    assert_eq!(found_after(shown(), images(&[(6, 3), (17, 2)])), 4);
+    // The same image a little later, in text of the same length.
+    assert_eq!(found_after(shown(), images(&[(7, 1), (17, 2)])), 4);
 }
 
 #[test]
-fn a_picture_is_never_half_found() {
-    // Found up to 8 by tokens and pictures, but the second picture would be cut there.
+fn an_image_is_never_half_found() {
+    // Found up to 8 by tokens and images, but the second image would be cut there.
     let shorter = || {
-        let mut request = pictures(&[(5, 1)]);
+        let mut request = images(&[(5, 1)]);
         request.prompt.truncate(9);
         request
     };
-    let mut longer = pictures(&[(5, 1)]);
+    let mut longer = images(&[(5, 1)]);
     longer.prompt[9] = TokenId(8);
     assert_eq!(found_after(longer, shorter()), 4);
 }
 
 #[test]
-fn a_picture_that_touches_another_depends_on_it() {
+fn an_image_that_touches_another_depends_on_it() {
     // Two side by side attend to each other: the first one's keys are not those it has alone.
-    let one = |shows| pictures(&[(4, 1), (8, shows)]);
+    let one = |shows| images(&[(4, 1), (8, shows)]);
     let mut scheduler = scheduler(caching());
     for (id, shows) in [(1, 2), (2, 3), (3, 3)] {
         scheduler.add(SeqId(id), one(shows)).unwrap();
@@ -242,7 +242,7 @@ fn nobody_waits_for_a_sequence_of_a_worse_priority() {
     scheduler.add(SeqId(1), text(100, 3)).unwrap();
     step(&mut scheduler);
     let mut urgent = text(100, 3);
-    urgent.terms.priority = -1;
+    urgent.scheduling.priority = -1;
     scheduler.add(SeqId(2), urgent).unwrap();
     step(&mut scheduler);
     assert_eq!(scheduler.num_running(), 2);
@@ -297,7 +297,7 @@ fn a_waiting_request_costs_little_until_its_turn_comes() {
 }
 
 #[test]
-fn a_picture_is_computed_when_what_left_it_no_room_was_preempted_in_vain() {
+fn an_image_is_computed_when_what_left_it_no_room_was_preempted_in_vain() {
     let mut scheduler = scheduler(SchedulerConfig {
         max_num_seqs: 4,
         max_num_batched_tokens: 7,
@@ -310,20 +310,20 @@ fn a_picture_is_computed_when_what_left_it_no_room_was_preempted_in_vain() {
         ..caching()
     });
     let of = |priority, request: GenerateRequest| GenerateRequest {
-        terms: Terms {
+        scheduling: SchedulingParams {
             priority,
-            ..request.terms
+            ..request.scheduling
         },
         ..request
     };
     scheduler.add(SeqId(1), of(5, text(4, 9))).unwrap();
     step(&mut scheduler);
-    // Begins like the first, whose next token leaves no room for a picture of the whole budget.
-    let picture = with_images(text(11, 1), &[(3, 7)]);
-    scheduler.add(SeqId(2), of(0, picture)).unwrap();
+    // Begins like the first, whose next token leaves no room for an image of the whole budget.
+    let image = with_images(text(11, 1), &[(3, 7)]);
+    scheduler.add(SeqId(2), of(0, image)).unwrap();
     // Would fit if the two shared nothing.
     let mut other = of(0, text(5, 1));
-    other.terms.cache_salt = Some(CacheSalt([1; 32]));
+    other.scheduling.cache_salt = Some(CacheSalt([1; 32]));
     scheduler.add(SeqId(3), other).unwrap();
     let (chunks, _) = step(&mut scheduler);
     assert_eq!(chunks, [(2, 3, 7)]);

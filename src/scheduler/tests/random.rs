@@ -13,11 +13,11 @@ use super::super::{BlockTable, Chunk};
 use super::kv::most_touched;
 use super::*;
 
-/// A request of pictures with text between and behind them.
+/// A request of images with text between and behind them.
 #[derive(Clone, Debug)]
 struct Ask {
-    /// Tokens before each picture, and its length.
-    pictures: Vec<(usize, usize)>,
+    /// Tokens before each image, and its length.
+    images: Vec<(usize, usize)>,
     tail: usize,
     max_tokens: usize,
     min_tokens: usize,
@@ -39,13 +39,13 @@ enum Op {
 }
 
 fn asks() -> impl Strategy<Value = Ask> {
-    let pictures = prop_oneof![
+    let images = prop_oneof![
         2 => Just(Vec::new()),
         3 => vec((0..5usize, 1..8usize), 1..4),
     ];
-    (pictures, 1..10usize, 1..30usize, 0..6usize, any::<bool>()).prop_map(
-        |(pictures, tail, max_tokens, min_tokens, stops)| Ask {
-            pictures,
+    (images, 1..10usize, 1..30usize, 0..6usize, any::<bool>()).prop_map(
+        |(images, tail, max_tokens, min_tokens, stops)| Ask {
+            images,
             tail,
             max_tokens,
             min_tokens,
@@ -97,9 +97,9 @@ impl Ask {
     fn request(&self) -> GenerateRequest {
         let mut spans = Vec::new();
         let mut len = 0;
-        for &(gap, picture) in &self.pictures {
-            spans.push((len + gap, picture));
-            len += gap + picture;
+        for &(gap, image) in &self.images {
+            spans.push((len + gap, image));
+            len += gap + image;
         }
         let mut request = with_images(text(len + self.tail, self.max_tokens), &spans);
         request.sampling.min_tokens = self.min_tokens;
@@ -112,9 +112,9 @@ impl Ask {
     /// Positions that belong together: token by token, image tokens without a gap.
     fn whole(&self) -> Vec<Range<usize>> {
         let mut is_image = Vec::new();
-        for &(gap, picture) in &self.pictures {
+        for &(gap, image) in &self.images {
             is_image.extend(std::iter::repeat_n(false, gap));
-            is_image.extend(std::iter::repeat_n(true, picture));
+            is_image.extend(std::iter::repeat_n(true, image));
         }
         let mut whole: Vec<Range<usize>> = Vec::new();
         for position in (0..is_image.len()).filter(|&p| is_image[p]) {
@@ -314,16 +314,16 @@ impl World {
     fn check_fairness(&mut self, batch: &Batch) {
         let budget_left = self.config.max_num_batched_tokens - batch.num_tokens();
         let scheduled: BTreeSet<SeqId> = batch.chunks.iter().map(|chunk| chunk.seq).collect();
-        // A picture may go before decodes when it had to stand back in the step before, and
+        // An image may go before decodes when it had to stand back in the step before, and
         // nothing else may.
         let mut reading = batch.chunks.iter().filter(|chunk| {
             let record = &self.records[&chunk.seq];
             record.tokens.len() - record.num_computed > 1
         });
-        let picture_first = reading.next().is_some_and(|chunk| {
+        let image_first = reading.next().is_some_and(|chunk| {
             let record = &self.records[&chunk.seq];
-            let picture = record.next_whole().map(|run| run.len());
-            record.was_skipped && picture == Some(chunk.len)
+            let image = record.next_whole().map(|run| run.len());
+            record.was_skipped && image == Some(chunk.len)
         }) && reading.next().is_none();
 
         let running: Vec<SeqId> = self.scheduler.running.iter().map(|seq| seq.id).collect();
@@ -345,7 +345,7 @@ impl World {
             );
             if record.tokens.len() - record.num_computed == 1 {
                 assert!(
-                    lacks_blocks || picture_first,
+                    lacks_blocks || image_first,
                     "decode of {id} left out in {batch:?}"
                 );
                 assert!(
@@ -355,7 +355,7 @@ impl World {
             }
             record.was_skipped = !lacks_blocks;
             if idx == 0 {
-                // Its picture may find another's picture before it, then the decodes' turn.
+                // Its image may find another's image before it, then the decodes' turn.
                 record.num_skipped_as_oldest += 1;
                 let starves = lacks_blocks || record.num_skipped_as_oldest > 2;
                 assert!(!starves, "{id} is the oldest and left out in {batch:?}");
@@ -438,7 +438,7 @@ impl World {
         let mut expected = Vec::new();
         for chunk in &batch.chunks {
             let Some(record) = self.records.get_mut(&chunk.seq) else {
-                // Aborted. The engine may have drawn a token for it all the same.
+                // Aborted. The engine may have sampled a token for it all the same.
                 if chunk.samples && chunk.seq.0 % 2 == 0 {
                     sampled.push((chunk.seq, WORD));
                 }

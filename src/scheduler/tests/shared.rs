@@ -15,13 +15,13 @@ use super::*;
 /// A prompt of few different pieces, so that beginnings coincide.
 #[derive(Clone, Debug)]
 struct Ask {
-    /// Tokens before each picture, its length and which picture it is.
-    pictures: Vec<(usize, usize, u8)>,
+    /// Tokens before each image, its length and which image it is.
+    images: Vec<(usize, usize, u8)>,
     tail: usize,
     /// What the tail's last token is.
     last: u32,
     answer: Answer,
-    terms: Terms,
+    scheduling: SchedulingParams,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ struct Answer {
 enum Op {
     Add(Ask),
     /// The n-th of all prompts so far once more, so many times.
-    Again(usize, usize, Terms),
+    Again(usize, usize, SchedulingParams),
     /// The n-th of the conversations that have ended, and so many tokens more.
     FollowUp(usize, usize, Answer),
     Launch,
@@ -44,8 +44,8 @@ enum Op {
     Abort(usize),
 }
 
-fn terms() -> impl Strategy<Value = Terms> {
-    (0..6i32, 0..3u64, 0..8u8).prop_map(|(priority, tenant, salt)| Terms {
+fn scheduling() -> impl Strategy<Value = SchedulingParams> {
+    (0..6i32, 0..3u64, 0..8u8).prop_map(|(priority, tenant, salt)| SchedulingParams {
         priority: (priority - 3).max(0),
         tenant: TenantId(tenant),
         cache_salt: (salt < 2).then_some(CacheSalt([salt; 32])),
@@ -62,18 +62,18 @@ fn answers() -> impl Strategy<Value = Answer> {
 }
 
 fn asks() -> impl Strategy<Value = Ask> {
-    let pictures = prop_oneof![
+    let images = prop_oneof![
         2 => Just(Vec::new()),
         3 => vec((prop_oneof![2 => Just(0usize), 2 => 1..5usize], 3..6usize, 0..2u8), 1..4),
     ];
     let tail = prop_oneof![1..12usize, 8..30usize];
-    (pictures, tail, 0..2u32, answers(), terms()).prop_map(
-        |(pictures, tail, last, answer, terms)| Ask {
-            pictures,
+    (images, tail, 0..2u32, answers(), scheduling()).prop_map(
+        |(images, tail, last, answer, scheduling)| Ask {
+            images,
             tail,
             last,
             answer,
-            terms,
+            scheduling,
         },
     )
 }
@@ -81,7 +81,7 @@ fn asks() -> impl Strategy<Value = Ask> {
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         5 => asks().prop_map(Op::Add),
-        2 => (0..50usize, 1..4usize, terms()).prop_map(|(n, times, t)| Op::Again(n, times, t)),
+        2 => (0..50usize, 1..4usize, scheduling()).prop_map(|(n, times, t)| Op::Again(n, times, t)),
         2 => (0..50usize, 1..8usize, answers()).prop_map(|(n, more, a)| Op::FollowUp(n, more, a)),
         10 => Just(Op::Launch),
         8 => Just(Op::TakeIn),
@@ -133,17 +133,17 @@ impl Ask {
     fn request(&self) -> GenerateRequest {
         let mut spans = Vec::new();
         let mut len = 0;
-        for &(gap, picture, _) in &self.pictures {
-            spans.push((len + gap, picture));
-            len += gap + picture;
+        for &(gap, image, _) in &self.images {
+            spans.push((len + gap, image));
+            len += gap + image;
         }
         let mut request = with_images(text(len + self.tail, 1), &spans);
-        for (span, &(_, _, which)) in request.images.iter_mut().zip(&self.pictures) {
+        for (span, &(_, _, which)) in request.images.iter_mut().zip(&self.images) {
             span.pixels.hash = ImageHash([which; 32]);
         }
         *request.prompt.last_mut().expect("the tail is not empty") = TokenId(10 + self.last);
         request.sampling = self.answer.sampling();
-        request.terms = self.terms;
+        request.scheduling = self.scheduling;
         request
     }
 }
@@ -167,7 +167,7 @@ struct Record {
 /// A launched batch with what it drew, and how often each of its sequences had been admitted.
 struct InFlight {
     batch: Batch,
-    draws: Vec<(SeqId, TokenId)>,
+    sampled_tokens: Vec<(SeqId, TokenId)>,
     num_admissions: Vec<usize>,
 }
 
@@ -197,10 +197,10 @@ impl World {
     fn run(&mut self, op: Op) {
         match op {
             Op::Add(ask) => self.add(ask.request()),
-            Op::Again(nth, times, terms) => {
+            Op::Again(nth, times, scheduling) => {
                 if !self.prompts.is_empty() {
                     let mut request = self.prompts[nth % self.prompts.len()].clone();
-                    request.terms = terms;
+                    request.scheduling = scheduling;
                     (0..times).for_each(|_| self.add(request.clone()));
                 }
             }
@@ -264,7 +264,10 @@ impl World {
             record.next = None;
             record.num_computed = 0;
         }
-        let previous = self.in_flight.back().map(|last| last.draws.clone());
+        let previous = self
+            .in_flight
+            .back()
+            .map(|last| last.sampled_tokens.clone());
         for chunk in &batch.chunks {
             self.check_chunk(chunk, previous.as_deref());
         }
@@ -272,7 +275,7 @@ impl World {
         let contents = |chunk: &Chunk| &self.records[&chunk.seq].contents;
         let work: Vec<_> = batch.chunks.iter().map(|c| (c, contents(c))).collect();
         self.device.run(&self.scheduler, &work);
-        let mut draws = Vec::new();
+        let mut sampled_tokens = Vec::new();
         let mut num_admissions = Vec::new();
         for chunk in &batch.chunks {
             let record = self.records.get_mut(&chunk.seq).expect("it was checked");
@@ -280,13 +283,13 @@ impl World {
             if chunk.samples {
                 let token = record.contents.next_token(chunk.end());
                 record.contents.push(token);
-                draws.push((chunk.seq, token));
+                sampled_tokens.push((chunk.seq, token));
             }
         }
         if !batch.is_empty() {
             self.in_flight.push_back(InFlight {
                 batch,
-                draws,
+                sampled_tokens,
                 num_admissions,
             });
         }
@@ -320,16 +323,16 @@ impl World {
         for image in &record.request.images {
             for edge in [chunk.start, chunk.end()] {
                 let cuts = image.start < edge && edge < image.start + image.len;
-                assert!(!cuts, "{chunk:?} cuts the picture at {}", image.start);
+                assert!(!cuts, "{chunk:?} cuts the image at {}", image.start);
             }
         }
         // The host must know every token that it hands in, and the others are fed.
         assert_eq!(chunk.fed.is_some(), chunk.end() > record.num_known);
         if let Some(fed) = chunk.fed {
             assert_eq!(chunk.len, 1, "{chunk:?}");
-            let drawn = previous.expect("a batch is in flight")[fed];
+            let sampled = previous.expect("a batch is in flight")[fed];
             assert_eq!(
-                drawn,
+                sampled,
                 (chunk.seq, record.contents.tokens[chunk.start]),
                 "{chunk:?}"
             );
@@ -361,7 +364,7 @@ impl World {
     fn take_in(&mut self) {
         let Some(InFlight {
             batch,
-            draws,
+            sampled_tokens,
             num_admissions,
         }) = self.in_flight.pop_front()
         else {
@@ -370,17 +373,17 @@ impl World {
         let mut expected = Vec::new();
         let mut sampled = Vec::new();
         for (chunk, num_admissions) in batch.chunks.iter().zip(num_admissions) {
-            let draw = draws.iter().find(|&&(id, _)| id == chunk.seq);
+            let sample = sampled_tokens.iter().find(|&&(id, _)| id == chunk.seq);
             let Some(record) = self.records.get_mut(&chunk.seq) else {
                 // Stale. The engine may hand its token in all the same.
-                sampled.extend(draw.filter(|_| chunk.seq.0 % 2 == 0));
+                sampled.extend(sample.filter(|_| chunk.seq.0 % 2 == 0));
                 continue;
             };
             if record.next.is_some() && record.num_admissions == num_admissions {
                 record.num_computed = chunk.end();
             }
             if chunk.samples {
-                let &(id, token) = draw.expect("it samples");
+                let &(id, token) = sample.expect("it samples");
                 assert_eq!(record.contents.tokens[record.num_known], token);
                 record.num_known += 1;
                 sampled.push((id, token));

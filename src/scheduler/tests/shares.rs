@@ -11,7 +11,7 @@ use super::*;
 
 fn of(tenant: u64, prompt_len: usize, max_tokens: usize) -> GenerateRequest {
     let mut request = text(prompt_len, max_tokens);
-    request.terms.tenant = TenantId(tenant);
+    request.scheduling.tenant = TenantId(tenant);
     request
 }
 
@@ -66,7 +66,7 @@ fn who_has_nothing_takes_from_who_has_more() {
     steps(&mut scheduler, 40);
     assert_eq!(running(&scheduler), BTreeMap::from([(1, 8)]));
     scheduler.add(SeqId(2000), of(2, 4, 5)).unwrap();
-    // Its first token is drawn in the step that admits it, the last four steps later.
+    // Its first token is sampled in the step that admits it, the last four steps later.
     let ran: Vec<_> = steps(&mut scheduler, 5);
     let own = |chunks: &&Vec<Computed>| chunks.iter().any(|&(id, ..)| id == 2000);
     assert_eq!(ran.iter().filter(own).count(), 5, "{ran:?}");
@@ -142,7 +142,7 @@ fn better_priorities_have_no_shares_to_give() {
     let mut scheduler = scheduler(slots(4));
     for number in 0..8 {
         let mut request = of(1, 4, 200);
-        request.terms.priority = -1;
+        request.scheduling.priority = -1;
         scheduler.add(SeqId(1000 + number), request).unwrap();
     }
     scheduler.add(SeqId(2000), of(2, 4, 5)).unwrap();

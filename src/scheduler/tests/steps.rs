@@ -50,13 +50,13 @@ fn a_long_prompt_gets_what_decodes_leave() {
 #[test]
 fn a_decode_goes_before_an_older_prompt_that_takes_the_whole_budget() {
     let mut scheduler = scheduler(SchedulerConfig::for_test());
-    // The older one's picture leaves budget for the newer one, which is then ahead of it.
+    // The older one's image leaves budget for the newer one, which is then ahead of it.
     let long = with_images(text(100, 5), &[(6, 16)]);
     scheduler.add(SeqId(1), long).unwrap();
     scheduler.add(SeqId(2), text(5, 50)).unwrap();
     let expected = [
         vec![(1, 0, 6), (2, 0, 5)],
-        // The picture does not fit beside the decode …
+        // The image does not fit beside the decode …
         vec![(2, 5, 1)],
         // … so it goes first in the next step, once.
         vec![(1, 6, 16)],
@@ -67,7 +67,7 @@ fn a_decode_goes_before_an_older_prompt_that_takes_the_whole_budget() {
 }
 
 #[test]
-fn pictures_as_large_as_the_budget_take_turns_with_decodes() {
+fn images_as_large_as_the_budget_take_turns_with_decodes() {
     let mut scheduler = scheduler(SchedulerConfig::for_test());
     scheduler.add(SeqId(1), text(5, 50)).unwrap();
     step(&mut scheduler);
@@ -86,7 +86,7 @@ fn pictures_as_large_as_the_budget_take_turns_with_decodes() {
 }
 
 #[test]
-fn of_two_pictures_that_do_not_fit_the_older_goes_first() {
+fn of_two_images_that_do_not_fit_the_older_goes_first() {
     let mut scheduler = scheduler(SchedulerConfig::for_test());
     scheduler.add(SeqId(1), text(5, 50)).unwrap();
     step(&mut scheduler);
@@ -105,7 +105,7 @@ fn of_two_pictures_that_do_not_fit_the_older_goes_first() {
 }
 
 #[test]
-fn a_chunk_stops_before_a_picture_that_does_not_fit() {
+fn a_chunk_stops_before_an_image_that_does_not_fit() {
     let mut scheduler = scheduler(SchedulerConfig::for_test());
     let request = with_images(text(40, 1), &[(2, 8), (12, 8), (25, 12)]);
     scheduler.add(SeqId(1), request).unwrap();
@@ -114,7 +114,7 @@ fn a_chunk_stops_before_a_picture_that_does_not_fit() {
 }
 
 #[test]
-fn pictures_without_a_token_between_them_are_computed_together() {
+fn images_without_a_token_between_them_are_computed_together() {
     let mut scheduler = scheduler(SchedulerConfig::for_test());
     let request = with_images(text(20, 1), &[(4, 7), (11, 7)]);
     scheduler.add(SeqId(1), request).unwrap();
@@ -123,7 +123,7 @@ fn pictures_without_a_token_between_them_are_computed_together() {
 }
 
 #[test]
-fn a_chunk_knows_its_pictures() {
+fn a_chunk_knows_its_images() {
     let mut scheduler = scheduler(SchedulerConfig::for_test());
     let request = with_images(text(40, 1), &[(2, 8), (12, 8), (25, 12)]);
     scheduler.add(SeqId(1), request).unwrap();
@@ -235,7 +235,7 @@ fn the_newest_sits_out_when_it_is_the_one_that_asks() {
 #[test]
 fn a_prompt_takes_its_blocks_from_newer_sequences_even_when_those_have_been_scheduled() {
     let mut scheduler = with_blocks(94);
-    // Pictures hold the older ones back at first, so that the newest comes to decode beside them.
+    // Images hold the older ones back at first, so that the newest comes to decode beside them.
     let oldest = with_images(text(325, 4), &[(4, 16)]);
     scheduler.add(SeqId(1), oldest).unwrap();
     let second = with_images(text(30, 4), &[(3, 10)]);
@@ -278,7 +278,7 @@ fn waiting_prompts_are_not_admitted_into_blocks_that_others_will_need() {
 }
 
 #[test]
-fn a_picture_is_whole_when_it_is_computed_again() {
+fn an_image_is_whole_when_it_is_computed_again() {
     let mut scheduler = with_blocks(9);
     scheduler.add(SeqId(1), text(8, 20)).unwrap();
     let scan = with_images(text(20, 8), &[(10, 8)]);
@@ -329,8 +329,8 @@ fn neighbours_of_an_aborted_sequence_get_their_own_tokens() {
     }
     let batch = scheduler.schedule();
     scheduler.abort(SeqId(2));
-    let drawn = [1, 2, 3].map(|id| (SeqId(id), TokenId(100 + id as u32)));
-    scheduler.update(&batch, &drawn);
+    let sampled = [1, 2, 3].map(|id| (SeqId(id), TokenId(100 + id as u32)));
+    scheduler.update(&batch, &sampled);
     for id in [1, 3] {
         let seq = scheduler.sequence(SeqId(id)).unwrap();
         assert_eq!(seq.tokens().last(), Some(&TokenId(100 + id as u32)));
@@ -357,20 +357,20 @@ fn no_more_than_two_steps_are_in_flight() {
 }
 
 /// Runs one sequence on the given tokens until it ends; how many it took and why it ended.
-fn end_of(request: GenerateRequest, drawn: &[TokenId]) -> (usize, FinishReason) {
+fn end_of(request: GenerateRequest, sampled: &[TokenId]) -> (usize, FinishReason) {
     let config = SchedulerConfig {
         max_model_len: 10,
         ..SchedulerConfig::for_test()
     };
     let mut scheduler = scheduler(config);
     scheduler.add(SeqId(1), request).unwrap();
-    for (idx, &token) in drawn.iter().enumerate() {
+    for (idx, &token) in sampled.iter().enumerate() {
         let batch = scheduler.schedule();
         if let [(_, reason)] = scheduler.update(&batch, &[(SeqId(1), token)])[..] {
             return (idx + 1, reason);
         }
     }
-    panic!("did not end within {} tokens", drawn.len());
+    panic!("did not end within {} tokens", sampled.len());
 }
 
 #[test]

@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Compiles grammars for one model, and keeps those of late.
 #[derive(Debug)]
 pub struct Grammars {
-    place: Place,
+    place: Executor,
     /// The one that was asked for last is the last.
     kept: Mutex<Vec<Kept>>,
 }
@@ -43,7 +43,7 @@ pub struct GrammarLimits {
 
 /// Where grammars are compiled and followed.
 #[derive(Debug)]
-enum Place {
+enum Executor {
     Here(GrammarCompiler),
     Processes {
         server: Arc<ForkServer>,
@@ -81,7 +81,7 @@ impl Grammars {
     /// time, memory and stack is taken of it. For tests and measurements.
     pub fn here(compiler: GrammarCompiler) -> Self {
         Self {
-            place: Place::Here(compiler),
+            place: Executor::Here(compiler),
             kept: Mutex::default(),
         }
     }
@@ -97,7 +97,7 @@ impl Grammars {
         limits: GrammarLimits,
     ) -> Result<Self> {
         let server = ForkServer::start(program.to_owned(), vocabulary, limits.num_turns)?;
-        let place = Place::Processes {
+        let place = Executor::Processes {
             server: Arc::new(server),
             places: Arc::new(Semaphore::new(limits.max_processes)),
         };
@@ -150,10 +150,10 @@ impl Grammars {
         source: GrammarSource,
     ) -> std::result::Result<Compiled, GrammarError> {
         match &self.place {
-            Place::Here(compiler) => Ok(Compiled::Here(Arc::new(
+            Executor::Here(compiler) => Ok(Compiled::Here(Arc::new(
                 compiler.compile_unchecked(&source)?,
             ))),
-            Place::Processes { server, places } => {
+            Executor::Processes { server, places } => {
                 let place = self.place(server, places).await?;
                 let process = GrammarProcess::compile(server, source, place).await?;
                 Ok(Compiled::Process(Arc::new(process)))

@@ -20,7 +20,7 @@ pub enum ThoughtRule {
 
 /// What an answer keeps to: first `rule`, then, behind the thought or without one, `grammar`.
 /// `None` where that is nothing. An answer that keeps to a grammar does not end in its thought, so
-/// none of `stop_ids` may be drawn there.
+/// none of `stop_ids` may be sampled there.
 pub fn with_thought(
     grammar: Option<Arc<dyn Constraint>>,
     rule: ThoughtRule,

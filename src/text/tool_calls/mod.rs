@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::answer::AnswerPart;
-use reader::{CallReader, Place, Step};
+use reader::{CallReader, ReaderState, Step};
 
 /// What must be known of a tool to find its calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,8 +138,8 @@ impl CallParser {
 
     fn take(&mut self, c: char, left: &mut VecDeque<char>, parts: &mut Vec<AnswerPart>) {
         let place = match (self.syntax.place, self.has_text) {
-            (CallPlace::Anywhere, false) => Place::Start,
-            (CallPlace::Anywhere, true) | (CallPlace::Beginning, false) => Place::Inside,
+            (CallPlace::Anywhere, false) => ReaderState::Start,
+            (CallPlace::Anywhere, true) | (CallPlace::Beginning, false) => ReaderState::Inside,
             (CallPlace::Beginning, true) => return self.say(c, parts),
         };
         if self.reader.is_none() && !CallReader::begins(c, place) {

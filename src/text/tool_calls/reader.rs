@@ -17,7 +17,7 @@ const FENCES: [&str; 5] = ["tool_code", "tool_call", "json", "python", ""];
 
 /// Where a text that may be calls stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ReaderState {
     /// Nothing but calls was said so far.
     Start,
     /// Other text stands before.
@@ -72,16 +72,16 @@ enum State {
 
 impl CallReader {
     /// Whether calls can begin with `c`.
-    pub(super) fn begins(c: char, place: Place) -> bool {
-        matches!(c, '[' | '{' | '`') || place == Place::Start && is_of_name(c)
+    pub(super) fn begins(c: char, place: ReaderState) -> bool {
+        matches!(c, '[' | '{' | '`') || place == ReaderState::Start && is_of_name(c)
     }
 
     /// For a text at `place`.
-    pub(super) fn new(place: Place) -> Self {
+    pub(super) fn new(place: ReaderState) -> Self {
         Self {
             in_fence: false,
             in_list: false,
-            may_be_bare: place == Place::Start,
+            may_be_bare: place == ReaderState::Start,
             state: State::Open,
         }
     }

@@ -1,8 +1,8 @@
 // The pages in a real browser, used as people use them.
 //
-//     node browser.mjs CHROMIUM ADDRESS KEY PICTURE PYTHON
+//     node browser.mjs CHROMIUM ADDRESS KEY IMAGE PYTHON
 //
-// ADDRESS is of a server that thinks on request; PICTURE is a data URI; PYTHON has the openai
+// ADDRESS is of a server that thinks on request; IMAGE is a data URI; PYTHON has the openai
 // package. What the model says does not matter: where words matter, they are asked for.
 
 import assert from "node:assert/strict";
@@ -13,8 +13,8 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { ask, closePage, drop, launch, more, openPage, paste, unlock } from "./page.mjs";
 
-const [chromium, address, key, pictureUrl, python] = process.argv.slice(2);
-const picture = { name: "a film's copy.png", base64: pictureUrl.split(",")[1] };
+const [chromium, address, key, imageUrl, python] = process.argv.slice(2);
+const image = { name: "a film's copy.png", base64: imageUrl.split(",")[1] };
 const REFUSED = /console: Failed to load resource/;
 const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
 
@@ -97,10 +97,10 @@ const checks = {
     await closePage(opened, [REFUSED]);
   },
 
-  async "takes a dropped picture and streams the answer"(browser) {
+  async "takes a dropped image and streams the answer"(browser) {
     const opened = await playground(browser);
     const { page } = opened;
-    await drop(page, picture);
+    await drop(page, image);
     await page.waitForSelector("#pending li");
     await page.waitForSelector(".frame img");
     await page.evaluate(() => {
@@ -115,7 +115,7 @@ const checks = {
     const body = fields(await sent);
     const content = body.messages.at(-1).content;
     assert.deepEqual(content[0], { type: "text", text: "What do you see?" });
-    assert.equal(content[1].image_url.url, pictureUrl);
+    assert.equal(content[1].image_url.url, imageUrl);
     assert.ok((await page.evaluate(() => window.lengths.size)) > 3, "the answer came at once");
     const figures = await answer.locator(".figures li").allTextContents();
     assert.match(figures[0], /^\d+\.\d+ s to first token$/);
@@ -250,9 +250,9 @@ const checks = {
     const opened = await playground(browser);
     const { page } = opened;
     const dicom = Buffer.concat([Buffer.alloc(128), Buffer.from("DICM"), Buffer.alloc(60)]).toString("base64");
-    await drop(page, { name: "chest", base64: dicom }, { name: "notes.txt", base64: btoa("no picture") }, picture);
+    await drop(page, { name: "chest", base64: dicom }, { name: "notes.txt", base64: btoa("no image") }, image);
     await page.waitForSelector("#pending li");
-    assert.match(await notice(page), /^chest is a DICOM file, which this server does not take yet\..*notes\.txt is not a picture/);
+    assert.match(await notice(page), /^chest is a DICOM file, which this server does not take yet\..*notes\.txt is not an image/);
     assert.equal(await page.locator("#pending li").count(), 1);
     await page.click("#pending button");
     assert.equal(await page.locator("#pending li").count(), 0);
@@ -263,9 +263,9 @@ const checks = {
   async "compares a prior with the current"(browser) {
     const opened = await playground(browser);
     const { page } = opened;
-    await drop(page, { ...picture, name: "old.png" });
+    await drop(page, { ...image, name: "old.png" });
     await page.waitForSelector("#pending li");
-    await paste(page, { ...picture, name: "new.png" });
+    await paste(page, { ...image, name: "new.png" });
     await page.waitForFunction(() => document.querySelectorAll("#pending li").length === 2);
     assert.equal(await page.locator("#stage figure").count(), 1);
     await page.click("#side-by-side");
@@ -287,7 +287,7 @@ const checks = {
   async "draws the boxes of an answer"(browser) {
     const opened = await playground(browser);
     const { page } = opened;
-    await drop(page, picture);
+    await drop(page, image);
     await page.waitForSelector("#pending li");
     await more(page, says('[{"box_2d": [100, 200, 500, 600], "label": "opacity"}]'));
     await ask(page, "Where?");
@@ -368,7 +368,7 @@ const checks = {
   async "writes the request as code that runs"(browser) {
     const opened = await playground(browser);
     const { page } = opened;
-    await drop(page, picture);
+    await drop(page, image);
     await page.waitForSelector("#pending li");
     await page.click("#settings-open");
     for (const [id, value] of [["temperature", "0"], ["max_tokens", "12"], ["top_k", "40"], ["seed", "7"], ["stop", "$HOME `x`\n\\end"]]) {
@@ -394,7 +394,7 @@ const checks = {
     };
     const plain = (text) => text.replace(/[\s*_`#]/g, "");
     try {
-      writeFileSync(path.join(folder, picture.name), Buffer.from(picture.base64, "base64"));
+      writeFileSync(path.join(folder, image.name), Buffer.from(image.base64, "base64"));
       for (const shell of ["bash", "sh"]) {
         const events = run(shell, "-c", await code("curl")).split("\n").filter((line) => line.startsWith("data: {"));
         const text = events.map((line) => JSON.parse(line.slice(6)).choices[0]?.delta.content ?? "").join("");
@@ -495,7 +495,7 @@ const checks = {
     for (const width of [390, 320]) {
       const opened = await playground(browser, { ...PHONE, viewport: { width, height: 844 } });
       const { page } = opened;
-      await page.setInputFiles("#files", { name: "film.png", mimeType: "image/png", buffer: Buffer.from(picture.base64, "base64") });
+      await page.setInputFiles("#files", { name: "film.png", mimeType: "image/png", buffer: Buffer.from(image.base64, "base64") });
       await page.waitForSelector("#pending li");
       await more(page, { max_tokens: 60, ignore_eos: true });
       await page.click("#settings-close");
@@ -529,7 +529,7 @@ const checks = {
   async "begins anew, and writes again"(browser) {
     const opened = await playground(browser);
     const { page } = opened;
-    await drop(page, picture);
+    await drop(page, image);
     await page.waitForSelector("#pending li");
     await more(page, { max_tokens: 6 });
     await ask(page, "One?");

@@ -1,13 +1,13 @@
 // The running server, judged by the openai client for JavaScript.
 //
-//     node run.mjs ADDRESS KEY PICTURE
+//     node run.mjs ADDRESS KEY IMAGE
 //
-// PICTURE is a data URI.
+// IMAGE is a data URI.
 
 import assert from "node:assert/strict";
 import OpenAI from "openai";
 
-const [address, apiKey, picture] = process.argv.slice(2);
+const [address, apiKey, image] = process.argv.slice(2);
 const client = new OpenAI({ baseURL: `${address}/v1`, apiKey, maxRetries: 0, timeout: 60_000 });
 const ask = (content) => ({ model: "noise", messages: [{ role: "user", content }] });
 
@@ -50,10 +50,10 @@ const checks = {
     assert.deepEqual(gathered.choices[0].logprobs.content, whole.choices[0].logprobs.content);
   },
 
-  async "takes pictures"() {
+  async "takes images"() {
     const parts = [
       { type: "text", text: "What do you see?" },
-      { type: "image_url", image_url: { url: picture } },
+      { type: "image_url", image_url: { url: image } },
     ];
     const answer = await client.chat.completions.create({ ...ask(parts), max_tokens: 2 });
     assert.ok(answer.usage.prompt_tokens > 256);

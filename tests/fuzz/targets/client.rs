@@ -8,7 +8,7 @@
 mod server;
 
 mod grammars;
-mod pictures;
+mod images;
 mod requests;
 mod texts;
 
@@ -32,13 +32,13 @@ const READERS: [(&str, Reader); 15] = [
     ("completions", requests::completions),
     ("responses", requests::responses),
     ("messages", requests::messages),
-    ("png", pictures::png),
-    ("jpeg", pictures::jpeg),
-    ("webp", pictures::webp),
-    ("gif", pictures::gif),
-    ("bmp", pictures::bmp),
-    ("tiff", pictures::tiff),
-    ("data_uri", pictures::data_uri),
+    ("png", images::png),
+    ("jpeg", images::jpeg),
+    ("webp", images::webp),
+    ("gif", images::gif),
+    ("bmp", images::bmp),
+    ("tiff", images::tiff),
+    ("data_uri", images::data_uri),
     ("tool_calls", texts::tool_calls),
     ("schema", grammars::schema),
     ("regex", grammars::regex),

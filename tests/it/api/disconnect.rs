@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use super::images::{distinct_pictures, shown};
+use super::images::{distinct_images, shown};
 use super::server::{End, Plan, TestServer, always, chat_body, tokens};
 
 fn hanging() -> TestServer {
@@ -93,15 +93,15 @@ async fn a_closed_connection_is_noticed_while_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn leaving_while_pictures_are_decoded_ends_the_work() {
-    const NUM_PICTURES: usize = 500;
+async fn leaving_while_images_are_decoded_ends_the_work() {
+    const NUM_IMAGES: usize = 500;
     let plan = Plan {
         max_model_len: 8192,
         ..Plan::for_test()
     };
     let mut server = plan.start();
-    let pictures = distinct_pictures(NUM_PICTURES);
-    let urls: Vec<_> = pictures.iter().map(String::as_str).collect();
+    let images = distinct_images(NUM_IMAGES);
+    let urls: Vec<_> = images.iter().map(String::as_str).collect();
     let request = chat(shown(&urls));
     let decoded = "medgemma:images_decoded_total{model_name=\"tiny\"}";
 
@@ -109,18 +109,18 @@ async fn leaving_while_pictures_are_decoded_ends_the_work() {
     // What is decoded next is only begun while the request is polled.
     while server.metric(decoded).await < 1.0 {
         let answer = futures_util::poll!(&mut answering);
-        assert!(answer.is_pending(), "500 pictures took no time");
+        assert!(answer.is_pending(), "500 images took no time");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     drop(answering);
     let when_left = server.metric(decoded).await;
 
     // Places for work are free again, and in order: behind this one nothing of the other waits.
-    server.chat(shown(&[&pictures[0]])).await.ok();
+    server.chat(shown(&[&images[0]])).await.ok();
     let num_places = std::thread::available_parallelism().map_or(1, usize::from);
     let more = server.metric(decoded).await - when_left;
     assert!(more <= num_places as f64 + 1.0, "{more} more were decoded");
-    assert!(when_left + more < NUM_PICTURES as f64);
+    assert!(when_left + more < NUM_IMAGES as f64);
     // The engine never heard of it, and a drain does not wait for it.
     assert_eq!(server.request().await.images.len(), 1);
     server.app.drain().await;
@@ -129,7 +129,7 @@ async fn leaving_while_pictures_are_decoded_ends_the_work() {
 }
 
 /// 48 Mpixels of black in a file of 50 kB: most of a second to decode.
-fn large_picture() -> Vec<u8> {
+fn large_image() -> Vec<u8> {
     let (width, height) = (8000, 6000);
     let mut file = Vec::new();
     let encoder = image::codecs::png::PngEncoder::new(&mut file);
@@ -140,8 +140,8 @@ fn large_picture() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_picture_is_given_up_when_its_client_has_left() {
-    const NUM_PICTURES: usize = 100;
+async fn an_image_is_given_up_when_its_client_has_left() {
+    const NUM_IMAGES: usize = 100;
     let plan = Plan {
         max_model_len: 8192,
         ..Plan::for_test()
@@ -151,14 +151,14 @@ async fn a_picture_is_given_up_when_its_client_has_left() {
     let address = listener.local_addr().expect("it is bound");
     tokio::spawn(serve(listener, server.app.clone(), std::future::pending()));
 
-    // What stands behind a picture's end makes each another one.
-    let file = large_picture();
-    let picture = |number: usize| {
+    // What stands behind an image's end makes each another one.
+    let file = large_image();
+    let image = |number: usize| {
         let file = [&file[..], &number.to_le_bytes()].concat();
         format!("data:image/png;base64,{}", BASE64_STANDARD.encode(file))
     };
-    let pictures: Vec<_> = (0..NUM_PICTURES).map(picture).collect();
-    let urls: Vec<_> = pictures.iter().map(String::as_str).collect();
+    let images: Vec<_> = (0..NUM_IMAGES).map(image).collect();
+    let urls: Vec<_> = images.iter().map(String::as_str).collect();
     let body = chat_body(shown(&urls)).to_string();
     let decoded = "medgemma:images_decoded_total{model_name=\"tiny\"}";
     let abandoned = "medgemma:images_abandoned_total{model_name=\"tiny\"}";
@@ -168,7 +168,7 @@ async fn a_picture_is_given_up_when_its_client_has_left() {
         }
     };
 
-    // On a busy machine a client may leave just where one picture is done and the next not begun.
+    // On a busy machine a client may leave just where one image is done and the next not begun.
     for _ in 0..20 {
         let before = server.metric(decoded).await;
         let client = medgemma::http_client::without_tls().build().unwrap();
@@ -178,18 +178,18 @@ async fn a_picture_is_given_up_when_its_client_has_left() {
             .body(body.clone());
         let sending = tokio::spawn(request.send());
         let begun = timeout(Duration::from_secs(120), exceeds(decoded, before)).await;
-        begun.expect("no picture was decoded");
+        begun.expect("no image was decoded");
         drop(client);
         sending.abort();
         // The places are free, and nothing is left to be decoded.
-        server.chat(shown(&[&distinct_pictures(1)[0]])).await.ok();
+        server.chat(shown(&[&distinct_images(1)[0]])).await.ok();
         let num_decoded = server.metric(decoded).await - before;
-        assert!(num_decoded < NUM_PICTURES as f64, "{num_decoded}");
+        assert!(num_decoded < NUM_IMAGES as f64, "{num_decoded}");
         if server.metric(abandoned).await > 0.0 {
             return;
         }
     }
-    panic!("pictures that nobody waits for are decoded to their end");
+    panic!("images that nobody waits for are decoded to their end");
 }
 
 #[tokio::test]

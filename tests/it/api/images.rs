@@ -1,4 +1,4 @@
-//! Pictures in messages.
+//! Images in messages.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use super::server::{Plan, golden};
 const SOFT_TOKEN: TokenId = TokenId(768);
 
 fn data_uri(file: &str, kind: &str) -> String {
-    let bytes = fs::read(golden("images").join(file)).expect("the picture is in the repository");
+    let bytes = fs::read(golden("images").join(file)).expect("the image is in the repository");
     format!("data:image/{kind};base64,{}", BASE64_STANDARD.encode(bytes))
 }
 
@@ -85,7 +85,7 @@ fn headers(width: u16, height: u16) -> [(&'static str, Vec<u8>); 6] {
 }
 
 #[tokio::test]
-async fn thin_pictures_are_refused_by_their_headers() {
+async fn thin_images_are_refused_by_their_headers() {
     let server = Plan::for_test().start();
     let said = async |(kind, file): &(&str, Vec<u8>)| {
         let url = format!("data:image/{kind};base64,{}", BASE64_STANDARD.encode(file));
@@ -125,9 +125,9 @@ async fn thin_pictures_are_refused_by_their_headers() {
     }
 }
 
-/// Data URIs of `number` small pictures, each of another size.
-pub(super) fn distinct_pictures(number: usize) -> Vec<String> {
-    let picture = |at: usize| {
+/// Data URIs of `number` small images, each of another size.
+pub(super) fn distinct_images(number: usize) -> Vec<String> {
+    let image = |at: usize| {
         // A bitmap without compression is made by hand: a few rows of grey pixels.
         const ROWS: usize = 4;
         let width = at + 1;
@@ -136,11 +136,11 @@ pub(super) fn distinct_pictures(number: usize) -> Vec<String> {
         bytes.resize(bytes.len() + len, 0x80);
         format!("data:image/bmp;base64,{}", BASE64_STANDARD.encode(bytes))
     };
-    (0..number).map(picture).collect()
+    (0..number).map(image).collect()
 }
 
 #[tokio::test]
-async fn pictures_stand_where_the_template_puts_them() {
+async fn images_stand_where_the_template_puts_them() {
     let mut server = Plan::for_test().start();
     let (one, other) = (
         data_uri("grey.png", "png"),
@@ -165,18 +165,18 @@ async fn pictures_stand_where_the_template_puts_them() {
         .count();
     assert_eq!(num_soft, 12);
     let [first, second, third] = &request.images[..] else {
-        panic!("three pictures");
+        panic!("three images");
     };
     assert!(first.start < second.start && second.start < third.start);
     assert_eq!(first.pixels.hash, third.pixels.hash);
     assert_ne!(first.pixels.hash, second.pixels.hash);
-    // The same picture is decoded once and shared.
+    // The same image is decoded once and shared.
     assert_eq!(first.pixels.rgb.as_ptr(), third.pixels.rgb.as_ptr());
     assert_eq!(answer["usage"]["prompt_tokens"], request.prompt.len());
 }
 
 #[tokio::test]
-async fn all_ways_to_write_a_picture_are_one() {
+async fn all_ways_to_write_an_image_are_one() {
     let mut server = Plan::for_test().start();
     let url = data_uri("grey.png", "png");
     let mut prompts = Vec::new();
@@ -199,7 +199,7 @@ async fn all_ways_to_write_a_picture_are_one() {
 }
 
 #[tokio::test]
-async fn the_first_broken_picture_is_named() {
+async fn the_first_broken_image_is_named() {
     let server = Plan::for_test().start();
     let good = data_uri("grey.png", "png");
     let cut = &good[..good.len() / 2 / 4 * 4];
@@ -220,7 +220,7 @@ async fn the_first_broken_picture_is_named() {
         assert_eq!(reply.error(), expected, "{}", reply.body);
         assert!(
             !reply.body.contains("base64,AAAA"),
-            "a picture is not quoted"
+            "an image is not quoted"
         );
     }
     server.chat(shown(&[&good])).await.ok();
@@ -267,13 +267,13 @@ async fn a_model_without_a_template_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_prompt_holds_as_many_pictures_as_the_operator_allows() {
+async fn a_prompt_holds_as_many_images_as_the_operator_allows() {
     let plan = Plan {
         max_images: Some(2),
         ..Plan::for_test()
     };
     let server = plan.start();
-    let urls = distinct_pictures(3);
+    let urls = distinct_images(3);
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
     server.chat(shown(&urls[..2])).await.ok();
     let reply = server.chat(shown(&urls)).await;

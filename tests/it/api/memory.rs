@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::images::{distinct_pictures, shown};
+use super::images::{distinct_images, shown};
 use super::server::{End, Plan, TestServer, always, chat_body, tokens};
 
 const HELD: &str = "medgemma:request_memory_bytes{model_name=\"tiny\"}";
@@ -123,7 +123,7 @@ async fn a_body_that_could_never_be_held_is_too_large() {
 }
 
 #[tokio::test]
-async fn a_model_that_takes_text_only_reads_no_bodies_of_pictures() {
+async fn a_model_that_takes_text_only_reads_no_bodies_of_images() {
     let plan = Plan {
         takes_images: false,
         ..Plan::for_test()
@@ -210,14 +210,14 @@ async fn messages_parts_and_values_are_counted_before_they_are_read() {
 }
 
 #[tokio::test]
-async fn pictures_are_held_for_as_long_as_their_request_runs() {
+async fn images_are_held_for_as_long_as_their_request_runs() {
     let plan = Plan {
         script: always(tokens("The heart"), End::Hang),
         ..Plan::for_test()
     };
     let server = plan.start();
-    let pictures = distinct_pictures(3);
-    let [one, two, three] = [0, 1, 2].map(|at| pictures[at].as_str());
+    let images = distinct_images(3);
+    let [one, two, three] = [0, 1, 2].map(|at| images[at].as_str());
     let stream = server.stream(shown(&[one, two, one, three])).await;
     assert_eq!(server.metric(HELD).await, (3 * 56 * 56 * 3) as f64);
     drop(stream);
@@ -225,15 +225,15 @@ async fn pictures_are_held_for_as_long_as_their_request_runs() {
 }
 
 #[tokio::test]
-async fn pictures_for_which_there_is_no_memory_are_refused() {
+async fn images_for_which_there_is_no_memory_are_refused() {
     let plan = Plan {
-        // 6,000 bytes for requests, and a prepared picture takes 9,408.
+        // 6,000 bytes for requests, and a prepared image takes 9,408.
         request_memory: Some(8_000),
         ..Plan::for_test()
     };
     let server = plan.start();
-    let picture = &distinct_pictures(1)[0];
-    let reply = server.chat(shown(&[picture])).await;
+    let image = &distinct_images(1)[0];
+    let reply = server.chat(shown(&[image])).await;
     assert_eq!(
         reply.error().1.as_deref(),
         Some("request_too_large"),

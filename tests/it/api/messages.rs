@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
 
-use super::images::distinct_pictures;
+use super::images::distinct_images;
 use super::server::{END_OF_TURN, End, Plan, Reply, TestServer, always, says, tokens};
 
 const PATH: &str = "/v1/messages";
@@ -22,9 +22,9 @@ fn body(extra: Value) -> Value {
     body
 }
 
-/// A small picture in base64.
-fn picture() -> String {
-    let uri = distinct_pictures(1).remove(0);
+/// A small image in base64.
+fn bmp() -> String {
+    let uri = distinct_images(1).remove(0);
     uri.split_once(',').expect("a data URI").1.to_owned()
 }
 
@@ -287,7 +287,7 @@ async fn system_text_and_blocks_are_what_a_chat_s_are() {
 }
 
 #[tokio::test]
-async fn pictures_come_as_base64() {
+async fn images_come_as_base64() {
     let mut server = Plan::for_test().start();
     let with = |source: Value| {
         json!({"messages": [{"role": "user", "content": [
@@ -295,7 +295,7 @@ async fn pictures_come_as_base64() {
             {"type": "image", "source": source},
         ]}]})
     };
-    let source = json!({"type": "base64", "media_type": "image/bmp", "data": picture()});
+    let source = json!({"type": "base64", "media_type": "image/bmp", "data": bmp()});
     ask(&server, with(source)).await.ok();
     assert_eq!(server.request().await.images.len(), 1);
 
@@ -332,7 +332,7 @@ async fn pictures_come_as_base64() {
         takes_images: false,
         ..Plan::for_test()
     };
-    let source = json!({"type": "base64", "media_type": "image/bmp", "data": picture()});
+    let source = json!({"type": "base64", "media_type": "image/bmp", "data": bmp()});
     let (_, _, said) = refused(&ask(&text_only.start(), with(source)).await);
     assert!(said.starts_with(place), "{said}");
 }
@@ -508,7 +508,7 @@ async fn tokens_are_counted_as_they_are_read() {
         "system": "Be brief.",
         "messages": [{"role": "user", "content": [
             {"type": "text", "text": "What is this?"},
-            {"type": "image", "source": {"type": "base64", "media_type": "image/bmp", "data": picture()}},
+            {"type": "image", "source": {"type": "base64", "media_type": "image/bmp", "data": bmp()}},
         ]}],
     });
     for path in ["/v1/messages/count_tokens", "/messages/count_tokens"] {

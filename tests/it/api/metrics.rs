@@ -3,7 +3,7 @@
 use medgemma::api::{ApiKeys, AppState, router};
 use serde_json::json;
 
-use super::images::{distinct_pictures, shown};
+use super::images::{distinct_images, shown};
 use super::server::{End, Plan, QUEUED, always, says, tokens};
 
 #[tokio::test]
@@ -101,10 +101,10 @@ async fn every_end_is_counted_as_what_it_is() {
 }
 
 #[tokio::test]
-async fn pictures_are_counted_once_each() {
+async fn images_are_counted_once_each() {
     let server = Plan::for_test().start();
-    let pictures = distinct_pictures(2);
-    let body = shown(&[&pictures[0], &pictures[1], &pictures[0]]);
+    let images = distinct_images(2);
+    let body = shown(&[&images[0], &images[1], &images[0]]);
     server.chat(body).await.ok();
     let decoded = "medgemma:images_decoded_total{model_name=\"tiny\"}";
     assert_eq!(server.metric(decoded).await, 2.0);

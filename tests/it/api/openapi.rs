@@ -359,11 +359,11 @@ async fn asked(server: &mut TestServer, body: &Value) -> String {
         prompt,
         sampling,
         prompt_logprobs,
-        terms,
+        scheduling,
         ..
     } = server.request().await;
     format!(
-        "{prompt:?} {sampling:?} {prompt_logprobs:?} {terms:?} {}",
+        "{prompt:?} {sampling:?} {prompt_logprobs:?} {scheduling:?} {}",
         without_ids(&reply)
     )
 }

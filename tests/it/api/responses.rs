@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::images::distinct_pictures;
+use super::images::distinct_images;
 use super::server::{END_OF_TURN, End, Plan, Reply, TestServer, always, says, tokens};
 
 const PATH: &str = "/v1/responses";
@@ -306,7 +306,7 @@ async fn items_are_a_chat_s_messages() {
 }
 
 #[tokio::test]
-async fn pictures_are_data_uris() {
+async fn images_are_data_uris() {
     let mut server = Plan::for_test().start();
     let with = |part: Value| {
         json!({"instructions": "Look.", "input": [
@@ -315,8 +315,8 @@ async fn pictures_are_data_uris() {
     };
     let image =
         |url: &str| with(json!({"type": "input_image", "image_url": url, "detail": "auto"}));
-    let picture = distinct_pictures(1).remove(0);
-    ask(&server, image(&picture)).await.ok();
+    let one = distinct_images(1).remove(0);
+    ask(&server, image(&one)).await.ok();
     assert_eq!(server.request().await.images.len(), 1);
     let place = "input[0].content[1]";
     for (body, name) in [
@@ -328,7 +328,7 @@ async fn pictures_are_data_uris() {
             ".file_id",
         ),
         (
-            with(json!({"type": "input_image", "image_url": picture, "detail": "x"})),
+            with(json!({"type": "input_image", "image_url": one, "detail": "x"})),
             ".detail",
         ),
         (with(json!({"type": "input_file", "file_id": "x"})), ".type"),

@@ -11,7 +11,7 @@ use super::server::{Plan, chat_body};
 #[tokio::test]
 async fn models_are_listed_with_their_length() {
     let server = Plan::for_test().start();
-    let card = |id: &str| {
+    let gpu = |id: &str| {
         json!({
             "id": id,
             "object": "model",
@@ -24,16 +24,16 @@ async fn models_are_listed_with_their_length() {
     let list = server.get("/v1/models").await.ok();
     assert_eq!(
         list,
-        json!({"object": "list", "data": [card("tiny"), card("org/tiny")]})
+        json!({"object": "list", "data": [gpu("tiny"), gpu("org/tiny")]})
     );
-    assert_eq!(server.get("/v1/models/tiny").await.ok(), card("tiny"));
+    assert_eq!(server.get("/v1/models/tiny").await.ok(), gpu("tiny"));
     assert_eq!(
         server.get("/v1/models/org/tiny").await.ok(),
-        card("org/tiny")
+        gpu("org/tiny")
     );
     assert_eq!(
         server.get("/v1/models/org%2Ftiny").await.ok(),
-        card("org/tiny")
+        gpu("org/tiny")
     );
     let reply = server.get("/v1/models/other").await;
     let expected = (

@@ -86,7 +86,7 @@ pub(super) struct Plan {
     /// Of a request's prompt, how many tokens the engine says it had.
     pub(super) cached: fn(&GenerateRequest) -> usize,
     pub(super) takes_images: bool,
-    /// Most pictures in a prompt.
+    /// Most images in a prompt.
     pub(super) max_images: Option<usize>,
     pub(super) has_template: bool,
     pub(super) sampling_defaults: SamplingDefaults,

@@ -190,7 +190,7 @@ fn a_seed_makes_a_server_repeat_itself() {
 
 #[test]
 fn sampling_settings_come_from_the_checkpoint_or_from_nowhere() {
-    // The demo's own are greedy, or nearly so where it has none; vLLM's neutral ones draw.
+    // The demo's own are greedy, or nearly so where it has none; vLLM's neutral ones sample.
     let dir = super::copy_of(&[super::NOISE]);
     fs::write(dir.path().join("generation_config.json"), "{}").unwrap();
     let asked = |option: &str| {
@@ -209,7 +209,7 @@ fn sampling_settings_come_from_the_checkpoint_or_from_nowhere() {
     let [a, b, c] = asked("--generation-config=auto");
     assert!(a == b && b == c, "greedy");
     let [a, b, c] = asked("--generation-config=vllm");
-    assert!(a != b || b != c, "drawn");
+    assert!(a != b || b != c, "sampled");
 }
 
 #[test]

@@ -22,11 +22,11 @@ fn what_cannot_be_served_is_said_in_one_line() {
     .unwrap();
     let quantised = quantised.path().to_str().unwrap();
 
-    let pictures = copy_of(&[NOISE]);
-    let config = pictures.path().join("preprocessor_config.json");
+    let images = copy_of(&[NOISE]);
+    let config = images.path().join("preprocessor_config.json");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("\"height\": 896", "\"height\": 448")).unwrap();
-    let pictures = pictures.path().to_str().unwrap();
+    let images = images.path().to_str().unwrap();
 
     let empty = tempfile::tempdir().unwrap();
     let empty = empty.path().to_str().unwrap();
@@ -70,7 +70,7 @@ fn what_cannot_be_served_is_said_in_one_line() {
         ),
         (
             65,
-            &[pictures],
+            &[images],
             &["preprocessor_config.json: size.height is 448", "896"],
         ),
         (
@@ -145,7 +145,7 @@ fn arguments_that_cannot_be_are_refused_by_name() {
         (&[], &[("MEDGEMMA_PORT", "http")], &["--port", "http"]),
         (&["--device", "gpu"], &[], &["gpu", "cuda:N"]),
         (&[], &[("MEDGEMMA_DEVICE", "tpu")], &["tpu", "auto, cpu"]),
-        (&["--dtype", "int8"], &[], &["int8", "bf16 (cards)"]),
+        (&["--dtype", "int8"], &[], &["int8", "bf16 (GPUs)"]),
         (
             &["--gpu-memory-utilization", "1.5"],
             &[],
@@ -203,7 +203,7 @@ fn arguments_that_cannot_be_are_refused_by_name() {
         (
             &["--tensor-parallel-size", "2"],
             &[],
-            &["--tensor-parallel-size 2", "one card"],
+            &["--tensor-parallel-size 2", "one GPU"],
         ),
         (&["-tp=2"], &[], &["--tensor-parallel-size 2"]),
         (
@@ -246,7 +246,7 @@ fn arguments_that_cannot_be_are_refused_by_name() {
 }
 
 #[test]
-fn a_card_that_is_not_there_is_named() {
+fn a_gpu_that_is_not_there_is_named() {
     // The highest number that can be written: no machine has so many.
     let output = output(
         &["serve", "demo", "--device", "cuda:65535", "--port", "0"],
@@ -267,7 +267,7 @@ fn numbers_that_the_processor_does_not_compute_in_are_refused() {
     ];
     let output = output(&arguments, &[]);
     assert_eq!(output.status.code(), Some(78));
-    assert!(stderr(&output).contains("--dtype bf16 is for cards"));
+    assert!(stderr(&output).contains("--dtype bf16 is for GPUs"));
 }
 
 #[test]

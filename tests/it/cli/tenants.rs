@@ -15,7 +15,7 @@ const GOOD: &str = "good-key-of-a-department";
 /// Opens the metrics, which are closed to those of clients where there are several.
 const METRICS: &str = "key-of-who-watches-all";
 
-/// More tokens than are drawn while a test runs.
+/// More tokens than are sampled while a test runs.
 const ENDLESS: usize = 8_000;
 
 fn shared(options: &[&str]) -> Server {
@@ -280,7 +280,7 @@ fn going_before_others_needs_a_permission() {
 }
 
 #[test]
-fn no_key_sees_another_s_pictures() {
+fn no_key_sees_another_s_images() {
     let server = shared(&["--no-prefix-caching"]);
     let film = super::repository("tests/golden/films/0003.png");
     let film = std::fs::read(film).expect("it is in the repository");

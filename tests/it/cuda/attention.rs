@@ -2,9 +2,7 @@
 
 use medgemma::backend::candle::CandleBackend;
 use medgemma::backend::cuda::device::Device;
-use medgemma::backend::cuda::kernels::attention::{
-    self, PagedAttention, PictureAttention, tiles_of,
-};
+use medgemma::backend::cuda::kernels::attention::{self, ImageAttention, PagedAttention, tiles_of};
 use medgemma::backend::cuda::kernels::decode_attention::{
     self, DecodeAttention, Queries, SplitSpace, partial_bytes, stats_bytes,
 };
@@ -61,7 +59,7 @@ pub(super) fn check_decode<D: Device>(device: &D, case: &Case, num_splits: u32, 
         let op = DecodeAttention {
             queries: match fusion {
                 Fusion::Apart => Queries::Given(prepared.q),
-                Fusion::Fused => Queries::Rotated(prepared.rotation),
+                Fusion::Fused => Queries::Rotated(prepared.rope),
             },
             scale: prepared.scale,
             num_splits,
@@ -148,7 +146,7 @@ pub(super) fn check_prefill<D: Device>(device: &D, case: &Case) {
 #[test]
 fn prefill_attention_over_blocks() {
     emulated(|device| {
-        let picture = |start, len, spans: &[(usize, usize)]| Part {
+        let image = |start, len, spans: &[(usize, usize)]| Part {
             image_spans: spans.iter().map(|&(first, end)| first..end).collect(),
             ..part(start, len)
         };
@@ -157,10 +155,10 @@ fn prefill_attention_over_blocks() {
             (
                 heads(4, 1, 32),
                 None,
-                vec![picture(5, 90, &[(10, 40), (50, 80)]), part(0, 1)],
+                vec![image(5, 90, &[(10, 40), (50, 80)]), part(0, 1)],
             ),
-            // The window cuts a picture's own tokens behind, not ahead.
-            (heads(2, 2, 16), Some(9), vec![picture(33, 66, &[(40, 70)])]),
+            // The window cuts an image's own tokens behind, not ahead.
+            (heads(2, 2, 16), Some(9), vec![image(33, 66, &[(40, 70)])]),
             (heads(1, 1, 128), Some(40), vec![part(64, 64), part(31, 2)]),
             (heads(1, 1, 32), Some(64), vec![part(0, 300)]),
         ] {
@@ -176,7 +174,7 @@ fn prefill_attention_over_blocks() {
     });
 }
 
-pub(super) fn check_pictures<D: Device>(
+pub(super) fn check_images<D: Device>(
     device: &D,
     num_patches: usize,
     num_heads: usize,
@@ -193,7 +191,7 @@ pub(super) fn check_pictures<D: Device>(
         .map(|x| 2.0 * x)
         .collect();
     let count = num_images * num_patches * hidden;
-    let op = PictureAttention {
+    let op = ImageAttention {
         qkv: bench.bf16(&qkv),
         num_images: num_images as u32,
         num_patches: num_patches as u32,
@@ -201,7 +199,7 @@ pub(super) fn check_pictures<D: Device>(
         head_dim: head_dim as u32,
         out: bench.empty(count * 2),
     };
-    attention::picture_attention(device, &op).expect("launches");
+    attention::image_attention(device, &op).expect("launches");
     let expected = CandleBackend::cpu()
         .full_attention(&reference(&shape, &qkv), num_images, num_heads)
         .expect("shapes fit");
@@ -216,10 +214,10 @@ pub(super) fn check_pictures<D: Device>(
 }
 
 #[test]
-fn attention_within_pictures() {
+fn attention_within_images() {
     emulated(|device| {
-        check_pictures(device, 16, 2, 16);
-        check_pictures(device, 81, 2, 72);
-        check_pictures(device, 64, 1, 8);
+        check_images(device, 16, 2, 16);
+        check_images(device, 81, 2, 72);
+        check_images(device, 64, 1, 8);
     });
 }

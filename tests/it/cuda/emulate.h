@@ -1,5 +1,5 @@
 // The execution model of a CUDA kernel for an ordinary C++ compiler, enough of it to test kernels
-// without a card. Included before a kernel's source; the emulator appends the entry points.
+// without a GPU. Included before a kernel's source; the emulator appends the entry points.
 //
 // A block's threads are fibers that run until they must wait for each other, so a barrier that is
 // missing shows: the first thread reads what the second has not yet written. Blocks run one after

@@ -99,7 +99,7 @@ struct RawLaunch {
     message: *mut u8,
 }
 
-/// What a card of compute capability 8.6 to 12.0 can be asked for, the smallest of them.
+/// What a GPU of compute capability 8.6 to 12.0 can be asked for, the smallest of them.
 const MAX_SHARED_BYTES: u32 = 99 * 1024;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

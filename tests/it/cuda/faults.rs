@@ -1,4 +1,4 @@
-//! The emulator itself: faults that a card would hide, or turn into wrong numbers now and then,
+//! The emulator itself: faults that a GPU would hide, or turn into wrong numbers now and then,
 //! must fail a launch here.
 
 use medgemma::backend::cuda::device::{Arg, Device, DevicePtr, KernelId, Launch, Overlap, Source};
@@ -55,7 +55,7 @@ KERNEL outside(float* to, u32 offset) {
 
 const THREADS: u32 = 64;
 
-/// These are faults of the emulator's own: no card is asked.
+/// These are faults of the emulator's own: no GPU is asked.
 fn emulated(check: impl FnOnce(&Emulator)) {
     if let Some(device) = Emulator::new() {
         check(&device);

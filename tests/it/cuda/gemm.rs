@@ -1,4 +1,4 @@
-//! Products on the tensor cores against the reference's.
+//! Matmuls on the tensor cores against the reference's.
 
 use medgemma::backend::Backend;
 use medgemma::backend::candle::CandleBackend;
@@ -10,16 +10,16 @@ use medgemma::backend::cuda::kernels::gemm::{
 use super::emulated;
 use super::workbench::{BF16, Random, Workbench, assert_close, numbers_of, reference};
 
-/// Sizes of one product.
+/// Sizes of one matmul.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Product {
+pub(super) struct Matmul {
     pub(super) num_rows: usize,
     pub(super) width: usize,
     pub(super) num_out: usize,
     pub(super) num_multiprocessors: u32,
 }
 
-/// What is added to a product before its epilogue.
+/// What is added to a matmul before its epilogue.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Added {
     Nothing,
@@ -34,23 +34,23 @@ enum Splits {
     Some,
 }
 
-pub(super) fn check<D: Device>(device: &D, product: Product, epilogue: Epilogue, added: Added) {
-    check_split(device, product, epilogue, added, Splits::None);
+pub(super) fn check<D: Device>(device: &D, matmul: Matmul, epilogue: Epilogue, added: Added) {
+    check_split(device, matmul, epilogue, added, Splits::None);
 }
 
 fn check_split<D: Device>(
     device: &D,
-    product: Product,
+    matmul: Matmul,
     epilogue: Epilogue,
     added: Added,
     splits: Splits,
 ) {
-    let Product {
+    let Matmul {
         num_rows,
         width,
         num_out,
         num_multiprocessors,
-    } = product;
+    } = matmul;
     let bench = Workbench::new(device);
     let mut random = Random((width * num_out + num_rows) as u64);
     let cpu = CandleBackend::cpu();
@@ -90,7 +90,7 @@ fn check_split<D: Device>(
     match splits {
         Splits::None => gemm::gemm(device, &op).expect("launches"),
         Splits::Some => {
-            assert!(num_splits(&op) > 1, "{product:?} is not split");
+            assert!(num_splits(&op) > 1, "{matmul:?} is not split");
             // Twice: the counters must be as they were.
             gemm::gemm_split(device, &op, &space).expect("launches");
             gemm::gemm_split(device, &op, &space).expect("launches");
@@ -124,67 +124,62 @@ fn check_split<D: Device>(
         Epilogue::F32 => (bench.read_f32(op.out, count), (1e-5, 1e-4)),
         _ => (bench.read_bf16(op.out, count), (BF16, 1e-3)),
     };
-    let what = format!("{product:?} {epilogue:?} {added:?}");
+    let what = format!("{matmul:?} {epilogue:?} {added:?}");
     assert_close(&what, &actual, &numbers_of(&expected), tolerance);
 }
 
 #[test]
-fn products_for_many_rows() {
+fn matmuls_for_many_rows() {
     emulated(|device| {
-        let product = |num_rows, width, num_out, num_multiprocessors| Product {
+        let matmul = |num_rows, width, num_out, num_multiprocessors| Matmul {
             num_rows,
             width,
             num_out,
             num_multiprocessors,
         };
-        check(device, product(9, 72, 50, 4), Epilogue::F32, Added::Nothing);
+        check(device, matmul(9, 72, 50, 4), Epilogue::F32, Added::Nothing);
         check(
             device,
-            product(64, 136, 70, 1),
+            matmul(64, 136, 70, 1),
             Epilogue::Geglu,
             Added::Nothing,
         );
         check(
             device,
-            product(33, 8, 33, 132),
+            matmul(33, 8, 33, 132),
             Epilogue::Bf16,
             Added::Nothing,
         );
         check(
             device,
-            product(33, 40, 19, 132),
+            matmul(33, 40, 19, 132),
             Epilogue::Geglu,
             Added::Nothing,
         );
+        check(device, matmul(300, 264, 131, 1), Epilogue::F32, Added::Bias);
         check(
             device,
-            product(300, 264, 131, 1),
-            Epilogue::F32,
-            Added::Bias,
-        );
-        check(
-            device,
-            product(50, 592, 40, 2),
+            matmul(50, 592, 40, 2),
             Epilogue::F32,
             Added::BiasAndRows(25),
         );
-        check(device, product(50, 48, 129, 2), Epilogue::Gelu, Added::Bias);
+        check(device, matmul(50, 48, 129, 2), Epilogue::Gelu, Added::Bias);
     });
 }
 
 #[test]
-fn products_whose_columns_are_split() {
+fn matmuls_whose_columns_are_split() {
     emulated(|device| {
-        let product = |num_rows, width, num_out, num_multiprocessors| Product {
+        let matmul = |num_rows, width, num_out, num_multiprocessors| Matmul {
             num_rows,
             width,
             num_out,
             num_multiprocessors,
         };
         // Three splits of 29 slices, and as many as columns allow.
-        let few = product(17, 1832, 60, 3);
+        let few = matmul(17, 1832, 60, 3);
         check_split(device, few, Epilogue::F32, Added::Bias, Splits::Some);
-        let many = product(40, 1032, 20, 132);
+        let many = matmul(40, 1032, 20, 132);
         check_split(device, many, Epilogue::Geglu, Added::Nothing, Splits::Some);
     });
 }

@@ -1,6 +1,6 @@
 //! The CUDA kernels against the candle backend, in an emulated execution model.
 //!
-//! A card runs the same checks where `MEDGEMMA_TEST_CARD` names one by its number.
+//! A GPU runs the same checks where `MEDGEMMA_TEST_GPU` names one by its number.
 
 mod attention;
 mod emulator;
@@ -17,7 +17,7 @@ mod workbench;
 
 use test_device::TestDevice;
 
-/// Runs a check where kernels can be emulated, or on a card; says so on stderr where they cannot.
+/// Runs a check where kernels can be emulated, or on a GPU; says so on stderr where they cannot.
 fn emulated(check: impl FnOnce(&TestDevice)) {
     if let Some(device) = TestDevice::open() {
         check(&device);

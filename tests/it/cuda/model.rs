@@ -1,4 +1,4 @@
-//! Whole tiny models through the backend of cards, against transformers and against themselves:
+//! Whole tiny models through the backend of GPUs, against transformers and against themselves:
 //! recorded and launched, fed on the device and from the host, alone and in a crowd.
 
 use std::fs;
@@ -16,7 +16,7 @@ use medgemma::model::{ImageRows, Model, Stage, StepOf};
 use super::emulated;
 use super::test_device::TestDevice;
 use crate::golden::{self, Case, Numbers};
-use crate::model::picture;
+use crate::model::image;
 
 /// Share of a stage's numbers by which ours may differ, as root mean squares.
 /// transformers' own bf16 run of these models is off by up to 0.054 after the seventh of eight layers
@@ -167,9 +167,9 @@ fn check_every_stage(device: &TestDevice, name: &str) {
         let soft = |idx: usize| Some(case.ids[idx].0) == config.image_token_id;
         let starts = (0..case.ids.len()).filter(|&idx| soft(idx) && !soft(idx - 1));
         let mut images = Vec::new();
-        for (start, file) in starts.zip(&case.pictures) {
-            let vision = config.vision.as_ref().expect("it has pictures");
-            let pixels = picture(file, vision.image_size);
+        for (start, file) in starts.zip(&case.images) {
+            let vision = config.vision.as_ref().expect("it has images");
+            let pixels = image(file, vision.image_size);
             let features = model.encode_images(&[pixels]).expect("the tower").remove(0);
             images.push(ImageRows {
                 row: start,
@@ -178,7 +178,7 @@ fn check_every_stage(device: &TestDevice, name: &str) {
             let span = start..start + vision.mm_tokens_per_image;
             input.sequences[0].image_spans.push(span);
         }
-        assert_eq!(images.len(), case.pictures.len());
+        assert_eq!(images.len(), case.images.len());
         let step = StepOf {
             input: &input,
             previous: None,
@@ -222,7 +222,7 @@ fn every_stage_of_a_text_model_is_the_references() {
 }
 
 #[test]
-fn every_stage_of_a_model_with_pictures_is_the_references() {
+fn every_stage_of_a_model_with_images_is_the_references() {
     emulated(|device| check_every_stage(device, "multimodal"));
 }
 
@@ -231,7 +231,7 @@ fn check_decode(device: &TestDevice, name: &str, replay: Replay) {
     let model = load(device, name, replay);
     let (case_name, case) = cases(name)
         .into_iter()
-        .find(|(_, case)| case.pictures.is_empty())
+        .find(|(_, case)| case.images.is_empty())
         .expect("a case of text");
     let mut sequences = Sequences::new(&model, 1);
     let mut logits = sequences.step(&[(0, &case.ids)]).remove(0);
@@ -324,14 +324,14 @@ fn a_device_feeds_itself() {
         for replay in [Replay::Never, Replay::Decode] {
             let model = load(device, "text1b", replay);
             let lens = [7, 20];
-            let draw = |sequences: &mut Sequences<'_, '_>, fed: bool| {
+            let sample = |sequences: &mut Sequences<'_, '_>, fed: bool| {
                 for (idx, len) in lens.iter().enumerate() {
                     sequences.step(&[(idx, &prompt(*len, idx))]);
                 }
-                draw_on(sequences, fed)
+                sample_on(sequences, fed)
             };
-            let from_host = draw(&mut Sequences::new(&model, 2), false);
-            let on_device = draw(&mut Sequences::new(&model, 2), true);
+            let from_host = sample(&mut Sequences::new(&model, 2), false);
+            let on_device = sample(&mut Sequences::new(&model, 2), true);
             assert_eq!(from_host, on_device);
             assert!(
                 from_host
@@ -344,7 +344,7 @@ fn a_device_feeds_itself() {
 }
 
 /// Three steps of all sequences, whose tokens go through the host or never leave the device.
-fn draw_on(sequences: &mut Sequences<'_, '_>, fed: bool) -> Vec<Vec<Sampled>> {
+fn sample_on(sequences: &mut Sequences<'_, '_>, fed: bool) -> Vec<Vec<Sampled>> {
     let params = SamplingParams {
         temperature: 1.0,
         seed: 5,
@@ -369,7 +369,7 @@ fn draw_on(sequences: &mut Sequences<'_, '_>, fed: bool) -> Vec<Vec<Sampled>> {
             input.token_ids.fill(TokenId(0));
             input.fed = (0..count as u32)
                 .rev()
-                .map(|row| FedRow { row, draw: row })
+                .map(|row| FedRow { row, sample: row })
                 .collect();
         }
         let step = StepOf {
@@ -387,12 +387,12 @@ fn draw_on(sequences: &mut Sequences<'_, '_>, fed: bool) -> Vec<Vec<Sampled>> {
             .iter()
             .map(|len| SampleRow::new(&params, *len, turn))
             .collect();
-        let draws = backend
+        let sampled_tokens = backend
             .sample(&logits.expect("rows"), &rows)
-            .expect("draws");
-        let sampled = backend.sampled(&draws).expect("tokens");
+            .expect("samples");
+        let sampled = backend.sampled(&sampled_tokens).expect("tokens");
         next = sampled.iter().map(|sampled| sampled.token).collect();
-        previous = Some(draws);
+        previous = Some(sampled_tokens);
         all.push(sampled);
     }
     all

@@ -3,7 +3,7 @@
 use medgemma::backend::candle::{CandleBackend, CandleKvCache};
 use medgemma::backend::cuda::device::{Device, DevicePtr};
 use medgemma::backend::cuda::kernels::paged::{HeadShape, PagedRows, Pools};
-use medgemma::backend::cuda::kernels::rotate::{self, Rotate, Rotation};
+use medgemma::backend::cuda::kernels::rope::{self, RopeArgs, RopeKernel};
 use medgemma::backend::{
     AttentionShape, BLOCK_SIZE, Backend, BlockTable, KvLayout, LayerKind, LayerRef, QkNorm, Rope,
     Ropes, StepInput, StepSequence,
@@ -18,7 +18,7 @@ const LAYER: LayerRef = LayerRef {
     kind: LayerKind::Sliding,
 };
 
-/// One sequence: what is cached, what is new, and pictures among the new.
+/// One sequence: what is cached, what is new, and images among the new.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     pub(super) start: usize,
@@ -53,7 +53,7 @@ pub(super) struct Prepared {
     /// `(rows, heads·head_dim)` bf16
     pub(super) q: DevicePtr,
     /// What q, and the new keys and values in the pools, were made of.
-    pub(super) rotation: Rotation,
+    pub(super) rope: RopeArgs,
     /// Of each pool.
     pub(super) num_blocks: usize,
     /// Where each sequence's last token lies.
@@ -157,7 +157,7 @@ impl Case {
                 .collect(),
             pools,
             q: stored.q,
-            rotation: stored.rotation,
+            rope: stored.rope,
             num_blocks,
             last_blocks: (blocks.iter())
                 .map(|blocks| *blocks.last().expect("every sequence has tokens"))
@@ -223,32 +223,32 @@ impl Case {
         let step = begin(&cpu, input, shape.head_dim);
         let reference_qkv = reference(&[num_rows, width], &qkv);
         let reference_q = cpu
-            .rotate_and_store(&step, &reference_qkv, &norm, &shape, LAYER, cache)
+            .rope_and_cache(&step, &reference_qkv, &norm, &shape, LAYER, cache)
             .expect("shapes fit");
 
         let rows = upload_rows(bench, input, self.window);
         let inv_freq = bench.f32(&rope(shape.head_dim).inv_freq);
-        let angles = bench.empty(num_rows * shape.head_dim * 4);
-        rotate::angles(bench.device, &rows, &self.heads, inv_freq, angles).expect("launches");
+        let cos_sin = bench.empty(num_rows * shape.head_dim * 4);
+        rope::cos_sin(bench.device, &rows, &self.heads, inv_freq, cos_sin).expect("launches");
         let q_len = num_rows * shape.num_heads * shape.head_dim;
-        let rotation = Rotation {
+        let rope = RopeArgs {
             qkv: bench.f32(&qkv),
-            angles,
+            cos_sin,
             query_norm: bench.f32(&norms.query),
             key_norm: bench.f32(&norms.key),
             eps: EPS,
         };
-        let op = Rotate {
-            rotation,
+        let op = RopeKernel {
+            rope,
             q: bench.empty(q_len * 2),
         };
-        rotate::rotate_and_store(bench.device, &rows, &self.heads, pools, &op).expect("launches");
+        rope::rope_and_cache(bench.device, &rows, &self.heads, pools, &op).expect("launches");
         let q = bench.read_bf16(op.q, q_len);
         assert_close("q", &q, &numbers_of(&reference_q), (BF16, 1e-4));
         Stored {
             rows,
             q: op.q,
-            rotation,
+            rope,
             reference_q,
         }
     }
@@ -262,7 +262,7 @@ struct Norms {
 struct Stored {
     rows: PagedRows,
     q: DevicePtr,
-    rotation: Rotation,
+    rope: RopeArgs,
     reference_q: super::workbench::Reference,
 }
 

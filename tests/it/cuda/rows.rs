@@ -1,4 +1,4 @@
-//! Kernels that work on rows: embedding, norms, products for few rows, activations, moves.
+//! Kernels that work on rows: embedding, norms, matmuls for few rows, activations, moves.
 
 use medgemma::backend::Backend;
 use medgemma::backend::candle::CandleBackend;
@@ -11,7 +11,7 @@ use medgemma::backend::cuda::kernels::norm::{
 };
 
 use super::emulated;
-use super::gemm::Product;
+use super::gemm::Matmul;
 use super::workbench::{BF16, Random, Workbench, assert_close, numbers_of, reference};
 
 const EPS: f32 = 1e-6;
@@ -25,10 +25,10 @@ pub(super) fn check_embed<D: Device>(device: &D, width: usize) {
     let table = random.numbers(vocab * width);
     let table_at = bench.bf16(&table);
     let ids_at = bench.u32(&[3, 49, 0, 3, 7]);
-    // Rows 1 and 4 take draws 2 and 0 of the step before.
-    let draws = bench.u32(&[11, 12, 13]);
+    // Rows 1 and 4 take samples 2 and 0 of the step before.
+    let sampled_tokens = bench.u32(&[11, 12, 13]);
     let pairs = bench.u32(&[1, 2, 4, 0]);
-    embed::feed(device, pairs, 2, draws, ids_at).expect("launches");
+    embed::feed(device, pairs, 2, sampled_tokens, ids_at).expect("launches");
     let out = bench.empty(5 * width * 4);
     let op = Embed {
         token_ids: ids_at,
@@ -170,18 +170,13 @@ fn norms() {
     });
 }
 
-pub(super) fn check_gemv<D: Device>(
-    device: &D,
-    product: Product,
-    output: Output,
-    with_norms: bool,
-) {
-    let Product {
+pub(super) fn check_gemv<D: Device>(device: &D, matmul: Matmul, output: Output, with_norms: bool) {
+    let Matmul {
         num_rows,
         width,
         num_out,
         num_multiprocessors,
-    } = product;
+    } = matmul;
     let bench = Workbench::new(device);
     let mut random = Random((width * num_out + num_rows) as u64);
     let cpu = CandleBackend::cpu();
@@ -263,7 +258,7 @@ pub(super) fn check_gemv<D: Device>(
         (true, _) => (2.0 * BF16, 4.0 * BF16),
     };
     assert_close(
-        &format!("{product:?} {output:?}"),
+        &format!("{matmul:?} {output:?}"),
         &actual,
         &expected,
         tolerance,
@@ -271,20 +266,20 @@ pub(super) fn check_gemv<D: Device>(
 }
 
 #[test]
-fn products_for_few_rows() {
+fn matmuls_for_few_rows() {
     emulated(|device| {
-        let product = |num_rows, width, num_out, num_multiprocessors| Product {
+        let matmul = |num_rows, width, num_out, num_multiprocessors| Matmul {
             num_rows,
             width,
             num_out,
             num_multiprocessors,
         };
-        check_gemv(device, product(1, 2560, 37, 2), Output::F32, false);
-        check_gemv(device, product(1, 520, 301, 2), Output::Geglu, true);
-        check_gemv(device, product(3, 264, 90, 3), Output::Bf16, false);
-        check_gemv(device, product(3, 24, 5, 132), Output::F32, true);
-        check_gemv(device, product(8, 1032, 61, 1), Output::Geglu, true);
-        check_gemv(device, product(8, 16, 128, 132), Output::F32, false);
+        check_gemv(device, matmul(1, 2560, 37, 2), Output::F32, false);
+        check_gemv(device, matmul(1, 520, 301, 2), Output::Geglu, true);
+        check_gemv(device, matmul(3, 264, 90, 3), Output::Bf16, false);
+        check_gemv(device, matmul(3, 24, 5, 132), Output::F32, true);
+        check_gemv(device, matmul(8, 1032, 61, 1), Output::Geglu, true);
+        check_gemv(device, matmul(8, 16, 128, 132), Output::F32, false);
     });
 }
 
@@ -424,6 +419,6 @@ pub(super) fn check_patches<D: Device>(device: &D, grid: usize, patch: usize, pa
 }
 
 #[test]
-fn patches_of_a_picture() {
+fn patches_of_an_image() {
     emulated(|device| check_patches(device, 2, 14, 592));
 }

@@ -75,7 +75,7 @@ fn upload<D: Device>(bench: &Workbench<'_, D>, logits: &[f32], rows: &[RowParams
 }
 
 /// `levels` is how many different logits there are: few make ties at every cut.
-pub(super) fn check_draws<D: Device>(device: &D, vocab: usize, levels: usize) {
+pub(super) fn check_samples<D: Device>(device: &D, vocab: usize, levels: usize) {
     let bench = Workbench::new(device);
     let mut random = Random(vocab as u64);
     let rows = params(&mut random);
@@ -83,11 +83,11 @@ pub(super) fn check_draws<D: Device>(device: &D, vocab: usize, levels: usize) {
         .map(|_| random.below(levels) as f32 * 12.0 / levels as f32 - 6.0)
         .collect();
     let of = upload(&bench, &logits, &rows);
-    let draws = bench.empty(2 * rows.len() * 4);
-    sampler::draw(device, &of, draws).expect("launches");
+    let sampled_tokens = bench.empty(2 * rows.len() * 4);
+    sampler::sample(device, &of, sampled_tokens).expect("launches");
     let top_len = rows.len() * MAX_TOP as usize;
     let op = LogProbabilities {
-        draws,
+        sampled_tokens,
         chosen: bench.empty(rows.len() * 4),
         ranks: bench.empty(rows.len() * 4),
         top_tokens: bench.empty(top_len * 4),
@@ -95,8 +95,8 @@ pub(super) fn check_draws<D: Device>(device: &D, vocab: usize, levels: usize) {
     };
     sampler::log_probabilities(device, &of, &op).expect("launches");
 
-    let drawn = bench.read_u32(draws, 2 * rows.len());
-    assert_eq!(drawn[rows.len()..], vec![1; rows.len()]);
+    let sampled = bench.read_u32(sampled_tokens, 2 * rows.len());
+    assert_eq!(sampled[rows.len()..], vec![1; rows.len()]);
     let chosen = bench.read_f32(op.chosen, rows.len());
     let ranks = bench.read_u32(op.ranks, rows.len());
     let top_tokens = bench.read_u32(op.top_tokens, top_len);
@@ -115,7 +115,7 @@ pub(super) fn check_draws<D: Device>(device: &D, vocab: usize, levels: usize) {
             &logits[idx * vocab..(idx + 1) * vocab],
             &SampleRow::new(&params, row.position, 0),
         );
-        assert_eq!(drawn[idx], expected.token.0, "{row:?}");
+        assert_eq!(sampled[idx], expected.token.0, "{row:?}");
         let Some(expected) = expected.logprobs else {
             continue;
         };
@@ -134,9 +134,9 @@ pub(super) fn check_draws<D: Device>(device: &D, vocab: usize, levels: usize) {
 #[test]
 fn draws_equal_the_hosts() {
     emulated(|device| {
-        check_draws(device, 3000, 1 << 20);
-        check_draws(device, 1500, 24);
-        check_draws(device, 30, 1 << 20);
+        check_samples(device, 3000, 1 << 20);
+        check_samples(device, 1500, 24);
+        check_samples(device, 30, 1 << 20);
     });
 }
 
@@ -151,9 +151,9 @@ fn check_greedy<D: Device>(device: &D) {
     // The two zeros are equal, and the first of them wins.
     (logits[2000 + 5], logits[2000 + 1500]) = (-0.0, 0.0);
     let of = upload(&bench, &logits, &[greedy.clone(), greedy]);
-    let draws = bench.empty(16);
-    sampler::draw(device, &of, draws).expect("launches");
-    assert_eq!(bench.read_u32(draws, 2), [1200, 5]);
+    let sampled_tokens = bench.empty(16);
+    sampler::sample(device, &of, sampled_tokens).expect("launches");
+    assert_eq!(bench.read_u32(sampled_tokens, 2), [1200, 5]);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn greedy_takes_the_first_of_equals() {
     emulated(check_greedy);
 }
 
-/// What is no distribution is told, and the draw is a token all the same: the next step may look it
+/// What is no distribution is told, and the sample is a token all the same: the next step may look it
 /// up before the host has seen it.
 fn check_soundness<D: Device>(device: &D) {
     const VOCAB: usize = 1500;
@@ -190,12 +190,15 @@ fn check_soundness<D: Device>(device: &D) {
                 ..plain()
             };
             let of = upload(&bench, &logits, &vec![row; 5]);
-            let draws = bench.empty(40);
-            sampler::draw(device, &of, draws).expect("launches");
-            let drawn = bench.read_u32(draws, 10);
-            assert!(drawn[..5].iter().all(|&token| token < 1500), "{drawn:?}");
-            assert_eq!(drawn[5..], [0, 0, 0, 0, 1]);
-            assert_eq!(drawn[4], 1499);
+            let sampled_tokens = bench.empty(40);
+            sampler::sample(device, &of, sampled_tokens).expect("launches");
+            let sampled = bench.read_u32(sampled_tokens, 10);
+            assert!(
+                sampled[..5].iter().all(|&token| token < 1500),
+                "{sampled:?}"
+            );
+            assert_eq!(sampled[5..], [0, 0, 0, 0, 1]);
+            assert_eq!(sampled[4], 1499);
         }
     }
 }
@@ -205,7 +208,7 @@ fn what_is_no_distribution_is_told() {
     emulated(check_soundness);
 }
 
-/// A backend that has only to draw.
+/// A backend that has only to sample.
 fn backend(device: &TestDevice) -> CudaBackend<&TestDevice> {
     let plan = CudaPlan {
         max_rows: 16,
@@ -233,7 +236,7 @@ fn tokens(random: &mut Random, count: usize) -> Vec<TokenId> {
 }
 
 /// Masks, biases, bans and penalties alone and together against the host's, which are the
-/// specification, and nothing that is forbidden is drawn.
+/// specification, and nothing that is forbidden is sampled.
 fn check_wishes(device: &TestDevice) {
     const VOCAB: usize = 5000;
     let backend = backend(device);
@@ -296,13 +299,13 @@ fn check_wishes(device: &TestDevice) {
         data: logits.iter().flat_map(|x| x.to_le_bytes()).collect(),
     };
     let on_device = backend.parameter(on_device).expect("room");
-    let draws = backend.sample(&on_device, &rows).expect("launches");
-    let sampled = backend.sampled(&draws).expect("they come");
+    let sampled_tokens = backend.sample(&on_device, &rows).expect("launches");
+    let sampled = backend.sampled(&sampled_tokens).expect("they come");
     assert_eq!(sampled.len(), rows.len());
     for (idx, (sampled, row)) in sampled.iter().zip(&rows).enumerate() {
         let expected = sample_row(&logits[idx * VOCAB..][..VOCAB], row);
         assert_eq!(sampled.token, expected.token, "{idx} {:?}", row.params);
-        assert!(sampled.is_sound);
+        assert!(sampled.is_finite);
         assert!(row.mask.is_none_or(|mask| mask.contains(sampled.token)));
         let ranks = |sampled: &Sampled| sampled.logprobs.as_ref().map(|l| l.rank);
         assert_eq!(ranks(sampled), ranks(&expected));

@@ -1,4 +1,4 @@
-//! `medgemma selftest` on the emulated card: what the command checks on a real one.
+//! `medgemma selftest` on the emulated GPU: what the command checks on a real one.
 
 use medgemma::selftest::{self, Effort};
 
@@ -8,7 +8,7 @@ use super::emulated;
 const NUM_MULTIPROCESSORS: u32 = 3;
 
 #[test]
-fn the_emulated_card_passes() {
+fn the_emulated_gpu_passes() {
     emulated(|device| {
         let mut num_checks = 0;
         let mut failed = Vec::new();

@@ -1,12 +1,12 @@
-//! Every kernel at sizes that nobody picked: drawn, the same on every machine.
+//! Every kernel at sizes that nobody picked: sampled, the same on every machine.
 
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cuda::kernels::gemm::Epilogue;
 use medgemma::backend::cuda::kernels::gemv::{self, Output};
 use medgemma::backend::cuda::kernels::paged::HeadShape;
 
-use super::attention::{Fusion, check_decode, check_pictures, check_prefill, heads};
-use super::gemm::{self, Added, Product};
+use super::attention::{Fusion, check_decode, check_images, check_prefill, heads};
+use super::gemm::{self, Added, Matmul};
 use super::paged::{Case, Part, part};
 use super::workbench::Random;
 use super::{emulated, rows, sampler};
@@ -41,8 +41,8 @@ fn new_tokens(random: &mut Random, max_len: usize) -> Part {
     }
 }
 
-/// Up to two pictures among the new tokens.
-fn with_pictures(random: &mut Random, mut part: Part) -> Part {
+/// Up to two images among the new tokens.
+fn with_images(random: &mut Random, mut part: Part) -> Part {
     let mut next = part.start;
     for _ in 0..random.below(3) {
         let first = next + random.below(20);
@@ -68,7 +68,7 @@ fn prefill_attention() {
             let parts: Vec<Part> = (0..1 + random.below(3))
                 .map(|_| {
                     let part = new_tokens(&mut random, max_len);
-                    with_pictures(&mut random, part)
+                    with_images(&mut random, part)
                 })
                 .collect();
             let window = window(&mut random, &parts);
@@ -104,40 +104,40 @@ fn decode_attention() {
 }
 
 #[test]
-fn attention_within_pictures() {
+fn attention_within_images() {
     emulated(|device| {
         let mut random = Random(3);
         for _ in 0..5 {
-            check_pictures(device, 1 + random.below(130), 2, 72);
+            check_images(device, 1 + random.below(130), 2, 72);
         }
     });
 }
 
 /// As many rows as decoding ever has, each number at a size of its own.
 #[test]
-fn products_of_one_to_64_rows() {
+fn matmuls_of_one_to_64_rows() {
     emulated(|device| {
         let mut random = Random(4);
         for num_rows in 1..=64 {
-            let product = Product {
+            let matmul = Matmul {
                 num_rows,
                 width: 8 * (1 + random.below(60)),
                 num_out: 33 + random.below(120),
                 num_multiprocessors: 1,
             };
             if num_rows <= gemv::MAX_ROWS as usize {
-                rows::check_gemv(device, product, Output::F32, false);
-                rows::check_gemv(device, product, Output::Geglu, true);
+                rows::check_gemv(device, matmul, Output::F32, false);
+                rows::check_gemv(device, matmul, Output::Geglu, true);
             } else {
-                gemm::check(device, product, Epilogue::F32, Added::Nothing);
-                gemm::check(device, product, Epilogue::Geglu, Added::Nothing);
+                gemm::check(device, matmul, Epilogue::F32, Added::Nothing);
+                gemm::check(device, matmul, Epilogue::Geglu, Added::Nothing);
             }
         }
     });
 }
 
 #[test]
-fn rows_and_pictures() {
+fn rows_and_images() {
     emulated(|device| {
         let mut random = Random(5);
         for _ in 0..8 {
@@ -154,13 +154,13 @@ fn rows_and_pictures() {
 }
 
 #[test]
-fn draws() {
+fn sampled_tokens() {
     emulated(|device| {
         let mut random = Random(6);
         for levels in [6, 60, 1 << 20] {
             // From a few to more than a block's threads many times over.
             let vocab = 21 + random.below(40 * levels.min(100));
-            sampler::check_draws(device, vocab, levels);
+            sampler::check_samples(device, vocab, levels);
         }
     });
 }

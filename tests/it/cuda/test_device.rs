@@ -1,4 +1,4 @@
-//! What the kernels' tests run on: the emulator, or a card where one is named.
+//! What the kernels' tests run on: the emulator, or a GPU where one is named.
 
 use medgemma::backend::cuda::device::{Device, DevicePtr, Fetch, Launch};
 use medgemma::backend::cuda::driver::CudaDevice;
@@ -7,30 +7,30 @@ use medgemma::error::Result;
 
 use super::emulator::Emulator;
 
-/// Names a card by its number: `MEDGEMMA_TEST_CARD=0 cargo test --release --test it cuda::`.
-const CARD: &str = "MEDGEMMA_TEST_CARD";
+/// Names a GPU by its number: `MEDGEMMA_TEST_GPU=0 cargo test --release --test it cuda::`.
+const GPU: &str = "MEDGEMMA_TEST_GPU";
 
 pub(super) enum TestDevice {
     Emulated(Box<Emulator>),
-    Card(Box<CudaDevice>),
+    Gpu(Box<CudaDevice>),
 }
 
 impl TestDevice {
     /// `None` where nothing can run kernels; the emulator has said so.
     pub(super) fn open() -> Option<Self> {
-        let Ok(ordinal) = std::env::var(CARD) else {
+        let Ok(ordinal) = std::env::var(GPU) else {
             return Emulator::new().map(|device| Self::Emulated(Box::new(device)));
         };
-        let ordinal = ordinal.parse().expect("a card has a number");
-        let card = CudaDevice::open(ordinal, KernelStore::new(None, None));
-        Some(Self::Card(Box::new(card.expect("the card can be used"))))
+        let ordinal = ordinal.parse().expect("a GPU has a number");
+        let gpu = CudaDevice::open(ordinal, KernelStore::new(None, None));
+        Some(Self::Gpu(Box::new(gpu.expect("the GPU can be used"))))
     }
 }
 
 /// Either device's: never given to the other.
 pub(super) enum Either<E, C> {
     Emulated(E),
-    Card(C),
+    Gpu(C),
 }
 
 type Buffer = Either<<Emulator as Device>::Buffer, <CudaDevice as Device>::Buffer>;
@@ -41,7 +41,7 @@ macro_rules! on_either {
     ($self:ident, $device:ident => $call:expr) => {
         match $self {
             Self::Emulated($device) => $call,
-            Self::Card($device) => $call,
+            Self::Gpu($device) => $call,
         }
     };
 }
@@ -53,14 +53,14 @@ impl Device for TestDevice {
     fn allocate(&self, num_bytes: usize) -> Result<Buffer> {
         match self {
             Self::Emulated(device) => device.allocate(num_bytes).map(Either::Emulated),
-            Self::Card(device) => device.allocate(num_bytes).map(Either::Card),
+            Self::Gpu(device) => device.allocate(num_bytes).map(Either::Gpu),
         }
     }
 
     fn address(&self, buffer: &Buffer) -> DevicePtr {
         match (self, buffer) {
             (Self::Emulated(device), Either::Emulated(buffer)) => device.address(buffer),
-            (Self::Card(device), Either::Card(buffer)) => device.address(buffer),
+            (Self::Gpu(device), Either::Gpu(buffer)) => device.address(buffer),
             _ => unreachable!("a test has one device"),
         }
     }
@@ -92,14 +92,14 @@ impl Device for TestDevice {
     fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Graph> {
         match self {
             Self::Emulated(device) => device.record(work).map(Either::Emulated),
-            Self::Card(device) => device.record(work).map(Either::Card),
+            Self::Gpu(device) => device.record(work).map(Either::Gpu),
         }
     }
 
     fn replay(&self, graph: &Graph) -> Result<()> {
         match (self, graph) {
             (Self::Emulated(device), Either::Emulated(graph)) => device.replay(graph),
-            (Self::Card(device), Either::Card(graph)) => device.replay(graph),
+            (Self::Gpu(device), Either::Gpu(graph)) => device.replay(graph),
             _ => unreachable!("a test has one device"),
         }
     }

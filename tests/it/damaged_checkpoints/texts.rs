@@ -181,7 +181,7 @@ pub(super) fn vocabulary(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage
         5 => {
             *folder = Folder::golden("multimodal");
             folder.set_field(TOKENIZER, "/added_tokens/28/content", json!("<other>"));
-            ("no token for pictures", TOKENIZER, "<image_soft_token>")
+            ("no token for images", TOKENIZER, "<image_soft_token>")
         }
         0 => {
             let text = folder

@@ -1,4 +1,4 @@
-//! Draws that need the tokens before them: when each order is given, and what becomes of the others.
+//! Samples that need the tokens before them: when each order is given, and what becomes of the others.
 
 use std::collections::HashMap;
 use std::future::ready;
@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::{FutureExt, StreamExt};
 use medgemma::core::{
-    Constraint, ConstraintState, FinishReason, GenerateRequest, NextMask, SamplingParams, Terms,
-    TokenId, TokenMask, Urgency,
+    Constraint, ConstraintState, FinishReason, GenerateRequest, NextMask, SamplingParams,
+    SchedulingParams, TokenId, TokenMask, Urgency,
 };
-use medgemma::engine::{EngineConfig, SampleOrder, Stepping};
+use medgemma::engine::{EngineConfig, SampleInput, Stepping};
 use medgemma::error::{Error, Result};
 use medgemma::scheduler::BlockCount;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::stage::{STEPPINGS, STOP, Stage, VOCAB, WORD, ask, config, drawn, next, rest, stage};
+use super::stage::{STEPPINGS, STOP, Stage, VOCAB, WORD, ask, config, next, rest, sampled, stage};
 
-/// After `n` tokens only the token `10 + n` is allowed; those drawn are told.
+/// After `n` tokens only the token `10 + n` is allowed; those sampled are told.
 #[derive(Debug)]
 struct Counting {
     accepted: Mutex<Vec<TokenId>>,
@@ -103,8 +103,8 @@ fn with(stepping: Stepping) -> Stage {
     })
 }
 
-/// The only token that a draw allows.
-fn only(sample: &SampleOrder) -> TokenId {
+/// The only token that a sample allows.
+fn only(sample: &SampleInput) -> TokenId {
     let mask = sample.mask.as_ref().expect("it is bound");
     let mut allowed = (0..VOCAB as u32).map(TokenId).filter(|t| mask.contains(*t));
     let token = allowed.next().expect("something is allowed");
@@ -114,10 +114,10 @@ fn only(sample: &SampleOrder) -> TokenId {
 
 impl Stage {
     /// Answers a step: those that are bound get their one token, the others `WORD`.
-    fn draw_all(&self, samples: &[SampleOrder]) {
+    fn sample_all(&self, samples: &[SampleInput]) {
         let sampled = samples.iter().map(|sample| match &sample.mask {
-            Some(_) => drawn(only(sample)),
-            None => drawn(WORD),
+            Some(_) => sampled(only(sample)),
+            None => sampled(WORD),
         });
         self.report(sampled.collect());
     }
@@ -131,28 +131,28 @@ fn tokens(events: Vec<Result<medgemma::core::TokenEvent>>) -> Vec<u32> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bound_draw_is_ordered_once_its_token_is_known() {
+async fn a_bound_sample_is_ordered_once_its_token_is_known() {
     let rule = counting(&[]);
     let mut stage = with(Stepping::Ahead);
     let stream = stage.submit(bound(&rule, ask(8, 3)));
     // Nothing is waited for before the first token.
     let first = stage.begun().await;
     assert_eq!((first.input.logit_rows.len(), first.samples.len()), (1, 0));
-    let mut samples = stage.draws().await;
+    let mut samples = stage.sampled_tokens().await;
     for position in 9..11 {
         assert_eq!(samples[0].position, position - 1);
-        // The next forward is under way before the token is known, its draw is not.
+        // The next forward is under way before the token is known, its sample is not.
         let fed = stage.begun().await;
         assert_eq!(fed.input.fed.len(), 1);
         assert_eq!(fed.input.positions, [position as u32 - 1]);
         stage.asked().await;
         stage.settle().await;
         assert!(stage.is_quiet());
-        stage.draw_all(&samples);
-        samples = stage.draws().await;
+        stage.sample_all(&samples);
+        samples = stage.sampled_tokens().await;
     }
     stage.asked().await;
-    stage.draw_all(&samples);
+    stage.sample_all(&samples);
     assert_eq!(tokens(rest(stream).await), [10, 11, 12]);
     assert_eq!(*rule.accepted.lock().expect("alone"), [10, 11].map(TokenId));
     stage.settle().await;
@@ -161,7 +161,7 @@ async fn a_bound_draw_is_ordered_once_its_token_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn alternating_a_bound_draw_comes_with_its_step() {
+async fn alternating_a_bound_sample_comes_with_its_step() {
     let rule = counting(&[(1, Fault::Everything)]);
     let mut stage = with(Stepping::Alternating);
     let bound = stage.submit(bound(&rule, ask(8, 3)));
@@ -169,12 +169,12 @@ async fn alternating_a_bound_draw_comes_with_its_step() {
     for (num_rows, is_masked) in [(2, true), (2, false), (1, true)] {
         let begun = stage.begun().await;
         assert_eq!(begun.input.logit_rows.len(), num_rows);
-        let samples = stage.draws().await;
+        let samples = stage.sampled_tokens().await;
         assert_eq!(samples.len(), num_rows);
         assert_eq!(samples[0].mask.is_some(), is_masked);
         assert!(samples[1..].iter().all(|sample| sample.mask.is_none()));
         stage.asked().await;
-        stage.draw_all(&samples);
+        stage.sample_all(&samples);
     }
     assert_eq!(tokens(rest(bound).await), [10, WORD.0, 12]);
     assert_eq!(tokens(rest(free).await), [WORD.0; 2]);
@@ -192,39 +192,40 @@ async fn only_steps_with_bound_rows_wait_for_tokens() {
     stage.asked().await;
     // It comes while two steps are under way.
     let bound = stage.submit(bound(&rule, ask(8, 2)));
-    stage.report(vec![drawn(WORD)]);
-    // Planned as far ahead as ever, in one part with nothing of the bound one's to draw …
+    stage.report(vec![sampled(WORD)]);
+    // Planned as far ahead as ever, in one part with nothing of the bound one's to sample …
     let begun = stage.begun().await;
     assert_eq!(begun.input.logit_rows.len(), 2);
     stage.asked().await;
-    stage.report(vec![drawn(WORD)]);
-    let samples = stage.draws().await;
+    stage.report(vec![sampled(WORD)]);
+    let samples = stage.sampled_tokens().await;
     assert_eq!(samples.len(), 2);
     let second = stage.begun().await;
     assert_eq!(second.input.fed.len(), 2);
     stage.asked().await;
-    stage.draw_all(&samples);
-    let samples = stage.draws().await;
+    stage.sample_all(&samples);
+    let samples = stage.sampled_tokens().await;
     assert_eq!(only(&samples[1]), TokenId(11));
     // … and once it has ended nobody waits any more: the next is whole, before these are known.
     let alone = stage.launched().await;
     assert_eq!(alone.samples.len(), 1);
     stage.asked().await;
-    stage.draw_all(&samples);
+    stage.sample_all(&samples);
     assert_eq!(tokens(rest(bound).await), [10, 11]);
     for _ in 0..2 {
         let order = stage.order().await;
         assert!(
             matches!(
                 order,
-                medgemma::engine::DeviceOrder::Launch(_) | medgemma::engine::DeviceOrder::Collect
+                medgemma::engine::DeviceCommand::Launch(_)
+                    | medgemma::engine::DeviceCommand::Collect
             ),
             "{order:?}"
         );
-        if let medgemma::engine::DeviceOrder::Launch(_) = order {
+        if let medgemma::engine::DeviceCommand::Launch(_) = order {
             stage.asked().await;
         }
-        stage.report(vec![drawn(WORD)]);
+        stage.report(vec![sampled(WORD)]);
     }
     assert_eq!(tokens(rest(free).await), [WORD.0; 6]);
 }
@@ -319,7 +320,7 @@ fn gated(request: GenerateRequest) -> (UnboundedSender<()>, GenerateRequest) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leaves_between_forward_and_draw_is_forgotten() {
+async fn who_leaves_between_forward_and_sample_is_forgotten() {
     for stepping in STEPPINGS {
         let mut stage = with(stepping);
         let (open, request) = gated(ask(8, 4));
@@ -334,19 +335,19 @@ async fn who_leaves_between_forward_and_draw_is_forgotten() {
         assert_eq!(stage.handle.num_in_flight(), 1);
         let gone = open.send(());
         assert!(gone.is_err(), "nobody makes a mask for who left");
-        // The step is drawn as it was planned, and nobody gets what was for the one that left.
-        let samples = stage.draws().await;
+        // The step is sampled as it was planned, and nobody gets what was for the one that left.
+        let samples = stage.sampled_tokens().await;
         assert_eq!(samples.len(), 2);
         match stepping {
             Stepping::Alternating => {}
             Stepping::Ahead => {
                 let ahead = stage.launched().await;
                 assert_eq!(ahead.samples.len(), 1);
-                stage.draws.push_back(ahead.samples);
+                stage.sampled_tokens.push_back(ahead.samples);
             }
         }
         stage.asked().await;
-        stage.report(vec![drawn(WORD); 2]);
+        stage.report(vec![sampled(WORD); 2]);
         stage.play_all().await;
         assert_eq!(tokens(rest(neighbour).await), [WORD.0; 3]);
         stage.assert_empty();
@@ -373,22 +374,22 @@ async fn penalties_see_every_token_before_theirs() {
         let mut seen = Vec::new();
         while seen.len() < 3 {
             match stage.order().await {
-                medgemma::engine::DeviceOrder::Draw(samples) => {
-                    let told = |sample: &SampleOrder| {
+                medgemma::engine::DeviceCommand::Sample(samples) => {
+                    let told = |sample: &SampleInput| {
                         let seen = sample.seen.as_ref().expect("penalties");
                         let seen = seen.as_slice().iter();
-                        seen.map(|s| (s.token.0, s.num_drawn, s.in_prompt))
+                        seen.map(|s| (s.token.0, s.num_sampled, s.in_prompt))
                             .collect::<Vec<_>>()
                     };
                     seen.push((told(&samples[0]), told(&samples[1])));
                     let token = TokenId(6 + seen.len() as u32);
-                    stage.report(vec![drawn(token); 2]);
+                    stage.report(vec![sampled(token); 2]);
                 }
-                medgemma::engine::DeviceOrder::Launch(order) => panic!("{order:?}"),
+                medgemma::engine::DeviceCommand::Launch(order) => panic!("{order:?}"),
                 _ => {}
             }
         }
-        // The prompt is eight times 7, and 7, 8, 9 are drawn. It counts for repetition only.
+        // The prompt is eight times 7, and 7, 8, 9 are sampled. It counts for repetition only.
         assert_eq!(
             seen,
             [
@@ -424,12 +425,12 @@ async fn a_preempted_answer_goes_on_where_it_was() {
         for _ in 0..10 {
             stage.play_step().await;
         }
-        let urgent = Terms {
+        let urgent = SchedulingParams {
             priority: -1,
-            ..Terms::default()
+            ..SchedulingParams::default()
         };
         let urgent = GenerateRequest {
-            terms: urgent,
+            scheduling: urgent,
             ..ask(60, 60)
         };
         let urgent = stage.submit(bound(&first, urgent));
@@ -467,16 +468,19 @@ async fn the_first_event_tells_of_the_prompt() {
             rank: row.token.0,
             top: vec![(row.token, 0.0); row.num_top],
         }),
-        ..drawn(row.token)
+        ..sampled(row.token)
     };
     // 64 and 16 tokens: what comes behind the first chunk's last row is scored with it.
-    for (num_drawn, num_scored) in [(0, 64), (1, 15)] {
+    for (num_sampled, num_scored) in [(0, 64), (1, 15)] {
         let order = stage.launched().await;
         let scores: Vec<_> = order.scores.iter().flat_map(|run| &run.rows).collect();
-        assert_eq!((order.samples.len(), scores.len()), (num_drawn, num_scored));
+        assert_eq!(
+            (order.samples.len(), scores.len()),
+            (num_sampled, num_scored)
+        );
         stage.asked().await;
         let scores = scores.into_iter().map(score).collect();
-        stage.report_all(vec![drawn(WORD); num_drawn], scores);
+        stage.report_all(vec![sampled(WORD); num_sampled], scores);
     }
     let event = next(&mut stream).await.expect("a token");
     let told = event.prompt_logprobs.expect("it was asked for");
@@ -496,9 +500,9 @@ async fn a_mask_that_is_late_keeps_only_its_own_request_waiting() {
         let neighbour = stage.submit(ask(8, 40));
         // The clock goes on while nobody has anything to do, up to where patience ends.
         assert_eq!(stage.begun().await.input.logit_rows.len(), 2);
-        let samples = stage.draws().await;
+        let samples = stage.sampled_tokens().await;
         assert_eq!(samples.len(), 2);
-        stage.draws.push_back(samples);
+        stage.sampled_tokens.push_back(samples);
         while stage.handle.num_in_flight() == 2 {
             stage.play_step().await;
         }

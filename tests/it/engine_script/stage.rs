@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use medgemma::backend::Sampled;
-use medgemma::core::{GenerateRequest, SamplingParams, Terms, TokenEvent, TokenId};
+use medgemma::core::{GenerateRequest, SamplingParams, SchedulingParams, TokenEvent, TokenId};
 use medgemma::engine::{
-    DeviceInbox, DeviceOrder, DeviceShape, EncoderStats, Engine, EngineConfig, EngineExit,
-    EngineHandle, EngineLimits, SampleOrder, StepOutput, StepReport, Stepping, TokenStream,
-    WorkOrder, device_channel,
+    DeviceCommand, DeviceInbox, DeviceShape, EncoderStats, Engine, EngineConfig, EngineExit,
+    EngineHandle, EngineLimits, ModelInput, SampleInput, StepOutput, StepReport, Stepping,
+    TokenStream, device_channel,
 };
 use medgemma::error::Result;
 use medgemma::model::ImageShape;
@@ -17,7 +17,7 @@ use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-/// What the device draws.
+/// What the device samples.
 pub(super) const WORD: TokenId = TokenId(7);
 pub(super) const STOP: TokenId = TokenId(1);
 pub(super) const VOCAB: usize = 100;
@@ -32,9 +32,9 @@ pub(super) struct Stage {
     pub(super) device: DeviceInbox,
     pub(super) engine: JoinHandle<EngineExit>,
     /// Launched and not answered, by those tests that use [`Stage::see`].
-    pub(super) steps: VecDeque<WorkOrder>,
-    /// Drawn and not answered, by those tests that use [`Stage::play_step`].
-    pub(super) draws: VecDeque<Vec<SampleOrder>>,
+    pub(super) steps: VecDeque<ModelInput>,
+    /// Sampled and not answered, by those tests that use [`Stage::play_step`].
+    pub(super) sampled_tokens: VecDeque<Vec<SampleInput>>,
     pub(super) is_asked: bool,
 }
 
@@ -84,7 +84,7 @@ pub(super) fn stage_of(config: EngineConfig, shape: DeviceShape) -> Stage {
         device,
         engine: tokio::spawn(engine.run()),
         steps: VecDeque::new(),
-        draws: VecDeque::new(),
+        sampled_tokens: VecDeque::new(),
         is_asked: false,
     }
 }
@@ -99,24 +99,27 @@ pub(super) fn ask(prompt_len: usize, max_tokens: usize) -> GenerateRequest {
         },
         constraint: None,
         prompt_logprobs: None,
-        terms: Terms::default(),
+        scheduling: SchedulingParams::default(),
     }
 }
 
 pub(super) fn within(time: Duration, request: GenerateRequest) -> GenerateRequest {
     let deadline = Some((Instant::now() + time).into_std());
-    let terms = Terms {
+    let scheduling = SchedulingParams {
         deadline,
-        ..request.terms
+        ..request.scheduling
     };
-    GenerateRequest { terms, ..request }
+    GenerateRequest {
+        scheduling,
+        ..request
+    }
 }
 
-pub(super) fn drawn(token: TokenId) -> Sampled {
+pub(super) fn sampled(token: TokenId) -> Sampled {
     Sampled {
         token,
         logprobs: None,
-        is_sound: true,
+        is_finite: true,
     }
 }
 
@@ -125,31 +128,31 @@ impl Stage {
         self.handle.submit(request).expect("it is let in")
     }
 
-    pub(super) async fn order(&mut self) -> DeviceOrder {
+    pub(super) async fn order(&mut self) -> DeviceCommand {
         let order = timeout(NEVER, self.device.recv()).await;
         order.expect("an order comes").expect("the engine lives")
     }
 
     /// The next order must be a step's.
-    pub(super) async fn launched(&mut self) -> WorkOrder {
+    pub(super) async fn launched(&mut self) -> ModelInput {
         match self.order().await {
-            DeviceOrder::Launch(order) => *order,
+            DeviceCommand::Launch(order) => *order,
             other => panic!("{other:?}"),
         }
     }
 
-    /// The next order must be a step's that is drawn later.
-    pub(super) async fn begun(&mut self) -> WorkOrder {
+    /// The next order must be a step's that is sampled later.
+    pub(super) async fn begun(&mut self) -> ModelInput {
         match self.order().await {
-            DeviceOrder::Forward(order) => *order,
+            DeviceCommand::Forward(order) => *order,
             other => panic!("{other:?}"),
         }
     }
 
-    /// The next order must be a draw.
-    pub(super) async fn draws(&mut self) -> Vec<SampleOrder> {
+    /// The next order must be a sample.
+    pub(super) async fn sampled_tokens(&mut self) -> Vec<SampleInput> {
         match self.order().await {
-            DeviceOrder::Draw(samples) => samples,
+            DeviceCommand::Sample(samples) => samples,
             other => panic!("{other:?}"),
         }
     }
@@ -157,7 +160,7 @@ impl Stage {
     /// The next order must ask for tokens.
     pub(super) async fn asked(&mut self) {
         match self.order().await {
-            DeviceOrder::Collect => {}
+            DeviceCommand::Collect => {}
             other => panic!("{other:?}"),
         }
     }
@@ -174,11 +177,11 @@ impl Stage {
         }));
     }
 
-    /// A step that draws `WORD` for everyone.
-    pub(super) async fn step(&mut self) -> WorkOrder {
+    /// A step that samples `WORD` for everyone.
+    pub(super) async fn step(&mut self) -> ModelInput {
         let order = self.launched().await;
         self.asked().await;
-        self.report(vec![drawn(WORD); order.samples.len()]);
+        self.report(vec![sampled(WORD); order.samples.len()]);
         order
     }
 
@@ -194,10 +197,12 @@ impl Stage {
         self.settle().await;
         while let Some(order) = self.device.recv().now_or_never() {
             match order.expect("the engine lives") {
-                DeviceOrder::Launch(order) => self.steps.push_back(*order),
-                DeviceOrder::Forward(_) | DeviceOrder::Draw(_) => panic!("nobody is late here"),
-                DeviceOrder::Forget(_) => {}
-                DeviceOrder::Collect => {
+                DeviceCommand::Launch(order) => self.steps.push_back(*order),
+                DeviceCommand::Forward(_) | DeviceCommand::Sample(_) => {
+                    panic!("nobody is late here")
+                }
+                DeviceCommand::Forget(_) => {}
+                DeviceCommand::Collect => {
                     assert!(!self.is_asked, "one report at a time");
                     self.is_asked = true;
                 }
@@ -205,12 +210,12 @@ impl Stage {
         }
     }
 
-    /// Draws `WORD` for everyone in the oldest step.
+    /// Samples `WORD` for everyone in the oldest step.
     pub(super) fn answer(&mut self) {
         assert!(self.is_asked, "nobody waits for tokens");
         self.is_asked = false;
         let order = self.steps.pop_front().expect("asked for what was launched");
-        self.report(vec![drawn(WORD); order.samples.len()]);
+        self.report(vec![sampled(WORD); order.samples.len()]);
     }
 
     /// Answers until nothing is asked any more.
@@ -240,19 +245,22 @@ impl Stage {
     pub(super) async fn play_step(&mut self) {
         loop {
             match self.order().await {
-                DeviceOrder::Launch(order) => self.draws.push_back(order.samples),
-                DeviceOrder::Forward(_) | DeviceOrder::Forget(_) => {}
-                DeviceOrder::Draw(samples) => self.draws.push_back(samples),
-                DeviceOrder::Collect => break,
+                DeviceCommand::Launch(order) => self.sampled_tokens.push_back(order.samples),
+                DeviceCommand::Forward(_) | DeviceCommand::Forget(_) => {}
+                DeviceCommand::Sample(samples) => self.sampled_tokens.push_back(samples),
+                DeviceCommand::Collect => break,
             }
         }
-        let samples = self.draws.pop_front().expect("asked for what was drawn");
-        let first = |sample: &SampleOrder| {
+        let samples = self
+            .sampled_tokens
+            .pop_front()
+            .expect("asked for what was sampled");
+        let first = |sample: &SampleInput| {
             let mask = sample.mask.as_ref()?;
             (0..VOCAB as u32).map(TokenId).find(|t| mask.contains(*t))
         };
         let tokens = samples.iter().map(|sample| first(sample).unwrap_or(WORD));
-        self.report(tokens.map(drawn).collect());
+        self.report(tokens.map(sampled).collect());
         self.settle().await;
     }
 

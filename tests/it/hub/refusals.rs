@@ -25,17 +25,23 @@ fn assert_says(message: &str, parts: &[&str]) {
 fn a_gated_model_says_where_its_terms_are_and_how_to_give_a_token() {
     let (hub, cache) = gated(Gate::Gated("hf_right".to_owned()));
     let settings = settings(&hub, cache.path());
-    let terms = format!("{}/{ID}", hub.url());
+    let scheduling = format!("{}/{ID}", hub.url());
     let (problem, message) = refused(&settings);
     assert_eq!(problem, HubProblem::Access);
     assert_says(
         &message,
-        &[ID, &terms, "--hf-token", "HF_TOKEN", "Accept its terms"],
+        &[
+            ID,
+            &scheduling,
+            "--hf-token",
+            "HF_TOKEN",
+            "Accept its terms",
+        ],
     );
     let wrong = with_token(settings.clone(), "hf_wrong");
     let (problem, message) = refused(&wrong);
     assert_eq!(problem, HubProblem::Access);
-    assert_says(&message, &[ID, &terms, "does not open it"]);
+    assert_says(&message, &[ID, &scheduling, "does not open it"]);
     assert!(!message.contains("hf_wrong"));
     assert!(hub.asked().iter().filter(|ask| is_for_bytes(ask)).count() == 0);
     registry::pull(&with_token(settings, "hf_right")).unwrap();

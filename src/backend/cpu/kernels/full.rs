@@ -1,7 +1,7 @@
 //! Attention without a mask, for the vision tower.
 //!
 //! Owns the packing of keys and values and the tiling. The scores of a few queries against a few
-//! keys exist at a time, never a picture's.
+//! keys exist at a time, never an image's.
 
 use rayon::prelude::*;
 
@@ -15,7 +15,7 @@ const TILE_ROWS: usize = 96;
 /// Keys that a tile meets at once.
 const KEY_BLOCK: usize = 128;
 
-/// Softmax attention within each picture, scaled by `head_dim^-0.5`.
+/// Softmax attention within each image, scaled by `head_dim^-0.5`.
 ///
 /// `qkv (images·patches, 3·heads·head_dim)` holds q, k and v one after another, each
 /// `(heads, head_dim)`; `out` is `(images·patches, heads·head_dim)`.
@@ -64,7 +64,7 @@ pub fn full_attention(
     }
 }
 
-/// One head of one picture.
+/// One head of one image.
 struct Head<'a> {
     qkv: &'a [f32],
     hidden: usize,

@@ -10,7 +10,7 @@
 //! - `lanes`: eight floats at a time, chosen at run time
 //! - `tile`: the register tile that all products share
 //! - [`packed`], `linear`: weights and `x · weightᵀ`
-//! - [`kv_pool`], [`rotate`], [`paged`]: the cache, what writes it, what reads it
+//! - [`kv_pool`], [`rope`], [`paged`]: the cache, what writes it, what reads it
 //! - [`full`]: attention without a mask, for the vision tower
 //! - `softmax`: the running softmax that both attentions share
 //! - [`elementwise`]: norms, activations, reductions
@@ -25,7 +25,7 @@ pub mod linear;
 mod math;
 pub mod packed;
 pub mod paged;
-pub mod rotate;
+pub mod rope;
 mod softmax;
 mod tile;
 
@@ -37,4 +37,4 @@ pub use kv_pool::{KvPool, LayerStep};
 pub use linear::{linear, linear_bias};
 pub use packed::PackedMatrix;
 pub use paged::paged_attention;
-pub use rotate::{Rotation, rotate_and_store};
+pub use rope::{RopeArgs, rope_and_cache};

@@ -1,6 +1,6 @@
-//! A build without NVIDIA's libraries: no card can be opened, so none ever is.
+//! A build without NVIDIA's libraries: no GPU can be opened, so none ever is.
 
-use super::CardInfo;
+use super::GpuInfo;
 use crate::backend::cuda::arch::Arch;
 use crate::backend::cuda::device::{Device, DevicePtr, Fetch, Launch};
 use crate::backend::cuda::kernel_store::{KernelStore, Unit};
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 const BUILT_WITHOUT: &str = "this program was built without the feature cuda";
 
-/// No card.
+/// No GPU.
 #[derive(Debug)]
 pub enum CudaDevice {}
 
@@ -22,7 +22,7 @@ impl CudaDevice {
     }
 
     /// What the driver says of it.
-    pub fn info(&self) -> &CardInfo {
+    pub fn info(&self) -> &GpuInfo {
         match *self {}
     }
 

@@ -1,4 +1,4 @@
-//! NVIDIA's libraries, opened at run time: the card as a [`super::device::Device`], and the
+//! NVIDIA's libraries, opened at run time: the GPU as a [`super::device::Device`], and the
 //! compiler that makes machine code of kernels.
 //!
 //! The one place that knows whether the program was built with them.
@@ -21,7 +21,7 @@ pub use enabled::{CudaDevice, Nvrtc};
 
 use super::arch::Arch;
 
-/// Whose kernels run on cards in this build.
+/// Whose kernels run on GPUs in this build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernels {
     /// Our own.
@@ -32,7 +32,7 @@ pub enum Kernels {
     Missing,
 }
 
-/// Whose kernels run on cards in this build.
+/// Whose kernels run on GPUs in this build.
 pub const KERNELS: Kernels = if cfg!(feature = "cuda") {
     Kernels::Own
 } else if cfg!(feature = "candle-cuda") {
@@ -41,9 +41,9 @@ pub const KERNELS: Kernels = if cfg!(feature = "cuda") {
     Kernels::Missing
 };
 
-/// What the driver says of a card.
+/// What the driver says of a GPU.
 #[derive(Clone, Debug)]
-pub struct CardInfo {
+pub struct GpuInfo {
     /// As the vendor calls it.
     pub name: String,
     /// CUDA version that the driver brings, such as (13, 0).

@@ -2,12 +2,12 @@
 //
 // Fixed at compile time: HEAD_DIM (a multiple of 8), GROUP query heads per key head, NUM_KV_HEADS,
 // and PAGED:
-//   1  keys and values in the cache's pools as in rotate.cu, KV_BLOCK = 32 positions per block.
+//   1  keys and values in the cache's pools as in rope.cu, KV_BLOCK = 32 positions per block.
 //      tiles (tiles, 2): first row and number of rows, at most 64, all of one sequence; row r sees
-//      the positions from key_ranges[r].x up to key_ranges[r].y, so windows and pictures are the
+//      the positions from key_ranges[r].x up to key_ranges[r].y, so windows and images are the
 //      host's affair.
 //      q (rows, NUM_KV_HEADS·GROUP·HEAD_DIM) bf16 → out, as q
-//   0  pictures: qkv (images·num_keys, 3, heads·HEAD_DIM) bf16; each row sees its whole picture.
+//   0  images: qkv (images·num_keys, 3, heads·HEAD_DIM) bf16; each row sees its whole image.
 //      → out (images·num_keys, heads·HEAD_DIM) bf16
 //
 // Grid (row tiles, query heads, images), 4 warps with 16 rows each. Shared memory holds the tile's
@@ -97,10 +97,10 @@ KERNEL __launch_bounds__(128)
     constexpr u64 QUERY_STRIDE = NUM_HEADS * HEAD_DIM;
     constexpr u64 KEY_STRIDE = HEAD_DIM;
 #else
-    u64 picture = static_cast<u64>(blockIdx.z) * num_keys;
-    u32 first_in_picture = blockIdx.x * TILE_ROWS;
-    first_row = picture + first_in_picture;
-    num_rows = smaller(TILE_ROWS, num_keys - first_in_picture);
+    u64 image = static_cast<u64>(blockIdx.z) * num_keys;
+    u32 first_in_image = blockIdx.x * TILE_ROWS;
+    first_row = image + first_in_image;
+    num_rows = smaller(TILE_ROWS, num_keys - first_in_image);
     begin = 0;
     end = num_keys;
     for (u32 half = 0; half < 2; half++) {
@@ -116,7 +116,7 @@ KERNEL __launch_bounds__(128)
         u64 block = table[position / KV_BLOCK - released];
         return (block * NUM_KV_HEADS + kv_head) * KV_BLOCK * HEAD_DIM;
 #else
-        return (picture + position) * KEY_STRIDE + kv_head * HEAD_DIM;
+        return (image + position) * KEY_STRIDE + kv_head * HEAD_DIM;
 #endif
     };
     auto load_tile = [&](bf16* to, const bf16* pool, u32 position) {
@@ -212,7 +212,7 @@ KERNEL __launch_bounds__(128)
         __syncthreads();
 #pragma unroll
         for (u32 k = 0; k < TILE_KEYS / 16; k++) {
-            // Two fragments of sums side by side are one operand of the next product.
+            // Two fragments of sums side by side are one operand of the next matmul.
             u32 a[4] = {narrow2(scores[2 * k][0], scores[2 * k][1]),
                         narrow2(scores[2 * k][2], scores[2 * k][3]),
                         narrow2(scores[2 * k + 1][0], scores[2 * k + 1][1]),

@@ -1,4 +1,4 @@
-//! Attention of many rows: over the paged cache, and within pictures.
+//! Attention of many rows: over the paged cache, and within images.
 
 use super::paged::{HeadShape, KV_BLOCK, PagedRows, Pools};
 use super::{Shape, launch, require, require_aligned};
@@ -100,14 +100,14 @@ pub fn paged_attention<D: Device>(
     launch(device, kernel, shape, shared_bytes(heads.head_dim), &args)
 }
 
-/// Attention without mask within each picture.
+/// Attention without mask within each image.
 #[derive(Clone, Copy, Debug)]
-pub struct PictureAttention {
+pub struct ImageAttention {
     /// `(images·patches, 3, heads·head_dim)` bf16
     pub qkv: DevicePtr,
-    /// Pictures.
+    /// Images.
     pub num_images: u32,
-    /// Rows per picture.
+    /// Rows per image.
     pub num_patches: u32,
     /// Heads of q, k and v.
     pub num_heads: u32,
@@ -119,7 +119,7 @@ pub struct PictureAttention {
 
 /// # Errors
 /// Shapes or addresses that the kernel cannot take; the device's own.
-pub fn picture_attention<D: Device>(device: &D, op: &PictureAttention) -> Result<()> {
+pub fn image_attention<D: Device>(device: &D, op: &ImageAttention) -> Result<()> {
     check(op.head_dim, &[op.qkv])?;
     let defines = [
         ("HEAD_DIM", op.head_dim),

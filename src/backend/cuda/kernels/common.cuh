@@ -219,7 +219,7 @@ constexpr u32 HALF_HEAD = HEAD_DIM / 2;
 // are. Calls put(idx, number) for each.
 template <class Put>
 __device__ __forceinline__ void norm_and_turn(const float* from, const float* norm, float eps,
-                                              const float* angles, Put put) {
+                                              const float* cos_sin, Put put) {
     constexpr u32 TURNS = (HALF_HEAD + WARP - 1) / WARP;
     u32 lane = threadIdx.x % WARP;
     float first[TURNS];
@@ -240,8 +240,8 @@ __device__ __forceinline__ void norm_and_turn(const float* from, const float* no
             float a = first[turn];
             float b = second[turn];
             if (norm != nullptr) {
-                float c = angles[idx];
-                float s = angles[HALF_HEAD + idx];
+                float c = cos_sin[idx];
+                float s = cos_sin[HALF_HEAD + idx];
                 float x = a * factor * norm[idx];
                 float y = b * factor * norm[HALF_HEAD + idx];
                 a = x * c - y * s;

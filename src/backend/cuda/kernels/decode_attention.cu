@@ -3,12 +3,12 @@
 //   q (rows, NUM_KV_HEADS·GROUP·HEAD_DIM) bf16 · pools → out, as q
 //
 // Fixed at compile time: HEAD_DIM (16, 32, 64, 128 or 256), GROUP query heads per key head,
-// NUM_KV_HEADS, KV_BLOCK, and FUSED: 1 to take qkv as rotate.cu does instead of q. Every block then
+// NUM_KV_HEADS, KV_BLOCK, and FUSED: 1 to take qkv as rope.cu does instead of q. Every block then
 // norms and turns its query heads for itself, and the one whose share ends with the row's own
 // position puts its key and value into the cache before it reads them there. Every row must be the
 // last of its sequence, so that nobody else reads what is written.
 //
-// Pools and tables are as in rotate.cu; row r sees the positions from
+// Pools and tables are as in rope.cu; row r sees the positions from
 // key_ranges[r].x up to key_ranges[r].y, which are read here so that a recorded launch serves any
 // length.
 //
@@ -31,7 +31,7 @@ __device__ __forceinline__ float weight_of(float largest, float largest_of_all) 
 }
 
 KERNEL __launch_bounds__(128)
-    decode_attention(const bf16* q, const float* qkv, const float* angles, const float* query_norm,
+    decode_attention(const bf16* q, const float* qkv, const float* cos_sin, const float* query_norm,
                      const float* key_norm, float eps, bf16* keys, bf16* values,
                      const u32* sequence_of_row, const uint2* key_ranges, const u32* tables, u32 table_stride,
                      const u32* num_released, float scale, float* partial, float2* stats,
@@ -64,7 +64,7 @@ KERNEL __launch_bounds__(128)
 #if FUSED
     constexpr u32 NUM_HEADS = NUM_KV_HEADS * GROUP;
     const float* row_qkv = qkv + static_cast<u64>(row) * (NUM_HEADS + 2 * NUM_KV_HEADS) * HEAD_DIM;
-    const float* row_angles = angles + static_cast<u64>(row) * HEAD_DIM;
+    const float* row_angles = cos_sin + static_cast<u64>(row) * HEAD_DIM;
     // (GROUP, HEAD_DIM), in what holds the warps' sums later.
     bf16* queries = reinterpret_cast<bf16*>(memory);
     bool is_owner = begin < end && end == range.y;

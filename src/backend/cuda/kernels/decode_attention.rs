@@ -1,7 +1,7 @@
 //! Attention of single rows over the paged cache.
 
 use super::paged::{HeadShape, KV_BLOCK, PagedRows, Pools};
-use super::rotate::Rotation;
+use super::rope::RopeArgs;
 use super::{Shape, launch, require, require_aligned};
 use crate::backend::cuda::device::{Arg, Device, DevicePtr, KernelId, Source};
 use crate::error::Result;
@@ -58,7 +58,7 @@ pub enum Queries {
     Given(DevicePtr),
     /// Made on the way, and the rows' keys and values put into the cache. Every row must be the last
     /// of its sequence.
-    Rotated(Rotation),
+    Rotated(RopeArgs),
 }
 
 /// One layer's attention.
@@ -113,18 +113,18 @@ pub fn decode_attention<D: Device>(
         ],
     )?;
     // What the kernel does not look at is some other address.
-    let (q, rotation, fused) = match op.queries {
+    let (q, rope, fused) = match op.queries {
         Queries::Given(q) => {
-            let unused = Rotation {
+            let unused = RopeArgs {
                 qkv: q,
-                angles: q,
+                cos_sin: q,
                 query_norm: q,
                 key_norm: q,
                 eps: 0.0,
             };
             (q, unused, 0)
         }
-        Queries::Rotated(rotation) => (rotation.qkv, rotation, 1),
+        Queries::Rotated(rope) => (rope.qkv, rope, 1),
     };
     require_aligned("decode_attention", &[q])?;
     let group = heads.group();
@@ -142,11 +142,11 @@ pub fn decode_attention<D: Device>(
     };
     let args = [
         Arg::Ptr(q),
-        Arg::Ptr(rotation.qkv),
-        Arg::Ptr(rotation.angles),
-        Arg::Ptr(rotation.query_norm),
-        Arg::Ptr(rotation.key_norm),
-        Arg::F32(rotation.eps),
+        Arg::Ptr(rope.qkv),
+        Arg::Ptr(rope.cos_sin),
+        Arg::Ptr(rope.query_norm),
+        Arg::Ptr(rope.key_norm),
+        Arg::F32(rope.eps),
         Arg::Ptr(pools.keys),
         Arg::Ptr(pools.values),
         Arg::Ptr(rows.sequence_of_row),

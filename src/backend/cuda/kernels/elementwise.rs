@@ -135,9 +135,9 @@ pub fn select_rows<D: Device>(device: &D, op: &SelectRows) -> Result<()> {
 pub struct AveragePool {
     /// `(images·grid², width)` f32
     pub x: DevicePtr,
-    /// Pictures.
+    /// Images.
     pub num_images: u32,
-    /// Patches along a picture's side.
+    /// Patches along an image's side.
     pub grid: u32,
     /// Patches along a square's side; divides `grid`.
     pub kernel: u32,
@@ -168,7 +168,7 @@ pub fn average_pool<D: Device>(device: &D, op: &AveragePool) -> Result<()> {
     each(device, "average_pool", count, &args)
 }
 
-/// One picture to cut up.
+/// One image to cut up.
 #[derive(Clone, Copy, Debug)]
 pub struct Patches {
     /// `(size, size, 3)` u8
@@ -186,7 +186,7 @@ pub struct Patches {
 /// Normalised patches, `(level − 127.5) / 127.5`.
 ///
 /// # Errors
-/// A patch that does not divide the picture or does not fit its row; the device's own.
+/// A patch that does not divide the image or does not fit its row; the device's own.
 pub fn patches<D: Device>(device: &D, op: &Patches) -> Result<()> {
     require(
         op.patch > 0 && op.size.is_multiple_of(op.patch) && op.padded >= 3 * op.patch * op.patch,

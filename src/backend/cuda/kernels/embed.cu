@@ -20,17 +20,17 @@ KERNEL __launch_bounds__(256) embed(const u32* token_ids, const bf16* table, flo
     }
 }
 
-// Tokens that the host has not seen: row pairs[i].x takes draw pairs[i].y of the step before.
+// Tokens that the host has not seen: row pairs[i].x takes sample pairs[i].y of the step before.
 //
-//   pairs (fed, 2) · draws (draws) → token_ids (rows)
+//   pairs (fed, 2) · samples (samples) → token_ids (rows)
 //
 // One thread per fed row.
-KERNEL __launch_bounds__(256) feed(const uint2* pairs, u32 num_pairs, const u32* draws,
+KERNEL __launch_bounds__(256) feed(const uint2* pairs, u32 num_pairs, const u32* sampled_tokens,
                                    u32* token_ids) {
     wait_for_earlier_kernels();
     let_next_kernel_start();
     u32 idx = blockIdx.x * blockDim.x + threadIdx.x;
     if (idx < num_pairs) {
-        token_ids[pairs[idx].x] = draws[pairs[idx].y];
+        token_ids[pairs[idx].x] = sampled_tokens[pairs[idx].y];
     }
 }

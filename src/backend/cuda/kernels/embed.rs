@@ -51,9 +51,9 @@ pub fn embed<D: Device>(device: &D, op: &Embed) -> Result<()> {
     launch(device, kernel, Shape::rows(op.num_rows), 0, &args)
 }
 
-/// Puts the draws of the step before where this step's tokens are looked up.
+/// Puts the samples of the step before where this step's tokens are looked up.
 ///
-/// `pairs (fed, 2)` u32 of (row, draw), `draws` u32, `token_ids (rows)` u32.
+/// `pairs (fed, 2)` u32 of (row, sample), `samples` u32, `token_ids (rows)` u32.
 ///
 /// # Errors
 /// The device's own.
@@ -61,7 +61,7 @@ pub fn feed<D: Device>(
     device: &D,
     pairs: DevicePtr,
     num_pairs: u32,
-    draws: DevicePtr,
+    sampled_tokens: DevicePtr,
     token_ids: DevicePtr,
 ) -> Result<()> {
     require_aligned("feed", &[pairs])?;
@@ -73,7 +73,7 @@ pub fn feed<D: Device>(
     let args = [
         Arg::Ptr(pairs),
         Arg::U32(num_pairs),
-        Arg::Ptr(draws),
+        Arg::Ptr(sampled_tokens),
         Arg::Ptr(token_ids),
     ];
     launch(

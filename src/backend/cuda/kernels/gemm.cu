@@ -1,4 +1,4 @@
-// A product for any number of rows, on the tensor cores.
+// A matmul for any number of rows, on the tensor cores.
 //
 //   x (rows, width) bf16 · weight (out, width) bf16 → out (rows, out)
 //

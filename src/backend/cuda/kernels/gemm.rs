@@ -1,4 +1,4 @@
-//! A product for any number of rows, with what comes after it.
+//! A matmul for any number of rows, with what comes after it.
 
 use super::{Shape, launch, require, require_aligned};
 use crate::backend::cuda::device::{Arg, Device, DevicePtr, KernelId, Source};
@@ -15,7 +15,7 @@ const THREADS: u32 = 128;
 /// Columns that a split has at least: fewer are not worth another pass over its sums.
 const MIN_SPLIT_WIDTH: u32 = 256;
 
-/// What becomes of a product.
+/// What becomes of a matmul.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epilogue {
     /// `(rows, out)` f32
@@ -29,7 +29,7 @@ pub enum Epilogue {
     Gelu,
 }
 
-/// Rows that are added to a product's, over and over.
+/// Rows that are added to a matmul's, over and over.
 #[derive(Clone, Copy, Debug)]
 pub struct Addend {
     /// `(period, out)` f32
@@ -63,7 +63,7 @@ pub struct Gemm {
     pub num_multiprocessors: u32,
 }
 
-/// How a product is cut up; depends on its sizes and the device only.
+/// How a matmul is cut up; depends on its sizes and the device only.
 #[derive(Clone, Copy, Debug)]
 struct Tiling {
     block_m: u32,
@@ -120,7 +120,7 @@ impl Tiling {
     }
 }
 
-/// What splits of a product leave for the last of them.
+/// What splits of a matmul leave for the last of them.
 #[derive(Clone, Copy, Debug)]
 pub struct SplitSpace {
     /// [`partial_bytes`]

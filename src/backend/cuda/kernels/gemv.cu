@@ -1,4 +1,4 @@
-// A product for a few rows, at the speed at which the weights can be read, once for all rows.
+// A matmul for a few rows, at the speed at which the weights can be read, once for all rows.
 //
 //   x (ROWS, width) bf16 · weight (out, width) bf16 → out (ROWS, out)
 //

@@ -1,4 +1,4 @@
-//! A product for one to eight rows, with what comes before and after it.
+//! A matmul for one to eight rows, with what comes before and after it.
 
 use super::norm::AddNormNorm;
 use super::{Shape, launch, require, require_aligned};
@@ -18,7 +18,7 @@ pub const MAX_ROWS: u32 = 8;
 const NUM_WARPS: u32 = 8;
 const COLUMNS: u32 = 4;
 
-/// Where a product's rows come from.
+/// Where a matmul's rows come from.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     /// `(rows, width)` bf16
@@ -28,7 +28,7 @@ pub enum Input<'a> {
     AddNormNorm(&'a AddNormNorm),
 }
 
-/// What becomes of a product.
+/// What becomes of a matmul.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// `(rows, out)` f32

@@ -12,7 +12,7 @@ pub mod gemm;
 pub mod gemv;
 pub mod norm;
 pub mod paged;
-pub mod rotate;
+pub mod rope;
 pub mod sampler;
 
 use super::device::{Arg, Device, DevicePtr, KernelId, Launch, Overlap, Source};
@@ -33,16 +33,16 @@ pub static SOURCES: &[&Source] = &[
     &gemm::SOURCE,
     &gemv::SOURCE,
     &norm::SOURCE,
-    &rotate::SOURCE,
+    &rope::SOURCE,
     &sampler::SOURCE,
 ];
 
-/// Shared memory that every card of compute capability 8.0 to 12.0 gives a block on request.
+/// Shared memory that every GPU of compute capability 8.0 to 12.0 gives a block on request.
 pub const MAX_SHARED_BYTES: u32 = 99 * 1024;
 
 /// Threads per block of the kernels that go over numbers one by one.
 const THREADS: u32 = 256;
-/// Enough blocks to fill any card; each takes several turns.
+/// Enough blocks to fill any GPU; each takes several turns.
 const MAX_BLOCKS: u64 = 8192;
 
 fn require(holds: bool, message: impl FnOnce() -> String) -> Result<()> {

@@ -123,7 +123,7 @@ pub fn add_norm_norm<D: Device>(device: &D, rows: Rows, op: &AddNormNorm) -> Res
 /// What a layer norm writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormOutput {
-    /// For a product.
+    /// For a matmul.
     Bf16,
     /// For everything else.
     F32,

@@ -1,7 +1,7 @@
-// Draws one token per row of logits, as backend/sampler.rs does: penalties, temperature, min-p,
+// Samples one token per row of logits, as backend/sampler.rs does: penalties, temperature, min-p,
 // top-k, top-p, and an exponential race whose luck depends on seed, position and token only.
 //
-//   logits (rows, vocab) f32 · rows (rows) → draws (rows) u32
+//   logits (rows, vocab) f32 · rows (rows) → samples (rows) u32
 //
 // `adjust` has a grid of (chunks of the vocabulary, rows); the others have one block of 1024
 // threads per row, which goes over the row a few times: it lies in the second cache. What top-k
@@ -36,7 +36,7 @@ struct Row {
 // The model's logits as the request's wishes bend them: mask, biases, penalties, in this order.
 //
 //   masks (…, ⌈vocab / 32⌉) a bit per allowed token, biases (…) of (token, bias as bits; −∞ is a
-//   ban), seen (…) of (token, how often it was drawn, and IN_PROMPT) → adjusted (rows, vocab) f32
+//   ban), seen (…) of (token, how often it was sampled, and IN_PROMPT) → adjusted (rows, vocab) f32
 KERNEL __launch_bounds__(256)
     adjust(const float* logits, const Row* rows, u32 vocab, const u32* masks, const uint2* biases,
            const uint2* seen, float* adjusted) {
@@ -71,9 +71,9 @@ KERNEL __launch_bounds__(256)
         if (token.x >= first && token.x - first < len) {
             float x = chunk[token.x - first];
             x = x > 0.0f ? x / row.repetition : x * row.repetition;
-            u32 drawn = token.y & ~IN_PROMPT;
-            if (drawn != 0) {
-                x -= row.frequency * static_cast<float>(drawn);
+            u32 sampled = token.y & ~IN_PROMPT;
+            if (sampled != 0) {
+                x -= row.frequency * static_cast<float>(sampled);
                 x -= row.presence;
             }
             chunk[token.x - first] = x;
@@ -136,11 +136,11 @@ __device__ __forceinline__ u64 size_of_share(float share) {
 }
 
 // One warp: the best bins whose sizes reach `wanted`. Lanes have eight bins each, best first.
-__device__ __forceinline__ void find_bin(Cut& cut, u64 wanted) {
+__device__ __forceinline__ void find_bin(Cut& alloc, u64 wanted) {
     u32 lane = threadIdx.x;
     u64 sum = 0;
     for (u32 idx = 0; idx < 8; idx++) {
-        sum += cut.sizes[BINS - 1 - (lane * 8 + idx)];
+        sum += alloc.sizes[BINS - 1 - (lane * 8 + idx)];
     }
     u64 reached = sum;
     for (u32 step = 1; step < WARP; step *= 2) {
@@ -159,11 +159,11 @@ __device__ __forceinline__ void find_bin(Cut& cut, u64 wanted) {
         u64 before = reached - sum;
         for (u32 idx = 0; idx < 8; idx++) {
             u32 bin = BINS - 1 - (lane * 8 + idx);
-            u64 after = before + cut.sizes[bin];
+            u64 after = before + alloc.sizes[bin];
             if (after >= wanted || idx == 7) {
-                cut.bin = bin;
-                cut.left = wanted > before ? wanted - before : 0;
-                cut.is_exact = after == wanted || cut.counts[bin] <= 1;
+                alloc.bin = bin;
+                alloc.left = wanted > before ? wanted - before : 0;
+                alloc.is_exact = after == wanted || alloc.counts[bin] <= 1;
                 break;
             }
             before = after;
@@ -174,13 +174,13 @@ __device__ __forceinline__ void find_bin(Cut& cut, u64 wanted) {
 // The rank down to which tokens are kept so that their sizes reach `wanted`, digit by digit.
 // `visit(f)` calls f(rank, size) for each of this thread's candidates.
 template <class Visit>
-__device__ __forceinline__ u64 cut_at(Cut& cut, u64 wanted, Visit visit) {
+__device__ __forceinline__ u64 cut_at(Cut& alloc, u64 wanted, Visit visit) {
     u64 prefix = 0;
     for (u32 shift = 64; shift > 0;) {
         shift -= 8;
         for (u32 bin = threadIdx.x; bin < BINS; bin += NUM_THREADS) {
-            cut.sizes[bin] = 0;
-            cut.counts[bin] = 0;
+            alloc.sizes[bin] = 0;
+            alloc.counts[bin] = 0;
         }
         __syncthreads();
         visit([&](u64 rank, u64 size) {
@@ -188,20 +188,20 @@ __device__ __forceinline__ u64 cut_at(Cut& cut, u64 wanted, Visit visit) {
             bool inside = shift == 56 || rank >> (shift + 8) == prefix >> (shift + 8);
             if (inside) {
                 u32 bin = static_cast<u32>(rank >> shift) % BINS;
-                atomicAdd(&cut.counts[bin], 1u);
+                atomicAdd(&alloc.counts[bin], 1u);
                 if (size != 0) {
-                    atomicAdd(&cut.sizes[bin], size);
+                    atomicAdd(&alloc.sizes[bin], size);
                 }
             }
         });
         __syncthreads();
         if (threadIdx.x < WARP) {
-            find_bin(cut, wanted);
+            find_bin(alloc, wanted);
         }
         __syncthreads();
-        prefix |= static_cast<u64>(cut.bin) << shift;
-        wanted = cut.left;
-        bool is_exact = cut.is_exact != 0;
+        prefix |= static_cast<u64>(alloc.bin) << shift;
+        wanted = alloc.left;
+        bool is_exact = alloc.is_exact != 0;
         __syncthreads();
         if (is_exact) {
             break;
@@ -227,19 +227,19 @@ __device__ __forceinline__ float waiting_time(u64 stream, u32 token) {
     return -log1pf(-fminf(uniform, 0.99999994f));
 }
 
-// A token that may still be drawn.
+// A token that may still be sampled.
 struct Candidate {
     float scaled;
     u32 token;
 };
 
-// logits (rows, vocab), adjusted where something adjusts them → draws (2, rows): the tokens, and
+// logits (rows, vocab), adjusted where something adjusts them → samples (2, rows): the tokens, and
 // 1 where softmax makes a distribution of the logits, 0 where it does not. The token is one of the
 // vocabulary in any case, since the next step may look it up unseen.
 KERNEL __launch_bounds__(1024)
-    draw(const float* logits, const Row* rows, u32 vocab, u32* draws) {
+    sample(const float* logits, const Row* rows, u32 vocab, u32* sampled_tokens) {
     SHARED_MEMORY(memory);
-    Cut& cut = *reinterpret_cast<Cut*>(memory);
+    Cut& alloc = *reinterpret_cast<Cut*>(memory);
     Candidate* kept = reinterpret_cast<Candidate*>(memory + sizeof(Cut));  // (MAX_KEPT)
     u32* num_kept = reinterpret_cast<u32*>(kept + MAX_KEPT);
     wait_for_earlier_kernels();
@@ -257,8 +257,8 @@ KERNEL __launch_bounds__(1024)
         best_rank = rank > best_rank ? rank : best_rank;
         num_nan += x[token] != x[token] ? 1.0f : 0.0f;
     }
-    num_nan = block_sum(num_nan, reinterpret_cast<float*>(cut.scratch));
-    best_rank = block_best(best_rank, cut.scratch);
+    num_nan = block_sum(num_nan, reinterpret_cast<float*>(alloc.scratch));
+    best_rank = block_best(best_rank, alloc.scratch);
     u32 winner = token_of(best_rank);
 
     if (!is_greedy) {
@@ -286,7 +286,7 @@ KERNEL __launch_bounds__(1024)
             }
         };
         if (row.top_k != 0 && row.top_k < vocab) {
-            threshold = cut_at(cut, row.top_k, [&](auto put) {
+            threshold = cut_at(alloc, row.top_k, [&](auto put) {
                 visit_candidates([&](u64 rank, float) { put(rank, static_cast<u64>(1)); });
             });
             if (row.top_k <= MAX_KEPT) {
@@ -303,17 +303,17 @@ KERNEL __launch_bounds__(1024)
         }
         if (row.top_p < 1.0f) {
             if (threadIdx.x == 0) {
-                cut.left = 0;
+                alloc.left = 0;
             }
             __syncthreads();
             u64 mine = 0;
             visit_candidates([&](u64, float scaled) { mine += size_of_share(expf(scaled - best)); });
-            atomicAdd(&cut.left, mine);
+            atomicAdd(&alloc.left, mine);
             __syncthreads();
-            u64 all = cut.left;
+            u64 all = alloc.left;
             __syncthreads();
             u64 wanted = static_cast<u64>(static_cast<double>(row.top_p) * static_cast<double>(all));
-            u64 nucleus = cut_at(cut, wanted > 0 ? wanted : 1, [&](auto put) {
+            u64 nucleus = cut_at(alloc, wanted > 0 ? wanted : 1, [&](auto put) {
                 visit_candidates([&](u64 rank, float scaled) {
                     put(rank, size_of_share(expf(scaled - best)));
                 });
@@ -326,27 +326,27 @@ KERNEL __launch_bounds__(1024)
             u64 finish = rank_of(scaled - logf(waiting_time(row.stream, token)), token);
             first = finish > first ? finish : first;
         });
-        first = block_best(first, cut.scratch);
+        first = block_best(first, alloc.scratch);
         // Nothing is left of a row of NaN.
         winner = first != 0 ? token_of(first) : winner;
     }
     if (threadIdx.x == 0) {
-        draws[blockIdx.x] = winner;
+        sampled_tokens[blockIdx.x] = winner;
         float best = x[winner];
         bool is_finite = best > minus_infinity() && best < -minus_infinity();
-        draws[gridDim.x + blockIdx.x] = num_nan == 0.0f && is_finite ? 1 : 0;
+        sampled_tokens[gridDim.x + blockIdx.x] = num_nan == 0.0f && is_finite ? 1 : 0;
     }
 }
 
-// Log-probabilities of the model's own distribution: of the draws, and of the best tokens.
+// Log-probabilities of the model's own distribution: of the samples, and of the best tokens.
 //
-//   logits (rows, vocab) as the model gave them · draws (rows) → chosen (rows) f32, ranks (rows):
+//   logits (rows, vocab) as the model gave them · samples (rows) → chosen (rows) f32, ranks (rows):
 //   how many tokens are at least as probable, top_tokens (rows, MAX_TOP) u32, top (rows, MAX_TOP) f32, best first, as many as the row wants
 KERNEL __launch_bounds__(1024)
-    log_probabilities(const float* logits, const Row* rows, u32 vocab, const u32* draws,
+    log_probabilities(const float* logits, const Row* rows, u32 vocab, const u32* sampled_tokens,
                       float* chosen, u32* ranks, u32* top_tokens, float* top) {
     SHARED_MEMORY(memory);
-    Cut& cut = *reinterpret_cast<Cut*>(memory);
+    Cut& alloc = *reinterpret_cast<Cut*>(memory);
     u64* found = reinterpret_cast<u64*>(memory + sizeof(Cut));  // (MAX_TOP)
     u32* num_found = reinterpret_cast<u32*>(found + MAX_TOP);
     wait_for_earlier_kernels();
@@ -357,14 +357,14 @@ KERNEL __launch_bounds__(1024)
     }
     num_top = smaller(smaller(num_top, MAX_TOP), vocab);
     const float* x = logits + static_cast<u64>(blockIdx.x) * vocab;
-    float* scratch = reinterpret_cast<float*>(cut.scratch);
+    float* scratch = reinterpret_cast<float*>(alloc.scratch);
 
     float best = minus_infinity();
     for (u32 token = threadIdx.x; token < vocab; token += NUM_THREADS) {
         best = fmaxf(best, x[token]);
     }
     best = block_max(best, scratch);
-    float own = x[draws[blockIdx.x]];
+    float own = x[sampled_tokens[blockIdx.x]];
     float sum = 0.0f;
     float rank = 0.0f;  // exact: below 2²⁴
     for (u32 token = threadIdx.x; token < vocab; token += NUM_THREADS) {
@@ -386,7 +386,7 @@ KERNEL __launch_bounds__(1024)
             action(rank_of(x[token], token), static_cast<u64>(1));
         }
     };
-    u64 threshold = cut_at(cut, num_top, visit_all);
+    u64 threshold = cut_at(alloc, num_top, visit_all);
     visit_all([&](u64 rank, u64) {
         if (rank >= threshold) {
             found[atomicAdd(num_found, 1u)] = rank;

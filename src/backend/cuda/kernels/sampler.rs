@@ -1,4 +1,4 @@
-//! Draws tokens on the device, as [`crate::backend::sampler`] specifies it.
+//! Samples tokens on the device, as [`crate::backend::sampler`] specifies it.
 
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -21,13 +21,13 @@ pub const IN_PROMPT: u32 = 1 << 31;
 
 /// As the kernels have them.
 const CHUNK: u32 = 4096;
-const DRAW_THREADS: u32 = 1024;
+const SAMPLE_THREADS: u32 = 1024;
 const NONE: u32 = u32::MAX;
 const CUT_BYTES: u32 = 256 * 8 + 256 * 4 + 16 + 32 * 8;
 const TOP_BYTES: u32 = MAX_TOP * 8 + 8;
 const KEPT_BYTES: u32 = 1024 * 8 + 8;
 
-/// How one row is to be drawn.
+/// How one row is to be sampled.
 #[derive(Clone, Debug)]
 pub struct RowParams {
     /// 0 is greedy.
@@ -40,7 +40,7 @@ pub struct RowParams {
     pub top_k: Option<NonZeroU32>,
     /// With the position, what luck depends on.
     pub seed: u64,
-    /// Of the token to be drawn.
+    /// Of the token to be sampled.
     pub position: usize,
     /// What tokens that were there before are worth.
     pub penalties: Penalties,
@@ -50,18 +50,18 @@ pub struct RowParams {
     pub mask_row: Option<u32>,
     /// Entries of the list of biases; each token once. −∞ forbids one.
     pub biases: Range<u32>,
-    /// How many alternatives to report, at most [`MAX_TOP`]; 0 reports the draw only.
+    /// How many alternatives to report, at most [`MAX_TOP`]; 0 reports the sample only.
     pub num_top: Option<u32>,
 }
 
 /// Penalties for tokens that were there before, as vLLM defines them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Penalties {
-    /// Subtracted once from what was drawn before.
+    /// Subtracted once from what was sampled before.
     pub presence: f32,
-    /// Subtracted per time that it was drawn.
+    /// Subtracted per time that it was sampled.
     pub frequency: f32,
-    /// Divides positive and multiplies negative logits of what was drawn or prompted; 1 is off.
+    /// Divides positive and multiplies negative logits of what was sampled or prompted; 1 is off.
     pub repetition: f32,
 }
 
@@ -118,7 +118,7 @@ impl RowParams {
     }
 }
 
-/// Rows of logits and how each is to be drawn.
+/// Rows of logits and how each is to be sampled.
 #[derive(Clone, Copy, Debug)]
 pub struct Logits {
     /// `(rows, vocab)` f32
@@ -138,7 +138,7 @@ pub struct Adjust {
     pub masks: DevicePtr,
     /// `(…, 2)` of token u32 and bias f32
     pub biases: DevicePtr,
-    /// `(…, 2)` u32: a token and how often it was drawn, with [`IN_PROMPT`]
+    /// `(…, 2)` u32: a token and how often it was sampled, with [`IN_PROMPT`]
     pub seen: DevicePtr,
     /// `(rows, vocab)` f32; may be the logits themselves where nobody wants log-probabilities.
     pub adjusted: DevicePtr,
@@ -183,26 +183,26 @@ pub fn adjust<D: Device>(device: &D, of: &Logits, op: &Adjust) -> Result<()> {
     launch(device, kernel_of("adjust"), shape, CHUNK * 4, &args)
 }
 
-/// Draws a token per row into `draws (2, rows)` u32, after the tokens whether the row was a
+/// Samples a token per row into `samples (2, rows)` u32, after the tokens whether the row was a
 /// distribution at all (1 or 0).
 ///
 /// # Errors
 /// Addresses that the kernel cannot take; the device's own.
-pub fn draw<D: Device>(device: &D, of: &Logits, draws: DevicePtr) -> Result<()> {
+pub fn sample<D: Device>(device: &D, of: &Logits, sampled_tokens: DevicePtr) -> Result<()> {
     check(of)?;
     let args = [
         Arg::Ptr(of.logits),
         Arg::Ptr(of.params),
         Arg::U32(of.vocab),
-        Arg::Ptr(draws),
+        Arg::Ptr(sampled_tokens),
     ];
     let shape = Shape {
         grid: [of.num_rows, 1, 1],
-        threads: DRAW_THREADS,
+        threads: SAMPLE_THREADS,
     };
     launch(
         device,
-        kernel_of("draw"),
+        kernel_of("sample"),
         shape,
         CUT_BYTES + KEPT_BYTES,
         &args,
@@ -212,9 +212,9 @@ pub fn draw<D: Device>(device: &D, of: &Logits, draws: DevicePtr) -> Result<()> 
 /// Where log-probabilities go; rows that want none are not written.
 #[derive(Clone, Copy, Debug)]
 pub struct LogProbabilities {
-    /// `(rows)` u32, from [`draw`]
-    pub draws: DevicePtr,
-    /// `(rows)` f32: the draws' own
+    /// `(rows)` u32, from [`sample`]
+    pub sampled_tokens: DevicePtr,
+    /// `(rows)` f32: the samples' own
     pub chosen: DevicePtr,
     /// `(rows)` u32: how many tokens are at least as probable
     pub ranks: DevicePtr,
@@ -234,7 +234,7 @@ pub fn log_probabilities<D: Device>(device: &D, of: &Logits, op: &LogProbabiliti
         Arg::Ptr(of.logits),
         Arg::Ptr(of.params),
         Arg::U32(of.vocab),
-        Arg::Ptr(op.draws),
+        Arg::Ptr(op.sampled_tokens),
         Arg::Ptr(op.chosen),
         Arg::Ptr(op.ranks),
         Arg::Ptr(op.top_tokens),
@@ -242,7 +242,7 @@ pub fn log_probabilities<D: Device>(device: &D, of: &Logits, op: &LogProbabiliti
     ];
     let shape = Shape {
         grid: [of.num_rows, 1, 1],
-        threads: DRAW_THREADS,
+        threads: SAMPLE_THREADS,
     };
     launch(
         device,

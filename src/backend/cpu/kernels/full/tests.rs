@@ -47,6 +47,6 @@ fn equals_plain_loops() {
 }
 
 #[test]
-fn no_pictures_are_no_rows() {
+fn no_images_are_no_rows() {
     full_attention(&[], 0, 16, 72, &mut []);
 }

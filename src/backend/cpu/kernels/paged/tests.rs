@@ -1,7 +1,7 @@
 //! Attention over the cache against an f64 loop over keys, and to the bit under other chunks.
 
 use super::super::fixtures::{attention, check_close, numbers};
-use super::super::rotate::{Rotation, rotate_and_store};
+use super::super::rope::{RopeArgs, rope_and_cache};
 use super::*;
 use crate::backend::{AttentionShape, BlockTable};
 use crate::core::BlockId;
@@ -211,7 +211,7 @@ fn windows_cut_at_every_edge() {
 }
 
 #[test]
-fn pictures_look_both_ways() {
+fn images_look_both_ways() {
     let shape = shape(4, 2, 32);
     let mut history = History::new(shape, 11, 150, 0);
     history.image_spans = vec![3..19, 60..124];
@@ -364,9 +364,9 @@ fn what_is_rotated_and_stored_is_what_attention_reads() {
         let num_tokens = first_len + second_len;
         let qkv = numbers(41, num_tokens * 8 * head_dim);
         let (query_norm, key_norm) = (numbers(43, head_dim), numbers(47, head_dim));
-        let angles = numbers(53, num_tokens * head_dim / 2);
-        let cos: Vec<f32> = angles.iter().map(|angle| (3.0 * angle).cos()).collect();
-        let sin: Vec<f32> = angles.iter().map(|angle| (3.0 * angle).sin()).collect();
+        let cos_sin = numbers(53, num_tokens * head_dim / 2);
+        let cos: Vec<f32> = cos_sin.iter().map(|angle| (3.0 * angle).cos()).collect();
+        let sin: Vec<f32> = cos_sin.iter().map(|angle| (3.0 * angle).sin()).collect();
 
         let turned = |token: usize, head: usize, weight: &[f32]| -> Vec<f32> {
             let x: Vec<f64> = qkv[(token * 8 + head) * head_dim..][..head_dim]
@@ -419,7 +419,7 @@ fn what_is_rotated_and_stored_is_what_attention_reads() {
         }
 
         let mut q = vec![f32::NAN; num_tokens * num_heads * head_dim];
-        let rotation = Rotation {
+        let rope = RopeArgs {
             query_norm: &query_norm,
             key_norm: &key_norm,
             cos: &cos,
@@ -430,7 +430,7 @@ fn what_is_rotated_and_stored_is_what_attention_reads() {
             kind: LayerKind::Global,
             shape: &shape,
         };
-        rotate_and_store(step, &qkv, rotation, &mut pool, &mut q);
+        rope_and_cache(step, &qkv, rope, &mut pool, &mut q);
         check_close(&q, &expected_q, 2e-6, "q");
 
         let out = attend(

@@ -1,4 +1,4 @@
-//! A card that was opened: its context and what the driver says of it.
+//! A GPU that was opened: its context and what the driver says of it.
 
 use std::ffi::{CStr, c_int};
 
@@ -6,18 +6,18 @@ use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdevice_attribute, CUresul
 
 use super::{check, describe};
 use crate::backend::cuda::arch::Arch;
-use crate::backend::cuda::driver::CardInfo;
+use crate::backend::cuda::driver::GpuInfo;
 use crate::error::{Error, Result};
 
 /// CUDA version from which on drivers have everything that is called here.
 const OLDEST_DRIVER: (u32, u32) = (12, 4);
 
-/// A card's primary context; released on drop.
+/// A GPU's primary context; released on drop.
 #[derive(Debug)]
 pub(super) struct Context {
     raw: CUcontext,
     device: CUdevice,
-    pub(super) info: CardInfo,
+    pub(super) info: GpuInfo,
 }
 
 // SAFETY: the driver lets any thread use a context that it has made current.
@@ -26,28 +26,28 @@ unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
 impl Context {
-    /// Opens card `ordinal` and makes it current for the calling thread.
+    /// Opens GPU `ordinal` and makes it current for the calling thread.
     ///
     /// # Errors
     /// `Config` with what is missing or too old, and what to install.
     pub(super) fn open(ordinal: usize) -> Result<Self> {
         let driver = open_driver()?;
-        let device = find_card(ordinal)?;
-        let info = describe_card(device, driver)?;
+        let device = find_gpu(ordinal)?;
+        let info = describe_gpu(device, driver)?;
         let mut raw = std::ptr::null_mut();
-        // SAFETY: the driver is initialised and has this card.
+        // SAFETY: the driver is initialised and has this GPU.
         let answer = unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut raw, device) };
-        check(answer, "opening the card")?;
+        check(answer, "opening the GPU")?;
         let mut context = Self { raw, device, info };
         (context.info.free_memory, context.info.total_memory) = context.memory()?;
         Ok(context)
     }
 
-    /// Makes the card current for the calling thread, as every call of the driver needs.
+    /// Makes the GPU current for the calling thread, as every call of the driver needs.
     pub(super) fn make_current(&self) -> Result<()> {
         // SAFETY: the context is alive for as long as `self` is.
         let answer = unsafe { sys::cuCtxSetCurrent(self.raw) };
-        check(answer, "making the card current")
+        check(answer, "making the GPU current")
     }
 
     /// Bytes that are free, and all.
@@ -56,7 +56,7 @@ impl Context {
         let (mut free, mut total) = (0_usize, 0_usize);
         // SAFETY: the driver stores two numbers.
         let answer = unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) };
-        check(answer, "asking for the card's memory")?;
+        check(answer, "asking for the GPU's memory")?;
         Ok((free as u64, total as u64))
     }
 }
@@ -95,7 +95,7 @@ fn open_driver() -> Result<(u32, u32)> {
     match unsafe { sys::cuInit(0) } {
         CUresult::CUDA_SUCCESS => Ok(version),
         CUresult::CUDA_ERROR_NO_DEVICE => Err(Error::Config(
-            "NVIDIA's driver finds no card that this process may use (is CUDA_VISIBLE_DEVICES \
+            "NVIDIA's driver finds no GPU that this process may use (is CUDA_VISIBLE_DEVICES \
              set?)"
                 .to_owned(),
         )),
@@ -106,45 +106,45 @@ fn open_driver() -> Result<(u32, u32)> {
     }
 }
 
-fn find_card(ordinal: usize) -> Result<CUdevice> {
-    let mut num_cards: c_int = 0;
+fn find_gpu(ordinal: usize) -> Result<CUdevice> {
+    let mut num_gpus: c_int = 0;
     // SAFETY: the driver is initialised, and stores a number.
-    let answer = unsafe { sys::cuDeviceGetCount(&raw mut num_cards) };
-    check(answer, "counting cards")?;
+    let answer = unsafe { sys::cuDeviceGetCount(&raw mut num_gpus) };
+    check(answer, "counting GPUs")?;
     let wanted = c_int::try_from(ordinal).unwrap_or(c_int::MAX);
-    if wanted >= num_cards {
+    if wanted >= num_gpus {
         return Err(Error::Config(format!(
-            "there is no card {ordinal}: the driver has {num_cards}, counted from 0"
+            "there is no GPU {ordinal}: the driver has {num_gpus}, counted from 0"
         )));
     }
     let mut device: CUdevice = 0;
-    // SAFETY: the driver has a card of this number.
+    // SAFETY: the driver has a GPU of this number.
     let answer = unsafe { sys::cuDeviceGet(&raw mut device, wanted) };
-    check(answer, "finding the card")?;
+    check(answer, "finding the GPU")?;
     Ok(device)
 }
 
 /// All but the memory, which needs a context.
-fn describe_card(device: CUdevice, driver: (u32, u32)) -> Result<CardInfo> {
+fn describe_gpu(device: CUdevice, driver: (u32, u32)) -> Result<GpuInfo> {
     let attribute = |attribute: CUdevice_attribute| -> Result<u32> {
         let mut value: c_int = 0;
-        // SAFETY: the card exists, and the driver stores a number.
+        // SAFETY: the GPU exists, and the driver stores a number.
         let answer = unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, device) };
-        check(answer, "asking the card what it can do")?;
+        check(answer, "asking the GPU what it can do")?;
         Ok(u32::try_from(value).unwrap_or(0))
     };
     let mut name = [0_u8; 128];
     // SAFETY: the buffer has the length that the driver is told, and ends with NUL even then.
     let answer =
         unsafe { sys::cuDeviceGetName(name.as_mut_ptr().cast(), name.len() as c_int, device) };
-    check(answer, "asking the card for its name")?;
-    let name = CStr::from_bytes_until_nul(&name).unwrap_or(c"a card");
+    check(answer, "asking the GPU for its name")?;
+    let name = CStr::from_bytes_until_nul(&name).unwrap_or(c"a GPU");
     let name = name.to_string_lossy().into_owned();
     let major = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-    let arch = Arch::of_card(major, minor)
+    let arch = Arch::of_gpu(major, minor)
         .map_err(|reason| Error::Config(format!("{name} cannot be used: {reason}")))?;
-    Ok(CardInfo {
+    Ok(GpuInfo {
         name,
         driver,
         arch,

@@ -1,12 +1,12 @@
 //! NVIDIA's libraries through cudarc, which opens them when they are first used.
 
-mod card;
 mod context;
+mod gpu;
 mod module;
 mod nvrtc;
 mod pinned;
 
-pub use card::CudaDevice;
+pub use gpu::CudaDevice;
 pub use nvrtc::Nvrtc;
 
 use std::ffi::CStr;

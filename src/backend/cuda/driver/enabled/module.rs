@@ -1,4 +1,4 @@
-//! Machine code on the card, and the functions in it.
+//! Machine code on the GPU, and the functions in it.
 //!
 //! Owns the way from a kernel's text to something that can be launched: made ahead, cached on
 //! disk, or compiled now.
@@ -15,7 +15,7 @@ use super::context::Context;
 use super::nvrtc::Nvrtc;
 use crate::backend::cuda::arch::Arch;
 use crate::backend::cuda::device::KernelId;
-use crate::backend::cuda::driver::CardInfo;
+use crate::backend::cuda::driver::GpuInfo;
 use crate::backend::cuda::kernel_store::{KernelStore, Unit};
 use crate::backend::cuda::kernels::COMMON;
 use crate::error::{Error, Result};
@@ -83,7 +83,7 @@ impl Modules {
     ///
     /// # Errors
     /// `Config` with what to install when neither is possible.
-    pub(super) fn prepare(&self, info: &CardInfo) -> Result<()> {
+    pub(super) fn prepare(&self, info: &GpuInfo) -> Result<()> {
         if self.store.has_precompiled() {
             return Ok(());
         }
@@ -156,7 +156,7 @@ impl Modules {
 }
 
 /// The compiler, opened now if it was not yet.
-fn open_compiler<'a>(slot: &'a mut Option<Arc<Nvrtc>>, info: &CardInfo) -> Result<&'a Nvrtc> {
+fn open_compiler<'a>(slot: &'a mut Option<Arc<Nvrtc>>, info: &GpuInfo) -> Result<&'a Nvrtc> {
     let compiler = match slot {
         Some(compiler) => compiler,
         None => {
@@ -232,14 +232,14 @@ impl Function {
     /// Lets it have this much dynamic shared memory.
     ///
     /// # Errors
-    /// `Backend` when the card has less.
+    /// `Backend` when the GPU has less.
     pub(super) fn allow_shared(&self, bytes: u32) -> Result<()> {
         if bytes <= self.max_shared_bytes.load(Ordering::Relaxed) {
             return Ok(());
         }
         let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         let value = c_int::try_from(bytes).expect("far below 2 GiB");
-        // SAFETY: the function is loaded; the driver refuses what the card does not have.
+        // SAFETY: the function is loaded; the driver refuses what the GPU does not have.
         let answer = unsafe { sys::cuFuncSetAttribute(self.raw, attribute, value) };
         check(
             answer,

@@ -1,4 +1,4 @@
-//! NVRTC: kernels' text to machine code. Needs no card.
+//! NVRTC: kernels' text to machine code. Needs no GPU.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;

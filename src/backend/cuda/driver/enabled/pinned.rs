@@ -1,8 +1,8 @@
-//! Host memory that the card reads and writes by itself: the way in and the way out.
+//! Host memory that the GPU reads and writes by itself: the way in and the way out.
 //!
 //! ```text
-//! in:   data ─copy─▶ slot ─card─▶ device      slots take turns; each is free once its copy is done
-//! out:  device ─card─▶ letter ─copy─▶ Vec     letters are kept for the next time
+//! in:   data ─copy─▶ slot ─GPU─▶ device      slots take turns; each is free once its copy is done
+//! out:  device ─GPU─▶ letter ─copy─▶ Vec     letters are kept for the next time
 //! ```
 
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use super::context::Context;
 use crate::backend::cuda::device::DevicePtr;
 use crate::error::Result;
 
-/// Bytes that go to the card at a time.
+/// Bytes that go to the GPU at a time.
 const SLOT_BYTES: usize = 16 << 20;
 /// One is filled while another is on its way; a few more keep both sides busy.
 const NUM_SLOTS: usize = 4;
@@ -49,13 +49,13 @@ impl Pinned {
     }
 
     fn bytes(&self) -> &[u8] {
-        // SAFETY: the memory is initialised and that long. The card writes to it only between a
+        // SAFETY: the memory is initialised and that long. The GPU writes to it only between a
         // copy's start and its event, and nobody asks for the bytes then.
         unsafe { std::slice::from_raw_parts(self.data, self.num_bytes) }
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as for `bytes`; the card reads it only between a copy's start and its event.
+        // SAFETY: as for `bytes`; the GPU reads it only between a copy's start and its event.
         unsafe { std::slice::from_raw_parts_mut(self.data, self.num_bytes) }
     }
 }
@@ -104,7 +104,7 @@ impl Event {
     fn wait(&self) -> Result<()> {
         // SAFETY: the event is alive.
         let answer = unsafe { sys::cuEventSynchronize(self.raw) };
-        check(answer, "waiting for the card")
+        check(answer, "waiting for the GPU")
     }
 }
 
@@ -133,7 +133,7 @@ struct Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // The card may still be reading; without an answer from it nothing more can be done.
+        // The GPU may still be reading; without an answer from it nothing more can be done.
         let _ = self.done.wait();
     }
 }
@@ -169,7 +169,7 @@ impl Inbound {
             let answer = unsafe {
                 sys::cuMemcpyHtoDAsync_v2(to.0, staged.as_ptr().cast(), part.len(), stream)
             };
-            check(answer, "copying to the card")?;
+            check(answer, "copying to the GPU")?;
             slot.done.record(stream)?;
         }
         Ok(())
@@ -180,7 +180,7 @@ impl Inbound {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outbound(Arc<Mutex<Vec<Letter>>>);
 
-/// Bytes on their way from the card.
+/// Bytes on their way from the GPU.
 #[derive(Debug)]
 pub(super) struct Letter {
     memory: Pinned,
@@ -190,7 +190,7 @@ pub(super) struct Letter {
 
 impl Drop for Letter {
     fn drop(&mut self) {
-        // The card may still be writing; without an answer from it nothing more can be done.
+        // The GPU may still be writing; without an answer from it nothing more can be done.
         let _ = self.done.wait();
     }
 }
@@ -211,7 +211,7 @@ impl Outbound {
         let answer = unsafe {
             sys::cuMemcpyDtoHAsync_v2(letter.memory.data.cast(), from.0, num_bytes, stream)
         };
-        check(answer, "copying from the card")?;
+        check(answer, "copying from the GPU")?;
         letter.done.record(stream)?;
         Ok(letter)
     }

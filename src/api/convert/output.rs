@@ -1,0 +1,164 @@
+//! What an answer has to look like, and what is told apart in it.
+
+use serde_json::Value;
+
+use crate::api::error::ApiError;
+use crate::api::types::{JsonObject, NamedSchema, Presence, ResponseFormat, StructuredOutputs};
+use crate::text::GrammarSource;
+
+/// Checked, and nothing is compiled yet.
+#[derive(Clone, Debug, Default)]
+pub(in crate::api) struct OutputPlan {
+    /// What the answer keeps to, behind its thought.
+    pub(in crate::api) grammar: Option<AskedGrammar>,
+    /// Whether it may begin with a thought.
+    pub(in crate::api) thought: ThoughtPlan,
+}
+
+/// A grammar and the field that asks for it.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::api) struct AskedGrammar {
+    /// Named when it cannot be compiled.
+    pub(in crate::api) param: String,
+    pub(in crate::api) source: GrammarSource,
+}
+
+/// Whether an answer may begin with a thought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::api) enum ThoughtPlan {
+    /// The model has no thoughts: what marks one is text like any other.
+    #[default]
+    Unknown,
+    /// It has, and must not begin one.
+    Banned,
+    /// It may, and the thought is closed after so many tokens.
+    Allowed {
+        /// `None` for as long as it likes.
+        budget: Option<usize>,
+    },
+}
+
+/// What the answer's text has to keep to.
+///
+/// # Errors
+/// 400 for formats that do not exist or are not served, and for two at a time.
+pub(in crate::api) fn asked_grammar(
+    format: Option<JsonObject<ResponseFormat>>,
+    structured: Option<JsonObject<StructuredOutputs>>,
+) -> Result<Option<AskedGrammar>, ApiError> {
+    let format = match format {
+        Some(JsonObject(format)) => of_format(format)?,
+        None => None,
+    };
+    let structured = match structured {
+        Some(JsonObject(structured)) => of_structured(structured)?,
+        None => None,
+    };
+    if format.is_some() && structured.is_some() {
+        return Err(ApiError::contradiction(
+            "structured_outputs",
+            "Send either 'response_format' or 'structured_outputs'.",
+        ));
+    }
+    Ok(format.or(structured))
+}
+
+fn of_format(format: ResponseFormat) -> Result<Option<AskedGrammar>, ApiError> {
+    let asked = |param: &str, source| {
+        Ok(Some(AskedGrammar {
+            param: param.to_owned(),
+            source,
+        }))
+    };
+    match (format.kind.as_str(), format.json_schema) {
+        ("json_schema", Some(JsonObject(named))) => {
+            check_name(&named)?;
+            match named.schema {
+                Some(schema) => asked(
+                    "response_format.json_schema.schema",
+                    GrammarSource::JsonSchema(schema),
+                ),
+                None => asked("response_format.json_schema", GrammarSource::JsonObject),
+            }
+        }
+        ("json_schema", None) => Err(ApiError::missing("response_format.json_schema".to_owned())),
+        ("text" | "json_object", Some(_)) => Err(ApiError::contradiction(
+            "response_format.json_schema",
+            "'response_format.json_schema' needs \"type\": \"json_schema\".",
+        )),
+        ("text", None) => Ok(None),
+        ("json_object", None) => asked("response_format", GrammarSource::JsonObject),
+        (kind, _) => Err(ApiError::invalid_value(
+            "response_format.type",
+            format!(
+                "A response format's type must be text, json_object or json_schema, got '{}'.",
+                kind.chars().take(32).collect::<String>()
+            ),
+        )),
+    }
+}
+
+fn check_name(named: &NamedSchema) -> Result<(), ApiError> {
+    let is_finite = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if (1..=64).contains(&named.name.len()) && named.name.bytes().all(is_finite) {
+        return Ok(());
+    }
+    Err(ApiError::invalid_value(
+        "response_format.json_schema.name",
+        "A schema's name must have 1–64 letters, digits, underscores and dashes.",
+    ))
+}
+
+fn of_structured(structured: StructuredOutputs) -> Result<Option<AskedGrammar>, ApiError> {
+    let refused = [
+        ("structural_tag", structured.structural_tag),
+        ("whitespace_pattern", structured.whitespace_pattern),
+        ("disable_any_whitespace", structured.disable_any_whitespace),
+        (
+            "disable_additional_properties",
+            structured.disable_additional_properties,
+        ),
+    ];
+    if let Some((name, _)) = refused.iter().find(|(_, set)| *set == Presence::Set) {
+        let param = format!("structured_outputs.{name}");
+        let message = format!("The parameter '{param}' is not supported by this server.");
+        return Err(ApiError::unsupported(param, message));
+    }
+    let json = structured.json.map(|schema| {
+        // Pydantic's `model_dump_json` and the like.
+        let parsed = schema.as_str().map(serde_json::from_str::<Value>);
+        match parsed {
+            None => Ok(schema),
+            Some(Ok(parsed)) => Ok(parsed),
+            Some(Err(error)) => Err(ApiError::invalid_value(
+                "structured_outputs.json",
+                format!("'structured_outputs.json' is a string that is not JSON: {error}."),
+            )),
+        }
+    });
+    let json = json.transpose()?.map(GrammarSource::JsonSchema);
+    let object = structured.json_object.unwrap_or(false);
+    let sources = [
+        ("json", json),
+        ("regex", structured.regex.map(GrammarSource::Regex)),
+        ("choice", structured.choice.map(GrammarSource::Choice)),
+        ("grammar", structured.grammar.map(GrammarSource::Lark)),
+        ("json_object", object.then_some(GrammarSource::JsonObject)),
+    ];
+    let mut asked = sources
+        .into_iter()
+        .filter_map(|(name, source)| source.map(|source| (name, source)));
+    let Some((name, source)) = asked.next() else {
+        return Ok(None);
+    };
+    if let Some((second, _)) = asked.next() {
+        return Err(ApiError::contradiction(
+            format!("structured_outputs.{second}"),
+            format!("Of 'structured_outputs' send either '{name}' or '{second}'."),
+        ));
+    }
+    Ok(Some(AskedGrammar {
+        param: format!("structured_outputs.{name}"),
+        source,
+    }))
+}

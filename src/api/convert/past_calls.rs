@@ -1,0 +1,107 @@
+//! Calls of earlier turns, and what tools answered to them.
+
+use serde_json::{Map, Value};
+
+use super::messages::{missing, not_served};
+use crate::api::error::ApiError;
+use crate::api::types::{ChatMessage, Content, JsonObject, MessageToolCall, Presence};
+use crate::text::{PastCall, ToolResult};
+
+/// The calls so far: a result refers to one of them.
+#[derive(Debug, Default)]
+pub(super) struct PastCalls {
+    /// Ids and functions' names, in order.
+    known: Vec<(String, String)>,
+}
+
+impl PastCalls {
+    /// Checks the calls of the message at `path` and keeps them in mind.
+    ///
+    /// # Errors
+    /// 400 with the path of what is wrong.
+    pub(super) fn take(
+        &mut self,
+        path: &str,
+        wire: Vec<JsonObject<MessageToolCall>>,
+    ) -> Result<Vec<PastCall>, ApiError> {
+        let mut calls = Vec::with_capacity(wire.len());
+        for (call_idx, JsonObject(call)) in wire.into_iter().enumerate() {
+            let path = format!("{path}.tool_calls[{call_idx}]");
+            if let Some(kind) = call.kind.filter(|kind| kind != "function") {
+                let message = format!(
+                    "A call's type must be function; '{kind}' is not supported by this server."
+                );
+                return Err(ApiError::unsupported(format!("{path}.type"), message));
+            }
+            let JsonObject(function) = call.function;
+            let arguments = arguments(&function.arguments).ok_or_else(|| {
+                ApiError::invalid_value(
+                    format!("{path}.function.arguments"),
+                    "A call's arguments must be a JSON object, as a string.",
+                )
+            })?;
+            self.known.push((call.id, function.name.clone()));
+            calls.push(PastCall {
+                name: function.name,
+                arguments,
+            });
+        }
+        Ok(calls)
+    }
+
+    /// What a tool answered, in the message at `path`.
+    ///
+    /// # Errors
+    /// 400 if it answers no call, or with more than text.
+    pub(super) fn result(&self, path: &str, message: ChatMessage) -> Result<ToolResult, ApiError> {
+        if message.tool_calls.is_some_and(|calls| !calls.is_empty()) {
+            return Err(not_served(format!("{path}.tool_calls")));
+        }
+        let param = format!("{path}.tool_call_id");
+        let Some(id) = message.tool_call_id else {
+            return Err(ApiError::missing(param));
+        };
+        // Should an id come twice, the later call is the one that is answered now.
+        let call = self.known.iter().rev().find(|(known, _)| *known == id);
+        let Some((_, name)) = call else {
+            return Err(ApiError::invalid_value(
+                param,
+                "'tool_call_id' must be the id of a call in an earlier assistant message.",
+            ));
+        };
+        let path = format!("{path}.content");
+        let text = match message.content {
+            None => return Err(ApiError::missing(path)),
+            Some(Content::Text(text)) => text,
+            Some(Content::Parts(parts)) => {
+                let mut texts = Vec::with_capacity(parts.len());
+                for (part_idx, part) in parts.into_iter().enumerate() {
+                    let path = format!("{path}[{part_idx}]");
+                    if part.kind != "text" {
+                        return Err(ApiError::unsupported(
+                            format!("{path}.type"),
+                            "A tool answers in text only. Put images into a user message.",
+                        ));
+                    }
+                    if part.uuid == Presence::Set {
+                        return Err(not_served(format!("{path}.uuid")));
+                    }
+                    texts.push(part.text.ok_or_else(|| missing(&path, "text"))?);
+                }
+                texts.join("\n")
+            }
+        };
+        Ok(ToolResult {
+            name: name.clone(),
+            text,
+        })
+    }
+}
+
+/// Of a function without parameters, clients also send nothing.
+fn arguments(json: &str) -> Option<Map<String, Value>> {
+    if json.trim().is_empty() {
+        return Some(Map::new());
+    }
+    serde_json::from_str(json).ok()
+}

@@ -1,0 +1,262 @@
+//! Prompts as the engine takes them.
+
+use crate::api::error::ApiError;
+use crate::api::images::Images;
+use crate::api::request_memory::Charge;
+use crate::api::types::Prompt;
+use crate::core::{ImageSpan, TokenId};
+use crate::error::Error;
+use crate::registry::ServedModel;
+use crate::text::{
+    AddSpecialTokens, EncodedPrompt, Message, PromptEnd, SpecialTokens, encode_prompt,
+};
+
+use super::size::{check_size, least_tokens};
+
+/// Prompts in one request at most; each is a sequence of its own in the engine.
+const MAX_PROMPTS: usize = 1024;
+
+/// A prompt with its images in place.
+#[derive(Debug)]
+pub(in crate::api) struct PreparedPrompt {
+    /// Never empty, shorter than the model's length.
+    pub(in crate::api) ids: Vec<TokenId>,
+    /// In order.
+    pub(in crate::api) images: Vec<ImageSpan>,
+    /// What an answer begins with before anything is generated.
+    pub(in crate::api) echo: Option<EchoedPrompt>,
+    /// Memory of the images.
+    pub(in crate::api) held: Option<Charge>,
+}
+
+/// A prompt as it stands in front of its answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::api) struct EchoedPrompt {
+    /// The client's text, or that of its ids.
+    pub(in crate::api) text: String,
+    /// Tokens at the start that have no part in the text: a `<bos>` that the client did not write.
+    pub(in crate::api) num_silent: usize,
+}
+
+/// Whether answers begin with their prompts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::api) enum Echo {
+    /// `echo`.
+    Yes,
+    /// The default.
+    No,
+}
+
+impl PreparedPrompt {
+    /// Puts images into their places, in order.
+    pub(in crate::api) fn new(
+        prompt: EncodedPrompt,
+        decoded: Images,
+        tokens_per_image: usize,
+    ) -> Self {
+        debug_assert_eq!(prompt.image_starts.len(), decoded.pixels.len());
+        let images = prompt.image_starts.into_iter().zip(decoded.pixels);
+        Self {
+            ids: prompt.ids,
+            images: images
+                .map(|(start, pixels)| ImageSpan {
+                    start,
+                    len: tokens_per_image,
+                    pixels,
+                })
+                .collect(),
+            echo: None,
+            held: decoded.held,
+        }
+    }
+}
+
+/// A conversation's tokens through the model's template.
+///
+/// # Errors
+/// 400 if the model has no template, if the template refuses the messages, or for a token that the
+/// model has no row for.
+pub(in crate::api) fn encode_chat(
+    model: &ServedModel,
+    messages: &[Message],
+    end: PromptEnd,
+) -> Result<EncodedPrompt, ApiError> {
+    let Some(template) = &model.template else {
+        return Err(ApiError::unsupported(
+            "messages",
+            "This model has no chat template. Use /v1/completions, or start the server with \
+             --chat-template.",
+        ));
+    };
+    let rendered = template.render_to(messages, end)?;
+    let image_tokens = model.images.as_ref().map(|images| &images.tokens);
+    let prompt = encode_prompt(&model.tokenizer, &rendered, image_tokens)?;
+    check_rows(&prompt.ids, model.vocab_size).map_err(|error| error.at("messages"))?;
+    Ok(prompt)
+}
+
+/// # Errors
+/// 400 `context_length_exceeded` unless there is room for a token behind the prompt.
+pub(in crate::api) fn check_length(
+    prompt_len: usize,
+    max_model_len: usize,
+) -> Result<(), ApiError> {
+    if prompt_len < max_model_len {
+        return Ok(());
+    }
+    Err(Error::PromptTooLong {
+        max_model_len,
+        prompt_len,
+    }
+    .into())
+}
+
+/// The prompts of a text completion. Texts get `<bos>` unless they begin with it; ids are taken as
+/// they are.
+///
+/// # Errors
+/// 400 for no prompt, an empty one, ids that do not exist, and prompts that are too long.
+pub(in crate::api) fn convert_prompts(
+    prompt: Prompt,
+    echo: Echo,
+    model: &ServedModel,
+) -> Result<Vec<PreparedPrompt>, ApiError> {
+    let is_list = matches!(prompt, Prompt::Texts(_) | Prompt::IdLists(_));
+    let path = |prompt_idx: usize| match is_list {
+        true => format!("prompt[{prompt_idx}]"),
+        false => "prompt".to_owned(),
+    };
+    let prompts = match prompt {
+        Prompt::Text(text) => vec![convert_text(text, model, &path(0))?],
+        Prompt::Ids(ids) => vec![convert_ids(&ids, model, &path(0))?],
+        Prompt::Texts(texts) => {
+            check_number(texts.len())?;
+            let texts = texts.into_iter().enumerate();
+            texts
+                .map(|(prompt_idx, text)| convert_text(text, model, &path(prompt_idx)))
+                .collect::<Result<_, _>>()?
+        }
+        Prompt::IdLists(lists) => {
+            check_number(lists.len())?;
+            let lists = lists.iter().enumerate();
+            lists
+                .map(|(prompt_idx, ids)| convert_ids(ids, model, &path(prompt_idx)))
+                .collect::<Result<_, _>>()?
+        }
+        Prompt::Nothing => Vec::new(),
+    };
+    if prompts.is_empty() {
+        return Err(ApiError::invalid_value(
+            "prompt",
+            "'prompt' must not be empty.",
+        ));
+    }
+    let prepared = prompts.into_iter().enumerate().map(|(prompt_idx, prompt)| {
+        let Converted { ids, echoed } = prompt;
+        let path = path(prompt_idx);
+        if ids.is_empty() {
+            let message = format!("'{path}' must not be empty.");
+            return Err(ApiError::invalid_value(path, message));
+        }
+        check_length(ids.len(), model.max_model_len).map_err(|error| error.at(path))?;
+        Ok(PreparedPrompt {
+            ids,
+            images: Vec::new(),
+            echo: (echo == Echo::Yes).then_some(echoed),
+            held: None,
+        })
+    });
+    prepared.collect()
+}
+
+fn check_number(num_prompts: usize) -> Result<(), ApiError> {
+    if num_prompts <= MAX_PROMPTS {
+        return Ok(());
+    }
+    Err(ApiError::invalid_value(
+        "prompt",
+        format!("'prompt' takes up to {MAX_PROMPTS} prompts, got {num_prompts}."),
+    ))
+}
+
+/// A prompt's ids, and what they read.
+struct Converted {
+    ids: Vec<TokenId>,
+    echoed: EchoedPrompt,
+}
+
+fn convert_text(text: String, model: &ServedModel, path: &str) -> Result<Converted, ApiError> {
+    let ids = encode_text(&text, model, path)?;
+    let prefix = model.tokenizer.prefix();
+    let written = model.tokenizer.decode(prefix, SpecialTokens::Keep);
+    let num_silent = match text.starts_with(&written) {
+        true => 0,
+        false => prefix.len(),
+    };
+    Ok(Converted {
+        ids,
+        echoed: EchoedPrompt { text, num_silent },
+    })
+}
+
+fn encode_text(text: &str, model: &ServedModel, path: &str) -> Result<Vec<TokenId>, ApiError> {
+    let least = least_tokens(text.len(), 0, 0);
+    check_size(least, model.max_model_len).map_err(|error| error.at(path))?;
+    let ids = model.tokenizer.encode_raw(text, AddSpecialTokens::Yes)?;
+    check_rows(&ids, model.vocab_size).map_err(|error| error.at(path))?;
+    Ok(ids)
+}
+
+fn convert_ids(ids: &[i64], model: &ServedModel, path: &str) -> Result<Converted, ApiError> {
+    check_length(ids.len(), model.max_model_len).map_err(|error| error.at(path))?;
+    let ids = check_ids(ids, model.vocab_size, |idx| format!("{path}[{idx}]"))?;
+    let prefix = model.tokenizer.prefix();
+    let num_silent = match ids.starts_with(prefix) {
+        true => prefix.len(),
+        false => 0,
+    };
+    let text = model
+        .tokenizer
+        .decode(&ids[num_silent..], SpecialTokens::Keep);
+    Ok(Converted {
+        echoed: EchoedPrompt { text, num_silent },
+        ids,
+    })
+}
+
+/// Ids that the model has a row for.
+///
+/// # Errors
+/// 400 at the path of the first that does not exist.
+pub(in crate::api) fn check_ids(
+    ids: &[i64],
+    vocab_size: usize,
+    path: impl Fn(usize) -> String,
+) -> Result<Vec<TokenId>, ApiError> {
+    let ids = ids.iter().enumerate();
+    ids.map(|(idx, id)| match u32::try_from(*id) {
+        Ok(row) if (row as usize) < vocab_size => Ok(TokenId(row)),
+        _ => Err(ApiError::invalid_value(
+            path(idx),
+            format!(
+                "Token ids are 0–{}, got {id}.",
+                vocab_size.saturating_sub(1)
+            ),
+        )),
+    })
+    .collect()
+}
+
+/// A tokenizer may know tokens that the model has no row for.
+fn check_rows(ids: &[TokenId], vocab_size: usize) -> Result<(), ApiError> {
+    match ids.iter().find(|id| id.0 as usize >= vocab_size) {
+        None => Ok(()),
+        Some(id) => Err(ApiError::unsupported(
+            "prompt",
+            format!(
+                "The prompt contains token {}, but this model has {vocab_size} tokens.",
+                id.0
+            ),
+        )),
+    }
+}

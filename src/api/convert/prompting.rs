@@ -1,0 +1,71 @@
+//! What a request's tools and thoughts do to the messages of its prompt.
+
+use super::messages::{Chat, MessageRules, PastThoughts, convert_messages};
+use super::output::AskedGrammar;
+use super::thinking::ThinkingWish;
+use super::tools::ToolPlan;
+use crate::api::error::ApiError;
+use crate::api::types::{ChatMessage, JsonObject};
+use crate::registry::ServedModel;
+use crate::text::THINKING_INSTRUCTION;
+
+/// How messages become a conversation of this model's.
+#[derive(Debug)]
+pub(in crate::api) struct Prompting {
+    rules: MessageRules,
+    wish: ThinkingWish,
+    /// What the model is told of its tools.
+    tools: Option<String>,
+    /// Most images in the prompt.
+    max_images: Option<usize>,
+}
+
+impl Prompting {
+    /// For a request with these tools, whose answer `asked` keeps to where it calls none.
+    pub(in crate::api) fn new(
+        tools: Option<&ToolPlan>,
+        asked: Option<&AskedGrammar>,
+        wish: ThinkingWish,
+        model: &ServedModel,
+    ) -> Self {
+        Self {
+            rules: MessageRules {
+                roles: model.roles,
+                tool_format: tools.map_or(model.tool_format, |tools| tools.format(asked)),
+                thoughts: match model.thinking {
+                    Some(_) => PastThoughts::Dropped,
+                    None => PastThoughts::Unknown,
+                },
+            },
+            wish,
+            tools: tools.map(|tools| tools.prompt(asked)),
+            max_images: (model.images.as_ref()).and_then(|images| images.max_per_prompt),
+        }
+    }
+
+    /// The conversation: the wish to think in front of the system text, and the tools behind it.
+    ///
+    /// # Errors
+    /// 400 with the path of what is wrong in the messages.
+    pub(in crate::api) fn chat(
+        self,
+        messages: Vec<JsonObject<ChatMessage>>,
+    ) -> Result<Chat, ApiError> {
+        let mut chat = convert_messages(messages, self.rules)?;
+        if let Some(max_images) = self.max_images
+            && let Some(beyond) = chat.images.get(max_images)
+        {
+            return Err(ApiError::too_many_images(
+                &beyond.param,
+                chat.images.len(),
+                max_images,
+            ));
+        }
+        let before = match self.wish {
+            ThinkingWish::Asked => THINKING_INSTRUCTION,
+            ThinkingWish::Unsaid => "",
+        };
+        chat.instruct(before, self.tools);
+        Ok(chat)
+    }
+}

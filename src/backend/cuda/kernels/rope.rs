@@ -1,0 +1,126 @@
+//! Norms and rotations of q and k, and the way of k and v into the cache.
+
+use super::paged::{HeadShape, KV_BLOCK, PagedRows, Pools};
+use super::{Shape, launch, require};
+use crate::backend::cuda::device::{Arg, Device, DevicePtr, KernelId, Source};
+use crate::error::Result;
+
+/// `rope.cu`
+pub static SOURCE: Source = Source {
+    name: "rope.cu",
+    text: include_str!("rope.cu"),
+};
+
+/// Warps of a block, a head each.
+const NUM_WARPS: u32 = 4;
+
+fn kernel_of<'a>(function: &'static str, defines: &'a [(&'static str, u32)]) -> KernelId<'a> {
+    KernelId {
+        source: &SOURCE,
+        function,
+        defines,
+    }
+}
+
+fn defines_of(heads: &HeadShape) -> [(&'static str, u32); 4] {
+    [
+        ("HEAD_DIM", heads.head_dim),
+        ("NUM_HEADS", heads.num_heads),
+        ("NUM_KV_HEADS", heads.num_kv_heads),
+        KV_BLOCK,
+    ]
+}
+
+/// Cosines and sines of a step's rows: `inv_freq (head_dim / 2)` f32 →
+/// `out (rows, 2, head_dim / 2)` f32. Once per step and kind of layer.
+///
+/// # Errors
+/// The device's own.
+pub fn cos_sin<D: Device>(
+    device: &D,
+    rows: &PagedRows,
+    heads: &HeadShape,
+    inv_freq: DevicePtr,
+    out: DevicePtr,
+) -> Result<()> {
+    let args = [Arg::Ptr(rows.positions), Arg::Ptr(inv_freq), Arg::Ptr(out)];
+    let shape = Shape {
+        grid: [rows.num_rows, 1, 1],
+        threads: 128,
+    };
+    launch(
+        device,
+        kernel_of("angles", &defines_of(heads)),
+        shape,
+        0,
+        &args,
+    )
+}
+
+/// One layer's q, k and v, and what becomes of them.
+#[derive(Clone, Copy, Debug)]
+pub struct RopeArgs {
+    /// `(rows, (heads + 2·kv_heads)·head_dim)` f32
+    pub qkv: DevicePtr,
+    /// What [`cos_sin`] wrote.
+    pub cos_sin: DevicePtr,
+    /// `(head_dim)` f32, 1 + w
+    pub query_norm: DevicePtr,
+    /// `(head_dim)` f32, 1 + w
+    pub key_norm: DevicePtr,
+    /// Added to the mean squares.
+    pub eps: f32,
+}
+
+/// A rotation and where q goes.
+#[derive(Clone, Copy, Debug)]
+pub struct RopeKernel {
+    /// What is rotated.
+    pub rope: RopeArgs,
+    /// `(rows, heads·head_dim)` bf16
+    pub q: DevicePtr,
+}
+
+/// Writes q, and k and v into `pools`.
+///
+/// # Errors
+/// An odd head; the device's own.
+pub fn rope_and_cache<D: Device>(
+    device: &D,
+    rows: &PagedRows,
+    heads: &HeadShape,
+    pools: &Pools,
+    op: &RopeKernel,
+) -> Result<()> {
+    require(heads.head_dim.is_multiple_of(2), || {
+        format!("rotate: head_dim {} is odd", heads.head_dim)
+    })?;
+    let rope = &op.rope;
+    let args = [
+        Arg::Ptr(rope.qkv),
+        Arg::Ptr(rope.cos_sin),
+        Arg::Ptr(rope.query_norm),
+        Arg::Ptr(rope.key_norm),
+        Arg::F32(rope.eps),
+        Arg::Ptr(rows.positions),
+        Arg::Ptr(rows.sequence_of_row),
+        Arg::Ptr(rows.tables),
+        Arg::U32(rows.table_stride),
+        Arg::Ptr(rows.num_released),
+        Arg::Ptr(op.q),
+        Arg::Ptr(pools.keys),
+        Arg::Ptr(pools.values),
+    ];
+    let all_heads = heads.num_heads + 2 * heads.num_kv_heads;
+    let shape = Shape {
+        grid: [rows.num_rows, all_heads.div_ceil(NUM_WARPS), 1],
+        threads: NUM_WARPS * 32,
+    };
+    launch(
+        device,
+        kernel_of("rotate_and_store", &defines_of(heads)),
+        shape,
+        0,
+        &args,
+    )
+}

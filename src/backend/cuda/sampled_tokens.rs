@@ -1,0 +1,209 @@
+//! Sampled tokens: on the device for the next step, and on their way to the host; and scored ones.
+//!
+//! ```text
+//! up:    sample_params
+//! down:  tokens (rows) │ soundness (rows) │ log-probabilities (rows) │ ranks (rows) │
+//!        top tokens (rows, 20) │ theirs (rows, 20)
+//! ```
+
+use std::sync::Mutex;
+
+use super::arena::Allocation;
+use super::backend::{CudaBackend, count};
+use super::device::{Device, DevicePtr, Fetch};
+use super::kernels::sampler::{self, Adjust, LogProbabilities, Logits, MAX_TOP};
+use super::sample_params::SampleParams;
+use super::tensor::{CudaTensor, Dtype};
+use crate::backend::{SampleRow, Sampled, ScoreRow};
+use crate::core::{TokenId, TokenLogprobs};
+use crate::error::{Error, Result};
+
+/// One step's samples.
+pub struct CudaSampledTokens {
+    /// What the device wrote, the tokens first.
+    down: Allocation,
+    pending: Mutex<Pending>,
+}
+
+/// Samples on their way.
+enum Pending {
+    UnderWay(Fetch, Wanted),
+    Here(Vec<Sampled>),
+    /// The copy failed; what it said was told.
+    Lost,
+}
+
+/// What the rows asked for.
+struct Wanted {
+    vocab_size: usize,
+    /// One entry per row.
+    top_logprobs: Vec<Option<usize>>,
+}
+
+impl CudaSampledTokens {
+    /// `(rows)` u32
+    pub(super) fn tokens(&self) -> DevicePtr {
+        self.down.at()
+    }
+
+    pub(super) fn wait(&self) -> Result<Vec<Sampled>> {
+        let mut pending = self.pending.lock().expect("a fault ends the engine");
+        if let Pending::UnderWay(..) = &*pending
+            && let Pending::UnderWay(fetch, wanted) =
+                std::mem::replace(&mut *pending, Pending::Lost)
+        {
+            *pending = Pending::Here(wanted.read(&fetch()?));
+        }
+        match &*pending {
+            Pending::Here(sampled) => Ok(sampled.clone()),
+            _ => Err(Error::Backend("these samples were lost before".to_owned())),
+        }
+    }
+}
+
+/// Samples a token per row of `logits (rows, vocab)`.
+pub(super) fn sample<D: Device>(
+    backend: &CudaBackend<D>,
+    logits: &CudaTensor,
+    rows: &[SampleRow<'_>],
+) -> Result<CudaSampledTokens> {
+    let device = &backend.device;
+    let num_rows = rows.len();
+    if logits.num_rows != num_rows {
+        return Err(Error::Backend(format!("{num_rows} samples of {logits:?}")));
+    }
+    let up = SampleParams::of_sampled_tokens(rows, logits.width)?;
+    let params = backend.alloc(up.bytes.len())?;
+    device.upload(&up.bytes, params.at())?;
+    let of_model = Logits {
+        logits: logits.typed(Dtype::F32, "logits")?,
+        params: params.at(),
+        num_rows: count(num_rows),
+        vocab: count(logits.width),
+    };
+    let adjusted = up
+        .adjusts
+        .then(|| backend.alloc_tensor(num_rows, logits.width, Dtype::F32))
+        .transpose()?;
+    let of_request = match &adjusted {
+        Some(adjusted) => {
+            let op = Adjust {
+                masks: params.at().at(up.masks),
+                biases: params.at().at(up.biases),
+                seen: params.at().at(up.seen),
+                adjusted: adjusted.at,
+            };
+            sampler::adjust(device, &of_model, &op)?;
+            Logits {
+                logits: adjusted.at,
+                ..of_model
+            }
+        }
+        None => of_model,
+    };
+
+    let wanted = Wanted {
+        vocab_size: logits.width,
+        top_logprobs: rows.iter().map(|row| row.params.top_logprobs).collect(),
+    };
+    let down = backend.alloc(num_rows * Wanted::ROW_WORDS * 4)?;
+    sampler::sample(device, &of_request, down.at())?;
+    let num_words = if wanted.top_logprobs.iter().any(Option::is_some) {
+        sampler::log_probabilities(device, &of_model, &wanted.places(down.at()))?;
+        num_rows * Wanted::ROW_WORDS
+    } else {
+        2 * num_rows
+    };
+    let fetch = device.fetch(down.at(), num_words * 4)?;
+    Ok(CudaSampledTokens {
+        down,
+        pending: Mutex::new(Pending::UnderWay(fetch, wanted)),
+    })
+}
+
+/// How probable one known token per row of `logits (rows, vocab)` is.
+pub(super) fn score<D: Device>(
+    backend: &CudaBackend<D>,
+    logits: &CudaTensor,
+    rows: &[ScoreRow],
+) -> Result<CudaSampledTokens> {
+    let device = &backend.device;
+    let num_rows = rows.len();
+    let in_vocabulary = |row: &ScoreRow| (row.token.0 as usize) < logits.width;
+    if logits.num_rows != num_rows || !rows.iter().all(in_vocabulary) {
+        return Err(Error::Backend(format!("{num_rows} scores of {logits:?}")));
+    }
+    let up = SampleParams::of_scores(rows)?;
+    let params = backend.alloc(up.bytes.len())?;
+    device.upload(&up.bytes, params.at())?;
+    let of_model = Logits {
+        logits: logits.typed(Dtype::F32, "logits")?,
+        params: params.at(),
+        num_rows: count(num_rows),
+        vocab: count(logits.width),
+    };
+    let wanted = Wanted {
+        vocab_size: logits.width,
+        top_logprobs: rows.iter().map(|row| Some(row.num_top)).collect(),
+    };
+    let down = backend.alloc(num_rows * Wanted::ROW_WORDS * 4)?;
+    // In the place of samples, all of them sound until their numbers say otherwise.
+    let tokens = rows.iter().map(|row| row.token.0);
+    let tokens: Vec<u8> = tokens
+        .chain(std::iter::repeat_n(1, num_rows))
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    device.upload(&tokens, down.at())?;
+    sampler::log_probabilities(device, &of_model, &wanted.places(down.at()))?;
+    let fetch = device.fetch(down.at(), num_rows * Wanted::ROW_WORDS * 4)?;
+    Ok(CudaSampledTokens {
+        down,
+        pending: Mutex::new(Pending::UnderWay(fetch, wanted)),
+    })
+}
+
+impl Wanted {
+    /// Words that come back per row at most.
+    const ROW_WORDS: usize = 4 + 2 * MAX_TOP as usize;
+
+    /// Where log-probabilities go, behind samples at `down`.
+    fn places(&self, down: DevicePtr) -> LogProbabilities {
+        let num_rows = self.top_logprobs.len();
+        let at = |word: usize| down.at(word * num_rows * 4);
+        LogProbabilities {
+            sampled_tokens: down,
+            chosen: at(2),
+            ranks: at(3),
+            top_tokens: at(4),
+            top: at(4 + MAX_TOP as usize),
+        }
+    }
+
+    fn read(&self, bytes: &[u8]) -> Vec<Sampled> {
+        let words = bytes.as_chunks::<4>().0;
+        let whole = |idx: usize| u32::from_le_bytes(words[idx]);
+        let real = |idx: usize| f32::from_le_bytes(words[idx]);
+        let num_rows = self.top_logprobs.len();
+        let max_top = MAX_TOP as usize;
+        self.top_logprobs
+            .iter()
+            .enumerate()
+            .map(|(row, num_top)| Sampled {
+                token: TokenId(whole(row)),
+                is_finite: whole(num_rows + row) != 0
+                    && (num_top.is_none() || !real(2 * num_rows + row).is_nan()),
+                logprobs: num_top.map(|num_top| TokenLogprobs {
+                    logprob: real(2 * num_rows + row),
+                    rank: whole(3 * num_rows + row),
+                    top: (0..num_top.min(self.vocab_size))
+                        .map(|place| {
+                            let token = 4 * num_rows + row * max_top + place;
+                            let logprob = token + max_top * num_rows;
+                            (TokenId(whole(token)), real(logprob))
+                        })
+                        .collect(),
+                }),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,234 @@
+//! What the next sample of a sequence needs of the tokens before it.
+//!
+//! The engine keeps it, not the scheduler: it sees every token once and in order, while a
+//! sequence may be computed several times. So a preemption changes nothing here.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use super::mask_workers::PendingMask;
+use crate::backend::SeenTokens;
+use crate::core::{
+    Constraint, ConstraintState, GenerateRequest, SamplingParams, SeqId, TokenId, TokenMask,
+    Urgency,
+};
+use crate::error::{Error, Result};
+
+/// A sequence whose tokens the host must have seen before the next one can be sampled.
+#[derive(Debug)]
+pub(super) struct HostSamplingState {
+    /// `None` without penalties.
+    seen: Option<Arc<SeenTokens>>,
+    /// `None` without a constraint.
+    bound: Option<Bound>,
+}
+
+/// A sequence with a constraint.
+#[derive(Debug)]
+struct Bound {
+    /// `None` while a mask is being made.
+    grammar_state: Option<GrammarState>,
+    /// Sampled since the last mask.
+    unaccepted: Vec<TokenId>,
+    /// Made, and not used yet: for the next token.
+    ready: Option<Option<TokenMask>>,
+    /// While one is made.
+    pending: Option<PendingMask>,
+    /// Steps do not wait for its masks: it takes part in those that come after them.
+    is_slow: bool,
+}
+
+/// What a sample needs of a constraint.
+#[derive(Debug)]
+pub(super) enum MaskNeed {
+    /// Nothing: everything is allowed.
+    Free,
+    /// This mask; `None` allows everything too.
+    Ready(Option<TokenMask>),
+    /// One that must be made of this, with the tokens sampled since the last one.
+    Missing(GrammarState, Vec<TokenId>),
+    /// One that is being made.
+    Pending,
+}
+
+impl HostSamplingState {
+    /// `None` for a request whose samples depend on logits and positions alone.
+    pub(super) fn of(request: &GenerateRequest) -> Option<Self> {
+        let sampling = &request.sampling;
+        let seen = sampling
+            .has_penalties()
+            .then(|| match sampling.repetition_penalty {
+                // The other penalties are for what was sampled only.
+                1.0 => SeenTokens::default(),
+                _ => SeenTokens::of_prompt(&request.prompt),
+            });
+        let bound = request.constraint.as_ref().map(|rule| Bound {
+            grammar_state: Some(GrammarState {
+                rule: Arc::clone(rule),
+                state: None,
+            }),
+            unaccepted: Vec::new(),
+            ready: None,
+            pending: None,
+            is_slow: false,
+        });
+        (seen.is_some() || bound.is_some()).then(|| Self {
+            seen: seen.map(Arc::new),
+            bound,
+        })
+    }
+
+    /// A token came in.
+    pub(super) fn add(&mut self, token: TokenId) {
+        if let Some(seen) = &mut self.seen {
+            Arc::make_mut(seen).add(token);
+        }
+        if let Some(bound) = &mut self.bound {
+            bound.unaccepted.push(token);
+        }
+    }
+
+    pub(super) fn seen(&self) -> Option<Arc<SeenTokens>> {
+        self.seen.clone()
+    }
+
+    /// What the next sample needs; what is handed out here is not handed out again.
+    pub(super) fn need_mask(&mut self) -> MaskNeed {
+        let Some(bound) = &mut self.bound else {
+            return MaskNeed::Free;
+        };
+        if let Some(mask) = bound.ready.take() {
+            return MaskNeed::Ready(mask);
+        }
+        match bound.grammar_state.take() {
+            Some(grammar_state) => {
+                MaskNeed::Missing(grammar_state, std::mem::take(&mut bound.unaccepted))
+            }
+            None => MaskNeed::Pending,
+        }
+    }
+
+    /// A mask was made that no sample waits for any more; the next one will.
+    pub(super) fn keep(&mut self, mask: Option<TokenMask>) {
+        if let Some(bound) = &mut self.bound {
+            bound.ready = Some(mask);
+        }
+    }
+
+    /// A mask is being made of the way that was handed out.
+    pub(super) fn set_pending(&mut self, pending: PendingMask) {
+        if let Some(bound) = &mut self.bound {
+            bound.pending = Some(pending);
+        }
+    }
+
+    /// The mask was made.
+    pub(super) fn give_back(&mut self, grammar_state: GrammarState) {
+        if let Some(bound) = &mut self.bound {
+            bound.grammar_state = Some(grammar_state);
+            bound.pending = None;
+        }
+    }
+
+    /// Whether steps go on without waiting for its masks.
+    pub(super) fn is_slow(&self) -> bool {
+        self.bound.as_ref().is_some_and(|bound| bound.is_slow)
+    }
+
+    pub(super) fn set_slow(&mut self, is_slow: bool) {
+        if let Some(bound) = &mut self.bound {
+            bound.is_slow = is_slow;
+        }
+    }
+}
+
+/// An answer's way through its constraint.
+#[derive(Debug)]
+pub(super) struct GrammarState {
+    rule: Arc<dyn Constraint>,
+    /// `None` before the first token.
+    state: Option<Box<dyn ConstraintState>>,
+}
+
+/// A mask that a sample needs.
+#[derive(Debug)]
+pub(super) struct BitmaskJob {
+    pub(super) id: SeqId,
+    pub(super) grammar_state: GrammarState,
+    /// Sampled since the last mask.
+    pub(super) sampled: Vec<TokenId>,
+    pub(super) urgency: Urgency,
+    pub(super) params: Arc<SamplingParams>,
+    /// Tokens of the answer so far.
+    pub(super) num_generated: usize,
+    /// The model's.
+    pub(super) vocab_size: usize,
+}
+
+/// A mask that was made.
+#[derive(Debug)]
+pub(super) struct Bitmask {
+    pub(super) id: SeqId,
+    /// `None` after a failure.
+    pub(super) grammar_state: Option<GrammarState>,
+    /// `None` where everything is allowed; an error ends the request.
+    pub(super) mask: Result<Option<TokenMask>>,
+    /// From beginning to end.
+    pub(super) took: Duration,
+}
+
+impl BitmaskJob {
+    /// Follows the rules as far as the answer has come. A rule that panics fails its own request.
+    pub(super) async fn run(mut self) -> Bitmask {
+        let begun = Instant::now();
+        let mask = AssertUnwindSafe(self.mask()).catch_unwind().await;
+        let mask = mask.unwrap_or_else(|_| {
+            tracing::error!(id = %self.id, "a constraint panicked");
+            Err(self.failed("its rule failed".to_owned()))
+        });
+        Bitmask {
+            id: self.id,
+            grammar_state: mask.is_ok().then_some(self.grammar_state),
+            mask,
+            took: begun.elapsed(),
+        }
+    }
+
+    async fn mask(&mut self) -> Result<Option<TokenMask>> {
+        let GrammarState { rule, state } = &mut self.grammar_state;
+        let state = match state {
+            Some(state) => state,
+            None => state.insert(rule.start()?),
+        };
+        let Some(mask) = state.next_mask(&self.sampled, self.urgency).await? else {
+            return Ok(None);
+        };
+        let mut mask = mask.resized(self.vocab_size);
+        if mask.is_empty() {
+            return Err(self.failed("its rule allows no further token".to_owned()));
+        }
+        let min_tokens = self.params.min_tokens;
+        if self.num_generated < min_tokens {
+            for token in &self.params.stop_token_ids {
+                mask.forbid(*token);
+            }
+            if mask.is_empty() {
+                return Err(self.failed(format!(
+                    "its rule allows nothing but its end, and min_tokens is {min_tokens}"
+                )));
+            }
+        }
+        Ok(Some(mask))
+    }
+
+    fn failed(&self, reason: String) -> Error {
+        Error::Constraint {
+            num_tokens: self.num_generated,
+            reason,
+        }
+    }
+}

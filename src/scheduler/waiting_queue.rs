@@ -1,0 +1,117 @@
+//! Everybody who waits, by priority.
+
+use std::collections::BTreeMap;
+
+use super::priority_level::PriorityLevel;
+use super::queue_key::{ArrivalSeq, QueueKey};
+use super::sequence::Sequence;
+
+/// Levels of those who wait, the smallest priority first. A level without anybody is gone, and
+/// its tenants' accounts with it: fairness is among those who wait.
+#[derive(Debug, Default)]
+pub(super) struct WaitingQueue {
+    levels: BTreeMap<i32, PriorityLevel>,
+    len: usize,
+    num_parked: usize,
+}
+
+impl WaitingQueue {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn num_parked(&self) -> usize {
+        self.num_parked
+    }
+
+    pub(super) fn add(&mut self, seq: Box<Sequence>) {
+        let level = self.levels.entry(seq.scheduling().priority).or_default();
+        level.add(seq);
+        self.len += 1;
+    }
+
+    /// Takes in a sequence whose place was taken for the [front](Self::front) of its priority.
+    pub(super) fn set_back(&mut self, seq: Box<Sequence>) {
+        let level = self.levels.entry(seq.scheduling().priority).or_default();
+        level.set_back(seq);
+        self.len += 1;
+    }
+
+    /// Takes out the sequence at `place`, if it waits.
+    pub(super) fn remove(&mut self, place: &QueueKey) -> Option<Box<Sequence>> {
+        let level = self.levels.get_mut(&place.priority)?;
+        let num_parked = level.num_parked();
+        let seq = level.remove(place)?;
+        self.num_parked -= num_parked - level.num_parked();
+        self.has_left(place.priority);
+        Some(seq)
+    }
+
+    /// The one whose turn it is, of those who are not parked.
+    pub(super) fn front(&self) -> Option<&Sequence> {
+        self.levels.values().find_map(PriorityLevel::front)
+    }
+
+    pub(super) fn front_mut(&mut self) -> Option<&mut Sequence> {
+        self.levels.values_mut().find_map(PriorityLevel::front_mut)
+    }
+
+    /// Takes out the [front](Self::front).
+    pub(super) fn pop_front(&mut self) -> Option<Box<Sequence>> {
+        let seq = self
+            .levels
+            .values_mut()
+            .find_map(PriorityLevel::pop_front)?;
+        self.has_left(seq.scheduling().priority);
+        Some(seq)
+    }
+
+    /// Takes the [front](Self::front), which must be a new one, out of the line for a while.
+    pub(super) fn park_front(&mut self) {
+        let levels = self.levels.values_mut();
+        let level = levels.into_iter().find(|level| level.front().is_some());
+        level.expect("who parks it has seen it").park_front();
+        self.num_parked += 1;
+    }
+
+    /// Back into the line, if it is still parked.
+    pub(super) fn unpark(&mut self, priority: i32, arrival: ArrivalSeq) {
+        if let Some(level) = self.levels.get_mut(&priority)
+            && level.unpark(arrival)
+        {
+            self.num_parked -= 1;
+        }
+    }
+
+    pub(super) fn get(&self, place: &QueueKey) -> Option<&Sequence> {
+        self.levels.get(&place.priority)?.get(place)
+    }
+
+    pub(super) fn get_mut(&mut self, place: &QueueKey) -> Option<&mut Sequence> {
+        self.levels.get_mut(&place.priority)?.get_mut(place)
+    }
+
+    /// A tenant was served so many tokens. Does not matter where nobody waits.
+    pub(super) fn charge(&mut self, place: &QueueKey, num_tokens: usize) {
+        if let Some(level) = self.levels.get_mut(&place.priority) {
+            level.charge(place.tenant, num_tokens);
+        }
+    }
+
+    fn has_left(&mut self, priority: i32) {
+        self.len -= 1;
+        if self
+            .levels
+            .get(&priority)
+            .is_some_and(PriorityLevel::is_empty)
+        {
+            self.levels.remove(&priority);
+        }
+    }
+
+    pub(super) fn levels(&self) -> impl Iterator<Item = (i32, &PriorityLevel)> {
+        self.levels
+            .iter()
+            .map(|(&priority, level)| (priority, level))
+    }
+}

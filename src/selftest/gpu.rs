@@ -1,0 +1,60 @@
+//! The self test on a GPU, beside the CPU backend.
+
+use super::{Check, Effort, MAX_ROWS, MAX_SEQUENCES, Precision, Sizes, run};
+use crate::backend::cpu::CpuBackend;
+use crate::backend::cuda::CudaBackend;
+use crate::backend::cuda::device::Device;
+use crate::backend::cuda::kernels::paged::HeadShape;
+use crate::backend::cuda::plan::{CudaPlan, Replay};
+use crate::config::ComputeConfig;
+use crate::error::Result;
+use crate::registry;
+
+/// Room for the largest check, in bytes.
+const ACTIVATION_BYTES: usize = 512 << 20;
+const RECORDED_BYTES: usize = 64 << 20;
+const FEATURE_BYTES: usize = 16 << 20;
+
+/// Opens the GPU that the settings name and runs everything on it.
+///
+/// # Errors
+/// `Config` for a GPU that cannot be used; what the GPU says.
+pub fn on_gpu(compute: &ComputeConfig, tell: &mut dyn FnMut(&Check)) -> Result<bool> {
+    let gpu = registry::open_gpu(compute)?;
+    let num_multiprocessors = gpu.info().num_sms;
+    on_device(&gpu, num_multiprocessors, Effort::Full, tell)
+}
+
+/// The same on any device that runs the GPU's kernels.
+///
+/// # Errors
+/// What the device says.
+pub fn on_device<D: Device>(
+    device: &D,
+    num_multiprocessors: u32,
+    effort: Effort,
+    tell: &mut dyn FnMut(&Check),
+) -> Result<bool> {
+    let backend = |sizes| CudaBackend::new(device, plan(sizes, num_multiprocessors));
+    run(backend, || Ok(CpuBackend), effort, Precision::Bf16, tell)
+}
+
+fn plan(sizes: Sizes, num_multiprocessors: u32) -> CudaPlan {
+    let narrow = |number: usize| u32::try_from(number).expect("head counts are small");
+    CudaPlan {
+        max_rows: MAX_ROWS,
+        max_sequences: MAX_SEQUENCES,
+        max_model_len: MAX_ROWS,
+        heads: HeadShape {
+            num_heads: narrow(sizes.num_heads),
+            num_kv_heads: narrow(sizes.num_kv_heads),
+            head_dim: narrow(sizes.head_dim),
+        },
+        window: Some(sizes.window),
+        activation_bytes: ACTIVATION_BYTES,
+        recorded_bytes: RECORDED_BYTES,
+        feature_bytes: FEATURE_BYTES,
+        replay: Replay::Decode,
+        num_multiprocessors,
+    }
+}

@@ -1,0 +1,78 @@
+//! Files of each format, and the data URIs that they come in.
+
+use std::cell::Cell;
+use std::panic;
+use std::sync::Once;
+
+use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted, fetch};
+
+const PROCESSOR: ImageProcessor = ImageProcessor {
+    size: 32,
+    resize: Resize::Squash,
+    // Small, so that many files are tried in a second.
+    limits: ImageLimits {
+        max_bytes: 1 << 16,
+        max_pixels: 1 << 14,
+        max_side: 1 << 12,
+        max_ratio: 200,
+    },
+};
+
+/// Prepares an image; a panic inside, which the decoders turn into an error, is one here.
+fn process(file: &[u8], magic: &[u8]) {
+    thread_local!(static PANICKED: Cell<bool> = const { Cell::new(false) });
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICKED.set(true);
+            // The fuzzer's own hook ends the process.
+            usual(info);
+        }));
+    });
+    // Of its format, whatever the fuzzer made of the first bytes.
+    let file = [magic, file.get(magic.len()..).unwrap_or_default()].concat();
+    let processed = PROCESSOR.process(&file, Wanted::ALWAYS);
+    assert!(!PANICKED.get(), "a decoder panicked");
+    if let Ok(pixels) = processed {
+        assert_eq!(pixels.rgb.len(), 32 * 32 * 3);
+    }
+}
+
+pub(super) fn png(file: &[u8]) {
+    process(file, b"\x89PNG\r\n\x1a\n");
+}
+
+pub(super) fn jpeg(file: &[u8]) {
+    process(file, b"\xff\xd8\xff");
+}
+
+pub(super) fn webp(file: &[u8]) {
+    let len = file.len().saturating_sub(8) as u32;
+    let magic = [&b"RIFF"[..], &len.to_le_bytes(), b"WEBP"].concat();
+    process(file, &magic);
+}
+
+pub(super) fn gif(file: &[u8]) {
+    process(file, b"GIF8");
+}
+
+pub(super) fn bmp(file: &[u8]) {
+    process(file, b"BM");
+}
+
+pub(super) fn tiff(file: &[u8]) {
+    match file {
+        [b'M', ..] => process(file, b"MM\0"),
+        _ => process(file, b"II"),
+    }
+}
+
+pub(super) fn data_uri(uri: &[u8]) {
+    let Ok(uri) = std::str::from_utf8(uri) else {
+        return;
+    };
+    if let Ok(file) = fetch::from_data_uri(uri, &PROCESSOR.limits) {
+        assert!(!file.is_empty() && file.len() <= PROCESSOR.limits.max_bytes);
+    }
+}
