@@ -46,7 +46,7 @@ fn golden(path: &str) -> PathBuf {
         .join(path)
 }
 
-/// As `make/long.py` samples it.
+/// As `make/long.py` draws it.
 fn prompt(reference: &Reference, len: usize) -> Vec<TokenId> {
     (0..len as u32)
         .map(|idx| idx.wrapping_mul(2_654_435_761) >> 16)

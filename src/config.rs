@@ -547,8 +547,8 @@ fn weak_keys(option: &str, keys: &[ApiKey], matches: &ArgMatches) -> Vec<String>
     weaknesses.collect()
 }
 
-/// Of the two flags, the one on the command line counts, of both there the later (clap drops the
-/// other); in the environment either can turn it off.
+/// Resolves the two flags: one on the command line overrides the environment, and the later of two
+/// on the command line counts (clap drops the other). In the environment either can turn it off.
 fn prefix_caching(arguments: &ServeArguments, matches: &ArgMatches) -> PrefixCaching {
     let is_flag = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
     let is_on = if is_flag("no_enable_prefix_caching") {

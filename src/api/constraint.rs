@@ -46,7 +46,7 @@ fn refusal(param: &str, error: GrammarError) -> ApiError {
     match kind {
         GrammarErrorKind::Refused => {
             let param = format!("{param}{path}");
-            let message = format!("'{param}' cannot be kept to: {message}.");
+            let message = format!("'{param}' cannot constrain an answer: {message}.");
             ApiError::invalid_value(param, message)
         }
         GrammarErrorKind::Busy => ApiError::too_many_grammars(&message),

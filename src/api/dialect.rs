@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_messages_are_anthropic_s() {
+    fn only_messages_are_anthropics() {
         for path in [
             "/v1/messages",
             "/messages",

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_library_s_own_answers_are_replaced() {
+    fn only_the_librarys_own_answers_are_replaced() {
         let own = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
                    content-length: 0\r\ndate: Mon, 01 Jan 2029 00:00:00 GMT\r\n\r\n";
         let reply = reply_for(own.as_bytes()).expect("it is replaced");

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_place_has_the_client_s_name() {
+    fn every_place_has_the_clients_name() {
         let message = MessageNames {
             whole: "input[4]".to_owned(),
             content: "input[4].content".to_owned(),

@@ -42,16 +42,16 @@ pub struct BatchPlan {
     pub num_at_a_time: NonZeroUsize,
 }
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BatchSummary {
     /// Lines of the input.
     pub num_lines: usize,
-    /// Of these, those whose result was there before.
+    /// Lines whose result was in the output before the run.
     pub num_present: usize,
-    /// Of these, those that have an answer now.
+    /// Lines that were answered in this run.
     pub num_answered: usize,
-    /// Of these, those that have an error now.
+    /// Lines that ended with an error in this run.
     pub num_failed: usize,
     /// Tokens of all answers.
     pub output_tokens: u64,

@@ -24,11 +24,11 @@ enum Sink {
     Pipe(io::Stdout),
 }
 
-/// Whose results are there.
+/// The lines whose results are in the output file already.
 #[derive(Debug, Default)]
 pub(super) struct Present {
     custom_ids: HashSet<String>,
-    /// Of lines without an id.
+    /// Line numbers of results without a `custom_id`.
     numbers: HashSet<usize>,
 }
 

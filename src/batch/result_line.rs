@@ -32,7 +32,7 @@ struct ResponseWire<'a> {
 struct ErrorWire<'a> {
     code: &'a str,
     message: &'a str,
-    /// Of the input, where there is no id to find it by.
+    /// Line number in the input, given where the line has no `custom_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
 }
@@ -47,7 +47,7 @@ pub(super) struct Responded<'a> {
 }
 
 impl ResultLine {
-    /// Of a request that the server has answered, one way or the other.
+    /// The result of a request that the server has answered, with success or an error.
     pub(super) fn responded(custom_id: &str, responded: Responded<'_>) -> Self {
         let json = json(&Wire {
             id: id(),
@@ -66,7 +66,7 @@ impl ResultLine {
         }
     }
 
-    /// Of a line that is no request, or none that can be sent.
+    /// The result of a line that is not a request, or cannot be sent.
     pub(super) fn failed(line: (usize, Option<&str>), code: &'static str, message: &str) -> Self {
         let (number, custom_id) = line;
         let json = json(&Wire {

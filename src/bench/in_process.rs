@@ -44,7 +44,7 @@ impl Footprint {
         })
     }
 
-    /// Of a step of `batch` sequences with `context` tokens each.
+    /// Bytes that one decoding step reads: `batch` sequences with `context` tokens each.
     fn step_bytes(&self, batch: usize, context: usize) -> f64 {
         use crate::backend::LayerKind;
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Of measurements in any one unit.
+/// Mean and percentiles of measurements, in the unit of the measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Percentiles {
     /// The arithmetic mean.

@@ -82,7 +82,7 @@ pub struct ServePlan {
     pub output_len: usize,
     /// Images in each request, all different.
     pub num_images: usize,
-    /// Of prompts, images and arrivals.
+    /// Seed of the prompts, images and arrival times.
     pub seed: u64,
     /// A request that takes longer has failed.
     pub timeout: Duration,
@@ -204,7 +204,7 @@ pub(super) struct ServeBenchArguments {
     /// Images in each request, all different
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     images: usize,
-    /// Of prompts, images and arrivals
+    /// Seed of the prompts, images and arrival times
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Longest time for a request

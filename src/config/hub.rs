@@ -203,7 +203,7 @@ pub(super) struct Variables<'a> {
 }
 
 impl Variables<'_> {
-    /// Of this process.
+    /// The environment variables of this process.
     pub(super) fn of_process() -> Variables<'static> {
         Variables {
             lookup: &|name| std::env::var_os(name),

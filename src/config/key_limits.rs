@@ -10,7 +10,7 @@ use super::arguments::{api_key, at_least_one};
 pub struct KeyLimits {
     /// Requests at a time, each answer to a prompt counted.
     pub max_requests: Option<usize>,
-    /// Of those, the ones that wait.
+    /// Most of those requests that may wait in the queue.
     pub max_waiting: Option<usize>,
     /// Tokens a minute, of prompts and answers.
     pub max_tokens_per_minute: Option<usize>,

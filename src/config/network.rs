@@ -29,7 +29,7 @@ pub struct NetworkConfig {
     pub allowed_origins: Vec<String>,
     /// Connections at a time; `None` is as many as the process has room for.
     pub max_connections: Option<usize>,
-    /// Of these, from one address; `None` is without limit.
+    /// Most connections from one address; `None` means no limit.
     pub max_connections_per_address: Option<usize>,
     /// How long a client may take nothing of what is sent to it.
     pub send_timeout: Duration,

@@ -6,7 +6,7 @@ use serde_json::Value;
 /// What holds for every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestDefaults {
-    /// Whose sampling settings count where a request has none.
+    /// Source of the sampling settings that a request does not give.
     pub sampling: SamplingSource,
     /// Where the seeds of requests without one begin; `None` draws each at random.
     pub seed: Option<u64>,
@@ -14,7 +14,7 @@ pub struct RequestDefaults {
     pub max_images: Option<usize>,
 }
 
-/// Whose sampling settings count where a request has none.
+/// Source of the sampling settings that a request does not give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SamplingSource {
     /// The checkpoint's generation_config.json

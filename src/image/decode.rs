@@ -26,15 +26,15 @@ use crate::error::ImageError;
 /// How large an image may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageLimits {
-    /// Of the encoded file.
+    /// Most bytes of the encoded file.
     pub max_bytes: usize,
     /// Width times height in its header. Decoding takes up to about 20 bytes a pixel for as long
     /// as it lasts, commonly 3 to 8.
     pub max_pixels: u64,
-    /// Of each side.
+    /// Most pixels of each side.
     pub max_side: u32,
-    /// Of the longer side to the shorter. A thin image is small as a file and large once it is
-    /// resized: each of its rows becomes one of full width first.
+    /// Largest ratio of the longer side to the shorter. A thin image is small as a file and large
+    /// once it is resized, because each of its rows is first brought to full width.
     pub max_ratio: u32,
 }
 

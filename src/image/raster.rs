@@ -100,8 +100,8 @@ impl Layout {
 
 /// Brings decoded samples to 8 bits without alpha, as Pillow and `convert_to_rgb` do.
 ///
-/// Of 16-bit samples Pillow keeps the high byte, and so does this; only 16-bit grey, which Pillow
-/// clips to white, is scaled linearly instead, so that a film can be seen.
+/// Pillow keeps the high byte of 16-bit samples, and so does this function. The exception is
+/// 16-bit grey, which Pillow clips to white: it is scaled linearly, so that an X-ray stays visible.
 ///
 /// # Errors
 /// [`ImageError::Undecodable`] if there are not exactly `width × height` pixels.

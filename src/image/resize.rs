@@ -63,7 +63,7 @@ struct Triangle {
     scale: f64,
     /// Half its base.
     support: f64,
-    /// Of the side that is resized.
+    /// Length in pixels of the side that is resized.
     len: usize,
 }
 
@@ -175,8 +175,8 @@ pub(super) fn resize(
 
 /// `(height, width, N)` → `(height, out, N)` → `(out, out, N)`, written as `(out, out, 3)`.
 ///
-/// Of the image in between only the rows are kept that the next row of the result lies over: for
-/// a film that is 4 KB in place of 1 MB, and touching fresh memory costs as much as the sums.
+/// Only those rows of the intermediate image are kept that the next output row needs: for an X-ray
+/// that is 4 KB instead of 1 MB, and touching fresh memory costs as much as the sums.
 #[inline(always)]
 fn two_passes<const N: usize>(
     source: &[u8],

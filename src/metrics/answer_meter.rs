@@ -45,7 +45,7 @@ impl FinishedReason {
 }
 
 impl AnswerMeter {
-    /// Of an answer to a prompt whose request arrived at `arrived`.
+    /// A meter for one answer; its request arrived at `arrived`.
     pub fn new(metrics: Arc<Metrics>, arrived: Instant, prompt_tokens: usize) -> Self {
         Self {
             metrics,

@@ -144,7 +144,7 @@ impl Catalog {
     /// The name that `name` most likely meant, if one is near enough.
     pub fn nearest(&self, name: &str) -> Option<&str> {
         let wanted = name.rsplit('/').next().unwrap_or(name).to_lowercase();
-        let distance = |known: &str| edit_distance(&wanted, known);
+        let distance = |known: &str| strsim::levenshtein(&wanted, known);
         let (nearest, distance) = self
             .models
             .keys()
@@ -270,19 +270,4 @@ fn refer<'s, T>(
             format_args!("is \"{name}\", but there is no [{field}.{name}]"),
         )
     })
-}
-
-/// Letters to insert, delete or replace (Levenshtein).
-fn edit_distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, a) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -30,7 +30,7 @@ pub(super) fn choose(compute: &ComputeConfig) -> Result<Chosen> {
         DeviceChoice::Auto => match open(0, compute) {
             Ok(gpu) => gpu,
             Err(error) => {
-                tracing::warn!(reason = %error, "computing on the CPU; --device cpu says so too");
+                tracing::warn!(reason = %error, "no usable GPU, so the server computes on the CPU; start it with --device cpu to silence this warning");
                 Chosen::Cpu
             }
         },
@@ -49,7 +49,7 @@ pub fn open_gpu(compute: &ComputeConfig) -> Result<CudaDevice> {
         DeviceChoice::Auto => 0,
         DeviceChoice::Cpu => {
             return Err(Error::Config(
-                "the CPU is what GPUs are compared with".to_owned(),
+                "selftest compares a GPU with the CPU: pass --device cuda or cuda:N".to_owned(),
             ));
         }
     };

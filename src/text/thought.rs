@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thoughts_leave_an_answer_s_text() {
+    fn thoughts_leave_an_answers_text() {
         for (text, kept) in [
             ("plain", "plain"),
             ("<unused94>thought\nhm<unused95>yes", "yes"),

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn earlier_calls_look_like_the_model_s_own() {
+    fn earlier_calls_look_like_the_models_own() {
         let calls = [
             call("f", json!({"a": 1, "b": ["x\"\n", null, {"c": true}]})),
             call("g", json!({})),

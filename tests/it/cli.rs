@@ -417,7 +417,7 @@ fn a_key_from_either_place_opens_the_server() {
 }
 
 #[test]
-fn requests_end_when_the_server_s_time_for_them_is_up() {
+fn requests_end_when_the_servers_time_for_them_is_up() {
     let server = Server::start(&["demo"], &[("MEDGEMMA_REQUEST_TIMEOUT", "0.05")]);
     let body = r#"{"prompt": "a", "max_tokens": 8000, "ignore_eos": true}"#;
     let (status, answer) = server.complete(body);

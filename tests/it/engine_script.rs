@@ -57,7 +57,7 @@ async fn a_stuck_step_ends_everything_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_of_the_process_is_not_the_device_s_fault() {
+async fn a_pause_of_the_process_is_not_the_devices_fault() {
     let mut stage = stage(EngineConfig {
         step_timeout: Some(Duration::from_secs(10)),
         ..config()

@@ -102,7 +102,7 @@ impl Score {
         *total += 1;
     }
 
-    /// Of these kinds together.
+    /// Share of right answers over these kinds of questions together.
     fn share(&self, kinds: &[&str]) -> f64 {
         let chosen = kinds.iter().map(|kind| self.0[*kind]);
         let (right, total) = chosen.fold((0, 0), |sum, kind| (sum.0 + kind.0, sum.1 + kind.1));

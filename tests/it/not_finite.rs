@@ -144,7 +144,7 @@ fn whatever_weight_is_not_finite_is_found_by_name() {
 }
 
 #[test]
-fn a_server_refuses_them_by_the_tensor_s_name() {
+fn a_server_refuses_them_by_the_tensors_name() {
     let golden = Numbered::read(&golden::path("models/multimodal/model.safetensors"));
     for (name, value) in [
         ("layers.0.input_layernorm", f32::NAN),

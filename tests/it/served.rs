@@ -127,7 +127,7 @@ async fn five_hundred_documents_of_a_hot_model_are_valid() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bound_answer_changes_nobody_else_s() {
+async fn a_bound_answer_changes_nobody_elses() {
     let plain = json!({"temperature": 0, "max_tokens": 40, "ignore_eos": true});
     let alone = PLAIN.ids(plain.clone()).await;
     let bound = json!({

@@ -1,4 +1,4 @@
-//! Keeps the house in the order that `src/lib.rs` samples: dependencies point one way, nouns have
+//! Keeps the source in the order that `src/lib.rs` shows: dependencies point one way, nouns have
 //! names, files stay readable.
 
 use std::fs;
@@ -80,22 +80,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Lines in a file before a second noun is surely hiding in it.
 const MAX_LINES: usize = 700;
 
-fn source_files() -> Vec<PathBuf> {
-    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).expect("src can be read") {
-            let path = entry.expect("src can be read").path();
-            if path.is_dir() {
-                walk(&path, files);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path);
-            }
+/// The Rust files under a folder.
+fn files_under(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("the folder can be read") {
+        let path = entry.expect("the folder can be read").path();
+        if path.is_dir() {
+            files.extend(files_under(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
         }
     }
-    let mut files = Vec::new();
-    walk(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
-        &mut files,
-    );
+    files
+}
+
+fn source_files() -> Vec<PathBuf> {
+    let files = files_under(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     assert!(files.len() > 20, "the walk found only {files:?}");
     files
 }
@@ -251,5 +251,115 @@ fn unsafe_is_only_where_it_must_be() {
             "{} allows itself unsafe code",
             file.display()
         );
+    }
+}
+
+/// Words that meant something in this project alone, with the field's words for them.
+const PRIVATE_WORDS: &[(&str, &str)] = &[
+    ("picture", "image"),
+    ("pictures", "images"),
+    ("card", "GPU"),
+    ("cards", "GPUs"),
+    ("undrawn", "pending"),
+    ("rehearse", "warm up"),
+    ("rehearsal", "warm-up"),
+    ("whoever", "a caller, a client"),
+    ("whomever", "a caller, a client"),
+    ("luck", "random numbers"),
+    ("house", "server, project"),
+];
+/// Where such a word is somebody else's: the demo model's answer, and a kind of document.
+const OTHERS_WORDS: &[&str] = &["I see no picture", "ModelCard", "model card"];
+
+/// The words of a text and of its identifiers, in lower case.
+fn words(text: &str) -> impl Iterator<Item = String> {
+    let mut spaced = String::with_capacity(text.len());
+    let mut before = ' ';
+    for character in text.chars() {
+        if before.is_lowercase() && character.is_uppercase() {
+            spaced.push(' ');
+        }
+        spaced.push(character);
+        before = character;
+    }
+    let parts: Vec<String> = spaced
+        .split(|character: char| !character.is_alphabetic())
+        .map(str::to_lowercase)
+        .collect();
+    parts.into_iter()
+}
+
+/// The private words in a text.
+fn private_words(text: &str) -> Vec<&'static (&'static str, &'static str)> {
+    let mut text = text.to_owned();
+    for others in OTHERS_WORDS {
+        text = text.replace(others, "");
+    }
+    let is_private = |word: String| PRIVATE_WORDS.iter().find(|(private, _)| *private == word);
+    words(&text).filter_map(is_private).collect()
+}
+
+#[test]
+fn the_words_are_the_fields() {
+    for file in source_files() {
+        let source = fs::read_to_string(&file).expect("sources are UTF-8");
+        for (idx, line) in source.lines().enumerate() {
+            if let Some((private, usual)) = private_words(line).first() {
+                panic!(
+                    "{}:{}: for {private:?} say {usual}",
+                    file.display(),
+                    idx + 1
+                );
+            }
+        }
+    }
+    for private in ["a picture", "OpenPicture", "num_cards", "Whoever asks"] {
+        assert_eq!(private_words(private).len(), 1, "{private}");
+    }
+    assert!(private_words("discard the ModelCard of I see no picture").is_empty());
+}
+
+/// What is wrong with a line as the beginning of a doc, or as the name of a test.
+fn odd(line: &str) -> Option<&'static str> {
+    let line = line.trim_start();
+    let doc = line.strip_prefix("///").or(line.strip_prefix("//!"));
+    let doc = doc.map(str::trim_start);
+    if doc.is_some_and(|doc| doc.starts_with("Of ") || doc.starts_with("Whose")) {
+        return Some("it has no subject");
+    }
+    let (_, name) = line.split_once("fn ")?;
+    let name = name.split(['(', '<']).next()?;
+    let is_torn = name.contains("_s_") || name.ends_with("_s");
+    (doc.is_none() && is_torn).then_some("an apostrophe is lost: write the_models_own")
+}
+
+#[test]
+fn docs_and_names_are_whole() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    for file in source_files().into_iter().chain(files_under(&tests)) {
+        if file.ends_with(file!()) {
+            continue;
+        }
+        let source = fs::read_to_string(&file).expect("sources are UTF-8");
+        for (idx, line) in source.lines().enumerate() {
+            if let Some(what) = odd(line) {
+                panic!("{}:{}: {what}: {line}", file.display(), idx + 1);
+            }
+        }
+    }
+    for line in [
+        "    /// Of both.",
+        "//! Whose.",
+        "fn a_key_s_share() {",
+        "async fn it_is_a_chat_s() {",
+    ] {
+        assert!(odd(line).is_some(), "{line}");
+    }
+    for line in [
+        "/// One of both.",
+        "fn a_keys_share() {",
+        "// The fn a_chat is.",
+    ] {
+        assert!(odd(line).is_none(), "{line}");
     }
 }

@@ -252,7 +252,7 @@ fn logit_bias(
     biases.sort_unstable_by_key(|(token, _)| *token);
     // "7" and "07" are two keys and one token.
     if let Some(twice) = biases.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        let message = format!("Token {} stands twice in 'logit_bias'.", twice[0].0.0);
+        let message = format!("'logit_bias' lists token {} twice.", twice[0].0.0);
         return Err(ApiError::invalid_value("logit_bias", message));
     }
     Ok(biases.into())

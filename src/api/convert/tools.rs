@@ -276,7 +276,7 @@ impl ToolPlan {
             let schema = function.schema();
             check_schema(&schema).map_err(|error| {
                 let param = format!("tools[{idx}].function.parameters{}", error.path);
-                let message = format!("'{param}' cannot be kept to: {}.", error.message);
+                let message = format!("'{param}' cannot constrain an answer: {}.", error.message);
                 ApiError::invalid_value(param, message)
             })?;
             let schema = json_grammar(&schema);
@@ -316,7 +316,7 @@ fn document(asked: AskedGrammar) -> Result<String, ApiError> {
         GrammarSource::JsonSchema(schema) => {
             check_schema(&schema).map_err(|error| {
                 let param = format!("{}{}", asked.param, error.path);
-                let message = format!("'{param}' cannot be kept to: {}.", error.message);
+                let message = format!("'{param}' cannot constrain an answer: {}.", error.message);
                 ApiError::invalid_value(param, message)
             })?;
             Ok(format!("document: %json {}", json_grammar(&schema)))

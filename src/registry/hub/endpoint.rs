@@ -210,7 +210,7 @@ impl Endpoint {
         let etag =
             etag_of(&headers).ok_or_else(|| self.not_a_hub(&format!("says no ETag of {name}")))?;
         if !is_file_name(&etag) {
-            return Err(self.not_a_hub(&format!("the ETag of {name} is nothing to keep it by")));
+            return Err(self.not_a_hub(&format!("{name} has no usable ETag")));
         }
         let linked_size = number(&headers, "x-linked-size");
         let size = match linked_size {

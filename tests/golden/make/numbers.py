@@ -272,7 +272,7 @@ def run(model: torch.nn.Module, spec: models.TinyModel, tokenizer: PreTrainedTok
             tensors[f"{case.name}.{name}"] = rows.contiguous()
         listing[case.name] = {
             "messages": case.messages,
-            "pictures": case.pictures,
+            "images": case.pictures,
             "rendered": made.rendered,
             "ids": made.ids,
             "positions": kept,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::server::{END_OF_TURN, End, Plan, Script, always, says, tokens};
 
 #[tokio::test]
-async fn a_chat_has_openai_s_shape() {
+async fn a_chat_has_openais_shape() {
     let server = Plan::for_test().start();
     let mut answer = server.chat(json!({"model": "org/tiny"})).await.ok();
     let id = answer["id"].take();
@@ -60,7 +60,7 @@ async fn a_chat_has_openai_s_shape() {
 }
 
 #[tokio::test]
-async fn a_completion_has_openai_s_shape() {
+async fn a_completion_has_openais_shape() {
     let server = Plan::for_test().start();
     let mut answer = server.complete(json!({})).await.ok();
     let id = answer["id"].take();
@@ -253,7 +253,7 @@ async fn a_stop_string_aborts_its_answer_only() {
 }
 
 #[tokio::test]
-async fn a_client_s_stop_token_is_named_and_not_said() {
+async fn a_clients_stop_token_is_named_and_not_said() {
     let mut said = tokens("The heart");
     said.push(tokens("!")[0]);
     let plan = Plan {
@@ -478,7 +478,7 @@ async fn more_answers_than_could_ever_wait_are_no_matter_of_time() {
 }
 
 #[tokio::test]
-async fn cached_tokens_are_those_of_each_prompt_s_first_answer() {
+async fn cached_tokens_are_those_of_each_prompts_first_answer() {
     // What a real engine does: the first computes, the others find it.
     let plan = Plan {
         cached: |request| match request.sampling.seed {
@@ -556,7 +556,7 @@ async fn an_echoed_prompt_stands_before_its_answers() {
 }
 
 #[tokio::test]
-async fn an_echoed_prompt_s_log_probabilities_stand_before_the_answer_s() {
+async fn an_echoed_prompts_log_probabilities_stand_before_the_answers() {
     let plan = Plan {
         script: says("is no"),
         ..Plan::for_test()
@@ -590,7 +590,7 @@ async fn an_echoed_prompt_s_log_probabilities_stand_before_the_answer_s() {
 }
 
 #[tokio::test]
-async fn a_prompt_s_log_probabilities_are_named_by_id() {
+async fn a_prompts_log_probabilities_are_named_by_id() {
     let mut server = Plan::for_test().start();
     let entry = |logprob: f32, rank: u32, token: &str| json!({"logprob": logprob, "rank": rank, "decoded_token": token});
     let he = tokens("he")[0].0.to_string();

@@ -48,7 +48,7 @@ async fn dropping_a_stream_aborts_all_its_answers() {
 }
 
 #[tokio::test]
-async fn dropping_a_whole_answer_s_request_aborts_it() {
+async fn dropping_a_whole_answers_request_aborts_it() {
     let mut server = hanging();
     let answering = server.router.clone().oneshot(chat(json!({"n": 2})));
     let both_asked = async {

@@ -243,7 +243,7 @@ async fn each_sampling_field_reaches_the_engine() {
 }
 
 #[tokio::test]
-async fn system_text_and_blocks_are_what_a_chat_s_are() {
+async fn system_text_and_blocks_are_what_a_chats_are() {
     let mut server = Plan::for_test().start();
     let question = json!({"role": "user", "content": "And the lungs?"});
     let history = |content: Value| {
@@ -397,7 +397,7 @@ async fn what_is_not_served_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn errors_have_anthropic_s_shape_and_types() {
+async fn errors_have_anthropics_shape_and_types() {
     let server = Plan::for_test().start();
     let (status, kind, said) = refused(&ask(&server, json!({"model": "other"})).await);
     assert_eq!((status, kind.as_str()), (404, "not_found_error"));
@@ -446,7 +446,7 @@ async fn errors_have_anthropic_s_shape_and_types() {
 }
 
 #[tokio::test]
-async fn the_key_may_be_anthropic_s_header() {
+async fn the_key_may_be_anthropics_header() {
     let plan = Plan {
         keys: vec!["first-key", "second-key"],
         ..Plan::for_test()
@@ -643,7 +643,7 @@ async fn same(server: &mut TestServer, anthropic: Value, chat: Value) {
 }
 
 #[tokio::test]
-async fn tools_choices_and_results_are_a_chat_s() {
+async fn tools_choices_and_results_are_a_chats() {
     let mut server = roomy("Yes.");
     let question = json!({"role": "user", "content": "The weather?"});
     let plain = json!([question]);
@@ -712,7 +712,7 @@ async fn tools_choices_and_results_are_a_chat_s() {
 }
 
 #[tokio::test]
-async fn wrong_tools_are_refused_in_the_client_s_words() {
+async fn wrong_tools_are_refused_in_the_clients_words() {
     let server = roomy("Yes.");
     let tool = |name: &str, value: Value| {
         let mut tools = weather();

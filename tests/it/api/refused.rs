@@ -10,7 +10,7 @@ use super::server::{Plan, TestServer, chat_body};
 /// A field, a value that asks for something, and values that ask for nothing.
 type Case = (&'static str, Value, Vec<Value>);
 
-/// Of both endpoints: OpenAI's published fields, vLLM's, and other servers'.
+/// Fields of both endpoints: OpenAI's published ones, vLLM's, and those of other servers.
 fn shared() -> Vec<Case> {
     vec![
         (

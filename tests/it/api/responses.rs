@@ -278,7 +278,7 @@ async fn log_probabilities_come_where_they_are_asked_for() {
 }
 
 #[tokio::test]
-async fn items_are_a_chat_s_messages() {
+async fn items_are_a_chats_messages() {
     let mut server = Plan::for_test().start();
     let input = json!([
         {"role": "user", "content": [{"type": "input_text", "text": "Is the heart normal?"}]},
@@ -411,7 +411,7 @@ async fn what_is_not_served_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn errors_are_openai_s_and_speak_of_input() {
+async fn errors_are_openais_and_speak_of_input() {
     let server = Plan::for_test().start();
     let (status, code, param) = ask(&server, json!({"model": "other"})).await.error();
     assert_eq!((status, code.as_deref()), (404, Some("model_not_found")));
@@ -543,7 +543,7 @@ async fn same(server: &mut TestServer, response: Value, chat: Value) {
 }
 
 #[tokio::test]
-async fn tools_choices_and_outputs_are_a_chat_s() {
+async fn tools_choices_and_outputs_are_a_chats() {
     let mut server = roomy("Yes.");
     let question = json!({"role": "user", "content": "The weather?"});
     for (choice, chat_choice) in [
@@ -611,7 +611,7 @@ async fn tools_choices_and_outputs_are_a_chat_s() {
 }
 
 #[tokio::test]
-async fn wrong_tools_are_refused_in_the_client_s_words() {
+async fn wrong_tools_are_refused_in_the_clients_words() {
     let server = roomy("Yes.");
     let tool = |name: &str, value: Value| {
         let mut tools = weather();

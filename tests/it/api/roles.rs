@@ -131,7 +131,7 @@ async fn what_cannot_go_on_is_refused() {
 }
 
 #[tokio::test]
-async fn what_looks_like_a_turn_s_end_is_not_where_it_goes_on() {
+async fn what_looks_like_a_turns_end_is_not_where_it_goes_on() {
     let mut server = Plan::for_test().start();
     let body = json!({
         "messages": [

@@ -46,14 +46,14 @@ async fn models_are_listed_with_their_length() {
 }
 
 #[tokio::test]
-async fn version_is_the_package_s() {
+async fn version_is_the_packages() {
     let server = Plan::for_test().start();
     let version = json!({"version": env!("CARGO_PKG_VERSION")});
     assert_eq!(server.get("/version").await.ok(), version);
 }
 
 #[tokio::test]
-async fn unknown_routes_and_methods_answer_in_openai_s_shape() {
+async fn unknown_routes_and_methods_answer_in_openais_shape() {
     let server = Plan::for_test().start();
     for path in [
         "/assets/",

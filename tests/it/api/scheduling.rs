@@ -49,7 +49,7 @@ async fn priority_is_any_32_bit_integer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_is_the_shorter_of_the_request_s_and_the_server_s() {
+async fn the_deadline_is_the_shorter_of_the_requests_and_the_servers() {
     let in_seconds = |seconds: f64| Some(Duration::from_secs_f64(seconds));
     for (field, flag, expected) in [
         (json!(null), None, None),

@@ -83,7 +83,7 @@ pub(super) struct Plan {
     /// Bytes; without, there is no limit.
     pub(super) request_memory: Option<u64>,
     pub(super) max_model_len: usize,
-    /// Of a request's prompt, how many tokens the engine says it had.
+    /// How many tokens of a request's prompt the engine reports as cached.
     pub(super) cached: fn(&GenerateRequest) -> usize,
     pub(super) takes_images: bool,
     /// Most images in a prompt.

@@ -126,7 +126,7 @@ async fn completions_keep_to_formats_too_and_all_answers_do() {
 }
 
 #[tokio::test]
-async fn an_answer_ends_with_any_of_the_model_s_stop_tokens() {
+async fn an_answer_ends_with_any_of_the_models_stop_tokens() {
     let mut server = Plan::for_test().start();
     let fields = json!({"structured_outputs": {"choice": ["yes"]}});
     let kept = constraint(&mut server, fields).await.expect("a constraint");

@@ -281,7 +281,7 @@ fn history(arguments: &str) -> Value {
 }
 
 #[tokio::test]
-async fn earlier_calls_and_results_look_like_the_model_s_own() {
+async fn earlier_calls_and_results_look_like_the_models_own() {
     for (format, calls) in [
         (
             ToolFormat::Pythonic,

@@ -278,7 +278,7 @@ fn kernels_are_compiled_for_architectures_that_exist() {
 }
 
 #[test]
-fn a_directory_above_the_checkpoint_s_is_seen_through() {
+fn a_directory_above_the_checkpoints_is_seen_through() {
     let above = tempfile::tempdir().unwrap();
     fs::create_dir(above.path().join("there")).unwrap();
     fs::write(above.path().join("there/config.json"), "{}").unwrap();

@@ -7,7 +7,7 @@ use super::{Server, medgemma};
 
 const SERVE: [&str; 6] = ["serve", "--port", "0", "demo", "--log-format", "json"];
 
-/// Of what is logged, as much as a client can ask for.
+/// A request id of the greatest length: the most that a client can make the server log.
 fn long_id() -> String {
     format!("X-Request-Id: {}", "i".repeat(128))
 }

@@ -280,7 +280,7 @@ fn going_before_others_needs_a_permission() {
 }
 
 #[test]
-fn no_key_sees_another_s_images() {
+fn no_key_sees_anothers_images() {
     let server = shared(&["--no-prefix-caching"]);
     let film = super::repository("tests/golden/films/0003.png");
     let film = std::fs::read(film).expect("it is in the repository");

@@ -22,7 +22,7 @@ use crate::model::image;
 /// transformers' own bf16 run of these models is off by up to 0.054 after the seventh of eight layers
 /// and 0.040 in the logits; its residual stream is bf16 too, ours is not.
 const NEAR: f64 = 0.05;
-/// Of a log-probability: transformers' own bf16 run is off by up to 0.34.
+/// Tolerance of a log-probability: transformers' own bf16 run differs by up to 0.34.
 const LOGPROB: f32 = 0.3;
 
 type CudaModel<'a> = Model<CudaBackend<&'a TestDevice>>;

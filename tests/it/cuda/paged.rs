@@ -54,7 +54,7 @@ pub(super) struct Prepared {
     pub(super) q: DevicePtr,
     /// What q, and the new keys and values in the pools, were made of.
     pub(super) rope: RopeArgs,
-    /// Of each pool.
+    /// Blocks in each pool.
     pub(super) num_blocks: usize,
     /// Where each sequence's last token lies.
     last_blocks: Vec<u32>,

@@ -248,7 +248,7 @@ fn what_looks_odd_and_is_allowed_is_loaded() {
 fn files_that_promise_gigabytes_take_none() {
     use std::process::Command;
 
-    /// Of addresses: the program's own, its threads' stacks, and 300 MB to work in.
+    /// Address space: the program, the stacks of its threads, and 300 MB to work in.
     const KILOBYTES: &str = "1000000";
     let run = |dir: &Path| {
         let script =

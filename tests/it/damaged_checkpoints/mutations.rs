@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::readers;
 
-/// Of each kind of file; NUM_MUTATIONS says otherwise.
+/// Mutations of each kind of file, unless the variable NUM_MUTATIONS gives another number.
 const NUM_MUTATIONS: u64 = 1000;
 
 /// What is put in.

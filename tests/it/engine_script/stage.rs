@@ -23,7 +23,7 @@ pub(super) const STOP: TokenId = TokenId(1);
 pub(super) const VOCAB: usize = 100;
 
 pub(super) const STEPPINGS: [Stepping; 2] = [Stepping::Alternating, Stepping::Ahead];
-/// Of the clock that stands still; nothing here takes as long unless it never comes.
+/// Longer than any test: the clock is paused, so only something that never happens takes this long.
 const NEVER: Duration = Duration::from_secs(1_000_000);
 
 /// An engine and what the test is to it: clients and device.

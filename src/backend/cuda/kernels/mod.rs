@@ -24,19 +24,6 @@ pub static COMMON: Source = Source {
     text: include_str!("common.cuh"),
 };
 
-/// Every source, for those that compile ahead of time.
-pub static SOURCES: &[&Source] = &[
-    &attention::SOURCE,
-    &decode_attention::SOURCE,
-    &elementwise::SOURCE,
-    &embed::SOURCE,
-    &gemm::SOURCE,
-    &gemv::SOURCE,
-    &norm::SOURCE,
-    &rope::SOURCE,
-    &sampler::SOURCE,
-];
-
 /// Shared memory that every GPU of compute capability 8.0 to 12.0 gives a block on request.
 pub const MAX_SHARED_BYTES: u32 = 99 * 1024;
 

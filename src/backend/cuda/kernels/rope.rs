@@ -93,7 +93,7 @@ pub fn rope_and_cache<D: Device>(
     op: &RopeKernel,
 ) -> Result<()> {
     require(heads.head_dim.is_multiple_of(2), || {
-        format!("rotate: head_dim {} is odd", heads.head_dim)
+        format!("rope: head_dim {} is odd", heads.head_dim)
     })?;
     let rope = &op.rope;
     let args = [
@@ -118,7 +118,7 @@ pub fn rope_and_cache<D: Device>(
     };
     launch(
         device,
-        kernel_of("rotate_and_store", &defines_of(heads)),
+        kernel_of("rope_and_cache", &defines_of(heads)),
         shape,
         0,
         &args,
