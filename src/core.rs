@@ -1,7 +1,7 @@
-//! The shared nouns: what the HTTP side and the engine say to each other.
+//! The shared data types that the HTTP side and the engine exchange.
 //!
-//! Owns plain data only. Knows nothing of HTTP, tokenizers, tensors or devices,
-//! so that every other module may use it.
+//! Plain data only. Knows nothing of HTTP, tokenizers, tensors or devices, so that every other
+//! module may use it.
 
 mod constraint;
 
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use constraint::{Constraint, ConstraintState, NextMask, TokenMask, Urgency};
 
-/// Index into the model's vocabulary.
+/// A token id: an index into the model's vocabulary.
 #[derive(
     Clone,
     Copy,
@@ -33,11 +33,11 @@ pub use constraint::{Constraint, ConstraintState, NextMask, TokenMask, Urgency};
 #[serde(transparent)]
 pub struct TokenId(pub u32);
 
-/// A sequence's identity for as long as the process lives; never reused.
+/// Id of a sequence, unique for the lifetime of the process; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeqId(pub u64);
 
-/// A block of the KV cache within one group's pool.
+/// Index of a KV cache block within one group's pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockId(pub u32);
 
@@ -47,13 +47,13 @@ impl fmt::Display for SeqId {
     }
 }
 
-/// 256 bits over an image's pixels, its size and the processor's settings.
+/// Hash (256 bits) of an image's pixels, its size and the processor's settings.
 ///
 /// Wide enough that two different images never share cached results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ImageHash(pub [u8; 32]);
 
-/// One preprocessed image, as the vision tower takes it.
+/// A preprocessed image in the vision encoder's input format.
 ///
 /// Kept as bytes (2.4 MB at 896×896, a quarter of f32); the backend normalises with
 /// `(x − 127.5) / 127.5` when it embeds the patches.
@@ -63,7 +63,7 @@ pub struct PixelValues {
     pub size: usize,
     /// Interleaved RGB, row-major: `(size, size, 3)`.
     pub rgb: Arc<[u8]>,
-    /// Identity of these pixels for caches.
+    /// Hash of these pixels, used as a cache key.
     pub hash: ImageHash,
 }
 
@@ -76,7 +76,7 @@ impl fmt::Debug for PixelValues {
     }
 }
 
-/// Where one image's features stand in a prompt.
+/// Position of one image's embeddings in a prompt.
 #[derive(Clone, Debug)]
 pub struct ImageSpan {
     /// Index of the span's first `<image_soft_token>` in the prompt.
@@ -87,16 +87,16 @@ pub struct ImageSpan {
     pub pixels: PixelValues,
 }
 
-/// How the next token is chosen.
+/// Parameters that determine how the next token is chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingParams {
-    /// 0 is greedy.
+    /// Temperature; 0 means greedy.
     pub temperature: f32,
-    /// Nucleus: smallest set of tokens whose probability reaches this; 1 is off.
+    /// Nucleus sampling: the smallest set of tokens whose probability reaches this; 1 means off.
     pub top_p: f32,
-    /// Only the k most probable tokens; `None` is off.
+    /// Only the k most probable tokens; `None` means off.
     pub top_k: Option<NonZeroU32>,
-    /// Only tokens at least this share as probable as the best one; 0 is off.
+    /// Only tokens at least this fraction as probable as the best one; 0 means off.
     pub min_p: f32,
     /// Added once to the logit of each of these tokens; ascending by token, each once.
     pub logit_bias: Arc<[(TokenId, f32)]>,
@@ -104,23 +104,24 @@ pub struct SamplingParams {
     pub presence_penalty: f32,
     /// Subtracted from the logit of a token for each time that it was generated before.
     pub frequency_penalty: f32,
-    /// Divides the positive and multiplies the negative logits of tokens that stand in the prompt
-    /// or were generated before; 1 is off.
+    /// Divides the positive and multiplies the negative logits of tokens that are in the prompt or
+    /// were generated before; 1 means off.
     pub repetition_penalty: f32,
-    /// Samples depend on this and on the token's position only, never on the batch.
+    /// Seed; samples depend only on this and on the token's position, never on the batch.
     pub seed: u64,
-    /// At most this many new tokens; at least 1.
+    /// Maximum number of new tokens; at least 1.
     pub max_tokens: usize,
-    /// No stop token may be sampled before this many new tokens.
+    /// Minimum number of new tokens before a stop token may be sampled.
     pub min_tokens: usize,
-    /// End the sequence when one of these is sampled (the model's own, unless ignored, and the user's).
+    /// Tokens that end the sequence (the model's own, unless ignored, and the user's).
     pub stop_token_ids: Vec<TokenId>,
-    /// How many alternatives to report log-probabilities for; `Some(0)` reports the chosen token's only.
+    /// Number of alternatives to report log-probabilities for; `Some(0)` reports only the chosen
+    /// token's.
     pub top_logprobs: Option<usize>,
 }
 
 impl SamplingParams {
-    /// Greedy decoding of at most `max_tokens` tokens, without stop tokens.
+    /// Parameters for greedy decoding of at most `max_tokens` tokens, without stop tokens.
     pub fn greedy(max_tokens: usize) -> Self {
         Self {
             temperature: 0.0,
@@ -139,7 +140,7 @@ impl SamplingParams {
         }
     }
 
-    /// Whether a sample depends on the tokens before it, beyond what the model makes of them.
+    /// Whether sampling depends on counts of earlier tokens, besides the logits.
     pub fn has_penalties(&self) -> bool {
         self.presence_penalty != 0.0
             || self.frequency_penalty != 0.0
@@ -147,60 +148,61 @@ impl SamplingParams {
     }
 }
 
-/// Who asks. Requests of one tenant share its fair part of the machine.
+/// Id of a tenant. Tenants get equal shares of the machine.
 ///
-/// The default is whoever asks where nobody is told apart: all of the machine is its part.
+/// If tenants are not distinguished, all requests belong to the default one, which may use
+/// everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct TenantId(pub u64);
 
-/// Requests share cached prefixes only with those of the same salt.
+/// Cache salt: requests share cached prefixes only with requests of the same salt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CacheSalt(pub [u8; 32]);
 
-/// How a request is to be treated, apart from what it computes.
+/// How a request is scheduled; does not affect its results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SchedulingParams {
-    /// Smaller is served earlier, as in vLLM.
+    /// Smaller values are served earlier, as in vLLM.
     pub priority: i32,
-    /// Within a priority, tenants get equal parts.
+    /// Tenant of the request; within a priority, tenants get equal shares.
     pub tenant: TenantId,
-    /// `None` shares with everybody else who has none.
+    /// Salt of the prefix cache; requests with `None` share among themselves.
     pub cache_salt: Option<CacheSalt>,
-    /// When to give the request up, waiting or running.
+    /// Time at which the request is given up, waiting or running.
     pub deadline: Option<Instant>,
 }
 
-/// One sequence to generate; `n > 1` is several of these.
+/// A request to generate one sequence; `n > 1` becomes several of these.
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
     /// Prompt with image placeholders expanded; never empty.
     pub prompt: Vec<TokenId>,
-    /// In order of `start`, not overlapping, each inside the prompt.
+    /// Images in order of `start`, not overlapping, each inside the prompt.
     pub images: Vec<ImageSpan>,
-    /// How to continue it.
+    /// Sampling parameters.
     pub sampling: SamplingParams,
-    /// What every token of the answer must keep to.
+    /// Constraint that every token of the answer must satisfy.
     pub constraint: Option<Arc<dyn Constraint>>,
-    /// How many alternatives to each of the prompt's tokens to report log-probabilities for;
-    /// `Some(0)` reports the prompt's own only. Such a request takes nothing from the prefix cache,
-    /// since every position's logits are wanted.
+    /// Number of alternatives to each of the prompt's tokens to report log-probabilities for;
+    /// `Some(0)` reports only the prompt's own. Such a request uses nothing from the prefix cache,
+    /// since every position's logits are needed.
     pub prompt_logprobs: Option<usize>,
-    /// How to treat it.
+    /// Scheduling parameters.
     pub scheduling: SchedulingParams,
 }
 
 /// Log-probabilities of the model's own distribution, before temperature and filters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprobs {
-    /// Of the token that was chosen, or that stands in the prompt.
+    /// Log-probability of the chosen token, or of the prompt's token.
     pub logprob: f32,
-    /// How many tokens are at least as probable, itself included: 1 is the best, as vLLM counts.
+    /// Number of tokens that are at least as probable, itself included: 1 is the best, as in vLLM.
     pub rank: u32,
     /// The most probable tokens, best first.
     pub top: Vec<(TokenId, f32)>,
 }
 
-/// Why a sequence ended.
+/// Reason why a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
     /// A stop token was sampled.
@@ -209,20 +211,21 @@ pub enum FinishReason {
     Length,
 }
 
-/// One generated token on its way to the client.
+/// One generated token with its metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenEvent {
-    /// The token; a stop token is reported too.
+    /// The token; stop tokens are reported too.
     pub token: TokenId,
-    /// Present when the request asked for log-probabilities.
+    /// Log-probabilities; present when the request asked for them.
     pub logprobs: Option<TokenLogprobs>,
-    /// Of the prompt's tokens from the second on, one each; present on the first event of a request
-    /// that asked for them.
+    /// Log-probabilities of the prompt's tokens from the second on; present on the first event of a
+    /// request that asked for them.
     pub prompt_logprobs: Option<Arc<[TokenLogprobs]>>,
-    /// Present on the last event.
+    /// Reason for the end; present on the last event.
     pub finish: Option<FinishReason>,
-    /// Of the prompt, how many tokens were found in the cache; the same on every event.
+    /// Number of prompt tokens that were found in the cache; the same on every event.
     pub num_cached_tokens: usize,
-    /// From acceptance to the first step that computed something of it; the same on every event.
+    /// Time from acceptance to the first step that computed something of the request; the same on
+    /// every event.
     pub queued: Duration,
 }

@@ -1,4 +1,4 @@
-//! From a running generation to an HTTP answer: whole, or as events.
+//! Turns a running generation into an HTTP response: one JSON body, or a stream of events.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -19,28 +19,29 @@ use super::types::Usage;
 use crate::core::{FinishReason, TokenEvent};
 use crate::text::AnswerPart;
 
-/// A comment is sent after this long without a token, so that nothing between us and the client
-/// takes a long prefill for a dead connection.
+/// A comment is sent after this time without a token, so that no proxy takes a long prefill for a
+/// dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// One endpoint's JSON.
+/// Formats the response of one endpoint as JSON.
 pub(super) trait AnswerFormat: Send + 'static {
-    /// Events before the first token.
+    /// Returns the events before the first token.
     fn opening(&mut self) -> Vec<StreamEvent>;
 
-    /// Events for a piece of an answer: its parts, then how it ended; with the usage so far.
+    /// Returns the events for one delta: its parts, then the finish reason. `usage` is the usage so
+    /// far.
     fn delta(&mut self, delta: AnswerDelta, usage: Usage) -> Vec<StreamEvent>;
 
-    /// Events after the last token, down to what says that no more will come.
+    /// Returns the events after the last token, including the one that ends the stream.
     fn closing(&mut self, usage: Usage) -> Vec<StreamEvent>;
 
-    /// The same after an error.
+    /// Returns the last events of a stream that ends with an error.
     fn failed(&mut self, error: &ApiError) -> Vec<StreamEvent>;
 
-    /// The whole answer.
+    /// Returns the body of a response that is not streamed.
     fn whole(&mut self, answers: Vec<Answer>, usage: Usage) -> String;
 
-    /// The last events of a stream whose format itself failed.
+    /// Returns the last events of a stream whose formatter panicked.
     fn broken(error: &ApiError) -> Vec<StreamEvent>
     where
         Self: Sized,
@@ -49,22 +50,22 @@ pub(super) trait AnswerFormat: Send + 'static {
     }
 }
 
-/// One event of a stream.
+/// One server-sent event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StreamEvent {
-    /// Its `event:` line, where the endpoint's events have names.
+    /// Value of the `event:` line, for endpoints whose events have names.
     pub(super) name: Option<&'static str>,
-    /// Its `data:` line.
+    /// Value of the `data:` line.
     pub(super) data: String,
 }
 
 impl StreamEvent {
-    /// One without a name.
+    /// Creates an event without a name.
     pub(super) fn data(data: String) -> Self {
         Self { name: None, data }
     }
 
-    /// One with a name, as Anthropic's and those of `/v1/responses` have.
+    /// Creates a named event, as Anthropic's API and `/v1/responses` use them.
     pub(super) fn named(name: &'static str, data: String) -> Self {
         Self {
             name: Some(name),
@@ -72,16 +73,16 @@ impl StreamEvent {
         }
     }
 
-    /// OpenAI's last word on chats and completions.
+    /// The event that ends a stream of chat or text completions.
     pub(super) fn done() -> Self {
         Self::data("[DONE]".to_owned())
     }
 }
 
-/// An answer from its first token to its last.
+/// One complete answer (choice).
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// The train of thought before the text.
+    /// The model's reasoning, which comes before the text.
     pub(super) reasoning: String,
     pub(super) text: String,
     pub(super) calls: Vec<ToolCall>,
@@ -89,15 +90,15 @@ pub(super) struct Answer {
     pub(super) finish: Finish,
 }
 
-/// A tool that the model wants to be called.
+/// One call of a tool by the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ToolCall {
     pub(super) name: String,
-    /// A JSON object.
+    /// A JSON object, as text.
     pub(super) arguments: String,
 }
 
-/// `finish_reason` on the wire and in the log.
+/// Returns the `finish_reason` used in responses and in the log.
 pub(super) fn finish_name(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
@@ -105,10 +106,10 @@ pub(super) fn finish_name(reason: FinishReason) -> &'static str {
     }
 }
 
-/// Runs a generation to its end, or hands it to the connection as a stream of events.
+/// Runs a generation to its end, or returns a response that streams its events.
 ///
 /// # Errors
-/// Of a whole answer: what stopped the engine. A stream carries its error itself.
+/// The engine's error, if the response is not streamed. A stream reports errors as events.
 pub(super) async fn respond(
     generation: Generation,
     format: impl AnswerFormat,
@@ -137,7 +138,7 @@ async fn whole(
     Ok(json_response(body))
 }
 
-/// An answer of which more may come.
+/// An answer under construction.
 #[derive(Default)]
 struct AnswerBuilder {
     reasoning: String,
@@ -179,18 +180,18 @@ impl AnswerBuilder {
     }
 }
 
-/// JSON, done.
+/// Makes a 200 response with this JSON body.
 pub(super) fn json_response(body: String) -> Response {
     let json = HeaderValue::from_static("application/json");
     ([(CONTENT_TYPE, json)], body).into_response()
 }
 
-/// One of the wire's types as JSON.
+/// Serializes a response type as JSON.
 pub(super) fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("the wire's types have string keys only")
 }
 
-/// What is left of a stream.
+/// State of an event stream.
 struct Events<F> {
     ready: VecDeque<StreamEvent>,
     /// `None` once the last event is in `ready`.
@@ -241,7 +242,7 @@ fn event_stream(
     events: impl Stream<Item = StreamEvent> + Send + 'static,
     broken: fn(&ApiError) -> Vec<StreamEvent>,
 ) -> Response {
-    // A panic must not look like an answer that was cut off.
+    // Without this, a panic would look like a truncated answer.
     let events = AssertUnwindSafe(events)
         .catch_unwind()
         .flat_map(move |event| {
@@ -261,7 +262,7 @@ fn event_stream(
         Ok::<_, Infallible>(line.data(event.data))
     });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive");
-    // nginx would otherwise collect events until its buffer is full.
+    // nginx would otherwise buffer events until its buffer is full.
     let unbuffered = [(
         HeaderName::from_static("x-accel-buffering"),
         HeaderValue::from_static("no"),

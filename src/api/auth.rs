@@ -1,4 +1,4 @@
-//! API keys. Only their hashes are kept, and comparing takes the same time whatever is sent.
+//! API keys. Only hashes of the keys are stored, and they are compared in constant time.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::peer::Peer;
 use super::state::AppState;
 use crate::core::TenantId;
 
-/// Routes that need no key: an orchestrator's probes have none.
+/// Routes that need no key, because an orchestrator's probes send none.
 const OPEN_ROUTES: [&str; 2] = ["/health", "/ready"];
 
 /// Whether a route is an orchestrator's probe.
@@ -27,51 +27,53 @@ pub(super) fn is_probe(path: &str) -> bool {
     OPEN_ROUTES.contains(&path)
 }
 
-/// Whether a route is open to all: the probes', and the pages', which hold nothing of this server.
+/// Whether a route needs no key: probes, and the web pages, which contain no data of this server.
 fn is_open(path: &str) -> bool {
     is_probe(path) || pages::is_page(path)
 }
 
-/// Where Anthropic's clients put their key.
+/// The header in which Anthropic's clients send their key.
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Keep what is derived from a key apart from each other and from its hash here.
+/// Contexts of the key derivations. They differ, so that the values derived from one key are
+/// unrelated to each other and to its stored hash.
 const TENANT_CONTEXT: &str = "medgemma-server 2026-11 tenant of an API key";
 const SALT_CONTEXT: &str = "medgemma-server 2026-11 cache salt of an API key";
 
-/// Who asks, as far as the engine must know. A request has it once it has passed the keys.
+/// The caller's identity, as far as the engine needs it. Authenticated requests carry it as an
+/// extension.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Caller {
-    /// Shares the machine fairly with others.
+    /// The unit of fair scheduling.
     pub(super) tenant: TenantId,
-    /// Where several keys open the server, keeps what one caches from the others: a prompt that
-    /// is answered sooner would tell them that it was sent before.
+    /// Separates the prefix caches of different keys. Without it, a faster response would reveal
+    /// that another client had sent the same prompt. `None` where at most one key exists.
     pub(super) salt: Option<[u8; 32]>,
-    /// Which priorities its requests may have.
+    /// The priorities that its requests may have.
     pub(super) priorities: Priorities,
 }
 
-/// Which priorities a caller's requests may have.
+/// The priorities that a caller's requests may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Priorities {
-    /// All of them: it is alone, or was given the permission.
+    /// All priorities: the server has no keys, or the caller's key has the permission.
     #[default]
     All,
-    /// Not those below 0, which go before everybody else's.
+    /// No priorities below 0, which are scheduled before all default requests.
     NotBelowZero,
 }
 
-/// The keys that open the server; none means that it is open to all.
+/// The API keys that the server accepts. If there are none, requests need no key.
 #[derive(Clone, Debug, Default)]
 pub struct ApiKeys {
     hashes: Vec<blake3::Hash>,
-    /// Those of them whose requests may have a priority below 0.
+    /// Hashes of the keys whose requests may have a priority below 0.
     preferred: Vec<blake3::Hash>,
     quotas: Arc<Quotas>,
 }
 
 impl ApiKeys {
-    /// Any of these keys opens the server.
+    /// Accepts any of these keys.
     pub fn new(keys: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let mut hashes: Vec<blake3::Hash> = Vec::new();
         for key in keys {
@@ -86,8 +88,8 @@ impl ApiKeys {
         }
     }
 
-    /// Requests with one of these keys may go before everybody else's. A key that is not among
-    /// those that open the server opens nothing.
+    /// Lets requests with these keys have priorities below 0. A key that is not among the accepted
+    /// ones still gives no access.
     #[must_use]
     pub fn with_preferred(mut self, keys: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let hash = |key: &str| blake3::hash(key.as_bytes());
@@ -96,8 +98,7 @@ impl ApiKeys {
         self
     }
 
-    /// None of them may ask for more than this. Where there are no keys, it holds for all clients
-    /// together.
+    /// Sets the limits of each key. Without keys, the limits apply to all clients together.
     #[must_use]
     pub fn with_limits(mut self, limits: KeyLimits) -> Self {
         self.quotas = Arc::new(Quotas::new(limits));
@@ -108,19 +109,19 @@ impl ApiKeys {
         &self.quotas
     }
 
-    /// How many there are.
+    /// Returns the number of accepted keys.
     pub fn num_keys(&self) -> usize {
         self.hashes.len()
     }
 
-    /// Whether any key will do, and none at all.
+    /// Whether requests need no key.
     pub fn is_open(&self) -> bool {
         self.hashes.is_empty()
     }
 
     fn admit(&self, key: &str) -> bool {
         let sent = blake3::hash(key.as_bytes());
-        // No early exit: the time must not tell which key, or how much of it, was right.
+        // No early exit: the time must not reveal which key matched, or how much of it.
         let found = self.hashes.iter().fold(Choice::from(0), |found, known| {
             found | known.as_bytes().ct_eq(sent.as_bytes())
         });
@@ -145,7 +146,7 @@ impl ApiKeys {
         }
     }
 
-    /// The key may stand in either header; where both are sent, one that is right is enough.
+    /// Checks the key in either header. If both headers have a key, one valid key is enough.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         if self.is_open() {
             return Ok(Caller::default());
@@ -179,7 +180,7 @@ impl ApiKeys {
     }
 }
 
-/// Lets a request pass that has a key or needs none.
+/// Middleware that passes only requests with a valid key, or to routes that need none.
 pub(super) async fn require_key(
     State(app): State<AppState>,
     mut request: Request,
@@ -202,17 +203,17 @@ pub(super) async fn require_key(
     }
 }
 
-/// Answers a request that has no right key, or has to wait before it may try another.
+/// Rejects a request without a valid key, and slows down addresses that try many keys.
 pub(super) async fn refuse(app: &AppState, request: Request, error: ApiError) -> Response {
     let peer = request.extensions().get::<Peer>().copied();
     let (head, body) = request.into_parts();
     extract::discard(&head.headers, body).await;
-    // A right key, for something else.
+    // The key was valid but lacks a permission.
     if !error.is_of_key() {
         return error.into_response();
     }
     app.metrics().auth_failure();
-    // Nobody to slow down or to name: a program in this process.
+    // Requests made inside this process have no peer address to limit or to log.
     let Some(peer) = peer else {
         return error.into_response();
     };

@@ -1,5 +1,5 @@
-//! Requests without a right key, by the address that they come from: who tries many is slowed down,
-//! and the log names them without being filled by them.
+//! Counts requests without a valid key by client address. An address that tries many keys is slowed
+//! down, and the number of log lines is bounded.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What is counted together.
+/// Length of the window in which failures are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Wrong keys that an address may try within it before it has to wait for the next.
+/// Wrong keys that an address may send within a window before it has to wait.
 const MAX_WRONG: u32 = 10;
 
-/// Addresses that are remembered; of more, those that began longest ago are forgotten.
+/// Maximum number of tracked addresses. Beyond it, the entries with the oldest windows are dropped.
 const MAX_ADDRESSES: usize = 4096;
 
-/// Lines of the log within a window, of one address and of all.
+/// Maximum number of log lines within a window: for one address, and for all.
 const MAX_LINES_OF_ONE: u32 = 3;
 const MAX_LINES: u32 = 60;
 
-/// All addresses that failed lately.
+/// Recent failures of all addresses.
 #[derive(Debug, Default)]
 pub(super) struct AuthFailures {
     table: Mutex<Table>,
@@ -30,10 +30,10 @@ pub(super) struct AuthFailures {
 #[derive(Debug, Default)]
 struct Table {
     by_address: HashMap<IpAddr, Failures>,
-    /// When the current window of the log began.
+    /// Start of the current log window.
     log_since: Option<Instant>,
     num_lines: u32,
-    /// Failures since the last line.
+    /// Failures since the last log line.
     num_untold: u64,
 }
 
@@ -44,26 +44,27 @@ struct Failures {
     num_lines: u32,
 }
 
-/// What was sent in place of a right key.
+/// What the request had instead of a valid key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
-    /// None, or nothing that could be one.
+    /// No key, or no well-formed one.
     Nothing,
-    /// One that is wrong.
+    /// A wrong key.
     WrongKey,
 }
 
-/// What to make of a failure.
+/// How to handle a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// How long the address must wait before its next wrong key is looked at.
+    /// How long the address must wait before its next wrong key is checked.
     pub(super) wait: Option<Duration>,
-    /// Whether to log it, and how many were not logged before it.
+    /// `Some` if the failure is to be logged; the value is the number of unlogged failures before
+    /// it.
     pub(super) line: Option<u64>,
 }
 
 impl AuthFailures {
-    /// Counts a failure of `address`.
+    /// Counts one failure of `address`.
     pub(super) fn count(&self, address: IpAddr, sent: Sent) -> Verdict {
         let now = Instant::now();
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,7 +88,7 @@ impl AuthFailures {
             table.log_since = Some(now);
             table.num_lines = 0;
         }
-        // That somebody tries many is worth one more.
+        // An address that starts to be slowed down gets one more line.
         let is_news = is_slowed && failures.num_wrong == MAX_WRONG + 1;
         let is_told =
             (failures.num_lines < MAX_LINES_OF_ONE || is_news) && table.num_lines < MAX_LINES;
@@ -109,7 +110,7 @@ impl Table {
         self.by_address
             .retain(|_, failures| now - failures.since < WINDOW);
         if self.by_address.len() >= MAX_ADDRESSES {
-            // Half of them, so that the next many failures need not look again.
+            // Half of the entries go at once, so that this scan is rare.
             let mut begun: Vec<Instant> = self.by_address.values().map(|f| f.since).collect();
             begun.sort_unstable();
             let middle = begun[begun.len() / 2];
@@ -152,7 +153,7 @@ mod tests {
         let failures = AuthFailures::default();
         let told = |number| failures.count(address(number), Sent::WrongKey).line;
         let of_one: Vec<_> = (0..100).filter_map(|_| told(0)).collect();
-        // The first three, and that it is slowed down now.
+        // The first three, and the one that reports the slow-down.
         assert_eq!(of_one, [0, 0, 0, 7]);
         let of_many: Vec<_> = (1..100_000).filter_map(told).collect();
         assert_eq!(of_many.len(), MAX_LINES as usize - 4);

@@ -1,9 +1,10 @@
 //! `POST /v1/chat/completions`.
 //!
-//! A thought travels apart from the content, as `reasoning_content` and, under its newer name,
-//! `reasoning`. `logprobs.content`, `token_ids` and `completion_tokens` cover every token of an
-//! answer, thoughts, their markers and calls included, as vLLM's do; a stop string ends the content
-//! or a call, never a thought. An answer that ended by itself after a call ends with `tool_calls`.
+//! The model's reasoning is returned beside the content, as `reasoning_content` and, under its
+//! newer name, `reasoning`. `logprobs.content`, `token_ids` and `completion_tokens` cover every
+//! token of an answer, including reasoning, its markers and tool calls, as vLLM's do. A stop string
+//! ends the content or a call, never the reasoning. An answer that stops by itself after a call has
+//! the finish reason `tool_calls`.
 
 use std::sync::Arc;
 
@@ -33,13 +34,13 @@ use crate::core::{FinishReason, TokenEvent};
 use crate::registry::ServedModel;
 use crate::text::{AnswerPart, AnswerSyntax};
 
-/// Of calls' ids.
+/// Prefix of tool call ids.
 const CALL_PREFIX: &str = "call_";
 
-/// Answers a conversation.
+/// Handles a chat completion request.
 ///
 /// # Errors
-/// Those of [`generate`].
+/// The errors of [`generate`].
 pub(super) async fn chat_completions(
     State(app): State<AppState>,
     request: Request,
@@ -77,10 +78,10 @@ impl Endpoint for Chats {
     }
 }
 
-/// Checks a chat, however it was written on the wire.
+/// Converts and checks a chat request, from whichever API it came.
 ///
 /// # Errors
-/// 400 for what the fields say, 404 for another model.
+/// 400 for invalid fields, 404 for another model.
 pub(super) fn chat_call(
     fields: ChatRequest,
     shared: SharedFields,
@@ -128,10 +129,10 @@ pub(super) fn chat_call(
     Ok(call.with(chat))
 }
 
-/// What can be said of a conversation before its template is rendered.
+/// Checks a conversation before its template is rendered.
 ///
 /// # Errors
-/// 400 for images to a model that takes none, and for what certainly exceeds `max_tokens`.
+/// 400 for images to a model that takes none, and for a prompt that certainly exceeds `max_tokens`.
 pub(super) fn check_chat(
     chat: &Chat,
     model: &ServedModel,
@@ -153,10 +154,11 @@ pub(super) fn check_chat(
     check_size(least, max_tokens).map_err(|error| error.at("messages"))
 }
 
-/// Tokens first, images second: a prompt that is too long costs no decoding.
+/// Builds the prompt. Text is tokenized before images are decoded, so that a prompt that is too
+/// long costs no decoding.
 ///
 /// # Errors
-/// 400 for what does not fit the model and for images that cannot be taken.
+/// 400 for a prompt that does not fit the model and for invalid images.
 pub(super) async fn prepare(
     app: &AppState,
     model: &Arc<ServedModel>,
@@ -184,10 +186,10 @@ pub(super) async fn prepare(
     Ok(PreparedPrompt::new(prompt, images, tokens_per_image))
 }
 
-/// The chat's JSON.
+/// Formats chat completions as JSON.
 struct ChatFormat {
     answering: Answering,
-    /// Of each answer, calls that have begun.
+    /// For each answer, the number of tool calls begun so far.
     num_calls: Vec<usize>,
 }
 
@@ -236,7 +238,8 @@ impl ChatFormat {
     }
 }
 
-/// What a part adds to its answer, which has begun `num_calls` calls with it.
+/// Returns the delta for one part. `num_calls` counts the answer's calls so far, including this
+/// one.
 fn part_delta(part: &AnswerPart, num_calls: usize) -> Delta<'_> {
     let call = |id: Option<String>, name, arguments| {
         Some([DeltaToolCall {
@@ -267,7 +270,7 @@ fn part_delta(part: &AnswerPart, num_calls: usize) -> Delta<'_> {
     }
 }
 
-/// An answer's message.
+/// Returns the message of a complete answer.
 fn message(reasoning: String, text: String, calls: Vec<ToolCall>) -> AssistantMessage {
     let reasoning = Some(reasoning).filter(|reasoning| !reasoning.is_empty());
     let calls: Vec<_> = calls
@@ -291,7 +294,7 @@ fn message(reasoning: String, text: String, calls: Vec<ToolCall>) -> AssistantMe
     }
 }
 
-/// An answer that ended by itself and made calls ended for them.
+/// Returns the finish reason. An answer with calls that stopped by itself has `tool_calls`.
 fn chat_finish_name(reason: FinishReason, num_calls: usize) -> &'static str {
     match reason {
         FinishReason::Stop if num_calls > 0 => "tool_calls",
@@ -299,12 +302,12 @@ fn chat_finish_name(reason: FinishReason, num_calls: usize) -> &'static str {
     }
 }
 
-/// A chunk's place in the stream.
+/// The kind of a stream chunk.
 #[derive(Clone, Copy)]
 enum Chunk {
     First(Usage),
     Later(Usage),
-    /// The last.
+    /// The last chunk, which has only the usage.
     Usage(Usage),
 }
 
@@ -367,7 +370,7 @@ impl AnswerFormat for ChatFormat {
     }
 
     fn whole(&mut self, answers: Vec<Answer>, usage: Usage) -> String {
-        // The same for all answers.
+        // All answers have the same prompt.
         let of_prompt = answers.first().and_then(|answer| answer.tokens.first());
         let of_prompt = of_prompt.and_then(|event| event.prompt_logprobs.clone());
         let of_prompt = self.answering.prompt_logprobs.zip(of_prompt);

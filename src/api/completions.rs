@@ -1,4 +1,4 @@
-//! `POST /v1/completions`: continues text as it stands, without a chat template.
+//! `POST /v1/completions`: continues a raw prompt, without a chat template.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use crate::core::{TokenEvent, TokenId};
 use crate::registry::ServedModel;
 use crate::text::{AnswerPart, AnswerSyntax};
 
-/// OpenAI's default for this endpoint, and vLLM's.
+/// Default of `max_tokens` for this endpoint, as in OpenAI's API and vLLM.
 const DEFAULT_MAX_TOKENS: usize = 16;
 
-/// Continues one prompt or several.
+/// Handles a text completion request with one or more prompts.
 ///
 /// # Errors
-/// Those of [`generate`].
+/// The errors of [`generate`].
 pub(super) async fn completions(
     State(app): State<AppState>,
     request: Request,
@@ -91,24 +91,24 @@ impl Endpoint for Completions {
     }
 }
 
-/// The text completion's JSON.
+/// Formats text completions as JSON.
 struct CompletionFormat {
     answering: Answering,
-    /// Of each answer.
+    /// Progress of each answer.
     progress: Vec<Progress>,
-    /// No chunk has been made yet.
+    /// Whether no chunk has been sent yet.
     is_first: bool,
 }
 
-/// How far an answer has come.
+/// How much of an answer has been sent.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
-    /// Characters of the tokens so far.
+    /// Number of characters of all tokens so far.
     offset: usize,
     has_begun: bool,
 }
 
-/// A piece of an answer, as one choice of the wire shows it.
+/// A piece of an answer, as one choice of a response shows it.
 struct Part<'a> {
     index: usize,
     text: &'a str,
@@ -182,7 +182,7 @@ impl CompletionFormat {
         }
     }
 
-    /// The prompt's ids, if they are wanted and there is one prompt.
+    /// Returns the prompt's token ids, if they were requested and there is only one prompt.
     fn only_prompt(&self) -> Option<&[TokenId]> {
         match (
             self.answering.options.token_ids,

@@ -1,4 +1,4 @@
-//! All open connections: how many there may be, and which one makes room for a new one.
+//! The table of open connections: how many may be open, and which one is closed to make room.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -7,24 +7,24 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// Most connections where the operator does not say: more cost memory and serve nobody.
+/// Upper bound of the default number of connections. More would only cost memory.
 const MAX_DEFAULT: usize = 16_384;
 
-/// Open files that are not for clients: the model's, the device's, the log, the runtime's own, and
-/// the spare connections.
+/// File descriptors that are not for clients: for the model, the device, the log, the async runtime
+/// and the spare connections.
 const RESERVED_FILES: std::ops::RangeInclusive<usize> = 32..=256;
 
-/// Connections beyond the limit, on which probes are answered and everything else is refused.
+/// Number of connections beyond the limit. On these, only probes are answered.
 const NUM_SPARE: usize = 8;
 
-/// How many connections there may be, and how long they may stand still.
+/// Limits on the number of connections and on stalled ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// At a time.
+    /// Maximum number of open connections.
     pub total: usize,
-    /// Of these, from one address (of IPv6, from one /64).
+    /// Maximum number from one address (for IPv6, from one /64 network).
     pub per_address: Option<usize>,
-    /// How long a client may take nothing of what is sent to it.
+    /// How long a client may receive nothing of what is sent to it.
     pub send_timeout: Duration,
 }
 
@@ -38,7 +38,7 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// What the limit of open files leaves.
+/// Returns the default limit, derived from the limit on open files.
 fn default_total() -> usize {
     #[cfg(unix)]
     let num_files = {
@@ -55,7 +55,7 @@ fn within(num_files: usize) -> usize {
     num_files.saturating_sub(reserved).clamp(1, MAX_DEFAULT)
 }
 
-/// The connections of one socket.
+/// The connections of one listening socket.
 #[derive(Debug)]
 pub(super) struct Connections {
     total: usize,
@@ -67,7 +67,8 @@ pub(super) struct Connections {
 struct Table {
     next_id: u64,
     open: HashMap<u64, Open>,
-    /// Those without a request, by when they became so: the oldest first.
+    /// Connections without a request, by a counter value from the moment when each became idle: the
+    /// one that has been idle longest comes first.
     idle: BTreeMap<u64, u64>,
     num_by_address: HashMap<IpAddr, usize>,
 }
@@ -75,21 +76,21 @@ struct Table {
 #[derive(Debug)]
 struct Open {
     address: IpAddr,
-    /// Its place in `idle`.
+    /// Its key in `idle`.
     idle_since: Option<u64>,
     stop: Arc<Notify>,
 }
 
-/// What a connection's place is good for.
+/// What a slot allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SeatKind {
-    /// Everything.
+    /// All requests.
     Regular,
-    /// Probes; everything else is refused.
+    /// Only probes; all other requests are rejected.
     Spare,
 }
 
-/// A connection's place. It is free again when this is dropped.
+/// A connection's slot. Dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct Seat {
     connections: Arc<Connections>,
@@ -107,16 +108,17 @@ impl Connections {
         }
     }
 
-    /// A place for a connection from `address`. Where all are taken, the connection that has been
-    /// idle longest loses its own; where none is idle, a spare one is given; `None` where none of
-    /// those is left either.
+    /// Returns a slot for a connection from `address`. If all slots are taken, the connection that
+    /// has been idle longest is closed; if none is idle, a spare slot is given. `None` if no spare
+    /// slot is left either.
     pub(super) fn seat(self: &Arc<Self>, address: IpAddr) -> Option<Seat> {
         let mut table = self.lock();
         let of_address = |table: &Table| table.num_by_address.get(&address).copied();
         let mut kind = SeatKind::Regular;
         if let Some(most) = self.per_address {
             let is_full = |table: &Table| of_address(table).is_some_and(|number| number >= most);
-            // Where spare places are in use too, one that comes free is still beyond the bound.
+            // While spare slots are in use too, a freed one may still leave the address at its
+            // limit.
             if is_full(&table) {
                 table.evict_idle(|open| open.address == address);
             }
@@ -159,7 +161,7 @@ impl Connections {
         })
     }
 
-    /// Closes the connection that has been idle longest, if one is.
+    /// Closes the connection that has been idle longest, and returns whether there was one.
     pub(super) fn evict_idle(&self) -> bool {
         self.lock().evict_idle(|_| true)
     }
@@ -222,17 +224,17 @@ impl Seat {
         self.kind
     }
 
-    /// A request has begun.
+    /// Marks the connection as busy: a request has begun.
     pub(super) fn works(&self) {
         self.connections.lock().works(self.id);
     }
 
-    /// It has its answer.
+    /// Marks the connection as idle: its response is complete.
     pub(super) fn rests(&self) {
         self.connections.lock().rests(self.id);
     }
 
-    /// Waits until the place is needed for another.
+    /// Waits until the connection must be closed to make room for another.
     pub(super) async fn evicted(&self) {
         self.stop.notified().await;
     }
@@ -240,7 +242,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        // An evicted one is gone already.
+        // An evicted connection is no longer in the table; removing it twice is harmless.
         self.connections.lock().remove(self.id);
     }
 }
@@ -273,7 +275,8 @@ mod tests {
         assert_eq!(seats.each_ref().map(is_evicted), [false, true, false]);
         fourth.works();
         fifth.works();
-        // Nobody is idle: some spare places, for probes, which make room like all others.
+        // No connection is idle: spare slots are given, for probes. They can be evicted like all
+        // others.
         let spare = (0..NUM_SPARE).filter_map(|_| {
             let seat = connections.seat(B)?;
             seat.works();

@@ -1,4 +1,4 @@
-//! What an answer must keep to, made ready for the engine.
+//! Compiles the output constraint of a request for the engine.
 
 use std::sync::Arc;
 
@@ -8,11 +8,12 @@ use crate::core::{CacheSalt, Constraint};
 use crate::registry::ServedModel;
 use crate::text::{GrammarError, GrammarErrorKind, ThoughtRule, with_thought};
 
-/// Compiles what `output` asks for, in a process of its own. What was compiled for requests of one
-/// salt is not found by others.
+/// Compiles the grammar of `output`, in a separate process. Compiled grammars are cached per salt,
+/// so that requests with another salt do not find them.
 ///
 /// # Errors
-/// 400 for a grammar that cannot be compiled within its limits, 503 when there is no place for one.
+/// 400 for a grammar that cannot be compiled within its limits, 503 when all compiler slots are
+/// taken.
 pub(super) async fn constraint(
     model: &Arc<ServedModel>,
     output: OutputPlan,

@@ -1,4 +1,4 @@
-//! `POST /detokenize`: the text of tokens.
+//! `POST /detokenize`: converts token ids to text.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::types::{DetokenizeRequest, Detokenized};
 use crate::registry::ServedModel;
 use crate::text::SpecialTokens;
 
-/// Text, control tokens included.
+/// Returns the text of token ids, control tokens included.
 ///
 /// # Errors
 /// 400 for ids that do not exist, 404 for another model, 503 while the model loads.

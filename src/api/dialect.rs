@@ -1,16 +1,17 @@
-//! Whose API a route is, as far as that shows outside its own handler.
+//! Which API a route belongs to, for code outside the route's handler.
 
-/// The shape of errors, and the names of headers.
+/// The API style: the format of errors and the names of headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// Everything that is not Anthropic's.
+    /// OpenAI's style: all routes except Anthropic's.
     OpenAi,
-    /// `/v1/messages` and what lies below it.
+    /// Anthropic's style: `/v1/messages` and the routes below it.
     Anthropic,
 }
 
 impl Dialect {
-    /// By the path alone, so that what is refused before its handler is refused in the right shape.
+    /// Determines the dialect from the path alone, so that errors before the handler have the right
+    /// format too.
     pub(super) fn of_route(path: &str) -> Self {
         let path = path.strip_prefix("/v1").unwrap_or(path);
         match path.strip_prefix("/messages") {

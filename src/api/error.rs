@@ -1,5 +1,5 @@
-//! The only place where an error becomes an HTTP status: OpenAI's JSON shape around it, or
-//! Anthropic's, and what is told to nobody but the log.
+//! The only place where an error becomes an HTTP status. Formats errors as OpenAI's or Anthropic's
+//! JSON, and keeps internal details for the log.
 
 use std::time::Duration;
 
@@ -11,20 +11,21 @@ use serde::Serialize;
 
 use crate::error::{Error, ImageError};
 
-/// Longest message in bytes: a client's own value may be quoted in it, and that can be an image.
+/// Maximum length of a message in bytes. A message may quote a client's value, which can be an
+/// image.
 const MAX_MESSAGE: usize = 600;
 
 const INVALID_JSON: &str = "invalid_json";
 const INVALID_KEY: &str = "invalid_api_key";
 
-/// An answer that is an error: `{"error": {"message", "type", "param", "code"}}`.
+/// An error response: `{"error": {"message", "type", "param", "code"}}`.
 ///
 /// `code` is a string or null, as OpenAI's specification says.
 #[derive(Clone, Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
     kind: &'static str,
-    // Boxed, since every result carries room for one of these.
+    // Boxed, because every `Result` reserves space for its error.
     message: Box<str>,
     param: Option<String>,
     code: Option<&'static str>,
@@ -33,7 +34,7 @@ pub(super) struct ApiError {
     is_logged: bool,
 }
 
-/// What a client is told of an error, whatever the shape.
+/// The parts of an error that a client sees, in any format.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PublicError<'a> {
     pub(super) message: &'a str,
@@ -41,16 +42,17 @@ pub(super) struct PublicError<'a> {
     pub(super) param: Option<&'a str>,
 }
 
-/// What the log may know of a refused request: never its message, which can quote a prompt.
+/// What may be logged about a rejected request. The message is left out, because it can quote a
+/// prompt.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
     pub(super) code: Option<&'static str>,
     pub(super) param: Option<String>,
-    /// The server's own fault in its own words.
+    /// The server's own description of an internal fault.
     pub(super) detail: Option<Box<str>>,
 }
 
-/// The same in Anthropic's shape.
+/// An error in Anthropic's format.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "AnthropicError")]
 pub(super) struct AnthropicEnvelope<'a> {
@@ -68,7 +70,7 @@ struct AnthropicBody<'a> {
     message: &'a str,
 }
 
-/// An error as clients get it.
+/// An error in OpenAI's format.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Error")]
 pub(super) struct ErrorEnvelope<'a> {
@@ -78,13 +80,13 @@ pub(super) struct ErrorEnvelope<'a> {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ErrorBody")]
 struct Body<'a> {
-    /// What is wrong and what to do about it.
+    /// What is wrong and how to fix it.
     message: &'a str,
     #[serde(rename = "type")]
     kind: &'static str,
-    /// The field at fault, as a dotted path.
+    /// Dotted path of the invalid field.
     param: Option<&'a str>,
-    /// For programs.
+    /// Machine-readable error code.
     code: Option<&'static str>,
 }
 
@@ -126,7 +128,7 @@ impl ApiError {
         }
     }
 
-    /// The error as it is told to the client only: the log has it.
+    /// Marks the error as already logged, so that it is only sent to the client.
     pub(super) fn logged(self) -> Self {
         Self {
             is_logged: true,
@@ -134,7 +136,7 @@ impl ApiError {
         }
     }
 
-    /// Names the field at fault by its dotted path.
+    /// Sets the dotted path of the invalid field.
     pub(super) fn at(self, param: impl Into<String>) -> Self {
         Self {
             param: Some(shorten(param.into())),
@@ -142,8 +144,8 @@ impl ApiError {
         }
     }
 
-    /// The same error for a client that knows the field at fault by another name: `rename` tells
-    /// the client's, if it differs.
+    /// Renames the invalid field for a client that knows it by another name. `rename` returns the
+    /// client's name if it differs.
     pub(super) fn renamed(self, rename: impl FnOnce(&str) -> Option<String>) -> Self {
         let Some(known) = self.param.as_deref() else {
             return self;
@@ -161,12 +163,12 @@ impl ApiError {
         .at(name)
     }
 
-    /// A value that the field does not take.
+    /// A value that the field does not accept.
     pub(super) fn invalid_value(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::bad_request("invalid_value", message).at(param)
     }
 
-    /// A value of another type than the field's.
+    /// A value of the wrong type.
     pub(super) fn invalid_type(param: Option<String>, message: impl Into<String>) -> Self {
         let error = Self::bad_request("invalid_type", message);
         match param {
@@ -184,19 +186,20 @@ impl ApiError {
         }
     }
 
-    /// A field that must be there and is not.
+    /// A required field that is missing.
     pub(super) fn missing(param: impl Into<String>) -> Self {
         let param = param.into();
         let message = format!("Missing required parameter: '{param}'.");
         Self::bad_request("missing_required_parameter", message).at(param)
     }
 
-    /// A field that is known and cannot be served.
+    /// A known field that is not supported.
     pub(super) fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::bad_request("unsupported_parameter", message).at(param)
     }
 
-    /// More images than this server takes in a prompt; `param` is the first beyond.
+    /// More images in a prompt than the server accepts. `param` names the first one beyond the
+    /// limit.
     pub(super) fn too_many_images(param: &str, num_images: usize, max_images: usize) -> Self {
         let message = format!(
             "This request has {num_images} images, but this server takes at most {max_images} in \
@@ -210,7 +213,7 @@ impl ApiError {
         Self::bad_request("invalid_combination", message).at(param)
     }
 
-    /// A prompt that is too long by its size alone, before its tokens are counted.
+    /// A prompt that is certainly too long, judged by its size before it is tokenized.
     pub(super) fn prompt_far_too_long(max_tokens: usize, least_tokens: usize) -> Self {
         Self::bad_request(
             "context_length_exceeded",
@@ -221,7 +224,7 @@ impl ApiError {
         )
     }
 
-    /// The body ended early or did not come in time.
+    /// A body that ended early.
     pub(super) fn incomplete_body() -> Self {
         Self::bad_request(
             "invalid_request",
@@ -229,8 +232,8 @@ impl ApiError {
         )
     }
 
-    /// The body stood still for longer than `pause`, took longer than `whole`, or came at less than
-    /// `rate` bytes a second.
+    /// A body that paused for longer than `pause`, took longer than `whole`, or arrived at less
+    /// than `rate` bytes per second.
     pub(super) fn slow_body(pause: Duration, whole: Duration, rate: u64) -> Self {
         Self::new(
             StatusCode::REQUEST_TIMEOUT,
@@ -245,7 +248,7 @@ impl ApiError {
         .with_code("request_timeout")
     }
 
-    /// The body is larger than is accepted.
+    /// A body that is larger than the limit.
     pub(super) fn body_too_large(limit: usize) -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -255,7 +258,7 @@ impl ApiError {
         .with_code("request_too_large")
     }
 
-    /// The body holds more of something than is taken.
+    /// A body with too many values of one kind.
     pub(super) fn too_many_values(what: &str, limit: usize) -> Self {
         let message = format!(
             "The request has more than {limit} {what}, the most that is taken. Send fewer, or \
@@ -264,7 +267,7 @@ impl ApiError {
         Self::bad_request("request_too_complex", message)
     }
 
-    /// Requests hold as many bytes as they may.
+    /// The memory for requests is exhausted.
     pub(super) fn no_memory() -> Self {
         Self::unavailable(
             "request_memory_full",
@@ -274,7 +277,7 @@ impl ApiError {
         .with_header(RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
-    /// The request needs more bytes than all requests together may hold.
+    /// A request that needs more memory than all requests together may hold.
     pub(super) fn never_enough_memory(bytes: u64, limit: u64) -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -287,7 +290,7 @@ impl ApiError {
         .with_code("request_too_large")
     }
 
-    /// The body is not declared as JSON.
+    /// A body whose content type is not JSON.
     pub(super) fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -297,14 +300,14 @@ impl ApiError {
         .with_code("unsupported_media_type")
     }
 
-    /// No key, or a wrong one.
+    /// A missing or wrong key.
     pub(super) fn unauthorized(message: &'static str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", message)
             .with_code(INVALID_KEY)
             .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
 
-    /// Too many wrong keys came from where this one comes from.
+    /// Too many wrong keys from the client's address.
     pub(super) fn too_many_wrong_keys(wait: Duration) -> Self {
         let seconds = wait.as_secs() + 1;
         Self::new(
@@ -319,7 +322,7 @@ impl ApiError {
         .with_header(RETRY_AFTER, HeaderValue::from(seconds))
     }
 
-    /// A client's key, where several open the server, for what is about all clients.
+    /// A client's key does not give access to the metrics, because several clients have keys.
     pub(super) fn metrics_are_apart() -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
@@ -331,13 +334,13 @@ impl ApiError {
         .with_code("metrics_are_apart")
     }
 
-    /// The head does not say, or says twice, which server it is for.
+    /// A request whose `Host` is missing where one is needed, repeated or invalid.
     pub(super) fn bad_host(message: &'static str) -> Self {
         Self::bad_request("invalid_host", message)
     }
 
-    /// The client used a name for this server that is not its own. 403 rather than 421: clients
-    /// know what to make of it, and another connection would not help.
+    /// A request to a host name that is not this server's. The status is 403 rather than 421:
+    /// clients handle it well, and another connection would not help.
     pub(super) fn foreign_host(host: &str) -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
@@ -350,7 +353,7 @@ impl ApiError {
         .with_code("host_not_allowed")
     }
 
-    /// A page of another site wants to use this server.
+    /// A request from a web page of another site.
     pub(super) fn foreign_origin(origin: Option<&str>) -> Self {
         let message = match origin {
             Some(origin) => format!(
@@ -366,7 +369,7 @@ impl ApiError {
             .with_code("origin_not_allowed")
     }
 
-    /// The client expects something of the server that the server does not know.
+    /// An unknown value of the `Expect` header.
     pub(super) fn unknown_expectation() -> Self {
         Self::new(
             StatusCode::EXPECTATION_FAILED,
@@ -376,7 +379,7 @@ impl ApiError {
         .with_code("unknown_expectation")
     }
 
-    /// The body is coded in a way that the server does not know.
+    /// An unknown `Transfer-Encoding`.
     pub(super) fn unknown_transfer_coding() -> Self {
         Self::new(
             StatusCode::NOT_IMPLEMENTED,
@@ -386,7 +389,7 @@ impl ApiError {
         .with_code("unknown_transfer_coding")
     }
 
-    /// All connections are in use by others' requests.
+    /// All connections are in use.
     pub(super) fn too_many_connections() -> Self {
         Self::unavailable(
             "too_many_connections",
@@ -396,7 +399,8 @@ impl ApiError {
         .with_header(RETRY_AFTER, HeaderValue::from_static("2"))
     }
 
-    /// A head that is no HTTP, which is answered with this status; `None` for other statuses.
+    /// A request head that is not valid HTTP, by the status with which it is answered. `None` for
+    /// other statuses.
     pub(super) fn malformed_head(status: u16) -> Option<Self> {
         let status = StatusCode::from_u16(status).ok()?;
         let (code, message) = match status {
@@ -414,14 +418,14 @@ impl ApiError {
         Some(Self::new(status, "invalid_request_error", message).with_code(code))
     }
 
-    /// A key that may not do what it asks for.
+    /// A key without permission for what the request asks.
     pub(super) fn forbidden(param: &str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "permission_error", message)
             .with_code("permission_denied")
             .at(param)
     }
 
-    /// A key that has used what it may, with what is told of its limits.
+    /// A key that has reached a limit. `limits` are the rate limit headers.
     pub(super) fn rate_limited(
         message: impl Into<String>,
         retry_after: Duration,
@@ -434,7 +438,7 @@ impl ApiError {
         error
     }
 
-    /// No such route.
+    /// An unknown route.
     pub(super) fn unknown_route(method: &Method, path: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -444,7 +448,7 @@ impl ApiError {
         .with_code("not_found")
     }
 
-    /// The route exists for other methods.
+    /// A known route with an unsupported method.
     pub(super) fn wrong_method(method: &Method, path: &str) -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -468,13 +472,13 @@ impl ApiError {
         .at("model")
     }
 
-    /// The weights are not there yet.
+    /// The model is not loaded yet.
     pub(super) fn loading() -> Self {
         Self::unavailable("loading", "The model is still loading.")
             .with_header(RETRY_AFTER, HeaderValue::from_static("2"))
     }
 
-    /// Other clients' grammars take all places.
+    /// All slots for compiling grammars are taken.
     pub(super) fn too_many_grammars(message: &str) -> Self {
         Self::unavailable(
             "grammars_busy",
@@ -492,7 +496,7 @@ impl ApiError {
         .with_code(code)
     }
 
-    /// A fault of ours; `detail` goes to the log, never to the client.
+    /// A fault of the server. `detail` is logged and never sent to the client.
     pub(super) fn internal(detail: impl Into<String>) -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -503,7 +507,7 @@ impl ApiError {
         .with_detail(detail.into())
     }
 
-    /// The error as JSON, for a stream that has already begun.
+    /// Returns the error as OpenAI's JSON, for a stream that has already begun.
     pub(super) fn to_json(&self) -> String {
         let envelope = ErrorEnvelope {
             error: Body {
@@ -516,7 +520,7 @@ impl ApiError {
         serde_json::to_string(&envelope).expect("strings always serialise")
     }
 
-    /// The code and the message, for shapes that the endpoint makes itself.
+    /// Returns the public parts, for endpoints that format errors themselves.
     pub(super) fn told(&self) -> PublicError<'_> {
         PublicError {
             message: &self.message,
@@ -525,7 +529,8 @@ impl ApiError {
         }
     }
 
-    /// The error as Anthropic's JSON, which has no place of its own for the field at fault.
+    /// Returns the error as Anthropic's JSON. That format has no field for `param`, so the message
+    /// names it.
     pub(super) fn to_anthropic_json(&self, request_id: Option<&str>) -> String {
         let message = match &self.param {
             Some(param) if !self.message.contains(param.as_str()) => {
@@ -558,21 +563,21 @@ impl ApiError {
         }
     }
 
-    /// Whether no key was sent, or a wrong one.
+    /// Whether the key was missing or wrong.
     pub(super) fn is_of_key(&self) -> bool {
         self.code == Some(INVALID_KEY)
     }
 
-    /// Whether the log has been told of it.
+    /// Whether the error was already logged.
     pub(super) fn is_logged(&self) -> bool {
         self.is_logged
     }
 
-    /// What the log may know of it.
+    /// Returns what may be logged about the error.
     pub(super) fn refusal(&self) -> Refusal {
         Refusal {
             code: self.code,
-            // The path through broken JSON can hold any key, that is, anything a client wrote.
+            // The path in invalid JSON can contain any key, so any text of the client.
             param: self
                 .param
                 .clone()
@@ -596,8 +601,8 @@ impl From<Error> for ApiError {
                 Self::rate_limited(message, retry_after, Vec::new())
             }
             Error::NeverQueued { .. } => Self::bad_request("request_too_large", message),
-            // As Anthropic's API and grpc-gateway have it. 408 would say that the client was slow
-            // to ask, and makes browsers ask again.
+            // 504 as in Anthropic's API and grpc-gateway. 408 would say that the client was slow to
+            // send its request, and makes browsers retry.
             Error::DeadlineExceeded { .. } => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout_error", message)
                     .with_code("deadline_exceeded")
@@ -609,7 +614,7 @@ impl From<Error> for ApiError {
             Error::EngineDead => Self::unavailable("engine_dead", message)
                 .with_header(RETRY_AFTER, HeaderValue::from_static("10"))
                 .with_detail("the engine is dead"),
-            // The request's own rule led here, not a fault of the server's.
+            // The request's own constraint caused this, not a fault of the server.
             Error::Constraint { .. } => Self::bad_request("constraint_failed", message),
             Error::StepFailed => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
@@ -649,14 +654,14 @@ impl IntoResponse for ApiError {
         for (name, value) in &self.headers {
             response.headers_mut().insert(name, value.clone());
         }
-        // For the log, and for another shape.
+        // Used by the log and by the conversion to Anthropic's format.
         response.extensions_mut().insert(self);
         response
     }
 }
 
-/// Keeps both ends of a long message: what is wrong stands at the end, what it is about at the
-/// beginning.
+/// Shortens a long message but keeps both ends: the beginning says what it is about, the end says
+/// what is wrong.
 fn shorten(message: String) -> String {
     if message.len() <= MAX_MESSAGE {
         return message;

@@ -1,12 +1,13 @@
-//! How far a connection is with its current request: shared by the socket below HTTP and the
+//! The state of a connection's current request, shared by the socket below the HTTP library and the
 //! service above it.
 //!
 //! ```text
 //!          head read          answer begins            its body ends         all of it is written
 //!  Idle ─────────────▶ Asked ───────────────▶ Answered ──────────────▶ Flushing ──────────▶ Idle
 //! ```
-//! HTTP lies between the two and tells neither of the other. The socket must know whether a client
-//! that sends no more is still owed an answer, the table of connections which of them are idle.
+//! The HTTP library between the two does not pass this state on. The socket must know whether a
+//! client that has closed its sending half still waits for a response; the table of connections
+//! must know which connections are idle.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,10 +20,10 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use super::connections::Seat;
 
-/// Says nothing to the client, and whether it is there to us.
+/// An SSE comment. Clients ignore it; a reset in reply shows that the client is gone.
 const COMMENT: &[u8] = b": keep-alive\n\n";
 
-/// One connection's.
+/// The state of one connection.
 #[derive(Debug)]
 pub(super) struct Exchange {
     seat: Seat,
@@ -32,15 +33,15 @@ pub(super) struct Exchange {
 #[derive(Debug, Default)]
 struct State {
     phase: Phase,
-    /// Whether answers may be announced before they begin.
+    /// Whether the client understands interim (1xx) responses.
     takes_interim: bool,
-    /// The client sends no more: it has closed the connection, or its half of it.
+    /// The client has closed the connection, or its sending half.
     is_ended: bool,
-    /// The request's body was waited for after that.
+    /// The service waited for more of the request's body after that.
     is_starved: bool,
-    /// The stream of events that is being sent should have a comment in it.
+    /// Whether a comment is to be inserted in the event stream that is being sent.
     comment_due: bool,
-    /// Whoever waits for the client's next bytes, or for the request's body.
+    /// Wakers of the task that waits for more bytes, and of the one that waits for the body.
     socket: Option<Waker>,
     body: Option<Waker>,
 }
@@ -54,23 +55,23 @@ enum Phase {
     Flushing,
 }
 
-/// What is being sent.
+/// The kind of response that is being sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
-    /// Events, as they come.
+    /// A stream of events.
     Events,
-    /// Something that is whole.
+    /// A complete body.
     Whole,
 }
 
 /// How to find out whether a client that sends no more still listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Probe {
-    /// By an interim answer, which clients pass over.
+    /// Send an interim response, which clients ignore.
     Interim,
-    /// By what is on its way to it.
+    /// Wait for the reaction to bytes that are already being sent.
     Underway,
-    /// There is no way.
+    /// Nothing can be sent.
     Impossible,
 }
 
@@ -90,7 +91,7 @@ impl Exchange {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request's head has come.
+    /// Records that a request's head has been read.
     pub(super) fn asked(&self, version: Version) {
         let mut state = self.lock();
         state.phase = Phase::Asked;
@@ -101,7 +102,7 @@ impl Exchange {
         self.seat.works();
     }
 
-    /// Its answer begins.
+    /// Records that the response begins.
     pub(super) fn answered(&self, headers: &HeaderMap) {
         let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
         let is_stream = content_type.is_some_and(|value| value.starts_with(b"text/event-stream"));
@@ -111,7 +112,7 @@ impl Exchange {
         });
     }
 
-    /// All that there was to write is with the system.
+    /// Records that all response bytes were passed to the operating system.
     pub(super) fn flushed(&self) {
         let mut state = self.lock();
         if state.phase == Phase::Flushing {
@@ -123,18 +124,19 @@ impl Exchange {
         }
     }
 
-    /// Whether no request is under way.
+    /// Whether no request is in progress.
     pub(super) fn is_idle(&self) -> bool {
         self.lock().phase == Phase::Idle
     }
 
-    /// The client sends no more. Is HTTP to be told? Not while the client is owed an answer, except
-    /// that its request is not whole. Where not, `socket` is woken when it may be otherwise.
+    /// Records that the client sends no more, and returns whether to report it to the HTTP library.
+    /// It is not reported while a response is pending, unless the request is incomplete. If this
+    /// returns false, `socket` is woken when the result may change.
     pub(super) fn tells_of_end(&self, socket: &Waker) -> bool {
         let mut state = self.lock();
         if !state.is_ended {
             state.is_ended = true;
-            // Who waits for the body must look once more: what they wait for may have come before.
+            // The waiter for the body must check again: the body may already have arrived.
             state.body.take().into_iter().for_each(Waker::wake);
         }
         if state.phase == Phase::Idle || state.is_starved {
@@ -144,8 +146,8 @@ impl Exchange {
         false
     }
 
-    /// How to find out now whether the client still listens. A comment is on its way if that will
-    /// do.
+    /// Returns how to find out now whether the client still listens. In an event stream, schedules
+    /// a comment.
     pub(super) fn probe(&self) -> Probe {
         let mut state = self.lock();
         match state.phase {
@@ -178,7 +180,7 @@ impl Exchange {
     }
 }
 
-/// A request's body, which tells when it is waited for.
+/// A request's body that records when the service waits for it.
 pub(super) struct RequestBody {
     inner: Incoming,
     exchange: Arc<Exchange>,
@@ -214,7 +216,7 @@ impl HttpBody for RequestBody {
     }
 }
 
-/// An answer's body, which tells when it has ended.
+/// A response body that records when it has ended.
 pub(super) struct AnswerBody {
     inner: Body,
     exchange: Arc<Exchange>,
@@ -237,7 +239,7 @@ impl HttpBody for AnswerBody {
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
             return Poll::Ready(frame);
         }
-        // Each frame of a stream is a whole event, so a comment fits between two.
+        // Each frame of a stream is a whole event, so a comment fits between two frames.
         match self.exchange.takes_comment() {
             true => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT))))),
             false => Poll::Pending,

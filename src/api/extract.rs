@@ -1,4 +1,4 @@
-//! A request's body: whole, in time, JSON, and into the wire's types.
+//! Reads a request's body, with limits on size and time, and deserializes it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,36 +19,38 @@ use super::request_memory::{Charge, Claim};
 use super::state::AppState;
 use super::types::JsonObject;
 
-/// Room for 85 slices of a volume as PNG in base64.
+/// Maximum body size: room for 85 slices of a volume, as base64 PNG.
 pub const MAX_BODY: usize = 256 << 20;
 
-/// Room for any text that a model can read, where it takes no images.
+/// Maximum body size for models without images: room for any text that a model can read.
 const MAX_TEXT_BODY: usize = 16 << 20;
 
-/// How long a body may take altogether, and how long it may stand still.
+/// Maximum total time for a body, and maximum pause within it.
 const BODY_TIME: Duration = Duration::from_secs(300);
 const BODY_PAUSE: Duration = Duration::from_secs(30);
-/// Bytes a second, on average, after one such pause: far less than any line carries.
+/// Minimum average rate in bytes per second, after one such pause. Any real connection is much
+/// faster.
 const MIN_BODY_RATE: u64 = 1024;
 
-/// How much of a refused body is read, so that the client gets to read the answer.
+/// How much of a rejected body is read, so that the client gets to read the response.
 const MAX_DISCARDED: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// A body that was read.
 #[derive(Debug)]
 pub(super) struct JsonBody {
-    /// Text that may be JSON.
+    /// The body as text; not yet checked to be JSON.
     pub(super) text: String,
-    /// The memory that it takes, and what is read out of it; whoever works on that keeps it.
+    /// The memory charged for the body and for what is deserialized from it. Keep it alive as long
+    /// as that data.
     pub(super) held: Arc<Charge>,
 }
 
-/// Reads a body that must be JSON in UTF-8, within the memory that requests may take.
+/// Reads a body that must be JSON in UTF-8, within the memory limit for requests.
 ///
 /// # Errors
-/// 415, 413, 408, 503 where memory is short, or 400 for a body that ends early, is not UTF-8 or
-/// holds too much.
+/// 415, 413, 408, 503 when memory is exhausted, or 400 for a body that ends early, is not UTF-8 or
+/// contains too many values.
 pub(super) async fn json_body(app: &AppState, request: Request) -> Result<JsonBody, ApiError> {
     let (head, body) = request.into_parts();
     let limit = max_body(app);
@@ -81,7 +83,7 @@ pub(super) async fn json_body(app: &AppState, request: Request) -> Result<JsonBo
             }
             let claim = Claim::of_body(len.max(announced));
             held.hold_body(claim, len, &census)?;
-            // What was announced is not believed: a client may send nothing of it.
+            // The announced length is not trusted: a client may send nothing of it.
             bytes
                 .try_reserve(data.len())
                 .map_err(|_| ApiError::no_memory())
@@ -103,7 +105,8 @@ pub(super) async fn json_body(app: &AppState, request: Request) -> Result<JsonBo
     })
 }
 
-/// Until when more of a body must come that began then and of which so much is here.
+/// Returns the deadline for the next bytes of a body that began at `begun` and of which `num_bytes`
+/// have arrived.
 fn patience(begun: Instant, num_bytes: usize) -> Instant {
     let earned = Duration::from_secs(num_bytes as u64 / MIN_BODY_RATE);
     let pause = Instant::now() + BODY_PAUSE;
@@ -112,7 +115,7 @@ fn patience(begun: Instant, num_bytes: usize) -> Instant {
         .min(begun + BODY_PAUSE + earned)
 }
 
-/// The longest body that is read.
+/// Returns the maximum body size.
 fn max_body(app: &AppState) -> usize {
     let takes_images = app.model().is_ok_and(|model| model.images.is_some());
     let limit = if takes_images {
@@ -123,10 +126,10 @@ fn max_body(app: &AppState) -> usize {
     limit.min(app.request_memory().max_body())
 }
 
-/// Reads and forgets a body that nobody wants. A client that is still writing would otherwise meet
-/// a closed connection before it reads why.
+/// Reads and discards the body of a rejected request. Otherwise a client that is still sending
+/// would find the connection closed before it reads the error.
 pub(super) async fn discard(headers: &HeaderMap, mut body: Body) {
-    // Such a client waits for leave before it writes, and reading would give it.
+    // Such a client waits for `100 Continue` before it sends, and reading would send it.
     if headers.contains_key(EXPECT) {
         return;
     }
@@ -140,11 +143,11 @@ pub(super) async fn discard(headers: &HeaderMap, mut body: Body) {
             }
         }
     };
-    // Late is as good as never here: the answer is sent either way.
+    // A timeout does not matter: the response is sent in any case.
     let _ = timeout(DISCARD_TIME, reading).await;
 }
 
-/// The length that is announced, 0 where none is.
+/// Checks the headers and returns the announced length, or 0 if there is none.
 fn check_head(headers: &HeaderMap, limit: usize) -> Result<usize, ApiError> {
     let content_type = headers
         .get(CONTENT_TYPE)
@@ -171,11 +174,11 @@ fn check_head(headers: &HeaderMap, limit: usize) -> Result<usize, ApiError> {
     }
 }
 
-/// Reads one type's fields out of a JSON object and passes over the others. Several types can be
-/// read from the same body.
+/// Deserializes one type from a JSON object and ignores unknown fields. Several types can be read
+/// from the same body.
 ///
 /// # Errors
-/// 400 with the dotted path of what is wrong.
+/// 400 with the dotted path of the invalid field.
 pub(super) fn parse<'de, T: Deserialize<'de>>(body: &'de str) -> Result<T, ApiError> {
     let mut deserializer = serde_json::Deserializer::from_str(body);
     let JsonObject(value) = serde_path_to_error::deserialize(&mut deserializer)
@@ -184,7 +187,7 @@ pub(super) fn parse<'de, T: Deserialize<'de>>(body: &'de str) -> Result<T, ApiEr
     Ok(value)
 }
 
-/// `messages[0].content`; `None` at the root.
+/// Returns a path such as `messages[0].content`; `None` at the root.
 fn dotted(path: &Path) -> Option<String> {
     let mut dotted = String::new();
     for segment in path {
@@ -203,7 +206,7 @@ fn dotted(path: &Path) -> Option<String> {
     (!dotted.is_empty()).then_some(dotted)
 }
 
-/// What serde found wrong, with the path to it.
+/// Converts serde's error, found at `path`.
 fn refusal(path: Option<String>, error: &serde_json::Error) -> ApiError {
     let found = error.to_string();
     if error.classify() != Category::Data {
@@ -221,7 +224,7 @@ fn refusal(path: Option<String>, error: &serde_json::Error) -> ApiError {
         let message = format!("The parameter '{param}' is given twice.");
         return ApiError::invalid_json(Some(param), message);
     }
-    // A position helps whoever writes JSON by hand, and the path is there.
+    // The path is enough to find the field, so the line and column are removed.
     let found = found.split(" at line ").next().unwrap_or(&found);
     let found = found
         .replace("expected f64", "expected a number")
@@ -234,7 +237,7 @@ fn refusal(path: Option<String>, error: &serde_json::Error) -> ApiError {
     ApiError::invalid_type(path, message)
 }
 
-/// The name between backquotes after `start`.
+/// Returns the name between the backquotes that follow `start`.
 fn quoted<'m>(message: &'m str, start: &str) -> Option<&'m str> {
     message.strip_prefix(start)?.split('`').next()
 }

@@ -1,4 +1,4 @@
-//! The page below; its tests compare it with the code.
+//! The table of request fields (below). Its tests compare it with the code.
 //!
 #![doc = include_str!("fields.md")]
 
@@ -11,7 +11,7 @@ mod tests {
     use crate::api::openapi::described;
     use crate::api::refused_fields::RefusedField;
 
-    /// Headings of the page with what their tables say: field to state.
+    /// Parses the page: heading → field → state.
     fn page() -> BTreeMap<&'static str, BTreeMap<&'static str, &'static str>> {
         let mut page = BTreeMap::new();
         for section in include_str!("fields.md").split("\n## ").skip(1) {
@@ -37,7 +37,7 @@ mod tests {
         }
     }
 
-    /// What the properties of a schema do.
+    /// Returns the state of each property of a schema.
     fn served(schema: &Value) -> BTreeMap<String, String> {
         let properties = schema["properties"].as_object().expect("properties");
         let state = |(name, property): (&String, &Value)| {
@@ -48,7 +48,7 @@ mod tests {
         properties.iter().map(state).collect()
     }
 
-    /// The page without what is never sent, which no code says.
+    /// Returns the page's fields without those marked "never sent", which do not exist in the code.
     fn claimed(fields: &BTreeMap<&str, &str>) -> BTreeMap<String, String> {
         let claims = fields.iter().filter(|(_, state)| **state != "never sent");
         let owned = claims.map(|(name, state)| ((*name).to_owned(), (*state).to_owned()));

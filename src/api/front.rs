@@ -1,5 +1,5 @@
-//! One connection's service: what a request is told of where it comes from, and the connection of
-//! how far the request is.
+//! The HTTP service of one connection. It gives each request its peer address, and records the
+//! request's progress for the connection.
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -1,5 +1,5 @@
-//! Around what comes from a socket: heads that no server should take, foreign names and foreign
-//! pages. What a program asks in process does not pass here.
+//! Middleware for requests from a socket: rejects unsafe heads, unknown host names and requests
+//! from other sites' pages. Requests made inside the process skip these checks.
 
 use axum::extract::{Request, State};
 use axum::http::header::{
@@ -19,7 +19,7 @@ use super::peer::Peer;
 use super::site::{Origin, host_of};
 use super::state::AppState;
 
-/// Lets a request pass whose head is sound and whose page may ask.
+/// Passes a request with a valid head from an allowed origin.
 pub(super) async fn guard(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let Some(peer) = request.extensions().get::<Peer>().copied() else {
         return next.run(request).await;
@@ -77,7 +77,8 @@ fn judge<'r>(app: &AppState, peer: Peer, request: &'r Request) -> Result<Origin<
         return Err(ApiError::unknown_transfer_coding());
     }
     let site = app.site();
-    // Probes come by whatever name an orchestrator knows, and learn nothing.
+    // Probes may use any host name, because orchestrators use names of their own, and probes reveal
+    // nothing.
     if let Some(host) = &host
         && (peer.is_local || site.names_hosts())
         && !is_probe
@@ -87,7 +88,7 @@ fn judge<'r>(app: &AppState, peer: Peer, request: &'r Request) -> Result<Origin<
     site.origin(request.method(), headers, host.as_ref())
 }
 
-/// What a browser asks before it lets a page of an allowed site ask.
+/// Answers the CORS preflight request of an allowed site.
 fn preflight(asked: &HeaderMap) -> Response {
     let mut response = ().into_response();
     let headers = response.headers_mut();
@@ -95,7 +96,8 @@ fn preflight(asked: &HeaderMap) -> Response {
         ACCESS_CONTROL_ALLOW_METHODS,
         HeaderValue::from_static("GET, POST"),
     );
-    // Clients' libraries have many of their own, and none of ours means more than it says.
+    // Client libraries send many headers of their own, and no header that this server reads is a
+    // risk.
     if let Some(names) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
     }

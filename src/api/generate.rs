@@ -1,4 +1,4 @@
-//! The way that chats and text completions share, from a request's arrival to its generation.
+//! The steps that chats and text completions share, from a request's arrival to its generation.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -30,38 +30,39 @@ use crate::error::Error;
 use crate::registry::ServedModel;
 use crate::text::AnswerSyntax;
 
-/// What one endpoint does its own way.
+/// The endpoint-specific steps.
 pub(super) trait Endpoint {
-    /// Of its answers' ids.
+    /// Prefix of response ids.
     const ID_PREFIX: &'static str;
 
-    /// What is to be continued, checked.
+    /// The checked content to continue.
     type Content: Send + 'static;
 
-    /// What of the request its answer repeats or depends on, besides what all answers have.
+    /// Endpoint-specific request data that the response needs.
     type Echo: Send + 'static;
 
-    /// Reads and checks a body.
+    /// Deserializes and checks a body.
     ///
     /// # Errors
-    /// 400 for what the request says, 404 for another model.
+    /// 400 for an invalid request, 404 for another model.
     fn read(body: &str, model: &ServedModel) -> Result<Call<Self::Content, Self::Echo>, ApiError>;
 
-    /// The prompts in tokens, with their images.
+    /// Builds the tokenized prompts, with their images.
     ///
     /// # Errors
-    /// 400 for what does not fit the model and for images that cannot be taken.
+    /// 400 for a prompt that does not fit the model and for invalid images.
     fn prompts(
         app: &AppState,
         model: &Arc<ServedModel>,
         content: Self::Content,
     ) -> impl Future<Output = Result<Vec<PreparedPrompt>, ApiError>> + Send;
 
-    /// The JSON of an answer.
+    /// Returns the formatter of the response.
     fn format(answering: Answering, echo: Self::Echo) -> impl AnswerFormat;
 }
 
-/// A checked request to continue some `C`, whose answer also tells some `E`.
+/// A checked request. `C` is the content to continue, `E` is endpoint-specific data for the
+/// response.
 pub(super) struct Call<C, E = ()> {
     pub(super) model_name: String,
     pub(super) content: C,
@@ -73,34 +74,35 @@ pub(super) struct Call<C, E = ()> {
     pub(super) options: AnswerOptions,
 }
 
-/// What an answer's JSON speaks of besides its tokens.
+/// What a response needs besides the generated tokens.
 pub(super) struct Answering {
     pub(super) identity: Identity,
     pub(super) model: Arc<ServedModel>,
     pub(super) options: AnswerOptions,
-    /// Answers to each prompt.
+    /// Number of answers to each prompt.
     pub(super) num_choices: usize,
-    /// Each prompt's tokens.
+    /// Token ids of each prompt.
     pub(super) prompts: Vec<Vec<TokenId>>,
-    /// What the answers to each prompt begin with.
+    /// The text that the answers to each prompt begin with, if requested.
     pub(super) echoes: Vec<Option<EchoedPrompt>>,
-    /// Alternatives for each token of the prompt, where its log-probabilities are asked for.
+    /// Number of alternatives for each prompt token, if `prompt_logprobs` was requested.
     pub(super) prompt_logprobs: Option<usize>,
-    /// The same, where they stand with the answer's own.
+    /// Number of alternatives for each echoed prompt token, if the prompt's log-probabilities are
+    /// returned together with the answer's.
     pub(super) echoed_logprobs: Option<usize>,
 }
 
-/// What an endpoint's own fields say of those that both have.
+/// Values of shared options that each endpoint reads from its own fields.
 pub(super) struct OwnFields {
     pub(super) model: Option<String>,
-    /// Alternatives for each token; `None` asks for no log-probabilities.
+    /// Number of alternatives for each token; `None` requests no log-probabilities.
     pub(super) top_logprobs: Option<usize>,
     pub(super) output: OutputPlan,
-    /// What is told apart in each answer.
+    /// Which parts of the output are parsed as reasoning or tool calls.
     pub(super) syntax: AnswerSyntax,
 }
 
-/// The fields that every way to ask for an answer has.
+/// The request fields that all generating endpoints share.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SharedFields {
     pub(super) sampling: SamplingFields,
@@ -110,7 +112,7 @@ pub(super) struct SharedFields {
 }
 
 impl SharedFields {
-    /// Reads them where they go by their own names.
+    /// Reads the fields of an API that uses their standard names.
     ///
     /// # Errors
     /// 400 for values of the wrong type.
@@ -124,16 +126,16 @@ impl SharedFields {
     }
 }
 
-/// Answers one request.
+/// Handles one request.
 ///
 /// # Errors
-/// 400 for what the request says, 404 for another model, 429 and 503 for the engine's state, 504
-/// when its time is up.
+/// 400 for an invalid request, 404 for another model, 429 and 503 for the engine's state, 504 for
+/// an exceeded deadline.
 pub(super) async fn generate<E: Endpoint>(
     app: AppState,
     request: Request,
 ) -> Result<Response, ApiError> {
-    // Dropped on the way, the client has left.
+    // If this is dropped without a result, the client has disconnected.
     let mut log = RequestLog::begin(Arc::clone(app.metrics()));
     match prepare::<E>(&app, request, log.arrived()).await {
         Ok(prepared) => prepared.answer::<E>(log).await,
@@ -157,7 +159,7 @@ struct Prepared<T> {
     options: AnswerOptions,
     ticket: Ticket,
     permit: Permit,
-    /// Of the body, until the engine has the request.
+    /// Memory charged for the body, until the engine has the request.
     held: Arc<Charge>,
 }
 
@@ -174,7 +176,7 @@ async fn prepare<E: Endpoint>(
     let call = {
         let num_bytes = body.len();
         let model = Arc::clone(&model);
-        // Work goes on when its client has left, and so does what it holds.
+        // The work continues after its client has disconnected, so it must keep its memory charged.
         let held = Arc::clone(&held);
         let work = move || {
             let call = E::read(&body, &model);
@@ -269,10 +271,10 @@ impl<T> Prepared<T> {
 }
 
 impl Call<()> {
-    /// Checks the fields that all endpoints have.
+    /// Converts and checks the fields that all endpoints share.
     ///
     /// # Errors
-    /// 400 for what they say, 404 for another model.
+    /// 400 for invalid fields, 404 for another model.
     pub(super) fn new(
         shared: SharedFields,
         own: OwnFields,
@@ -325,7 +327,7 @@ impl Call<()> {
         })
     }
 
-    /// The whole request, once it is known what is to be continued.
+    /// Adds the content.
     pub(super) fn with<C>(self, content: C) -> Call<C> {
         Call {
             model_name: self.model_name,
@@ -341,7 +343,7 @@ impl Call<()> {
 }
 
 impl<C> Call<C> {
-    /// The same for an endpoint that takes its content as some `D` and whose answer tells `echo`.
+    /// Converts the content for another endpoint, and adds `echo` for its response.
     pub(super) fn through<D, E>(self, wrap: impl FnOnce(C) -> D, echo: E) -> Call<D, E> {
         Call {
             model_name: self.model_name,

@@ -1,7 +1,7 @@
-//! A request while the engine works on it: token streams in, pieces of answers out.
+//! A request while the engine works on it: receives token streams, returns deltas of answers.
 //!
-//! Owns which tokens and parts belong together. What a token adds to an answer is `text`'s
-//! business, thoughts, calls and stop strings included. Knows nothing of JSON.
+//! Keeps tokens and parts together. The `text` module decides what a token adds to an answer,
+//! including reasoning, calls and stop strings. This module knows nothing of JSON.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,48 +22,50 @@ use crate::metrics::{AnswerMeter, FinishedReason};
 use crate::registry::ServedModel;
 use crate::text::{AnswerPart, AnswerReader, AnswerSyntax, Read, ReadEnd};
 
-/// All answers to one request. Dropping it aborts those that have not ended.
+/// All answers to one request. Dropping it aborts the unfinished ones.
 #[derive(Debug)]
 pub(super) struct Generation {
     answers: SelectAll<AnswerStream>,
     num_open: usize,
-    /// Answers to each prompt.
+    /// Number of answers to each prompt.
     num_choices: usize,
     prompt_tokens: usize,
-    /// Of each prompt, as its first answer found them in the cache: the others find the first's.
+    /// Cached tokens of each prompt, as its first answer found them. The other answers reuse the
+    /// first one's blocks, so they do not count.
     cached_tokens: Vec<usize>,
-    /// Of all answers, those that were thought.
+    /// Reasoning tokens of all answers.
     reasoning_tokens: usize,
-    /// `None` once all answers have ended: the client may come again with the last event.
+    /// `None` once all answers have ended, because the client may send its next request as soon as
+    /// it has the last event.
     permit: Option<Permit>,
     log: RequestLog,
     _ticket: Ticket,
 }
 
-/// What the engine is to do for a request.
+/// The engine's work for one request.
 #[derive(Debug)]
 pub(super) struct Task<'a> {
     pub(super) prompts: &'a [PreparedPrompt],
     pub(super) plan: SamplingPlan,
     pub(super) constraint: Option<Arc<dyn Constraint>>,
-    /// What is told apart in each answer.
+    /// Which parts of the output are parsed as reasoning or tool calls.
     pub(super) syntax: AnswerSyntax,
     pub(super) scheduling: SchedulingParams,
-    /// What its key's limits let it have.
+    /// Admission under the key's limits.
     pub(super) permit: Permit,
 }
 
-/// What a few tokens add to one answer.
+/// What one or more tokens add to one answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct AnswerDelta {
-    /// Which answer; those to the same prompt stand together.
+    /// Index of the answer. Answers to the same prompt are adjacent.
     pub(super) index: usize,
-    /// Safe to send: nothing to come changes them. Empty only on the last delta.
+    /// Final parts: later tokens do not change them. Empty only on the last delta.
     pub(super) parts: Vec<AnswerPart>,
-    /// The tokens since the last delta, thoughts and calls included. Text of the last of them may
+    /// The tokens since the last delta, including reasoning and calls. Text of the last token may
     /// still be held back.
     pub(super) tokens: Vec<TokenEvent>,
-    /// How many of them were thought.
+    /// How many of them are reasoning.
     pub(super) num_thought: usize,
     /// Present on the last delta.
     pub(super) finish: Option<Finish>,
@@ -72,17 +74,17 @@ pub(super) struct AnswerDelta {
 /// How an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finish {
-    /// As the engine says, or `Stop` for a stop string and behind the only call that was allowed.
+    /// The engine's reason, or `Stop` after a stop string or after the only allowed call.
     pub(super) reason: FinishReason,
-    /// What of the client's choice ended it.
+    /// The stop string or stop token that ended the answer.
     pub(super) stop_reason: Option<StopReason>,
 }
 
 impl Generation {
-    /// Hands each prompt to the engine once for each of its answers, all of them or none.
+    /// Submits each prompt to the engine once for each of its answers: all of them or none.
     ///
     /// # Errors
-    /// What the engine refuses.
+    /// The engine's error if it rejects the request.
     pub(super) fn start(
         model: &ServedModel,
         task: Task<'_>,
@@ -147,8 +149,8 @@ impl Generation {
         })
     }
 
-    /// The next piece of any answer; `None` when all have ended. After an error there is nothing
-    /// more.
+    /// Returns the next delta of any answer, or `None` when all have ended. An error is the last
+    /// item.
     pub(super) async fn next(&mut self) -> Option<std::result::Result<AnswerDelta, ApiError>> {
         match self.answers.next().await? {
             Ok(delta) => {
@@ -183,7 +185,7 @@ impl Generation {
         }
     }
 
-    /// Tokens so far.
+    /// Returns the token usage so far.
     pub(super) fn usage(&self) -> Usage {
         Usage::new(
             self.prompt_tokens,
@@ -198,23 +200,23 @@ impl Generation {
     }
 }
 
-/// One answer as it comes.
+/// The stream of one answer.
 #[derive(Debug)]
 struct AnswerStream {
     index: usize,
-    /// `None` once the answer has ended; dropping it tells the engine to stop.
+    /// `None` once the answer has ended. Dropping the stream makes the engine stop.
     tokens: Option<TokenStream>,
     reader: AnswerReader,
     plan: Arc<SamplingPlan>,
     /// Tokens whose text is held back.
     held: Vec<TokenEvent>,
-    /// How many of them were thought.
+    /// How many of them are reasoning.
     num_thought: usize,
     meter: AnswerMeter,
 }
 
 impl AnswerStream {
-    /// Takes one token; `None` while its text is held back.
+    /// Takes one token. Returns `None` while its text is held back.
     fn accept(&mut self, event: TokenEvent) -> Option<AnswerDelta> {
         self.meter.token(event.queued);
         let token = event.token;
@@ -222,7 +224,7 @@ impl AnswerStream {
         self.held.push(event);
 
         let mut read = Read::default();
-        // A stop token ends the answer and is no part of its text.
+        // A stop token ends the answer and is not part of its text.
         if ended != Some(FinishReason::Stop) {
             read = self.reader.push(token);
             self.num_thought += usize::from(read.is_thought);
@@ -292,7 +294,7 @@ impl Stream for AnswerStream {
                     return Poll::Ready(Some(Err(error)));
                 }
                 None => {
-                    // The stream says how it ended before it ends.
+                    // A token stream must report a finish reason before it ends.
                     self.tokens = None;
                     self.meter.end(FinishedReason::Error);
                     return Poll::Ready(Some(Err(Error::EngineDead)));

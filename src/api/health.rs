@@ -1,4 +1,4 @@
-//! `GET /health` and `GET /ready`, for an orchestrator's probes; neither needs a key.
+//! `GET /health` and `GET /ready`, for an orchestrator's probes. Neither needs a key.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -9,10 +9,10 @@ use super::state::{AppState, Readiness};
 use super::types::Status;
 use crate::error::Error;
 
-/// Whether the process can work: also while it loads or drains, no more once the engine is dead.
+/// Liveness: succeeds unless the engine has died, also while the server loads or drains.
 ///
 /// # Errors
-/// 503 when it must be restarted.
+/// 503 when the process must be restarted.
 pub(super) async fn health(State(app): State<AppState>) -> Result<Response, ApiError> {
     match app.readiness() {
         Readiness::Dead => Err(Error::EngineDead.into()),
@@ -20,7 +20,7 @@ pub(super) async fn health(State(app): State<AppState>) -> Result<Response, ApiE
     }
 }
 
-/// Whether requests are welcome.
+/// Readiness: whether the server accepts requests.
 ///
 /// # Errors
 /// 503 while loading, while draining, and when the engine is dead.

@@ -1,24 +1,25 @@
-//! What an answer says of itself: id, time, model and the server behind it.
+//! The metadata of a response: id, time, model and system fingerprint.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::random::random_id;
 use crate::registry::ServedModel;
 
-/// The same in every chunk of an answer.
+/// Metadata that is the same in every chunk of a response.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
     pub(super) id: String,
-    /// Unix seconds.
+    /// Unix time in seconds.
     pub(super) created: u64,
-    /// The name that the client used.
+    /// The model name that the client sent.
     pub(super) model: String,
     /// Changes when the same seed may give other tokens: with the server's version or the model.
     pub(super) system_fingerprint: String,
 }
 
 impl Identity {
-    /// Of an answer that begins now; `prefix` is the endpoint's (`chatcmpl-`).
+    /// Creates the identity of a response that begins now. `prefix` depends on the endpoint
+    /// (`chatcmpl-`).
     pub(super) fn new(prefix: &str, name: String, model: &ServedModel) -> Self {
         let version = env!("CARGO_PKG_VERSION");
         let backend = format!("{version} {} {}", model.names[0], model.max_model_len);

@@ -1,4 +1,4 @@
-//! Images of a request: decoded and resized off the async threads, each different one once.
+//! Decodes and resizes a request's images off the async threads. Equal images are decoded once.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,16 +18,16 @@ use crate::image::{ImageProcessor, Wanted, fetch};
 /// Images that are ready for the engine.
 #[derive(Debug, Default)]
 pub(super) struct Images {
-    /// In order.
+    /// In order of the request's images.
     pub(super) pixels: Vec<PixelValues>,
-    /// The memory that they take.
+    /// The memory charged for them.
     pub(super) held: Option<Charge>,
 }
 
-/// The pixels of `images`, in order.
+/// Returns the pixels of `images`, in order.
 ///
 /// # Errors
-/// 400 at the first image that cannot be taken; 503 and 413 where there is no memory for them.
+/// 400 for the first invalid image; 503 or 413 if there is not enough memory.
 pub(super) async fn decode_all(
     images: Vec<WireImage>,
     processor: &ImageProcessor,
@@ -83,7 +83,8 @@ fn decode(
     processor.process(&encoded, Wanted::while_true(&is_wanted))
 }
 
-/// The different images, in order of appearance, and for each of `images` which one it is.
+/// Returns the distinct images in order of appearance, and for each of `images` its index among
+/// them.
 fn deduplicate(images: Vec<WireImage>) -> (Vec<WireImage>, Vec<usize>) {
     let mut params = Vec::new();
     let mut places = Vec::with_capacity(images.len());

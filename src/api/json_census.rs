@@ -1,26 +1,28 @@
-//! How much there is in a JSON text, counted piece by piece as it arrives.
+//! Counts the elements of a JSON text, piece by piece as it arrives.
 //!
-//! What a text costs once it is read depends less on its length than on how many things it is made
-//! of, so they are counted before anything is made of them. Knows brackets, commas and strings,
-//! and leaves it to the reader to find what is not JSON.
+//! The memory of a deserialized text depends less on its length than on its number of elements, so
+//! they are counted before anything is deserialized. This module recognizes only brackets, commas
+//! and strings; the deserializer finds what is not JSON.
 
 use memchr::memchr2;
 
 use super::error::ApiError;
 
-/// Values, names and containers, of which each may cost hundreds of bytes once it is read.
+/// Maximum number of values, names and containers. Each may cost hundreds of bytes once it is
+/// deserialized.
 const MAX_NODES: usize = 200_000;
-/// Numbers in lists of the body itself: room for a prompt of a hundred thousand token ids, ten times.
+/// Maximum number of numbers in lists at the top of the body: ten prompts of a hundred thousand
+/// token ids.
 const MAX_NUMBERS: usize = 1_000_000;
-/// A conversation's turns, or the items of an input.
+/// Maximum number of messages of a conversation, or of input items.
 const MAX_MESSAGES: usize = 10_000;
-/// All pieces of all turns together: texts, images, calls.
+/// Maximum number of parts of all messages together: texts, images, calls.
 const MAX_PARTS: usize = 10_000;
 
-/// Containers deeper than this hold no part of a message.
+/// Containers deeper than this contain no part of a message.
 const PATH_LEN: usize = 6;
 
-/// What has been counted so far.
+/// The counts so far.
 #[derive(Debug, Default)]
 pub(super) struct JsonCensus {
     num_nodes: usize,
@@ -28,36 +30,37 @@ pub(super) struct JsonCensus {
     num_messages: usize,
     num_parts: usize,
     depth: usize,
-    /// Of the outermost containers, whether each is an array.
+    /// For each of the outermost containers, whether it is an array.
     path: [bool; PATH_LEN],
     place: Position,
 }
 
-/// Where the next byte stands.
+/// The lexical context of the next byte.
 #[derive(Clone, Copy, Debug, Default)]
 enum Position {
     #[default]
     Outside,
     InString,
-    /// Behind a backslash.
+    /// After a backslash.
     Escaped,
 }
 
 impl JsonCensus {
-    /// Values, names and containers so far, without those of [`Self::num_numbers`].
+    /// Number of values, names and containers so far, without those of [`Self::num_numbers`].
     pub(super) fn num_nodes(&self) -> usize {
         self.num_nodes
     }
 
-    /// Numbers so far, and other values without parts, in lists of the body itself.
+    /// Number of scalar values in top-level lists so far: numbers and other values without
+    /// children.
     pub(super) fn num_numbers(&self) -> usize {
         self.num_numbers
     }
 
-    /// Counts what is in `piece`, which follows on the last one.
+    /// Counts the elements of `piece`, which continues the previous piece.
     ///
     /// # Errors
-    /// 400 with the limit that is passed.
+    /// 400 with the limit that is exceeded.
     pub(super) fn read(&mut self, piece: &[u8]) -> Result<(), ApiError> {
         let mut rest = piece;
         while let Some((&byte, after)) = rest.split_first() {
@@ -89,7 +92,7 @@ impl JsonCensus {
     fn count(&mut self, byte: u8) {
         match byte {
             b'"' => {
-                // Behind a comma that counts as a number's.
+                // After a comma, which was counted as a number's.
                 self.num_nodes += usize::from(self.is_in_list());
                 self.place = Position::InString;
             }
@@ -117,8 +120,8 @@ impl JsonCensus {
         self.depth += 1;
     }
 
-    /// Whether the next value stands in a list of the body itself, or in a list of such lists: there
-    /// token ids are.
+    /// Whether the next value is in a list that is a field of the body, or in a list within such a
+    /// list. Token ids are there.
     fn is_in_list(&self) -> bool {
         matches!(
             (self.depth, self.path),
@@ -126,8 +129,8 @@ impl JsonCensus {
         )
     }
 
-    /// Whether the next value stands in an array of an object, `depth` / 2 times over: at 2 that is
-    /// where messages are, at 4 their parts, at 6 the parts of what a tool answered.
+    /// Whether the next value is in an array in an object, nested `depth` / 2 times. Messages are
+    /// at depth 2, their parts at 4, and the parts of a tool's result at 6.
     fn is_in_messages(&self, depth: usize) -> bool {
         self.depth == depth
             && self.path[..depth] == [false, true, false, true, false, true][..depth]
@@ -140,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    /// Nodes, messages and parts of a text that comes in pieces of `len` bytes.
+    /// Counts nodes, messages and parts of a text that arrives in pieces of `len` bytes.
     fn counted(text: &str, len: usize) -> (usize, usize, usize) {
         let mut census = JsonCensus::default();
         for piece in text.as_bytes().chunks(len) {
@@ -162,7 +165,7 @@ mod tests {
         })
         .to_string();
         let (num_nodes, num_messages, num_parts) = counted(&body, body.len());
-        // A tool counts as a message: there are few of them.
+        // A tool counts as a message: requests have few tools.
         assert_eq!((num_messages, num_parts), (3, 3 + 3));
         for len in [1, 2, 3, 7] {
             assert_eq!(
@@ -178,7 +181,7 @@ mod tests {
         assert_eq!(counted("[1,2,3]", 99).0, 3);
         assert_eq!(counted(r#"{"a":1,"b":[2,{}]}"#, 99).0, 6);
         assert_eq!(counted(r#""[[[{{{,,,:::\"[[[""#, 99).0, 0);
-        // Nothing is expected to be JSON.
+        // Invalid JSON is counted too.
         assert_eq!(counted("]]]}}}{[", 1).0, 2);
     }
 
@@ -191,7 +194,7 @@ mod tests {
         };
         assert_eq!(both(r#"{"prompt":[1,2,3]}"#), (3, 2));
         assert_eq!(both(r#"{"prompt":[[1,2],[3,4]]}"#), (5, 3));
-        // Strings, objects and what lies deeper cost more.
+        // Strings, objects and deeper values cost more.
         assert_eq!(both(r#"{"stop":["a","b"]}"#), (5, 1));
         assert_eq!(both(r#"{"tools":[{"enum":[1,2,3]}]}"#), (8, 0));
     }

@@ -1,7 +1,8 @@
-//! What one key may ask at a time and in a minute, and the headers that tell how much is left.
+//! Rate limits of each key: concurrent requests and tokens per minute, and the headers that report
+//! them.
 //!
-//! Owns the counts of each tenant. Where no keys are, all clients are one tenant. How many of a
-//! key's requests may wait is the engine's affair: it knows who waits.
+//! Keeps the counts of each tenant. Without keys, all clients are one tenant. The limit on a key's
+//! waiting requests is in the engine, which owns the waiting queue.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,23 +14,23 @@ use tokio::time::Instant;
 use super::error::ApiError;
 use crate::core::TenantId;
 
-/// Of an answer that has not begun, at most so many tokens are counted beforehand; what it has in
-/// the end is counted then.
+/// Upper bound of the tokens charged in advance for one answer. The actual number is charged when
+/// the answer ends.
 const FORESEEN_TOKENS: usize = 512;
 
-/// Most tenants without anything to remember that are kept.
+/// Number of tenants up to which idle ones are kept.
 const FEW_TENANTS: usize = 64;
 
-/// What one key may ask; `None` is without limit.
+/// The limits of one key. `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyLimits {
-    /// Requests at a time, each answer to a prompt counted.
+    /// Maximum concurrent requests. Each answer to each prompt counts as one.
     pub max_requests: Option<usize>,
-    /// Tokens a minute, of prompts and answers.
+    /// Maximum tokens per minute, of prompts and answers together.
     pub max_tokens_per_minute: Option<usize>,
 }
 
-/// The limits, and what each tenant has used of them.
+/// The limits, and the usage of each tenant.
 #[derive(Debug, Default)]
 pub(super) struct Quotas {
     limits: KeyLimits,
@@ -39,26 +40,26 @@ pub(super) struct Quotas {
 #[derive(Clone, Copy, Debug)]
 struct Usage {
     num_requests: usize,
-    /// What is left of the minute's tokens; less than nothing where answers were longer than was
-    /// foreseen.
+    /// What is left of the minute's tokens. Negative if answers were longer than charged in
+    /// advance.
     tokens: f64,
-    /// When that was so.
+    /// Time at which `tokens` was computed.
     at: Instant,
 }
 
-/// What a request is going to need.
+/// What a request will need.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Need {
-    /// Answers to all of its prompts.
+    /// Number of answers to all of its prompts.
     pub(super) num_answers: usize,
-    /// Of all of its prompts.
+    /// Tokens of all of its prompts.
     pub(super) prompt_tokens: usize,
-    /// Most in each answer, as far as the request says.
+    /// Maximum tokens of each answer, if the request sets it.
     pub(super) max_tokens: Option<usize>,
 }
 
 impl Need {
-    /// Tokens that are counted when the request comes.
+    /// Returns the number of tokens that are charged when the request is admitted.
     fn foreseen(&self) -> usize {
         let each = self
             .max_tokens
@@ -67,14 +68,14 @@ impl Need {
     }
 }
 
-/// A request within its key's limits. Dropped, its places are free again, and what was counted of
-/// it is what it used.
+/// Admission of a request under its key's limits. Dropping it frees its places and replaces the
+/// tokens charged in advance by those used.
 #[derive(Debug)]
 pub(super) struct Permit {
     quotas: Arc<Quotas>,
     tenant: TenantId,
     need: Need,
-    /// Tokens that it really had: none before it began.
+    /// Tokens used so far; 0 until the engine has the request.
     used: usize,
 }
 
@@ -86,12 +87,11 @@ impl Quotas {
         }
     }
 
-    /// Lets a request in, if its key has that much left. A request that is larger than a whole
-    /// minute's tokens needs a whole minute's.
+    /// Admits a request if its key's limits allow it now. A request that is larger than a whole
+    /// minute's tokens needs all of a minute's tokens.
     ///
     /// # Errors
-    /// 429 that says which limit, and when to come again; 400 for more answers at once than there
-    /// may ever be.
+    /// 429 that names the limit and when to retry; 400 for more answers than may ever run at once.
     pub(super) fn admit(
         self: &Arc<Self>,
         tenant: TenantId,
@@ -152,7 +152,7 @@ impl Quotas {
         })
     }
 
-    /// A tenant's usage as it is now.
+    /// Returns a tenant's usage, updated to `now`.
     fn usage<'a>(
         &self,
         tenants: &'a mut HashMap<TenantId, Usage>,
@@ -171,7 +171,7 @@ impl Quotas {
         usage
     }
 
-    /// Those who have nothing at work and all of their tokens are as if they had never come.
+    /// Drops tenants that have been idle for so long that their tokens must have refilled.
     fn forget_idle(&self, tenants: &mut HashMap<TenantId, Usage>, now: Instant) {
         if tenants.len() > FEW_TENANTS {
             const LONGEST_DEBT: Duration = Duration::from_secs(3600);
@@ -180,7 +180,8 @@ impl Quotas {
     }
 
     fn tenants(&self) -> MutexGuard<'_, HashMap<TenantId, Usage>> {
-        // Plain numbers, right after every statement: a panic elsewhere breaks none of them.
+        // Plain numbers that are consistent after every statement, so a panic elsewhere cannot
+        // break them.
         self.tenants
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -188,7 +189,7 @@ impl Quotas {
 }
 
 impl KeyLimits {
-    /// What OpenAI's API tells of its limits, for those that are set.
+    /// Returns the rate limit headers of OpenAI's API, for the limits that are set.
     fn headers(&self, usage: &Usage) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::new();
         let mut tell = |name: &'static str, value: String| {
@@ -199,8 +200,8 @@ impl KeyLimits {
             let left = max.saturating_sub(usage.num_requests);
             tell("x-ratelimit-limit-requests", max.to_string());
             tell("x-ratelimit-remaining-requests", left.to_string());
-            // When one of them ends, which nobody knows; none has to be waited for while some are
-            // left.
+            // The reset time is that of the next request to end, which is unknown. It is 0 while
+            // some requests are left.
             let reset = Duration::from_secs(u64::from(left == 0));
             tell("x-ratelimit-reset-requests", shown(reset));
         }
@@ -216,7 +217,7 @@ impl KeyLimits {
     }
 }
 
-/// As OpenAI's API writes durations: `6m0s`, `1s`, `20ms`.
+/// Formats a duration as OpenAI's API does: `6m0s`, `1s`, `20ms`.
 fn shown(duration: Duration) -> String {
     let millis = duration.as_millis();
     match millis {
@@ -233,14 +234,14 @@ fn shown(duration: Duration) -> String {
 }
 
 impl Permit {
-    /// How much its key has left, for the answer's head.
+    /// Returns the rate limit headers for the response.
     pub(super) fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
         let mut tenants = self.quotas.tenants();
         let usage = self.quotas.usage(&mut tenants, self.tenant, Instant::now());
         self.quotas.limits.headers(usage)
     }
 
-    /// The engine has it, and it has so many tokens of answers so far.
+    /// Records that the engine has the request and has generated `output_tokens` tokens so far.
     pub(super) fn used(&mut self, output_tokens: usize) {
         self.used = self.need.prompt_tokens + output_tokens;
     }
@@ -316,14 +317,14 @@ mod tests {
         let mut first = quotas.admit(ME, need(1, 100, 400)).expect("500 of 600");
         assert!(quotas.admit(ME, need(1, 100, 1)).is_err());
         assert!(quotas.admit(YOU, need(1, 100, 1)).is_ok());
-        // It was shorter than was foreseen.
+        // It was shorter than charged in advance.
         first.used(50);
         drop(first);
         let mut second = quotas.admit(ME, need(1, 100, 300)).expect("450 are left");
-        // This one is longer, by what nobody foresaw.
+        // This one is longer than charged in advance.
         second.used(600);
         drop(second);
-        // 600 − 150 − 700: 250 too many, and ten come back with each second.
+        // 600 − 150 − 700: 250 too many, and ten are refilled each second.
         assert!(quotas.admit(ME, need(1, 1, 1)).is_err());
         tokio::time::advance(Duration::from_secs(25)).await;
         assert!(quotas.admit(ME, need(1, 1, 1)).is_err());
@@ -334,7 +335,7 @@ mod tests {
         assert_eq!(headers[2].1, "1m0s");
         drop(small);
         tokio::time::advance(Duration::from_secs(600)).await;
-        // Larger than a minute's: a whole minute's are enough.
+        // Larger than a minute's tokens: a whole minute's tokens are enough.
         let large = quotas
             .admit(ME, need(9, 1_000, 100))
             .expect("all are there");

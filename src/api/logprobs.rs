@@ -1,4 +1,4 @@
-//! Log-probabilities from the engine's ids into the wire's texts.
+//! Converts the engine's log-probabilities of token ids to the formats of the API.
 
 use super::types::{
     ChatLogprobs, CompletionLogprobs, PromptLogprob, PromptLogprobs, TokenLogprob, TopLogprob,
@@ -7,10 +7,10 @@ use super::types::{
 use crate::core::{TokenEvent, TokenId, TokenLogprobs};
 use crate::text::Tokenizer;
 
-/// JSON has no −∞; OpenAI and vLLM write this for what cannot happen.
+/// The value for −∞, which JSON does not have. OpenAI's API and vLLM use the same.
 const LEAST_LOGPROB: f32 = -9999.0;
 
-/// One entry for each token, stop tokens included; `None` if there are no tokens.
+/// Returns one entry for each token, including stop tokens; `None` if there are no tokens.
 pub(super) fn for_chat(tokens: &[TokenEvent], tokenizer: &Tokenizer) -> Option<ChatLogprobs> {
     let content: Vec<_> = with_logprobs(tokens)
         .map(|(token, logprob, top)| TokenLogprob {
@@ -27,20 +27,21 @@ pub(super) fn for_chat(tokens: &[TokenEvent], tokenizer: &Tokenizer) -> Option<C
     })
 }
 
-/// A prompt that stands in front of its answer, with its log-probabilities.
+/// A prompt that is returned before its answer, with its log-probabilities.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EchoedTokens<'a> {
     pub(super) ids: &'a [TokenId],
-    /// Tokens at the start that have no part in the text.
+    /// Number of tokens at the start that add nothing to the text.
     pub(super) num_silent: usize,
-    /// From the second token on.
+    /// One entry for each token from the second on.
     pub(super) logprobs: &'a [TokenLogprobs],
-    /// Alternatives for each.
+    /// Number of alternatives for each token.
     pub(super) num_top: usize,
 }
 
-/// One entry for each token of the echoed prompt and of `tokens`; `None` if there are none.
-/// `offset` is where the first begins, in characters of the text, and is moved behind the last.
+/// Returns one entry for each token of the echoed prompt and of `tokens`; `None` if there are none.
+/// `offset` is the position of the first token in characters of the text; it is advanced past the
+/// last.
 pub(super) fn for_completion(
     echoed: Option<EchoedTokens<'_>>,
     tokens: &[TokenEvent],
@@ -69,7 +70,7 @@ pub(super) fn for_completion(
     };
     if let Some(echoed) = echoed {
         for (place, token) in echoed.ids.iter().enumerate() {
-            // Nothing foretells the first.
+            // The first token has no log-probability.
             let logprobs = place.checked_sub(1).and_then(|at| echoed.logprobs.get(at));
             let logprob = logprobs.map(|of| (of.logprob, best(&of.top, echoed.num_top)));
             add(*token, logprob, place < echoed.num_silent);
@@ -81,8 +82,8 @@ pub(super) fn for_completion(
     (!lists.tokens.is_empty()).then_some(lists)
 }
 
-/// vLLM's form: one entry for each token of a prompt, null for the first. `logprobs` are from the
-/// second on, with at least `num_top` alternatives each.
+/// Returns vLLM's format: one entry for each prompt token, null for the first. `logprobs` start at
+/// the second token, with at least `num_top` alternatives each.
 pub(super) fn for_prompt(
     prompt: &[TokenId],
     logprobs: &[TokenLogprobs],
@@ -109,7 +110,7 @@ pub(super) fn for_prompt(
     [None].into_iter().chain(rest.map(Some)).collect()
 }
 
-/// The first `num_top` of those that are there.
+/// Returns the first `num_top` alternatives, or all if there are fewer.
 fn best(top: &[(TokenId, f32)], num_top: usize) -> &[(TokenId, f32)] {
     &top[..num_top.min(top.len())]
 }
@@ -135,8 +136,8 @@ fn finite(logprob: f32) -> f32 {
     logprob.max(LEAST_LOGPROB)
 }
 
-/// Characters that begin in these bytes: a character's later bytes are 10xxxxxx, and may come with
-/// another token.
+/// Counts the characters that begin in `bytes`. The later bytes of a character are 10xxxxxx, and
+/// may belong to the next token.
 fn num_chars_begun(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count()
 }

@@ -1,15 +1,15 @@
-//! Our answer to a head that is not HTTP.
+//! The response to a head that is not valid HTTP.
 //!
-//! HTTP's library answers it itself, before any handler could, and without a body. Its answer is
-//! seen on its way out, where it is all that is written.
+//! The HTTP library responds to such a head itself, before any handler runs, and without a body.
+//! The socket recognizes that response, which is written alone, and replaces it.
 
 use super::error::ApiError;
 use super::random::random_id;
 
-/// What the library's own answers consist of besides their first line.
+/// The headers of the library's own responses.
 const ITS_HEADERS: [&str; 3] = ["connection: close", "content-length: 0", "date: "];
 
-/// What to send in place of `written`, if that is the library's answer to what it could not read.
+/// Returns the replacement for `written`, if that is the library's response to an invalid head.
 pub(super) fn reply_for(written: &[u8]) -> Option<Vec<u8>> {
     const LONGEST: usize = 256;
     if written.len() > LONGEST {

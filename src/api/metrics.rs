@@ -1,4 +1,4 @@
-//! `GET /metrics`, for Prometheus and for routers.
+//! `GET /metrics`, for Prometheus and for load balancers.
 
 use axum::extract::State;
 use axum::http::HeaderValue;
@@ -8,13 +8,13 @@ use axum::response::{IntoResponse, Response};
 use super::error::ApiError;
 use super::state::AppState;
 
-/// Prometheus' classic text format.
+/// Content type of Prometheus' text format.
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// The server's numbers.
+/// Returns the server's metrics.
 ///
 /// # Errors
-/// 503 while the model loads: there is no engine to ask yet.
+/// 503 while the model loads, because there is no engine yet.
 pub(super) async fn metrics(State(app): State<AppState>) -> Result<Response, ApiError> {
     let model = app.model()?;
     app.metrics().request_memory(app.request_memory().held());

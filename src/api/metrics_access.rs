@@ -1,7 +1,7 @@
-//! Who may read the metrics.
+//! Access control for the metrics.
 //!
-//! They tell what all clients do together. Where several keys open the server, that is more than
-//! one of them should know of the others.
+//! The metrics describe the requests of all clients. If several keys exist, no single client should
+//! see them.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -13,16 +13,16 @@ use super::state::AppState;
 
 const METRICS: &str = "/metrics";
 
-/// Whether a route tells what all clients do.
+/// Whether a route returns the metrics.
 pub(super) fn is_metrics(path: &str) -> bool {
     path == METRICS
 }
 
-/// Checks who asks for the metrics by the address that clients use: whoever has a key for them, and
-/// with one key for clients, or none, whoever may use the server.
+/// Checks access to the metrics on the clients' address. A metrics key gives access, and so does a
+/// client's key if it is the only one. With neither metrics keys nor client keys, access is open.
 ///
 /// # Errors
-/// 401 without a right key, 403 with a client's where several are.
+/// 401 without a valid key, 403 with a client's key where several exist.
 pub(super) fn check(app: &AppState, request: &Request) -> Result<Caller, ApiError> {
     let headers = request.headers();
     let (keys, metrics_keys) = (app.keys(), app.metrics_keys());
@@ -30,7 +30,7 @@ pub(super) fn check(app: &AppState, request: &Request) -> Result<Caller, ApiErro
         return keys.check(headers);
     }
     let for_metrics = match metrics_keys.is_open() {
-        // None of them is there, which is not that any will do.
+        // Unlike elsewhere, an empty set of keys does not mean open access here.
         true => Err(ApiError::unauthorized(
             "The metrics of this server need a key of their own.",
         )),
@@ -46,7 +46,7 @@ pub(super) fn check(app: &AppState, request: &Request) -> Result<Caller, ApiErro
     }
 }
 
-/// Lets a request to the address for metrics pass: it needs a key only if there is one for them.
+/// Middleware of the separate metrics address: a key is needed only if metrics keys exist.
 pub(super) async fn require_key_beside(
     State(app): State<AppState>,
     request: Request,

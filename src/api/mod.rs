@@ -1,19 +1,20 @@
-//! The HTTP side: OpenAI's API, with vLLM's extensions, over an engine.
+//! The HTTP layer: OpenAI's API, with vLLM's extensions, and Anthropic's Messages API over an
+//! engine.
 //!
 //! ```text
 //! request ─ request_id ─ gate ─ auth ─▶ chat | completions | tokenize | …
-//!                                  │ generate  the way that the first two share
+//!                                  │ generate  the steps that the first two share
 //!                                  │ extract   body, JSON → types, within request_memory
-//!                                  │ refused_fields, lower   types → core
+//!                                  │ refused_fields, convert   types → core
 //!                                  │ workers   images, long texts: off the async threads
 //!                                  ▼
 //!                               generation ── engine
-//!                                  │ answer    whole, or events
+//!                                  │ answer    one body, or events
 //! response ◀───────────────────────┘
 //! ```
 //!
-//! Owns everything that a client notices. Status codes are in `error` only. Knows no tensors and
-//! no scheduler; the engine is a handle that takes requests and gives tokens.
+//! Owns everything that a client sees. Only `error` sets error statuses. Knows no tensors and no
+//! scheduler: the engine is a handle that takes requests and returns tokens.
 
 mod answer;
 mod anthropic;

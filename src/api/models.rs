@@ -10,7 +10,7 @@ use super::state::AppState;
 use super::types::{ModelCard, ModelList};
 use crate::registry::ServedModel;
 
-/// All names that requests may use.
+/// Lists all names that requests may use.
 ///
 /// # Errors
 /// 503 while the model loads.
@@ -23,7 +23,7 @@ pub(super) async fn list_models(State(app): State<AppState>) -> Result<Response,
     })))
 }
 
-/// One name; it may contain slashes.
+/// Returns the entry of one name, which may contain slashes.
 ///
 /// # Errors
 /// 404 for another model, 503 while the model loads.

@@ -1,26 +1,26 @@
-//! The client's names for what a chat that was translated from another API calls otherwise, so that
-//! errors name what the client wrote.
+//! Maps the field names of a chat to the client's names, for a chat that was translated from
+//! another API. Errors then name the fields that the client wrote.
 
 use super::convert::OutputPlan;
 use super::error::ApiError;
 
-/// Of one translated request.
+/// The names for one translated request.
 #[derive(Debug)]
 pub(super) struct Names {
-    /// Of each of the chat's messages, in order.
+    /// Names for each of the chat's messages, in order.
     messages: Vec<MessageNames>,
-    /// The client's name of any other field of a chat, if it differs.
+    /// Returns the client's name of any other chat field, if it differs.
     field: fn(&str) -> Option<String>,
 }
 
-/// Of one message.
+/// The names for one message.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MessageNames {
-    /// What became this message.
+    /// Path of the client's item that became this message.
     pub(super) whole: String,
-    /// What became its content.
+    /// Path of the item that became its content.
     pub(super) content: String,
-    /// What became each part of its content.
+    /// Path of the item that became each part of its content.
     pub(super) parts: Vec<String>,
 }
 
@@ -29,12 +29,12 @@ impl Names {
         Self { messages, field }
     }
 
-    /// The error as the client knows it.
+    /// Renames the field in the error to the client's name.
     pub(super) fn rename(&self, error: ApiError) -> ApiError {
         error.renamed(|param| self.of(param))
     }
 
-    /// The grammar's field as the client knows it, for when it cannot be compiled.
+    /// Renames the grammar's field to the client's name, for errors of its compilation.
     pub(super) fn rename_grammar(&self, output: &mut OutputPlan) {
         if let Some(asked) = &mut output.grammar
             && let Some(name) = self.of(&asked.param)
@@ -43,7 +43,7 @@ impl Names {
         }
     }
 
-    /// The client's name of a chat's field, if it differs.
+    /// Returns the client's name of a chat's field, if it differs.
     pub(super) fn of(&self, param: &str) -> Option<String> {
         let Some((message_idx, rest)) = index(param, "messages") else {
             return (self.field)(param);
@@ -63,7 +63,7 @@ impl Names {
     }
 }
 
-/// `name[7]rest` as 7 and `rest`.
+/// Splits `name[7]rest` into 7 and `rest`.
 fn index<'p>(param: &'p str, name: &str) -> Option<(usize, &'p str)> {
     let (number, rest) = param
         .strip_prefix(name)?
@@ -72,8 +72,8 @@ fn index<'p>(param: &'p str, name: &str) -> Option<(usize, &'p str)> {
     Some((number.parse().ok()?, rest))
 }
 
-/// `tools[7].function.rest` as `tools[7].rest`, where the client's tools have no `function`, and
-/// their schemas are called `schema`.
+/// Converts `tools[7].function.rest` to `tools[7].rest`, for APIs whose tools have no `function`.
+/// `schema` is their name for `parameters`.
 pub(super) fn flat_tool(param: &str, schema: &str) -> Option<String> {
     let (tool_idx, rest) = index(param, "tools")?;
     let rest = rest.strip_prefix(".function")?;

@@ -1,9 +1,9 @@
-//! `GET /`, `/docs` and `/assets/…`: the pages.
+//! `GET /`, `/docs` and `/assets/…`: the web pages.
 //!
-//! They need no key, on a server with keys too. A browser cannot send one when a person types an
-//! address, and a page is where a person enters it; the pages are the same on every server of this
-//! version and tell nothing about this one, not even which version it is. What they ask for then,
-//! models and answers, needs the key like everything else.
+//! They need no key, even on a server with keys. A browser sends no key when a person types an
+//! address, and the page is where the person enters it. The pages are the same on every server of
+//! this version and reveal nothing about this one, not even its version. The requests that they
+//! make need the key like all others.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,12 +20,13 @@ use crate::web::ASSETS;
 
 const DOCS: &str = "/docs";
 
-/// Scripts, styles and requests of this server alone, no markup out of strings, no frame around it.
+/// Content security policy: scripts, styles and requests of this server only, no HTML from strings,
+/// no framing.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' data: blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; \
      form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// What stands on every page and on what it is made of.
+/// Headers of every page and asset.
 const HEADERS: [(HeaderName, &str); 7] = [
     (header::CONTENT_SECURITY_POLICY, POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -39,18 +40,18 @@ const HEADERS: [(HeaderName, &str); 7] = [
         HeaderName::from_static("cross-origin-resource-policy"),
         "same-origin",
     ),
-    // A newer binary's page must not run an older one's scripts.
+    // A newer version's page must not run an older version's scripts.
     (CACHE_CONTROL, "no-cache"),
 ];
 
-/// The routes of all pages.
+/// Returns the routes of all pages.
 pub(super) fn pages() -> Router<AppState> {
     let router = ASSETS.iter().fold(Router::new(), |router, asset| {
         let body = Bytes::from_static(asset.text.as_bytes());
         let serve = move || async move { page(asset.media_type, body) };
         router.route(asset.path, get(serve))
     });
-    // Written when the first person asks for it, once.
+    // Generated once, on the first request.
     let reference = Arc::new(OnceLock::new());
     let docs = move || async move {
         let body = reference.get_or_init(|| Bytes::from(openapi::reference()));
@@ -59,7 +60,7 @@ pub(super) fn pages() -> Router<AppState> {
     router.route(DOCS, get(docs))
 }
 
-/// Whether a path is a page's or of what pages are made of.
+/// Whether a path is a page or an asset.
 pub(super) fn is_page(path: &str) -> bool {
     path == DOCS || ASSETS.iter().any(|asset| asset.path == path)
 }

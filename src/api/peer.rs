@@ -1,20 +1,23 @@
-//! Who is at the other end of a connection.
+//! The address of a connection's client.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// Who is at the other end, and at which of our addresses they came. A request from a socket has it.
+/// A connection's client, and the kind of address it connected to. Requests from a socket carry it
+/// as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
-    /// Theirs; of IPv6 the network that one customer has, within which addresses cost nothing.
+    /// The client's address. For IPv6 it is the network of one customer, within which addresses are
+    /// free.
     pub(super) network: IpAddr,
-    /// Whether we listen on a loopback address: only programs of this machine come by it, and what
-    /// they are made to ask. By the socket that listens: over one for all addresses a proxy of this
-    /// machine may pass others' requests on, with their names for us.
+    /// Whether the server listens on a loopback address, which only programs on this machine reach,
+    /// with the requests that others make them send. The address of the listening socket counts: on
+    /// a socket for all addresses, a local proxy may forward the requests of others, with their
+    /// host names for this server.
     pub(super) is_local: bool,
 }
 
 impl Peer {
-    /// The end at `theirs` of a connection to a socket that listens at `ours`.
+    /// Creates the peer `theirs` of a connection to a socket that listens at `ours`.
     pub(super) fn new(theirs: SocketAddr, ours: SocketAddr) -> Self {
         Self {
             network: network(theirs.ip()),

@@ -1,14 +1,14 @@
-//! Unpredictable enough for seeds and ids; not for secrets.
+//! Random numbers for seeds and ids. They are not for secrets.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// 64 random bits, from the keys that the standard library seeds its hash maps with.
+/// Returns 64 random bits, from the keys with which the standard library seeds its hash maps.
 pub(super) fn random_u64() -> u64 {
-    // Every `RandomState` has keys of its own, so what is hashed does not matter.
+    // Every `RandomState` has its own keys, so the hashed value does not matter.
     RandomState::new().hash_one(0_u8)
 }
 
-/// `prefix` and 32 hexadecimal digits.
+/// Returns `prefix` followed by 32 hexadecimal digits.
 pub(super) fn random_id(prefix: &str) -> String {
     format!("{prefix}{:016x}{:016x}", random_u64(), random_u64())
 }

@@ -1,8 +1,9 @@
-//! Request fields that are known and not served: OpenAI's, vLLM's, and those of other servers that
+//! Known request fields that are not supported: OpenAI's, vLLM's, and those of other servers that
 //! change what is generated.
 //!
-//! A client that sends one means something by it, so it gets an answer that names the field, unless
-//! the value asks for nothing: null, or a neutral value below. Unknown fields are nobody's business.
+//! A client that sends one relies on it, so the request is rejected with an error that names the
+//! field, unless the value has no effect: null, or a neutral value below. Unknown fields are
+//! ignored.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,17 +14,17 @@ use serde_json::value::RawValue;
 
 use super::error::ApiError;
 
-/// A longer value is not neutral; it is not even parsed.
+/// Maximum length of a neutral value. A longer value is not even parsed.
 const MAX_NEUTRAL: usize = 64;
 
 /// A field that is refused.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RefusedField {
-    /// Its name in the body.
+    /// Name of the field in the body.
     pub(super) name: &'static str,
-    /// Values, as JSON, that ask for nothing; null always does.
+    /// Neutral values, as JSON. Null is always neutral.
     pub(super) neutral: &'static [&'static str],
-    /// What to do instead, where there is something.
+    /// What to use instead; empty if there is nothing.
     pub(super) instead: &'static str,
 }
 
@@ -39,7 +40,7 @@ pub(super) const fn field(
     }
 }
 
-/// Refused by chat and text completions alike.
+/// Fields that are refused by both chat and text completions.
 pub(super) const GENERATION: &[RefusedField] = &[
     // OpenAI's.
     field("prompt_cache_options", &["{}"], ""),
@@ -124,7 +125,7 @@ pub(super) const GENERATION: &[RefusedField] = &[
     field("lora", &["[]"], ""),
 ];
 
-/// Refused by chat completions besides.
+/// Fields that only chat completions refuse.
 pub(super) const CHAT: &[RefusedField] = &[
     field("echo", &["false"], ""),
     field("prompt", &[], "Use /v1/completions."),
@@ -155,7 +156,7 @@ pub(super) const CHAT: &[RefusedField] = &[
 
 const CHATS_ONLY: &str = "It is for chats: use /v1/chat/completions.";
 
-/// Refused by text completions besides.
+/// Fields that only text completions refuse.
 pub(super) const COMPLETION: &[RefusedField] = &[
     field("messages", &[], "Use /v1/chat/completions."),
     field("thinking_token_budget", &["-1"], CHATS_ONLY),
@@ -170,7 +171,7 @@ pub(super) const COMPLETION: &[RefusedField] = &[
     field("add_special_tokens", &["true"], "Send the prompt as ids."),
 ];
 
-/// Refused by `/tokenize`.
+/// Fields that `/tokenize` refuses.
 pub(super) const TOKENIZE: &[RefusedField] = &[
     field(
         "chat_template",
@@ -181,7 +182,7 @@ pub(super) const TOKENIZE: &[RefusedField] = &[
     field("media_io_kwargs", &["{}"], ""),
 ];
 
-/// Refuses a body that sets any field of `tables`.
+/// Rejects a body that sets any field of `tables` to a value that is not neutral.
 ///
 /// # Errors
 /// 400 that names the first such field; 400 if the body is not an object.
@@ -233,7 +234,7 @@ impl RefusedField {
     }
 }
 
-/// Equal, where 0, 0.0 and −0.0 are one number.
+/// Compares two values, where 0, 0.0 and −0.0 are equal.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
@@ -276,7 +277,7 @@ impl<'de> Visitor<'de> for FirstRefused<'_> {
 mod tests {
     use super::*;
 
-    /// What chat and completions read.
+    /// Fields that chat and text completions support.
     const SERVED: &[&str] = &[
         "model",
         "max_tokens",

@@ -1,5 +1,5 @@
-//! Around every request: its id, its span in the log, a net under its handler, and errors in the
-//! shape that the route's clients know.
+//! The outermost middleware: gives each request an id and a log span, catches panics, and formats
+//! errors for the route's dialect.
 
 use std::panic::AssertUnwindSafe;
 
@@ -18,14 +18,15 @@ use super::pages;
 use super::random::random_id;
 use super::state::AppState;
 
-/// A client's own id is kept if it has at most this many characters.
+/// Maximum length of a client's own id. A longer one is replaced.
 const MAX_ID: usize = 128;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Anthropic's name for it.
+/// Anthropic's name for the same header.
 static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
-/// Gives a request its id and returns it; logs and counts a refusal; turns a panic into a 500.
+/// Assigns a request its id and returns it in a header; logs and counts rejections; turns a panic
+/// into a 500.
 pub(super) async fn identify(
     State(app): State<AppState>,
     request: Request,
@@ -51,12 +52,13 @@ pub(super) async fn identify(
         }
         if dialect == Dialect::Anthropic {
             *response.body_mut() = Body::from(error.to_anthropic_json(Some(&id)));
-            // It was the other body's.
+            // The length of the replaced body.
             response.headers_mut().remove(CONTENT_LENGTH);
         }
     }
     if !is_page {
-        // An answer may be about a patient: nothing on the way keeps it, or takes it for a page.
+        // An answer may be about a patient, so no cache may store it, and no browser may render it
+        // as a page.
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -81,7 +83,7 @@ fn log_refusal(app: &AppState, error: &ApiError, status: u16) {
     }
 }
 
-/// Nothing that could forge a line in somebody's log.
+/// Whether an id has only characters that cannot forge a line in a log.
 fn is_sane(id: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&byte);
     (1..=MAX_ID).contains(&id.len()) && id.bytes().all(is_plain)

@@ -1,4 +1,4 @@
-//! One line about each request that generated: how much and how long, never what.
+//! Writes one log line about each generating request: token counts and times, never content.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use super::error::Refusal;
 use crate::core::{FinishReason, TokenEvent};
 use crate::metrics::{AnswerMeter, Metrics};
 
-/// Counts while a request runs and writes its line when it is dropped, however the request ended.
-/// Dropped with no end told, the client has left.
+/// Counts while a request runs, and writes its line when it is dropped, however the request ended.
+/// If no end was recorded, the client has disconnected.
 #[derive(Debug)]
 pub(super) struct RequestLog {
-    /// The request's own, with its id and model.
+    /// The request's span, with its id and model.
     span: Span,
     metrics: Arc<Metrics>,
     arrived: Instant,
     submitted: Option<Instant>,
     first_token: Option<Instant>,
-    /// Of the first token that came.
+    /// Queueing time of the first token that arrived.
     queued: Option<Duration>,
     prompt_tokens: usize,
     cached_tokens: usize,
@@ -32,9 +32,9 @@ pub(super) struct RequestLog {
 /// How a request ended.
 #[derive(Debug)]
 enum End {
-    /// Not yet; dropped like this, the client has left.
+    /// Not ended yet. If it is dropped in this state, the client has disconnected.
     Open,
-    /// Before the engine took it, with an answer that is logged where it is made.
+    /// Rejected before the engine took it. The rejection is logged elsewhere.
     Refused,
     /// With an answer.
     Finished(FinishReason),
@@ -43,7 +43,7 @@ enum End {
 }
 
 impl RequestLog {
-    /// A request that begins now, in the current span.
+    /// Starts the log of a request that begins now, in the current span.
     pub(super) fn begin(metrics: Arc<Metrics>) -> Self {
         Self {
             span: Span::current(),
@@ -59,28 +59,29 @@ impl RequestLog {
         }
     }
 
-    /// When it began.
+    /// Returns the time when the request arrived.
     pub(super) fn arrived(&self) -> Instant {
         self.arrived
     }
 
-    /// What measures one of its answers.
+    /// Creates the meter of one of its answers.
     pub(super) fn meter(&self, prompt_tokens: usize) -> AnswerMeter {
         AnswerMeter::new(Arc::clone(&self.metrics), self.arrived, prompt_tokens)
     }
 
-    /// The request was refused before the engine took it.
+    /// Records that the request was rejected before the engine took it.
     pub(super) fn refused(&mut self) {
         self.end = End::Refused;
     }
 
-    /// The engine has taken the request.
+    /// Records that the engine has taken the request.
     pub(super) fn submitted(&mut self, prompt_tokens: usize) {
         self.submitted = Some(Instant::now());
         self.prompt_tokens = prompt_tokens;
     }
 
-    /// Tokens have come; of the prompts, `cached_tokens` were cached, as far as is known.
+    /// Records generated tokens. `cached_tokens` is the number of cached prompt tokens known so
+    /// far.
     pub(super) fn generated(&mut self, tokens: &[TokenEvent], cached_tokens: usize) {
         self.first_token.get_or_insert_with(Instant::now);
         self.queued = self.queued.or(tokens.first().map(|token| token.queued));
@@ -88,22 +89,22 @@ impl RequestLog {
         self.output_tokens += tokens.len();
     }
 
-    /// All tokens since the beginning.
+    /// Returns the number of all tokens since the beginning.
     pub(super) fn output_tokens(&self) -> usize {
         self.output_tokens
     }
 
-    /// An answer has ended; of several the last one counts.
+    /// Records that an answer has ended. If there are several, the last one is logged.
     pub(super) fn finished(&mut self, reason: FinishReason) {
         self.end = End::Finished(reason);
     }
 
-    /// The request ends with an error.
+    /// Records that the request ended with an error.
     pub(super) fn failed(&mut self, refusal: Refusal) {
         self.end = End::Failed(refusal);
     }
 
-    /// Some answers are still to come.
+    /// Records that some answers are not finished yet.
     pub(super) fn goes_on(&mut self) {
         self.end = End::Open;
     }
@@ -111,7 +112,7 @@ impl RequestLog {
 
 impl Drop for RequestLog {
     fn drop(&mut self) {
-        // A panic is an answer too; whoever catches it logs it.
+        // A panic is logged by the middleware that catches it.
         if matches!(self.end, End::Refused) || std::thread::panicking() {
             return;
         }
@@ -128,7 +129,7 @@ impl Drop for RequestLog {
         let queue_ms = self.queued.map(millis);
         let first_token_ms = self.first_token.map(since_arrival);
         let total_ms = millis(self.arrived.elapsed());
-        // Counted here: a log line that nobody wants evaluates nothing.
+        // Counted here, because a disabled log line does not evaluate its arguments.
         let (outcome, finish, refusal) = match &self.end {
             End::Failed(refusal) => {
                 self.metrics.error(refusal.code.unwrap_or("unknown"));
@@ -155,7 +156,7 @@ impl Drop for RequestLog {
                 detail,
                 "{outcome}"
             ),
-            // Not our fault: all is well, its time was up, or the server was asked to stop.
+            // Not the server's fault: success, an exceeded deadline, or a shutdown.
             None => tracing::info!(
                 prompt_tokens,
                 cached_tokens,

@@ -1,10 +1,10 @@
-//! Memory for what requests bring, until the engine has taken it: bodies, what is read out of
-//! them, images.
+//! Limits the memory that requests use until the engine has taken them: bodies, deserialized data
+//! and images.
 //!
-//! One budget for all of it. Bytes are counted as they arrive and given back when nothing holds
-//! them any more; where there are none left, a request is refused rather than kept waiting, since
-//! it may be what others wait for. Decoders alone wait: whoever decodes has all that it needs, and
-//! ends.
+//! All of it shares one budget. Bytes are charged as they arrive and released when nothing holds
+//! them any more. When the budget is exhausted, a request is rejected rather than kept waiting,
+//! because it may hold what others wait for. Only image decoders wait: a running decoder already
+//! has all that it needs, so it always ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,26 +17,27 @@ use super::error::ApiError;
 use super::json_census::JsonCensus;
 use crate::error::ImageError;
 
-/// What a body costs besides itself: its text as it was read out of it, and once more as it is
+/// Copies of a body's text besides the body itself: the deserialized text, and one more that is
 /// copied, decoded or written into a prompt.
 const COPIES: u64 = 2;
-/// Each value of a body that is read, name or container: the dearest are objects of one field in a
-/// tool's schema, of which there are two copies.
+/// Bytes for each value, name or container of a body. The most expensive are objects of one field
+/// in a tool's schema, which exist in two copies.
 const NODE_BYTES: u64 = 384;
-/// Each token id of a prompt, in a list that grows.
+/// Bytes for each token id of a prompt, in a growing list.
 const NUMBER_BYTES: u64 = 24;
 
-/// Bodies up to this long may use the reserve too, so that chats get in beside giants.
+/// Bodies up to this length may also use the reserve, so that chats are accepted beside very large
+/// requests.
 const SMALL_BODY: usize = 64 << 10;
 
-/// The shares of the whole: what is kept for small bodies, and what decoders work in.
+/// Divisors of the total: the part reserved for small bodies, and the part for decoders.
 const RESERVE: u64 = 8;
 const ROOM: u64 = 4;
 
-/// Room is counted in these.
+/// Unit of the decoders' memory.
 const KIB: u64 = 1 << 10;
 
-/// The budget. Cheap to clone.
+/// The memory budget. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RequestMemory {
     shared: Arc<Shared>,
@@ -46,38 +47,38 @@ pub struct RequestMemory {
 struct Shared {
     /// Bytes that requests may hold.
     capacity: u64,
-    /// Of these, bytes that only small bodies may take.
+    /// The part of these that only small bodies may use.
     reserve: u64,
     held: AtomicU64,
-    /// Where decoders work, in KiB.
+    /// Memory for decoders, in KiB.
     room: Arc<Semaphore>,
     room_kib: u64,
 }
 
-/// Bytes that one request holds, given back when it is dropped.
+/// Bytes that one request holds. Dropping it releases them.
 #[derive(Debug)]
 pub(super) struct Charge {
     memory: RequestMemory,
     bytes: u64,
 }
 
-/// Room that one decoder works in.
+/// Memory that one decoder works in.
 #[derive(Debug)]
 pub(super) struct DecodingRoom {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Whose bytes they are.
+/// The kind of a charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// A small body's.
+    /// A small body.
     Small,
-    /// Anything else's.
+    /// Anything else.
     Large,
 }
 
 impl Claim {
-    /// A body's that is `len` long, as far as that is known.
+    /// Returns the claim of a body of `len` bytes, as far as its length is known.
     pub(super) fn of_body(len: usize) -> Self {
         if len <= SMALL_BODY {
             Self::Small
@@ -94,7 +95,7 @@ impl Default for RequestMemory {
 }
 
 impl RequestMemory {
-    /// A budget of `total` bytes.
+    /// Creates a budget of `total` bytes.
     pub fn new(total: u64) -> Self {
         let room_kib = (total / ROOM / KIB).clamp(1, Semaphore::MAX_PERMITS as u64);
         let shared = Shared {
@@ -109,25 +110,25 @@ impl RequestMemory {
         }
     }
 
-    /// A budget that is never spent: for a caller that bounds its requests itself.
+    /// Creates a budget that is never exhausted, for a caller that bounds its requests itself.
     pub fn unbounded() -> Self {
         Self::new(u64::MAX / 2)
     }
 
-    /// The longest body that can be read when nobody else holds anything.
+    /// Returns the longest body that can be read when nothing else is held.
     pub fn max_body(&self) -> usize {
         let most = self.shared.capacity - self.shared.reserve;
         usize::try_from(most / (1 + COPIES)).unwrap_or(usize::MAX)
     }
 
-    /// Bytes that are held now, those of decoders among them.
+    /// Returns the bytes that are held now, including those of decoders.
     pub(super) fn held(&self) -> u64 {
         let free = self.shared.room.available_permits() as u64;
         let working = (self.shared.room_kib - free.min(self.shared.room_kib)) * KIB;
         self.shared.held.load(Ordering::Relaxed) + working
     }
 
-    /// Nothing yet; bytes are claimed as they come.
+    /// Creates an empty charge; bytes are added as they arrive.
     pub(super) fn charge(&self) -> Charge {
         Charge {
             memory: self.clone(),
@@ -135,8 +136,8 @@ impl RequestMemory {
         }
     }
 
-    /// Waits, on a thread that may be blocked, for room to decode in. What needs more than there is
-    /// gets all of it, alone.
+    /// Waits for memory to decode in; call it on a thread that may block. A decoder that needs more
+    /// than the total gets all of it, alone.
     ///
     /// # Errors
     /// [`ImageError::Abandoned`] once `token` is cancelled.
@@ -157,10 +158,10 @@ impl RequestMemory {
 }
 
 impl Charge {
-    /// Holds what a body costs of which `len` bytes have come, with what `census` has counted in them.
+    /// Charges a body of which `len` bytes have arrived, with the counts in `census`.
     ///
     /// # Errors
-    /// 503 where the budget is spent, 413 where it could never be enough.
+    /// 503 if the budget is exhausted, 413 if even an empty budget would be too small.
     pub(super) fn hold_body(
         &mut self,
         claim: Claim,
@@ -173,10 +174,10 @@ impl Charge {
         self.grow_to(claim, len * COPIES + len.max(nodes + numbers))
     }
 
-    /// Holds `bytes` besides what it holds already.
+    /// Charges `bytes` more.
     ///
     /// # Errors
-    /// Those of [`Self::hold_body`].
+    /// The errors of [`Self::hold_body`].
     pub(super) fn hold_more(&mut self, bytes: u64) -> Result<(), ApiError> {
         self.grow_to(Claim::Large, self.bytes + bytes)
     }
@@ -218,7 +219,7 @@ impl Drop for Charge {
 mod tests {
     use super::*;
 
-    /// 800 bytes: 600 are held by requests, 100 of them by small ones only.
+    /// A budget of 800 bytes: 600 for requests, of which 100 only for small ones.
     fn memory() -> RequestMemory {
         RequestMemory::new(800)
     }
@@ -240,7 +241,7 @@ mod tests {
         assert_eq!(status(giant.hold_body(Claim::Large, 160, &nothing())), None);
         assert_eq!(memory.held(), 480);
         assert_eq!(status(giant.hold_body(Claim::Large, 166, &nothing())), None);
-        // Another large one finds nothing, a small one what is kept for it.
+        // Another large body is rejected, a small one gets the reserve.
         assert_eq!(
             status(memory.charge().hold_body(Claim::Large, 1, &nothing())),
             Some(503)

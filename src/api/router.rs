@@ -1,4 +1,4 @@
-//! All routes, and what stands around them.
+//! All routes and the middleware around them.
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -12,10 +12,10 @@ use super::{
     models, openapi, pages, request_id, responses, tokenize, version,
 };
 
-/// Clients differ in whether the base URL that they are given ends in `/v1`.
+/// Every route exists with and without `/v1`: clients differ in whether their base URL includes it.
 const PREFIXES: [&str; 2] = ["/v1", ""];
 
-/// The whole server as a function from request to response; it needs no socket.
+/// Returns the whole server as a service from request to response. It needs no socket.
 pub fn router(app: AppState) -> Router {
     let router = PREFIXES.iter().fold(Router::new(), |router, prefix| {
         let at = |path: &str| format!("{prefix}{path}");
@@ -39,7 +39,7 @@ pub fn router(app: AppState) -> Router {
         .merge(pages::pages())
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
-        // `extract` has its own limit, with an answer in our shape.
+        // `extract` has its own limit, with an error in our format.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(app.clone(), auth::require_key))
         .layer(from_fn_with_state(app.clone(), gate::guard))
@@ -47,7 +47,7 @@ pub fn router(app: AppState) -> Router {
         .with_state(app)
 }
 
-/// The metrics and the probes alone, for an address of their own.
+/// Returns the routes of the separate metrics address: metrics and probes.
 pub(super) fn metrics_router(app: AppState) -> Router {
     let router = Router::new()
         .route("/health", get(health::health))

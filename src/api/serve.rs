@@ -1,4 +1,4 @@
-//! The socket: connections in, a graceful end.
+//! Listens on the socket, accepts connections, and shuts down gracefully.
 
 use std::future::Future;
 use std::io;
@@ -22,23 +22,25 @@ use super::router::{metrics_router, router};
 use super::socket::Socket;
 use super::state::AppState;
 
-/// How long a client may take for a request's headers.
+/// How long a client may take to send a request's headers.
 const HEADER_TIME: Duration = Duration::from_secs(30);
 
-/// After the last answer, how long connections may take to carry it to its client.
+/// After the last response, how long connections may take to deliver it.
 const LAST_BYTES: Duration = Duration::from_secs(10);
 
-/// Out of file descriptors, most likely: give some time to be closed.
+/// Pause after a failed accept. The usual cause is a lack of file descriptors, so some must be
+/// closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Between two lines of the log that say the same of connections.
+/// Minimum time between two log lines that report the same about connections.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Those who read metrics are few, and must not be kept out by clients.
+/// Number of connections on the metrics address. Clients' connections do not count here, so they
+/// cannot block it.
 const NUM_METRICS_CONNECTIONS: usize = 8;
 
-/// Serves until `shutdown`, then takes no new requests, finishes those that run, streams included,
-/// and returns. Probes are answered until the end.
+/// Serves until `shutdown`, then rejects new requests, finishes the running ones, including
+/// streams, and returns. Probes are answered until the end.
 pub async fn serve(listener: TcpListener, app: AppState, shutdown: impl Future<Output = ()>) {
     let limits = app.connection_limits();
     let door = Door {
@@ -55,7 +57,7 @@ pub async fn serve(listener: TcpListener, app: AppState, shutdown: impl Future<O
     door.keep(listener, drained).await;
 }
 
-/// Serves the metrics and the probes alone, until `end`.
+/// Serves only the metrics and the probes, until `end`.
 pub async fn serve_metrics(listener: TcpListener, app: AppState, end: impl Future<Output = ()>) {
     let door = Door {
         router: metrics_router(app.clone()),
@@ -66,7 +68,7 @@ pub async fn serve_metrics(listener: TcpListener, app: AppState, end: impl Futur
     door.keep(listener, end).await;
 }
 
-/// What a connection comes through.
+/// Accepts the connections of one listening socket.
 struct Door {
     router: Router,
     connections: Arc<Connections>,
@@ -104,7 +106,7 @@ impl Door {
                     if cannot_accept.is_due() {
                         tracing::warn!(%error, "cannot accept a connection");
                     }
-                    // What it lacks, one that does nothing may have.
+                    // An idle connection can free the missing resource.
                     self.connections.evict_idle();
                     sleep(ACCEPT_PAUSE).await;
                 }
@@ -116,7 +118,8 @@ impl Door {
         }
     }
 
-    /// Whether there is room for a connection. It runs by itself from now on.
+    /// Serves a connection in a task of its own, if there is room for it. Returns whether there
+    /// was.
     fn take(&self, stream: TcpStream, peer: Peer) -> bool {
         let Some(seat) = self.connections.seat(peer.network) else {
             return false;
@@ -153,7 +156,7 @@ impl Door {
     }
 }
 
-/// Something that is worth a line now and then.
+/// An event that is logged at most once per interval.
 #[derive(Debug, Default)]
 struct Notice {
     last: Option<Instant>,

@@ -1,8 +1,8 @@
-//! Where this server says it is, and which other sites' pages may use it.
+//! The server's host names, and the other sites whose pages may use it.
 //!
-//! A browser lets every page that a person visits send requests to this machine. What tells such a
-//! page from a program and from our own page is the name that it used for us, `Host`, and the name
-//! of the site that it came from, `Origin`; a page can choose neither.
+//! A browser lets every page that a person visits send requests to this machine. Such a request
+//! differs from a program's or from our own page's by the host name it used for this server
+//! (`Host`) and by its site (`Origin`). A page can choose neither.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -12,30 +12,30 @@ use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::error::ApiError;
 
-/// What a browser says of where a request comes from, which no page can forge.
+/// The browser's statement of where a request comes from. A page cannot forge it.
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Names and sites that the operator has allowed.
+/// Host names and origins that the operator has allowed.
 #[derive(Clone, Debug, Default)]
 pub struct Site {
-    /// Lower case, without ports: `med.example.org`, `*.example.org`, or `*` for all.
+    /// In lower case, without ports: `med.example.org`, `*.example.org`, or `*` for all.
     hosts: Vec<String>,
     /// As browsers write them: `https://app.example.org`, or `*` for all.
     origins: Vec<String>,
 }
 
-/// From which page a request comes.
+/// The origin of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin<'a> {
-    /// From none, or from one of this server's.
+    /// No page, or a page of this server.
     Own,
-    /// From another site's, which the operator has allowed.
+    /// A page of another site that the operator has allowed.
     Allowed(&'a HeaderValue),
 }
 
 impl Site {
-    /// A server that is called `hosts` besides the loopback's names, and may be used by pages of
-    /// `origins` besides its own.
+    /// Creates a site with the names `hosts`, besides the loopback names, that pages of `origins`
+    /// may use, besides its own.
     pub fn new(
         hosts: impl IntoIterator<Item = impl AsRef<str>>,
         origins: impl IntoIterator<Item = impl AsRef<str>>,
@@ -57,10 +57,10 @@ impl Site {
         !self.hosts.is_empty()
     }
 
-    /// Checks the name that a client used for this server.
+    /// Checks the host name that a client used for this server.
     ///
     /// # Errors
-    /// 403 for a name that is not ours.
+    /// 403 for a name that is not this server's.
     pub(super) fn check_host(&self, authority: &Authority) -> Result<(), ApiError> {
         let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
         if is_loopback(&host) || self.is_allowed(&host) {
@@ -74,16 +74,16 @@ impl Site {
             .iter()
             .any(|known| match known.strip_prefix('*') {
                 Some("") => true,
-                // `*.example.org` is what lies below it.
+                // `*.example.org` matches only subdomains.
                 Some(end) => host.len() > end.len() && host.ends_with(end),
                 None => known == host,
             })
     }
 
-    /// Tells from which page a request comes; `host` is the name that it used for this server.
+    /// Returns the origin of a request. `host` is the name that it used for this server.
     ///
     /// # Errors
-    /// 403 for another site's that may not do what it wants.
+    /// 403 for a page of another site that is not allowed.
     pub(super) fn origin<'a>(
         &self,
         method: &Method,
@@ -103,15 +103,16 @@ impl Site {
             return Ok(Origin::Allowed(origin));
         }
         let is_own = from == Some(b"same-origin") || self.is_own(&text, host);
-        // What only reads changes nothing, and no other site's page is told what was read.
+        // A read-only request changes nothing, and the browser does not show the response to
+        // another site's page.
         if is_own || method.is_safe() {
             return Ok(Origin::Own);
         }
         Err(ApiError::foreign_origin(Some(&text)))
     }
 
-    /// Whether a page of `origin` is this server's, by the name that it used for the server or by
-    /// one that the operator gave it.
+    /// Whether a page of `origin` is this server's: it has the name that the request used for the
+    /// server, or one that the operator configured.
     fn is_own(&self, origin: &str, host: Option<&Authority>) -> bool {
         let Some((scheme, authority)) = origin.split_once("://") else {
             return false;
@@ -124,24 +125,24 @@ impl Site {
             "https" => 443,
             _ => return false,
         };
-        // Whether TLS ends in front of us is not known: without a port it is either default.
+        // A proxy may terminate TLS, so without a port either default port matches.
         let port = authority.port_u16().unwrap_or(default_port);
         let is_same = host.is_some_and(|host| {
             host.host().eq_ignore_ascii_case(authority.host())
                 && host.port_u16().unwrap_or(default_port) == port
         });
-        // Other programs of this machine have pages under the loopback's names too.
+        // Other programs on this machine have pages under the loopback names too.
         let is_ours_alone =
             !is_loopback(authority.host()) && !self.hosts.iter().any(|known| known == "*");
         is_same || (is_ours_alone && self.is_allowed(authority.host()))
     }
 }
 
-/// The name that a request used for this server: of its target if that is a whole URL, else of its
-/// header; `None` if it used none.
+/// Returns the host name that a request used for this server: from its target if that is a whole
+/// URL, else from its header; `None` if there is none.
 ///
 /// # Errors
-/// 400 without a name where one must be, with two, and for what is no name.
+/// 400 for a missing name where one is required, for two names, and for an invalid one.
 pub(super) fn host_of(
     uri: &Uri,
     headers: &HeaderMap,
@@ -171,7 +172,7 @@ pub(super) fn host_of(
     Ok(uri.authority().cloned().or(host))
 }
 
-/// Names that lead to this machine alone, whoever answers for names.
+/// Whether a name always means this machine, regardless of DNS.
 fn is_loopback(host: &str) -> bool {
     if host == "localhost" || host.ends_with(".localhost") {
         return true;
@@ -247,7 +248,7 @@ mod tests {
             ("http://127.0.0.1:8000", None, "127.0.0.1:8000", false),
             ("http://localhost:8000", None, "localhost:8000", false),
             ("http://[::1]:8000", None, "[::1]:8000", false),
-            // Behind a proxy that ends TLS and keeps the name.
+            // Behind a proxy that terminates TLS and keeps the name.
             ("https://gpu.example.org", None, "gpu.example.org", false),
             (
                 "https://gpu.example.org",
@@ -255,7 +256,7 @@ mod tests {
                 "gpu.example.org:443",
                 false,
             ),
-            // Behind one that does not keep it.
+            // Behind a proxy that does not keep it.
             ("https://med.example.org", None, "127.0.0.1:8000", false),
             (
                 "https://x.org",

@@ -1,14 +1,15 @@
-//! A client's socket below HTTP, and what HTTP's library does not do itself: readers that do not
-//! read are given up, clients that have closed their half get their answer, and a head that is not
-//! HTTP is answered in our shape.
+//! A client's socket below the HTTP library, for what the library does not do: it closes
+//! connections whose client does not read, lets a client that has closed its sending half receive
+//! its response, and replaces the response to a head that is not HTTP.
 //!
 //! # A client that sends no more
-//! It may have said all that it has to say and wait for the answer, or be gone; the system tells
-//! the same of both, until something is written: then a client that is gone answers with a reset.
-//! So HTTP is not told of the end while an answer is owed, and the client is asked: before the
-//! answer begins by an interim answer, `100 Continue`, which every client of HTTP/1.1 passes over,
-//! and within a stream of events by a comment. Who asked in HTTP/1.0 cannot be asked; such a client
-//! gets what comes within five seconds.
+//!
+//! Such a client may have sent everything and wait for the response, or it may be gone. The
+//! operating system reports both in the same way until something is written: a client that is gone
+//! then replies with a reset. So the end is hidden from the HTTP library while a response is
+//! pending, and the client is probed: before the response begins by an interim response, `100
+//! Continue`, which every HTTP/1.1 client ignores, and within an event stream by a comment. An
+//! HTTP/1.0 client cannot be probed; it gets what is sent within five seconds.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -23,39 +24,39 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval, sleep}
 use super::exchange::{Exchange, Probe};
 use super::malformed;
 
-/// How often a client that sends no more is looked after.
+/// How often a client that sends no more is checked.
 const LOOK: Duration = Duration::from_millis(50);
-/// When it is asked first: what is answered at once needs no asking.
+/// Time until the first probe. An immediate response needs no probe.
 const FIRST_PROBE: Duration = Duration::from_millis(250);
-/// After the first time that it was asked, when it is asked again; then after four times as long
-/// each time, since some clients bear only a few interim answers.
+/// Pause between the first and the second probe. Each later pause is four times as long, because
+/// some clients accept only a few interim responses.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// How long one that cannot be asked is believed to listen.
+/// How long a client that cannot be probed is assumed to listen.
 const BELIEVED: Duration = Duration::from_secs(5);
 
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// After an answer to what was not HTTP: how much more of it is read, and how long, so that the
-/// answer is not lost to a reset.
+/// After a response to input that was not HTTP: how much more input is read, and for how long, so
+/// that a reset does not destroy the response.
 const MAX_LINGER_BYTES: usize = 4 << 20;
 const LINGER: Duration = Duration::from_secs(1);
 
-/// One connection.
+/// The socket of one connection.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
     exchange: Arc<Exchange>,
     send_timeout: Duration,
-    /// Runs while nothing can be written that should be.
+    /// Runs while pending output cannot be written.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// Whether HTTP has handed over all that it had.
+    /// Whether the HTTP library has written all of its output.
     is_flushed: bool,
     ended: Option<Ended>,
-    /// Our answer to what is not HTTP.
+    /// The response to input that is not HTTP.
     reply: Option<Reply>,
 }
 
-/// The client sends no more.
+/// State of a client that sends no more.
 #[derive(Debug)]
 struct Ended {
     since: Instant,
@@ -86,13 +87,13 @@ impl Socket {
         }
     }
 
-    /// What HTTP reads once the client sends no more.
+    /// Returns the end of the input to the HTTP library when it may know of it.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.exchange.tells_of_end(cx.waker()) {
                 return Poll::Ready(Ok(()));
             }
-            // What a client that is gone answers to what it was sent.
+            // The reset that a client that is gone sends in reply.
             if let Some(error) = self.stream.take_error()? {
                 return Poll::Ready(Err(error));
             }
@@ -117,7 +118,7 @@ impl Socket {
         }
     }
 
-    /// Gives a reader up that takes nothing for too long.
+    /// Fails with a timeout if the client reads nothing for too long.
     fn watched<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -147,7 +148,7 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Shuts our half, then reads and forgets for a moment what the client is still writing.
+    /// Closes our sending half, then reads and discards for a moment what the client still sends.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let reply = self.reply.as_mut().expect("there was one to write");
         if !reply.is_shut {

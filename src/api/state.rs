@@ -1,5 +1,5 @@
-//! What all handlers share: the model once it is there, the keys, and whether the server still
-//! takes requests.
+//! State that all handlers share: the model once it is loaded, the keys, and whether the server
+//! still accepts requests.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,26 +20,27 @@ use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::registry::ServedModel;
 
-/// Cheap to clone. The server binds with it before the model is loaded.
+/// Shared state of the server; cheap to clone. The server listens with it before the model is
+/// loaded.
 #[derive(Clone, Debug)]
 pub struct AppState {
     shared: Arc<Shared>,
 }
 
-/// What a server is told when it starts.
+/// Settings from the command line.
 #[derive(Clone, Debug, Default)]
 pub struct AppSettings {
-    /// Any of these opens it.
+    /// Keys of the clients.
     pub keys: ApiKeys,
-    /// Any of these opens the metrics and nothing else.
+    /// Keys that give access to the metrics and to nothing else.
     pub metrics_keys: ApiKeys,
-    /// No request may take longer.
+    /// Maximum time for a request.
     pub request_timeout: Option<Duration>,
-    /// Its names, and other sites that may use it.
+    /// Names of this server, and other sites that may use it.
     pub site: Site,
-    /// How many connections it takes.
+    /// Limits on connections.
     pub connections: ConnectionLimits,
-    /// What requests may hold before the engine has them.
+    /// Memory that requests may hold before the engine has them.
     pub request_memory: RequestMemory,
 }
 
@@ -47,7 +48,7 @@ pub struct AppSettings {
 struct Shared {
     model: OnceLock<Arc<ServedModel>>,
     settings: AppSettings,
-    /// Closed while draining; each request that generates holds a token of it until its last byte.
+    /// Closed while draining. Each generating request holds a token until its last byte.
     running: TaskTracker,
     workers: Workers,
     metrics: Arc<Metrics>,
@@ -58,33 +59,33 @@ struct Shared {
 #[derive(Debug)]
 pub(super) struct Ticket {
     _token: TaskTrackerToken,
-    /// Of the request's images, which the engine keeps for as long as it runs.
+    /// Memory of the request's images, which the engine keeps while the request runs.
     held: Vec<Charge>,
 }
 
 impl Ticket {
-    /// Keeps memory held for as long as the request generates.
+    /// Keeps memory charged as long as the request generates.
     pub(super) fn hold(&mut self, charges: impl IntoIterator<Item = Charge>) {
         self.held.extend(charges);
     }
 }
 
-/// What an orchestrator's probe wants to know.
+/// The server's state, for an orchestrator's probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readiness {
-    /// Takes requests.
+    /// Accepts requests.
     Ready,
-    /// The model is not there yet.
+    /// The model is not loaded yet.
     Loading,
-    /// Finishes what it has.
+    /// Rejects new requests and finishes the running ones.
     Draining,
     /// Must be restarted.
     Dead,
 }
 
 impl AppState {
-    /// A server without a model yet, whose requests may take `request_timeout` at most, and as much
-    /// memory as they like.
+    /// Creates a server without a model yet. Requests may take at most `request_timeout`, and
+    /// unlimited memory.
     pub fn new(keys: ApiKeys, request_timeout: Option<Duration>) -> Self {
         Self::with(AppSettings {
             keys,
@@ -93,7 +94,7 @@ impl AppState {
         })
     }
 
-    /// The same with a budget of memory for what requests bring.
+    /// Does the same with a memory budget for requests.
     pub fn within(
         request_memory: RequestMemory,
         keys: ApiKeys,
@@ -107,7 +108,7 @@ impl AppState {
         })
     }
 
-    /// A server without a model yet.
+    /// Creates a server without a model yet.
     pub fn with(settings: AppSettings) -> Self {
         let shared = Shared {
             model: OnceLock::new(),
@@ -122,7 +123,7 @@ impl AppState {
         }
     }
 
-    /// The metrics tell from now on what this log loses.
+    /// Includes the lines that `log` loses in the metrics.
     pub fn count_dropped_lines_of(&self, log: &Log) {
         self.shared.metrics.count_dropped_lines_of(log);
     }
@@ -130,13 +131,13 @@ impl AppState {
     /// Starts to serve `model`.
     ///
     /// # Panics
-    /// If there is one already: a server serves one model all its life.
+    /// If a model was already set: it never changes while the server runs.
     pub fn set_model(&self, model: ServedModel) {
         let set = self.shared.model.set(Arc::new(model));
         assert!(set.is_ok(), "a server gets its model once");
     }
 
-    /// The model.
+    /// Returns the model.
     ///
     /// # Errors
     /// 503 while it loads.
@@ -144,13 +145,13 @@ impl AppState {
         self.shared.model.get().ok_or_else(ApiError::loading)
     }
 
-    /// Lets a request in that generates.
+    /// Admits a request that generates.
     ///
     /// # Errors
     /// 503 while the model loads and once the server drains.
     pub(super) fn admit(&self) -> Result<(Arc<ServedModel>, Ticket), ApiError> {
         let model = Arc::clone(self.model()?);
-        // The token first: a drain that begins now waits for it, or is seen.
+        // The token comes first: a drain that begins now either waits for it or is seen below.
         let token = self.shared.running.token();
         if self.shared.running.is_closed() {
             return Err(Error::Draining.into());
@@ -162,7 +163,7 @@ impl AppState {
         Ok((model, ticket))
     }
 
-    /// Takes no new requests from now on, and waits until those that are in have ended.
+    /// Rejects new requests from now on, and waits until the running ones have ended.
     pub async fn drain(&self) {
         self.shared.running.close();
         self.shared.running.wait().await;

@@ -1,4 +1,4 @@
-//! `POST /tokenize`: a text's or a chat's tokens.
+//! `POST /tokenize`: returns the tokens of a text or a chat.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::text::AddSpecialTokens;
 /// Counts and lists tokens. Images are counted, not decoded.
 ///
 /// # Errors
-/// 400 for what the request says, 404 for another model, 503 while the model loads.
+/// 400 for an invalid request, 404 for another model, 503 while the model loads.
 pub(super) async fn tokenize(
     State(app): State<AppState>,
     request: Request,
@@ -117,7 +117,7 @@ fn encode_text(
     Ok(model.tokenizer.encode_raw(prompt, add)?)
 }
 
-/// A chat, and what shapes its prompt.
+/// A chat to tokenize, with the fields that shape its prompt.
 struct MessagesToEncode {
     messages: Vec<JsonObject<ChatMessage>>,
     tools: Option<Vec<JsonObject<ToolDefinition>>>,

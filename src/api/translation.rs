@@ -1,5 +1,5 @@
-//! What the APIs that are translated into a chat have in common: a chat with the client's names
-//! for what is in it.
+//! Shared code of the APIs that are translated into a chat: a chat together with the client's names
+//! of its fields.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::state::AppState;
 use super::types::{ChatMessage, JsonObject};
 use crate::registry::ServedModel;
 
-/// A chat's messages as they are put together, each with its names.
+/// A chat's messages under construction, each with its names.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     pub(super) messages: Vec<JsonObject<ChatMessage>>,
@@ -25,7 +25,7 @@ impl Turns {
     }
 }
 
-/// A checked chat.
+/// A checked chat with the client's names.
 #[derive(Debug)]
 pub(super) struct NamedChat {
     pub(super) chat: Chat,
@@ -33,10 +33,10 @@ pub(super) struct NamedChat {
 }
 
 impl NamedChat {
-    /// The prompt in tokens, with its images.
+    /// Builds the tokenized prompt, with its images.
     ///
     /// # Errors
-    /// 400 for what does not fit the model and for images that cannot be taken.
+    /// 400 for a prompt that does not fit the model and for invalid images.
     pub(super) async fn prepare(
         self,
         app: &AppState,

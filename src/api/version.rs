@@ -5,7 +5,7 @@ use axum::response::Response;
 use super::answer::{json_response, to_json};
 use super::types::Version;
 
-/// The server's version.
+/// Returns the server's version.
 pub(super) async fn version() -> Response {
     json_response(to_json(&Version {
         version: env!("CARGO_PKG_VERSION"),

@@ -1,4 +1,4 @@
-//! Work that would hold up the async threads: images, long texts, large bodies.
+//! Runs work that would block the async threads: images, long texts, large bodies.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
 
-/// Below this many bytes, reading or tokenising a text takes less than a few milliseconds.
+/// Below this number of bytes, deserializing or tokenizing a text takes at most a few milliseconds.
 const SMALL: usize = 16 << 10;
 
-/// As many pieces of work at a time as there are cores, so that memory is bounded however many
+/// Runs at most as many jobs at a time as there are cores, so that memory is bounded however many
 /// requests bring images.
 #[derive(Clone, Debug)]
 pub(super) struct Workers {
@@ -21,7 +21,7 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// One place for each core.
+    /// Creates one place for each core.
     pub(super) fn new() -> Self {
         let num_places = available_parallelism().map_or(1, usize::from);
         Self {
@@ -30,12 +30,13 @@ impl Workers {
         }
     }
 
-    /// How many pieces of work run at a time.
+    /// Returns how many jobs run at a time.
     pub(super) fn num_places(&self) -> usize {
         self.num_places
     }
 
-    /// Does `work` on `num_bytes` of text: here if that is little, else on another thread.
+    /// Runs `work` on `num_bytes` of text: on this thread if the text is short, else on another
+    /// one.
     ///
     /// # Errors
     /// 500 if it panics there.
@@ -50,8 +51,8 @@ impl Workers {
         self.run(work).await
     }
 
-    /// Does `work` on another thread once a place is free. Dropping the future before that drops
-    /// the work; what has begun ends, unseen.
+    /// Runs `work` on another thread once a place is free. Dropping the future before that drops
+    /// the work; work that has begun runs to its end, and its result is discarded.
     ///
     /// # Errors
     /// 500 if it panics.
@@ -62,7 +63,8 @@ impl Workers {
         self.run_while_wanted(move |_| work()).await
     }
 
-    /// The same for work that can end early: its token is cancelled when the future is dropped.
+    /// Does the same for work that can end early: its token is cancelled when the future is
+    /// dropped.
     ///
     /// # Errors
     /// 500 if it panics.

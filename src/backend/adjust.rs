@@ -1,15 +1,15 @@
-//! A request's wishes on a row of logits, before temperature and filters.
+//! Adjusts a row's logits as its request asks, before temperature and filters.
 //!
-//! In vLLM's order (`v1/sample/sampler.py`): what is forbidden (a mask, stop tokens before
-//! `min_tokens`), biases, then the penalties for repetition, frequency and presence. Greedy samples
-//! obey them too. Log-probabilities never see them.
+//! The order is vLLM's (`v1/sample/sampler.py`): what is forbidden (by a mask, or as a stop token
+//! before `min_tokens`), biases, then the repetition, frequency and presence penalties. All this
+//! also applies to greedy sampling, but not to log-probabilities.
 
 use std::borrow::Cow;
 
 use super::SampleRow;
 use crate::core::{SamplingParams, TokenId, TokenMask};
 
-/// The logits as the row wishes them; the same ones where it wishes nothing.
+/// Applies mask, bans, bias and penalties; borrows the input when none is set.
 pub(super) fn adjusted<'a>(logits: &'a [f32], row: &SampleRow<'_>) -> Cow<'a, [f32]> {
     let params = row.params;
     let banned = row.banned();
@@ -35,7 +35,7 @@ pub(super) fn adjusted<'a>(logits: &'a [f32], row: &SampleRow<'_>) -> Cow<'a, [f
     Cow::Owned(logits)
 }
 
-/// A token outside the vocabulary has no logit.
+/// Changes one logit; does nothing for a token outside the vocabulary.
 fn change(logits: &mut [f32], token: TokenId, new: impl FnOnce(f32) -> f32) {
     if let Some(logit) = logits.get_mut(token.0 as usize) {
         *logit = new(*logit);
@@ -56,7 +56,8 @@ fn forbid_others(logits: &mut [f32], mask: &TokenMask) {
     }
 }
 
-/// Of a token that was prompted or sampled, the latter so many times.
+/// Applies the penalties to the logit of a token that was in the prompt or was sampled
+/// `num_sampled` times.
 fn penalised(mut logit: f32, num_sampled: u32, params: &SamplingParams) -> f32 {
     let repetition = params.repetition_penalty;
     logit = if logit > 0.0 {
@@ -128,7 +129,8 @@ mod tests {
             seen: Some(&seen),
             ..row(&params)
         };
-        // −1 + 3 is positive, so it is divided; what was only prompted is not counted.
+        // −1 + 3 is positive, so it is divided; a token only in the prompt has no frequency or
+        // presence penalty.
         let adjusted = adjusted(&[-1.0, -1.0, 4.0, 4.0], &row);
         assert_eq!(*adjusted, [1.0, -2.0, 1.0, 4.0]);
     }

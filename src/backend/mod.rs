@@ -1,8 +1,8 @@
-//! The operations that the model is written over, and what they exchange.
+//! The operations that the model is built from, and the types they exchange.
 //!
-//! Each operation has the grain that a fused kernel needs. The candle backend is plain and
-//! obviously right: it is the specification of every other one. A backend knows nothing of
-//! sequences, requests or checkpoints' names: it gets packed rows, block tables and numbers.
+//! Each operation has the granularity that a fused kernel needs. The candle backend is simple and
+//! obviously correct: it is the specification of all others. A backend knows nothing of sequences,
+//! requests or tensor names: it gets packed rows, block tables and numbers.
 //!
 //! Dimensions: `tokens` packed rows of a step, `hidden`, `heads`, `kv_heads`, `head_dim`,
 //! `patches` of one image, `images`.
@@ -25,20 +25,20 @@ use crate::error::Result;
 
 pub use seen_tokens::{SeenToken, SeenTokens};
 
-/// Positions per KV block, in both groups.
+/// Number of positions per KV block, in both groups.
 pub const BLOCK_SIZE: usize = 32;
 
-/// Types of the numbers in a checkpoint's file.
+/// Number types in checkpoint files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostDtype {
     /// 32-bit IEEE, little endian.
     F32,
-    /// The upper half of an f32.
+    /// bfloat16: the upper half of an f32.
     Bf16,
 }
 
 impl HostDtype {
-    /// Bytes per number.
+    /// Number of bytes per number.
     pub fn size(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -47,7 +47,7 @@ impl HostDtype {
     }
 }
 
-/// A checkpoint's tensor in host memory, most often a window into the mapped file.
+/// A checkpoint's tensor in host memory, usually a slice of the mapped file.
 #[derive(Clone, Debug)]
 pub struct HostTensor<'a> {
     /// Type of the numbers in `data`.
@@ -79,16 +79,17 @@ impl HostTensor<'_> {
         }
     }
 
-    /// Index of the first number that is NaN or infinite, if there is one. Goes through memory as
-    /// fast as it can be read.
+    /// Returns the index of the first number that is NaN or infinite, if there is one. Runs at
+    /// memory bandwidth.
     pub fn first_not_finite(&self) -> Option<usize> {
-        /// Few enough that what is read is in the cache when it is converted next.
+        /// Numbers per part: few enough that the data is still in the cache when it is converted
+        /// next.
         const PART: usize = 1 << 18;
         let (size, is_finite): (usize, fn(&[u8]) -> bool) = match self.dtype {
             HostDtype::F32 => (4, |part| {
                 let bits = part.as_chunks::<4>().0.iter();
                 let magnitude = bits.map(|bytes| u32::from_le_bytes(*bytes) & 0x7FFF_FFFF);
-                // Not `any`: without a way out the loop is vectorised.
+                // Not `any`: without an early exit the loop is vectorised.
                 magnitude.fold(0, u32::max) < 0x7F80_0000
             }),
             HostDtype::Bf16 => (2, |part| {
@@ -109,7 +110,7 @@ impl HostTensor<'_> {
         Some(idx * PART / size + within.expect("one of the part's numbers is not finite"))
     }
 
-    /// Vectors one after another, as f32. For small parameters.
+    /// Concatenates vectors, as f32. For small parameters.
     pub fn concat(parts: &[HostTensor<'_>]) -> HostTensor<'static> {
         let numbers: Vec<f32> = parts.iter().flat_map(HostTensor::to_f32).collect();
         HostTensor {
@@ -123,16 +124,16 @@ impl HostTensor<'_> {
     }
 }
 
-/// Which keys of the cache a layer sees.
+/// Kinds of attention layers, by the keys that a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LayerKind {
-    /// Every position before the query's.
+    /// All positions up to the query's.
     Global,
     /// The last `window` positions, the query's own included.
     Sliding,
 }
 
-/// Attention's constants within one model; the same in every layer but for the kind.
+/// The constants of attention in one model; the layers differ only in their kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionShape {
     /// Query heads.
@@ -145,7 +146,7 @@ pub struct AttentionShape {
     pub scale: f32,
     /// Keys that a sliding layer sees, the query's own included.
     pub window: Option<usize>,
-    /// Of the norms over each head of q and k.
+    /// Epsilon of the norms over each head of q and k.
     pub eps: f64,
 }
 
@@ -156,16 +157,16 @@ pub struct Rope {
     pub inv_freq: Vec<f32>,
 }
 
-/// Those of both kinds of layers.
+/// Rotary frequencies of both kinds of layers.
 #[derive(Clone, Copy, Debug)]
 pub struct Ropes<'a> {
-    /// Of the global layers.
+    /// Rotary frequencies of the global layers.
     pub global: &'a Rope,
-    /// Of the sliding layers.
+    /// Rotary frequencies of the sliding layers.
     pub sliding: &'a Rope,
 }
 
-/// Blocks of one sequence in one group of the cache.
+/// Block table of one sequence in one group of the cache.
 ///
 /// ```text
 /// position  0 ........ 32·num_released ....................
@@ -173,35 +174,35 @@ pub struct Ropes<'a> {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockTable {
-    /// Leading blocks that were given back behind the window.
+    /// Number of leading blocks that were freed, since they are behind the window.
     pub num_released: usize,
-    /// The rest, in order of position.
+    /// The remaining blocks, in order of position.
     pub blocks: Vec<BlockId>,
 }
 
-/// One sequence's share of a step: `len` tokens from position `start` on.
+/// One sequence's part of a step: `len` tokens from position `start` on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepSequence {
     /// First packed row.
     pub row: usize,
     /// Position of that row's token in the sequence.
     pub start: usize,
-    /// Rows.
+    /// Number of rows.
     pub len: usize,
     /// Blocks of the global group, up to position `start + len`.
     pub global: BlockTable,
     /// Blocks of the sliding group, up to position `start + len`.
     pub sliding: BlockTable,
-    /// Positions of images within `start..start + len`; tokens of one see each other.
+    /// Positions of images within `start..start + len`; tokens of one image see each other.
     pub image_spans: Vec<Range<usize>>,
 }
 
 impl StepSequence {
-    /// The keys that the query at `position` sees: contiguous whatever the mask.
+    /// Returns the keys that the query at `position` sees; always a contiguous range.
     ///
-    /// Follows `create_causal_mask` / `create_sliding_window_causal_mask` with the
-    /// `token_type_ids` overlay of transformers' `modeling_gemma3.py`: behind, the window also
-    /// cuts an image's own tokens; ahead, an image reaches to its own end.
+    /// Follows `create_causal_mask` / `create_sliding_window_causal_mask` with the `token_type_ids`
+    /// overlay of transformers' `modeling_gemma3.py`: backwards, the window limits also what an
+    /// image's own tokens see; forwards, a token of an image sees up to the image's end.
     pub fn key_range(&self, position: usize, window: Option<usize>) -> Range<usize> {
         let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
         let end = self
@@ -212,7 +213,7 @@ impl StepSequence {
         first..end
     }
 
-    /// The table of the group that `kind` reads.
+    /// Returns the table of the group that `kind` reads.
     pub fn table(&self, kind: LayerKind) -> &BlockTable {
         match kind {
             LayerKind::Global => &self.global,
@@ -221,7 +222,7 @@ impl StepSequence {
     }
 }
 
-/// One step's packed tokens and where they belong. No padding.
+/// The packed tokens of one step and their places. No padding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepInput {
     /// `(tokens)`
@@ -230,24 +231,25 @@ pub struct StepInput {
     pub positions: Vec<u32>,
     /// In order of `row`; together they cover every row once.
     pub sequences: Vec<StepSequence>,
-    /// Rows whose token is not known yet: the device takes it from the samples of the step before.
-    /// What `token_ids` has there means nothing.
+    /// Rows whose token is not known yet: the device takes it from the samples of the previous
+    /// step. Their values in `token_ids` are placeholders.
     pub fed: Vec<FedRow>,
-    /// Rows whose next token is wanted, ascending.
+    /// Rows whose logits are needed, ascending.
     pub logit_rows: Vec<u32>,
 }
 
-/// A row that continues where the step before left off, before the host has seen its token.
+/// A row whose token is the sample of the previous step that is still on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FedRow {
     /// Packed row of this step.
     pub row: u32,
-    /// Index into the samples of the step before.
+    /// Index into the samples of the previous step.
     pub sample: u32,
 }
 
 impl StepInput {
-    /// Every row's token, those of the step before included, for a backend that has them at hand.
+    /// Returns every row's token, including samples of the previous step, for a backend that has
+    /// them on the host.
     fn resolved_token_ids(&self, previous: Option<&Vec<Sampled>>) -> Vec<TokenId> {
         let mut ids = self.token_ids.clone();
         for fed in &self.fed {
@@ -258,23 +260,24 @@ impl StepInput {
     }
 }
 
-/// What the sampler needs to know of one row.
+/// Sampling inputs of one row.
 #[derive(Clone, Copy, Debug)]
 pub struct SampleRow<'a> {
-    /// The request's wishes.
+    /// Sampling parameters of the request.
     pub params: &'a SamplingParams,
-    /// Position in the sequence of the token to be sampled; samples depend on it and the seed only.
+    /// Position in the sequence of the token to be sampled; the random numbers depend only on it
+    /// and the seed.
     pub position: usize,
-    /// New tokens so far; below `min_tokens` no stop token is sampled.
+    /// Number of tokens generated so far; below `min_tokens` no stop token is sampled.
     pub num_generated: usize,
-    /// What may be sampled; `None` where everything may.
+    /// Mask of allowed tokens; `None` if all are allowed.
     pub mask: Option<&'a TokenMask>,
-    /// The tokens before, where `params` has penalties for them.
+    /// Counts of the earlier tokens, if `params` has penalties.
     pub seen: Option<&'a SeenTokens>,
 }
 
 impl<'a> SampleRow<'a> {
-    /// A row that depends on nothing but its logits and these.
+    /// Creates a row without mask and token counts.
     pub fn new(params: &'a SamplingParams, position: usize, num_generated: usize) -> Self {
         Self {
             params,
@@ -285,7 +288,7 @@ impl<'a> SampleRow<'a> {
         }
     }
 
-    /// Stop tokens that come too early.
+    /// Stop tokens that are not allowed yet.
     fn banned(&self) -> &'a [TokenId] {
         if self.num_generated < self.params.min_tokens {
             &self.params.stop_token_ids
@@ -295,27 +298,27 @@ impl<'a> SampleRow<'a> {
     }
 }
 
-/// A row whose next token is known, and what is to be said of it.
+/// Inputs for scoring a row whose next token is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScoreRow {
-    /// What follows.
+    /// The token that follows the row.
     pub token: TokenId,
-    /// How many of the most probable tokens to report.
+    /// Number of most probable tokens to report.
     pub num_top: usize,
 }
 
-/// A token that was sampled, or scored.
+/// A sampled or scored token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {
     /// The token.
     pub token: TokenId,
-    /// When the row asked for them, and always of one that was scored.
+    /// Log-probabilities: for a sampled row if requested, for a scored row always.
     pub logprobs: Option<TokenLogprobs>,
-    /// Whether the logits were numbers. If not, `token` is 0 and means nothing.
+    /// Whether the logits were finite. If not, `token` is 0 and meaningless.
     pub is_finite: bool,
 }
 
-/// What a KV cache must hold.
+/// Dimensions of a KV cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvLayout {
     /// One entry per layer.
@@ -330,7 +333,7 @@ pub struct KvLayout {
     pub num_sliding_blocks: usize,
 }
 
-/// Parameters of one decoder layer's attention, beyond its matmuls.
+/// Weights of the q and k norms of one decoder layer.
 #[derive(Debug)]
 pub struct QkNorm<T> {
     /// `(head_dim)`, 1 + weight.
@@ -339,93 +342,92 @@ pub struct QkNorm<T> {
     pub key: T,
 }
 
-/// A branch's own norm and the one that follows the sum.
+/// The norm after a branch and the norm after the residual sum.
 #[derive(Debug)]
 pub struct NormPair<'a, T> {
-    /// `(hidden)`, 1 + weight: over the branch, before it is added.
+    /// `(hidden)`, 1 + weight: norm of the branch, before it is added.
     pub post: &'a T,
-    /// `(hidden)`, 1 + weight: over the sum.
+    /// `(hidden)`, 1 + weight: norm of the sum.
     pub next: &'a T,
-    /// Of both.
+    /// Used by both norms.
     pub eps: f64,
 }
 
-/// Which cache and which frequencies an attention layer works on.
+/// Identifies an attention layer: it selects the cache and the rotary frequencies.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerRef {
     /// Index in `KvLayout::layers`.
     pub index: usize,
-    /// Its kind.
+    /// Kind of the layer.
     pub kind: LayerKind,
 }
 
-/// What a step computes between its metadata and its logits.
+/// The work of a step between its metadata and its logits.
 pub type StepWork<'a, B> = dyn FnMut(
         &<B as Backend>::Step,
         &mut <B as Backend>::KvCache,
     ) -> Result<Option<<B as Backend>::Tensor>>
     + 'a;
 
-/// The operations. Activations are f32 or whatever the backend computes in; matmuls accumulate
-/// in f32, and norms, softmax and rotary angles are f32 in every backend.
+/// The operations. Activations are f32 or the backend's own type; matmuls accumulate in f32, and
+/// norms, softmax and rotary angles are f32 in every backend.
 pub trait Backend: Sized + Send + Sync {
     /// An activation or a small parameter; cheap to clone.
     type Tensor: Clone + Send + Sync;
-    /// A weight of a matmul, `(out, in)`, laid out as the backend likes it.
+    /// A weight of a matmul, `(out, in)`, in the backend's own layout.
     type Matrix: Send + Sync;
-    /// Every layer's key and value pools.
+    /// Key and value pools of all layers.
     type KvCache: Send;
-    /// A step's metadata where the kernels want it.
+    /// A step's metadata in the form that the kernels need.
     type Step;
-    /// Tokens that were sampled, or that the device will have sampled once it gets there.
+    /// Sampled tokens, which the device may still be computing.
     type SampledTokens: Send;
 
-    /// Runs a step's work on the thread from which this backend's operations are cheapest to call.
+    /// Runs a step's work on the thread on which this backend's operations are cheapest to call.
     fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         work()
     }
 
     // ---- loading -------------------------------------------------------------------------
 
-    /// A small parameter, in its own shape.
+    /// Loads a small parameter in its own shape.
     fn parameter(&self, tensor: HostTensor<'_>) -> Result<Self::Tensor>;
-    /// A norm's weight as the kernels want it: `1 + weight`, summed in f32.
+    /// Loads a norm's weight as the kernels need it: `1 + weight`, summed in f32.
     fn norm_weight(&self, tensor: HostTensor<'_>) -> Result<Self::Tensor>;
-    /// Several `(out_i, in)` weights stacked to one `(Σ out_i, in)`.
+    /// Loads several `(out_i, in)` weights stacked to one `(Σ out_i, in)`.
     fn matrix(&self, parts: Vec<HostTensor<'_>>) -> Result<Self::Matrix>;
-    /// A weight stored `(in, out)`.
+    /// Loads a weight stored as `(in, out)`.
     fn matrix_transposed(&self, tensor: HostTensor<'_>) -> Result<Self::Matrix>;
-    /// Gate and up, `(width, in)` each, to what [`Backend::add_norm_geglu`] and
-    /// [`Backend::geglu`] after a matmul take.
+    /// Loads gate and up, `(width, in)` each, in the form that [`Backend::add_norm_geglu`] and
+    /// [`Backend::geglu`] after a matmul expect.
     fn gate_up(&self, gate: HostTensor<'_>, up: HostTensor<'_>) -> Result<Self::Matrix> {
         self.matrix(vec![gate, up])
     }
-    /// Pools for both groups, all layers.
+    /// Allocates the pools of both groups for all layers.
     fn kv_cache(&self, layout: &KvLayout) -> Result<Self::KvCache>;
 
-    /// Steps to run before any that counts, so that nothing has to be prepared while requests
-    /// wait. They use blocks that no sequence ever has.
+    /// Steps to run at startup, so that nothing has to be prepared while requests wait. They use
+    /// blocks that belong to no sequence.
     fn warm_up_steps(&self) -> Vec<StepInput> {
         Vec::new()
     }
-    /// Bytes of the device that were taken, by purpose, where that is known.
+    /// Describes the used device memory by purpose, if known.
     fn memory(&self) -> Option<String> {
         None
     }
 
     // ---- text ----------------------------------------------------------------------------
 
-    /// Moves a step's metadata to the device. `ropes` are those of global and sliding layers;
-    /// `previous` has what `input.fed` asks for.
+    /// Moves a step's metadata to the device. `ropes` has the frequencies of global and sliding
+    /// layers; `previous` has the samples that `input.fed` refers to.
     fn begin_step(
         &self,
         input: &StepInput,
         previous: Option<&Self::SampledTokens>,
         ropes: Ropes<'_>,
     ) -> Result<Self::Step>;
-    /// Runs a step's work. A backend that pays for every operation it queues may keep what `work`
-    /// queued and queue it again, whole, for a later step of the same kind: then `work` is not
-    /// called at all.
+    /// Runs a step's work. A backend with a high cost per queued operation may capture what `work`
+    /// queued and replay it for a later step of the same kind; then `work` is not called at all.
     fn run_step(
         &self,
         step: Self::Step,
@@ -434,9 +436,9 @@ pub trait Backend: Sized + Send + Sync {
     ) -> Result<Option<Self::Tensor>> {
         work(&step, cache)
     }
-    /// Rows of `table` times `scale`: `(tokens, hidden)`.
+    /// Looks up rows of `table`, multiplied by `scale`: `(tokens, hidden)`.
     fn embed(&self, step: &Self::Step, table: &Self::Matrix, scale: f32) -> Result<Self::Tensor>;
-    /// Replaces the rows from `row` on by an image's features `(image_tokens, hidden)`, unscaled.
+    /// Replaces the rows from `row` on by an image's embeddings `(image_tokens, hidden)`, unscaled.
     fn put_image_features(
         &self,
         hidden: Self::Tensor,
@@ -445,7 +447,7 @@ pub trait Backend: Sized + Send + Sync {
     ) -> Result<Self::Tensor>;
     /// `x / rms(x) · weight`, per row.
     fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f64) -> Result<Self::Tensor>;
-    /// `sum = residual + norm(branch, post)` and `norm(sum, next)`, in this order.
+    /// Returns `sum = residual + norm(branch, post)` and `norm(sum, next)`, in this order.
     fn add_norm_norm(
         &self,
         residual: &Self::Tensor,
@@ -456,8 +458,8 @@ pub trait Backend: Sized + Send + Sync {
     ) -> Result<(Self::Tensor, Self::Tensor)>;
     /// `x · weightᵀ`: `(rows, out)`.
     fn linear(&self, x: &Self::Tensor, weight: &Self::Matrix) -> Result<Self::Tensor>;
-    /// Norms and rotates q and k of `qkv (tokens, (heads + 2·kv_heads)·head_dim)`, writes k and v
-    /// into the layer's cache and returns q `(tokens, heads·head_dim)`.
+    /// Applies norm and RoPE to q and k of `qkv (tokens, (heads + 2·kv_heads)·head_dim)`, writes k
+    /// and v into the layer's cache and returns q `(tokens, heads·head_dim)`.
     fn rope_and_cache(
         &self,
         step: &Self::Step,
@@ -478,7 +480,7 @@ pub trait Backend: Sized + Send + Sync {
     ) -> Result<Self::Tensor>;
     /// `gelu_tanh(gate) · up` of `(rows, 2·width)`, gate first: `(rows, width)`.
     fn geglu(&self, gate_up: &Self::Tensor) -> Result<Self::Tensor>;
-    /// `add_norm_norm` with the matmul of the second norm: `(sum, norm(sum, next)·weightᵀ)`.
+    /// `add_norm_norm` followed by a matmul: `(sum, norm(sum, next)·weightᵀ)`.
     fn add_norm_linear(
         &self,
         residual: &Self::Tensor,
@@ -490,7 +492,8 @@ pub trait Backend: Sized + Send + Sync {
             self.add_norm_norm(residual, branch, norms.post, norms.next, norms.eps)?;
         Ok((sum, self.linear(&normed, weight)?))
     }
-    /// `add_norm_norm` with the inner half of the MLP: `(sum, geglu(norm(sum, next)·gate_upᵀ))`.
+    /// `add_norm_norm` followed by the first half of the MLP: `(sum, geglu(norm(sum,
+    /// next)·gate_upᵀ))`.
     fn add_norm_geglu(
         &self,
         residual: &Self::Tensor,
@@ -514,26 +517,27 @@ pub trait Backend: Sized + Send + Sync {
         let q = self.rope_and_cache(step, qkv, norm, shape, layer, cache)?;
         self.paged_attention(step, &q, shape, layer, cache)
     }
-    /// The step's `logit_rows` of x, in order.
+    /// Returns the step's `logit_rows` of x, in order.
     fn select_logit_rows(&self, step: &Self::Step, x: &Self::Tensor) -> Result<Self::Tensor>;
     /// Samples one token per row of `logits (rows, vocab)`. Need not wait for the device.
     fn sample(&self, logits: &Self::Tensor, rows: &[SampleRow<'_>]) -> Result<Self::SampledTokens>;
-    /// Log-probabilities of one known token per row of `logits (rows, vocab)`, at most
-    /// [`Self::max_score_rows`]. Need not wait for the device.
+    /// Computes log-probabilities of one known token per row of `logits (rows, vocab)`, at most
+    /// [`Self::max_score_rows`] rows. Need not wait for the device.
     fn score(&self, logits: &Self::Tensor, rows: &[ScoreRow]) -> Result<Self::SampledTokens>;
-    /// Rows that are scored together. Their logits are a megabyte each, and every position of a
-    /// prompt may want them: so they are made and used a few rows at a time.
+    /// Maximum number of rows that are scored together. The logits of a row take a megabyte, and
+    /// every position of a prompt may be scored, so they are computed and used a few rows at a
+    /// time.
     fn max_score_rows(&self) -> usize {
         32
     }
-    /// These rows of x, for as long as the step.
+    /// Returns these rows of x; valid until the end of the step.
     fn rows(&self, x: &Self::Tensor, rows: Range<usize>) -> Result<Self::Tensor>;
-    /// The tokens, in the order of their rows. Waits for the device.
+    /// Returns the tokens, in the order of their rows. Waits for the device.
     fn sampled(&self, sampled_tokens: &Self::SampledTokens) -> Result<Vec<Sampled>>;
 
     // ---- vision --------------------------------------------------------------------------
 
-    /// Normalised patches, their convolution, bias and learned positions:
+    /// Normalises the patches and applies convolution, bias and learned positions:
     /// `(images·patches, hidden)`. `weight` is `(hidden, 3·patch·patch)`, channel first.
     fn patch_embed(
         &self,
@@ -574,17 +578,17 @@ pub trait Backend: Sized + Send + Sync {
     /// `(images·(grid/kernel)², hidden)`.
     fn average_pool(&self, x: &Self::Tensor, grid: usize, kernel: usize) -> Result<Self::Tensor>;
 
-    /// These rows of x, where they last: steps do not compute there. What images became is kept
-    /// from step to step.
+    /// Copies these rows of x to memory that later steps do not overwrite. Image embeddings are
+    /// kept across steps.
     fn keep_rows(&self, x: &Self::Tensor, rows: Range<usize>) -> Result<Self::Tensor>;
 
     // ---- reading back --------------------------------------------------------------------
 
-    /// Shape and values in f32: for comparisons, not for the serving path.
+    /// Returns shape and values in f32: for comparisons, not for the serving path.
     fn read(&self, x: &Self::Tensor) -> Result<(Vec<usize>, Vec<f32>)>;
 }
 
-/// Every patch as a row of `(images · patches, 3 · patch²)`, channel first, normalised.
+/// Returns every patch as a normalised row of `(images · patches, 3 · patch²)`, channel first.
 fn patches(images: &[PixelValues], patch_size: usize) -> Vec<f32> {
     let mut rows = Vec::new();
     for image in images {
@@ -597,7 +601,8 @@ fn patches(images: &[PixelValues], patch_size: usize) -> Vec<f32> {
                     let row = &image.rgb[y * image.size * 3..(y + 1) * image.size * 3];
                     rows.extend(
                         (left..left + patch_size)
-                            // The reference folds rescaling and normalising into this one step.
+                            // Rescaling and normalising are combined in one step, as in the
+                            // reference.
                             .map(|x| (f32::from(row[x * 3 + channel]) - 127.5) / 127.5),
                     );
                 }

@@ -1,9 +1,9 @@
 //! Samples a token from one row of logits: the specification of sampling, in plain Rust.
 //!
-//! In vLLM's order: what the request forbids, its biases and penalties (`adjust`), temperature,
-//! min-p, top-k, top-p. The sample is an exponential race: every surviving token gets a waiting time
-//! that depends on seed, position and token only, so that the outcome does not depend on the
-//! batch, and barely on rounding.
+//! The order is vLLM's: bans, biases and penalties (`adjust`), temperature, min-p, top-k, top-p.
+//! The sample is the winner of an exponential race: every remaining token gets a waiting time that
+//! depends only on seed, position and token. So the result does not depend on the batch, and hardly
+//! on rounding.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,8 @@ use crate::backend::adjust::adjusted;
 use crate::backend::{SampleRow, Sampled, ScoreRow};
 use crate::core::{SamplingParams, TokenId, TokenLogprobs};
 
-/// Samples the row's next token, unless the logits are no distribution or nothing of it may be sampled.
+/// Samples the row's next token. Nothing is sampled if the logits are not finite or no token is
+/// allowed.
 pub fn sample_row(logits: &[f32], row: &SampleRow<'_>) -> Sampled {
     let params = row.params;
     let wished = adjusted(logits, row);
@@ -41,7 +42,7 @@ pub fn sample_row(logits: &[f32], row: &SampleRow<'_>) -> Sampled {
     }
 }
 
-/// Log-probabilities of a row whose next token is known.
+/// Returns log-probabilities of a row whose next token is known.
 pub fn score_row(logits: &[f32], row: &ScoreRow) -> Sampled {
     Sampled {
         token: row.token,
@@ -50,16 +51,16 @@ pub fn score_row(logits: &[f32], row: &ScoreRow) -> Sampled {
     }
 }
 
-/// Whether softmax makes a distribution of these: no NaN, and the largest is finite. A logit of
+/// Whether softmax of these logits is a distribution: no NaN, and the largest is finite. A logit of
 /// −∞ is a token of probability 0.
 fn are_sound(logits: &[f32]) -> bool {
-    // Not `any`: without a way out the loop is vectorised.
+    // Not `any`: without an early exit the loop is vectorised.
     let has_nan = logits.iter().fold(false, |nan, logit| nan | logit.is_nan());
     let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     !has_nan && best.is_finite()
 }
 
-/// The first of the largest logits, as `torch.argmax` has it on the CPU.
+/// Returns the first of the largest logits, like `torch.argmax` on the CPU.
 fn greedy(logits: &[f32]) -> TokenId {
     let mut best = TokenId(0);
     let mut best_logit = f32::NEG_INFINITY;
@@ -76,7 +77,7 @@ fn token(idx: usize) -> TokenId {
     TokenId(u32::try_from(idx).expect("a vocabulary fits in u32"))
 }
 
-/// A token that may still be sampled, with its logit over the temperature.
+/// A token that may still be sampled, with its logit divided by the temperature.
 #[derive(Clone, Copy)]
 struct Candidate {
     token: TokenId,
@@ -95,7 +96,7 @@ fn sample(logits: &[f32], row: &SampleRow<'_>) -> TokenId {
     race(&candidates, params.seed, row.position)
 }
 
-/// Every token that may be sampled and that min-p leaves.
+/// Returns the allowed tokens that pass min-p.
 fn candidates(logits: &[f32], params: &SamplingParams) -> Vec<Candidate> {
     let inverse = 1.0 / params.temperature;
     let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -116,12 +117,13 @@ fn candidates(logits: &[f32], params: &SamplingParams) -> Vec<Candidate> {
         .collect()
 }
 
-/// Best first; equal ones in the order of their ids, so that cuts do not depend on the sort.
+/// Orders candidates best first, equal ones by id, so that top-k and top-p do not depend on the
+/// sort.
 fn best_first(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     b.scaled.total_cmp(&a.scaled).then(a.token.cmp(&b.token))
 }
 
-/// Leaves the `k` best, in any order.
+/// Keeps the `k` best, in any order.
 fn keep_best(candidates: &mut Vec<Candidate>, k: usize) {
     if k < candidates.len() {
         candidates.select_nth_unstable_by(k, best_first);
@@ -129,7 +131,7 @@ fn keep_best(candidates: &mut Vec<Candidate>, k: usize) {
     }
 }
 
-/// Leaves the smallest set of best candidates whose share of the probability reaches `top_p`.
+/// Keeps the smallest set of best candidates whose probability sum reaches `top_p`.
 fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f32) {
     let best = candidates
         .iter()
@@ -165,13 +167,13 @@ fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f32) {
     }
 }
 
-/// The winner of an exponential race: token i wins with probability `softmax(scaled)[i]`.
+/// Returns the winner of an exponential race: token i wins with probability `softmax(scaled)[i]`.
 fn race(candidates: &[Candidate], seed: u64, position: usize) -> TokenId {
     let stream = stream(seed, position);
     let mut winner = TokenId(0);
     let mut best = f32::NEG_INFINITY;
     for candidate in candidates {
-        // The longest lead that luck can give is under 23, so most tokens need no sample.
+        // Waiting times give an advantage of less than 23, so most tokens need no random number.
         if candidate.scaled + 23.0 <= best {
             continue;
         }
@@ -184,15 +186,15 @@ fn race(candidates: &[Candidate], seed: u64, position: usize) -> TokenId {
     winner
 }
 
-/// What the luck of every token at this position comes from.
+/// Returns the random state from which the numbers of all tokens at this position are derived.
 pub(in crate::backend) fn stream(seed: u64, position: usize) -> u64 {
     mix(seed ^ mix(position as u64))
 }
 
-/// An exponentially distributed number of rate 1 that belongs to this token.
+/// Returns an exponentially distributed number of rate 1 for this token.
 fn waiting_time(stream: u64, token: TokenId) -> f32 {
     let bits = (mix(stream.wrapping_add(u64::from(token.0))) >> 32) as f32;
-    // ln_1p keeps the short waits exact, and those decide the race.
+    // ln_1p keeps short waiting times exact, and these decide the race.
     let uniform = (bits + 0.5) * (1.0 / 4_294_967_296.0);
     -(-uniform.min(0.999_999_94)).ln_1p()
 }
@@ -205,7 +207,7 @@ fn mix(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Log-probabilities of the model's own distribution: no temperature, no filter, no ban.
+/// Log-probabilities of the model's own distribution: without temperature, filters or bans.
 fn logprobs_of(logits: &[f32], token: TokenId, num_top: usize) -> TokenLogprobs {
     let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     // f64: a sum of 262k terms, compared with the reference to 1e-4.
@@ -229,7 +231,7 @@ fn logprobs_of(logits: &[f32], token: TokenId, num_top: usize) -> TokenLogprobs 
     }
 }
 
-/// The `k` largest logits, best first, in one pass.
+/// Returns the `k` largest logits, best first, in one pass.
 fn best_of(logits: &[f32], k: usize) -> Vec<Candidate> {
     let mut best: Vec<Candidate> = Vec::with_capacity(k + 1);
     for (idx, &logit) in logits.iter().enumerate() {
@@ -266,7 +268,7 @@ mod tests {
         }
     }
 
-    /// How often each of `logits`' tokens is sampled over many positions.
+    /// Returns how often each of `logits`' tokens is sampled over many positions.
     fn shares(logits: &[f32], params: &SamplingParams) -> Vec<f64> {
         let num_sampled_tokens = 20_000;
         let mut counts = vec![0_u32; logits.len()];
@@ -347,7 +349,7 @@ mod tests {
             top_k: NonZeroU32::new(2),
             ..warm()
         };
-        // Of the two equal tokens the first stays.
+        // The first of the two equal tokens is kept.
         assert_close(&shares(&logits, &top_k), &[2.0 / 7.0, 5.0 / 7.0, 0.0, 0.0]);
         let top_p = SamplingParams {
             top_p: 0.6,
@@ -412,7 +414,7 @@ mod tests {
             row.num_generated = 1;
             let sampled = sample_row(&[0.0, 50.0], &row);
             assert_eq!(sampled.token, TokenId(0));
-            // The ban does not reach the log-probabilities.
+            // The ban does not affect the log-probabilities.
             assert_eq!(sampled.logprobs.expect("asked for").top[0].0, TokenId(1));
             row.num_generated = 2;
             assert_eq!(sample_row(&[0.0, 50.0], &row).token, TokenId(1));
@@ -446,7 +448,7 @@ mod tests {
 
     #[test]
     fn filters_cut_what_is_allowed() {
-        // The best two are forbidden, and top-k counts those that are left.
+        // The best two are forbidden, and top-k counts the remaining ones.
         let logits: Vec<f32> = [0.4_f32, 0.3, 0.15, 0.1, 0.05]
             .iter()
             .map(|p| p.ln())

@@ -1,29 +1,30 @@
-//! The tokens before one that is to be sampled, as penalties count them.
+//! Counts of a sequence's earlier tokens, for penalties.
 //!
-//! Knows nothing of penalties' values, nor of where the tokens come from.
+//! Knows nothing of the penalties' values, nor of where the tokens come from.
 
 use crate::core::TokenId;
 
-/// Tokens that stand in a prompt or were sampled, ascending, each once.
+/// Tokens in the prompt or sampled so far: ascending, each once.
 ///
-/// A list and not a count per token of the vocabulary: an answer has a few hundred different
-/// tokens, the vocabulary a quarter of a million, and the list travels to the device each step.
+/// It is a list rather than a count per token of the vocabulary: an answer has a few hundred
+/// different tokens, the vocabulary a quarter of a million, and the list is copied to the device
+/// each step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeenTokens(Vec<SeenToken>);
 
-/// One of them.
+/// A token and its counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeenToken {
-    /// Which.
+    /// The token.
     pub token: TokenId,
-    /// How often it was sampled.
+    /// Number of times it was sampled.
     pub num_sampled: u32,
-    /// Whether it stands in the prompt.
+    /// Whether it is in the prompt.
     pub in_prompt: bool,
 }
 
 impl SeenTokens {
-    /// Those of a prompt.
+    /// Creates the list of a prompt.
     pub fn of_prompt(prompt: &[TokenId]) -> Self {
         let mut tokens = prompt.to_vec();
         tokens.sort_unstable();
@@ -36,7 +37,7 @@ impl SeenTokens {
         Self(seen.collect())
     }
 
-    /// One was sampled.
+    /// Adds a sampled token.
     pub fn add(&mut self, token: TokenId) {
         match self.0.binary_search_by_key(&token, |seen| seen.token) {
             Ok(idx) => self.0[idx].num_sampled += 1,
@@ -51,7 +52,7 @@ impl SeenTokens {
         }
     }
 
-    /// All of them.
+    /// The list, ascending by token.
     pub fn as_slice(&self) -> &[SeenToken] {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! What restricts which tokens may come next.
+//! Constraints on which tokens may come next.
 
 use std::fmt;
 use std::pin::Pin;
@@ -6,21 +6,22 @@ use std::pin::Pin;
 use super::TokenId;
 use crate::error::Result;
 
-/// Which tokens of a vocabulary may be sampled: a bit each, the least significant of a word first.
+/// A bit mask of the tokens that may be sampled: one bit each, the least significant of a word
+/// first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenMask {
     words: Vec<u32>,
 }
 
 impl TokenMask {
-    /// None of `vocab_size` tokens.
+    /// Creates a mask that allows none of `vocab_size` tokens.
     pub fn none(vocab_size: usize) -> Self {
         Self {
             words: vec![0; vocab_size.div_ceil(32)],
         }
     }
 
-    /// All of `vocab_size` tokens.
+    /// Creates a mask that allows all of `vocab_size` tokens.
     pub fn all(vocab_size: usize) -> Self {
         let mut mask = Self {
             words: vec![u32::MAX; vocab_size.div_ceil(32)],
@@ -33,14 +34,14 @@ impl TokenMask {
         mask
     }
 
-    /// Lets a token in. One outside the vocabulary stays out.
+    /// Allows a token. One outside the vocabulary stays forbidden.
     pub fn allow(&mut self, token: TokenId) {
         if let Some(word) = self.words.get_mut(token.0 as usize / 32) {
             *word |= 1 << (token.0 % 32);
         }
     }
 
-    /// Keeps a token out.
+    /// Forbids a token.
     pub fn forbid(&mut self, token: TokenId) {
         if let Some(word) = self.words.get_mut(token.0 as usize / 32) {
             *word &= !(1 << (token.0 % 32));
@@ -58,7 +59,7 @@ impl TokenMask {
         self.words.iter().all(|&word| word == 0)
     }
 
-    /// The same over another vocabulary: tokens that are new stay out.
+    /// Returns the mask for another vocabulary size: additional tokens are forbidden.
     pub fn resized(mut self, vocab_size: usize) -> Self {
         self.words.resize(vocab_size.div_ceil(32), 0);
         if let Some(last) = self.words.last_mut()
@@ -69,40 +70,40 @@ impl TokenMask {
         self
     }
 
-    /// `⌈vocab_size / 32⌉` words.
+    /// The mask as `⌈vocab_size / 32⌉` words.
     pub fn words(&self) -> &[u32] {
         &self.words
     }
 
-    /// The same, to be written by a grammar's own arithmetic. Bits behind the vocabulary stay 0.
+    /// The mask's words for direct writing. Bits past the vocabulary must stay 0.
     pub fn words_mut(&mut self) -> &mut [u32] {
         &mut self.words
     }
 }
 
-/// A rule that an answer keeps from its first token to its last. Shared by all answers to a
-/// request; each goes its own way through it.
+/// A rule that an answer satisfies from its first token to its last. It is shared by all answers to
+/// a request; each has its own state.
 pub trait Constraint: fmt::Debug + Send + Sync {
-    /// Before the first token.
+    /// Returns the state before the first token.
     ///
     /// # Errors
-    /// When the rule cannot be followed at all.
+    /// Fails when the rule cannot be followed at all.
     fn start(&self) -> Result<Box<dyn ConstraintState>>;
 }
 
-/// What comes of [`ConstraintState::next_mask`]: which tokens may come next; `None` when every
-/// token may.
+/// Result of [`ConstraintState::next_mask`]: which tokens may come next; `None` when every token
+/// may.
 pub type NextMask<'a> = Pin<Box<dyn Future<Output = Result<Option<TokenMask>>> + Send + 'a>>;
 
-/// One answer's way through a [`Constraint`].
+/// The state of one answer within a [`Constraint`].
 pub trait ConstraintState: fmt::Debug + Send {
-    /// Takes note of the tokens that were sampled since the last mask, and makes the next one.
-    /// Where the answer may end, its stop tokens are among the allowed ones. The mask may be made
-    /// elsewhere: the future then waits without computing.
+    /// Advances by the tokens that were sampled since the last mask, and computes the next mask.
+    /// Where the answer may end, its stop tokens are allowed. The mask may be computed elsewhere;
+    /// the future then only waits.
     ///
     /// # Errors
-    /// When the rule cannot be followed any further, or a token was not allowed; the request has
-    /// failed.
+    /// Fails when the rule cannot be followed any further, or a token was not allowed; the request
+    /// has then failed.
     fn next_mask<'a>(&'a mut self, sampled: &'a [TokenId], urgency: Urgency) -> NextMask<'a>;
 }
 
@@ -111,7 +112,7 @@ pub trait ConstraintState: fmt::Debug + Send {
 pub enum Urgency {
     /// A step waits for it.
     Now,
-    /// Nobody else waits for it, so it must take nothing away from anybody.
+    /// No step waits for it, so it should not take resources from others.
     Background,
 }
 

@@ -1,11 +1,12 @@
-//! The door of the engine: how much may be in the house, counted where requests come in and where
-//! they end.
+//! Admission control: counts in-flight requests and queued prompt tokens; shared by all handles and
+//! the engine thread.
 //!
-//! Where tenants are told apart, one may have as many places as it leaves free: alone it has half of
-//! the house, beside another that has as much a third. So there is always room for one who has
-//! nothing yet, nobody is ever put out for it, and no number of tenants has to be known before.
+//! If tenants are distinguished, a tenant may hold at most as many requests as it leaves free:
+//! alone it may hold half of the capacity, beside another tenant that holds as much a third. So
+//! there is always capacity for a tenant that holds nothing yet, no request is ever evicted for it,
+//! and the number of tenants need not be known in advance.
 //!
-//! Owns the counters that handles and the engine's thread share. Knows nothing of steps.
+//! Owns the counters that handles and the engine thread share. Knows nothing of steps.
 
 use std::collections::HashMap;
 use std::ops::Add;
@@ -17,32 +18,34 @@ use crate::core::{GenerateRequest, SeqId, TenantId};
 use crate::error::{Error, Result};
 use crate::scheduler::SchedulerConfig;
 
-/// What the engine can do for a caller at the moment.
+/// Whether the engine accepts requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum EngineState {
-    /// Takes requests.
+    /// The engine accepts requests.
     Ready = 0,
-    /// Finishes what it has begun and takes nothing new.
+    /// The engine finishes what it has begun and accepts nothing new.
     Draining = 1,
-    /// Stopped: after a drain, or poisoned by a fault.
+    /// The engine has stopped: after a drain, or because of a fault.
     Dead = 2,
 }
 
-/// What is checked before a request reaches the engine's thread.
+/// Limits that are checked before a request reaches the engine thread.
 #[derive(Clone, Debug)]
 pub struct EngineLimits {
-    /// What the scheduler can hold; requests beyond it are refused here.
+    /// Limits of the scheduler; requests beyond them are refused here.
     pub scheduler: SchedulerConfig,
-    /// Requests accepted and not finished: as many as may run, and those that may wait.
+    /// Maximum number of accepted, unfinished requests, running and waiting.
     pub max_in_flight: usize,
-    /// Tokens in the prompts of requests that no step has begun. At least `max_model_len`.
+    /// Maximum number of prompt tokens of requests that no step has begun. At least
+    /// `max_model_len`.
     pub max_queued_tokens: usize,
-    /// Requests of one tenant that no step has begun; `None` leaves it at the tenant's share.
+    /// Maximum number of requests of one tenant that no step has begun; `None` leaves only the
+    /// tenant's share as the limit.
     pub max_queued_per_tenant: Option<usize>,
 }
 
-/// What handles and the engine's thread both see.
+/// State shared by handles and the engine thread.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) limits: EngineLimits,
@@ -55,21 +58,21 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct Load {
     total: Part,
-    /// Of those who have something.
+    /// Entries of the tenants that have requests in flight.
     by_tenant: HashMap<TenantId, Part>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Part {
-    /// Accepted and not ended.
+    /// Number of accepted, unfinished requests.
     in_flight: usize,
-    /// Those of them that no step has begun.
+    /// Number of these that no step has begun.
     queued: usize,
-    /// Their prompts.
+    /// Number of prompt tokens of the queued requests.
     queued_tokens: usize,
 }
 
-/// What the engine's thread says of itself.
+/// What the engine thread reports about itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Report {
     pub(super) stats: EngineStats,
@@ -121,7 +124,8 @@ impl Shared {
     }
 
     pub(super) fn report(&self) -> MutexGuard<'_, Report> {
-        // Plain numbers, right after every statement: a panic elsewhere breaks none of them.
+        // Each statement leaves these plain numbers valid, so a panic elsewhere does not corrupt
+        // them.
         self.report
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -134,11 +138,11 @@ impl Shared {
     }
 }
 
-/// Lets all of `requests` in, or none.
+/// Admits all of `requests`, or none.
 ///
 /// # Errors
-/// What [`SchedulerConfig::check`] refuses, `NeverQueued`, `QueueFull`, `ShareFull`, `Draining`,
-/// `EngineDead`.
+/// Returns the errors of [`SchedulerConfig::check`], `NeverQueued`, `QueueFull`, `ShareFull`,
+/// `Draining` or `EngineDead`.
 pub(super) fn admit(
     shared: &Arc<Shared>,
     requests: &[GenerateRequest],
@@ -211,7 +215,7 @@ pub(super) fn admit(
 }
 
 impl EngineLimits {
-    /// The most requests and tokens that one tenant can ever have in the house.
+    /// Maximum number of requests and queued tokens that one tenant can ever have.
     fn most_of(&self, tenant: TenantId) -> (usize, usize) {
         let most_queued = self.max_queued_per_tenant.unwrap_or(usize::MAX);
         let (requests, tokens) = match tenant == TenantId::default() {
@@ -221,8 +225,8 @@ impl EngineLimits {
         (requests.min(most_queued), tokens)
     }
 
-    /// Whether a tenant that then has `own` of `total` has more than it leaves free, or more that
-    /// wait than it may.
+    /// Whether a tenant that then has `own` of `total` holds more than it leaves free, or has more
+    /// queued requests than allowed.
     fn is_beyond_share(&self, tenant: TenantId, total: Part, own: Part) -> bool {
         if self
             .max_queued_per_tenant
@@ -230,7 +234,7 @@ impl EngineLimits {
         {
             return true;
         }
-        // One who is alone has everything.
+        // Tenants are not distinguished: the only one may use everything.
         if tenant == TenantId::default() {
             return false;
         }
@@ -254,7 +258,7 @@ impl Add for Part {
 }
 
 impl Load {
-    /// Changes what one tenant has, and with it what all have.
+    /// Changes one tenant's counts and the totals.
     fn change(&mut self, tenant: TenantId, change: impl Fn(&mut Part)) {
         change(&mut self.total);
         if let Some(part) = self.by_tenant.get_mut(&tenant) {
@@ -266,17 +270,17 @@ impl Load {
     }
 }
 
-/// A request's place in the house; free again when this is dropped, however the request ended.
+/// A request's slot in the counts; released when dropped, however the request ended.
 #[derive(Debug)]
 pub(super) struct InFlightSlot {
     shared: Arc<Shared>,
     tenant: TenantId,
-    /// `None` once a step has begun it.
+    /// `None` once a step has begun the request.
     queued_tokens: Option<usize>,
 }
 
 impl InFlightSlot {
-    /// It waits no longer.
+    /// Marks the request as begun: it is no longer queued.
     pub(super) fn begin(&mut self) {
         if let Some(tokens) = self.queued_tokens.take() {
             self.shared.load().change(self.tenant, |part| {

@@ -1,4 +1,4 @@
-//! When requests must have ended, the next one first.
+//! Deadlines of requests, the next one first.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::core::SeqId;
 
-/// At most one moment per sequence.
+/// Set of deadlines, at most one per sequence.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines(BTreeSet<(Instant, SeqId)>);
 
@@ -15,7 +15,7 @@ impl Deadlines {
         self.0.insert((at, id));
     }
 
-    /// The sequence has ended before its time.
+    /// Removes the deadline of a sequence that has ended before it.
     pub(super) fn remove(&mut self, at: Instant, id: SeqId) {
         self.0.remove(&(at, id));
     }
@@ -24,7 +24,7 @@ impl Deadlines {
         self.0.first().map(|&(at, _)| at)
     }
 
-    /// A sequence whose time is up by `now`, the most overdue first.
+    /// Removes and returns a sequence whose deadline is at or before `now`, the most overdue first.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<SeqId> {
         if self.next()? > now {
             return None;

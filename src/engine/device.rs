@@ -1,4 +1,4 @@
-//! The device's thread, and the queue of orders between it and the engine.
+//! The device thread, and the command queue between it and the engine.
 //!
 //! ```text
 //!  engine   launch 1, launch 2, collect          launch 3, collect          …
@@ -6,9 +6,10 @@
 //!                      └> tokens of 1                └> tokens of 2
 //! ```
 //!
-//! A step whose sample depends on the tokens of the step before is ordered in two parts, so that what
-//! the sample needs is made while the device computes. Whoever else is in the batch is sampled with it:
-//! the next step could not begin without all of their tokens anyway.
+//! If the sample of a step depends on the tokens of the step before, the step is ordered in two
+//! parts, so that the masks for the sample are computed while the device computes. The other
+//! sequences in the batch are sampled at the same time: the next step could not begin without all
+//! tokens of this one anyway.
 //!
 //! ```text
 //!  engine   …, forward 2, collect     sample 2, launch 3, collect      …
@@ -17,11 +18,12 @@
 //!                        └> tokens of 1
 //! ```
 //!
-//! What it costs: the device idles where masks take longer than the step, and a step is launched
-//! ahead only when the one before has its sample.
+//! The cost: the device idles if masks take longer than the step, and a step is launched ahead only
+//! when the one before has its sample.
 //!
-//! Orders are carried out one after another, so the device never waits for more than it was told
-//! to. Knows nothing of sequences; a test may play the device and answer as it likes.
+//! Commands are executed one after another, so the device never waits for anything but its next
+//! command. This module knows nothing of sequences; a test may act as the device and answer as it
+//! likes.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -37,43 +39,44 @@ use crate::core::GenerateRequest;
 use crate::error::{Error, Result};
 use crate::model::{ImageShape, Model};
 
-/// What the device is told.
+/// A command to the device.
 #[derive(Debug)]
 pub enum DeviceCommand {
-    /// Begin a step.
+    /// Begins a step.
     Launch(Box<ModelInput>),
-    /// Begin a step whose sample is ordered apart, before anything else is begun.
+    /// Begins a step whose sample is ordered separately, before any other step begins.
     Forward(Box<ModelInput>),
-    /// The sample of the step that was begun so: one per `input.logit_rows`, in their order.
+    /// Samples for the step begun by `Forward`: one per `input.logit_rows`, in their order.
     Sample(Vec<SampleInput>),
-    /// Wait for the oldest step that was sampled, and report it.
+    /// Waits for the oldest sampled step and reports it.
     Collect,
-    /// Keep nothing of what these images became.
+    /// Drops the cached embeddings of these images.
     Forget(Vec<FeatureKey>),
 }
 
-/// What the device says of a step.
+/// The device's report of a step.
 #[derive(Debug)]
 pub struct StepReport {
-    /// One per sample of the step's order, and one per row that it scored.
+    /// One entry per sample of the step, and one per scored row.
     pub output: StepOutput,
-    /// Of all steps so far.
+    /// Counters over all steps so far.
     pub encoder: EncoderStats,
-    /// How long the step held up the device's thread before its sample, if that was ordered apart.
+    /// Time that the step occupied the device thread before its sample, if that was ordered
+    /// separately.
     pub forward: Duration,
 }
 
-/// What the device can compute with.
+/// The inputs that the device can compute with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceShape {
-    /// Tokens from here on do not exist.
+    /// Size of the vocabulary; token ids must be smaller.
     pub vocab_size: usize,
     /// `None` for a model that takes no images.
     pub image: Option<ImageShape>,
 }
 
 impl DeviceShape {
-    /// That of a model.
+    /// Returns the shape of a model's inputs.
     pub fn of<B: Backend>(model: &Model<B>) -> Self {
         Self {
             vocab_size: model.vocab_size(),
@@ -81,7 +84,7 @@ impl DeviceShape {
         }
     }
 
-    /// Whether a request's inputs are such that a step with them can be computed.
+    /// Whether a step with a request's inputs can be computed.
     pub(super) fn takes(&self, request: &GenerateRequest) -> bool {
         let knows = |token: &crate::core::TokenId| (token.0 as usize) < self.vocab_size;
         request.prompt.iter().all(knows)
@@ -97,7 +100,7 @@ impl DeviceShape {
     }
 }
 
-/// The engine's end of a device.
+/// The engine's end of the device queue.
 #[derive(Debug)]
 pub struct DeviceHandle {
     orders: mpsc::UnboundedSender<DeviceCommand>,
@@ -110,19 +113,19 @@ impl DeviceHandle {
         self.shape
     }
 
-    /// Gives an order. A device that is gone is noticed when its report does not come.
+    /// Sends a command. If the device is gone, that is noticed when its report does not come.
     pub(super) fn order(&self, order: DeviceCommand) {
         let _ = self.orders.send(order);
     }
 
-    /// The next report; an error when the step failed or the device is gone.
+    /// Waits for the next report; returns an error when the step failed or the device is gone.
     pub(super) async fn report(&mut self) -> Result<StepReport> {
         let report = self.reports.recv().await;
         report.unwrap_or_else(|| Err(Error::Backend("the device's thread is gone".to_owned())))
     }
 }
 
-/// The device's end: orders come in here, reports go out.
+/// The device's end: receives commands and sends reports.
 #[derive(Debug)]
 pub struct DeviceInbox {
     orders: mpsc::UnboundedReceiver<DeviceCommand>,
@@ -130,18 +133,18 @@ pub struct DeviceInbox {
 }
 
 impl DeviceInbox {
-    /// Waits for an order; `None` when the engine is gone.
+    /// Waits for a command; `None` when the engine is gone.
     pub async fn recv(&mut self) -> Option<DeviceCommand> {
         self.orders.recv().await
     }
 
-    /// Tells the engine. That it is gone is found out when no order comes.
+    /// Sends a report to the engine. If the engine is gone, that is noticed when no command comes.
     pub fn report(&self, report: Result<StepReport>) {
         let _ = self.reports.send(report);
     }
 }
 
-/// Both ends of a device of this shape.
+/// Creates both ends of the queue for a device of this shape.
 pub fn device_channel(shape: DeviceShape) -> (DeviceHandle, DeviceInbox) {
     let (order_sender, orders) = mpsc::unbounded_channel();
     let (reports, report_receiver) = mpsc::unbounded_channel();
@@ -153,11 +156,11 @@ pub fn device_channel(shape: DeviceShape) -> (DeviceHandle, DeviceInbox) {
     (handle, DeviceInbox { orders, reports })
 }
 
-/// Starts the thread that carries out orders with `runner`. It ends when the handle is dropped, or
+/// Starts the thread that executes commands with `runner`. It ends when the handle is dropped, or
 /// with the first step that fails.
 ///
 /// # Errors
-/// When no thread can be had.
+/// Fails when the thread cannot be started.
 pub(super) fn start_device<B>(mut runner: Runner<B>) -> Result<DeviceHandle>
 where
     B: Backend + 'static,
@@ -179,7 +182,8 @@ fn work(
     mut execute: impl FnMut(DeviceCommand) -> Result<Option<StepReport>>,
 ) {
     while let Some(order) = inbox.orders.blocking_recv() {
-        // A panic in a kernel must not leave clients waiting, so it is an error like any other.
+        // A panic in a kernel must not leave clients waiting, so it is treated like any other
+        // error.
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| execute(order)));
         match done.unwrap_or_else(|_| Err(Error::Backend("a step panicked".to_owned()))) {
             Ok(None) => {}
@@ -192,7 +196,8 @@ fn work(
     }
 }
 
-/// `forwards` is how long each uncollected step took before its sample, oldest first.
+/// Executes one command. `forwards` holds the time that each uncollected step took before its
+/// sample, oldest first.
 fn execute<B: Backend>(
     runner: &mut Runner<B>,
     forwards: &mut VecDeque<Duration>,

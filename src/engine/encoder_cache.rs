@@ -1,36 +1,36 @@
-//! Images' features, kept for the next request of the same salt that shows the same image.
+//! Cache of image embeddings, reused for requests with the same image and cache salt.
 //!
-//! Owns what is kept, for whom and for how long. Knows nothing of models: features are whatever the
-//! backend calls a tensor.
+//! Decides what is kept and for how long. Knows nothing of models: embeddings are tensors of the
+//! backend.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::core::{CacheSalt, ImageHash};
 
-/// An image, and who may find its features.
+/// Key of cached image embeddings: the image, and the salt of the requests that may use them.
 ///
-/// The salt is that of the prefix cache: an answer that comes sooner would tell one tenant that
-/// another has shown the same film.
+/// The salt is that of the prefix cache: a faster answer would reveal to one tenant that another
+/// has sent the same image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FeatureKey {
-    /// The image.
+    /// Hash of the image's pixels.
     pub pixels: ImageHash,
-    /// The features are shared only among requests of the same salt.
+    /// Cache salt; embeddings are shared only among requests of the same salt.
     pub salt: Option<CacheSalt>,
 }
 
-/// Least recently used images go first, once the others' features take more than the budget.
+/// LRU cache: the least recently used images are evicted once the embeddings exceed the budget.
 ///
-/// What the current step uses is pinned: it may exceed the budget until the step is over.
+/// Entries used by the current step are pinned: they may exceed the budget until the step is over.
 #[derive(Debug)]
 pub(super) struct EncoderCache<T> {
     max_bytes: usize,
     num_bytes: usize,
     entries: HashMap<FeatureKey, Entry<T>>,
-    /// By the entries' `last_use`.
+    /// Keys by the entries' `last_use`.
     oldest: BTreeMap<u64, FeatureKey>,
     next_use: u64,
-    /// Uses from here on are the current step's.
+    /// Entries last used at or after this number are used by the current step.
     first_pinned: u64,
     num_shown: u64,
     num_encoded: u64,
@@ -43,12 +43,12 @@ struct Entry<T> {
     last_use: u64,
 }
 
-/// How often images were asked for, since the start.
+/// Number of image lookups since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EncoderStats {
-    /// Their features were there.
+    /// Images whose embeddings were cached.
     pub hits: u64,
-    /// The tower had to encode them.
+    /// Images that the vision encoder had to encode.
     pub misses: u64,
 }
 
@@ -66,12 +66,12 @@ impl<T: Clone> EncoderCache<T> {
         }
     }
 
-    /// What is used from now on stays until [`end_step`](Self::end_step).
+    /// Begins a step: entries used from now on stay until [`end_step`](Self::end_step).
     pub(super) fn begin_step(&mut self) {
         self.first_pinned = self.next_use;
     }
 
-    /// Whether the image's features are there; if so, they stay until the step is over.
+    /// Whether the image's embeddings are cached; if so, they stay until the step is over.
     pub(super) fn pin(&mut self, key: &FeatureKey) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
@@ -83,10 +83,10 @@ impl<T: Clone> EncoderCache<T> {
         true
     }
 
-    /// Keeps features that had to be made, at least until the step is over.
+    /// Inserts new embeddings, which stay at least until the step is over.
     ///
     /// # Panics
-    /// When they are there.
+    /// Panics when the key is cached already.
     pub(super) fn insert(&mut self, key: FeatureKey, features: T, num_bytes: usize) {
         let entry = Entry {
             features,
@@ -102,10 +102,10 @@ impl<T: Clone> EncoderCache<T> {
         self.trim();
     }
 
-    /// The features of an image that is there.
+    /// Returns the embeddings of a cached image.
     ///
     /// # Panics
-    /// When it is not.
+    /// Panics when the image is not cached.
     pub(super) fn features(&mut self, key: &FeatureKey) -> T {
         self.num_shown += 1;
         let entry = self.entries.get(key);
@@ -115,7 +115,7 @@ impl<T: Clone> EncoderCache<T> {
             .clone()
     }
 
-    /// Forgets an image's features, if they are there. Not within a step.
+    /// Removes an image's embeddings, if they are cached. Must not be called within a step.
     pub(super) fn forget(&mut self, key: &FeatureKey) {
         if let Some(entry) = self.entries.remove(key) {
             self.oldest.remove(&entry.last_use);
@@ -123,7 +123,7 @@ impl<T: Clone> EncoderCache<T> {
         }
     }
 
-    /// The step has taken what it needs.
+    /// Ends the step: unpins its entries and evicts down to the budget.
     pub(super) fn end_step(&mut self) {
         self.first_pinned = self.next_use;
         self.trim();
@@ -131,7 +131,7 @@ impl<T: Clone> EncoderCache<T> {
 
     pub(super) fn stats(&self) -> EncoderStats {
         EncoderStats {
-            // A step that failed has encoded and not shown.
+            // A failed step may have encoded images and not used them.
             hits: self.num_shown.saturating_sub(self.num_encoded),
             misses: self.num_encoded,
         }
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    /// A step that shows these images; says which of them had to be encoded.
+    /// Runs a step that uses these images; returns those that had to be encoded.
     fn step(cache: &mut EncoderCache<u8>, images: &[u8]) -> Vec<u8> {
         let mut encoded = Vec::new();
         cache.begin_step();

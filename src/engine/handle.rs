@@ -1,7 +1,7 @@
-//! The engine's two ends: handles that submit requests, and the inbox that the engine's thread reads.
+//! Handles that submit requests, and the inbox that the engine thread reads.
 //!
-//! Owns what is said between them. Knows nothing of tensors or of the HTTP side; a test may read
-//! the inbox itself and script the answers.
+//! Defines the messages between them. Knows nothing of tensors or HTTP; a test may read the inbox
+//! itself and script the answers.
 
 use std::sync::Arc;
 
@@ -14,31 +14,31 @@ use super::token_stream::{EventSender, TokenStream, token_stream};
 use crate::core::{GenerateRequest, SeqId};
 use crate::error::{Error, Result};
 
-/// What the handles say to the engine's thread.
+/// Messages from the handles to the engine thread.
 #[derive(Debug)]
 pub enum Command {
-    /// Generate, and send each token to `events`.
+    /// Generate, and send each token to the submission's `events`.
     Submit(Box<Submission>),
-    /// The client is gone: free what the sequence holds.
+    /// Free what the sequence holds, because the client is gone.
     Abort(SeqId),
     /// Finish what has begun, then stop.
     Drain,
 }
 
-/// An accepted request on its way to the engine's thread.
+/// An accepted request on its way to the engine thread.
 #[derive(Debug)]
 pub struct Submission {
-    /// Identity for `Abort`.
+    /// Id of the sequence; also used for `Abort`.
     pub id: SeqId,
-    /// What to generate.
+    /// The request.
     pub request: GenerateRequest,
-    /// When it was accepted.
+    /// Time at which it was accepted.
     pub accepted: Instant,
-    /// Where its tokens go; closed when the client is gone.
+    /// Channel for its tokens; closed when the client is gone.
     pub events: EventSender,
 }
 
-/// Submits requests to the engine's thread; cheap to clone.
+/// Submits requests to the engine thread; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct EngineHandle {
     shared: Arc<Shared>,
@@ -46,22 +46,22 @@ pub struct EngineHandle {
 }
 
 impl EngineHandle {
-    /// Accepts a request, or says at once why it cannot be. Never blocks.
+    /// Accepts a request, or returns at once why it is refused. Never blocks.
     ///
     /// # Errors
-    /// Those of [`submit_all`](Self::submit_all).
+    /// Returns the errors of [`submit_all`](Self::submit_all).
     pub fn submit(&self, request: GenerateRequest) -> Result<TokenStream> {
         let mut streams = self.submit_all(vec![request])?;
         Ok(streams.pop().expect("as many streams as requests"))
     }
 
-    /// Accepts all requests, or none of them and says why. Streams are in the requests' order;
-    /// neighbours with the same prompt count its tokens once. Never blocks.
+    /// Accepts all requests, or none and returns why. Streams are in the requests' order; the
+    /// tokens of a prompt shared by consecutive requests are counted once. Never blocks.
     ///
     /// # Errors
-    /// What [`SchedulerConfig::check`](crate::scheduler::SchedulerConfig::check) refuses;
+    /// Returns the errors of [`SchedulerConfig::check`](crate::scheduler::SchedulerConfig::check);
     /// `NeverQueued` for more than could ever wait; `QueueFull`, `ShareFull`, `Draining` and
-    /// `EngineDead`. All are the first one's tenant's.
+    /// `EngineDead`. All requests are counted for the first one's tenant.
     pub fn submit_all(&self, requests: Vec<GenerateRequest>) -> Result<Vec<TokenStream>> {
         let places = admission::admit(&self.shared, &requests)?;
         let accepted = Instant::now();
@@ -83,35 +83,35 @@ impl EngineHandle {
         Ok(streams)
     }
 
-    /// The engine's state at this moment.
+    /// Returns the engine's present state.
     pub fn state(&self) -> EngineState {
         self.shared.state()
     }
 
-    /// What the engine said of itself after its last step. Cheap.
+    /// Returns the engine's statistics after its last step. Cheap.
     pub fn stats(&self) -> EngineStats {
         self.shared.report().stats
     }
 
-    /// Longest sequence, prompt and output together, in tokens.
+    /// Maximum length of a sequence, prompt and output together, in tokens.
     pub fn max_model_len(&self) -> usize {
         self.shared.limits.scheduler.max_model_len
     }
 
-    /// Requests accepted and not finished.
+    /// Number of accepted, unfinished requests.
     pub fn num_in_flight(&self) -> usize {
         self.shared.num_in_flight()
     }
 
-    /// Takes no new requests from now on, refuses those that wait, and stops the engine once the
-    /// running ones have ended or their time is up.
+    /// Accepts no new requests from now on, refuses those that wait, and stops the engine once the
+    /// running ones have ended or the shutdown timeout has passed.
     pub fn drain(&self) {
         self.shared.drain();
         let _ = self.commands.send(Command::Drain);
     }
 }
 
-/// The engine's end: commands come in here, and what handles see of the engine is set here.
+/// The engine's end: receives commands and sets the state that handles see.
 #[derive(Debug)]
 pub struct EngineInbox {
     commands: mpsc::UnboundedReceiver<Command>,
@@ -120,36 +120,36 @@ pub struct EngineInbox {
 }
 
 impl EngineInbox {
-    /// The next command, if one is there.
+    /// Returns the next command, if there is one.
     pub fn try_recv(&mut self) -> Option<Command> {
         self.commands.try_recv().ok()
     }
 
-    /// Waits for a command without blocking the thread; `None` when every handle and stream is
+    /// Waits for a command without blocking the thread; `None` when all handles and streams are
     /// gone.
     pub async fn recv(&mut self) -> Option<Command> {
         self.commands.recv().await
     }
 
-    /// Takes no more commands; what has arrived can still be read.
+    /// Accepts no more commands; those that have arrived can still be read.
     pub fn close(&mut self) {
         self.commands.close();
     }
 
-    /// The engine has ended as it was told to: to handles it goes on draining, and is not dead.
+    /// Marks a regular end of the engine: handles see it as draining, not as dead.
     pub(super) fn retire(&mut self) {
         self.shared.drain();
         self.is_retired = true;
     }
 
-    /// Changes what handles see.
+    /// Changes the report that handles see.
     pub(super) fn report(&self, change: impl FnOnce(&mut Report)) {
         change(&mut self.shared.report());
     }
 }
 
 impl Drop for EngineInbox {
-    // Also runs while a panic unwinds, so no handle goes on believing in a dead thread.
+    // Also runs while a panic unwinds, so that handles do not keep waiting for a dead thread.
     fn drop(&mut self) {
         if !self.is_retired {
             self.shared.die();
@@ -157,7 +157,7 @@ impl Drop for EngineInbox {
     }
 }
 
-/// A handle and the inbox it feeds.
+/// Creates a handle and its inbox.
 pub fn channel(limits: EngineLimits) -> (EngineHandle, EngineInbox) {
     let (sender, commands) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared::new(limits));

@@ -1,7 +1,8 @@
-//! What the next sample of a sequence needs of the tokens before it.
+//! Host-side state needed to sample a sequence's next token: token counts for penalties and the
+//! grammar matcher.
 //!
-//! The engine keeps it, not the scheduler: it sees every token once and in order, while a
-//! sequence may be computed several times. So a preemption changes nothing here.
+//! It belongs to the engine, not to the scheduler: the engine sees every token once and in order,
+//! while the scheduler may compute a sequence several times. So a preemption changes nothing here.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::core::{
 };
 use crate::error::{Error, Result};
 
-/// A sequence whose tokens the host must have seen before the next one can be sampled.
+/// State of a sequence whose tokens the host must have seen before the next one can be sampled.
 #[derive(Debug)]
 pub(super) struct HostSamplingState {
     /// `None` without penalties.
@@ -27,42 +28,42 @@ pub(super) struct HostSamplingState {
     bound: Option<Bound>,
 }
 
-/// A sequence with a constraint.
+/// State of a sequence with a constraint.
 #[derive(Debug)]
 struct Bound {
-    /// `None` while a mask is being made.
+    /// `None` while a mask is being computed.
     grammar_state: Option<GrammarState>,
-    /// Sampled since the last mask.
+    /// Tokens sampled since the last mask.
     unaccepted: Vec<TokenId>,
-    /// Made, and not used yet: for the next token.
+    /// A computed mask for the next token that is not used yet.
     ready: Option<Option<TokenMask>>,
-    /// While one is made.
+    /// Handle of the mask being computed, if any.
     pending: Option<PendingMask>,
-    /// Steps do not wait for its masks: it takes part in those that come after them.
+    /// Steps do not wait for its masks: the sequence is held until its mask is ready.
     is_slow: bool,
 }
 
-/// What a sample needs of a constraint.
+/// What a sample needs from a constraint.
 #[derive(Debug)]
 pub(super) enum MaskNeed {
-    /// Nothing: everything is allowed.
+    /// No mask: every token is allowed.
     Free,
-    /// This mask; `None` allows everything too.
+    /// This mask; `None` also allows every token.
     Ready(Option<TokenMask>),
-    /// One that must be made of this, with the tokens sampled since the last one.
+    /// A mask that must be computed from this state and the tokens sampled since the last one.
     Missing(GrammarState, Vec<TokenId>),
-    /// One that is being made.
+    /// A mask that is being computed.
     Pending,
 }
 
 impl HostSamplingState {
-    /// `None` for a request whose samples depend on logits and positions alone.
+    /// Creates the state; `None` for a request whose samples depend on logits and positions alone.
     pub(super) fn of(request: &GenerateRequest) -> Option<Self> {
         let sampling = &request.sampling;
         let seen = sampling
             .has_penalties()
             .then(|| match sampling.repetition_penalty {
-                // The other penalties are for what was sampled only.
+                // The other penalties count sampled tokens only.
                 1.0 => SeenTokens::default(),
                 _ => SeenTokens::of_prompt(&request.prompt),
             });
@@ -82,7 +83,7 @@ impl HostSamplingState {
         })
     }
 
-    /// A token came in.
+    /// Records a sampled token.
     pub(super) fn add(&mut self, token: TokenId) {
         if let Some(seen) = &mut self.seen {
             Arc::make_mut(seen).add(token);
@@ -96,7 +97,7 @@ impl HostSamplingState {
         self.seen.clone()
     }
 
-    /// What the next sample needs; what is handed out here is not handed out again.
+    /// Returns what the next sample needs; a returned mask or state is not returned again.
     pub(super) fn need_mask(&mut self) -> MaskNeed {
         let Some(bound) = &mut self.bound else {
             return MaskNeed::Free;
@@ -112,21 +113,21 @@ impl HostSamplingState {
         }
     }
 
-    /// A mask was made that no sample waits for any more; the next one will.
+    /// Keeps a mask that no sample waits for any more; the next sample will use it.
     pub(super) fn keep(&mut self, mask: Option<TokenMask>) {
         if let Some(bound) = &mut self.bound {
             bound.ready = Some(mask);
         }
     }
 
-    /// A mask is being made of the way that was handed out.
+    /// Records that a mask is being computed from the state that was handed out.
     pub(super) fn set_pending(&mut self, pending: PendingMask) {
         if let Some(bound) = &mut self.bound {
             bound.pending = Some(pending);
         }
     }
 
-    /// The mask was made.
+    /// Puts back the grammar state after its mask was computed.
     pub(super) fn give_back(&mut self, grammar_state: GrammarState) {
         if let Some(bound) = &mut self.bound {
             bound.grammar_state = Some(grammar_state);
@@ -134,7 +135,7 @@ impl HostSamplingState {
         }
     }
 
-    /// Whether steps go on without waiting for its masks.
+    /// Whether steps run without waiting for the masks of this sequence.
     pub(super) fn is_slow(&self) -> bool {
         self.bound.as_ref().is_some_and(|bound| bound.is_slow)
     }
@@ -146,7 +147,7 @@ impl HostSamplingState {
     }
 }
 
-/// An answer's way through its constraint.
+/// State of an answer in its grammar.
 #[derive(Debug)]
 pub(super) struct GrammarState {
     rule: Arc<dyn Constraint>,
@@ -154,35 +155,36 @@ pub(super) struct GrammarState {
     state: Option<Box<dyn ConstraintState>>,
 }
 
-/// A mask that a sample needs.
+/// Request to compute a mask that a sample needs.
 #[derive(Debug)]
 pub(super) struct BitmaskJob {
     pub(super) id: SeqId,
     pub(super) grammar_state: GrammarState,
-    /// Sampled since the last mask.
+    /// Tokens sampled since the last mask.
     pub(super) sampled: Vec<TokenId>,
     pub(super) urgency: Urgency,
     pub(super) params: Arc<SamplingParams>,
-    /// Tokens of the answer so far.
+    /// Number of tokens of the answer so far.
     pub(super) num_generated: usize,
-    /// The model's.
+    /// Vocabulary size of the model.
     pub(super) vocab_size: usize,
 }
 
-/// A mask that was made.
+/// A computed mask.
 #[derive(Debug)]
 pub(super) struct Bitmask {
     pub(super) id: SeqId,
     /// `None` after a failure.
     pub(super) grammar_state: Option<GrammarState>,
-    /// `None` where everything is allowed; an error ends the request.
+    /// `None` where every token is allowed; an error ends the request.
     pub(super) mask: Result<Option<TokenMask>>,
-    /// From beginning to end.
+    /// Time from start to end of the computation.
     pub(super) took: Duration,
 }
 
 impl BitmaskJob {
-    /// Follows the rules as far as the answer has come. A rule that panics fails its own request.
+    /// Advances the grammar by the sampled tokens and computes the mask. A constraint that panics
+    /// fails only its own request.
     pub(super) async fn run(mut self) -> Bitmask {
         let begun = Instant::now();
         let mask = AssertUnwindSafe(self.mask()).catch_unwind().await;

@@ -1,20 +1,20 @@
 //! How long a step waits for its masks.
 //!
-//! What is made while the device computes costs nothing. Beyond that the others in the step wait, so
-//! there is an account of that: it fills with a share of the time that the device computes, and once
-//! it is empty, a step goes on without the masks that are late. Over any length of time the others
-//! then keep at least `1 / (1 + SHARE)` of their speed.
+//! A mask that is computed while the device computes costs nothing. Beyond that, the other
+//! sequences of the step wait, so there is a time budget for waiting: it grows by a fraction of the
+//! time that the device computes, and once it is empty, a step continues without the late masks. In
+//! the long run the others keep at least `1 / (1 + SHARE)` of their speed.
 
 use std::time::Duration;
 
-/// What waiting may take, of the time that the device computes.
+/// Waiting time allowed, as a fraction of the time that the device computes.
 const SHARE: f64 = 0.2;
-/// What is in the account at the beginning, and at most.
+/// Initial and maximum waiting budget.
 const MOST: Duration = Duration::from_millis(50);
-/// How long a step waits that nobody else takes part in: not longer, since somebody may come.
+/// Waiting time of a step without other sequences: bounded, since another one may arrive.
 const ALONE: Duration = Duration::from_millis(50);
 
-/// The account.
+/// The waiting budget.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MaskPatience {
     left: Duration,
@@ -25,7 +25,7 @@ impl MaskPatience {
         Self { left: MOST }
     }
 
-    /// How long from now on a step waits for masks while the device has nothing else to do.
+    /// Returns how long a step waits for masks from now on while the device has nothing else to do.
     pub(super) fn for_step(&self, num_others: usize) -> Duration {
         match num_others {
             0 => ALONE,
@@ -33,7 +33,8 @@ impl MaskPatience {
         }
     }
 
-    /// A step took `took` in all, of which others waited for masks for `waited`.
+    /// Charges a step that took `took` in total, of which other sequences waited for masks for
+    /// `waited`.
     pub(super) fn charge(&mut self, took: Duration, waited: Duration) {
         let computed = took.saturating_sub(waited);
         let filled = self.left + computed.mul_f64(SHARE);
@@ -51,14 +52,14 @@ mod tests {
         let step = Duration::from_millis(10);
         let mut waited_in_all = Duration::ZERO;
         for _ in 0..1_000 {
-            // Somebody is always late.
+            // A mask is late in every step.
             let waited = patience.for_step(3);
             waited_in_all += waited;
             patience.charge(step + waited, waited);
         }
         let most = MOST + step.mul_f64(SHARE) * 1_000;
         assert!(waited_in_all <= most, "{waited_in_all:?}");
-        // Who computes without waiting saves up, to a bound.
+        // Steps without waiting fill the budget, up to a limit.
         for _ in 0..1_000 {
             patience.charge(step, Duration::ZERO);
         }

@@ -1,13 +1,13 @@
-//! Masks that are being made, beside the engine and the device.
+//! Masks being computed in parallel with the engine and the device.
 //!
-//! Each is made by its own constraint, which computes elsewhere; here they are only waited for.
+//! Each constraint computes its mask elsewhere; this module only waits for the results.
 
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::host_sampling_state::{Bitmask, BitmaskJob};
 use crate::error::{Error, Result};
 
-/// A mask that is being made for somebody who waits for it.
+/// Handle of a mask being computed; dropping it cancels the computation.
 #[derive(Debug)]
 pub(super) struct PendingMask(AbortHandle);
 
@@ -17,27 +17,27 @@ impl Drop for PendingMask {
     }
 }
 
-/// All masks that are being made.
+/// All masks being computed.
 #[derive(Debug, Default)]
 pub(super) struct MaskWorkers(JoinSet<Bitmask>);
 
 impl MaskWorkers {
-    /// Whether no mask is being made.
+    /// Whether no mask is being computed.
     pub(super) fn is_idle(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Begins to make a mask, which is given up when what is returned is dropped. Must be called
-    /// where the engine runs.
+    /// Starts to compute a mask; dropping the returned value cancels it. Must be called on the
+    /// engine's runtime.
     pub(super) fn start(&mut self, job: BitmaskJob) -> PendingMask {
         PendingMask(self.0.spawn(job.run()))
     }
 
-    /// The next mask that is ready; `None` when none is being made any more. Nothing is lost when
-    /// this is given up.
+    /// Waits for the next mask; `None` when no mask is being computed any more. Cancel-safe: no
+    /// mask is lost when the future is dropped.
     ///
     /// # Errors
-    /// `Backend` when one is lost.
+    /// Returns `Backend` when a computation is lost.
     pub(super) async fn next(&mut self) -> Result<Option<Bitmask>> {
         let lost = |reason: String| Error::Backend(format!("masks are not made: {reason}"));
         loop {

@@ -1,15 +1,15 @@
-//! The engine: plans steps, has them computed, and tells every request its tokens.
+//! The engine: plans steps, has the device compute them, and sends each request its tokens.
 //!
 //! ```text
 //!  handles ──commands──> Engine { scheduler, requests } ──orders──> device { model, KV cache }
 //!  streams <──tokens────                                <──reports──
 //!
-//!  loop:  commands → deadlines → schedule, launch → wait: a report (update, tokens), masks (sample),
-//!         a command, or a timer
+//!  loop:  commands → deadlines → schedule, launch → wait: a report (update, tokens), masks
+//!         (sample), a command, or a timer
 //! ```
 //!
-//! Two threads: this one waits for nothing but what it is told, so that a step that takes long, or
-//! for ever, keeps nobody from being refused, cancelled or told that it is over.
+//! There are two threads. This one waits for messages only, so that even if a step takes very long,
+//! or forever, requests can still be refused, cancelled or failed.
 //!
 //! Knows nothing of HTTP, text or tensors. Every submitted request gets its tokens or one error.
 
@@ -63,27 +63,27 @@ pub use stats::{EngineStats, PoolStats};
 pub use thread::{EngineThread, start};
 pub use token_stream::{EventSender, TokenStream};
 
-/// How an engine works.
+/// Configuration of an engine.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// What it takes.
+    /// Limits for requests.
     pub limits: EngineLimits,
-    /// When it plans.
+    /// When steps are planned.
     pub stepping: Stepping,
-    /// Longest time for a step before the device counts as stuck; `None` waits for ever.
+    /// Maximum time of a step before the device counts as stuck; `None` waits forever.
     pub step_timeout: Option<Duration>,
-    /// In a drain, the time for what has begun.
+    /// Maximum time of a drain for requests that have begun.
     pub shutdown_timeout: Duration,
 }
 
 /// When a step is planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stepping {
-    /// After the one before it: what has just come is in the very next step. Right where the host
-    /// is the device.
+    /// After the one before it has ended: a new request is in the very next step. Best if host and
+    /// device are the same processor.
     Alternating,
-    /// While the one before it is computed, so that the device never waits for the host. Tokens
-    /// are fed on before the host has seen them.
+    /// While the one before it is computed, so that the device never waits for the host. Sampled
+    /// tokens stay on the device as the next step's input, before the host has seen them.
     Ahead,
 }
 
@@ -99,14 +99,15 @@ impl Stepping {
 /// How an engine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineExit {
-    /// It was told to stop, and every accepted request has ended.
+    /// The engine was told to stop, and every accepted request has ended.
     Drained,
     /// A step failed or did not end; all requests were given an error. The process must be
     /// restarted.
     Fault,
 }
 
-/// The planning half. Runs on any executor that has timers; [`start`] gives it a thread.
+/// The planning part of the engine. Runs on any executor that has timers; [`start`] gives it a
+/// thread.
 #[derive(Debug)]
 pub struct Engine {
     config: EngineConfig,
@@ -114,37 +115,37 @@ pub struct Engine {
     inbox: EngineInbox,
     requests: Requests,
     device: DeviceHandle,
-    /// Launched and not reported, oldest first. Only the newest may be without its sample.
+    /// Steps launched and not reported, oldest first. Only the newest may lack its sample.
     steps: VecDeque<Step>,
-    /// For the oldest step, when that has no sample yet, and for sequences that sit out until then.
+    /// Masks being computed: for the oldest step, if it has no sample yet, and for held sequences.
     masks: MaskWorkers,
-    /// How long steps wait for them.
+    /// How long steps wait for masks.
     patience: MaskPatience,
-    /// How long the device lately took to compute what is sampled from.
+    /// Moving average of the time that the device needs before sampling.
     forward_time: Duration,
-    /// The device was told to report the oldest step.
+    /// Whether the device was asked to report the oldest step.
     is_collecting: bool,
-    /// Of the time that the device has worked on the oldest step.
+    /// Watches the time that the device has worked on the oldest step.
     watchdog: Watchdog,
     draining_since: Option<Instant>,
     stats: EngineStats,
 }
 
-/// What the engine waits for.
+/// Events that the engine waits for.
 enum Event {
     Report(Result<StepReport>),
     Mask(Result<Option<Bitmask>>),
     Command(Command),
-    /// Every handle and stream is gone.
+    /// All handles and streams are gone.
     Abandoned,
     Timer,
 }
 
 impl Engine {
-    /// An engine that has its steps computed by `device`, and a handle to it.
+    /// Creates an engine whose steps are computed by `device`, and a handle to it.
     ///
     /// # Errors
-    /// When the scheduler cannot work within the limits.
+    /// Fails when the scheduler cannot work within the limits.
     pub fn new(config: EngineConfig, device: DeviceHandle) -> Result<(EngineHandle, Self)> {
         let scheduler = Scheduler::new(config.limits.scheduler)?;
         let (handle, inbox) = channel(config.limits.clone());
@@ -166,7 +167,7 @@ impl Engine {
         Ok((handle, engine))
     }
 
-    /// Works until it is drained, abandoned or poisoned by a fault.
+    /// Runs until the engine is drained, abandoned or stopped by a fault.
     pub async fn run(mut self) -> EngineExit {
         loop {
             while let Some(command) = self.inbox.try_recv() {
@@ -231,7 +232,8 @@ impl Engine {
             }
         };
         tokio::select! {
-            // Reports first: one that is there ends a step in time, however late it is read.
+            // Reports first: a report that has arrived ends its step in time, however late it is
+            // read.
             biased;
             report = self.device.report(), if self.is_collecting => Event::Report(report),
             made = self.masks.next(), if !self.masks.is_idle() => Event::Mask(made),
@@ -273,12 +275,12 @@ impl Engine {
             accepted,
             events,
         } = submission;
-        // It was on its way when the drain began.
+        // The request was on its way when the drain began.
         if self.draining_since.is_some() {
             events.send(Err(Error::Draining));
             return;
         }
-        // A step with such inputs would fail for its neighbours too.
+        // A step with such inputs would fail for the other sequences too.
         if !self.device.shape().takes(&request) {
             tracing::error!(%id, "a request's inputs are not the model's");
             events.send(Err(Error::StepFailed));
@@ -291,13 +293,14 @@ impl Engine {
         }
     }
 
-    /// Ends a request with an error, wherever it is, and frees what it holds.
+    /// Ends a request with an error, in whatever state it is, and frees what it holds.
     fn end(&mut self, id: SeqId, error: Error) {
         self.scheduler.abort(id);
         self.requests.fail(id, error);
     }
 
-    /// Requests whose own time is up, and all when the time to shut down is.
+    /// Ends requests whose deadline has passed, and all of them once the shutdown timeout has
+    /// passed.
     fn give_up_overdue(&mut self) {
         let now = Instant::now();
         while let Some(id) = self.requests.give_up_overdue(now) {
@@ -313,8 +316,8 @@ impl Engine {
         }
     }
 
-    /// Orders all that can be: the sample of a step that waited for tokens, as many steps as may be
-    /// under way, and the oldest one's tokens.
+    /// Sends all commands that are possible now: the sample of a step that waited for tokens, as
+    /// many steps as may be in flight, and the collection of the oldest one's tokens.
     fn launch_steps(&mut self) -> Result<()> {
         self.begin_sampling();
         self.sample_if_ready();
@@ -361,15 +364,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether one step more may be under way. It may need all samples of the one before it.
+    /// Whether one more step may be in flight. It may need all samples of the one before it.
     fn may_launch(&self) -> bool {
         let is_sampled = |step: &Step| step.unsampled.is_none();
         self.steps.len() < self.config.stepping.max_steps()
             && self.steps.back().is_none_or(is_sampled)
     }
 
-    /// Begins to make what the sample of the oldest step needs, if it has no sample yet: all tokens
-    /// before it have been taken in. Without constraints that is nothing, and it is sampled at once.
+    /// Starts to compute the masks for the oldest step, if it has no sample yet; all tokens before
+    /// it have been applied. Without constraints there are none, and the step is sampled at once.
     fn begin_sampling(&mut self) {
         let Some(step) = self.steps.front_mut().filter(|step| step.wait.is_none()) else {
             return;
@@ -379,7 +382,7 @@ impl Engine {
         };
         let mut pending = HashMap::new();
         for (idx, (id, sample)) in step.batch.sampling().zip(samples).enumerate() {
-            // One that has ended is sampled for all the same, as the step was planned.
+            // A sequence that has ended is still sampled for, as the step was planned so.
             let Some(late) = self.requests.late_mut(id) else {
                 continue;
             };
@@ -412,10 +415,10 @@ impl Engine {
         }
     }
 
-    /// Begins to make the masks of those that sit out the steps until these are there.
+    /// Starts to compute the masks of held sequences.
     fn begin_slow_masks(&mut self, ids: impl Iterator<Item = SeqId>) {
         for id in ids {
-            // Hardly anybody is.
+            // Fast path: slow masks are rare.
             if !self.requests.is_slow(id) {
                 continue;
             }
@@ -449,8 +452,8 @@ impl Engine {
         }
     }
 
-    /// A mask is ready: for the sample of the oldest step, which is ordered with the last of them, or
-    /// for a sequence that sat out steps until now.
+    /// Takes a computed mask: for the sample of the oldest step, which is ordered once its last
+    /// mask is there, or for a held sequence.
     fn take_mask(&mut self, made: Bitmask) {
         let Bitmask {
             id,
@@ -470,12 +473,12 @@ impl Engine {
             (Ok(mask), None, Some(late)) => {
                 late.keep(mask);
                 if took <= self.forward_time {
-                    // The device would have hidden it.
+                    // The device's computation would have hidden this time.
                     late.set_slow(false);
                 }
                 self.scheduler.release(id);
             }
-            // It has ended.
+            // The request has ended.
             (Ok(_), None, None) => {}
         }
         if let (Some(late), Some(grammar_state)) = (self.requests.late_mut(id), grammar_state) {
@@ -484,7 +487,7 @@ impl Engine {
         self.sample_if_ready();
     }
 
-    /// Orders the sample of the oldest step once nobody's mask is missing whose request has not ended.
+    /// Orders the sample of the oldest step once no mask of an unfinished request is missing.
     fn sample_if_ready(&mut self) {
         let wait = self.steps.front_mut().and_then(|step| step.wait.as_mut());
         if let Some(wait) = wait {
@@ -496,7 +499,7 @@ impl Engine {
         }
     }
 
-    /// When the oldest step goes on without the masks that are missing.
+    /// Returns when the oldest step continues without the missing masks.
     fn mask_deadline(&self) -> Option<Instant> {
         let step = self.steps.front().filter(|step| step.unsampled.is_some())?;
         let wait = step.wait.as_ref()?;
@@ -504,8 +507,8 @@ impl Engine {
         Some(wait.since + self.forward_time + patience)
     }
 
-    /// Samples in the oldest step without those whose masks are missing: they sit out this step, and
-    /// from now on every step that their mask is not ready for.
+    /// Samples the oldest step without the sequences whose masks are missing. These skip this step,
+    /// and from now on every step for which their mask is not ready.
     fn skip_late_masks(&mut self) {
         let Some(step) = self.steps.front_mut() else {
             return;
@@ -513,7 +516,7 @@ impl Engine {
         let wait = step.wait.as_mut();
         let pending = wait.map(|wait| std::mem::take(&mut wait.pending));
         for id in pending.into_iter().flatten().map(|(id, _)| id) {
-            // One that has ended is gone there too.
+            // Sequences that have ended are not in `requests` any more.
             if let Some(late) = self.requests.late_mut(id) {
                 late.set_slow(true);
                 self.scheduler.hold(id);
@@ -535,16 +538,16 @@ impl Engine {
         }
     }
 
-    /// Puts to account how long the others in a step waited for masks.
+    /// Charges the time that the other sequences of a step waited for masks.
     fn charge_waiting(&mut self, step: &Step, report: &StepReport, took: Duration) {
         let (Some(wait), Some(sampled_at)) = (&step.wait, step.sampled_at) else {
             return;
         };
-        // A jump of one step says little of the next.
+        // Smoothed, since a single slow step says little about the next.
         self.forward_time = self.forward_time.mul_f64(0.75) + report.forward.mul_f64(0.25);
         let masks = sampled_at - wait.since;
-        // A device that computes on its own went on long after the sample was ordered if the masks
-        // were there in time.
+        // If the masks were there in time, an asynchronous device still computed for long after the
+        // sample was ordered.
         let is_hidden = sampled_at.elapsed() > took / 4;
         let is_alone = step.batch.chunks.len() == 1;
         let waited = match is_hidden || is_alone {
@@ -554,7 +557,7 @@ impl Engine {
         self.patience.charge(took, waited);
     }
 
-    /// Takes in what the oldest step has computed.
+    /// Applies the results of the oldest step.
     fn take_report(&mut self, report: StepReport) -> Result<()> {
         let step = self.steps.pop_front();
         let step = step.expect("the device reports what was launched");
@@ -608,7 +611,7 @@ impl Engine {
         Ok(())
     }
 
-    /// How probable tokens of prompts are.
+    /// Records the log-probabilities of prompt tokens.
     fn take_scores(&mut self, step: &Step, scores: Vec<Sampled>) {
         let mut scores = scores.into_iter();
         for run in &step.scored {
@@ -621,7 +624,7 @@ impl Engine {
         }
     }
 
-    /// Shows handles how things stand.
+    /// Updates the statistics that handles see.
     fn tell(&mut self) {
         let now = self.scheduler.stats();
         let stats = &mut self.stats;
@@ -637,7 +640,7 @@ impl Engine {
         self.inbox.report(|report| report.stats = stats);
     }
 
-    /// Ends every request with an error: those that are here and those still in the inbox.
+    /// Stops the engine: ends every request with an error, including those still in the inbox.
     fn poison(mut self, fault: &Error) -> EngineExit {
         tracing::error!(%fault, "the engine stops");
         self.inbox.close();

@@ -1,5 +1,5 @@
-//! A planned batch, written out for the device: it borrows nothing from the scheduler, which goes
-//! on planning while the device works.
+//! The device's input for a planned batch. It borrows nothing from the scheduler, which plans the
+//! next step while the device works.
 
 use std::sync::Arc;
 
@@ -10,33 +10,33 @@ use crate::backend::{
 use crate::core::{CacheSalt, PixelValues, SamplingParams, SeqId, TokenId, TokenMask};
 use crate::scheduler::{self, Batch, Chunk, Scheduler, Sequence};
 
-/// One step's inputs.
+/// The inputs of one step.
 #[derive(Clone, Debug, Default)]
 pub struct ModelInput {
     /// The packed rows.
     pub input: StepInput,
-    /// Images whose tokens are among the rows.
+    /// Images that have tokens among the rows.
     pub images: Vec<ImageAt>,
-    /// One per `input.logit_rows`, in their order. None where they are ordered apart, once the
-    /// tokens before them are known.
+    /// One per `input.logit_rows`, in their order. Empty if the samples are ordered separately,
+    /// once the tokens before them are known.
     pub samples: Vec<SampleInput>,
-    /// Rows whose next token the prompt has, and which are to say how probable it was.
+    /// Prompt rows whose next token, known from the prompt, is to be scored.
     pub scores: Vec<ScoreOrder>,
 }
 
 /// An image and the first packed row of its tokens.
 #[derive(Clone, Debug)]
 pub struct ImageAt {
-    /// Row of its first token.
+    /// Row of the image's first token.
     pub row: usize,
     /// The image.
     pub pixels: PixelValues,
-    /// Its features are shared only with requests of the same salt.
+    /// Cache salt; embeddings are shared only among requests of the same salt.
     pub salt: Option<CacheSalt>,
 }
 
 impl ImageAt {
-    /// What its features are kept under.
+    /// Key of the image in the encoder cache.
     pub(super) fn key(&self) -> FeatureKey {
         FeatureKey {
             pixels: self.pixels.hash,
@@ -45,23 +45,23 @@ impl ImageAt {
     }
 }
 
-/// How one row's next token is sampled.
+/// Parameters for sampling one row's next token.
 #[derive(Clone, Debug)]
 pub struct SampleInput {
-    /// The request's wishes.
+    /// Sampling parameters of the request.
     pub params: Arc<SamplingParams>,
     /// Position of the token to be sampled.
     pub position: usize,
-    /// New tokens before it.
+    /// Number of generated tokens before it.
     pub num_generated: usize,
-    /// What may be sampled; `None` where everything may.
+    /// Mask of allowed tokens; `None` if all are allowed.
     pub mask: Option<TokenMask>,
-    /// The tokens before it, where there are penalties for them.
+    /// Counts of the tokens before it; `None` without penalties.
     pub seen: Option<Arc<SeenTokens>>,
 }
 
 impl SampleInput {
-    /// As the sampler takes it.
+    /// Converts to the sampler's form.
     pub(super) fn row(&self) -> SampleRow<'_> {
         SampleRow {
             mask: self.mask.as_ref(),
@@ -71,24 +71,24 @@ impl SampleInput {
     }
 }
 
-/// Consecutive rows of one sequence's prompt that are scored.
+/// Consecutive rows of one sequence's prompt to be scored.
 #[derive(Clone, Debug)]
 pub struct ScoreOrder {
-    /// Whose.
+    /// Sequence to which the rows belong.
     pub seq: SeqId,
-    /// Position of the first token that is scored: the one behind the first row's.
+    /// Position of the first scored token, which is one past the first row's position.
     pub position: usize,
     /// First packed row.
     pub row: usize,
-    /// One each.
+    /// One entry per row.
     pub rows: Vec<ScoreRow>,
 }
 
 impl ModelInput {
-    /// Writes out `batch`.
+    /// Builds the inputs of `batch`.
     ///
     /// # Panics
-    /// When it names a sequence that the scheduler does not have.
+    /// Panics when the batch names a sequence that the scheduler does not have.
     pub fn new(scheduler: &Scheduler, batch: &Batch) -> Self {
         let mut order = Self::default();
         for chunk in &batch.chunks {
@@ -100,7 +100,7 @@ impl ModelInput {
         order
     }
 
-    /// Packs the chunk's tokens behind those that are there.
+    /// Appends the chunk's tokens to the packed rows.
     fn add(&mut self, chunk: &Chunk, sequence: &Sequence) {
         let input = &mut self.input;
         let row = input.token_ids.len();
@@ -111,7 +111,7 @@ impl ModelInput {
                     row: narrow(row),
                     sample: narrow(sample),
                 });
-                // Only the device knows it.
+                // Placeholder: only the device knows the token.
                 input.token_ids.push(TokenId::default());
             }
             None => {
@@ -152,7 +152,7 @@ impl ModelInput {
         }
     }
 
-    /// Of the chunk's rows, those that the prompt goes on behind.
+    /// Adds the scores of the chunk's rows that are followed by another prompt token.
     fn add_scores(&mut self, chunk: &Chunk, sequence: &Sequence, row: usize, num_top: usize) {
         let first = chunk.start + 1;
         let end = sequence.num_prompt_tokens().min(chunk.end() + 1);

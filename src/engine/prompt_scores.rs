@@ -1,10 +1,10 @@
-//! How probable a prompt's tokens are, gathered from step to step.
+//! Log-probabilities of a prompt's tokens, collected over several steps.
 
 use std::sync::Arc;
 
 use crate::core::TokenLogprobs;
 
-/// Of the tokens from the second on: nothing comes before the first.
+/// Log-probabilities of the tokens from the second on; the first one has none.
 #[derive(Debug)]
 pub(super) struct PromptScores(Vec<Option<TokenLogprobs>>);
 
@@ -13,17 +13,18 @@ impl PromptScores {
         Self(vec![None; prompt_len - 1])
     }
 
-    /// Those from `position` on. What is computed again, after a preemption, is the same again.
+    /// Stores the scores from `position` on. After a preemption, the same scores are computed
+    /// again.
     pub(super) fn put(&mut self, position: usize, scores: impl Iterator<Item = TokenLogprobs>) {
         for (place, score) in self.0[position - 1..].iter_mut().zip(scores) {
             *place = Some(score);
         }
     }
 
-    /// All of them.
+    /// Returns all scores.
     ///
     /// # Panics
-    /// When one is missing: with the first token, all of the prompt has been computed.
+    /// Panics when one is missing: with the first token, all of the prompt has been computed.
     pub(super) fn finish(self) -> Arc<[TokenLogprobs]> {
         self.0
             .into_iter()

@@ -1,7 +1,6 @@
-//! Who waits for tokens: one open stream per sequence, when each must have ended, and what its next
-//! sample needs.
+//! Requests in flight: the stream, deadline and host-side sampling state of each sequence.
 //!
-//! Owns the streams' ends and what is told on them. Knows nothing of blocks or steps.
+//! Owns the sending ends of the streams. Knows nothing of blocks or steps.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use crate::error::Error;
 pub(super) struct Requests {
     open: HashMap<SeqId, InFlight>,
     deadlines: Deadlines,
-    /// Those with a late row.
+    /// Number of requests with host-side sampling state.
     num_late: usize,
 }
 
@@ -34,7 +33,7 @@ pub(super) struct InFlight {
     begun: Option<Begun>,
     num_tokens: usize,
     late: Option<HostSamplingState>,
-    /// Until they are told.
+    /// Scores collected so far; `None` once they are sent.
     prompt_scores: Option<PromptScores>,
 }
 
@@ -54,13 +53,13 @@ impl InFlight {
         }
     }
 
-    /// It never began.
+    /// Refuses a request that never began.
     pub(super) fn refuse(self, error: Error) {
         self.events.send(Err(error));
     }
 }
 
-/// A request of which a step has computed something.
+/// Facts about a request's first step.
 #[derive(Clone, Copy, Debug)]
 struct Begun {
     queued: Duration,
@@ -76,24 +75,25 @@ impl Requests {
         self.open.insert(id, open);
     }
 
-    /// Whether one of these must have its tokens seen before it can be sampled for.
+    /// Whether one of these sequences must have its tokens seen by the host before it can be
+    /// sampled.
     pub(super) fn is_any_late(&self, mut ids: impl Iterator<Item = SeqId>) -> bool {
         let is_late = |id| self.open.get(&id).is_some_and(|open| open.late.is_some());
         self.num_late > 0 && ids.any(is_late)
     }
 
-    /// What the next sample of a request needs, if it needs anything and has not ended.
+    /// Returns the host-side sampling state of a request, if it has one and has not ended.
     pub(super) fn late_mut(&mut self, id: SeqId) -> Option<&mut HostSamplingState> {
         self.open.get_mut(&id)?.late.as_mut()
     }
 
-    /// Whether steps go on without waiting for its masks.
+    /// Whether steps run without waiting for the masks of this sequence.
     pub(super) fn is_slow(&self, id: SeqId) -> bool {
         let late = || self.open.get(&id)?.late.as_ref();
         self.num_late > 0 && late().is_some_and(HostSamplingState::is_slow)
     }
 
-    /// Tokens of its prompt have been scored, from `position` on.
+    /// Stores scores of the prompt's tokens from `position` on.
     pub(super) fn scored(&mut self, id: SeqId, position: usize, scores: Vec<Sampled>) {
         if let Some(open) = self.open.get_mut(&id)
             && let Some(prompt) = &mut open.prompt_scores
@@ -111,13 +111,13 @@ impl Requests {
         self.open.keys().copied().collect()
     }
 
-    /// Those of which no step has computed anything.
+    /// Returns the requests that no step has begun.
     pub(super) fn waiting(&self) -> Vec<SeqId> {
         let waiting = self.open.iter().filter(|(_, open)| open.begun.is_none());
         waiting.map(|(id, _)| *id).collect()
     }
 
-    /// A step computes something of it. Only the first time counts.
+    /// Records that a step computes something of the request. Only the first call has an effect.
     pub(super) fn begin(&mut self, id: SeqId, now: Instant, num_cached_tokens: usize) {
         if let Some(open) = self.open.get_mut(&id)
             && open.begun.is_none()
@@ -130,8 +130,8 @@ impl Requests {
         }
     }
 
-    /// Sends a token. With the last one the request ends, and the number of its tokens is returned.
-    /// Nothing happens for a request that has ended before.
+    /// Sends a token. The last token ends the request, and the number of its tokens is returned.
+    /// Does nothing if the request has ended.
     pub(super) fn token(
         &mut self,
         id: SeqId,
@@ -163,12 +163,12 @@ impl Requests {
         }
     }
 
-    /// Nobody reads it any more.
+    /// Removes a request that has no reader any more.
     pub(super) fn forget(&mut self, id: SeqId) {
         self.remove(id);
     }
 
-    /// Ends a request whose time is up by `now`, if there is one.
+    /// Ends a request whose deadline is at or before `now`, if there is one.
     pub(super) fn give_up_overdue(&mut self, now: Instant) -> Option<SeqId> {
         let id = self.deadlines.pop_due(now)?;
         let open = self.remove(id);

@@ -1,6 +1,6 @@
-//! From work orders to the model's inputs, and from logits to tokens.
+//! The runner: executes model inputs on the device and returns sampled tokens.
 //!
-//! Owns the model, its KV cache and its images' features. Knows nothing of channels, queues or
+//! Owns the model, its KV cache and the encoder cache. Knows nothing of channels, queues or
 //! sequences.
 
 use std::collections::VecDeque;
@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 use crate::model::{Computed, ImageRows, Model, ScoredRun, StepOf, WarmUpImages};
 use crate::scheduler::{Batch, Scheduler};
 
-/// Memory of the images' features unless it is told otherwise.
+/// Default size of the encoder cache in bytes.
 const ENCODER_CACHE_BYTES: usize = 512 << 20;
-/// Features are f32 in every backend.
+/// Image embeddings are f32 in every backend.
 const FEATURE_BYTES: usize = 4;
 
 /// Executes steps on one device, in the order in which they are launched.
@@ -23,33 +23,33 @@ pub struct Runner<B: Backend> {
     model: Model<B>,
     cache: B::KvCache,
     encoder_cache: EncoderCache<B::Tensor>,
-    /// Samples of the last `num_uncollected` steps, oldest first; at least those of the newest step,
-    /// which the next one may be fed from.
+    /// Samples of the last `num_uncollected` steps, oldest first; always includes those of the
+    /// newest step, since the next step may use them as input.
     sampled_tokens: VecDeque<StepSamples<B>>,
     num_uncollected: usize,
-    /// What the newest step computed, when its sample is ordered apart and has not been yet.
+    /// Outputs of the newest step, if its sample is ordered separately and still missing.
     unsampled: Option<Computed<B>>,
 }
 
-/// What a step leaves on the device.
+/// Results of a step that are still on the device.
 struct StepSamples<B: Backend> {
-    /// `None` where nothing was to be sampled.
+    /// `None` if nothing was sampled.
     sampled_tokens: Option<B::SampledTokens>,
-    /// Of the prompts' tokens.
+    /// Scores of the prompts' tokens.
     scores: Vec<B::SampledTokens>,
 }
 
-/// What came of a step.
+/// Results of a step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepOutput {
-    /// One per sample, in their order.
+    /// One entry per sample, in their order.
     pub sampled: Vec<Sampled>,
-    /// One per row that was scored, in the order of the step's `scores`.
+    /// One entry per scored row, in the order of the step's `scores`.
     pub scores: Vec<Sampled>,
 }
 
 impl<B: Backend> Runner<B> {
-    /// A runner whose cache has this many blocks in each group.
+    /// Creates a runner whose KV cache has this many blocks in each group.
     pub fn new(
         model: Model<B>,
         num_global_blocks: usize,
@@ -67,17 +67,17 @@ impl<B: Backend> Runner<B> {
         })
     }
 
-    /// Keeps at most this many bytes of images' features, beyond what a step uses.
+    /// Sets the size of the encoder cache in bytes; what a step uses may exceed it.
     pub fn with_encoder_cache(mut self, max_bytes: usize) -> Self {
         self.encoder_cache = EncoderCache::new(max_bytes);
         self
     }
 
-    /// Whether what the model computes is finite, by a step of `num_tokens` tokens: see
-    /// [`Model::warm_up`]. Not once requests are served.
+    /// Checks that the model's outputs are finite, with a step of `num_tokens` tokens; see
+    /// [`Model::warm_up`]. Must not be called once requests are served.
     ///
     /// # Errors
-    /// What the backend says.
+    /// Returns the backend's errors.
     pub fn computes_finite_numbers(
         &mut self,
         num_tokens: usize,
@@ -87,28 +87,28 @@ impl<B: Backend> Runner<B> {
             .computes_finite_numbers(num_tokens, images, &mut self.cache)
     }
 
-    /// Forgets what these images became.
+    /// Drops the cached embeddings of these images.
     pub fn forget(&mut self, images: &[FeatureKey]) {
         for key in images {
             self.encoder_cache.forget(key);
         }
     }
 
-    /// The model that computes.
+    /// The model.
     pub fn model(&self) -> &Model<B> {
         &self.model
     }
 
-    /// How often images had to be encoded, and how often not.
+    /// Returns the hit and miss counters of the encoder cache.
     pub fn encoder_stats(&self) -> EncoderStats {
         self.encoder_cache.stats()
     }
 
-    /// Begins a step. Its tokens are had by [`collect`](Self::collect), the next step's `fed` rows
-    /// may refer to them before.
+    /// Begins a step. [`collect`](Self::collect) returns its tokens; before that, the next step's
+    /// `fed` rows may already refer to them.
     ///
     /// # Errors
-    /// What the backend says, and `Backend` while a step waits for its sample.
+    /// Returns the backend's errors, and `Backend` while a step waits for its sample.
     pub fn launch(&mut self, order: &ModelInput) -> Result<()> {
         let sampled = self.enter(order, |model, computed| {
             sample(model, computed, &order.samples)
@@ -117,19 +117,19 @@ impl<B: Backend> Runner<B> {
         Ok(())
     }
 
-    /// Begins a step that [`sample`](Self::sample) goes on with.
+    /// Begins a step without sampling; [`sample`](Self::sample) completes it.
     ///
     /// # Errors
-    /// Those of [`launch`](Self::launch).
+    /// Returns the errors of [`launch`](Self::launch).
     pub fn forward(&mut self, order: &ModelInput) -> Result<()> {
         self.unsampled = Some(self.enter(order, |_, computed| Ok(computed))?);
         Ok(())
     }
 
-    /// Samples in the step that was begun by [`forward`](Self::forward).
+    /// Samples for the step that [`forward`](Self::forward) has begun.
     ///
     /// # Errors
-    /// What the backend says, and `Backend` when no step waits for it.
+    /// Returns the backend's errors, and `Backend` when no step waits for its sample.
     pub fn sample(&mut self, samples: &[SampleInput]) -> Result<()> {
         let Some(computed) = self.unsampled.take() else {
             let none = "a sample was ordered, and no step waits for one";
@@ -143,7 +143,7 @@ impl<B: Backend> Runner<B> {
         Ok(())
     }
 
-    /// Computes a step and lets `then` go on with it, on the thread that suits the backend.
+    /// Computes a step and calls `then` with the outputs, on the thread that the backend requires.
     fn enter<R: Send>(
         &mut self,
         order: &ModelInput,
@@ -160,7 +160,7 @@ impl<B: Backend> Runner<B> {
             ..
         } = self;
         let model: &Model<B> = model;
-        // Out and in again: samples may change threads, but not be seen by two.
+        // Moved out and back in: samples may change threads, but are not `Sync`.
         let previous = self.sampled_tokens.pop_back();
         let (previous, done) = model.backend().enter(move || {
             let computed = {
@@ -182,10 +182,10 @@ impl<B: Backend> Runner<B> {
         self.forget_collected();
     }
 
-    /// Waits for the oldest step that was sampled and not collected.
+    /// Waits for the oldest sampled step that was not collected.
     ///
     /// # Panics
-    /// When there is no such step.
+    /// Panics when there is no such step.
     pub fn collect(&mut self) -> Result<StepOutput> {
         assert!(self.num_uncollected > 0, "a step is launched first");
         let oldest = &self.sampled_tokens[self.sampled_tokens.len() - self.num_uncollected];
@@ -202,11 +202,12 @@ impl<B: Backend> Runner<B> {
         Ok(output)
     }
 
-    /// One step from beginning to end, for those that step by hand: a token for each chunk that
-    /// samples, in the batch's order.
+    /// Runs one whole step, for callers that step synchronously. Returns a token for each chunk
+    /// that samples, in the batch's order.
     ///
     /// # Panics
-    /// When the batch names a sequence that the scheduler does not have, or a step is uncollected.
+    /// Panics when the batch names a sequence that the scheduler does not have, or a step is
+    /// uncollected.
     pub fn execute(
         &mut self,
         scheduler: &Scheduler,
@@ -227,7 +228,7 @@ impl<B: Backend> Runner<B> {
     }
 }
 
-/// Runs the packed step.
+/// Runs the model on the packed step.
 fn compute<B: Backend>(
     model: &Model<B>,
     cache: &mut B::KvCache,
@@ -262,7 +263,7 @@ fn compute<B: Backend>(
     Ok(computed)
 }
 
-/// Samples where the step samples.
+/// Samples the rows that need a token.
 fn sample<B: Backend>(
     model: &Model<B>,
     computed: Computed<B>,
@@ -281,8 +282,9 @@ fn sample<B: Backend>(
     })
 }
 
-/// The images' features: from the cache, or made together, each image once for each salt: that
-/// two tenants show the same one in the same step must not show either.
+/// Returns the images' embeddings, from the cache or encoded in one batch. Each image is encoded
+/// once per salt: two tenants that send the same image in the same step must not learn of each
+/// other.
 fn features<B: Backend>(
     model: &Model<B>,
     cache: &mut EncoderCache<B::Tensor>,

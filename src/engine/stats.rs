@@ -1,57 +1,57 @@
-//! What the engine tells about itself: numbers for metrics and logs.
+//! Statistics of the engine, for metrics and logs.
 //!
-//! Plain data, written once a step and copied out. Knows nothing of metrics' names or formats.
+//! Plain data, written once per step and copied out. Knows nothing of metrics' names or formats.
 
 use std::time::Duration;
 
 use crate::scheduler::SchedulerConfig;
 
-/// A moment of the engine's life. Totals count from the start of the process.
+/// A snapshot of the engine's statistics. Totals count from the start of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct EngineStats {
-    /// Sequences that hold KV blocks.
+    /// Number of sequences that hold KV blocks.
     pub num_running: usize,
-    /// Sequences that wait for a slot or for blocks, preempted ones included.
+    /// Number of sequences that wait for a slot or for blocks, preempted ones included.
     pub num_waiting: usize,
-    /// Share of the KV blocks that unfinished sequences hold, 0 to 1.
+    /// Fraction of the KV blocks that unfinished sequences hold, 0 to 1.
     pub kv_usage: f64,
-    /// Times that a sequence lost its blocks to another.
+    /// Number of times a sequence lost its blocks to another.
     pub num_preemptions: u64,
-    /// Prompt tokens that were looked for in the prefix cache.
+    /// Number of prompt tokens looked up in the prefix cache.
     pub prefix_queried_tokens: u64,
-    /// Those of them that were there.
+    /// Number of these tokens that were found.
     pub prefix_hit_tokens: u64,
-    /// Tokens in a KV block.
+    /// Number of tokens in a KV block.
     pub block_size: usize,
-    /// Blocks of the global layers.
+    /// Pool of the global layers.
     pub global_blocks: PoolStats,
-    /// Blocks of the sliding layers.
+    /// Pool of the sliding layers.
     pub sliding_blocks: PoolStats,
-    /// Images whose features were in the encoder's cache.
+    /// Number of images whose embeddings were in the encoder cache.
     pub encoder_hits: u64,
-    /// Images that the tower had to encode.
+    /// Number of images that the vision encoder had to encode.
     pub encoder_misses: u64,
-    /// Steps that were computed.
+    /// Number of computed steps.
     pub num_steps: u64,
-    /// Tokens that those steps computed, of prompts and answers.
+    /// Number of tokens that those steps computed, of prompts and answers.
     pub num_computed_tokens: u64,
-    /// Tokens that were sampled.
+    /// Number of sampled tokens.
     pub num_generated_tokens: u64,
-    /// Times that a step went on without the mask of a sequence, which sat it out.
+    /// Number of times a step was sampled without a sequence because its mask was late.
     pub num_skipped_masks: u64,
 }
 
 /// One group's pool of KV blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolStats {
-    /// All of them.
+    /// Number of all blocks.
     pub total: usize,
-    /// Those that no unfinished sequence holds; some of them may be cached.
+    /// Number of blocks that no unfinished sequence holds; some of them may be cached.
     pub free: usize,
 }
 
 impl EngineStats {
-    /// Before the first step.
+    /// Statistics before the first step.
     pub(super) fn at_start(scheduler: &SchedulerConfig) -> Self {
         let unused = |total| PoolStats { total, free: total };
         Self {
@@ -63,9 +63,9 @@ impl EngineStats {
     }
 }
 
-/// How fast the engine serves: tokens per second of the time in which it had work.
+/// Throughput of the engine: tokens per second, counting only the time in which it had work.
 ///
-/// Takes durations, so that it needs no clock.
+/// It takes durations, so it needs no clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ServiceRate {
     tokens: f64,
@@ -75,10 +75,10 @@ pub(super) struct ServiceRate {
 }
 
 impl ServiceRate {
-    /// Seconds of work, and answers, after which half of what was seen is forgotten.
+    /// Seconds of work, and number of answers, after which half of the measurements is forgotten.
     const MEMORY: f64 = 10.0;
 
-    /// A step computed `num_tokens` and kept the device busy for `took`.
+    /// Records a step that computed `num_tokens` and occupied the device for `took`.
     pub(super) fn step(&mut self, num_tokens: usize, took: Duration) {
         self.tokens += num_tokens as f64;
         self.busy += took.as_secs_f64();
@@ -88,7 +88,7 @@ impl ServiceRate {
         }
     }
 
-    /// An answer ended after `num_tokens`.
+    /// Records an answer that ended after `num_tokens`.
     pub(super) fn answer(&mut self, num_tokens: usize) {
         self.answers += 1.0;
         self.answer_tokens += num_tokens as f64;
@@ -98,8 +98,8 @@ impl ServiceRate {
         }
     }
 
-    /// When a line of `num_requests` with prompts of `prompt_tokens` in all will have been served:
-    /// an estimate in whole seconds, 1 to 60.
+    /// Estimates the time to serve a queue of `num_requests` whose prompts have `prompt_tokens` in
+    /// total, in whole seconds from 1 to 60.
     pub(super) fn time_for(&self, num_requests: usize, prompt_tokens: usize) -> Duration {
         let answer = match self.answers {
             0.0 => 0.0,

@@ -1,4 +1,4 @@
-//! A step that was launched and has not been taken in.
+//! A launched step whose results are not applied yet.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,35 +8,35 @@ use super::model_input::{ModelInput, SampleInput};
 use crate::core::SeqId;
 use crate::scheduler::Batch;
 
-/// What the engine must remember of it.
+/// The engine's record of a launched step.
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) batch: Batch,
-    /// What it samples with; `None` once the device knows.
+    /// Inputs of its samples; `None` once they were sent to the device.
     pub(super) unsampled: Option<Vec<SampleInput>>,
-    /// Masks that its sample waits for; `None` until it is known which.
+    /// Masks that its sample waits for; `None` until they are determined.
     pub(super) wait: Option<MaskWait>,
-    /// Sampled for in the batch, and left out of the sample: their masks came too late.
+    /// Sequences that the batch samples but the step did not, because their masks were late.
     pub(super) skipped: HashSet<SeqId>,
-    /// When its sample was ordered apart.
+    /// Time at which its sample was ordered separately.
     pub(super) sampled_at: Option<Instant>,
-    /// What it scores, in the order of the report.
+    /// Prompt tokens that it scores, in the order of the report.
     pub(super) scored: Vec<ScoredTokens>,
 }
 
-/// A sample that waits for masks.
+/// State of a sample that waits for masks.
 #[derive(Debug)]
 pub(super) struct MaskWait {
     pub(super) since: Instant,
-    /// Whose masks, and which of the step's samples they are for.
+    /// Sequences whose masks are missing, with the index of each one's sample in the step.
     pub(super) pending: HashMap<SeqId, usize>,
 }
 
-/// Tokens of a prompt.
+/// A range of scored prompt tokens.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ScoredTokens {
     pub(super) id: SeqId,
-    /// Position of the first.
+    /// Position of the first token.
     pub(super) position: usize,
     pub(super) len: usize,
 }
@@ -58,7 +58,7 @@ impl Step {
         }
     }
 
-    /// How many sequences of the step wait for nobody's mask.
+    /// Number of sequences of the step that wait for no mask.
     pub(super) fn num_unbothered(&self) -> usize {
         let num_pending = self.wait.as_ref().map_or(0, |wait| wait.pending.len());
         self.batch.chunks.len().saturating_sub(num_pending)

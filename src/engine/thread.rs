@@ -1,4 +1,4 @@
-//! The two threads of an engine: one plans, one computes.
+//! The engine's two threads: one plans, one computes.
 
 use std::thread::JoinHandle;
 
@@ -9,13 +9,13 @@ use super::{Engine, EngineConfig, EngineExit};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 
-/// The engine's thread; joined at the end of the process.
+/// The engine's planning thread; joined at the end of the process.
 #[derive(Debug)]
 pub struct EngineThread(JoinHandle<EngineExit>);
 
 impl EngineThread {
-    /// Waits for the end, though not for a step that still computes: a device that is stuck holds
-    /// up nobody. A panic counts as a fault.
+    /// Waits for the thread to end, but not for a step that still computes, so a stuck device does
+    /// not block. A panic counts as a fault.
     pub fn join(self) -> EngineExit {
         self.0.join().unwrap_or(EngineExit::Fault)
     }
@@ -24,14 +24,14 @@ impl EngineThread {
 /// Starts an engine that computes with `runner`.
 ///
 /// # Errors
-/// When the scheduler cannot work within the limits, or no thread can be had.
+/// Fails when the scheduler cannot work within the limits, or a thread cannot be started.
 pub fn start<B>(runner: Runner<B>, config: EngineConfig) -> Result<(EngineHandle, EngineThread)>
 where
     B: Backend + 'static,
     Runner<B>: Send,
 {
     let (handle, engine) = Engine::new(config, start_device(runner)?)?;
-    // Its own small runtime, for timers beside channels, and to wait for masks.
+    // A small runtime of its own for timers, channels and masks.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()

@@ -1,4 +1,4 @@
-//! One request's tokens on their way from the engine's thread to whoever asked.
+//! The stream of one request's tokens from the engine thread to its reader.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,7 +11,7 @@ use super::handle::Command;
 use crate::core::{SeqId, TokenEvent};
 use crate::error::{Error, Result};
 
-/// Both ends of a stream whose request has `place`.
+/// Creates both ends of the stream of a request that holds the slot `place`.
 pub(super) fn token_stream(
     id: SeqId,
     place: InFlightSlot,
@@ -40,21 +40,21 @@ pub struct EventSender {
 }
 
 impl EventSender {
-    /// Sends a token or the error that ends the stream. A client that left is not an error:
+    /// Sends a token, or the error that ends the stream. A client that has left is not an error:
     /// its abort is on the way.
     pub fn send(&self, event: Result<TokenEvent>) {
         let _ = self.events.send(event);
     }
 
-    /// The request waits no longer: a step computes something of it.
+    /// Marks the request as begun: a step computes something of it.
     pub fn begin(&mut self) {
         self.place.begin();
     }
 }
 
-/// One request's tokens. Ends after the event that carries `finish`, or after an error.
+/// Stream of one request's tokens. Ends after the event that carries `finish`, or after an error.
 ///
-/// Dropping it before that aborts the sequence.
+/// Dropping it before the end aborts the sequence.
 #[derive(Debug)]
 pub struct TokenStream {
     id: SeqId,
@@ -74,7 +74,7 @@ impl Stream for TokenStream {
         match &polled {
             Poll::Ready(Some(Ok(event))) => self.ended = event.finish.is_some(),
             Poll::Ready(Some(Err(_))) => self.ended = true,
-            // The engine's end vanished without a last word: it died.
+            // The sender was dropped without a final event: the engine died.
             Poll::Ready(None) => {
                 self.ended = true;
                 return Poll::Ready(Some(Err(Error::EngineDead)));

@@ -1,5 +1,5 @@
-//! The end of a request whose numbers are not finite: it fails alone, and nobody finds what it
-//! computed.
+//! Ends a request whose logits are not finite: only this request fails, and its cached results are
+//! dropped.
 
 use super::Engine;
 use super::device::DeviceCommand;
@@ -8,9 +8,10 @@ use crate::core::SeqId;
 use crate::error::Error;
 
 impl Engine {
-    /// Ends a request whose logits are NaN or infinite, if it has not ended. Its neighbours have
-    /// read none of its keys, and whoever gets one of its blocks writes before it reads; but its
-    /// full blocks and its images' features could be found by others, so they are forgotten.
+    /// Ends a request whose logits are NaN or infinite, if it has not ended. Other sequences have
+    /// read none of its keys, and a sequence that gets one of its blocks writes before it reads.
+    /// But others could find its full blocks and its images' embeddings, so these are dropped from
+    /// the caches.
     pub(super) fn end_unsound(&mut self, id: SeqId) {
         let Some(sequence) = self.scheduler.sequence(id) else {
             return;

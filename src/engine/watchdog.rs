@@ -1,5 +1,5 @@
-//! Whether the device is stuck, or only this process was: a pause (a stopped container, a debugger,
-//! a laptop that slept) stops both, and the clock alone goes on.
+//! Watchdog: tells a stuck device from a paused process. A pause (a stopped container, a debugger,
+//! a sleeping laptop) stops both threads, while the clock goes on.
 //!
 //! ```text
 //!   device    ├──── step ─────────── paused ──────────── step ──┤
@@ -7,25 +7,25 @@
 //!                           └── far too late ──┘ the step has its whole time again
 //! ```
 //!
-//! Owns the time that a step has had. Knows nothing of steps or devices.
+//! Measures the time that a step has had. Knows nothing of steps or devices.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Longest time between two looks.
+/// Maximum time between two checks.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
-/// A busy host wakes a thread that late, and nobody was paused.
+/// A thread on a busy host may wake this late without having been paused.
 const LEAST_SLACK: Duration = Duration::from_millis(100);
 
-/// Looks again and again, and notices from how late it is that it could not.
+/// Checks periodically, and detects a pause when a check is late.
 #[derive(Debug)]
 pub(super) struct Watchdog {
-    /// `None` never barks; nothing is noticed then.
+    /// `None` disables the watchdog and the detection of pauses.
     timeout: Option<Duration>,
-    /// Since when the device can have worked, pauses that were noticed left out.
+    /// Time since which the device can have worked, corrected for detected pauses.
     busy_since: Instant,
-    /// When the next look was to be at the latest.
+    /// Time at which the next check was due.
     next_look: Instant,
 }
 
@@ -39,21 +39,21 @@ impl Watchdog {
         }
     }
 
-    /// The device has something to do from now on.
+    /// Records that the device has work from now on.
     pub(super) fn begin(&mut self, now: Instant) {
         self.busy_since = now;
         self.next_look = now + self.tick();
     }
 
-    /// A step has ended, and the next one has the device. How long it took.
+    /// Records that a step has ended and the next one begins. Returns how long it took.
     pub(super) fn lap(&mut self, now: Instant) -> Duration {
         let took = now - self.busy_since;
         self.begin(now);
         took
     }
 
-    /// The engine is awake. Far behind the time at which it wanted to be, it was not let: the step
-    /// has its whole time again.
+    /// Checks for a pause. If this call is far later than planned, the process was paused, and the
+    /// step gets its full time again.
     pub(super) fn look(&mut self, now: Instant) {
         if self.timeout.is_none() {
             return;
@@ -66,12 +66,12 @@ impl Watchdog {
         self.next_look = now + tick;
     }
 
-    /// When to be awake again while the device works.
+    /// Returns the time of the next check while the device works.
     pub(super) fn next_look(&self) -> Option<Instant> {
         Some(self.next_look.min(self.busy_since + self.timeout?))
     }
 
-    /// For how long the device has been stuck, if it is.
+    /// Returns for how long the device has been stuck, if it is.
     pub(super) fn stuck_for(&self, now: Instant) -> Option<Duration> {
         let took = now.saturating_duration_since(self.busy_since);
         self.timeout
@@ -88,8 +88,8 @@ impl Watchdog {
 mod tests {
     use super::*;
 
-    /// Wakes the watchdog as it wants to be, `late` after each time; when it barks, if within
-    /// `most` looks.
+    /// Runs the checks on time plus `late` each; returns when the watchdog reports a stuck device,
+    /// if within `most` checks.
     fn watched(timeout: f64, late: f64, most: usize) -> Option<Duration> {
         let start = Instant::now();
         let mut watchdog = Watchdog::new(Some(Duration::from_secs_f64(timeout)));

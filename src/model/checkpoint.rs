@@ -1,6 +1,6 @@
-//! A checkpoint's tensors in its safetensors files, mapped into memory.
+//! A checkpoint's tensors in its memory-mapped safetensors files.
 //!
-//! Owns the files and what their headers say; every offset is checked before it is used.
+//! Owns the files and their parsed headers; every offset is checked before it is used.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,20 +25,20 @@ const INDEX_FILE: &str = "model.safetensors.index.json";
 /// The tensors of one checkpoint by canonical name.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// What lists the tensors: the file itself, or the index of its shards.
+    /// File that lists the tensors: the file itself, or the index of its shards.
     manifest: PathBuf,
     files: Vec<TensorFile>,
     tensors: BTreeMap<String, TensorEntry>,
     numbers: Numbers,
-    /// File and range of the tensors handed out last.
+    /// File and range of the most recently used tensors.
     recent: Mutex<VecDeque<(usize, Range<usize>)>>,
 }
 
-/// Whether numbers are looked at before they are handed out.
+/// Whether numbers are checked before they are returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Numbers {
     Unchecked,
-    /// None of them may be NaN or infinite.
+    /// NaN and infinite numbers are errors.
     Checked,
 }
 
@@ -48,15 +48,16 @@ struct TensorFile {
     bytes: FileBytes,
 }
 
-/// Where a tensor lies.
+/// Place of a tensor in the files.
 #[derive(Debug)]
 struct TensorEntry {
     file_idx: usize,
-    /// As the file calls it.
+    /// Name in the file.
     name: String,
     dtype: Dtype,
     shape: Vec<usize>,
-    /// Of its first byte in the file. With `len` within the file: checked when it was opened.
+    /// Offset of its first byte in the file. `start + len` is within the file; checked when it was
+    /// opened.
     start: usize,
     len: usize,
     was_asked: AtomicBool,
@@ -65,9 +66,8 @@ struct TensorEntry {
 impl Checkpoint {
     /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
     ///
-    /// # Errors
-    /// `Checkpoint` naming the file, and the tensor where there is one, for files that are
-    /// missing, cut off or damaged, and for two tensors that mean the same.
+    /// Returns `Checkpoint`, naming the file and, where there is one, the tensor, for files that
+    /// are missing, truncated or damaged, and for two tensors with the same canonical name.
     pub fn open(dir: &Path) -> Result<Self> {
         let single = dir.join(SINGLE_FILE);
         if let Some(file) = TensorFile::open(&single)? {
@@ -93,10 +93,10 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// A single file that the program carries within itself.
+    /// Opens a single file that is embedded in the program.
     ///
     /// # Errors
-    /// As `open`.
+    /// Returns the errors of `open`.
     pub fn embedded(path: &Path, bytes: &'static [u8]) -> Result<Self> {
         let file = TensorFile {
             path: path.to_owned(),
@@ -140,7 +140,7 @@ impl Checkpoint {
         })
     }
 
-    /// What the index promises must be where it says.
+    /// Checks that each tensor of the index is in the shard that the index names.
     fn check_index(&self, weight_map: &BTreeMap<String, String>) -> Result<()> {
         for (name, shard) in weight_map {
             let found = self.tensors.get(&canonical(name)).is_some_and(|entry| {
@@ -160,7 +160,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The same, whose tensors are handed out only when all of their numbers are finite.
+    /// Makes `tensor` check that all numbers are finite.
     #[must_use]
     pub fn checked(self) -> Self {
         Self {
@@ -169,10 +169,10 @@ impl Checkpoint {
         }
     }
 
-    /// Looks at every number of the tensors that were asked for, in the order of the files.
+    /// Checks every number of the tensors that were requested, in the order of the files.
     ///
     /// # Errors
-    /// `Checkpoint` naming file and tensor where the first one is NaN or infinite.
+    /// Returns `Checkpoint`, naming file and tensor of the first number that is NaN or infinite.
     pub fn check_numbers(&self) -> Result<()> {
         let asked = self.tensors.values();
         let mut asked: Vec<_> = asked
@@ -200,11 +200,11 @@ impl Checkpoint {
         )))
     }
 
-    /// The tensor's bytes in the file.
+    /// Returns the tensor's bytes in the file.
     ///
     /// # Errors
-    /// `Checkpoint` naming file and tensor when it is missing, of another shape, of a type that is
-    /// not read, or not finite where that is [checked](Self::checked).
+    /// Returns `Checkpoint`, naming file and tensor, when the tensor is missing, has another shape
+    /// or an unsupported type, or is not finite while [checking](Self::checked) is on.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor<'_>> {
         let (entry, dtype) = self.entry(name, shape)?;
         entry.was_asked.store(true, Ordering::Relaxed);
@@ -226,10 +226,10 @@ impl Checkpoint {
         }
     }
 
-    /// That the tensor is there, of this shape and of a type that is read.
+    /// Checks that the tensor exists, with this shape and a supported type.
     ///
     /// # Errors
-    /// As `tensor`.
+    /// Returns the errors of `tensor`.
     pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
         self.entry(name, shape).map(|_| ())
     }
@@ -263,10 +263,11 @@ impl Checkpoint {
         }
     }
 
-    /// Remembers what was asked for and lets go of what was asked for some tensors ago: by then
-    /// it has been copied, and loading would otherwise hold every weight twice.
+    /// Records the requested range, and releases the pages of ranges requested some tensors ago.
+    /// These have been copied by then, and without this, loading would hold every weight twice in
+    /// memory.
     fn let_go_before(&self, file_idx: usize, range: Range<usize>) {
-        /// More than go into one matrix.
+        /// Number of ranges that are kept: more than go into one matrix.
         const NUM_KEPT: usize = 4;
         let mut recent = self.recent.lock().expect("nothing panics while it is held");
         recent.push_back((file_idx, range));
@@ -277,17 +278,17 @@ impl Checkpoint {
         }
     }
 
-    /// The tensor's shape, if it is there.
+    /// Returns the tensor's shape, if it exists.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
 
-    /// Bytes of all tensors, as they are stored.
+    /// Total bytes of all tensors, as stored.
     pub fn num_bytes(&self) -> u64 {
         self.tensors.values().map(|entry| entry.len as u64).sum()
     }
 
-    /// Tensors that were never asked for, as their files call them.
+    /// Returns the names, as in the files, of tensors that were never requested.
     pub fn unexpected(&self) -> Vec<String> {
         self.tensors
             .values()
@@ -298,7 +299,7 @@ impl Checkpoint {
 }
 
 impl TensorFile {
-    /// `None` if there is no such file.
+    /// Returns `None` if there is no such file.
     fn open(path: &Path) -> Result<Option<Self>> {
         let Some(file) = files::open(path)? else {
             return Ok(None);

@@ -1,8 +1,8 @@
-//! What a checkpoint's config.json says, in every dialect that writers have used.
+//! The model's configuration from config.json, in all variants that writers have used.
 //!
-//! Owns the numbers of the architecture, validated: whoever holds a `ModelConfig` need not check
-//! it again. Knows nothing of tensors. Defaults of absent fields are the classes' of transformers
-//! 5.23 (`configuration_gemma3.py`, `configuration_siglip.py`).
+//! Holds the validated numbers of the architecture: a `ModelConfig` need not be checked again.
+//! Knows nothing of tensors. Absent fields have the defaults of transformers 5.23
+//! (`configuration_gemma3.py`, `configuration_siglip.py`).
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ use crate::backend::LayerKind;
 use crate::error::Result;
 use crate::files;
 
-/// The one nonlinearity that the family uses, in both towers.
+/// The only activation function of the family, in the text model and the vision encoder.
 const ACTIVATION: &str = "gelu_pytorch_tanh";
 
-// Caps: far above every known checkpoint, low enough that no matmul of two overflows.
+// Upper limits: far above every known checkpoint, low enough that no product of two overflows.
 const MAX_WIDTH: usize = 1 << 18;
 const MAX_LAYERS: usize = 1 << 10;
 const MAX_HEADS: usize = 1 << 10;
@@ -29,47 +29,48 @@ const MAX_IMAGE_SIZE: usize = 1 << 13;
 pub struct ModelConfig {
     /// The language model.
     pub text: TextConfig,
-    /// The image's tower and projector; `None` for text-only checkpoints.
+    /// Vision encoder and projector; `None` for text-only checkpoints.
     pub vision: Option<VisionConfig>,
     /// `<image_soft_token>`; `None` for text-only checkpoints.
     pub image_token_id: Option<u32>,
-    /// Where generation stops according to config.json; generation_config.json's list goes first.
+    /// Stop tokens of config.json; the list in generation_config.json takes precedence.
     pub eos_token_ids: Vec<u32>,
-    /// False: the checkpoint must bring `lm_head.weight`. True: it may, and then it is used.
+    /// If false, the checkpoint must have `lm_head.weight`. If true, it may, and then it is used.
     pub tie_word_embeddings: bool,
 }
 
-/// The language model's numbers.
+/// Configuration of the language model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextConfig {
-    /// Rows of the embedding. The embedding tensor knows better: text-only checkpoints have been
-    /// written without this field, and the default is the multimodal ones'.
+    /// Number of rows of the embedding. The embedding tensor's shape takes precedence: text-only
+    /// checkpoints have been written without this field, and the default is that of the multimodal
+    /// ones.
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width of the MLP.
     pub intermediate_size: usize,
-    /// Decoder layers.
+    /// Number of decoder layers.
     pub num_hidden_layers: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub num_attention_heads: usize,
-    /// Key and value heads; divides `num_attention_heads`.
+    /// Number of key and value heads; divides `num_attention_heads`.
     pub num_key_value_heads: usize,
     /// Numbers per head; even.
     pub head_dim: usize,
-    /// Scores are multiplied by this to the power of −0.5.
+    /// Attention scores are multiplied by this to the power of −0.5.
     pub query_pre_attn_scalar: f64,
-    /// Of every RMS norm.
+    /// Epsilon of every RMS norm.
     pub rms_norm_eps: f64,
-    /// Keys that a sliding layer sees, the query's own included.
+    /// Number of keys that a sliding layer sees, the query's own included.
     pub sliding_window: usize,
-    /// One per layer.
+    /// Kind of each layer.
     pub layer_kinds: Vec<LayerKind>,
     /// Rotary embedding of global layers.
     pub rope_global: RopeParams,
     /// Rotary embedding of sliding layers.
     pub rope_local: RopeParams,
-    /// Longest sequence that the checkpoint was made for.
+    /// Maximum length of a sequence that the checkpoint was made for.
     pub max_position_embeddings: usize,
 }
 
@@ -82,24 +83,24 @@ pub struct RopeParams {
     pub factor: f64,
 }
 
-/// SigLIP's numbers and the projector's.
+/// Configuration of SigLIP and the projector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisionConfig {
-    /// Width of the tower.
+    /// Width of the vision encoder.
     pub hidden_size: usize,
     /// Width of its MLP.
     pub intermediate_size: usize,
-    /// Layers.
+    /// Number of layers.
     pub num_hidden_layers: usize,
-    /// Heads; divides `hidden_size`.
+    /// Number of heads; divides `hidden_size`.
     pub num_attention_heads: usize,
     /// Side of the square image in pixels; a multiple of `patch_size`.
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// Of every layer norm, and of the projector's RMS norm.
+    /// Epsilon of every layer norm, and of the projector's RMS norm.
     pub layer_norm_eps: f64,
-    /// Tokens that an image becomes: a square number whose root divides the patches' grid.
+    /// Number of tokens per image: a square number whose root divides the patches' grid.
     pub mm_tokens_per_image: usize,
 }
 
@@ -107,17 +108,17 @@ impl ModelConfig {
     /// Reads config.json. `file` is named in errors.
     ///
     /// # Errors
-    /// `Checkpoint` for what is not JSON, a field that is missing, misplaced or absurd, and
-    /// anything that asks for a computation which is not Gemma 3's.
+    /// Returns `Checkpoint` for invalid JSON, a field that is missing, misplaced or out of range,
+    /// and for settings that Gemma 3 does not have.
     pub fn from_json(file: &Path, text: &[u8]) -> Result<Self> {
         let value = files::json(file, text)?;
         Self::from_fields(&Fields::new(file, &value)?)
     }
 
-    /// Reads the fields of a config.json, wherever they come from.
+    /// Reads the fields of a config.json from any source.
     ///
     /// # Errors
-    /// As `from_json`.
+    /// Returns the errors of `from_json`.
     pub fn from_fields(fields: &Fields<'_>) -> Result<Self> {
         let is_multimodal = match fields.text("model_type")? {
             Some("gemma3") => true,
@@ -166,7 +167,7 @@ impl ModelConfig {
         })
     }
 
-    /// Numbers in the checkpoint, a head of its own not counted.
+    /// Number of parameters in the checkpoint, without a separate head.
     pub fn num_parameters(&self) -> u64 {
         let hidden = self.text.hidden_size;
         self.text.num_parameters()
@@ -177,7 +178,7 @@ impl ModelConfig {
     }
 }
 
-/// Refuses architectures with another head: without theirs, the answers would be noise.
+/// Refuses architectures with another head: without its weights, the answers would be noise.
 fn refuse_other_heads(fields: &Fields<'_>) -> Result<()> {
     const KNOWN: [&str; 2] = ["Gemma3ForConditionalGeneration", "Gemma3ForCausalLM"];
     let names = fields.list("architectures")?.unwrap_or_default();
@@ -193,7 +194,7 @@ fn refuse_other_heads(fields: &Fields<'_>) -> Result<()> {
     }
 }
 
-/// `<image_soft_token>` where nothing says otherwise.
+/// Default id of `<image_soft_token>`.
 pub const DEFAULT_IMAGE_TOKEN_ID: u32 = 262_144;
 
 fn image_token_id(fields: &Fields<'_>) -> Result<u32> {
@@ -211,7 +212,7 @@ impl TextConfig {
     /// Reads the fields of a text_config.
     ///
     /// # Errors
-    /// As `ModelConfig::from_json`.
+    /// Returns the errors of `ModelConfig::from_json`.
     pub fn from_fields(fields: &Fields<'_>) -> Result<Self> {
         if let Some(model_type) = fields.text("model_type")?
             && model_type != "gemma3_text"
@@ -270,12 +271,12 @@ impl TextConfig {
         })
     }
 
-    /// Layers of one kind.
+    /// Number of layers of one kind.
     pub fn num_layers(&self, kind: LayerKind) -> usize {
         self.layer_kinds.iter().filter(|k| **k == kind).count()
     }
 
-    /// Numbers of the text model, a head of its own not counted.
+    /// Number of parameters of the text model, without a separate head.
     pub fn num_parameters(&self) -> u64 {
         let hidden = self.hidden_size as u64;
         let q = (self.num_attention_heads * self.head_dim) as u64;
@@ -287,10 +288,11 @@ impl TextConfig {
     }
 }
 
-/// One kind per layer: `layer_types` wins over the two spellings of the pattern.
+/// Returns the kind of each layer: `layer_types` takes precedence over the two spellings of the
+/// pattern.
 fn layer_kinds(fields: &Fields<'_>, num_layers: usize) -> Result<Vec<LayerKind>> {
-    // transformers reads the underscored spelling only to write it back; 4.5x wrote it beside
-    // layer_types, which say the same.
+    // transformers reads the underscored spelling only to write it back; 4.5x wrote it in addition
+    // to layer_types, which says the same.
     const DEFAULT_PATTERN: usize = 6;
     let underscored = fields.count("_sliding_window_pattern", Some(DEFAULT_PATTERN), MAX_LAYERS)?;
     let pattern = fields.count("sliding_window_pattern", Some(underscored), MAX_LAYERS)?;
@@ -329,11 +331,11 @@ fn layer_kinds(fields: &Fields<'_>, num_layers: usize) -> Result<Vec<LayerKind>>
         .collect()
 }
 
-/// Global and sliding layers' rotary embeddings.
+/// Returns the rotary embeddings of global and sliding layers.
 ///
-/// Follows `convert_rope_params_to_dict` of `configuration_gemma3.py`: version 5's
-/// `rope_parameters` by kind of layer; what version 4 called `rope_scaling` overrides the global
-/// one's, and its two bases fill in where `rope_parameters` names none.
+/// Follows `convert_rope_params_to_dict` of `configuration_gemma3.py`: version 5 has
+/// `rope_parameters` by kind of layer; version 4's `rope_scaling` overrides the global layers'
+/// entry, and its two bases are used where `rope_parameters` has none.
 fn ropes(fields: &Fields<'_>) -> Result<(RopeParams, RopeParams)> {
     let theta_global = fields.positive("rope_theta", 1e6)?;
     let theta_local = fields.positive("rope_local_base_freq", 1e4)?;
@@ -397,9 +399,9 @@ impl RopeParams {
     /// `(head_dim / 2)`: `theta^(−2i / head_dim) / factor`, each step rounded to f32.
     ///
     /// Follows `compute_default_rope_parameters` of `modeling_gemma3.py` and
-    /// `_compute_linear_scaling_rope_parameters` of `modeling_rope_utils.py`. Powers are rounded
-    /// correctly; torch's vectorised ones are off by one unit in the last place here and there
-    /// (one of the 128 frequencies of head_dim 256), where this does not follow.
+    /// `_compute_linear_scaling_rope_parameters` of `modeling_rope_utils.py`. Powers are correctly
+    /// rounded here; torch's vectorised powers are sometimes off by one unit in the last place (in
+    /// one of the 128 frequencies of head_dim 256), which is not imitated.
     pub fn inv_freq(&self, head_dim: usize) -> Vec<f32> {
         let base = f64::from(self.theta as f32);
         let factor = self.factor as f32;
@@ -418,7 +420,7 @@ impl VisionConfig {
     /// Reads the fields of a vision_config, and mm_tokens_per_image from `root`.
     ///
     /// # Errors
-    /// As `ModelConfig::from_json`.
+    /// Returns the errors of `ModelConfig::from_json`.
     pub fn from_fields(fields: &Fields<'_>, root: &Fields<'_>) -> Result<Self> {
         if let Some(model_type) = fields.text("model_type")?
             && model_type != "siglip_vision_model"
@@ -478,12 +480,12 @@ impl VisionConfig {
         })
     }
 
-    /// Patches along one side of the image.
+    /// Number of patches along one side of the image.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
     }
 
-    /// Numbers of the tower and of the projector to `text_hidden`.
+    /// Number of parameters of the vision encoder and of the projector to `text_hidden`.
     pub fn num_parameters(&self, text_hidden: usize) -> u64 {
         let hidden = self.hidden_size as u64;
         let mlp = self.intermediate_size as u64;
@@ -497,7 +499,7 @@ impl VisionConfig {
     }
 }
 
-/// A square's side, written as one number or as two equal ones.
+/// Reads a square's side, written as one number or as two equal ones.
 fn side(fields: &Fields<'_>, name: &str, default: usize) -> Result<usize> {
     match fields.get(name) {
         Some(Value::Array(sides)) => match sides.as_slice() {

@@ -1,6 +1,6 @@
-//! Random weights of any shape, for trying out an architecture's speed and memory without files.
+//! Random weights of any shape, to measure an architecture's speed and memory without files.
 //!
-//! Owns the generator; fast enough that a model of a billion parameters is there in seconds.
+//! Generates a billion parameters within seconds.
 
 use std::borrow::Cow;
 use std::f32::consts::TAU;
@@ -12,14 +12,14 @@ use rayon::prelude::*;
 use super::tensor_names::LM_HEAD;
 use crate::backend::{HostDtype, HostTensor};
 
-/// Of every weight, as the family's `initializer_range` has it.
+/// Standard deviation of every weight, the family's `initializer_range`.
 const STANDARD_DEVIATION: f32 = 0.02;
-/// Samples that weights are picked from, by 16 random bits each.
+/// Number of precomputed samples that weights are picked from, by 16 random bits each.
 const NUM_SAMPLES: usize = 1 << 16;
 /// Numbers per unit of parallel work; a multiple of four.
 const CHUNK: usize = 1 << 18;
 
-/// Normally distributed bf16 values that depend on seed, name and place only.
+/// Normally distributed bf16 values that depend only on seed, tensor name and index.
 pub struct DummyWeights {
     seed: u64,
     sampled_tokens: Vec<f32>,
@@ -34,7 +34,7 @@ impl fmt::Debug for DummyWeights {
 }
 
 impl DummyWeights {
-    /// The weights of `seed`.
+    /// Creates the weights of `seed`.
     pub fn new(seed: u64) -> Self {
         let mut random = SplitMix(seed);
         let sampled_tokens = (0..NUM_SAMPLES)
@@ -50,8 +50,8 @@ impl DummyWeights {
         }
     }
 
-    /// Random values around one for layer norms, around zero for all else: RMS norms add the one
-    /// themselves.
+    /// Returns random values: around one for layer norms, around zero for everything else, since
+    /// RMS norms add the one themselves.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> HostTensor<'static> {
         let is_layer_norm = name.contains("layer_norm") || name.contains("layernorm");
         let mean = if is_layer_norm && name.starts_with("vision_tower.") && name.ends_with("weight")
@@ -89,13 +89,13 @@ impl DummyWeights {
         }
     }
 
-    /// Everything but a head of its own.
+    /// Whether the tensor exists: all do except a separate head.
     pub fn contains(&self, name: &str) -> bool {
         name != LM_HEAD
     }
 }
 
-/// Steele, Lea and Flood's generator: 64 good bits per step, and any seed will do.
+/// SplitMix64 by Steele, Lea and Flood: 64 good bits per step, and any seed is suitable.
 struct SplitMix(u64);
 
 impl SplitMix {
@@ -106,7 +106,7 @@ impl SplitMix {
         z ^ (z >> 31)
     }
 
-    /// In [0, 1).
+    /// Returns a number in [0, 1).
     fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 24) as f32
     }

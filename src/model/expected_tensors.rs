@@ -1,7 +1,8 @@
-//! Every tensor that an architecture has, and its shape: what a checkpoint is checked against
-//! before memory is planned and anything is loaded.
+//! Names and shapes of all tensors of an architecture. A checkpoint is checked against them before
+//! memory is planned and anything is loaded.
 //!
-//! Says the same as the loading of decoder, tower and projector; a test holds them together.
+//! The list must agree with the loading code of decoder, vision encoder and projector; a test
+//! compares them.
 
 use super::config::{ModelConfig, TextConfig, VisionConfig};
 use super::tensor_names::{EMBEDDING, LM_HEAD};
@@ -11,8 +12,8 @@ use crate::error::Result;
 /// A tensor's canonical name and its shape.
 pub type ExpectedTensor = (String, Vec<usize>);
 
-/// The tensors of `config`, whose `vocab_size` must be the embedding's own; a head of its own is
-/// among them only where the config says that there is one.
+/// Returns the tensors of `config`, whose `vocab_size` must be the embedding's own. A separate head
+/// is included only if the config requires one.
 pub fn expected_tensors(config: &ModelConfig) -> impl Iterator<Item = ExpectedTensor> {
     let text = &config.text;
     let table = vec![text.vocab_size, text.hidden_size];
@@ -27,11 +28,10 @@ pub fn expected_tensors(config: &ModelConfig) -> impl Iterator<Item = ExpectedTe
         .chain(vision)
 }
 
-/// Checks that every tensor is there, with the shape that the config implies and a type that is
-/// read.
+/// Checks that every tensor exists, with the shape that the config implies and a supported type.
 ///
 /// # Errors
-/// `Checkpoint` naming file and tensor.
+/// Returns `Checkpoint`, naming file and tensor.
 pub fn check(config: &ModelConfig, weights: &Weights) -> Result<()> {
     expected_tensors(config).try_for_each(|(name, shape)| weights.check(&name, &shape))?;
     if weights.contains(LM_HEAD) {

@@ -1,7 +1,7 @@
-//! Reading a JSON object field by field, with errors that name file and field.
+//! Reads a JSON object field by field, with errors that name file and field.
 //!
-//! Owns nothing of what the fields mean. Every look at a field is remembered, so that a file of
-//! ours (where an unknown field is a mistake) can be asked what nobody wanted.
+//! Knows nothing of the fields' meaning. Every access is recorded, so that unknown fields can be
+//! reported for our own files, where they are mistakes.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,25 +13,25 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::files::{damaged, shown};
 
-/// One object of a JSON file.
+/// An object of a JSON file.
 pub struct Fields<'a> {
     file: &'a Path,
-    /// From the file's root, dotted; empty at the root.
+    /// Dotted path from the file's root; empty at the root.
     path: String,
     object: &'a Map<String, Value>,
-    /// Paths that were asked for, in this object and those below and above it.
+    /// Paths of all fields that were accessed, shared with parent and child objects.
     asked: Rc<RefCell<BTreeSet<String>>>,
     lines: Rc<Lines>,
 }
 
-/// Where each field stands in its file: dotted path → line, from 1. Empty where nobody knows.
+/// Line of each field in its file: dotted path → line, from 1. Empty if unknown.
 pub type Lines = BTreeMap<String, usize>;
 
 impl<'a> Fields<'a> {
-    /// The object `value` of `file`.
+    /// Wraps the object `value` of `file`.
     ///
     /// # Errors
-    /// When it is not an object.
+    /// Fails when it is not an object.
     pub fn new(file: &'a Path, value: &'a Value) -> Result<Self> {
         let object = value.as_object().ok_or_else(|| Error::Checkpoint {
             file: file.to_owned(),
@@ -46,7 +46,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The same with line numbers in errors.
+    /// Adds line numbers to errors.
     #[must_use]
     pub fn with_lines(self, lines: Lines) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// An error about `name` in this object.
+    /// Creates an error about `name` in this object.
     pub fn error(&self, name: &str, message: impl std::fmt::Display) -> Error {
         let path = self.path_of(name);
         let line = self.line_of(&path);
@@ -63,7 +63,7 @@ impl<'a> Fields<'a> {
         damaged(self.file, format_args!("{at}{} {message}", shown(&path)))
     }
 
-    /// The line of the field, or of the nearest object around it.
+    /// Returns the line of the field, or of the nearest object around it.
     fn line_of(&self, path: &str) -> Option<usize> {
         let mut path = path;
         loop {
@@ -74,7 +74,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The field's dotted path from the root of the file.
+    /// Returns the field's dotted path from the root of the file.
     pub fn path_of(&self, name: &str) -> String {
         if self.path.is_empty() {
             name.to_owned()
@@ -88,21 +88,21 @@ impl<'a> Fields<'a> {
         self.object.keys().map(String::as_str)
     }
 
-    /// The field as it stands, null included.
+    /// Returns the field's value, null included.
     pub fn raw(&self, name: &str) -> Option<&'a Value> {
         self.asked.borrow_mut().insert(self.path_of(name));
         self.object.get(name)
     }
 
-    /// The field; null counts as absent.
+    /// Returns the field's value; null counts as absent.
     pub fn get(&self, name: &str) -> Option<&'a Value> {
         self.raw(name).filter(|value| !value.is_null())
     }
 
-    /// An object within this one; null counts as absent.
+    /// Returns an object within this one; null counts as absent.
     ///
     /// # Errors
-    /// When the field is something else.
+    /// Fails when the field is something else.
     pub fn section(&self, name: &str) -> Result<Option<Self>> {
         let Some(value) = self.get(name) else {
             return Ok(None);
@@ -119,10 +119,10 @@ impl<'a> Fields<'a> {
         }))
     }
 
-    /// A whole number between 1 and `max`; `default` when the field is absent.
+    /// Returns a whole number between 1 and `max`; `default` when the field is absent.
     ///
     /// # Errors
-    /// When it is null, out of range, something else, or absent without a default.
+    /// Fails when it is null, out of range, something else, or absent without a default.
     pub fn count(&self, name: &str, default: Option<usize>, max: usize) -> Result<usize> {
         let value = match (self.raw(name), default) {
             (Some(value), _) => value,
@@ -141,12 +141,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A number above zero that f32 holds with room to spare; `default` when the field is absent.
+    /// Returns a number above zero that f32 holds with a wide margin; `default` when the field is
+    /// absent.
     ///
     /// # Errors
-    /// When it is null, something else, or out of this range.
+    /// Fails when it is null, something else, or out of this range.
     pub fn positive(&self, name: &str, default: f64) -> Result<f64> {
-        /// Its square is a normal f32 still, and so is that of the inverse.
+        /// Upper limit: its square, and the square of the inverse, are still normal f32 numbers.
         const MOST: f64 = 1e18;
         let Some(value) = self.raw(name) else {
             return Ok(default);
@@ -162,10 +163,10 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A number between `min` and `max`.
+    /// Returns a number between `min` and `max`.
     ///
     /// # Errors
-    /// When it is out of range or something else.
+    /// Fails when it is out of range or something else.
     pub fn number(&self, name: &str, min: f64, max: f64) -> Result<Option<f64>> {
         let Some(value) = self.get(name) else {
             return Ok(None);
@@ -180,10 +181,10 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Text; null counts as absent.
+    /// Returns a string; null counts as absent.
     ///
     /// # Errors
-    /// When it is something else.
+    /// Fails when it is something else.
     pub fn text(&self, name: &str) -> Result<Option<&'a str>> {
         self.get(name)
             .map(|value| {
@@ -194,10 +195,10 @@ impl<'a> Fields<'a> {
             .transpose()
     }
 
-    /// True or false; null counts as absent.
+    /// Returns a boolean; null counts as absent.
     ///
     /// # Errors
-    /// When it is something else.
+    /// Fails when it is something else.
     pub fn flag(&self, name: &str) -> Result<Option<bool>> {
         self.get(name)
             .map(|value| {
@@ -208,10 +209,10 @@ impl<'a> Fields<'a> {
             .transpose()
     }
 
-    /// A list; null counts as absent.
+    /// Returns a list; null counts as absent.
     ///
     /// # Errors
-    /// When it is something else.
+    /// Fails when it is something else.
     pub fn list(&self, name: &str) -> Result<Option<&'a [Value]>> {
         self.get(name)
             .map(|value| {
@@ -223,10 +224,10 @@ impl<'a> Fields<'a> {
             .transpose()
     }
 
-    /// One token id or a list of them; empty when absent.
+    /// Returns one token id or a list of them; empty when absent.
     ///
     /// # Errors
-    /// When it is something else.
+    /// Fails when it is something else.
     pub fn token_ids(&self, name: &str) -> Result<Vec<u32>> {
         let id = |value: &Value| {
             value
@@ -241,11 +242,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Refuses the field unless it is absent, null, or one of `neutral`: it asks for something
-    /// that is not built, and leaving it out would compute another model.
+    /// Refuses the field unless it is absent, null, or one of `neutral`: any other value requires a
+    /// feature that is not implemented, and ignoring it would compute another model.
     ///
     /// # Errors
-    /// When it asks for it.
+    /// Fails when the field has another value.
     pub fn refuse_unless(&self, name: &str, neutral: &[Value]) -> Result<()> {
         match self.get(name) {
             Some(value) if !neutral.contains(value) => Err(self.error(
@@ -256,11 +257,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Refuses fields that were never asked for, in this object and in its sections: in a file
-    /// of ours they are slips of the pen.
+    /// Refuses fields that were never accessed, in this object and in its sections: in our own
+    /// files they are typos.
     ///
     /// # Errors
-    /// When there is one.
+    /// Fails when there is such a field.
     pub fn refuse_unasked(&self) -> Result<()> {
         match first_unasked(&self.asked.borrow(), &self.path, self.object) {
             Some(path) => {
@@ -274,7 +275,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// An error about a field that is something else than expected.
+    /// Creates an error about a field of the wrong type.
     pub fn wrong_type(&self, name: &str, expected: &str, found: &Value) -> Error {
         self.error(
             name,
@@ -313,7 +314,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// The value as JSON, short enough for one line of an error.
+/// Returns the value as JSON, short enough for one line of an error.
 fn abridged(value: &Value) -> String {
     const MAX_CHARS: usize = 60;
     match value {

@@ -6,14 +6,14 @@ use crate::model::config::{ModelConfig, TextConfig};
 use crate::model::weights::Weights;
 use crate::model::{Computed, Observer, ScoredRun, Stage, StepOf};
 
-/// Where the decoder's tensors begin in the hub's layout.
+/// Prefix of the decoder's tensors in the hub's layout.
 const PREFIX: &str = "language_model.model";
 /// Present when the head is not tied to the embedding.
 const HEAD: &str = "language_model.lm_head.weight";
 
 /// Embedding, layers, final norm and head.
 pub struct Decoder<B: Backend> {
-    /// `(vocab, hidden)`; also the head unless `head` is there.
+    /// `(vocab, hidden)`; also used as the head unless `head` is present.
     embedding: B::Matrix,
     /// `(vocab, hidden)`
     head: Option<B::Matrix>,
@@ -85,18 +85,20 @@ impl<B: Backend> Layer<B> {
 }
 
 impl<B: Backend> Decoder<B> {
-    /// Takes the decoder's tensors.
+    /// Loads the decoder's tensors.
     pub fn load(backend: &B, config: &ModelConfig, weights: &Weights) -> Result<Self> {
         let ties_head = config.tie_word_embeddings;
         let config = &config.text;
         let table_name = format!("{PREFIX}.embed_tokens.weight");
-        // The file knows better than the config, whose default is the multimodal checkpoints'.
+        // The tensor's shape takes precedence over the config, whose default is that of multimodal
+        // checkpoints.
         let vocab_size = weights
             .shape(&table_name)
             .and_then(|shape| shape.first().copied())
             .unwrap_or(config.vocab_size);
         let table_shape = [vocab_size, config.hidden_size];
-        // Packed at once: the largest tensor, and its pages are let go when others are asked for.
+        // Packed first: it is the largest tensor, and its pages are released when others are
+        // requested.
         let embedding = backend.matrix(vec![weights.tensor(&table_name, &table_shape)?])?;
         let head = if weights.contains(HEAD) || !ties_head {
             Some(backend.matrix(vec![weights.tensor(HEAD, &table_shape)?])?)
@@ -133,17 +135,17 @@ impl<B: Backend> Decoder<B> {
         })
     }
 
-    /// Rows of the embedding.
+    /// Number of rows of the embedding.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// Attention's constants.
+    /// The constants of attention.
     pub fn attention_shape(&self) -> &AttentionShape {
         &self.shape
     }
 
-    /// One entry per layer.
+    /// Returns the kind of each layer.
     pub fn layer_kinds(&self) -> Vec<LayerKind> {
         self.layers.iter().map(|layer| layer.kind).collect()
     }
@@ -162,7 +164,7 @@ impl<B: Backend> Decoder<B> {
         if step.images.is_empty() {
             backend.run_step(metadata, cache, &mut work)
         } else {
-            // Images' features are of this step alone.
+            // Image embeddings belong to this step only, so it must not be captured or replayed.
             work(&metadata, cache)
         }
     }
@@ -234,7 +236,7 @@ impl<B: Backend> Decoder<B> {
     ) -> Result<Option<B::Tensor>> {
         let mut residual = backend.embed(step, &self.embedding, self.embedding_scale)?; // (tokens, hidden)
         for image in step_of.images {
-            // Unscaled: the reference scatters the features over the scaled embeddings.
+            // Unscaled: the reference writes the image embeddings over the scaled text embeddings.
             residual = backend.put_image_features(residual, &image.features, image.row)?;
         }
         observe(Stage::Embedded, &residual)?;
@@ -262,7 +264,7 @@ impl<B: Backend> Decoder<B> {
                 backend.add_norm_geglu(&residual, &attended, &before_mlp, &layer.gate_up)?; // (tokens, mlp)
             let branch = backend.linear(&inner, &layer.down)?; // (tokens, hidden)
 
-            // The next layer's first norm and matmul ride along; after the last layer it is the
+            // The next layer's first norm and matmul are fused here; after the last layer, the
             // final norm.
             let post = &layer.post_feedforward_norm;
             match self.layers.get(index + 1) {

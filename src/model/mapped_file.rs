@@ -1,4 +1,4 @@
-//! A file's bytes without reading them: the one place outside `backend/cuda` with unsafe code.
+//! Memory-mapped files: the one place outside `backend/cuda` with unsafe code.
 
 use std::fs::File;
 use std::io;
@@ -6,12 +6,12 @@ use std::ops::{Deref, Range};
 
 use memmap2::Mmap;
 
-/// Bytes of a file on disk or within the program.
+/// Bytes of a file on disk or embedded in the program.
 #[derive(Debug)]
 pub(super) enum FileBytes {
-    /// Pages come in as they are touched.
+    /// Memory-mapped; pages are loaded on first access.
     Mapped(Mmap),
-    /// Part of the program itself.
+    /// Embedded in the program.
     Embedded(&'static [u8]),
 }
 
@@ -19,22 +19,22 @@ impl FileBytes {
     /// Maps the file read-only.
     #[allow(unsafe_code)]
     pub(super) fn map(file: &File) -> io::Result<Self> {
-        // SAFETY: the mapping is private, read-only, as long as the file is now, and outlives
-        // every slice into it, since they borrow it. That nobody cuts the file short while it is
-        // loaded is the one thing that no program can enforce; downloads and `save_pretrained`
-        // replace files by renaming, which leaves a mapping whole.
+        // SAFETY: the mapping is private and read-only, as long as the file is now, and outlives
+        // every slice of it, since slices borrow it. No program can guarantee that the file is not
+        // truncated while it is loaded; downloads and `save_pretrained` replace files by renaming,
+        // which keeps a mapping intact.
         let bytes = unsafe { Mmap::map(file) }?;
         Ok(Self::Mapped(bytes))
     }
 
-    /// Takes a range's pages out of this process's memory. They come in again when touched, so
-    /// this costs time at the worst.
+    /// Removes a range's pages from this process's memory. They are loaded again on the next
+    /// access, so in the worst case this costs time.
     #[allow(unsafe_code)]
     pub(super) fn let_go(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Self::Mapped(bytes) = self {
-            // SAFETY: the mapping is of a file and never written to, so that a page which is
-            // dropped holds the same bytes when it is read again. Refusal is harmless.
+            // SAFETY: the mapping is of a file and never written to, so a dropped page holds the
+            // same bytes when it is read again. A failure is harmless.
             let _ = unsafe {
                 bytes.unchecked_advise_range(
                     memmap2::UncheckedAdvice::DontNeed,

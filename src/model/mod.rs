@@ -1,11 +1,11 @@
-//! Gemma 3 with its SigLIP tower, written once over [`Backend`].
+//! Gemma 3 with its SigLIP vision encoder, written once over [`Backend`].
 //!
-//! Owns the weights and the order of operations. Knows nothing of requests, sampling parameters
-//! or how many sequences there are: a step is packed rows with block tables.
+//! Owns the weights and the order of operations. Knows nothing of requests, sampling parameters or
+//! the number of sequences: a step is packed rows with block tables.
 //!
 //! Dimensions: `tokens` packed rows of a step; `hidden`; `heads` and `kv_heads` of `head_dim`;
-//! `mlp` the inner width; `vocab`; in the tower `patches` per image, `vision` its width and
-//! `image_tokens` per image after pooling.
+//! `mlp` the inner width; `vocab`; in the vision encoder `patches` per image, its width `vision`,
+//! and `image_tokens` per image after pooling.
 
 pub mod checkpoint;
 pub mod config;
@@ -48,38 +48,38 @@ struct Vision<B: Backend> {
     image: ImageShape,
 }
 
-/// Whether a warm-up encodes an image, which takes a CPU many seconds with a large tower.
+/// Whether a warm-up encodes an image, which takes a CPU many seconds with a large vision encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WarmUpImages {
-    /// One, if there is a tower.
+    /// Encode one image, if there is a vision encoder.
     One,
-    /// None.
+    /// Encode no image.
     None,
 }
 
-/// Images that go through the tower together. A few have rows enough to fill any device, and the
-/// memory that the tower works in grows with each.
+/// Maximum number of images that are encoded together. A few have enough rows to occupy any device,
+/// and the encoder's working memory grows with each.
 pub const MAX_IMAGES_PER_CALL: usize = 4;
 
-/// What the tower takes and gives for one image.
+/// Input and output dimensions of the vision encoder for one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageShape {
     /// Side of the square, in pixels.
     pub size: usize,
-    /// Tokens that the image becomes.
+    /// Number of tokens per image.
     pub num_tokens: usize,
-    /// Numbers per token.
+    /// Number of values per token.
     pub hidden: usize,
 }
 
 impl ImageShape {
-    /// Numbers in one image's features.
+    /// Number of values in one image's embeddings.
     pub fn num_features(&self) -> usize {
         self.num_tokens * self.hidden
     }
 }
 
-/// An image's features on the device and the first packed row that they replace.
+/// An image's embeddings on the device and the first packed row that they replace.
 #[derive(Debug)]
 pub struct ImageRows<T> {
     /// First of the step's rows that holds one of the image's tokens.
@@ -88,38 +88,38 @@ pub struct ImageRows<T> {
     pub features: T,
 }
 
-/// Consecutive packed rows whose next tokens are known, and are scored.
+/// Consecutive packed rows whose next tokens are known and scored.
 #[derive(Clone, Copy, Debug)]
 pub struct ScoredRun<'a> {
-    /// The first of them.
+    /// The first of the rows.
     pub row: usize,
-    /// One each.
+    /// One entry per row.
     pub rows: &'a [ScoreRow],
 }
 
-/// What a step leaves on the device.
+/// Results of a step that are still on the device.
 pub struct Computed<B: Backend> {
-    /// `(logit_rows, vocab)`; `None` when no row asks for any.
+    /// `(logit_rows, vocab)`; `None` if the step has no logit rows.
     pub logits: Option<B::Tensor>,
-    /// Of the scored rows, in order, some of them in each.
+    /// Scores of the scored rows, in order; each entry covers several rows.
     pub scores: Vec<B::SampledTokens>,
 }
 
-/// What one step computes.
+/// Inputs of one step.
 pub struct StepOf<'a, B: Backend> {
     /// The packed rows.
     pub input: &'a StepInput,
-    /// The samples of the step before, which `input.fed` refers to.
+    /// Samples of the previous step, which `input.fed` refers to.
     pub previous: Option<&'a B::SampledTokens>,
-    /// The images whose tokens are among the rows.
+    /// Images that have tokens among the rows.
     pub images: &'a [ImageRows<B::Tensor>],
 }
 
 impl<B: Backend> Model<B> {
-    /// Takes every tensor the architecture needs out of `weights`.
+    /// Loads every tensor that the architecture needs from `weights`.
     ///
     /// # Errors
-    /// Names the file and the tensor that is missing or misshapen.
+    /// Returns an error that names the file and the tensor that is missing or has the wrong shape.
     pub fn load(backend: B, config: &ModelConfig, weights: &Weights) -> Result<Self> {
         let decoder = Decoder::load(&backend, config, weights)?;
         let vision = match &config.vision {
@@ -141,27 +141,27 @@ impl<B: Backend> Model<B> {
         })
     }
 
-    /// The operations that this model runs on.
+    /// The backend.
     pub fn backend(&self) -> &B {
         &self.backend
     }
 
-    /// Attention's constants, the same in every layer.
+    /// The constants of attention, the same in every layer.
     pub fn attention_shape(&self) -> &AttentionShape {
         self.decoder.attention_shape()
     }
 
-    /// Rows of the embedding: tokens from here on do not exist.
+    /// Number of rows of the embedding; token ids must be smaller.
     pub fn vocab_size(&self) -> usize {
         self.decoder.vocab_size()
     }
 
-    /// What the tower takes, if there is one.
+    /// Dimensions of the vision encoder, if there is one.
     pub fn image_shape(&self) -> Option<ImageShape> {
         self.vision.as_ref().map(|vision| vision.image)
     }
 
-    /// A cache with this many blocks in each group's pools.
+    /// Creates a cache with this many blocks in each group's pools.
     pub fn kv_cache(
         &self,
         num_global_blocks: usize,
@@ -177,8 +177,7 @@ impl<B: Backend> Model<B> {
         })
     }
 
-    /// Runs every kind of step that the backend wants to have run once before it counts, and
-    /// encodes an image. No sequence's blocks are touched.
+    /// Runs the backend's warm-up steps and encodes an image. No sequence's blocks are touched.
     pub fn warm_up(&self, cache: &mut B::KvCache) -> Result<()> {
         let warm_up_steps = self.backend.warm_up_steps();
         if warm_up_steps.is_empty() {
@@ -205,12 +204,12 @@ impl<B: Backend> Model<B> {
         Ok(())
     }
 
-    /// Whether what the model computes is finite: the logits of a step of `num_tokens` tokens, all
-    /// different, and a blank image's features where that is asked for. The step writes into the
-    /// first block of each group, before any sequence has it.
+    /// Checks that the model's outputs are finite: the logits of a step of `num_tokens` different
+    /// tokens, and a blank image's embeddings if requested. The step writes into the first block of
+    /// each group, so it must run before any sequence uses it.
     ///
     /// # Errors
-    /// What the backend says.
+    /// Returns the backend's errors.
     pub fn computes_finite_numbers(
         &self,
         num_tokens: usize,
@@ -259,7 +258,7 @@ impl<B: Backend> Model<B> {
         };
         let narrow = |number: usize| u32::try_from(number).expect("far below 4 G tokens");
         StepInput {
-            // From all over the vocabulary.
+            // Ids spread over the whole vocabulary.
             token_ids: (0..num_tokens)
                 .map(|idx| TokenId(narrow(idx * vocab_size / num_tokens)))
                 .collect(),
@@ -277,11 +276,12 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    /// Each image's features, `(image_tokens, hidden)`, in the order of `images`. At most
-    /// [`MAX_IMAGES_PER_CALL`] go through the tower at a time.
+    /// Returns each image's embeddings, `(image_tokens, hidden)`, in the order of `images`. At most
+    /// [`MAX_IMAGES_PER_CALL`] are encoded at a time.
     ///
     /// # Panics
-    /// If there are images and no vision tower: requests with images are refused long before.
+    /// Panics if there are images and no vision encoder; requests with images are refused earlier
+    /// in that case.
     pub fn encode_images(&self, images: &[PixelValues]) -> Result<Vec<B::Tensor>> {
         let mut features = Vec::with_capacity(images.len());
         for images in images.chunks(MAX_IMAGES_PER_CALL) {
@@ -300,8 +300,8 @@ impl<B: Backend> Model<B> {
         Ok(features)
     }
 
-    /// One step: writes the new tokens' keys and values into `cache` and returns the logits of
-    /// the input's `logit_rows`, `(logit_rows, vocab)`; `None` when no row asks for any.
+    /// Runs one step: writes the new tokens' keys and values into `cache` and returns the logits of
+    /// the input's `logit_rows`, `(logit_rows, vocab)`; `None` if there are no such rows.
     pub fn forward(
         &self,
         step: StepOf<'_, B>,
@@ -310,9 +310,9 @@ impl<B: Backend> Model<B> {
         self.decoder.forward(&self.backend, step, cache)
     }
 
-    /// [`Self::forward`] that also tells how probable the tokens behind some rows are.
+    /// [`Self::forward`] that also returns log-probabilities of known tokens behind some rows.
     ///
-    /// Their logits live a few rows at a time, and before those of `logit_rows`.
+    /// The logits of these rows are computed a few rows at a time, before those of `logit_rows`.
     pub fn forward_scored(
         &self,
         step: StepOf<'_, B>,
@@ -323,8 +323,8 @@ impl<B: Backend> Model<B> {
             .forward_scored(&self.backend, step, runs, cache)
     }
 
-    /// [`Self::forward`] that shows every stage's hidden state on the way, for comparisons with
-    /// the reference.
+    /// [`Self::forward`] that passes every stage's hidden state to an observer, for comparisons
+    /// with the reference.
     pub fn forward_observed(
         &self,
         step: StepOf<'_, B>,
@@ -336,13 +336,13 @@ impl<B: Backend> Model<B> {
     }
 }
 
-/// Sees a stage's hidden state `(tokens, hidden)`.
+/// Callback for a stage's hidden state `(tokens, hidden)`.
 pub type Observer<'a, B> = dyn FnMut(Stage, &<B as Backend>::Tensor) -> Result<()> + 'a;
 
 /// Points at which the hidden state can be compared with the reference's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Scaled embeddings with the images' features in place.
+    /// Scaled embeddings with the image embeddings in place.
     Embedded,
     /// The residual stream after the layer of this index.
     Layer(usize),

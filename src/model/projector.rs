@@ -1,25 +1,26 @@
-//! From the tower's patches to the decoder's tokens. Follows `Gemma3MultiModalProjector`.
+//! The multimodal projector: turns patches of the vision encoder into decoder tokens. Follows
+//! `Gemma3MultiModalProjector`.
 
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::model::config::VisionConfig;
 use crate::model::weights::Weights;
 
-/// Average pool, norm and one matmul.
+/// Average pooling, norm and one matmul.
 pub struct Projector<B: Backend> {
     /// `(vision)`, 1 + weight
     norm: B::Tensor,
     /// `(hidden, vision)`; the file holds its transpose
     weight: B::Matrix,
-    /// Patches on a side.
+    /// Number of patches per side of the image.
     grid: usize,
-    /// Patches on a side that become one token.
+    /// Number of patches per side of the square that becomes one token.
     kernel: usize,
     eps: f64,
 }
 
 impl<B: Backend> Projector<B> {
-    /// Takes the projector's tensors; `hidden` is the decoder's width.
+    /// Loads the projector's tensors; `hidden` is the decoder's width.
     pub fn load(
         backend: &B,
         config: &VisionConfig,
@@ -43,7 +44,7 @@ impl<B: Backend> Projector<B> {
         })
     }
 
-    /// `(images·patches, vision)` → `(images·image_tokens, hidden)`
+    /// Maps `(images·patches, vision)` to `(images·image_tokens, hidden)`.
     pub fn forward(&self, backend: &B, patches: &B::Tensor) -> Result<B::Tensor> {
         let pooled = backend.average_pool(patches, self.grid, self.kernel)?;
         let normed = backend.rms_norm(&pooled, &self.norm, self.eps)?;

@@ -1,11 +1,11 @@
-//! The header of a safetensors file: which tensors it has and where they lie.
+//! The header of a safetensors file: names, types, shapes and places of its tensors.
 //!
 //! ```text
 //! [ header length: u64 ][ header: JSON ][ tensors without gaps to the end ]
 //! ```
 //!
-//! Checked here and not by the `safetensors` crate, whose errors do not name the tensor, and which
-//! takes the last of two tensors with one name. Its types are used.
+//! It is checked here rather than by the `safetensors` crate, whose errors do not name the tensor,
+//! and which silently takes the last of two tensors with one name. The crate's types are used.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,37 +19,37 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqA
 use crate::error::Result;
 use crate::files::{damaged, shown};
 
-/// Bytes of the first field, the header's length.
+/// Size of the first field, the header's length, in bytes.
 const LENGTH_BYTES: usize = 8;
-/// The format's own limit.
+/// Maximum header size, defined by the format.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
-/// Dimensions of a tensor: the family's have at most 4.
+/// Maximum number of dimensions of a tensor: the family's have at most 4.
 const MAX_DIMENSIONS: usize = 8;
-/// Bytes of a tensor's name: the family's have at most 80.
+/// Maximum length of a tensor's name in bytes: the family's have at most 80.
 const MAX_NAME_BYTES: usize = 1024;
-/// Not a tensor, but what the writer had to say.
+/// Key of the writer's metadata, which is not a tensor.
 const METADATA: &str = "__metadata__";
 
 /// A tensor as a header lists it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListedTensor {
-    /// As the file calls it.
+    /// Name in the file.
     pub name: String,
-    /// Of its numbers.
+    /// Number type.
     pub dtype: Dtype,
-    /// Its dimensions; their matmul and `dtype` give the length of `range`.
+    /// Its dimensions; their product and `dtype` give the length of `range`.
     pub shape: Vec<usize>,
-    /// Its bytes in the file, within the file's length.
+    /// Range of its bytes in the file, within the file's length.
     pub range: Range<usize>,
 }
 
-/// The tensors of the safetensors file that `bytes` are, in the order of their places. `file` is
-/// named in errors.
+/// Returns the tensors of the safetensors file with the contents `bytes`, in the order of their
+/// places. `file` is named in errors.
 ///
 /// # Errors
-/// `Checkpoint` naming the tensor, where there is one, for everything that the format does not
-/// allow: lengths that differ from what shape and type say, gaps, overlaps, names that are there
-/// twice, and a file that ends too early or too late.
+/// Returns `Checkpoint`, naming the tensor where there is one, for everything that the format does
+/// not allow: lengths that differ from shape and type, gaps, overlaps, duplicate names, and a file
+/// that is too short or too long.
 pub fn read_header(file: &Path, bytes: &[u8]) -> Result<Vec<ListedTensor>> {
     read(bytes).map_err(|message| damaged(file, message))
 }
@@ -130,7 +130,7 @@ fn read(bytes: &[u8]) -> std::result::Result<Vec<ListedTensor>, String> {
         });
     }
     let tensors = entries.into_iter().map(|(name, entry)| {
-        // Within the file, so that they fit.
+        // The offsets are within the file, so they fit.
         let Offsets(start, end) = entry.data_offsets;
         ListedTensor {
             name,
@@ -142,7 +142,7 @@ fn read(bytes: &[u8]) -> std::result::Result<Vec<ListedTensor>, String> {
     Ok(tensors.collect())
 }
 
-/// Tensors by name, as they are listed.
+/// Tensors with their names, in the order of the header.
 struct Header(Vec<(String, Entry)>);
 
 #[derive(Deserialize)]
@@ -154,7 +154,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// What shape and type say; `None` for what no file could hold, or half bytes.
+    /// Size according to shape and type; `None` if it overflows or is not a whole number of bytes.
     fn num_bytes(&self) -> Option<u64> {
         let shape = self.shape.0.iter();
         let count = shape.copied().try_fold(1u64, u64::checked_mul)?;
@@ -163,7 +163,7 @@ impl Entry {
     }
 }
 
-/// The first byte and the one behind the last, from where the header ends.
+/// Offsets of the first byte and of the end, relative to the end of the header.
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 struct Offsets(u64, u64);
 
@@ -213,7 +213,7 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-/// Reads the entry of this tensor, which errors name.
+/// Deserializes the entry of the tensor with this name, which errors mention.
 struct EntryOf<'a>(&'a str);
 
 impl<'de> DeserializeSeed<'de> for EntryOf<'_> {
@@ -262,7 +262,7 @@ impl<'de> Deserialize<'de> for Shape {
 mod tests {
     use super::*;
 
-    /// A file with this header and so many bytes behind it.
+    /// Creates a file with this header and `num_bytes` bytes behind it.
     fn file(header: &str, num_bytes: usize) -> Vec<u8> {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend(header.as_bytes());

@@ -1,4 +1,4 @@
-//! model.safetensors.index.json: which shard has which tensor.
+//! Reads model.safetensors.index.json, which says which shard has which tensor.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,10 +9,10 @@ use super::fields::Fields;
 use crate::error::Result;
 use crate::files::{self, shown};
 
-/// What an index says.
+/// Contents of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardIndex {
-    /// Tensor name → shard, a file beside the index.
+    /// Tensor name → shard, a file in the directory of the index.
     pub weight_map: BTreeMap<String, String>,
 }
 
@@ -20,7 +20,7 @@ impl ShardIndex {
     /// Reads the file's text; `file` is named in errors.
     ///
     /// # Errors
-    /// `Checkpoint` for what is no index, and for one that leads out of its directory.
+    /// Returns `Checkpoint` for an invalid index, and for one that points outside its directory.
     pub fn from_json(file: &Path, text: &[u8]) -> Result<Self> {
         let value: Value = files::json(file, text)?;
         let root = Fields::new(file, &value)?;
@@ -32,7 +32,7 @@ impl ShardIndex {
             let Some(shard) = fields.text(name)? else {
                 return Err(fields.error(name, "names no file"));
             };
-            // A plain file name, on every system: an index must not lead out of its directory.
+            // A plain file name, on every system: an index must not point outside its directory.
             let is_plain = Path::new(shard).file_name() == Some(shard.as_ref())
                 && !shard.contains(['/', '\\', ':', '\0']);
             if !is_plain {

@@ -1,4 +1,4 @@
-//! The vision tower: SigLIP without its pooling head. Follows transformers' `modeling_siglip.py`.
+//! The vision encoder: SigLIP without its pooling head. Follows transformers' `modeling_siglip.py`.
 
 use crate::backend::{Backend, HostTensor};
 use crate::core::{ImageHash, PixelValues};
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::model::config::VisionConfig;
 use crate::model::weights::Weights;
 
-/// Where the tower's tensors begin in the hub's layout.
+/// Prefix of the encoder's tensors in the hub's layout.
 const PREFIX: &str = "vision_tower.vision_model";
 
 /// Patch embedding, pre-norm layers and the final norm.
@@ -56,7 +56,7 @@ struct Layer<B: Backend> {
     down: Dense<B>,
 }
 
-/// Takes tensors by name below one prefix.
+/// Loads tensors by name below one prefix.
 struct Loader<'a, B: Backend> {
     backend: &'a B,
     weights: &'a Weights,
@@ -78,7 +78,7 @@ impl<B: Backend> Loader<'_, B> {
         self.backend.parameter(tensor)
     }
 
-    /// Stacks the named matmuls, each `(out, in)`, to one.
+    /// Stacks the named weights, each `(out, in)`, to one.
     fn dense(&self, names: &[&str], out: usize, input: usize) -> Result<Dense<B>> {
         let weights = names
             .iter()
@@ -102,7 +102,7 @@ impl<B: Backend> Loader<'_, B> {
 }
 
 impl<B: Backend> VisionTower<B> {
-    /// Takes the tower's tensors.
+    /// Loads the encoder's tensors.
     pub fn load(backend: &B, config: &VisionConfig, weights: &Weights) -> Result<Self> {
         let (width, mlp) = (config.hidden_size, config.intermediate_size);
         let root = Loader {
@@ -153,7 +153,7 @@ impl<B: Backend> VisionTower<B> {
         })
     }
 
-    /// A grey image of the size that the tower takes.
+    /// Returns a grey image of the encoder's input size.
     pub fn blank_image(&self) -> PixelValues {
         PixelValues {
             size: self.image_size,
@@ -162,12 +162,13 @@ impl<B: Backend> VisionTower<B> {
         }
     }
 
-    /// `(images·patches, vision)`
+    /// Returns the hidden state `(images·patches, vision)`.
     pub fn forward(&self, backend: &B, images: &[PixelValues]) -> Result<B::Tensor> {
         self.forward_observed(backend, images, &mut |_| Ok(()))
     }
 
-    /// [`Self::forward`] that shows the state after the embedding and after each layer.
+    /// [`Self::forward`] that passes the state after the embedding and after each layer to
+    /// `observe`.
     pub fn forward_observed(
         &self,
         backend: &B,

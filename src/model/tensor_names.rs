@@ -1,6 +1,6 @@
-//! The names that writers have given to one and the same tensor.
+//! Canonical tensor names, and the other names that writers have used.
 //!
-//! Everything above asks by the canonical name, which is that of the hub's multimodal files:
+//! All other code uses the canonical name, which is that of the hub's multimodal files:
 //!
 //! | written by | text | vision | projector | head |
 //! |---|---|---|---|---|
@@ -9,15 +9,15 @@
 //! | transformers 5 | `language_model.model.` | `vision_tower.` | `multi_modal_projector.` | `lm_head.` |
 //! | text-only | `model.` | – | – | `lm_head.` |
 
-/// The embedding, whose first dimension is the vocabulary.
+/// Name of the embedding, whose first dimension is the vocabulary.
 pub const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
-/// The head, where a checkpoint has one of its own.
+/// Name of the head, if a checkpoint has a separate one.
 pub const LM_HEAD: &str = "language_model.lm_head.weight";
 
 const TEXT: &str = "language_model.model.";
 const VISION: &str = "vision_tower.vision_model.";
 
-/// The canonical name of what a file calls `name`; an unknown name stays as it is.
+/// Returns the canonical name of the tensor that a file calls `name`; an unknown name is unchanged.
 pub fn canonical(name: &str) -> String {
     if name.starts_with(TEXT) || name.starts_with(VISION) {
         return name.to_owned();

@@ -1,7 +1,7 @@
-//! Where a model's tensors come from: a checkpoint's files, or nowhere.
+//! Sources of a model's tensors: a checkpoint's files, or generated values.
 //!
-//! Tensors are asked for by canonical name (see `tensor_names`) and by the shape that the config
-//! implies; nothing of another shape is ever handed out.
+//! Tensors are requested by canonical name (see `tensor_names`) and by the shape that the config
+//! implies; a tensor of another shape is never returned.
 
 use std::fmt;
 use std::path::Path;
@@ -19,13 +19,13 @@ pub enum Weights {
     Checkpoint(Checkpoint),
     /// Random numbers.
     Dummy(DummyWeights),
-    /// Shapes without numbers worth reading.
+    /// Zeros of any shape.
     Blank,
-    /// Any of these, and somebody who follows what is asked for.
+    /// Another source, with a callback for each requested tensor.
     Watched(Box<Weights>, Watch),
 }
 
-/// Is told the bytes of each tensor that is handed out.
+/// Callback that gets the number of bytes of each returned tensor.
 pub struct Watch(Box<dyn Fn(u64) + Send + Sync>);
 
 impl fmt::Debug for Watch {
@@ -35,40 +35,39 @@ impl fmt::Debug for Watch {
 }
 
 impl Weights {
-    /// The checkpoint in a local directory of the hub's layout.
+    /// Opens the checkpoint in a local directory with the hub's layout.
     ///
     /// # Errors
-    /// `Checkpoint` when a file is missing or damaged.
+    /// Returns `Checkpoint` when a file is missing or damaged.
     pub fn open(dir: &Path) -> Result<Self> {
         Checkpoint::open(dir).map(Self::Checkpoint)
     }
 
-    /// A checkpoint of one file that the program carries within itself.
+    /// Opens a checkpoint of one file that is embedded in the program.
     ///
     /// # Errors
-    /// `Checkpoint` when it is damaged.
+    /// Returns `Checkpoint` when it is damaged.
     pub fn embedded(path: &Path, bytes: &'static [u8]) -> Result<Self> {
         Checkpoint::embedded(path, bytes).map(Self::Checkpoint)
     }
 
-    /// Random weights; the same seed makes the same ones.
+    /// Creates random weights; the same seed gives the same weights.
     pub fn dummy(seed: u64) -> Self {
         Self::Dummy(DummyWeights::new(seed))
     }
 
-    /// Zeros of whatever shape is asked for; what nobody reads takes no memory either.
+    /// Creates zeros of any requested shape; what is not read takes no memory.
     pub fn blank() -> Self {
         Self::Blank
     }
 
-    /// These, whose bytes `watch` is told as they are handed out.
+    /// Calls `watch` with the bytes of each tensor that is returned.
     #[must_use]
     pub fn watched(self, watch: impl Fn(u64) + Send + Sync + 'static) -> Self {
         Self::Watched(Box::new(self), Watch(Box::new(watch)))
     }
 
-    /// The same, of a checkpoint handed out only where all numbers are finite. What is made here is
-    /// finite anyway.
+    /// Makes a checkpoint check that all numbers are finite. Generated values are always finite.
     #[must_use]
     pub fn checked(self) -> Self {
         match self {
@@ -78,10 +77,10 @@ impl Weights {
         }
     }
 
-    /// Looks at every number of the tensors that were asked for.
+    /// Checks every number of the tensors that were requested.
     ///
     /// # Errors
-    /// `Checkpoint` naming file and tensor where the first one is NaN or infinite.
+    /// Returns `Checkpoint`, naming file and tensor of the first number that is NaN or infinite.
     pub fn check_numbers(&self) -> Result<()> {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.check_numbers(),
@@ -90,11 +89,11 @@ impl Weights {
         }
     }
 
-    /// The tensor `name`, which must have this shape.
+    /// Returns the tensor `name`, which must have this shape.
     ///
     /// # Errors
-    /// `Checkpoint` naming file and tensor when it is missing, of another shape, or of a type
-    /// other than bf16 and f32.
+    /// Returns `Checkpoint`, naming file and tensor, when it is missing, has another shape, or a
+    /// type other than bf16 and f32.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor<'_>> {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.tensor(name, shape),
@@ -112,10 +111,10 @@ impl Weights {
         }
     }
 
-    /// Checks that the tensor is there with this shape, without taking it.
+    /// Checks that the tensor exists with this shape, without loading it.
     ///
     /// # Errors
-    /// As `tensor`.
+    /// Returns the errors of `tensor`.
     pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.check(name, shape),
@@ -124,7 +123,7 @@ impl Weights {
         }
     }
 
-    /// Whether the tensor is there.
+    /// Whether the tensor exists.
     pub fn contains(&self, name: &str) -> bool {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.shape(name).is_some(),
@@ -134,7 +133,7 @@ impl Weights {
         }
     }
 
-    /// The tensor's shape; `None` when it is missing, or would be whatever is asked for.
+    /// Returns the tensor's shape; `None` when it is missing, or when any shape can be generated.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.shape(name).map(<[usize]>::to_vec),
@@ -143,7 +142,7 @@ impl Weights {
         }
     }
 
-    /// Bytes of all tensors, as they are stored; random ones of `num_parameters` are bf16.
+    /// Total bytes of all tensors, as stored; for `num_parameters` random ones, in bf16.
     pub fn num_bytes(&self, num_parameters: u64) -> u64 {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.num_bytes(),
@@ -152,7 +151,7 @@ impl Weights {
         }
     }
 
-    /// Tensors that nobody asked for so far, as the files call them.
+    /// Returns the names, as in the files, of tensors that were not requested so far.
     pub fn unexpected(&self) -> Vec<String> {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.unexpected(),

@@ -1,7 +1,7 @@
-//! models.toml: the models that have a name.
+//! The catalogue of named models, models.toml.
 //!
-//! Owns what is known of a checkpoint before any of its files is at hand. Knows nothing of where
-//! files are.
+//! Holds what is known about a checkpoint before any of its files is available. Knows nothing of
+//! where files are.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,56 +15,56 @@ use crate::model::fields::Fields;
 use crate::text::ToolFormat;
 
 const BUILT_IN: &str = include_str!("../../models.toml");
-/// What the embedded file is called in messages.
+/// Name of the embedded file in messages.
 const BUILT_IN_NAME: &str = "models.toml";
 
-/// Named models.
+/// The catalogue: models by name.
 #[derive(Clone, Debug)]
 pub struct Catalog {
     file: PathBuf,
     models: BTreeMap<String, CatalogEntry>,
 }
 
-/// What is known of a named model.
+/// Entry of a named model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CatalogEntry {
-    /// Its files are part of the program.
+    /// A model whose files are part of the program.
     BuiltIn {
         /// Whether it thinks before it answers.
         thinking: Thinking,
     },
-    /// Its files are on the hub.
+    /// A model whose files are on the hub.
     Hub(Box<HubModel>),
 }
 
 /// A checkpoint on the hub.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HubModel {
-    /// `owner/name`.
+    /// Repository id, `owner/name`.
     pub hub: String,
-    /// The numbers that its config.json holds.
+    /// Contents of its config.json.
     pub config: ModelConfig,
     /// Whether it thinks before it answers.
     pub thinking: Thinking,
-    /// How it writes calls of tools.
+    /// Format in which it writes tool calls.
     pub tool_format: ToolFormat,
-    /// What its generation_config.json asks for.
+    /// Sampling defaults from its generation_config.json.
     pub sampling: SamplingDefaults,
 }
 
-/// When answers begin with a train of thought.
+/// When answers begin with a chain of thought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thinking {
-    /// It was not trained to.
+    /// Never; it was not trained to.
     Never,
-    /// When the system text asks for it.
+    /// When the system message asks for it.
     OnRequest,
-    /// Also when nobody asked.
+    /// Also without being asked.
     Unasked,
 }
 
 impl Thinking {
-    /// In words.
+    /// Returns the value in words.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Never => "never",
@@ -81,10 +81,10 @@ impl fmt::Display for Thinking {
 }
 
 impl Catalog {
-    /// The catalogue that is part of the program, or the one in `file` in its place.
+    /// Opens the embedded catalogue, or the one in `file` instead.
     ///
     /// # Errors
-    /// `NotFound` when it cannot be read; `Checkpoint` with the line at fault.
+    /// Returns `NotFound` when it cannot be read; `Checkpoint` with the invalid line.
     pub fn open(file: Option<&Path>) -> Result<Self> {
         match file {
             None => Self::parse(Path::new(BUILT_IN_NAME), BUILT_IN),
@@ -98,10 +98,10 @@ impl Catalog {
         }
     }
 
-    /// Reads a catalogue; `file` is named in errors.
+    /// Parses a catalogue; `file` is named in errors.
     ///
     /// # Errors
-    /// `Checkpoint` with the line at fault.
+    /// Returns `Checkpoint` with the invalid line.
     pub fn parse(file: &Path, text: &str) -> Result<Self> {
         let (value, lines) = toml_document::parse(file, text)?;
         let root = Fields::new(file, &value)?.with_lines(lines);
@@ -119,7 +119,7 @@ impl Catalog {
         })
     }
 
-    /// The model of this name or hub id.
+    /// Returns the model with this name or hub id.
     pub fn get(&self, name: &str) -> Option<(&str, &CatalogEntry)> {
         self.models
             .iter()
@@ -129,19 +129,19 @@ impl Catalog {
             .map(|(own, entry)| (own.as_str(), entry))
     }
 
-    /// All models, by name.
+    /// Returns all models, by name.
     pub fn models(&self) -> impl Iterator<Item = (&str, &CatalogEntry)> {
         self.models
             .iter()
             .map(|(name, entry)| (name.as_str(), entry))
     }
 
-    /// Where the catalogue comes from.
+    /// Returns the file of the catalogue.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// The name that `name` most likely meant, if one is near enough.
+    /// Returns the known name most similar to `name`, if it is similar enough.
     pub fn nearest(&self, name: &str) -> Option<&str> {
         let wanted = name.rsplit('/').next().unwrap_or(name).to_lowercase();
         let distance = |known: &str| strsim::levenshtein(&wanted, known);
@@ -150,12 +150,12 @@ impl Catalog {
             .keys()
             .map(|known| (known, distance(known)))
             .min_by_key(|(_, distance)| *distance)?;
-        // A third of the letters may be wrong.
+        // Up to a third of the letters may be wrong.
         (distance * 3 <= nearest.len()).then_some(nearest)
     }
 }
 
-/// The sections that models refer to.
+/// The shared sections that models refer to.
 struct Sections {
     text: BTreeMap<String, TextConfig>,
     vision: BTreeMap<String, VisionConfig>,
@@ -237,7 +237,7 @@ fn thinking(model: &Fields<'_>) -> Result<Thinking> {
     }
 }
 
-/// Each section within `name`, read by `read`.
+/// Reads each section within `name` with `read`.
 fn each<T>(
     root: &Fields<'_>,
     name: &str,
@@ -255,7 +255,7 @@ fn each<T>(
     Ok(sections)
 }
 
-/// The section that the model's field names.
+/// Returns the section that the model's field names.
 fn refer<'s, T>(
     model: &Fields<'_>,
     field: &str,

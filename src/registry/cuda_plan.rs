@@ -1,4 +1,4 @@
-//! From the plan of memory to what the backend of GPUs wants to know.
+//! Converts the memory plan to the CUDA backend's configuration.
 
 use super::memory::MemoryPlan;
 use crate::backend::LayerKind;
@@ -6,7 +6,7 @@ use crate::backend::cuda::kernels::paged::HeadShape;
 use crate::backend::cuda::{CudaPlan, Replay};
 use crate::model::config::ModelConfig;
 
-/// Sizes for a GPU of so many multiprocessors.
+/// Returns the sizes for a GPU with this number of multiprocessors.
 pub(super) fn cuda_plan(
     config: &ModelConfig,
     plan: &MemoryPlan,

@@ -1,4 +1,4 @@
-//! Where a model is computed: the GPU that was asked for, one that can be used, or the CPU.
+//! Chooses the device for a model: the requested GPU, a usable one, or the CPU.
 
 use crate::backend::candle::CandleBackend;
 use crate::backend::cuda::driver::{CudaDevice, KERNELS, Kernels, Nvrtc};
@@ -6,21 +6,21 @@ use crate::backend::cuda::kernel_store::KernelStore;
 use crate::config::{ByteSize, ComputeConfig, DeviceChoice, Dtype};
 use crate::error::{Error, Result};
 
-/// Where it is computed.
+/// The chosen device.
 pub(super) enum Chosen {
-    /// On this machine's processor.
+    /// This machine's CPU.
     Cpu,
-    /// On a GPU, by our own kernels.
+    /// A GPU, with this project's own kernels.
     Gpu(Box<CudaDevice>),
-    /// On a GPU, by candle's kernels.
+    /// A GPU, with candle's kernels.
     Candle(CandleBackend),
 }
 
-/// Opens what the settings ask for.
+/// Opens the device that the settings ask for.
 ///
 /// # Errors
-/// `Device` for a GPU that cannot be used, with why and what to do; `Config` for a type of numbers
-/// that the device does not compute in.
+/// Returns `Device` for a GPU that cannot be used, with the reason and what to do; `Config` for a
+/// number type that the device does not support.
 pub(super) fn choose(compute: &ComputeConfig) -> Result<Chosen> {
     let chosen = match compute.device {
         DeviceChoice::Cpu => Chosen::Cpu,
@@ -39,10 +39,11 @@ pub(super) fn choose(compute: &ComputeConfig) -> Result<Chosen> {
     Ok(chosen)
 }
 
-/// Opens the GPU that the settings name; without a number the first.
+/// Opens the GPU that the settings name; the first one if there is no number.
 ///
 /// # Errors
-/// `Device` for a GPU that cannot be used, with why and what to do; `Config` for what is no GPU.
+/// Returns `Device` for a GPU that cannot be used, with the reason and what to do; `Config` if the
+/// settings do not name a GPU.
 pub fn open_gpu(compute: &ComputeConfig) -> Result<CudaDevice> {
     let ordinal = match compute.device {
         DeviceChoice::Cuda(ordinal) => ordinal,
@@ -69,7 +70,7 @@ fn open(ordinal: usize, compute: &ComputeConfig) -> Result<Chosen> {
     let store = KernelStore::new(compute.kernels.clone(), compute.kernel_cache.clone());
     let gpu = CudaDevice::open(ordinal, store)?;
     let info = gpu.info();
-    // Not needed where all kernels were compiled ahead.
+    // Not needed if all kernels were compiled ahead of time.
     let nvrtc = Nvrtc::open().map_or_else(|_| "not found".to_owned(), |nvrtc| nvrtc.version());
     tracing::info!(
         gpu = info.name,
@@ -100,7 +101,8 @@ fn check_dtype(chosen: &Chosen, dtype: Dtype) -> Result<()> {
     }
 }
 
-/// Bytes of a GPU that may be used: the share of all of it, less what others use already.
+/// Returns the bytes of a GPU that may be used: the given share of its total memory, minus what
+/// other programs use already.
 pub(super) fn usable_memory(gpu: &CudaDevice, share: f64) -> Result<u64> {
     let total = gpu.info().total_memory;
     let kept_free = (total as f64 * (1.0 - share)) as u64;

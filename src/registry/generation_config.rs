@@ -1,4 +1,4 @@
-//! generation_config.json: how a checkpoint wants to be sampled, and where it stops.
+//! Reads generation_config.json: a checkpoint's sampling defaults and stop tokens.
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -8,19 +8,19 @@ use crate::error::Result;
 use crate::files;
 use crate::model::fields::Fields;
 
-/// What a generation_config.json asks for.
+/// Contents of a generation_config.json.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerationConfig {
-    /// Where a request does not say.
+    /// Sampling defaults for requests that do not specify them.
     pub sampling: SamplingDefaults,
-    /// Tokens that end an answer; empty when the file names none.
+    /// Tokens that end an answer; empty when the file has none.
     pub eos_token_ids: Vec<u32>,
-    /// Fields that would change answers and are not applied.
+    /// Fields that would change answers but are not supported.
     pub ignored: Vec<String>,
 }
 
 impl Default for GenerationConfig {
-    /// As transformers generates without the file: greedily.
+    /// Greedy, like transformers without the file.
     fn default() -> Self {
         Self {
             sampling: SamplingDefaults {
@@ -38,7 +38,7 @@ impl GenerationConfig {
     /// Reads the file's text; `file` is named in errors.
     ///
     /// # Errors
-    /// `Checkpoint` for what is not JSON and for values out of range.
+    /// Returns `Checkpoint` for invalid JSON and for values out of range.
     pub fn from_json(file: &Path, text: &[u8]) -> Result<Self> {
         let value = files::json(file, text)?;
         let fields = Fields::new(file, &value)?;
@@ -46,7 +46,7 @@ impl GenerationConfig {
         match fields.flag("do_sample")? {
             Some(false) => sampling.temperature = 0.0,
             Some(true) => sampling.temperature = temperature(&fields)?.unwrap_or(1.0),
-            // Files have been written that name the settings and not that they apply.
+            // Some files have these settings without do_sample.
             None if fields.get("top_k").is_some() || fields.get("top_p").is_some() => {
                 sampling.temperature = temperature(&fields)?.unwrap_or(1.0);
             }
@@ -76,7 +76,7 @@ impl GenerationConfig {
     }
 }
 
-/// temperature, top_k and top_p where they are named; greedy and without limits where not.
+/// Returns temperature, top_k and top_p from the file; missing ones mean greedy and no limits.
 pub(super) fn sampling_defaults(fields: &Fields<'_>) -> Result<SamplingDefaults> {
     let top_k = match fields.get("top_k") {
         None => None,
@@ -114,7 +114,7 @@ mod tests {
         let cases = [
             ("{}", (0.0, 0, 1.0)),
             (r#"{"eos_token_id": 1, "do_sample": false}"#, (0.0, 0, 1.0)),
-            // Gemma 3's.
+            // Gemma 3's file.
             (
                 r#"{"do_sample": true, "top_k": 64, "top_p": 0.95}"#,
                 (1.0, 64, 0.95),
@@ -173,7 +173,7 @@ mod tests {
             (r#"{"temperature": "hot"}"#, "temperature must be a number"),
             (r#"{"top_p": 0}"#, "top_p is 0"),
             (r#"{"top_p": 1.5}"#, "top_p is 1.5"),
-            // As f32 it would be nothing.
+            // As f32 it would be 0.
             (r#"{"top_p": 1e-300}"#, "top_p is 0.000"),
             (r#"{"top_k": -1}"#, "top_k must be a whole number"),
             (r#"{"do_sample": 1}"#, "do_sample must be true or false"),

@@ -1,6 +1,6 @@
-//! Compiling kernels ahead of time: every variant that the catalogue's models launch.
+//! Ahead-of-time compilation of kernels: every variant that the catalogue's models launch.
 //!
-//! What they launch is found by running them on a device that only writes it down.
+//! The variants are found by running the models on a dry-run device that only collects them.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -23,29 +23,30 @@ use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
 use crate::model::{Model, WarmUpImages};
 
-/// Multiprocessors of GPUs from the smallest to the largest: how work is divided depends on them.
+/// Numbers of multiprocessors from the smallest to the largest GPUs: the division of work depends
+/// on them.
 const MULTIPROCESSORS: [u32; 16] = [
     8, 14, 20, 28, 36, 46, 58, 68, 84, 108, 128, 132, 142, 148, 170, 188,
 ];
 
-/// What came of it.
+/// Result of the compilation.
 #[derive(Clone, Copy, Debug)]
 pub struct CompiledKernels {
-    /// Sources with what is fixed in them.
+    /// Number of variants: sources with their compile-time constants.
     pub num_variants: usize,
-    /// Architectures that each was compiled for.
+    /// Number of architectures that each was compiled for.
     pub num_archs: usize,
-    /// Bytes of machine code.
+    /// Total bytes of machine code.
     pub num_bytes: usize,
-    /// What it took.
+    /// Time that it took.
     pub elapsed: Duration,
 }
 
-/// Compiles everything, and writes it where `config` says.
+/// Compiles all variants, and writes them to the folder in `config`.
 ///
 /// # Errors
-/// `Config` for architectures that do not exist, a compiler that is missing and a folder that
-/// cannot be written; `Backend` with the compiler's words for a kernel that does not compile.
+/// Returns `Config` for unknown architectures, a missing compiler and a folder that is not
+/// writable; `Backend` with the compiler's messages for a kernel that does not compile.
 pub fn compile_kernels(config: &KernelsConfig) -> Result<CompiledKernels> {
     let started = Instant::now();
     let archs: Vec<Arch> = config
@@ -85,7 +86,7 @@ pub fn compile_kernels(config: &KernelsConfig) -> Result<CompiledKernels> {
     })
 }
 
-/// What the models of the catalogue launch, on any GPU.
+/// Returns the variants that the catalogue's models launch, on any GPU.
 fn variants(catalog: &Catalog) -> Result<BTreeSet<Variant>> {
     let survey = DryRunDevice::default();
     let mut seen: Vec<&ModelConfig> = Vec::new();
@@ -104,7 +105,7 @@ fn variants(catalog: &Catalog) -> Result<BTreeSet<Variant>> {
     Ok(survey.variants())
 }
 
-/// Rehearses one model on a device that computes nothing.
+/// Warms up one model on a device that computes nothing.
 fn launch_all(
     survey: &DryRunDevice,
     name: &str,
@@ -129,7 +130,7 @@ fn launch_all(
     let blocks = plan.scheduler.num_blocks;
     let mut cache = model.kv_cache(blocks.global, blocks.sliding)?;
     model.warm_up(&mut cache)?;
-    // What a server launches before it is ready. Nothing was computed, so nothing is said of it.
+    // The launches of a server's warm-up. Nothing is computed, so the result is ignored.
     model.computes_finite_numbers(WARM_UP_TOKENS, WarmUpImages::One, &mut cache)?;
     Ok(())
 }

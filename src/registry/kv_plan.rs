@@ -1,17 +1,17 @@
-//! How many blocks each group of the KV cache gets, within an amount of memory.
+//! Divides an amount of memory into KV cache blocks for the two groups.
 //!
-//! Owns the division of memory; what a sequence needs is the scheduler's to say
+//! The number of blocks that a sequence needs is computed by the scheduler
 //! (`KvGroups::blocks_for`).
 
 use crate::backend::{BLOCK_SIZE, LayerKind};
 use crate::model::config::TextConfig;
 use crate::scheduler::{BlockCount, KvGroups};
 
-/// Length of a sequence whose like the pools are made for, in tokens: a chat with an image or a
-/// long report. Longer ones fit too, fewer at a time.
+/// Length in tokens of a typical sequence for which the pools are sized: a chat with an image or a
+/// long report. Longer sequences fit too, but fewer at a time.
 const MODERATE_LEN: usize = 4096;
 
-/// What blocks cost, and how sequences use them.
+/// Sizes of blocks, and how sequences use them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KvShape {
     pub(super) groups: KvGroups,
@@ -20,7 +20,7 @@ pub(super) struct KvShape {
     max_num_batched_tokens: usize,
 }
 
-/// Pools of both groups.
+/// Number of blocks in the pools of both groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KvPlan {
     pub(super) num_blocks: BlockCount,
@@ -28,7 +28,7 @@ pub(super) struct KvPlan {
     pub(super) bytes: u64,
 }
 
-/// How pools are chosen within `bytes`.
+/// Memory limit for the pools, and how to use it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KvBudget {
     pub(super) bytes: u64,
@@ -36,17 +36,17 @@ pub(super) struct KvBudget {
     pub(super) max_num_seqs: usize,
 }
 
-/// Whether more memory than `max_num_seqs` moderate sequences need is taken.
+/// Whether to use more memory than `max_num_seqs` moderate sequences need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UseOfBytes {
-    /// No: nobody asked for so much.
+    /// Use no more than that: the user did not ask for more.
     AsNeeded,
-    /// Yes, as far as `max_num_seqs` sequences of full length can use it.
+    /// Use all, as far as `max_num_seqs` sequences of full length can use it.
     All,
 }
 
 impl KvShape {
-    /// For keys and values of `element_bytes` each.
+    /// Creates the shape for keys and values of `element_bytes` per number.
     pub(super) fn new(
         text: &TextConfig,
         max_num_batched_tokens: usize,
@@ -76,8 +76,8 @@ impl KvShape {
             + blocks.sliding as u64 * self.sliding_block_bytes
     }
 
-    /// Pools that hold one sequence of `max_model_len` tokens while it is computed in chunks, or
-    /// `num_seqs` of `len` tokens while they decode and one step's worth of chunks comes in.
+    /// Returns pools for one sequence of `max_model_len` tokens that is computed in chunks, or for
+    /// `num_seqs` decoding sequences of `len` tokens plus one step's worth of chunks.
     fn pools(&self, max_model_len: usize, num_seqs: usize, len: usize) -> BlockCount {
         let max_chunk = self.max_num_batched_tokens;
         let longest = self.groups.blocks_for(max_model_len, max_chunk, BLOCK_SIZE);
@@ -94,13 +94,14 @@ impl KvShape {
         }
     }
 
-    /// The least that one sequence of `max_model_len` tokens needs.
+    /// Minimum number of bytes for one sequence of `max_model_len` tokens.
     pub(super) fn least_bytes(&self, max_model_len: usize) -> u64 {
         let max_chunk = self.max_num_batched_tokens;
         self.bytes(self.groups.blocks_for(max_model_len, max_chunk, BLOCK_SIZE))
     }
 
-    /// The longest sequence, up to `max_model_len`, that fits into `bytes` alone; 0 if none does.
+    /// Length of the longest sequence, up to `max_model_len`, that fits into `bytes` alone; 0 if
+    /// none does.
     pub(super) fn longest_within(&self, bytes: u64, max_model_len: usize) -> usize {
         if self.least_bytes(max_model_len) <= bytes {
             return max_model_len;
@@ -111,8 +112,8 @@ impl KvShape {
         whole_blocks * BLOCK_SIZE
     }
 
-    /// Pools within the budget that hold one sequence of `max_model_len` tokens and as many
-    /// moderate ones as there is room for; `None` when not even the one fits.
+    /// Returns pools within the budget for one sequence of `max_model_len` tokens and as many
+    /// moderate ones as fit; `None` when not even the one fits.
     pub(super) fn plan(&self, max_model_len: usize, budget: &KvBudget) -> Option<KvPlan> {
         if self.least_bytes(max_model_len) > budget.bytes {
             return None;
@@ -122,7 +123,7 @@ impl KvShape {
             |num_seqs, len| self.bytes(self.pools(max_model_len, num_seqs, len)) <= budget.bytes;
         let num_seqs = largest(budget.max_num_seqs, |num_seqs| fits(num_seqs, moderate));
         let num_blocks = match budget.use_of_bytes {
-            // Only the least fits: one at a time.
+            // Only the minimum fits: one sequence at a time.
             _ if num_seqs == 0 => {
                 let max_chunk = self.max_num_batched_tokens;
                 self.groups.blocks_for(max_model_len, max_chunk, BLOCK_SIZE)
@@ -144,7 +145,8 @@ impl KvShape {
     }
 }
 
-/// The largest number up to `max` that holds, if 1 to it do and none beyond; 0 if not even 1 does.
+/// Returns the largest number up to `max` for which `holds` is true, if it is true for 1 to that
+/// number and false beyond; 0 if it is false for 1.
 fn largest(max: usize, holds: impl Fn(usize) -> bool) -> usize {
     let (mut good, mut bad) = (0, max + 1);
     while bad - good > 1 {

@@ -1,4 +1,4 @@
-//! The models that have a name or are in the cache: what they can, what they need, what is here.
+//! Lists models in the catalogue or the cache: abilities, memory needs, what is cached.
 
 use std::fmt;
 use std::fs;
@@ -13,17 +13,17 @@ use crate::config::{ByteSize, Dtype, Limits, ModelsConfig};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 
-/// A chat with a few images, or a long report.
+/// Default length for memory estimates: a chat with a few images, or a long report.
 const USUAL_LEN: usize = 8192;
-/// As their files store numbers, and memory keeps them: bf16.
+/// bf16, as numbers are stored in files and kept in memory.
 const WEIGHT_BYTES: u64 = 2;
 
-/// All that `medgemma models` tells; its `Display` is a table for people.
+/// Output of `medgemma models`; its `Display` is a table for people.
 #[derive(Clone, Debug, Serialize)]
 pub struct Listing {
-    /// The sequence whose memory is told, in tokens; shorter where a context is.
+    /// Sequence length for the memory estimates, in tokens; limited by a model's context.
     max_model_len: usize,
-    /// Where memory is told for: a GPU or the CPU.
+    /// Device for the memory estimates: a GPU or the CPU.
     computed_on: ComputedOn,
     cache: CacheEntry,
     models: Vec<ModelEntry>,
@@ -39,17 +39,17 @@ enum ComputedOn {
 #[derive(Clone, Debug, Serialize)]
 struct CacheEntry {
     directory: PathBuf,
-    /// Of all models that this can serve.
+    /// Total bytes of all models that this program can serve.
     bytes: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct ModelEntry {
-    /// `None` for one that is only in the cache.
+    /// `None` for a model that is only in the cache.
     name: Option<String>,
-    /// `None` for one that is part of the program.
+    /// `None` for a model that is part of the program.
     hub: Option<String>,
-    /// The rest is not known of what is not wholly here and has no name.
+    /// These are unknown for models without a name that are not complete in the cache.
     parameters: Option<u64>,
     context: Option<usize>,
     images: Option<bool>,
@@ -91,10 +91,10 @@ struct RevisionEntry {
 }
 
 impl Listing {
-    /// Looks at the catalogue and the cache.
+    /// Reads the catalogue and the cache.
     ///
     /// # Errors
-    /// `Checkpoint` for a catalogue that cannot be read.
+    /// Returns `Checkpoint` for a catalogue that cannot be read.
     pub fn new(config: &ModelsConfig) -> Result<Self> {
         let catalog = Catalog::open(config.models_file.as_deref())?;
         let computed_on = match config.dtype {
@@ -117,7 +117,7 @@ impl Listing {
                 }
             })
             .collect();
-        // What others keep in the same cache and nobody could serve here is none of this.
+        // Other programs' models in the same cache that cannot be served are not listed.
         models.extend(cached.iter().filter_map(|here| wanted.unnamed(here)));
         Ok(Self {
             max_model_len: config.limits.max_model_len.unwrap_or(USUAL_LEN),
@@ -130,13 +130,13 @@ impl Listing {
         })
     }
 
-    /// One JSON object.
+    /// Returns one JSON object.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("its keys are strings")
     }
 }
 
-/// What memory is told for.
+/// Settings of the memory estimates.
 struct Wanted {
     limits: Limits,
     computed_on: ComputedOn,
@@ -152,7 +152,7 @@ impl Wanted {
         }
     }
 
-    /// A model that has no name here; `None` for what is none, or cannot be told to be one.
+    /// Returns the entry of a cached model without a name; `None` if it cannot be served.
     fn unnamed(&self, here: &CachedModel) -> Option<ModelEntry> {
         let config = here.revisions.iter().find_map(|revision| {
             let file = revision.dir.join("config.json");
@@ -180,7 +180,7 @@ impl Wanted {
                 available: u64::MAX,
             },
         };
-        // None where the length is more than the context.
+        // None if the length exceeds the context.
         let memory = least_memory(config, weights, &limits, place).ok();
         ModelEntry {
             name: None,
@@ -253,7 +253,7 @@ fn cached_entry(here: Option<&CachedModel>) -> CachedEntry {
 }
 
 impl fmt::Display for Listing {
-    /// At most 80 columns wide, as far as names allow.
+    /// Writes a table of at most 80 columns, as far as names allow.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let title = [
             "NAME", "SIZE", "CONTEXT", "IMAGES", "THINKS", "MEMORY", "CACHED",
@@ -297,7 +297,7 @@ impl fmt::Display for Listing {
 }
 
 impl Listing {
-    /// How names and hub ids belong together: most often the owner is all there is to say.
+    /// Returns how names and hub ids correspond: usually only the owner has to be mentioned.
     fn hub_ids(&self) -> Vec<String> {
         let pairs = self.models.iter().filter_map(|model| {
             let (owner, name) = model.hub.as_deref()?.split_once('/')?;
@@ -347,7 +347,7 @@ impl ModelEntry {
     }
 }
 
-/// 4300079472 as 4.3 B, 268098176 as 268 M.
+/// Formats a count: 4300079472 as 4.3 B, 268098176 as 268 M.
 fn parameters(count: u64) -> String {
     if count < 950_000_000 {
         return format!("{} M", (count + 500_000) / 1_000_000);

@@ -1,6 +1,6 @@
-//! From a checkpoint that was found to a model that answers.
+//! Loads a checkpoint and starts its engine.
 //!
-//! Owns the order of loading: small files first, then the forecast of memory, then the weights.
+//! The order is: small files first, then the memory estimate, then the weights.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -41,38 +41,38 @@ use crate::text::{
     ThoughtMarkers, Tokenizer,
 };
 
-/// Unexpected tensors that the log names; the rest are counted.
+/// Maximum number of unexpected tensors that the log names; the rest are counted.
 const MAX_NAMED_TENSORS: usize = 8;
 
-/// Of the step that shows whether the model computes finite numbers. Few: each costs a CPU the time
-/// of a token.
+/// Number of tokens of the step that checks that the model's outputs are finite. Few, since each
+/// costs a CPU the time of a token.
 pub(super) const WARM_UP_TOKENS: usize = 4;
 
-/// A model and the thread that computes it.
+/// A model and the thread that runs its engine.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What the HTTP side serves.
+    /// The model for the HTTP side.
     pub model: ServedModel,
-    /// Ends when the engine was drained, or by a fault.
+    /// The engine's thread; it ends after a drain, or because of a fault.
     pub engine: EngineThread,
-    /// What computes it.
+    /// Processor that computes the model.
     pub processor: Processor,
 }
 
-/// What computes a model.
+/// Kind of processor that computes a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Processor {
-    /// This machine's own.
+    /// This machine's CPU.
     Cpu,
     /// A GPU.
     Gpu,
 }
 
-/// Finds and loads the model that the settings name. Takes seconds to minutes of a thread.
+/// Finds and loads the model that the settings name. Blocks the thread for seconds to minutes.
 ///
 /// # Errors
-/// `Config`, `Checkpoint`, `Tokenizer`, `Template` and `OutOfMemory`, each with what to do or
-/// which file and tensor is at fault.
+/// Returns `Config`, `Checkpoint`, `Tokenizer`, `Template` or `OutOfMemory`, each with what to do
+/// or with the file and tensor that caused it.
 pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     let started = Instant::now();
     let mut source = resolve(settings)?;
@@ -90,7 +90,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     };
 
     let weights = source.weights()?;
-    // The embedding's rows, which the config of a text-only checkpoint may not know.
+    // Number of rows of the embedding, which a text-only checkpoint's config may lack.
     if let Some(&[rows, _]) = weights.shape(EMBEDDING).as_deref()
         && rows > 0
     {
@@ -135,7 +135,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         plan: &plan,
     };
     let (engine, thread) = match device {
-        // The CPU is the device: planning ahead would only let newcomers wait a step longer.
+        // The CPU is the device: planning ahead would only make new requests wait a step longer.
         Chosen::Cpu => start.with(CpuBackend, Stepping::Alternating)?,
         Chosen::Candle(backend) => start.with(backend, Stepping::Alternating)?,
         Chosen::Gpu(gpu) => {
@@ -188,7 +188,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     })
 }
 
-/// Makes grammars ready, beside what else is loaded.
+/// Starts preparing grammars, in parallel with loading.
 fn start_grammars(
     settings: &ServeConfig,
     source: &ModelSource,
@@ -204,21 +204,21 @@ fn start_grammars(
     })
 }
 
-/// How many grammars may be worked on at a time.
+/// Returns how many grammars may be processed at a time.
 fn grammar_limits() -> GrammarLimits {
-    /// What a grammar's process takes at most, roughly.
+    /// Approximate maximum memory of a grammar's process.
     const PROCESS_BYTES: u64 = 192 << 20;
     let num_cores = available_parallelism().map_or(1, NonZeroUsize::get);
     let memory = super::available_memory().unwrap_or(u64::MAX);
     let most = usize::try_from(memory / 2 / PROCESS_BYTES).unwrap_or(usize::MAX);
     GrammarLimits {
         max_processes: most.clamp(8, 64),
-        // At least half of the cores are left to everything else.
+        // At least half of the cores are left for other work.
         num_turns: (num_cores / 2).max(1),
     }
 }
 
-/// Whose memory the model will take.
+/// Returns the kind of memory that the model will use.
 fn place(settings: &ServeConfig, device: &Chosen) -> Result<Place> {
     Ok(match device {
         Chosen::Cpu => Place::Host {
@@ -227,12 +227,12 @@ fn place(settings: &ServeConfig, device: &Chosen) -> Result<Place> {
         Chosen::Gpu(gpu) => Place::Gpu {
             available: device::usable_memory(gpu, settings.compute.gpu_memory_utilization)?,
         },
-        // Candle does not say, and takes memory as it goes.
+        // Candle does not report its memory, and allocates it as needed.
         Chosen::Candle(_) => Place::Host { available: None },
     })
 }
 
-/// What a model is started from, whatever it computes on.
+/// Inputs for starting a model on any backend.
 struct Start<'a> {
     settings: &'a ServeConfig,
     source: &'a ModelSource,
@@ -257,8 +257,8 @@ impl Start<'_> {
         } = self;
         let progress = LoadProgress::new(plan.weights);
         let weights = weights.watched(move |bytes| progress.advance(bytes));
-        // The host reads every number to convert it. A GPU is fed by copies that nobody reads, but
-        // encodes an image in no time.
+        // The host reads every number to convert it, so it can check them. A GPU is loaded by
+        // copies without reading the numbers, but it encodes an image very fast.
         let (weights, images) = match processor {
             Processor::Cpu => (weights.checked(), WarmUpImages::None),
             Processor::Gpu => (weights, WarmUpImages::One),
@@ -290,7 +290,7 @@ impl Start<'_> {
     }
 }
 
-/// What is wrong with a checkpoint whose numbers do not come out finite.
+/// Creates the error for a checkpoint whose outputs are not finite.
 fn not_finite(source: &ModelSource, weights: &Weights) -> Error {
     match weights.check_numbers() {
         Err(error) => error,
@@ -304,10 +304,10 @@ fn not_finite(source: &ModelSource, weights: &Weights) -> Error {
     }
 }
 
-/// Requests that may be in the house: those that run, and a queue that is worth waiting in.
+/// Limits for requests in flight: the running ones, and a queue of useful length.
 fn engine_limits(scheduler: SchedulerConfig, max_queued: Option<usize>) -> EngineLimits {
     const LEAST_QUEUED: usize = 256;
-    /// Of the largest steps, how many the prompts that wait may take.
+    /// Maximum size of the waiting prompts, in multiples of the largest step.
     const QUEUED_STEPS: usize = 256;
     let running = scheduler.max_num_seqs;
     let max_queued = max_queued.unwrap_or(running.saturating_mul(4).max(LEAST_QUEUED));
@@ -322,7 +322,7 @@ fn engine_limits(scheduler: SchedulerConfig, max_queued: Option<usize>) -> Engin
     }
 }
 
-/// What the architecture allows and the device's kernels do not.
+/// Checks shapes that the architecture allows but the device's kernels do not support.
 fn check_shapes(source: &ModelSource, device: &Chosen) -> Result<()> {
     let text = &source.config.text;
     let head_dim = text.head_dim;
@@ -361,9 +361,9 @@ fn tokenizer(files: &ModelFiles) -> Result<Tokenizer> {
     }
 }
 
-/// Tokens without a row in the embedding: text must not make one, and an answer could never end
-/// with one. Control tokens may be without (Gemma 3 1B has one for images, which it cannot see):
-/// requests that hold them are refused one by one.
+/// Checks for token ids without a row in the embedding: text must not produce one, and no answer
+/// may end with one. Control tokens may lack a row (Gemma 3 1B has one for images, which it cannot
+/// see); requests that contain them are refused individually.
 fn check_token_ids(source: &ModelSource, tokenizer: &Tokenizer) -> Result<()> {
     let rows = source.config.text.vocab_size;
     let refused = |file, message| {
@@ -408,7 +408,7 @@ fn check_token_ids(source: &ModelSource, tokenizer: &Tokenizer) -> Result<()> {
     }
 }
 
-/// How the model thinks, if it does.
+/// Returns how the model thinks, if it does.
 fn thinking(source: &ModelSource, tokenizer: &Tokenizer) -> Result<Option<ThinkingSupport>> {
     Ok(match source.thinking {
         Thinking::Never => None,
@@ -420,7 +420,7 @@ fn thinking(source: &ModelSource, tokenizer: &Tokenizer) -> Result<Option<Thinki
     })
 }
 
-/// The operator's template, else the checkpoint's own.
+/// Returns the operator's template, or else the checkpoint's own.
 fn template(
     files: &ModelFiles,
     settings: &ServeConfig,
@@ -450,7 +450,7 @@ fn template(
     }
 }
 
-/// The tokens that tokenizer_config.json names.
+/// Returns the tokens that tokenizer_config.json names.
 fn named_tokens(config: &Value) -> NamedTokens {
     let fields = config.as_object().into_iter().flatten();
     let tokens = fields

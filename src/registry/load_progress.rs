@@ -1,4 +1,4 @@
-//! How far loading is: a bar on a terminal, a line now and then elsewhere.
+//! Progress of loading: a bar on a terminal, elsewhere a log line from time to time.
 
 use std::io::{self, IsTerminal};
 use std::sync::{Mutex, PoisonError};
@@ -8,12 +8,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::config::ByteSize;
 
-/// Between lines: what loads within this has none.
+/// Time between lines; a faster load has none.
 const LINE_PAUSE: Duration = Duration::from_secs(2);
-/// Percent between lines.
+/// Percentage between lines.
 const LINE_STEP: u64 = 10;
 
-/// Follows the weights on their way.
+/// Reports the progress of loading weights.
 pub(super) struct LoadProgress {
     total: u64,
     begun: Instant,
@@ -25,7 +25,7 @@ enum Face {
     Lines(Lines),
 }
 
-/// Which line is next.
+/// Determines when the next line is due.
 #[derive(Debug, Default)]
 struct Lines {
     done: u64,
@@ -34,7 +34,7 @@ struct Lines {
 }
 
 impl LoadProgress {
-    /// For weights of `total` bytes.
+    /// Creates the progress for weights of `total` bytes.
     pub(super) fn new(total: u64) -> Self {
         let face = if io::stderr().is_terminal() {
             let bar = ProgressBar::new(total);
@@ -52,7 +52,7 @@ impl LoadProgress {
         }
     }
 
-    /// So many bytes more were asked for.
+    /// Records that `bytes` more bytes were requested.
     pub(super) fn advance(&self, bytes: u64) {
         let mut face = self.face.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *face {
@@ -76,7 +76,7 @@ impl Drop for LoadProgress {
 }
 
 impl Lines {
-    /// The percentage to tell, if it is time.
+    /// Returns the percentage to report, if a line is due.
     fn advance(&mut self, bytes: u64, total: u64, elapsed: Duration) -> Option<u64> {
         self.done = self.done.saturating_add(bytes);
         let percent = self.done.min(total) * 100 / total.max(1);
@@ -95,7 +95,7 @@ impl Lines {
 mod tests {
     use super::*;
 
-    /// The lines of a load of `seconds` in a thousand parts.
+    /// Returns the lines for a load of `seconds` in a thousand parts.
     fn told(seconds: u64) -> Vec<u64> {
         let mut lines = Lines::default();
         let at = |part: u64| Duration::from_millis(seconds * part);

@@ -1,6 +1,6 @@
-//! What a model will take of this machine's memory, foreseen before anything is loaded.
+//! Estimates the memory that a model will use, before anything is loaded.
 //!
-//! Owns the forecast and the limits that follow from it. Knows the shapes only, no tensors.
+//! Owns the estimate and the limits that follow from it. Uses shapes only, no tensors.
 
 use std::fmt;
 
@@ -13,32 +13,33 @@ use crate::model::MAX_IMAGES_PER_CALL;
 use crate::model::config::ModelConfig;
 use crate::scheduler::{PrefixCaching, SchedulerConfig};
 
-/// Activations are f32 on the CPU; on GPUs some are, so that this is enough.
+/// Activations are f32 on the CPU; on GPUs only some are, so this is an upper bound.
 const ELEMENT_BYTES: u64 = 4;
-/// What the driver keeps of a GPU for itself, its code and its queues.
+/// Memory of a GPU that the driver needs for itself, its code and its queues.
 const GPU_BYTES: u64 = 768 << 20;
-/// Of products and attention, on the largest GPU.
+/// Split buffers of matmuls and attention, on the largest GPU.
 const SPLIT_BYTES: u64 = 16 << 20;
 /// The program itself, a tokenizer of 262 thousand tokens, connections, prompts in flight.
 const PROCESS_BYTES: u64 = 256 << 20;
-/// Of what is left beside the weights, the KV cache takes at most this share unless it is told
-/// otherwise: the machine has other work too.
+/// Maximum share of the memory besides the weights that the KV cache gets by default: the machine
+/// has other work too.
 const KV_SHARE: (u64, u64) = (4, 5);
-/// Below this a chat is not worth the name, and the server rather says what is short.
+/// Minimum context length; below this a chat is not useful, and the server reports the lack of
+/// memory instead.
 const LEAST_MODEL_LEN: usize = 512;
 
 const NO_ROOM: &str = "Lower --max-num-batched-tokens, --max-num-seqs or --max-model-len, serve a \
                        smaller model, or give the server more memory.";
 
-/// Whose memory it is.
+/// Kind of memory that the model uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The machine's, which has other work too.
+    /// The machine's memory, which is also used by other programs.
     Host {
-        /// Bytes; `None` where that is not known.
+        /// Available bytes; `None` if unknown.
         available: Option<u64>,
     },
-    /// A GPU's, which is there for this alone.
+    /// A GPU's memory, used by this program alone.
     Gpu {
         /// Bytes that may be used.
         available: u64,
@@ -53,7 +54,7 @@ impl Place {
         }
     }
 
-    /// Bytes of a key's or value's number.
+    /// Number of bytes per number of a key or value.
     fn kv_element_bytes(self) -> usize {
         match self {
             Self::Host { .. } => 4,
@@ -61,7 +62,7 @@ impl Place {
         }
     }
 
-    /// What is taken besides weights, activations and the cache.
+    /// Memory besides weights, activations and the cache.
     fn base_bytes(self) -> u64 {
         match self {
             Self::Host { .. } => PROCESS_BYTES,
@@ -69,7 +70,7 @@ impl Place {
         }
     }
 
-    /// What kernels that split their work leave for the last of them to combine.
+    /// Buffers through which split kernels pass their partial results.
     fn split_bytes(self) -> u64 {
         match self {
             Self::Host { .. } => 0,
@@ -77,7 +78,7 @@ impl Place {
         }
     }
 
-    /// What the KV cache gets of `free` bytes when nobody said how much.
+    /// Default size of the KV cache when `free` bytes are left.
     fn kv_share(self, free: u64) -> (u64, UseOfBytes) {
         match self {
             Self::Host { .. } => {
@@ -89,22 +90,22 @@ impl Place {
     }
 }
 
-/// What a model takes, and the limits within which it runs.
+/// Memory use of a model, and the limits within which it runs.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryPlan {
-    /// The model's parameters.
+    /// Bytes of the model's parameters.
     pub weights: u64,
-    /// All that is computed in, images' features, and the process or the driver itself.
+    /// Bytes of activations, image embeddings, and the process or the driver itself.
     pub workspace: u64,
-    /// Of that, activations and logits of the largest step.
+    /// Part of `workspace`: activations and logits of the largest step.
     pub activations: u64,
-    /// Of that, activations and logits of the largest step that a GPU records.
+    /// Part of `workspace`: activations and logits of the largest step that a GPU captures.
     pub recorded: u64,
-    /// Of that, what the vision tower made of images and is kept.
+    /// Part of `workspace`: cached image embeddings.
     pub features: u64,
-    /// The KV cache's pools.
+    /// Bytes of the KV cache's pools.
     pub kv_cache: u64,
-    /// What the scheduler works within.
+    /// Configuration of the scheduler.
     pub scheduler: SchedulerConfig,
 }
 
@@ -123,7 +124,7 @@ impl fmt::Display for MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// Tokens that the KV cache holds, as far as the layers go that keep every token.
+    /// Number of tokens that the KV cache holds, in the layers that keep every token.
     pub fn num_tokens(&self) -> usize {
         let blocks = self.scheduler.num_blocks;
         let keeping = if self.scheduler.groups.has_global() {
@@ -134,12 +135,12 @@ impl MemoryPlan {
         keeping * self.scheduler.block_size
     }
 
-    /// Requests of `max_model_len` tokens that the KV cache holds at a time.
+    /// Number of requests of `max_model_len` tokens that the KV cache holds at a time.
     pub fn num_full_length(&self) -> usize {
         let config = &self.scheduler;
-        // The last token is drawn and needs no place.
+        // The last token is sampled and needs no KV slot.
         let len = config.max_model_len - 1;
-        // Sliding layers keep the window of each, and beside it what one step computes, of whomever.
+        // Sliding layers need one window per sequence plus one step's worth of new tokens in total.
         let each = config.groups.blocks_for(len, 1, config.block_size);
         let computed = config.blocks_for(len).saturating_sub(each).sliding;
         let blocks = config.num_blocks;
@@ -152,29 +153,29 @@ impl MemoryPlan {
     }
 }
 
-/// The least within which a model serves.
+/// Minimum memory to serve a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeastMemory {
-    /// The model's parameters.
+    /// Bytes of the model's parameters.
     pub weights: u64,
-    /// All that is computed in, images' features, and the process or the driver itself.
+    /// Bytes of activations, image embeddings, and the process or the driver itself.
     pub workspace: u64,
-    /// The KV cache of one sequence.
+    /// Bytes of one sequence's KV cache.
     pub kv_cache: u64,
 }
 
 impl LeastMemory {
-    /// All of it.
+    /// Sum of all parts.
     pub fn total(&self) -> u64 {
         self.weights + self.workspace + self.kv_cache
     }
 }
 
-/// What a model whose weights take `weights` bytes needs for one sequence of the length that the
-/// limits name, or of its whole context.
+/// Returns the memory that a model whose weights take `weights` bytes needs for one sequence of the
+/// length in the limits, or of its whole context.
 ///
 /// # Errors
-/// `Config` for limits that contradict the model.
+/// Returns `Config` for limits that contradict the model.
 pub fn least_memory(
     config: &ModelConfig,
     weights: u64,
@@ -196,12 +197,12 @@ pub fn least_memory(
     })
 }
 
-/// What is computed in.
+/// Memory for computation.
 struct Workspace {
     activations: u64,
     recorded: u64,
     features: u64,
-    /// Of these, and what the process or the driver takes.
+    /// Sum of these, and of what the process or the driver needs.
     sum: u64,
 }
 
@@ -225,11 +226,11 @@ impl Workspace {
     }
 }
 
-/// Plans for a place and a model whose weights take `weights` bytes there.
+/// Plans the memory for a place and a model whose weights take `weights` bytes there.
 ///
 /// # Errors
-/// `OutOfMemory` with what is needed, what there is, and which option helps. `Config` for limits
-/// that contradict the model or each other.
+/// Returns `OutOfMemory` with the needed and available bytes, and which option helps. `Config` for
+/// limits that contradict the model or each other.
 pub fn plan(
     name: &str,
     config: &ModelConfig,
@@ -298,7 +299,7 @@ fn check_limits(config: &ModelConfig, limits: &Limits) -> Result<()> {
     Ok(())
 }
 
-/// The largest step's activations, as many as are alive at a time.
+/// Bytes of the largest step's activations that are alive at the same time.
 fn activation_bytes(config: &ModelConfig, limits: &Limits) -> u64 {
     let text_rows = (limits.max_num_batched_tokens * text_row(config)) as u64;
     // Images are encoded a few at a time, before the step's text.
@@ -308,19 +309,19 @@ fn activation_bytes(config: &ModelConfig, limits: &Limits) -> u64 {
         let num_images = in_a_step.min(MAX_IMAGES_PER_CALL);
         (num_images * vision.grid() * vision.grid() * row) as u64
     });
-    // Once as they come out, once as they are sampled.
+    // Twice: the model's logits and the adjusted ones.
     let logits = 2 * (limits.max_num_seqs * config.text.vocab_size) as u64;
     (text_rows.max(vision_rows) + logits) * ELEMENT_BYTES
 }
 
-/// As [`activation_bytes`], for a step of one row per sequence.
+/// Like [`activation_bytes`], for a step of one row per sequence.
 fn recorded_bytes(config: &ModelConfig, limits: &Limits) -> u64 {
     let num_rows = limits.max_num_seqs.next_multiple_of(16);
     let num_rows = num_rows.min(MAX_RECORDED_ROWS);
     (num_rows * (text_row(config) + config.text.vocab_size)) as u64 * ELEMENT_BYTES + SPLIT_BYTES
 }
 
-/// Numbers of one row that are alive at a time.
+/// Number of values of one row that are alive at the same time.
 fn text_row(config: &ModelConfig) -> usize {
     let text = &config.text;
     let query = text.num_attention_heads * text.head_dim;
@@ -330,14 +331,14 @@ fn text_row(config: &ModelConfig) -> usize {
     4 * text.hidden_size + 2 * (query + kv) + 3 * text.intermediate_size
 }
 
-/// What is fixed before the KV cache is divided.
+/// Memory needs that are fixed before the KV cache is divided.
 struct Needs<'a> {
     name: &'a str,
     weights: u64,
     workspace: u64,
     place: Place,
     shape: KvShape,
-    /// The checkpoint's own limit.
+    /// The checkpoint's own maximum length.
     context: usize,
 }
 
@@ -384,13 +385,13 @@ impl Needs<'_> {
         }
     }
 
-    /// What weights and computing leave.
+    /// Bytes that weights and workspace leave.
     fn free(&self) -> u64 {
         let available = self.place.available();
         available.saturating_sub(self.weights + self.workspace)
     }
 
-    /// Not even `--kv-cache-memory` bytes are left.
+    /// Creates the error when not even `--kv-cache-memory` bytes are left.
     fn too_large(&self, kv_cache: u64) -> Error {
         let free = self.free();
         let hint = match free {
@@ -400,7 +401,7 @@ impl Needs<'_> {
         Error::OutOfMemory(format!("{} {hint}", self.sum(kv_cache)))
     }
 
-    /// The wanted length does not fit into the KV cache's `bytes`.
+    /// Creates the error when the requested length does not fit into the KV cache's `bytes`.
     fn too_long(&self, limits: &Limits, bytes: u64, wanted_len: usize, longest: usize) -> Error {
         let needed = self.shape.least_bytes(wanted_len);
         let lower = format!(

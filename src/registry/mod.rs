@@ -1,11 +1,11 @@
-//! From a name to a model that answers.
+//! Finds and loads a model by name.
 //!
 //! ```text
 //! name or directory ─ source ─▶ files + config ─ memory ─▶ limits ─ load ─▶ ServedModel
 //!          catalog (models.toml)   generation_config, processor_config
 //! ```
 //!
-//! Owns the search for a model and the order of loading. Knows nothing of requests.
+//! Determines how a model is found and the order of loading. Knows nothing of requests.
 
 mod available_memory;
 mod catalog;
@@ -43,5 +43,5 @@ pub use request_seeds::RequestSeeds;
 pub use served_model::{ImageSupport, RolePolicy, SamplingDefaults, ServedModel, ThinkingSupport};
 pub use source::{ModelSource, resolve};
 
-/// What `medgemma grammar-worker` does: it makes processes for grammars.
+/// Entry point of `medgemma grammar-worker`, which forks processes for grammars.
 pub use crate::text::run_fork_server as run_grammar_processes;

@@ -1,4 +1,4 @@
-//! A checkpoint's files: in a local directory of the hub's layout, or within the program.
+//! A checkpoint's files: in a local directory with the hub's layout, or embedded in the program.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, MAX_CONFIG_BYTES};
 use crate::model::weights::Weights;
 
-/// The demo's files, but for the weights.
+/// The demo's files, except the weights.
 const DEMO: [(&str, &[u8]); 6] = [
     ("config.json", include_bytes!("demo/config.json")),
     (
@@ -29,20 +29,20 @@ const DEMO: [(&str, &[u8]); 6] = [
     ),
 ];
 const DEMO_WEIGHTS: &[u8] = include_bytes!("demo/model.safetensors");
-/// Stands for a directory in messages.
+/// Used in place of a directory in messages.
 const DEMO_PATH: &str = "(built-in demo)";
 
-/// Where a checkpoint's files are.
+/// Location of a checkpoint's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelFiles {
     /// In this directory.
     Directory(PathBuf),
-    /// Within the program.
+    /// Embedded in the program.
     Demo,
 }
 
 impl ModelFiles {
-    /// What messages call the file.
+    /// Returns the file's path for messages.
     pub fn path(&self, name: &str) -> PathBuf {
         match self {
             Self::Directory(dir) => dir.join(name),
@@ -50,10 +50,11 @@ impl ModelFiles {
         }
     }
 
-    /// A config's bytes; `None` if there is no such file.
+    /// Returns a config file's bytes; `None` if there is no such file.
     ///
     /// # Errors
-    /// `Checkpoint` when it cannot be read, is no plain file of the checkpoint's, or too large.
+    /// Returns `Checkpoint` when it cannot be read, is not a plain file of the checkpoint, or is
+    /// too large.
     pub fn read(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>> {
         match self {
             Self::Directory(dir) => {
@@ -67,19 +68,19 @@ impl ModelFiles {
         }
     }
 
-    /// The bytes of a file that every checkpoint has.
+    /// Returns the bytes of a file that every checkpoint has.
     ///
     /// # Errors
-    /// `Checkpoint` when it is missing or cannot be read.
+    /// Returns `Checkpoint` when it is missing or cannot be read.
     pub fn require(&self, name: &str) -> Result<Cow<'static, [u8]>> {
         self.read(name)?
             .ok_or_else(|| self.error(name, "there is no such file".to_owned()))
     }
 
-    /// The tensors.
+    /// Opens the tensors.
     ///
     /// # Errors
-    /// `Checkpoint` when a file is missing or damaged.
+    /// Returns `Checkpoint` when a file is missing or damaged.
     pub fn weights(&self) -> Result<Weights> {
         match self {
             Self::Directory(dir) => Weights::open(dir),

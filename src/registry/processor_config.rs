@@ -1,8 +1,8 @@
-//! preprocessor_config.json and processor_config.json: what they say of images must be what the
-//! server does to them.
+//! Checks preprocessor_config.json and processor_config.json: they must describe the preprocessing
+//! that the server does.
 //!
-//! Nothing is taken from these files: sizes follow from config.json. A checkpoint that wants its
-//! images prepared in another way is refused rather than answered wrongly.
+//! No values are taken from these files: sizes follow from config.json. A checkpoint that needs
+//! other preprocessing is refused, since it would give wrong answers.
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ use crate::error::Result;
 use crate::model::config::VisionConfig;
 use crate::model::fields::Fields;
 
-/// Checks both files, where they exist.
+/// Checks both files, if they exist.
 ///
 /// # Errors
-/// `Checkpoint` naming file and field that differ from what the server does.
+/// Returns `Checkpoint`, naming the file and field that differ from what the server does.
 pub(super) fn check(files: &ModelFiles, vision: &VisionConfig) -> Result<()> {
     for name in ["preprocessor_config.json", "processor_config.json"] {
         let Some(text) = files.read(name)? else {
@@ -30,7 +30,7 @@ pub(super) fn check(files: &ModelFiles, vision: &VisionConfig) -> Result<()> {
 /// Checks the text of either file, which is named in errors.
 ///
 /// # Errors
-/// `Checkpoint` naming file and field that differ from what the server does.
+/// Returns `Checkpoint`, naming the file and field that differ from what the server does.
 pub fn check_processor_config(file: &Path, text: &[u8], vision: &VisionConfig) -> Result<()> {
     check_value(file, &crate::files::json(file, text)?, vision)
 }
@@ -38,7 +38,7 @@ pub fn check_processor_config(file: &Path, text: &[u8], vision: &VisionConfig) -
 fn check_value(file: &Path, value: &Value, vision: &VisionConfig) -> Result<()> {
     let root = Fields::new(file, value)?;
     check_fields(&root, vision)?;
-    // Version 5 of transformers writes one file, with the image's part inside.
+    // Version 5 of transformers writes one file that contains the image settings.
     match root.section("image_processor")? {
         Some(inner) => check_fields(&inner, vision),
         None => Ok(()),
@@ -98,7 +98,7 @@ mod tests {
         check_value(Path::new("preprocessor_config.json"), value, &VISION)
     }
 
-    /// As the hub's checkpoints have it.
+    /// The values of the hub's checkpoints.
     fn usual() -> Value {
         json!({
             "do_convert_rgb": null, "do_normalize": true, "do_pan_and_scan": null,

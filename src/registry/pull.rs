@@ -1,4 +1,4 @@
-//! What operators do to the cache by a model's name: bring it in, take it out.
+//! Downloads models into the cache and removes them, by name.
 
 use std::path::PathBuf;
 
@@ -13,17 +13,17 @@ use crate::error::Result;
 pub struct Pulled {
     /// Its directory, in the hub's layout.
     pub dir: PathBuf,
-    /// `owner/name`.
+    /// Repository id, `owner/name`.
     pub repo: String,
-    /// As git shortens it.
+    /// Commit, shortened as by git.
     pub commit: String,
 }
 
-/// Downloads a model, as far as the cache does not have it. Takes as long as it takes of a thread.
+/// Downloads the parts of a model that the cache does not have. Blocks the thread until done.
 ///
 /// # Errors
-/// `Config` for names that lead nowhere; `Hub` for what cannot be downloaded, with what to do;
-/// `Checkpoint` for what is not a model that could be served.
+/// Returns `Config` for unknown names; `Hub` for failed downloads, with what to do; `Checkpoint`
+/// for models that cannot be served.
 pub fn pull(config: &PullConfig) -> Result<Pulled> {
     let catalog = Catalog::open(config.models_file.as_deref())?;
     let repo = repository(&config.model, &catalog)?;
@@ -36,10 +36,10 @@ pub fn pull(config: &PullConfig) -> Result<Pulled> {
     })
 }
 
-/// Finds what is to be removed; nothing goes before [`Removal::run`].
+/// Plans a removal; nothing is removed before [`Removal::run`].
 ///
 /// # Errors
-/// `Config` for names that lead nowhere; `Hub` for what the cache does not have.
+/// Returns `Config` for unknown names; `Hub` for a model that is not in the cache.
 pub fn removal(config: &RmConfig) -> Result<Removal> {
     let catalog = Catalog::open(config.models_file.as_deref())?;
     let repo = repository(&config.model, &catalog)?;

@@ -1,18 +1,19 @@
-//! The seeds of requests that bring none.
+//! Seeds for requests without one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Where they come from.
+/// Source of seeds.
 #[derive(Debug)]
 pub enum RequestSeeds {
-    /// Each is drawn at random.
+    /// Each seed is random.
     Random,
-    /// The next of a sequence: a server that is asked the same in the same order answers the same.
+    /// Consecutive seeds: a server that gets the same requests in the same order gives the same
+    /// answers.
     Sequence(AtomicU64),
 }
 
 impl RequestSeeds {
-    /// A sequence that begins at `seed`, or none.
+    /// Creates a sequence that begins at `seed`, or a random source.
     pub fn new(seed: Option<u64>) -> Self {
         match seed {
             Some(seed) => Self::Sequence(AtomicU64::new(seed)),
@@ -20,7 +21,7 @@ impl RequestSeeds {
         }
     }
 
-    /// The next of the sequence; `None` is for the caller to draw.
+    /// Returns the next seed of the sequence; `None` if the caller should choose a random one.
     pub fn draw(&self) -> Option<u64> {
         match self {
             Self::Random => None,
@@ -29,7 +30,7 @@ impl RequestSeeds {
     }
 }
 
-/// Neighbours become strangers: the finaliser of SplitMix64.
+/// Maps adjacent numbers to very different ones: the finaliser of SplitMix64.
 fn mixed(number: u64) -> u64 {
     let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,6 +1,6 @@
-//! A model that answers: what the HTTP side needs of it, in one place.
+//! A model that is ready to serve: all that the HTTP side needs of it.
 //!
-//! Plain data. Knows neither how the model was found nor how requests arrive.
+//! Plain data. Knows nothing of how the model was found or how requests arrive.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -12,37 +12,37 @@ use crate::engine::EngineHandle;
 use crate::image::ImageProcessor;
 use crate::text::{ChatTemplate, Grammars, ImageTokens, ThoughtMarkers, Tokenizer, ToolFormat};
 
-/// A loaded model with everything that turns requests into its tokens and back.
+/// A loaded model with everything that converts requests to tokens and back.
 #[derive(Debug)]
 pub struct ServedModel {
-    /// What clients may call it; the first is its own name. Never empty.
+    /// Names that clients may use; the first is its own name. Never empty.
     pub names: Vec<String>,
-    /// When it became ready, in Unix seconds.
+    /// Time at which it became ready, in Unix seconds.
     pub created: u64,
-    /// Where requests go.
+    /// Handle to its engine.
     pub engine: EngineHandle,
-    /// Text to tokens and back.
+    /// Converts text to tokens and back.
     pub tokenizer: Arc<Tokenizer>,
-    /// What answers can be made to keep to.
+    /// Grammars for constrained answers.
     pub grammars: Arc<Grammars>,
-    /// Messages to a prompt; `None` for a model that only continues text.
+    /// Converts messages to a prompt; `None` for a model that only continues text.
     pub template: Option<ChatTemplate>,
-    /// How images are taken; `None` for a model that takes text only.
+    /// Image preprocessing; `None` for a text-only model.
     pub images: Option<ImageSupport>,
-    /// Longest sequence, prompt and output together, in tokens.
+    /// Maximum length of a sequence, prompt and output together, in tokens.
     pub max_model_len: usize,
-    /// Rows of the embedding: ids at or beyond it cannot be computed, even if the tokenizer knows
-    /// them (a text-only model's tokenizer has `<image_soft_token>` just behind its last row).
+    /// Number of rows of the embedding: larger ids cannot be computed, even if the tokenizer knows
+    /// them (a text-only model's tokenizer has `<image_soft_token>` just past its last row).
     pub vocab_size: usize,
-    /// What applies where a request does not say.
+    /// Sampling defaults for requests that do not specify them.
     pub sampling_defaults: SamplingDefaults,
-    /// The seeds of requests that bring none.
+    /// Seeds for requests without one.
     pub seeds: RequestSeeds,
-    /// How it thinks; `None` for a model that does not.
+    /// How the model thinks; `None` for a model that does not.
     pub thinking: Option<ThinkingSupport>,
-    /// How it writes calls of tools.
+    /// Format in which the model writes tool calls.
     pub tool_format: ToolFormat,
-    /// What is done with turns in an order that templates do not take.
+    /// Handling of turns in an order that templates do not accept.
     pub roles: RolePolicy,
     /// Tokens that end an answer, unless a request ignores them.
     pub eos_token_ids: Vec<TokenId>,
@@ -51,46 +51,46 @@ pub struct ServedModel {
 /// How a model thinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThinkingSupport {
-    /// Whether it does so unasked: never [`Thinking::Never`].
+    /// When it thinks; never [`Thinking::Never`].
     pub when: Thinking,
-    /// What stands around a thought.
+    /// Tokens around a thought.
     pub markers: ThoughtMarkers,
 }
 
-/// What is done with turns in an order that templates do not take.
+/// Handling of turns in an order that templates do not accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RolePolicy {
-    /// Turns of one role become one, and several system messages; an empty turn of the user's
-    /// begins where nobody else's may.
+    /// Consecutive turns of one role are merged, and so are several system messages; an empty user
+    /// turn is inserted where only a user's turn may be.
     Merge,
-    /// Nothing: the template refuses them in its own words.
+    /// Turns are not changed: the template refuses them with its own message.
     Strict,
 }
 
-/// How a model takes images.
+/// Image preprocessing of a model.
 #[derive(Clone, Debug)]
 pub struct ImageSupport {
-    /// Encoded bytes to pixels.
+    /// Converts encoded images to pixels.
     pub processor: ImageProcessor,
-    /// What stands for an image in a prompt.
+    /// Tokens that represent an image in a prompt.
     pub tokens: ImageTokens,
-    /// Most images in one prompt; `None` is as many as fit.
+    /// Maximum number of images per prompt; `None` means as many as fit.
     pub max_per_prompt: Option<usize>,
 }
 
-/// How a checkpoint wants to be sampled where a request does not say.
+/// Sampling defaults of a checkpoint, for requests that do not specify them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplingDefaults {
-    /// 0 is greedy.
+    /// Temperature; 0 means greedy.
     pub temperature: f32,
-    /// 1 is off.
+    /// Top-p; 1 means off.
     pub top_p: f32,
-    /// `None` is off.
+    /// Top-k; `None` means off.
     pub top_k: Option<NonZeroU32>,
 }
 
 impl SamplingDefaults {
-    /// The model's own distribution, as OpenAI's API has it.
+    /// The model's own distribution, as in OpenAI's API.
     pub const NEUTRAL: Self = Self {
         temperature: 1.0,
         top_p: 1.0,

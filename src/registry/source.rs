@@ -1,6 +1,6 @@
-//! From what the operator named to a checkpoint: its files, its config, how it is sampled.
+//! Finds the checkpoint that the operator named: its files, config and sampling defaults.
 //!
-//! Owns the search. Loads no tensors.
+//! Loads no tensors.
 
 use std::path::{Path, PathBuf};
 
@@ -16,35 +16,35 @@ use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
 use crate::text::ToolFormat;
 
-/// Random weights are the same each time.
+/// Seed of dummy weights; fixed, so that they are the same each time.
 const DUMMY_SEED: u64 = 0;
 
 /// A checkpoint that was found and can be loaded.
 #[derive(Clone, Debug)]
 pub struct ModelSource {
-    /// Its own name: the registry's or the hub's, as it was asked for, or its directory's.
+    /// The model's own name: the requested name in the catalogue or on the hub, or its directory's.
     pub name: String,
-    /// Its architecture.
+    /// Architecture of the model.
     pub config: ModelConfig,
     /// Tokenizer, template and tensors.
     pub files: ModelFiles,
     /// Whether the files' tensors are loaded, or random ones.
     pub load_format: LoadFormat,
-    /// Where a request does not say.
+    /// Sampling defaults for requests that do not specify them.
     pub sampling: SamplingDefaults,
     /// Tokens that end an answer.
     pub eos_token_ids: Vec<TokenId>,
-    /// Whether it thinks before it answers.
+    /// Whether the model thinks before it answers.
     pub thinking: Thinking,
-    /// How it writes calls of tools.
+    /// Format in which the model writes tool calls.
     pub tool_format: ToolFormat,
 }
 
 impl ModelSource {
-    /// The tensors, not read yet.
+    /// Opens the tensors, without reading them yet.
     ///
     /// # Errors
-    /// `Checkpoint` when a file is missing or damaged.
+    /// Returns `Checkpoint` when a file is missing or damaged.
     pub fn weights(&self) -> Result<Weights> {
         match self.load_format {
             LoadFormat::Auto => self.files.weights(),
@@ -54,15 +54,16 @@ impl ModelSource {
 }
 
 /// Finds the model that the settings name: a local directory, a name of the catalogue, or a hub id.
-/// What is on the hub and not in the cache is downloaded, which may take an hour of a thread.
+/// A model on the hub that is not in the cache is downloaded, which may block the thread for an
+/// hour.
 ///
 /// # Errors
-/// `NotFound` for names that lead nowhere, with what to do; `Hub` for what cannot be downloaded;
-/// `Checkpoint` for files that are not what they should be.
+/// Returns `NotFound` for unknown names, with what to do; `Hub` for failed downloads; `Checkpoint`
+/// for invalid files.
 pub fn resolve(settings: &ServeConfig) -> Result<ModelSource> {
     let catalog = Catalog::open(settings.models_file.as_deref())?;
     let mut source = find(settings, &catalog)?;
-    // A directory is taken for the model of the catalogue whose name it bears, if there is one.
+    // A directory with the name of a model in the catalogue is treated as that model.
     match catalog.get(&source.name) {
         Some((_, CatalogEntry::Hub(model))) => {
             source.thinking = model.thinking;
@@ -118,7 +119,7 @@ fn find(settings: &ServeConfig, catalog: &Catalog) -> Result<ModelSource> {
     }
 }
 
-/// The version of a model that is not on the hub cannot be chosen.
+/// Refuses a revision for a model that is not on the hub.
 fn check_revision(settings: &ServeConfig) -> Result<()> {
     match &settings.hub.revision {
         None => Ok(()),
@@ -129,10 +130,10 @@ fn check_revision(settings: &ServeConfig) -> Result<()> {
     }
 }
 
-/// The repository that a name of the catalogue or a hub id means.
+/// Returns the repository for a name of the catalogue or a hub id.
 ///
 /// # Errors
-/// `Config` for what means none, with what to do.
+/// Returns `Config` for other names, with what to do.
 pub(super) fn repository(wanted: &str, catalog: &Catalog) -> Result<RepoId> {
     let id = match catalog.get(wanted) {
         Some((_, CatalogEntry::Hub(model))) => model.hub.as_str(),
@@ -150,8 +151,8 @@ pub(super) fn repository(wanted: &str, catalog: &Catalog) -> Result<RepoId> {
     }
 }
 
-/// What is in the cache is served as it is: a server starts without the hub, and serves today what
-/// it served yesterday. `medgemma pull` brings what is new.
+/// Finds a hub model. A cached one is served as it is: a server starts without the hub, and serves
+/// the same version as before. `medgemma pull` downloads updates.
 fn from_hub(settings: &ServeConfig, repo: &RepoId) -> Result<ModelSource> {
     let snapshot = match hub::cached(&settings.hub, repo)? {
         Some(snapshot) => snapshot,
@@ -170,10 +171,10 @@ fn from_hub(settings: &ServeConfig, repo: &RepoId) -> Result<ModelSource> {
     )
 }
 
-/// Downloads a model. One that could not be loaded is refused before its weights come.
+/// Downloads a model. A model that cannot be loaded is refused before its weights are downloaded.
 ///
 /// # Errors
-/// `Hub` for what cannot be downloaded; `Checkpoint` for what is not a model that is known here.
+/// Returns `Hub` for failed downloads; `Checkpoint` for an unknown kind of model.
 pub(super) fn fetch(config: &HubConfig, repo: &RepoId) -> Result<Snapshot> {
     hub::fetch(config, repo, &|dir| {
         let files = ModelFiles::Directory(dir.to_owned());
@@ -181,7 +182,7 @@ pub(super) fn fetch(config: &HubConfig, repo: &RepoId) -> Result<Snapshot> {
     })
 }
 
-/// Adds the name that was most likely meant.
+/// Adds the most similar known name to the error.
 pub(super) fn suggest(error: Error, wanted: &str, catalog: &Catalog) -> Error {
     match (error, catalog.get(wanted), catalog.nearest(wanted)) {
         (
@@ -199,7 +200,7 @@ pub(super) fn suggest(error: Error, wanted: &str, catalog: &Catalog) -> Error {
     }
 }
 
-/// A directory's own name, also where it was written as "." or "..".
+/// Returns a directory's own name, even if it was given as "." or "..".
 fn directory_name(dir: &Path) -> Result<String> {
     let failed = |error: std::io::Error| Error::Checkpoint {
         file: dir.to_owned(),
@@ -247,7 +248,7 @@ fn from_files(name: String, files: ModelFiles, load_format: LoadFormat) -> Resul
     })
 }
 
-/// A directory that is not a checkpoint's, most likely one above or beside it.
+/// Creates the error for a directory without a checkpoint, which is probably next to or below it.
 fn no_checkpoint(files: &ModelFiles) -> Error {
     let dir = files.path("");
     let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
@@ -268,7 +269,7 @@ fn no_checkpoint(files: &ModelFiles) -> Error {
     ))
 }
 
-/// A named architecture with the demo's tokenizer, whose control tokens count then.
+/// A named architecture with dummy weights and the demo's tokenizer, whose control tokens apply.
 fn dummy(name: &str, model: &HubModel) -> Result<ModelSource> {
     tracing::warn!(
         model = name,

@@ -1,4 +1,4 @@
-//! TOML as the JSON that field readers take, with each field's line.
+//! Parses TOML to the JSON values that field readers use, with each field's line.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{Error, Result};
 use crate::model::fields::Lines;
 
-/// The document's fields and where they stand.
+/// Returns the document's fields and their lines.
 ///
 /// # Errors
-/// `Checkpoint` with the line for what is not TOML.
+/// Returns `Checkpoint` with the line for invalid TOML.
 pub(super) fn parse(file: &Path, text: &str) -> Result<(Value, Lines)> {
     let refused = |error: toml::de::Error| {
         let at = error.span().map_or(String::new(), |span| {

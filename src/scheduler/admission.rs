@@ -1,4 +1,4 @@
-//! Admission: from the waiting line to the running sequences.
+//! Admission: moves sequences from the waiting queue to the running ones.
 
 use super::block_manager::CachedPrefix;
 use super::queue_key::AdmissionSeq;
@@ -7,39 +7,41 @@ use super::step::Step;
 use super::{BlockCount, PrefixCaching, Scheduler, Sequence};
 use crate::core::{SeqId, TenantId};
 
-/// A running sequence that will have filled so many blocks of another one's beginning.
+/// A running sequence that will fill the first `num_blocks` blocks that another sequence needs.
 struct Producer {
     id: SeqId,
     num_blocks: usize,
 }
 
-/// Who may be admitted.
+/// Which waiting sequences may be admitted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admits {
     All,
-    /// Those of a smaller priority than this.
+    /// Only sequences with a smaller priority value than this.
     BetterThan(i32),
-    /// Those of this priority, but not this tenant's.
+    /// Only sequences of this priority that belong to another tenant than this.
     Others(i32, TenantId),
 }
 
-/// When the front of the line is to be admitted.
+/// What to do with the front of the waiting queue.
 enum Turn {
     Now,
-    /// It was parked: the next one is the front.
+    /// The front was deferred; the next sequence is the front now.
     Aside,
-    /// The line waits for it.
+    /// Nothing is admitted in this step: the whole queue waits for the front.
     Later,
 }
 
 impl Scheduler {
-    /// One after the other in the order of the line: when the front has to wait, so do all behind
-    /// it. Only who needs what a running sequence is just computing steps aside.
+    /// Admits waiting sequences in the order of the queue. When the front has to wait, all behind
+    /// it wait too. Only a sequence that needs blocks which a running one is just computing is
+    /// deferred.
     ///
-    /// Blocks are asked for the whole prompt and the beginning of its answer, not only for the
-    /// first chunk, and beside what the running sequences will still take. Otherwise sequences are
-    /// admitted, preempted and computed again: with pools that hold 45 sequences, a third of all
-    /// tokens, where this way it is a quarter of a percent.
+    /// A sequence is admitted only if the pools have blocks for its whole prompt and the beginning
+    /// of its answer, on top of what the running sequences will still need. If it asked for the
+    /// blocks of its first chunk only, sequences would be admitted, preempted and computed again:
+    /// with pools that hold 45 sequences, that recomputes a third of all tokens, and this rule a
+    /// quarter of a percent.
     pub(super) fn admit_waiting(&mut self, admits: Admits, step: &mut Step) {
         if step.budget == 0 || !self.front_may_run(admits) {
             return;
@@ -48,7 +50,7 @@ impl Scheduler {
         while step.budget > 0 && self.front_may_run(admits) {
             let front = self.line.front_mut().expect("just looked at it");
             if step.preempted.contains(&front.id) {
-                // Blocks were too few for it a moment ago, and its token may be in flight.
+                // It was preempted in this step for lack of blocks, and its token may be in flight.
                 return;
             }
             let mut prefix = CachedPrefix::default();
@@ -86,8 +88,8 @@ impl Scheduler {
         }
     }
 
-    /// Whether there is a slot for the front of the line, or a running sequence of a worse
-    /// priority that has one.
+    /// Returns whether there is a slot for the front of the waiting queue, or a running sequence
+    /// whose slot it may take.
     pub(super) fn front_may_run(&self, admits: Admits) -> bool {
         let Some(front) = self.line.front() else {
             return false;
@@ -108,9 +110,10 @@ impl Scheduler {
         last.is_some_and(|last| seq.scheduling().priority < last.scheduling().priority)
     }
 
-    /// Whether a claim would fit if all running sequences of a worse priority than `priority`
-    /// were gone, and there are any. Shared blocks are counted as if they came free, so at worst
-    /// somebody is preempted in vain, who then finds his blocks in the cache.
+    /// Whether a claim would fit if all running sequences of a worse priority than `priority` were
+    /// preempted (`false` if there are none). Shared blocks are counted as if they became free. In
+    /// the worst case a sequence is preempted unnecessarily; its blocks are then still in the
+    /// prefix cache.
     fn preemption_makes_room(&self, priority: i32, claim: BlockCount) -> bool {
         let first_worse = self
             .running
@@ -121,7 +124,8 @@ impl Scheduler {
         !worse.is_empty() && (claimed + claim).fits_in(self.blocks.num_free() + freed)
     }
 
-    /// The front of the line runs from now on; at which index. It begins behind its prefix.
+    /// Moves the front of the waiting queue to the running sequences, starting behind its cached
+    /// prefix, and returns its index there.
     fn admit(&mut self, prefix: &CachedPrefix) -> usize {
         let mut seq = self.line.pop_front().expect("who admits it has seen it");
         self.blocks.adopt(&mut seq.kv, prefix);
@@ -135,7 +139,8 @@ impl Scheduler {
             seq.has_run = true;
             self.count_first_admission(&mut seq);
         }
-        // What it repeats after a preemption is promised too, but not what it has yet to say.
+        // After a preemption, this includes blocks with generated tokens that are computed again;
+        // tokens not generated yet have no hash.
         self.pending_blocks.make(
             seq.id,
             &seq.hashes()[prefix.num_blocks.min(seq.hashes().len())..],
@@ -158,19 +163,20 @@ impl Scheduler {
         }
     }
 
-    /// What the running sequences will still take.
+    /// Blocks that the running sequences will still need.
     fn claimed(&self) -> BlockCount {
         self.running.iter().map(|seq| self.claim(seq)).sum()
     }
 
-    /// What a running sequence will still take for the tokens it has and a block's worth of new
+    /// Blocks that a running sequence will still need for its present tokens and one block of new
     /// ones.
     pub(super) fn claim(&self, seq: &Sequence) -> BlockCount {
         self.needed(seq, seq.num_missing_tokens())
             .saturating_sub(seq.kv.num_held())
     }
 
-    /// The same for a waiting one that begins with `prefix`, in free blocks.
+    /// Free blocks that a waiting sequence needs if it begins with `prefix`; see
+    /// [`claim`](Self::claim).
     fn claim_with(&self, seq: &Sequence, prefix: &CachedPrefix) -> BlockCount {
         let num_cached = prefix.num_blocks * self.config.block_size;
         self.needed(seq, seq.num_missing_tokens() - num_cached)
@@ -187,13 +193,13 @@ impl Scheduler {
             .blocks_for(num_tokens, max_chunk, config.block_size)
     }
 
-    /// Parks the front of the line when a running sequence will have computed more of its
-    /// beginning than is in the cache now. Not so if that one is of a worse priority, or if
-    /// already as many are parked as may run: then the line waits, which keeps the cost of a step
-    /// independent of its length.
+    /// Defers the front of the queue when a running sequence will have computed more of its prefix
+    /// than is in the cache now. It is not deferred if that sequence has a worse priority. If as
+    /// many sequences are deferred as may run, the queue waits instead; this keeps the cost of a
+    /// step independent of the queue's length.
     fn follow_leader(&mut self) -> Turn {
         let front = self.line.front().expect("the caller has seen it");
-        // A preempted one has its turn now; most of what it needs is in the cache anyway.
+        // A preempted sequence is not deferred; most of what it needs is in the cache anyway.
         if front.has_run {
             return Turn::Now;
         }
@@ -217,8 +223,9 @@ impl Scheduler {
         Turn::Aside
     }
 
-    /// Who will fill the last block of what a waiting sequence can begin with, if everybody keeps
-    /// his promises and that is more than there is now.
+    /// Returns the running sequence that will fill the last uncached block of the longest prefix
+    /// that a waiting sequence can use once all pending blocks are computed; `None` if all of that
+    /// prefix is cached.
     fn leader_of(&self, seq: &Sequence) -> Option<Producer> {
         let hashes = seq.sharable_hashes();
         let is_coming =

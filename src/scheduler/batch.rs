@@ -1,14 +1,14 @@
-//! What one step computes.
+//! The work of one step.
 
 use crate::core::SeqId;
 
-/// The work of one step: at most one chunk a sequence, oldest sequence first.
+/// The work of one step: at most one chunk per sequence, oldest sequence first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// What to compute; packed one after the other, these are the step's tokens.
+    /// Chunks to compute; concatenated, they are the step's tokens.
     pub chunks: Vec<Chunk>,
     /// Sequences that lost their blocks to older ones and will be computed again from the start,
-    /// newest first. For counting only: nothing needs to be done about them.
+    /// newest first. For statistics only; the caller need not act on it.
     pub preempted: Vec<SeqId>,
 }
 
@@ -35,7 +35,7 @@ impl Batch {
 /// Positions `start..start + len` of a sequence, to be computed in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Whose.
+    /// Sequence to which the chunk belongs.
     pub seq: SeqId,
     /// First position; everything before it is in the cache.
     pub start: usize,
@@ -43,8 +43,9 @@ pub struct Chunk {
     pub len: usize,
     /// The chunk ends with the sequence's last token, so the next one is to be sampled.
     pub samples: bool,
-    /// The chunk is one token, and that token is sampled by the batch before, which has not been
-    /// taken in yet: by this one of its chunks that sample, counted from 0 in the batch's order.
+    /// Set if the chunk is one token that is still being sampled by the previous batch, whose
+    /// results are not applied yet: the index of that sample among the samples of the previous
+    /// batch.
     pub fed: Option<usize>,
 }
 

@@ -1,24 +1,24 @@
-//! What a block's keys and values depend on, as 256 bits.
+//! Hashes (256 bits) of everything that a block's keys and values depend on.
 //!
 //! ```text
 //!   salt ──> root ──> block 0 ──> block 1 ──> …     each: hash(parent, 32 tokens, their images)
 //! ```
 //!
-//! Equal hashes mean equal contents, so the chain must take in all that the model sees up to the
-//! block's end. An image's tokens attend to one another in both directions, so the keys of its
-//! first token depend on its last: each image of a run that reaches into a block counts, also
-//! one that begins behind it.
+//! Equal hashes mean equal contents, so the chain must include all that the model sees up to the
+//! end of the block. An image's tokens attend to one another in both directions, so the keys of its
+//! first token depend on its last. Therefore every image of a run that overlaps a block is hashed,
+//! even one that begins behind the block.
 //!
-//! The model is not hashed: a scheduler has pools of its own and serves one model.
+//! The model is not hashed: each scheduler has its own pools and serves one model.
 
 use crate::core::{CacheSalt, ImageSpan, TokenId};
 
-/// Identity of a full block's contents and of everything before it.
+/// Hash that identifies a full block's contents and everything before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct BlockHash([u8; 32]);
 
 impl BlockHash {
-    /// The parent of a sequence's first block.
+    /// Returns the parent hash of a sequence's first block.
     pub(super) fn root(salt: Option<CacheSalt>) -> Self {
         match salt {
             None => Self([0; 32]),
@@ -30,9 +30,9 @@ impl BlockHash {
         }
     }
 
-    /// The hash of the block at positions `start..start + tokens.len()` behind this one. `images`
-    /// are those of the runs that reach into it. Every part but the last has a fixed length, so
-    /// no two inputs are the same bytes.
+    /// Returns the hash of the next block, at positions `start..start + tokens.len()`. `images` are
+    /// the images of the runs that overlap it. Every part but the last has a fixed length, so two
+    /// different inputs never give the same bytes.
     pub(super) fn child(self, start: usize, tokens: &[TokenId], images: &[ImageSpan]) -> Self {
         let mut bytes = Vec::with_capacity(32 + 4 * tokens.len() + 48 * images.len());
         bytes.extend_from_slice(&self.0);

@@ -1,10 +1,11 @@
-//! Who holds which KV block, in both groups, and which prefixes are in them.
+//! Allocates KV blocks of both groups to sequences and finds cached prefixes.
 //!
-//! Asking is apart from doing: [`BlockManager::can_allocate`] and [`BlockManager::find_prefix`]
-//! change nothing, and what follows on them cannot fail. Knows nothing of queues and budgets.
+//! Queries and changes are separate: [`BlockManager::can_allocate`] and
+//! [`BlockManager::find_prefix`] change nothing, and the changes that follow them cannot fail. This
+//! module knows nothing of queues and budgets.
 //!
-//! Nobody writes a block that others read: only full blocks have a hash, only blocks with a hash
-//! are shared, and a sequence writes positions behind its shared blocks only.
+//! No sequence writes a block that others read: only full blocks have a hash, only blocks with a
+//! hash are shared, and a sequence writes only positions behind its shared blocks.
 
 use crate::core::BlockId;
 
@@ -14,7 +15,8 @@ use super::block_table::BlockTable;
 use super::kv_groups::{BlockCount, KvGroups};
 use super::sequence::Sequence;
 
-/// One sequence's blocks in both groups; the table of a group that the model lacks stays empty.
+/// One sequence's block tables in both groups; the table of a group that the model lacks stays
+/// empty.
 #[derive(Debug)]
 pub(super) struct KvTables {
     pub(super) global: BlockTable,
@@ -37,15 +39,16 @@ impl KvTables {
     }
 }
 
-/// The beginning of a sequence that is in the cache.
+/// The prefix of a sequence that is in the cache.
 #[derive(Debug, Default)]
 pub(super) struct CachedPrefix {
     pub(super) num_blocks: usize,
-    /// All of them, or none where there is no such group.
+    /// Blocks of the whole prefix; empty if the model has no global layers.
     global: Vec<BlockId>,
-    /// Those that hold the last `window − 1` positions.
+    /// Blocks that hold the last `window − 1` positions of the prefix.
     sliding: Vec<BlockId>,
-    /// Of both, how many somebody holds: these take no free block.
+    /// Number of the above blocks that other sequences hold already; using these takes no free
+    /// block.
     pub(super) num_held: BlockCount,
 }
 
@@ -81,12 +84,12 @@ impl BlockManager {
         }
     }
 
-    /// Whether there are blocks for positions up to `end` (exclusive).
+    /// Whether there are enough free blocks for positions up to `end` (exclusive).
     pub(super) fn can_allocate(&self, tables: &KvTables, end: usize) -> bool {
         self.num_missing(tables, end).fits_in(self.num_free())
     }
 
-    /// The same when `soon` blocks more will be free.
+    /// Like [`can_allocate`](Self::can_allocate), with `soon` more free blocks.
     pub(super) fn can_allocate_with(
         &self,
         soon: BlockCount,
@@ -97,10 +100,10 @@ impl BlockManager {
             .fits_in(self.num_free() + soon)
     }
 
-    /// Makes room for positions up to `end` (exclusive).
+    /// Allocates blocks for positions up to `end` (exclusive).
     ///
     /// # Panics
-    /// When [`can_allocate`](Self::can_allocate) says no.
+    /// Panics when [`can_allocate`](Self::can_allocate) returns `false`.
     pub(super) fn allocate(&mut self, tables: &mut KvTables, end: usize) {
         let missing = self.num_missing(tables, end);
         if missing == BlockCount::default() {
@@ -110,14 +113,14 @@ impl BlockManager {
         tables.sliding.extend(self.sliding.take(missing.sliding));
     }
 
-    /// Gives back what no later query sees: the next one stands at position `num_computed_tokens`
-    /// and sees the keys k > num_computed_tokens − window.
+    /// Frees the blocks that no later query sees: the next query is at position
+    /// `num_computed_tokens` and sees the keys k > num_computed_tokens − window.
     pub(super) fn release_behind_window(
         &mut self,
         tables: &mut KvTables,
         num_computed_tokens: usize,
     ) {
-        // Mostly no block is behind it entirely, and this is asked for each token.
+        // Usually no block is entirely behind the window, and this runs for every token.
         if let Some(first_seen) = self.first_seen(num_computed_tokens)
             && first_seen >= tables.sliding.first_position() + self.block_size
         {
@@ -126,14 +129,14 @@ impl BlockManager {
         }
     }
 
-    /// Gives back the blocks of which no position is before `end`: those that were taken for
-    /// positions which are not computed after all. They are nobody else's.
+    /// Frees the blocks that have no position before `end`: they were allocated for positions that
+    /// are not computed after all. No other sequence holds them.
     pub(super) fn release_behind(&mut self, tables: &mut KvTables, end: usize) {
         self.global.give_back(tables.global.release_behind(end));
         self.sliding.give_back(tables.sliding.release_behind(end));
     }
 
-    /// Blocks that [`release_behind_window`](Self::release_behind_window) would give back.
+    /// Number of blocks that [`release_behind_window`](Self::release_behind_window) would free.
     pub(super) fn num_behind_window(
         &self,
         tables: &KvTables,
@@ -146,16 +149,16 @@ impl BlockManager {
         }
     }
 
-    /// Gives everything back, the end of the sequence first: its beginning is what another
-    /// sequence is most likely to share, so it should be the last to be overwritten.
+    /// Frees all blocks, the end of the sequence first: its beginning is what another sequence is
+    /// most likely to share, so it should be overwritten last.
     pub(super) fn free(&mut self, tables: &mut KvTables) {
         self.global.give_back(tables.global.clear());
         self.sliding.give_back(tables.sliding.clear());
     }
 
-    /// The longest beginning of a sequence that need not be computed: whole blocks, no image cut
-    /// in two, at least one token left. Global layers need all of its blocks, sliding layers those
-    /// that the next query sees:
+    /// Finds the longest prefix of a sequence that need not be computed. It consists of whole
+    /// blocks, does not split an image, and leaves at least one token to compute. Global layers
+    /// need all of its blocks, sliding layers those that the next query sees:
     ///
     /// ```text
     ///   global    [c][c][c][c][c][ ]      c: in the cache. Up to 5 by the global group; but block 4
@@ -179,7 +182,7 @@ impl BlockManager {
             let found = window.clone().map(|idx| self.sliding.find(&hashes[idx]));
             let missing = window.rfind(|&idx| self.sliding.find(&hashes[idx]).is_none());
             match missing {
-                // Whatever ends between the missing block and here needs it too.
+                // Every prefix that ends between the missing block and here needs that block too.
                 Some(missing) => prefix.num_blocks = missing,
                 None => {
                     prefix.sliding = found.flatten().collect();
@@ -198,7 +201,7 @@ impl BlockManager {
         prefix
     }
 
-    /// Whether the group that decides how far a prefix reaches has this block.
+    /// Whether this block is cached in the group that decides how far a prefix reaches.
     pub(super) fn is_cached(&self, hash: &BlockHash) -> bool {
         let pool = if self.groups.has_global() {
             &self.global
@@ -208,7 +211,7 @@ impl BlockManager {
         pool.find(hash).is_some()
     }
 
-    /// Begins empty tables with a prefix that was just found.
+    /// Starts empty tables with a prefix that was just found.
     pub(super) fn adopt(&mut self, tables: &mut KvTables, prefix: &CachedPrefix) {
         for &block in &prefix.global {
             self.global.share(block);
@@ -223,7 +226,7 @@ impl BlockManager {
         }
     }
 
-    /// A block of a sequence is full and computed: others may use it from now on.
+    /// Registers a block that is full and computed, so that other sequences can find it.
     pub(super) fn register(&mut self, tables: &KvTables, idx: usize, hash: BlockHash) {
         if let Some(block) = tables.global.block(idx) {
             self.global.register(block, hash);
@@ -233,7 +236,7 @@ impl BlockManager {
         }
     }
 
-    /// Blocks with these contents are not found any more.
+    /// Removes the hashes, so that blocks with these contents are not found any more.
     pub(super) fn forget(&mut self, hashes: &[BlockHash]) {
         for hash in hashes {
             self.global.forget(hash);
@@ -241,7 +244,8 @@ impl BlockManager {
         }
     }
 
-    /// The logical blocks of the sliding group that a query behind `num_blocks` blocks sees.
+    /// Returns the logical blocks of the sliding group that a query right behind `num_blocks`
+    /// blocks sees.
     fn blocks_in_window(&self, num_blocks: usize) -> std::ops::Range<usize> {
         match self.first_seen(num_blocks * self.block_size) {
             Some(first_seen) => (first_seen / self.block_size).min(num_blocks)..num_blocks,
@@ -249,7 +253,8 @@ impl BlockManager {
         }
     }
 
-    /// First key that a sliding layer's query at `position` sees, if there are such layers.
+    /// First key that a sliding layer's query at `position` sees; `None` if there are no such
+    /// layers.
     fn first_seen(&self, position: usize) -> Option<usize> {
         let window = self.groups.window()?;
         Some((position + 1).saturating_sub(window))

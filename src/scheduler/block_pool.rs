@@ -1,11 +1,11 @@
-//! One group's blocks: how many tables hold each, what is in it, and which is given out next.
+//! One group's blocks: reference counts, hashes of the contents, and the order of reuse.
 //!
 //! ```text
-//!   blank ──take──> held ──give_back──> blank        nobody will look for what is in it
+//!   blank ──take──> held ──give_back──> blank        no hash: contents are not found
 //!                    │ └────give_back──> cached ──take──> held, its hash forgotten
 //!                    └<─────share──────────┘
 //! ```
-//! A block that is forgotten loses its hash wherever it is: it ends blank.
+//! A block whose hash is forgotten ends up blank once no table holds it.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -17,22 +17,22 @@ use super::eviction_order::EvictionOrder;
 #[derive(Debug)]
 pub(super) struct BlockPool {
     blocks: Vec<Block>,
-    /// Of held and cached blocks; each hash is that of one block.
+    /// Held and cached blocks by hash; each hash belongs to one block.
     by_hash: HashMap<BlockHash, BlockId>,
-    /// Nobody holds them and they have no hash. Given out first, the longest free one first.
+    /// Free blocks without a hash. Used first, the longest free one first.
     blank: VecDeque<BlockId>,
-    /// Nobody holds them and they have a hash. Given out when no blank one is left, the one that
-    /// was given back first first.
+    /// Free blocks with a hash. Used when no blank one is left, in the order in which they were
+    /// freed.
     cached: EvictionOrder,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Block {
-    /// Tables that hold it.
+    /// Number of tables that hold it.
     num_refs: u32,
-    /// Known when it is full and computed.
+    /// Set when the block is full and computed.
     hash: Option<BlockHash>,
-    /// It had a hash, and tables may share it, but it is not to be found any more.
+    /// Its hash was forgotten: tables may still share it, but no new sequence finds it.
     is_withdrawn: bool,
 }
 
@@ -47,7 +47,7 @@ impl BlockPool {
         }
     }
 
-    /// Blocks that nobody holds, cached or blank.
+    /// Number of blocks that no table holds, cached or blank.
     pub(super) fn num_free(&self) -> usize {
         self.blank.len() + self.cached.len()
     }
@@ -56,7 +56,7 @@ impl BlockPool {
         self.cached.len()
     }
 
-    /// The block with these contents, held or not.
+    /// Returns the block with these contents, held or not.
     pub(super) fn find(&self, hash: &BlockHash) -> Option<BlockId> {
         self.by_hash.get(hash).copied()
     }
@@ -65,7 +65,7 @@ impl BlockPool {
         self.blocks[block.0 as usize].num_refs > 0
     }
 
-    /// Another table holds a block that was [found](Self::find).
+    /// Adds a reference to a block that was [found](Self::find).
     pub(super) fn share(&mut self, block: BlockId) {
         let state = &mut self.blocks[block.0 as usize];
         if state.num_refs == 0 {
@@ -75,7 +75,8 @@ impl BlockPool {
     }
 
     /// # Panics
-    /// While iterating, when fewer than `count` are free; ask first.
+    /// Panics while iterating when fewer than `count` blocks are free; check
+    /// [`num_free`](Self::num_free) first.
     pub(super) fn take(&mut self, count: usize) -> impl Iterator<Item = BlockId> {
         (0..count).map(|_| self.take_one())
     }
@@ -95,8 +96,8 @@ impl BlockPool {
         block
     }
 
-    /// The block with these contents, if there is one, is not found any more. Whoever holds it goes
-    /// on with it.
+    /// Makes the block with these contents, if there is one, impossible to find. Sequences that
+    /// hold it keep it.
     pub(super) fn forget(&mut self, hash: &BlockHash) {
         let Some(block) = self.by_hash.remove(hash) else {
             return;
@@ -122,8 +123,8 @@ impl BlockPool {
         }
     }
 
-    /// A held block is full and computed, so it can be found from now on. When there is another
-    /// one with the same contents already, that one stays the one to be found.
+    /// Registers the hash of a held block that is full and computed, so that it can be found. If
+    /// another block with the same contents is registered already, that one stays registered.
     pub(super) fn register(&mut self, block: BlockId, hash: BlockHash) {
         self.by_hash.entry(hash).or_insert_with(|| {
             self.blocks[block.0 as usize].hash = Some(hash);
@@ -132,7 +133,7 @@ impl BlockPool {
     }
 }
 
-/// For [`check_integrity`](super::Scheduler::check_integrity).
+/// Accessors for [`check_integrity`](super::Scheduler::check_integrity).
 impl BlockPool {
     pub(super) fn num_blocks(&self) -> usize {
         self.blocks.len()

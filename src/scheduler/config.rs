@@ -1,4 +1,4 @@
-//! Limits of the scheduler, and the door: what is refused before it waits.
+//! Limits of the scheduler, and the check of requests against them before they are queued.
 
 use crate::core::GenerateRequest;
 use crate::error::{Error, Result};
@@ -6,40 +6,40 @@ use crate::error::{Error, Result};
 use super::kv_groups::{BlockCount, KvGroups};
 use super::sequence::atomic_runs;
 
-/// Limits that hold for the scheduler's life. Small and cheap to copy, so that the HTTP side can
-/// knock at the door ([`check`](Self::check)) without the engine's thread.
+/// Limits that stay the same for the scheduler's lifetime. Cheap to copy, so that the HTTP side can
+/// [`check`](Self::check) requests without the engine's thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchedulerConfig {
-    /// Sequences that may hold blocks at a time.
+    /// Maximum number of sequences that hold blocks at the same time.
     pub max_num_seqs: usize,
-    /// Tokens computed in a step, over all sequences.
+    /// Maximum number of tokens computed in a step, over all sequences.
     pub max_num_batched_tokens: usize,
-    /// Longest sequence, prompt and answer together.
+    /// Maximum length of a sequence, prompt and answer together.
     pub max_model_len: usize,
-    /// Tokens in a KV block.
+    /// Number of tokens in a KV block.
     pub block_size: usize,
     /// The model's KV groups.
     pub groups: KvGroups,
-    /// Blocks in each group's pool.
+    /// Number of blocks in each group's pool.
     pub num_blocks: BlockCount,
-    /// Whether sequences use what others have computed.
+    /// Whether sequences reuse blocks that others have computed.
     pub prefix_caching: PrefixCaching,
 }
 
-/// Whether a sequence may begin with blocks that another one with the same beginning has filled.
+/// Whether a sequence may begin with blocks of another sequence that has the same prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrefixCaching {
-    /// It may, if both have the same salt or none.
+    /// Blocks are reused if both sequences have the same salt or none.
     On,
     /// Each sequence computes all of its tokens.
     Off,
 }
 
 impl SchedulerConfig {
-    /// Whether a scheduler can work within these limits.
+    /// Checks that a scheduler can work within these limits.
     ///
     /// # Errors
-    /// [`Error::Config`] with the limit that cannot be.
+    /// Returns [`Error::Config`], naming the limit that is impossible.
     pub fn validate(&self) -> Result<()> {
         let refuse = |message: String| Err(Error::Config(message));
         if self.max_num_seqs == 0 {
@@ -75,14 +75,14 @@ impl SchedulerConfig {
         Ok(())
     }
 
-    /// Whether a request can be run to its end. One that passes always is, however the cache is
-    /// shared: in the worst case it has all of it for itself.
+    /// Checks that a request can be run to its end. A request that passes can always be completed,
+    /// however the cache is shared: in the worst case it gets the whole cache for itself.
     ///
     /// # Errors
-    /// [`Error::PromptTooLong`], [`Error::ImageSpanTooLong`] or [`Error::NeverFits`].
+    /// Returns [`Error::PromptTooLong`], [`Error::ImageSpanTooLong`] or [`Error::NeverFits`].
     pub fn check(&self, request: &GenerateRequest) -> Result<()> {
         let prompt_len = request.prompt.len();
-        // One token at least must be generated.
+        // At least one token must be generated.
         if prompt_len >= self.max_model_len {
             return Err(Error::PromptTooLong {
                 max_model_len: self.max_model_len,
@@ -112,7 +112,7 @@ impl SchedulerConfig {
         Ok(())
     }
 
-    /// Length at which a request's sequence ends at the latest.
+    /// Maximum length of a request's sequence.
     pub(super) fn max_len(&self, request: &GenerateRequest) -> usize {
         let wanted = request
             .prompt
@@ -121,7 +121,8 @@ impl SchedulerConfig {
         wanted.min(self.max_model_len)
     }
 
-    /// The most blocks that `num_tokens` computed tokens ever need, by any sequence of chunks.
+    /// Maximum number of blocks that `num_tokens` computed tokens ever need, however they are split
+    /// into chunks.
     pub fn blocks_for(&self, num_tokens: usize) -> BlockCount {
         let max_chunk = self.max_num_batched_tokens;
         self.groups

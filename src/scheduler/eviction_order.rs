@@ -1,9 +1,9 @@
-//! The order in which cached blocks are given to somebody else.
+//! The order in which cached blocks are reused.
 
 use crate::core::BlockId;
 
-/// A line of blocks that can be joined at its end and left from anywhere in constant time: the
-/// links lie in an array, one for each block of the pool.
+/// A doubly linked list of blocks with constant-time append and removal from anywhere. The links
+/// are in an array with one entry per block of the pool.
 #[derive(Debug)]
 pub(super) struct EvictionOrder {
     links: Vec<Link>,
@@ -32,7 +32,7 @@ impl EvictionOrder {
         self.len
     }
 
-    /// The block that goes first.
+    /// The block that is reused first.
     pub(super) fn first(&self) -> Option<BlockId> {
         self.first
     }
@@ -41,7 +41,7 @@ impl EvictionOrder {
         std::iter::successors(self.first, |block| self.links[block.0 as usize].after)
     }
 
-    /// `block` must not be in the line.
+    /// Appends `block`, which must not be in the list.
     pub(super) fn push_last(&mut self, block: BlockId) {
         self.links[block.0 as usize] = Link {
             before: self.last,
@@ -55,7 +55,7 @@ impl EvictionOrder {
         self.len += 1;
     }
 
-    /// `block` must be in the line.
+    /// Removes `block`, which must be in the list.
     pub(super) fn remove(&mut self, block: BlockId) {
         let Link { before, after } = std::mem::take(&mut self.links[block.0 as usize]);
         match before {

@@ -1,4 +1,4 @@
-//! The scheduler's books, checked: for tests, after every step.
+//! Consistency checks of the scheduler's state; tests run them after every step.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,11 +10,11 @@ use super::sequence::Sequence;
 use super::{PrefixCaching, Scheduler};
 
 impl Scheduler {
-    /// Checks everything that the module's documentation promises to hold. Costs time in
-    /// proportion to all sequences and blocks.
+    /// Checks all invariants that the module's documentation lists. Takes time proportional to all
+    /// sequences and blocks.
     ///
     /// # Panics
-    /// With what does not hold and the numbers.
+    /// Panics with the violated invariant and the numbers.
     pub fn check_integrity(&self) {
         self.check_queues();
         self.check_waiting();
@@ -216,7 +216,7 @@ impl Scheduler {
             );
         };
         let groups = self.config.groups;
-        // The next query stands at num_computed and sees `window` keys, itself included.
+        // The next query is at num_computed and sees `window` keys, itself included.
         let first_in_window = groups
             .window()
             .map(|w| (num_computed + 1).saturating_sub(w));
@@ -235,7 +235,7 @@ fn sliding(seq: &Sequence) -> &BlockTable {
     &seq.kv.sliding
 }
 
-/// Blank + cached + held = total, and as many tables hold a block as it counts.
+/// Checks that blank + cached + held = total, and that reference counts match the tables.
 fn check_owners<'a>(group: &str, pool: &BlockPool, tables: impl Iterator<Item = &'a BlockTable>) {
     let mut num_holders: HashMap<BlockId, usize> = HashMap::new();
     for table in tables {
@@ -272,7 +272,7 @@ fn check_owners<'a>(group: &str, pool: &BlockPool, tables: impl Iterator<Item = 
     );
 }
 
-/// Blocks and the map of hashes say the same.
+/// Checks that the blocks and the map of hashes agree.
 fn check_hashes(group: &str, pool: &BlockPool) {
     let mut num_known = 0;
     for (hash, block) in pool.hashes() {
@@ -285,8 +285,8 @@ fn check_hashes(group: &str, pool: &BlockPool) {
     assert_eq!(num_hashed, num_known, "{group}: blocks with a hash");
 }
 
-/// What others may find in a sequence's table is full and computed, so nobody writes it; and it
-/// is what the sequence takes it for.
+/// Checks that blocks which others can find are full and computed, so that no sequence writes them,
+/// and that their contents are what the sequence expects.
 fn check_contents(group: &str, pool: &BlockPool, seq: &Sequence, table: &BlockTable) {
     for (idx, &block) in (table.num_released()..).zip(table.blocks()) {
         let hash = pool.hash(block);

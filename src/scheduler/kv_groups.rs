@@ -1,24 +1,24 @@
-//! The two KV groups and how many blocks a sequence needs in each.
+//! The two KV groups, and how many blocks a sequence needs in each.
 //!
-//! Pure arithmetic: whoever sizes the pools uses it too.
+//! This is pure arithmetic; the code that sizes the pools uses it too.
 
 use std::iter::Sum;
 use std::ops::Add;
 
-/// Which kinds of attention layer a model has. The layers of one kind share a pool of blocks and,
-/// for each sequence, one block table: a group.
+/// Kinds of attention layers that a model has. The layers of one kind form a group: they share a
+/// pool of blocks and one block table per sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvGroups {
-    /// Every layer attends to everything before it.
+    /// Every layer attends to all positions before it.
     Global,
     /// Every layer attends to the last `window` positions, the query's own included.
     Sliding {
-        /// Keys a query sees; at least 1.
+        /// Number of keys a query sees; at least 1.
         window: usize,
     },
     /// Both kinds, as in Gemma 3.
     Both {
-        /// Keys a query of a sliding layer sees; at least 1.
+        /// Number of keys a query of a sliding layer sees; at least 1.
         window: usize,
     },
 }
@@ -29,7 +29,7 @@ impl KvGroups {
         matches!(self, Self::Global | Self::Both { .. })
     }
 
-    /// The sliding layers' window, if there are such layers.
+    /// Window of the sliding layers; `None` if there are no such layers.
     pub fn window(self) -> Option<usize> {
         match self {
             Self::Global => None,
@@ -37,11 +37,11 @@ impl KvGroups {
         }
     }
 
-    /// The most blocks that a sequence of `num_tokens` computed tokens ever holds, when no step
-    /// computes more than `max_chunk` of them, wherever the chunks begin.
+    /// Maximum number of blocks that a sequence of `num_tokens` computed tokens ever holds, when no
+    /// step computes more than `max_chunk` of them, wherever the chunks begin.
     ///
-    /// A chunk of n queries sees n + window − 1 keys of a sliding layer. Blocks are given back
-    /// whole, so up to `block_size − 1` older positions stay beside them:
+    /// A chunk of n queries sees n + window − 1 keys of a sliding layer. Blocks are freed as a
+    /// whole, so up to `block_size − 1` older positions stay in addition:
     ///
     /// ```text
     ///            window − 1     chunk
@@ -49,7 +49,7 @@ impl KvGroups {
     ///   |-------|-------|-------|-------
     /// ```
     ///
-    /// With `max_chunk = 1`: what a sequence holds while it decodes.
+    /// With `max_chunk = 1`, this is what a sequence holds while it decodes.
     pub fn blocks_for(self, num_tokens: usize, max_chunk: usize, block_size: usize) -> BlockCount {
         let sliding_tokens = self.window().map_or(0, |window| {
             let longest_span = (window - 1)
@@ -75,12 +75,12 @@ pub struct BlockCount {
 }
 
 impl BlockCount {
-    /// Whether this many blocks can be had from `available`.
+    /// Whether this many blocks can be taken from `available`.
     pub fn fits_in(self, available: Self) -> bool {
         self.global <= available.global && self.sliding <= available.sliding
     }
 
-    /// What is left after `taken`, at least 0 in each group.
+    /// Subtracts `taken`, stopping at 0 in each group.
     pub fn saturating_sub(self, taken: Self) -> Self {
         Self {
             global: self.global.saturating_sub(taken.global),

@@ -1,9 +1,9 @@
-//! Decides what each step computes and who holds which KV block.
+//! The scheduler: decides what each step computes and which sequence holds which KV block.
 //!
 //! ```text
 //!   add ──> waiting ──admit──> running ──update──> finished
 //!             ^ │                 │
-//!             │ └─ parked         │                parked: a running one computes what it needs
+//!             │ └─ deferred       │                deferred: a running one computes its blocks
 //!             └──────preempt──────┘                abort: from anywhere, at once
 //!
 //!   one at a time:  loop { batch = schedule(); tokens = execute(batch); update(batch, tokens) }
@@ -11,64 +11,68 @@
 //! ```
 //!
 //! There is no prefill phase and no decode phase. Every [`Sequence`] has tokens, the first
-//! `num_computed_tokens` of which are in the cache, and each step closes a part of that gap under
-//! one budget of tokens.
+//! `num_computed_tokens` of which are in the cache. Each step computes a part of the missing ones,
+//! within one token budget for all sequences.
 //!
 //! # Order
-//! Smaller [`SchedulingParams::priority`](crate::core::Terms) first; within a priority, tenants are admitted
-//! by start-time fair queueing (`level`), and each tenant's requests in the order of arrival. The
-//! first admission gives a sequence a ticket. Priority and ticket are its rank: who is computed
-//! first, whom its tenant has readmitted first and, from its end, who is preempted first.
+//! Smaller [`SchedulingParams::priority`](crate::core::SchedulingParams) first. Within a priority,
+//! tenants are admitted by start-time fair queueing (`priority_level`), and each tenant's requests
+//! in the order of arrival. The first admission gives a sequence an admission number. Priority and
+//! admission number are its rank. The rank decides which sequence is computed first, which of a
+//! tenant's preempted sequences is readmitted first and, from the worst rank, which is preempted
+//! first.
 //!
-//! Tenants' shares hold while they run, too (`shares`): who has fewer sequences, or fewer blocks,
-//! than another tenant of its priority takes a place from it, and who has more gives way first when
-//! blocks run out. A sequence whose place was taken so is set back: without its ticket, to the
-//! place in its tenant's line that its arrival gives it.
+//! Tenants' shares also hold while sequences run (`shares`): a tenant with fewer sequences or
+//! blocks than another one of its priority takes a slot or blocks from it, and the tenant that
+//! holds more is preempted first when blocks run out. A sequence whose slot was taken in this way
+//! is set back: it loses its admission number and returns to its place by arrival in its tenant's
+//! queue.
 //!
 //! # Steps in flight
 //! One batch may be in flight while the next is planned; both modes are the same code. A sequence
-//! whose token is still being sampled is planned one further, with [`Chunk::fed`] for a token id.
-//! A sequence's length is known beforehand, so it is never planned past its end; a stop token is
-//! not, so a sequence that has ended, like one that was aborted or preempted, may have a stale
-//! chunk in flight. It does no harm, because the device executes batches in order:
-//! - A stale chunk writes only behind what was computed when it was planned. Blocks that others
-//!   may find are full and computed, so no stale chunk writes into one.
-//! - The other blocks that it writes were given back blank. Whoever gets one was planned later,
-//!   so writes it later, and reads there only what it has written itself.
-//! - Blocks become known as full, and those behind the window are given back, only in
-//!   [`Scheduler::update`]: with a batch that has come to its end, none that may still fail.
+//! whose token is still being sampled is planned one token further, with [`Chunk::fed`] in place of
+//! a token id. A sequence's maximum length is known beforehand, so it is never planned past its
+//! end. A stop token is not known beforehand, so a sequence that has ended, like one that was
+//! aborted or preempted, may have a stale chunk in flight. It does no harm, because the device
+//! executes batches in order:
+//! - A stale chunk writes only behind what was computed when it was planned. Blocks that other
+//!   sequences can find are full and computed, so no stale chunk writes into one.
+//! - The other blocks that it writes were freed as blank. A sequence that gets one was planned
+//!   later, so it writes the block later, and reads only what it has written itself.
+//! - Blocks are registered as full, and those behind the window are freed, only in
+//!   [`Scheduler::update`]: after the batch has completed and can no longer fail.
 //!
-//! # Sequences that are held
-//! What the next token may be can take long to find out. Whoever drives the scheduler then leaves such
-//! a sequence out of the steps ([`Scheduler::hold`]), so that the others need not wait for it, and lets
-//! it in again ([`Scheduler::release`]) or ends it.
+//! # Held sequences
+//! A sequence's next token may be constrained by a mask that takes long to compute. The engine then
+//! leaves the sequence out of the steps ([`Scheduler::hold`]), so that the others need not wait for
+//! it, and includes it again ([`Scheduler::release`]) or ends it.
 //!
-//! # What always holds
-//! [`Scheduler::check_integrity`] says it in code:
-//! - a step computes at most `max_num_batched_tokens`, of at most `max_num_seqs` sequences;
-//! - images are computed whole, since their tokens attend to one another in both directions;
-//! - each block is blank, cached or held by as many tables as it says; tables hold exactly what
-//!   computed and scheduled tokens need, in the sliding group no more than the window sees;
-//! - only full blocks are found by others, so nobody writes a block that another one reads;
-//! - of one tenant's at one priority, everybody who runs was admitted before everybody who was
-//!   preempted.
+//! # Invariants
+//! [`Scheduler::check_integrity`] checks these:
+//! - a step computes at most `max_num_batched_tokens` tokens of at most `max_num_seqs` sequences;
+//! - images are computed as a whole, since their tokens attend to one another in both directions;
+//! - each block is blank, cached or held by as many tables as its reference count says; tables hold
+//!   exactly what computed and scheduled tokens need, in the sliding group no more than the window;
+//! - only full blocks are found by others, so no sequence writes a block that another one reads;
+//! - within one tenant and priority, all running sequences were admitted before all preempted ones.
 //!
-//! # Everybody ends
-//! Take the sequence of the best rank among those admitted. Nobody of its priority preempts it:
-//! whoever needs blocks takes them from worse ranks, and shares are never taken from a tenant's best
-//! rank. If it waits, it comes to the front of the line, and it is admitted when the others have been
-//! preempted or have ended, since alone it fits: the door saw to that. While it runs, it computes
-//! at least a token every third step: a decode at least every other step, and an image that
-//! decodes leave no room for goes first in the next one. So it ends, and the next one is the best.
-//! Whoever is not admitted yet, or was set back, comes to the front of its priority's line, since
-//! what the others compute once they are admitted raises their tenants' accounts; the parked come
-//! back when the one that they wait for has computed their block or stops running. It is set back
-//! only after a turn of at least a block's worth of tokens, and its tenant's older requests come
-//! to their end before it, so one day it is its tenant's best.
-//! Only better priorities that never cease can keep a request waiting, as asked for.
+//! # Why every sequence ends
+//! Take the admitted sequence of the best rank. No sequence of its priority preempts it: blocks are
+//! taken from worse ranks only, and shares are never taken from a tenant's best rank. If it waits,
+//! it comes to the front of the queue. It is admitted when the others have been preempted or have
+//! ended, since it fits when it is alone; [`SchedulerConfig::check`] ensures that. While it runs,
+//! at least one of its tokens is computed every third step: a decode at least every other step, and
+//! an image that does not fit beside decodes goes first in the next step. So it ends, and the next
+//! sequence has the best rank. A sequence that is not admitted yet, or was set back, comes to the
+//! front of its priority's queue, since what the others compute after admission raises their
+//! tenants' service counters. Deferred sequences return to the queue when the one that they wait
+//! for has computed their block or stops running. A sequence is set back only after it has computed
+//! at least one block of tokens, and its tenant's older requests end before it, so at some time it
+//! has its tenant's best rank. Only an endless supply of better priorities can keep a request
+//! waiting, as priorities are meant to.
 //!
-//! Owns no tensors, clock, channel or device: plain data in, plain data out. Deadlines are for the
-//! engine, which has a clock, to keep.
+//! The scheduler owns no tensors, clock, channel or device: plain data in, plain data out. The
+//! engine, which has a clock, enforces deadlines.
 
 mod admission;
 mod batch;
@@ -109,25 +113,25 @@ pub use kv_groups::{BlockCount, KvGroups};
 pub use sequence::Sequence;
 pub use stats::SchedulerStats;
 
-/// Queues, budget and blocks. See the module's documentation.
+/// Queues, token budget and blocks. See the module's documentation.
 #[derive(Debug)]
 pub struct Scheduler {
     config: SchedulerConfig,
-    /// By rank; these hold blocks.
+    /// Sorted by rank; these hold blocks.
     #[expect(
         clippy::vec_box,
         reason = "sequences are large and leave from the middle"
     )]
     running: Vec<Box<Sequence>>,
-    /// These hold nothing.
+    /// Waiting sequences; these hold no blocks.
     line: WaitingQueue,
-    /// Of every sequence, running or waiting.
+    /// Keys of all sequences, running or waiting.
     places: HashMap<SeqId, QueueKey>,
     next_arrival: u64,
     next_ticket: u64,
     blocks: BlockManager,
     pending_blocks: PendingBlocks,
-    /// Whose chunks the batches that were not taken in yet have, oldest batch first.
+    /// Sequences of each batch that is not applied yet, oldest batch first.
     in_flight: VecDeque<Vec<(SeqId, Rank)>>,
     /// The best-ranked sequence whose next image did not fit beside the last step's decodes. It
     /// goes first in the next step.
@@ -135,7 +139,7 @@ pub struct Scheduler {
     counters: Counters,
 }
 
-/// What [`SchedulerStats`] counts from the start on.
+/// Counters of [`SchedulerStats`] since the start.
 #[derive(Debug, Default)]
 struct Counters {
     num_preemptions: u64,
@@ -145,7 +149,7 @@ struct Counters {
 
 impl Scheduler {
     /// # Errors
-    /// When nothing could run within these limits ([`SchedulerConfig::validate`]).
+    /// Fails when nothing could run within these limits ([`SchedulerConfig::validate`]).
     pub fn new(config: SchedulerConfig) -> Result<Self> {
         config.validate()?;
         Ok(Self {
@@ -163,18 +167,18 @@ impl Scheduler {
         })
     }
 
-    /// The limits; its [`check`](SchedulerConfig::check) is the door.
+    /// The limits; [`SchedulerConfig::check`] tests a request against them.
     pub fn config(&self) -> &SchedulerConfig {
         &self.config
     }
 
-    /// Takes a sequence into the waiting line.
+    /// Adds a sequence to the waiting queue.
     ///
     /// # Errors
-    /// Those of [`SchedulerConfig::check`]; the request is then forgotten.
+    /// Returns the errors of [`SchedulerConfig::check`]; the request is then dropped.
     ///
     /// # Panics
-    /// When `id` is in use. Ids must not be used again either: a stale chunk may name one.
+    /// Panics when `id` is in use. Ids must never be reused either: a stale chunk may name one.
     pub fn add(&mut self, id: SeqId, request: GenerateRequest) -> Result<()> {
         self.config.check(&request)?;
         let arrival = ArrivalSeq(self.next_arrival);
@@ -187,9 +191,9 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Forgets a sequence and frees what it holds, whether it waits, runs or is just being
-    /// computed. `false` when there is none (any more). This is also the way on for the sequences
-    /// of a step that failed: abort them, then [`update`](Self::update) without tokens.
+    /// Removes a sequence and frees what it holds, whether it waits, runs or is being computed.
+    /// Returns `false` when there is none (any more). This is also how to handle a failed step:
+    /// abort its sequences, then call [`update`](Self::update) without tokens.
     pub fn abort(&mut self, id: SeqId) -> bool {
         let Some(place) = self.places.remove(&id) else {
             return false;
@@ -204,8 +208,8 @@ impl Scheduler {
         true
     }
 
-    /// [`abort`](Self::abort) of a sequence whose keys and values are not to be trusted: nobody finds
-    /// its blocks any more. Those who share some already keep them.
+    /// [Aborts](Self::abort) a sequence whose keys and values may be wrong (not finite): no
+    /// sequence finds its blocks any more. Sequences that share some already keep them.
     pub fn abort_unsound(&mut self, id: SeqId) -> bool {
         let hashes = self.sequence(id).map(|seq| seq.hashes().to_vec());
         let was_there = self.abort(id);
@@ -213,13 +217,13 @@ impl Scheduler {
         was_there
     }
 
-    /// Takes in what the oldest batch in flight computed: `sampled` has the token sampled for each
-    /// chunk that samples, in the batch's order. Sequences that were aborted or have ended since
-    /// [`schedule`](Self::schedule) are skipped, with or without a token; preempted ones keep
-    /// theirs. Returns those that ended; they are gone and their blocks free.
+    /// Applies the results of the oldest batch in flight: `sampled` has the token of each chunk
+    /// that samples, in the batch's order. Sequences that were aborted or have ended since
+    /// [`schedule`](Self::schedule) are skipped, with or without a token; preempted ones keep their
+    /// token. Returns the sequences that ended; they are removed and their blocks free.
     ///
     /// # Panics
-    /// When `batch` is not the oldest in flight, or a token is missing.
+    /// Panics when `batch` is not the oldest in flight, or a token is missing.
     pub fn update(
         &mut self,
         batch: &Batch,
@@ -236,8 +240,8 @@ impl Scheduler {
             "batches are taken in in the order in which they were scheduled"
         );
         let mut sampled = sampled.iter();
-        // The batch and the running sequences are both in the order of ranks, so one pass over
-        // both is enough.
+        // The batch and the running sequences are both sorted by rank, so one pass over both is
+        // enough.
         let mut idx = 0;
         for (chunk, (id, rank)) in batch.chunks.iter().zip(flights) {
             while self.running.get(idx).is_some_and(|seq| seq.rank() < rank) {
@@ -277,7 +281,7 @@ impl Scheduler {
         finished
     }
 
-    /// A sequence that waits or runs.
+    /// Returns a waiting or running sequence.
     pub fn sequence(&self, id: SeqId) -> Option<&Sequence> {
         let place = self.places.get(&id)?;
         match self.running_idx(place) {
@@ -287,28 +291,28 @@ impl Scheduler {
     }
 
     /// Whether there are sequences. [`schedule`](Self::schedule) plans something for them, unless
-    /// they need what a batch in flight computes, or are held.
+    /// they need the results of a batch in flight, or are held.
     pub fn has_work(&self) -> bool {
         !self.places.is_empty()
     }
 
-    /// Sequences that hold blocks.
+    /// Number of sequences that hold blocks.
     pub fn num_running(&self) -> usize {
         self.running.len()
     }
 
-    /// Sequences that wait for a slot or for blocks, preempted ones included.
+    /// Number of sequences that wait for a slot or for blocks, preempted ones included.
     pub fn num_waiting(&self) -> usize {
         self.line.len()
     }
 
-    /// Blocks that nobody holds, with or without a prefix in them.
+    /// Number of blocks that no sequence holds, with or without a cached prefix in them.
     pub fn num_free_blocks(&self) -> BlockCount {
         self.blocks.num_free()
     }
 
-    /// Share of the blocks that unfinished sequences hold, 0 to 1, in the group that is fuller:
-    /// the one that admission waits for.
+    /// Fraction of the blocks that unfinished sequences hold, 0 to 1, in the fuller group, which is
+    /// the one that limits admission.
     pub fn kv_usage(&self) -> f64 {
         let total = self.config.num_blocks;
         let free = self.blocks.num_free();
@@ -319,7 +323,7 @@ impl Scheduler {
         used(total.global, free.global).max(used(total.sliding, free.sliding))
     }
 
-    /// Gauges and counters.
+    /// Returns gauges and counters.
     pub fn stats(&self) -> SchedulerStats {
         SchedulerStats {
             num_running: self.num_running(),
@@ -340,13 +344,13 @@ impl Scheduler {
             .ok()
     }
 
-    /// A sequence that has run and waits to run again.
+    /// Returns a sequence that has run and waits to run again.
     fn preempted_mut(&mut self, id: SeqId) -> Option<&mut Sequence> {
         let place = self.places.get(&id)?;
         self.line.get_mut(place)
     }
 
-    /// A chunk of a running sequence has been computed.
+    /// Applies a computed chunk of a running sequence.
     fn advance(&mut self, idx: usize, num_tokens: usize) {
         let seq = &mut self.running[idx];
         seq.advance(num_tokens);
@@ -359,14 +363,14 @@ impl Scheduler {
             .release_behind_window(&mut seq.kv, num_computed_tokens);
     }
 
-    /// Makes known what a running sequence has filled.
+    /// Registers the blocks that a running sequence has filled.
     fn fill_blocks(&mut self, idx: usize) {
         let seq = &mut self.running[idx];
         let before = seq.num_full_blocks;
         seq.num_full_blocks = seq.num_computed_tokens() / self.config.block_size;
         let end = seq.num_full_blocks * self.config.block_size;
         if let Some(num_tokens) = end.checked_sub(seq.num_charged_tokens) {
-            // Per block, since each time the tenant's place in the line changes.
+            // Once per block, since each charge changes the tenant's place in the queue.
             seq.num_charged_tokens = end;
             self.line.charge(&seq.place(), num_tokens);
         }
@@ -389,7 +393,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes back all that a sequence has while it runs, and what others expect of it.
+    /// Frees the blocks of a sequence that stops running, drops its pending blocks and wakes its
+    /// waiters.
     fn stop_running(&mut self, seq: &mut Sequence) {
         self.blocks.free(&mut seq.kv);
         self.pending_blocks.end(

@@ -1,4 +1,4 @@
-//! Blocks that a running sequence will fill, so that nobody else computes them meanwhile.
+//! Pending blocks: a running sequence will fill them, so no other sequence computes them meanwhile.
 
 use std::collections::HashMap;
 
@@ -6,27 +6,27 @@ use crate::core::SeqId;
 
 use super::block_hash::BlockHash;
 
-/// Which running sequence will fill a block of its prompt. Each hash is promised by one at most;
-/// a promise ends when the block is full or its sequence stops running.
+/// Maps the hash of a pending block to the running sequence that will fill it. Each hash has at
+/// most one producer. An entry ends when the block is full or its sequence stops running.
 #[derive(Debug, Default)]
 pub(super) struct PendingBlocks {
     by_hash: HashMap<BlockHash, SeqId>,
 }
 
 impl PendingBlocks {
-    /// Who will fill this block.
+    /// Returns the sequence that will fill this block.
     pub(super) fn producer(&self, hash: &BlockHash) -> Option<SeqId> {
         self.by_hash.get(hash).copied()
     }
 
-    /// Promises what nobody else has promised.
+    /// Marks the blocks that have no producer yet as pending on `id`.
     pub(super) fn make(&mut self, id: SeqId, hashes: &[BlockHash]) {
         for &hash in hashes {
             self.by_hash.entry(hash).or_insert(id);
         }
     }
 
-    /// Ends those of these promises that `id` has made.
+    /// Removes those of these pending blocks whose producer is `id`.
     pub(super) fn end(&mut self, id: SeqId, hashes: &[BlockHash]) {
         if self.by_hash.is_empty() {
             return;

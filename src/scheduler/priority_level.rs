@@ -1,13 +1,14 @@
-//! Those who wait at one priority, and whose turn it is among their tenants.
+//! The waiting sequences of one priority, and fair queueing among their tenants.
 //!
-//! Start-time fair queueing by tokens of service. Each tenant has an account of what it was
-//! served; the next one is the oldest request of the tenant that was served least. Who comes
-//! after a pause is not paid for it: its account is lifted to that of the tenant admitted last
-//! (the virtual time). So with k tenants waiting, a new one's first request is admitted after at
-//! most one of each of the others that are as far behind, however many those have.
+//! Start-time fair queueing by tokens of service. Each tenant has a counter of the tokens it was
+//! served; the next sequence is the oldest request of the tenant with the smallest counter. A
+//! tenant that returns after a pause gets no credit for the pause: its counter is raised to that of
+//! the tenant admitted last (the virtual time). So with k tenants waiting, a new tenant's first
+//! request is admitted after at most one request of each of the others with the same counter,
+//! however many requests those have.
 //!
-//! Preempted sequences had their turn already and come before all else of their tenant, but not
-//! before another tenant that was served less.
+//! Preempted sequences were admitted before, so they come before all other requests of their
+//! tenant, but not before another tenant that was served less.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,30 +17,31 @@ use crate::core::TenantId;
 use super::queue_key::{AdmissionSeq, ArrivalSeq, QueueKey};
 use super::sequence::Sequence;
 
-/// Tenants' accounts that are kept without looking whether they still say something.
+/// Number of tenants' counters that are kept without checking whether they are still needed.
 const FEW_ACCOUNTS: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct PriorityLevel {
     tenants: HashMap<TenantId, Tenant>,
-    /// One for each tenant with somebody in the line.
+    /// One entry for each tenant with a sequence in the queue.
     fronts: BTreeSet<Front>,
-    /// Out of the line until a running sequence has computed what they share.
+    /// Deferred sequences: out of the queue until a running sequence has computed the shared
+    /// blocks.
     deferred: BTreeMap<ArrivalSeq, Box<Sequence>>,
     virtual_time: u64,
-    /// After the last look for accounts to forget.
+    /// Number of tenants kept by the last cleanup.
     num_remembered: usize,
 }
 
 #[derive(Debug, Default)]
 struct Tenant {
-    /// Tokens, and the virtual time at which it came.
+    /// Tokens served, at least the virtual time at which the tenant came.
     served: u64,
     preempted: BTreeMap<AdmissionSeq, Box<Sequence>>,
     waiting: BTreeMap<ArrivalSeq, Box<Sequence>>,
 }
 
-/// A tenant's best preempted sequence, else its oldest waiting request; the least goes first.
+/// A tenant's best preempted sequence, else its oldest waiting request; the smallest goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Front {
     served: u64,
@@ -47,7 +49,7 @@ struct Front {
     tenant: TenantId,
 }
 
-/// Of those that were served alike, who was admitted before goes first.
+/// Among tenants with equal counters, a sequence that was admitted before goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
     Again(AdmissionSeq),
@@ -63,13 +65,13 @@ impl PriorityLevel {
         self.deferred.len()
     }
 
-    /// Takes a sequence into its tenant's line: a preempted one before all new ones.
+    /// Adds a sequence to its tenant's queue: a preempted one before all new ones.
     pub(super) fn add(&mut self, seq: Box<Sequence>) {
         self.add_at(self.virtual_time, seq);
     }
 
-    /// Takes in a sequence whose place was taken for the [front](Self::front): its tenant, which
-    /// had more than its share, counts as served more than the front's.
+    /// Adds a sequence whose slot was taken for the [front](Self::front). Its tenant had more than
+    /// its share, so its counter is raised above the front's.
     pub(super) fn set_back(&mut self, seq: Box<Sequence>) {
         let ahead = self.fronts.first().map_or(0, |front| front.served + 1);
         let id = seq.scheduling().tenant;
@@ -77,7 +79,8 @@ impl PriorityLevel {
         self.add_at(self.virtual_time.max(ahead), seq);
     }
 
-    /// A tenant whose line was empty counts as served at least `virtual_time`.
+    /// Adds a sequence; if its tenant's queue was empty, the counter is raised to at least
+    /// `virtual_time`.
     fn add_at(&mut self, virtual_time: u64, seq: Box<Sequence>) {
         let id = seq.scheduling().tenant;
         self.change(id, |tenant| {
@@ -91,7 +94,7 @@ impl PriorityLevel {
         });
     }
 
-    /// Takes out the sequence at `place`, if it is here.
+    /// Removes the sequence at `place`, if it is here.
     pub(super) fn remove(&mut self, place: &QueueKey) -> Option<Box<Sequence>> {
         match place.admission_seq {
             Some(admission_seq) => {
@@ -104,7 +107,7 @@ impl PriorityLevel {
         }
     }
 
-    /// The one whose turn it is; `None` when all are parked.
+    /// Returns the next sequence; `None` when all are deferred.
     pub(super) fn front(&self) -> Option<&Sequence> {
         let front = self.fronts.first()?;
         self.tenants[&front.tenant].first()
@@ -115,7 +118,7 @@ impl PriorityLevel {
         self.get_mut(&place)
     }
 
-    /// Takes out the [front](Self::front).
+    /// Removes the [front](Self::front).
     pub(super) fn pop_front(&mut self) -> Option<Box<Sequence>> {
         let place = self.front()?.place();
         let front = self.fronts.first().expect("there is a front");
@@ -123,14 +126,14 @@ impl PriorityLevel {
         self.remove(&place)
     }
 
-    /// Takes the [front](Self::front), which must be a new one, out of the line for a while.
+    /// Defers the [front](Self::front), which must be a new sequence.
     pub(super) fn park_front(&mut self) {
         let place = self.front().expect("who parks it has seen it").place();
         let seq = self.remove(&place).expect("the front is here");
         self.deferred.insert(place.arrival, seq);
     }
 
-    /// Back into the line. `false` when it is no longer parked.
+    /// Puts a deferred sequence back into the queue. Returns `false` when it is no longer deferred.
     pub(super) fn unpark(&mut self, arrival: ArrivalSeq) -> bool {
         let seq = self.deferred.remove(&arrival);
         let was_parked = seq.is_some();
@@ -169,7 +172,7 @@ impl PriorityLevel {
         seq.map(Box::as_mut)
     }
 
-    /// A tenant was served so many tokens.
+    /// Adds `num_tokens` to a tenant's counter.
     pub(super) fn charge(&mut self, tenant: TenantId, num_tokens: usize) {
         let virtual_time = self.virtual_time;
         self.change(tenant, |tenant| {
@@ -177,7 +180,7 @@ impl PriorityLevel {
         });
     }
 
-    /// Changes a tenant's account or line, and its front with it.
+    /// Changes a tenant's counter or queue, and updates its front.
     fn change<R>(&mut self, id: TenantId, change: impl FnOnce(&mut Tenant) -> R) -> R {
         let tenant = self.tenants.entry(id).or_default();
         if let Some(front) = tenant.front(id) {
@@ -192,9 +195,9 @@ impl PriorityLevel {
         result
     }
 
-    /// Accounts behind the virtual time say nothing any more; of the others there is one for each
-    /// tenant that was served lately, and tenants are few. Looks at all of them, but only when
-    /// there are twice as many as after the last look.
+    /// Removes counters that are behind the virtual time, since they have no effect any more. The
+    /// others belong to tenants that were served recently, which are few. Checks all of them, but
+    /// only when there are twice as many as after the last cleanup.
     fn forget_idle_tenants(&mut self) {
         if self.tenants.len() > FEW_ACCOUNTS + 2 * self.num_remembered {
             let now = self.virtual_time;
@@ -229,7 +232,7 @@ impl Tenant {
     }
 }
 
-/// For [`check_integrity`](super::Scheduler::check_integrity).
+/// Accessors for [`check_integrity`](super::Scheduler::check_integrity).
 impl PriorityLevel {
     pub(super) fn preempted(&self) -> impl Iterator<Item = &Sequence> {
         let preempted = self.tenants.values().flat_map(|t| t.preempted.values());
@@ -252,7 +255,7 @@ impl PriorityLevel {
     }
 
     /// # Panics
-    /// When a tenant's front is not where it belongs.
+    /// Panics when a tenant's front is wrong.
     pub(super) fn check_fronts(&self) {
         let fronts: BTreeSet<Front> = self
             .tenants

@@ -1,24 +1,24 @@
-//! Where a sequence stands among the others.
+//! Keys that define the order of sequences.
 
 use crate::core::TenantId;
 
-/// Number of a sequence in the order of arrival.
+/// Sequence number in the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ArrivalSeq(pub(super) u64);
 
-/// Number of a sequence in the order of first admission; a preempted one keeps its own.
+/// Sequence number in the order of first admission; a preempted sequence keeps its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct AdmissionSeq(pub(super) u64);
 
-/// Order of those that have been admitted: who is computed first, who is readmitted first and,
-/// from its end, who is preempted first.
+/// Order of admitted sequences: the smallest rank is computed and readmitted first, the largest is
+/// preempted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     pub(super) priority: i32,
     pub(super) admission_seq: AdmissionSeq,
 }
 
-/// What is needed to find a sequence.
+/// The key by which a sequence is found in the queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct QueueKey {
     pub(super) priority: i32,

@@ -1,4 +1,4 @@
-//! One request on its way through the steps.
+//! A sequence: the state of one request while it is scheduled.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use super::block_manager::KvTables;
 use super::block_table::BlockTable;
 use super::queue_key::{AdmissionSeq, ArrivalSeq, QueueKey, Rank};
 
-/// Tokens, of which the first `num_computed_tokens` have their keys and values in the cache.
+/// Tokens of a request; the first `num_computed_tokens` have their keys and values in the cache.
 ///
-/// Computing is nothing but closing that gap: it is the whole prompt at first, one token while
+/// The remaining tokens are what is to be computed: the whole prompt at first, one token while
 /// decoding, and everything so far after a preemption. While steps are in flight:
 ///
 /// ```text
@@ -29,52 +29,53 @@ pub struct Sequence {
     pub(super) arrival: ArrivalSeq,
     pub(super) admission_seq: Option<AdmissionSeq>,
     scheduling: SchedulingParams,
-    /// Prompt, then what was generated; a preemption keeps both.
+    /// Prompt, then the generated tokens; a preemption keeps both.
     tokens: Vec<TokenId>,
     num_prompt_tokens: usize,
     pub(super) num_cached_tokens: usize,
-    /// At this length the sequence ends.
+    /// Length at which the sequence ends.
     max_len: usize,
     images: Vec<ImageSpan>,
-    /// What must be computed in one step. Ascending, not touching one another.
+    /// Ranges that must be computed in one step. Ascending, not adjacent.
     atomic_runs: Vec<Range<usize>>,
     sampling: Arc<SamplingParams>,
     prompt_logprobs: Option<usize>,
-    /// Less than `tokens.len()`, and never inside of an atomic run.
+    /// Always less than `tokens.len()`, and never inside an atomic run.
     num_computed_tokens: usize,
-    /// In chunks of the batches in flight, at most two.
+    /// Number of tokens in chunks of the batches in flight, of which there are at most two.
     num_scheduled_tokens: usize,
-    /// In the chunk of the batch that is just being planned.
+    /// Number of tokens in the chunk of the batch that is being planned.
     pub(super) num_planned_tokens: usize,
-    /// Tokens that the batches in flight sample, at most one each. A preemption does not end them.
+    /// Number of tokens that the batches in flight sample, at most one each. A preemption keeps
+    /// them.
     num_pending_tokens: usize,
-    /// Which sample of the last batch that samples for it is this sequence's.
+    /// Index of this sequence's sample in the last batch that samples for it.
     sample_idx: usize,
-    /// Nothing of it is planned while it runs.
+    /// Whether the sequence is left out of plans while it runs.
     pub(super) is_held: bool,
-    /// The token that the batch in flight was to sample for it is not sampled.
+    /// Whether the planned token of the batch in flight is not sampled.
     pub(super) is_sample_skipped: bool,
-    /// Places for all positions computed, scheduled and planned.
+    /// Blocks for all positions computed, scheduled and planned.
     pub(super) kv: KvTables,
-    /// Of the first full blocks. Filled when somebody first asks.
+    /// Hashes of the first full blocks. Computed on first use.
     hashes: Vec<BlockHash>,
-    /// Blocks that are full and computed; others may hold them too.
+    /// Number of blocks that are full and computed; others may hold them too.
     pub(super) num_full_blocks: usize,
     /// Length up to which the tenant has been charged.
     pub(super) num_charged_tokens: usize,
-    /// Those that wait until this sequence has filled a block of theirs.
+    /// Deferred sequences that wait until this one has filled a block of theirs.
     pub(super) waiters: Vec<Waiter>,
-    /// It was admitted before, and counted; it may have no ticket any more.
+    /// It was admitted and counted before; it may have lost its admission number since.
     pub(super) has_run: bool,
-    /// When so many tokens are computed, it has had a turn that was worth its admission.
+    /// Number of computed tokens from which on its slot may be taken from it.
     turn_end: usize,
 }
 
-/// A waiting sequence that will use what another one is computing.
+/// A deferred sequence that will use what a running one is computing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiter {
     pub(super) place: QueueKey,
-    /// When so many blocks of the leader are full.
+    /// Number of full blocks of the producer at which it is woken.
     pub(super) num_blocks: usize,
 }
 
@@ -116,7 +117,7 @@ impl Sequence {
         }
     }
 
-    /// Prompt, then what was generated and has been taken in.
+    /// Prompt, then the generated tokens whose values the host knows.
     pub fn tokens(&self) -> &[TokenId] {
         &self.tokens
     }
@@ -126,18 +127,19 @@ impl Sequence {
         self.num_prompt_tokens
     }
 
-    /// Tokens sampled before the one that the newest chunk samples, also those that the host has not
-    /// seen yet.
+    /// Number of tokens sampled before the one that the newest chunk samples, including those that
+    /// the host has not seen yet.
     pub fn num_generated_tokens(&self) -> usize {
         self.tokens.len().max(self.num_launched_tokens()) - self.num_prompt_tokens
     }
 
-    /// Of the prompt, how many tokens were found in the cache when the sequence was first admitted.
+    /// Number of prompt tokens that were found in the cache when the sequence was first admitted.
     pub fn num_cached_tokens(&self) -> usize {
         self.num_cached_tokens
     }
 
-    /// Tokens whose keys and values are in the cache, by the batches that have been taken in.
+    /// Number of tokens whose keys and values are in the cache, according to the batches that were
+    /// applied.
     pub fn num_computed_tokens(&self) -> usize {
         self.num_computed_tokens
     }
@@ -147,36 +149,36 @@ impl Sequence {
         &self.images
     }
 
-    /// The images of a chunk's positions; chunks never cut one.
+    /// Images within a chunk's positions; chunks never split an image.
     pub fn images_in(&self, positions: Range<usize>) -> &[ImageSpan] {
         let first = self.images.partition_point(|i| i.start < positions.start);
         let end = self.images.partition_point(|i| i.start < positions.end);
         &self.images[first..end]
     }
 
-    /// How the next token is chosen.
+    /// Sampling parameters of the request.
     pub fn sampling(&self) -> &Arc<SamplingParams> {
         &self.sampling
     }
 
-    /// How many alternatives to the prompt's tokens are to be reported, as long as that is to be
-    /// done.
+    /// Number of alternatives to report for each prompt token; `None` if not requested or once the
+    /// first token was generated.
     pub fn wanted_prompt_logprobs(&self) -> Option<usize> {
         let has_answered = self.tokens.len() > self.num_prompt_tokens;
         self.prompt_logprobs.filter(|_| !has_answered)
     }
 
-    /// How the request is to be treated.
+    /// Priority, tenant and cache salt of the request.
     pub fn scheduling(&self) -> &SchedulingParams {
         &self.scheduling
     }
 
-    /// Blocks of the global layers.
+    /// Block table of the global layers.
     pub fn global_table(&self) -> &BlockTable {
         &self.kv.global
     }
 
-    /// Blocks of the sliding layers.
+    /// Block table of the sliding layers.
     pub fn sliding_table(&self) -> &BlockTable {
         &self.kv.sliding
     }
@@ -191,7 +193,7 @@ impl Sequence {
     }
 
     /// # Panics
-    /// Before the first admission.
+    /// Panics before the first admission.
     pub(super) fn rank(&self) -> Rank {
         Rank {
             priority: self.scheduling.priority,
@@ -201,7 +203,7 @@ impl Sequence {
         }
     }
 
-    /// Length, those tokens included that are sampled and not yet seen.
+    /// Length, including tokens that are sampled and not yet seen.
     pub(super) fn len(&self) -> usize {
         self.tokens.len() + self.num_pending_tokens
     }
@@ -214,24 +216,26 @@ impl Sequence {
         self.num_scheduled_tokens
     }
 
-    /// Positions that batches have been told to compute; the next chunk begins here.
+    /// Number of positions that are computed or scheduled; the next chunk begins here.
     pub(super) fn num_launched_tokens(&self) -> usize {
         self.num_computed_tokens + self.num_scheduled_tokens
     }
 
-    /// Tokens for which a chunk can be planned: 1 while decoding. 0 only if the token that a batch
-    /// in flight samples is known to be the last.
+    /// Number of tokens for which a chunk can be planned: 1 while decoding. It is 0 only if the
+    /// token that a batch in flight samples is known to be the last.
     pub(super) fn num_missing_tokens(&self) -> usize {
         self.len().min(self.max_computed_tokens()) - self.num_launched_tokens()
     }
 
-    /// Most tokens that are ever computed: the last one is sampled and needs no place in the cache.
+    /// Maximum number of tokens that are ever computed: the last one is sampled and needs no KV
+    /// slot.
     pub(super) fn max_computed_tokens(&self) -> usize {
         self.max_len - 1
     }
 
-    /// Where a chunk of at most `max_chunk` tokens ends. It stops before an atomic run rather
-    /// than inside of it, so it is empty when the next run alone is longer than `max_chunk`.
+    /// Returns where a chunk of at most `max_chunk` tokens ends. It ends before an atomic run
+    /// rather than inside it, so the chunk is empty when the next run alone is longer than
+    /// `max_chunk`.
     pub(super) fn chunk_end(&self, max_chunk: usize) -> usize {
         let end = self.num_launched_tokens() + max_chunk.min(self.num_missing_tokens());
         match self.run_around(end) {
@@ -240,7 +244,7 @@ impl Sequence {
         }
     }
 
-    /// Length of the atomic run that comes next, if one does.
+    /// Length of the atomic run that begins at the next position, if there is one.
     pub(super) fn next_run_len(&self) -> Option<usize> {
         let next = self.num_launched_tokens();
         let idx = self.atomic_runs.partition_point(|run| run.start < next);
@@ -248,13 +252,13 @@ impl Sequence {
         (run.start == next).then_some(run.len())
     }
 
-    /// The atomic run that a boundary at `position` would cut.
+    /// Returns the atomic run that a boundary at `position` would split.
     pub(super) fn run_around(&self, position: usize) -> Option<&Range<usize>> {
         let idx = self.atomic_runs.partition_point(|run| run.end <= position);
         self.atomic_runs.get(idx).filter(|run| run.start < position)
     }
 
-    /// The planned chunk goes into a batch, in which `num_sampled_tokens` chunks before it sample.
+    /// Moves the planned chunk into a batch in which `num_sampled_tokens` earlier chunks sample.
     pub(super) fn launch(&mut self, num_sampled_tokens: usize) -> Chunk {
         let start = self.num_launched_tokens();
         let len = std::mem::take(&mut self.num_planned_tokens);
@@ -275,29 +279,29 @@ impl Sequence {
         }
     }
 
-    /// A scheduled chunk is in the cache.
+    /// Marks the tokens of a scheduled chunk as computed.
     pub(super) fn advance(&mut self, num_tokens: usize) {
         self.num_computed_tokens += num_tokens;
         self.num_scheduled_tokens -= num_tokens;
     }
 
-    /// The last tokens of a scheduled chunk are to be computed again.
+    /// Marks the last tokens of a scheduled chunk as to be computed again.
     pub(super) fn unschedule(&mut self, num_tokens: usize) {
         self.num_scheduled_tokens -= num_tokens;
     }
 
-    /// The token that the oldest batch in flight was to sample does not come.
+    /// Drops the pending sample of the oldest batch in flight.
     pub(super) fn forget_sample(&mut self) {
         self.num_pending_tokens -= 1;
         self.is_sample_skipped = false;
     }
 
-    /// Whether a chunk of it may be planned.
+    /// Whether a chunk of this sequence may be planned.
     pub(super) fn is_free(&self) -> bool {
         self.num_planned_tokens == 0 && !self.is_held
     }
 
-    /// Appends a sampled token and says whether it was the last.
+    /// Appends a sampled token and returns the finish reason if it was the last.
     pub(super) fn push(&mut self, token: TokenId) -> Option<FinishReason> {
         self.num_pending_tokens -= 1;
         self.tokens.push(token);
@@ -312,8 +316,8 @@ impl Sequence {
         }
     }
 
-    /// Begins where a prefix ends that was found in the cache. Its turn is a block's worth of new
-    /// tokens, behind what it misses or the `max_chunk` tokens of a step.
+    /// Starts behind a prefix that was found in the cache. Its turn lasts until it has computed its
+    /// missing tokens (at most the `max_chunk` tokens of a step) and one block of new ones.
     pub(super) fn begin(&mut self, num_blocks: usize, max_chunk: usize) {
         let block_size = self.kv.global.block_size();
         self.num_full_blocks = num_blocks;
@@ -322,14 +326,14 @@ impl Sequence {
         self.turn_end = self.num_computed_tokens + first + block_size;
     }
 
-    /// Whether it has computed enough since it was admitted that taking its place from it is no
-    /// mere waste.
+    /// Whether it has computed enough since its admission that its slot may be taken without
+    /// wasting the work.
     pub(super) fn has_had_its_turn(&self) -> bool {
         self.num_computed_tokens >= self.turn_end
     }
 
-    /// Forgets what was computed, neither what was generated nor what is being sampled. The blocks
-    /// must have been given back.
+    /// Resets what was computed; generated tokens and pending samples are kept. The blocks must
+    /// have been freed.
     pub(super) fn restart(&mut self) {
         self.num_computed_tokens = 0;
         self.num_scheduled_tokens = 0;
@@ -355,14 +359,15 @@ impl Sequence {
         }
     }
 
-    /// Those that are known.
+    /// Hashes known so far.
     pub(super) fn hashes(&self) -> &[BlockHash] {
         &self.hashes
     }
 
-    /// Those of the blocks that another sequence may have filled: the last token is always
-    /// computed, since the next one is sampled from what comes out. Where the prompt itself is to be
-    /// scored, something is wanted of every position, so nothing can be left out.
+    /// Hashes of the blocks that another sequence may have filled. The last token is excluded: it
+    /// is always computed, since the next token is sampled from its output. When log-probabilities
+    /// of the prompt are requested, every position must be computed, so there are no sharable
+    /// blocks.
     pub(super) fn sharable_hashes(&self) -> &[BlockHash] {
         if self.wanted_prompt_logprobs().is_some() {
             return &[];
@@ -371,7 +376,7 @@ impl Sequence {
         &self.hashes[..self.hashes.len().min(most)]
     }
 
-    /// The most blocks up to `num_blocks` that do not end inside of an atomic run.
+    /// Largest number of blocks, up to `num_blocks`, that does not end inside an atomic run.
     pub(super) fn whole_blocks_within(&self, mut num_blocks: usize) -> usize {
         let block_size = self.kv.global.block_size();
         while let Some(run) = self.run_around(num_blocks * block_size) {
@@ -380,8 +385,8 @@ impl Sequence {
         num_blocks
     }
 
-    /// From the start of the first to the end of the last atomic run that overlaps `positions`;
-    /// all images in between are in such runs. Empty if there is none.
+    /// Returns the range from the start of the first to the end of the last atomic run that
+    /// overlaps `positions`; all images in between are in such runs. Empty if there is none.
     fn runs_reaching_into(&self, positions: &Range<usize>) -> Range<usize> {
         let runs = &self.atomic_runs;
         let first = runs.partition_point(|run| run.end <= positions.start);
@@ -394,9 +399,9 @@ impl Sequence {
     }
 }
 
-/// The stretches of image tokens that attend to one another in both directions. The reference's
-/// mask (`token_type_ids_mask_function` in transformers' `modeling_gemma3.py`) goes by contiguous
-/// image tokens, so images without a token between them are one stretch.
+/// Returns the ranges of image tokens that attend to one another in both directions. The
+/// reference's mask (`token_type_ids_mask_function` in transformers' `modeling_gemma3.py`) treats
+/// contiguous image tokens as one group, so images without a token between them are one range.
 pub(super) fn atomic_runs(images: &[ImageSpan]) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::with_capacity(images.len());
     for image in images {

@@ -1,16 +1,17 @@
-//! Shares of the slots and blocks: who has to give some up, and for whom.
+//! Fair shares of slots and blocks among tenants.
 //!
-//! Max-min fairness among the tenants of one priority. A tenant takes a place from another only if
-//! that one has at least as much as itself afterwards. So each exchange makes the holdings more
-//! equal, and none can be undone by another: what would take it back fails the same test. Besides,
+//! Max-min fairness among the tenants of one priority. A tenant takes a slot or blocks from another
+//! only if that one still has at least as much as itself afterwards. So each exchange makes the
+//! holdings more equal, and no exchange can be undone by another: the reverse exchange fails the
+//! same test. In addition:
 //!
-//! - nothing is taken before it was of use: a sequence has its turn first
-//!   ([`Sequence::has_had_its_turn`]), so that places do not change hands with every step;
-//! - a tenant's best rank is never taken, so that everybody ends;
-//! - a step's tokens are shared alike between prompts of several tenants;
-//! - where places are free, anybody may have them, whatever he has: nothing is left unused.
+//! - a sequence's slot is taken only after its turn ([`Sequence::has_had_its_turn`]), so that slots
+//!   do not change hands with every step and no work is wasted;
+//! - a tenant's best rank is never taken, so that every sequence ends;
+//! - the tokens of a step are divided equally between the prompts of several tenants;
+//! - free slots and blocks may be used by any tenant, whatever it holds: nothing is left unused.
 //!
-//! A tenant's `n` answers to one request are `n` sequences.
+//! A tenant's `n` answers to one request count as `n` sequences.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,14 +20,14 @@ use super::step::Step;
 use super::{BlockCount, Scheduler, Sequence};
 use crate::core::TenantId;
 
-/// What one tenant has among those that run at a priority.
+/// What one tenant holds among the running sequences of a priority.
 #[derive(Clone, Copy, Debug, Default)]
 struct Holding {
     num_seqs: usize,
     blocks: BlockCount,
 }
 
-/// Those that run at one priority, by tenant.
+/// Holdings of all tenants at one priority.
 struct Holdings {
     by_tenant: HashMap<TenantId, Holding>,
 }
@@ -54,11 +55,11 @@ impl Holdings {
     }
 }
 
-/// What the front of the line lacks.
+/// The resource that the front of the waiting queue lacks.
 #[derive(Clone, Copy)]
 enum Lack {
     Slot,
-    /// Its claim, of which these groups have not enough left.
+    /// The front's claim, and the groups that have too few free blocks for it.
     Blocks {
         claim: BlockCount,
         global: bool,
@@ -67,7 +68,7 @@ enum Lack {
 }
 
 impl Lack {
-    /// Whether `rich` without `victim` still has as much as `poor` will.
+    /// Whether `rich` without `victim` still has as much as `poor` will have.
     fn justifies(self, rich: Holding, victim: &Sequence, poor: Holding) -> bool {
         match self {
             Self::Slot => rich.num_seqs > poor.num_seqs + 1,
@@ -89,9 +90,10 @@ impl Lack {
 }
 
 impl Scheduler {
-    /// Prompts of other tenants than the one whose prompt is read first, and the front of the line
-    /// if it is another's: each tenant gets an equal part of what decodes have left, so that a long
-    /// prompt holds nobody else up. The first one has the rest.
+    /// Schedules prompts of other tenants than that of the best-ranked prompt, and admits the front
+    /// of the queue if it belongs to another tenant. Each tenant gets an equal part of the budget
+    /// left by decodes, so that a long prompt delays no other tenant. The best-ranked tenant gets
+    /// the rest.
     pub(super) fn schedule_other_tenants(&mut self, step: &mut Step) {
         let reads = |seq: &Sequence| seq.num_missing_tokens() > 1 && seq.num_planned_tokens == 0;
         let Some(first) = self.running.iter().find(|seq| reads(seq)) else {
@@ -115,7 +117,7 @@ impl Scheduler {
         }
         parts.values_mut().for_each(|left| *left = part);
         let mut idx = 0;
-        // Not a range: preemption shortens the list from its end.
+        // Not a range loop: preemption shortens the list from its end.
         while idx < self.running.len() && step.budget > 0 {
             let seq = &self.running[idx];
             let scheduling = seq.scheduling();
@@ -138,7 +140,7 @@ impl Scheduler {
         step.budget += kept;
     }
 
-    /// Whether there is somebody from whom the front of the line might take a slot.
+    /// Whether there is a tenant from which the front of the queue might take a slot.
     pub(super) fn may_claim_share(&self, front: &Sequence) -> bool {
         let scheduling = front.scheduling();
         if self.is_alone(scheduling.priority, scheduling.tenant) {
@@ -150,8 +152,9 @@ impl Scheduler {
         most.max().is_some_and(|most| most > own + 1)
     }
 
-    /// Who has to be set back so that the front of the line has its share: indices among those that
-    /// run, the last first. `None` when it has it already, or would not get in all the same.
+    /// Returns the sequences to set back so that the front of the queue gets its share: indices of
+    /// running sequences, the last first. `None` when it has its share already, or would not be
+    /// admitted anyway.
     pub(super) fn over_their_share(
         &self,
         claim: BlockCount,
@@ -205,8 +208,8 @@ impl Scheduler {
         (!victims.is_empty()).then_some(victims)
     }
 
-    /// Takes their places from these, the last first. They wait as if they had not been admitted,
-    /// but nothing of what they have said is lost.
+    /// Sets the given running sequences back, the last first. They wait as if they had not been
+    /// admitted, but keep their generated tokens.
     pub(super) fn set_back(&mut self, victims: &[usize], step: &mut Step) {
         for &idx in victims {
             let mut seq = self.take_off(idx, step);
@@ -216,10 +219,11 @@ impl Scheduler {
         }
     }
 
-    /// Who gives up his blocks for the running sequence at `idx`: the worst rank, but of the tenant
-    /// that holds most among those behind it at the last priority. `None` when nobody is behind it,
-    /// or only tenants that hold less than its own: it waits for its own tenant's others then. The
-    /// very best rank waits for nobody.
+    /// Returns the index of the sequence to preempt for the running one at `idx`: the worst rank of
+    /// the last priority, chosen from the tenant that holds most among the sequences behind it.
+    /// Returns `None` when no sequence is behind it, or only sequences of tenants that hold less
+    /// than its own: it then waits for its own tenant's other sequences. The very best rank never
+    /// waits.
     pub(super) fn who_gives_way(&self, idx: usize) -> Option<usize> {
         let last = self.running.len() - 1;
         if idx == last {
@@ -251,8 +255,8 @@ impl Scheduler {
         (!must_wait).then_some(richest)
     }
 
-    /// Those whose place another tenant than their own may take, if it has less: all that have had
-    /// their turn, but each tenant's best.
+    /// Indices of sequences whose slot another tenant with less may take: all that have had their
+    /// turn, except each tenant's best.
     fn eligible(&self, priority: i32, claimant: TenantId) -> Vec<usize> {
         let mut seen = HashSet::new();
         let mut eligible = Vec::new();
@@ -269,7 +273,7 @@ impl Scheduler {
         eligible
     }
 
-    /// Whether nobody else's sequences run at a priority.
+    /// Whether no other tenant's sequences run at a priority.
     fn is_alone(&self, priority: i32, tenant: TenantId) -> bool {
         let mut running = self.running_at(priority);
         running.all(|seq| seq.scheduling().tenant == tenant)

@@ -1,25 +1,25 @@
-//! What the scheduler tells about itself.
+//! Statistics of the scheduler.
 
 use super::kv_groups::BlockCount;
 
-/// Gauges as they are now, and counters since the start. Read in constant time.
+/// Current gauges, and counters since the start. Read in constant time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SchedulerStats {
-    /// Sequences that hold blocks.
+    /// Number of sequences that hold blocks.
     pub num_running: usize,
-    /// Sequences that wait, preempted ones included.
+    /// Number of sequences that wait, preempted ones included.
     pub num_waiting: usize,
-    /// Share of the blocks that unfinished sequences hold, 0 to 1, in the group that is fuller.
+    /// Fraction of the blocks that unfinished sequences hold, 0 to 1, in the fuller group.
     pub kv_usage: f64,
-    /// Blocks that nobody holds, with or without a prefix in them.
+    /// Number of blocks that no sequence holds, with or without a cached prefix in them.
     pub num_free_blocks: BlockCount,
-    /// Of the free blocks, those that still hold a prefix which a new sequence may find.
+    /// Number of free blocks that still hold a prefix which a new sequence may find.
     pub num_cached_blocks: BlockCount,
-    /// How often a sequence has lost its blocks to another one.
+    /// Number of times a sequence has lost its blocks to another one.
     pub num_preemptions: u64,
-    /// Prompt tokens of the sequences admitted so far, for which the cache was asked; a preempted
-    /// sequence counts once.
+    /// Number of prompt tokens that were looked up in the prefix cache, over the sequences admitted
+    /// so far; a preempted sequence counts once.
     pub prefix_queried_tokens: u64,
-    /// Of those, how many were found.
+    /// Number of these tokens that were found.
     pub prefix_hit_tokens: u64,
 }

@@ -1,41 +1,41 @@
-//! Planning a step: what is computed of those who run.
+//! Plans a step: which tokens of the running sequences are computed.
 
 use super::admission::Admits;
 use super::block_manager::BlockManager;
 use super::{Batch, Scheduler, Sequence};
 use crate::core::SeqId;
 
-/// What is left of a step while it is planned.
+/// State of a step while it is planned: the budget left and the preempted sequences.
 pub(super) struct Step {
     pub(super) budget: usize,
     pub(super) preempted: Vec<SeqId>,
 }
 
 impl Scheduler {
-    /// Plans the next step; empty when there is no work that does not need the batch in flight.
-    /// An empty batch need not be executed, nor taken in.
+    /// Plans the next step; empty when there is no work that is independent of the batch in flight.
+    /// An empty batch need not be executed or passed to [`update`](Self::update).
     ///
-    /// In this order, as far as the budget of tokens goes:
+    /// Order, as far as the token budget goes:
     /// 1. an image that did not fit beside the decodes of the last step;
     /// 2. decodes: running sequences that miss one token;
-    /// 3. what the other running sequences miss, by rank, but before them each other tenant's part,
-    ///    if the first of them would take it all (`shares`), and
-    /// 4. waiting sequences of a better priority, and after them the other waiting ones, as slots
-    ///    and blocks allow.
+    /// 3. the missing tokens of the other running sequences, by rank, but each other tenant's part
+    ///    comes first if the best-ranked one would take the whole budget (`shares`), and
+    /// 4. waiting sequences of a better priority, and then the other waiting ones, as slots and
+    ///    blocks allow.
     ///
-    /// So neither side starves: decodes come before prefill and there are never more of them than
-    /// the budget has tokens; an image that needs their share takes it every other step.
+    /// So neither side starves: decodes come before prefill, and there are never more of them than
+    /// the budget has tokens; an image that needs their tokens takes them every other step.
     ///
-    /// When blocks run out, a running sequence of a worse rank gives up its own: the worst one,
-    /// and where several tenants run, the worst of the one that holds most (`shares`). A sequence
-    /// that nobody has to give way to keeps what it has and sits the step out, which costs less
-    /// than starting over.
+    /// When blocks run out, a running sequence of a worse rank is preempted: the worst one or, if
+    /// several tenants run, the worst one of the tenant that holds most (`shares`). A sequence that
+    /// finds none to preempt keeps its blocks and skips the step, which costs less than starting
+    /// over.
     ///
-    /// The batch before must have been launched, and that means its inputs made: it may be in
-    /// flight. Two in flight are one too many.
+    /// The previous batch must have been launched, which means that its inputs are built. It may
+    /// still be in flight, but not two batches.
     ///
     /// # Panics
-    /// When two batches have not been [`update`](Self::update)d.
+    /// Panics when two batches have not been [`update`](Self::update)d.
     pub fn schedule(&mut self) -> Batch {
         assert!(
             self.in_flight.len() <= 1,
@@ -49,9 +49,9 @@ impl Scheduler {
         loop {
             let num_preempted = step.preempted.len();
             self.plan(&mut step);
-            // All that was planned may have been preempted again, and the one that it was done
-            // for may still not fit. What came free may be what an image lacked, and without a
-            // batch nobody would come back to it.
+            // All that was planned may have been preempted again, and the sequence it was done for
+            // may still not fit. The freed budget may be what an image lacked; without another pass
+            // the batch would be empty and the image would wait forever.
             let is_empty = step.budget == self.config.max_num_batched_tokens;
             if !is_empty || step.preempted.len() == num_preempted {
                 break;
@@ -87,22 +87,22 @@ impl Scheduler {
         self.admit_waiting(Admits::All, step);
     }
 
-    /// Two steps in a row never leave out a decode: an image is only found not to fit where
-    /// budget is left, so after all decodes.
+    /// Schedules the overdue image. Two steps in a row never leave out a decode: an image is only
+    /// found not to fit where budget is left, so after all decodes.
     fn schedule_overdue(&mut self, step: &mut Step) {
         let place = self.overdue.take().and_then(|id| self.places.get(&id));
         // It may have been preempted or aborted since.
         let idx = place.and_then(|place| self.running_idx(place));
         let image = idx.and_then(|idx| Some((idx, self.running[idx].next_run_len()?)));
         if let Some((idx, run_len)) = image {
-            // No more than the image: the rest of the budget belongs to the decodes.
+            // Only the image: the rest of the budget belongs to the decodes.
             self.schedule_chunk(idx, run_len, step);
         }
     }
 
     fn schedule_decodes(&mut self, step: &mut Step) {
         let mut idx = 0;
-        // Not a range: preemption shortens the list from its end.
+        // Not a range loop: preemption shortens the list from its end.
         while idx < self.running.len() && step.budget > 0 {
             let seq = &self.running[idx];
             if seq.num_missing_tokens() == 1 && seq.is_free() {
@@ -112,7 +112,8 @@ impl Scheduler {
         }
     }
 
-    /// What waits at a better priority comes before what runs at a worse one.
+    /// Schedules prefills; waiting sequences of a better priority come before running ones of a
+    /// worse priority.
     fn schedule_prefills(&mut self, step: &mut Step) {
         let mut idx = 0;
         let mut looked_before = None;
@@ -137,8 +138,8 @@ impl Scheduler {
         }
     }
 
-    /// Schedules at most `max_chunk` tokens of a running sequence, if their blocks can be had from
-    /// the pools or from sequences of a worse rank.
+    /// Schedules at most `max_chunk` tokens of a running sequence, if their blocks can be taken
+    /// from the pools or from sequences of a worse rank.
     pub(super) fn schedule_chunk(&mut self, idx: usize, max_chunk: usize, step: &mut Step) {
         let seq = &self.running[idx];
         let end = seq.chunk_end(max_chunk);
@@ -161,19 +162,19 @@ impl Scheduler {
         step.budget -= seq.num_planned_tokens;
     }
 
-    /// The running sequence of the worst rank goes back to the line.
+    /// Preempts the running sequence of the worst rank.
     pub(super) fn preempt_last(&mut self, step: &mut Step) {
         let last = self.running.len().checked_sub(1);
         self.preempt(last.expect("the one that asks is better"), step);
     }
 
-    /// A running sequence goes back to the line, before the new ones of its tenant.
+    /// Moves a running sequence to the waiting queue, before the new ones of its tenant.
     fn preempt(&mut self, idx: usize, step: &mut Step) {
         let seq = self.take_off(idx, step);
         self.line.add(seq);
     }
 
-    /// A running sequence, without its blocks and what was planned of it.
+    /// Removes a running sequence, frees its blocks and drops its planned chunk.
     pub(super) fn take_off(&mut self, idx: usize, step: &mut Step) -> Box<Sequence> {
         let mut seq = self.running.remove(idx);
         step.budget += seq.num_planned_tokens;
@@ -184,8 +185,8 @@ impl Scheduler {
     }
 }
 
-/// Whether it is enough to wait for the batch in flight, because the window then leaves blocks of
-/// this sequence behind: no reason to preempt anybody.
+/// Whether waiting for the batch in flight is enough, because blocks of this sequence will then be
+/// behind the window: no sequence need be preempted.
 fn gets_enough_back(blocks: &BlockManager, seq: &Sequence, end: usize) -> bool {
     let soon = blocks.num_behind_window(&seq.kv, seq.num_launched_tokens());
     seq.num_scheduled_tokens() > 0 && blocks.can_allocate_with(soon, &seq.kv, end)

@@ -1,4 +1,4 @@
-//! Everybody who waits, by priority.
+//! The waiting queue: all waiting sequences, by priority.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use super::priority_level::PriorityLevel;
 use super::queue_key::{ArrivalSeq, QueueKey};
 use super::sequence::Sequence;
 
-/// Levels of those who wait, the smallest priority first. A level without anybody is gone, and
-/// its tenants' accounts with it: fairness is among those who wait.
+/// Waiting sequences by priority level, the smallest value first. An empty level is removed
+/// together with its tenants' counters: fairness is among waiting tenants only.
 #[derive(Debug, Default)]
 pub(super) struct WaitingQueue {
     levels: BTreeMap<i32, PriorityLevel>,
@@ -30,14 +30,14 @@ impl WaitingQueue {
         self.len += 1;
     }
 
-    /// Takes in a sequence whose place was taken for the [front](Self::front) of its priority.
+    /// Adds a sequence whose slot was taken for the [front](Self::front) of its priority.
     pub(super) fn set_back(&mut self, seq: Box<Sequence>) {
         let level = self.levels.entry(seq.scheduling().priority).or_default();
         level.set_back(seq);
         self.len += 1;
     }
 
-    /// Takes out the sequence at `place`, if it waits.
+    /// Removes the sequence at `place`, if it waits.
     pub(super) fn remove(&mut self, place: &QueueKey) -> Option<Box<Sequence>> {
         let level = self.levels.get_mut(&place.priority)?;
         let num_parked = level.num_parked();
@@ -47,7 +47,7 @@ impl WaitingQueue {
         Some(seq)
     }
 
-    /// The one whose turn it is, of those who are not parked.
+    /// Returns the next sequence to admit; deferred ones are skipped.
     pub(super) fn front(&self) -> Option<&Sequence> {
         self.levels.values().find_map(PriorityLevel::front)
     }
@@ -56,7 +56,7 @@ impl WaitingQueue {
         self.levels.values_mut().find_map(PriorityLevel::front_mut)
     }
 
-    /// Takes out the [front](Self::front).
+    /// Removes the [front](Self::front).
     pub(super) fn pop_front(&mut self) -> Option<Box<Sequence>> {
         let seq = self
             .levels
@@ -66,7 +66,7 @@ impl WaitingQueue {
         Some(seq)
     }
 
-    /// Takes the [front](Self::front), which must be a new one, out of the line for a while.
+    /// Defers the [front](Self::front), which must be a new sequence.
     pub(super) fn park_front(&mut self) {
         let levels = self.levels.values_mut();
         let level = levels.into_iter().find(|level| level.front().is_some());
@@ -74,7 +74,7 @@ impl WaitingQueue {
         self.num_parked += 1;
     }
 
-    /// Back into the line, if it is still parked.
+    /// Puts a sequence back into the queue, if it is still deferred.
     pub(super) fn unpark(&mut self, priority: i32, arrival: ArrivalSeq) {
         if let Some(level) = self.levels.get_mut(&priority)
             && level.unpark(arrival)
@@ -91,7 +91,8 @@ impl WaitingQueue {
         self.levels.get_mut(&place.priority)?.get_mut(place)
     }
 
-    /// A tenant was served so many tokens. Does not matter where nobody waits.
+    /// Adds `num_tokens` to a tenant's counter. Has no effect when no sequence of that priority
+    /// waits.
     pub(super) fn charge(&mut self, place: &QueueKey, num_tokens: usize) {
         if let Some(level) = self.levels.get_mut(&place.priority) {
             level.charge(place.tenant, num_tokens);

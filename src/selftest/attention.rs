@@ -1,5 +1,5 @@
-//! Attention over the paged cache: written in chunks through scattered blocks, read at the edges of
-//! the window and across images.
+//! Checks of attention over the paged cache: written in chunks to scattered blocks, read at the
+//! edges of the window and across images.
 
 use super::random::{activations, weight};
 use super::{Effort, Sizes};
@@ -12,7 +12,7 @@ use crate::error::Result;
 
 const EPS: f64 = 1e-6;
 
-/// One kind of layer, and sequences that were read chunk by chunk.
+/// A check with one kind of layer, and sequences that were processed chunk by chunk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attention {
     heads: usize,
@@ -20,15 +20,15 @@ pub(super) struct Attention {
     head_dim: usize,
     kind: LayerKind,
     window: usize,
-    /// Tokens of the sequence before the last chunk.
+    /// Number of the sequence's tokens before the last chunk.
     context: usize,
-    /// Rows of the last chunk, whose results are compared.
+    /// Number of rows of the last chunk, whose results are compared.
     rows: usize,
-    /// Whether the last chunk is an image for the most part.
+    /// Whether the last chunk is mostly an image.
     has_image: bool,
 }
 
-/// The models' own head sizes, one row and many, short and long, both kinds.
+/// The models' own head sizes, with one row and many, short and long, for both kinds of layers.
 pub(super) fn all(effort: Effort) -> Vec<Attention> {
     let mut all = Vec::new();
     let shapes: &[(usize, usize, usize)] = match effort {
@@ -92,7 +92,7 @@ impl Attention {
         }
     }
 
-    /// What the last chunk's rows attend to, for two sequences in one step.
+    /// Returns the attention of the last chunk's rows, for two sequences in one step.
     pub(super) fn run<B: Backend>(&self, backend: &B) -> Result<Vec<f32>> {
         let mut random = fastrand::Rng::with_seed(11);
         let random = &mut random;
@@ -145,8 +145,8 @@ impl Attention {
         Ok(backend.read(&last)?.1)
     }
 
-    /// Two sequences side by side, their blocks shuffled into one another, and those behind the
-    /// window given back.
+    /// Returns a step with two sequences, their blocks interleaved, and those behind the window
+    /// freed.
     fn step(&self, start: usize, len: usize) -> StepInput {
         let mut input = StepInput::default();
         for which in 0..2 {

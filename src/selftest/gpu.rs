@@ -1,4 +1,4 @@
-//! The self test on a GPU, beside the CPU backend.
+//! The self test on a GPU, compared with the CPU backend.
 
 use super::{Check, Effort, MAX_ROWS, MAX_SEQUENCES, Precision, Sizes, run};
 use crate::backend::cpu::CpuBackend;
@@ -10,25 +10,25 @@ use crate::config::ComputeConfig;
 use crate::error::Result;
 use crate::registry;
 
-/// Room for the largest check, in bytes.
+/// Buffer for the activations of the largest check, in bytes.
 const ACTIVATION_BYTES: usize = 512 << 20;
 const RECORDED_BYTES: usize = 64 << 20;
 const FEATURE_BYTES: usize = 16 << 20;
 
-/// Opens the GPU that the settings name and runs everything on it.
+/// Opens the GPU that the settings name and runs all checks on it.
 ///
 /// # Errors
-/// `Config` for a GPU that cannot be used; what the GPU says.
+/// Returns `Config` for a GPU that cannot be used, and the GPU's errors.
 pub fn on_gpu(compute: &ComputeConfig, tell: &mut dyn FnMut(&Check)) -> Result<bool> {
     let gpu = registry::open_gpu(compute)?;
     let num_multiprocessors = gpu.info().num_sms;
     on_device(&gpu, num_multiprocessors, Effort::Full, tell)
 }
 
-/// The same on any device that runs the GPU's kernels.
+/// Runs all checks on any device that runs the GPU kernels.
 ///
 /// # Errors
-/// What the device says.
+/// Returns the device's errors.
 pub fn on_device<D: Device>(
     device: &D,
     num_multiprocessors: u32,

@@ -1,8 +1,8 @@
-//! `medgemma selftest`: does this device compute what the reference computes?
+//! `medgemma selftest`: checks that a device computes what the reference computes.
 //!
-//! Runs every operation of a backend on random inputs beside another backend, then a whole tiny
-//! model, and says how far apart they are. Knows nothing of kernels: what a backend fuses or
-//! splits, it has to answer for here all the same.
+//! Runs every operation of a backend and of the reference on the same random inputs, then a whole
+//! tiny model, and reports the differences. Knows nothing of kernels: whatever a backend fuses or
+//! splits is checked through its operations.
 
 mod attention;
 mod gpu;
@@ -17,19 +17,19 @@ use crate::error::Result;
 
 pub use gpu::{on_device, on_gpu};
 
-/// One comparison.
+/// Result of one comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Check {
-    /// The operation and its shape.
+    /// Name of the operation and its shape.
     pub name: String,
-    /// Largest difference, as a share of the reference's root mean square.
+    /// Largest difference, as a fraction of the reference's root mean square.
     pub error: f32,
-    /// The largest that is allowed.
+    /// Largest allowed difference.
     pub limit: f32,
 }
 
 impl Check {
-    /// `candidate` beside `reference`, number by number.
+    /// Compares `candidate` with `reference`, number by number.
     fn new(name: String, candidate: &[f32], reference: &[f32], limit: f32) -> Self {
         let squares: f64 = reference.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
         let scale = (squares / reference.len().max(1) as f64).sqrt().max(1e-6) as f32;
@@ -50,7 +50,7 @@ impl Check {
         Self { name, error, limit }
     }
 
-    /// Whether it is near enough.
+    /// Whether the difference is within the limit.
     pub fn passed(&self) -> bool {
         self.error <= self.limit
     }
@@ -77,16 +77,16 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Of a single operation.
+    /// Allowed difference of a single operation.
     fn operation(self) -> f32 {
         match self {
             Self::F32 => 2e-4,
-            // The largest of many thousand numbers is some root mean squares large.
+            // The largest of many thousand numbers is several times the root mean square.
             Self::Bf16 => 4e-2,
         }
     }
 
-    /// Of a whole model's logits.
+    /// Allowed difference of a whole model's logits.
     fn model(self) -> f32 {
         match self {
             Self::F32 => 1e-3,
@@ -104,28 +104,28 @@ pub enum Effort {
     Full,
 }
 
-/// What a backend that is fixed to one model's attention is made for.
+/// Attention dimensions, for backends that are configured for one model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Query heads.
+    /// Number of query heads.
     pub num_heads: usize,
-    /// Key and value heads.
+    /// Number of key and value heads.
     pub num_kv_heads: usize,
-    /// Numbers per head.
+    /// Number of values per head.
     pub head_dim: usize,
-    /// Keys that a sliding layer sees.
+    /// Number of keys that a sliding layer sees.
     pub window: usize,
 }
 
-/// Most packed rows of any check's step.
+/// Maximum number of packed rows in the step of any check.
 pub const MAX_ROWS: usize = 512;
-/// Most sequences of any check's step.
+/// Maximum number of sequences in the step of any check.
 pub const MAX_SEQUENCES: usize = 4;
 
-/// Compares everything, telling each result as it comes. The answer is whether all passed.
+/// Runs all comparisons, passing each result to `tell` as it comes. Returns whether all passed.
 ///
 /// # Errors
-/// When an operation of either fails, which is worse than a wrong number.
+/// Fails when an operation of either backend fails, which is worse than a wrong number.
 pub fn run<C: Backend, R: Backend>(
     candidate: impl Fn(Sizes) -> Result<C>,
     reference: impl Fn() -> Result<R>,
@@ -141,7 +141,7 @@ pub fn run<C: Backend, R: Backend>(
     };
     let theirs = reference()?;
     let ours = candidate(model::sizes()?)?;
-    // Steps are begun on a cache, although nothing here reads it.
+    // Steps begin with a cache, although nothing here reads it.
     let layout = operations::cache_layout(model::sizes()?);
     let (_cache, _other) = (ours.kv_cache(&layout)?, theirs.kv_cache(&layout)?);
     for operation in operations::all(effort) {

@@ -1,4 +1,4 @@
-//! A whole tiny model: the one that the program carries, an image included.
+//! Runs a whole tiny model: the built-in demo model, with an image.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use crate::model::config::ModelConfig;
 use crate::model::{ImageRows, Model, StepOf};
 use crate::registry::ModelFiles;
 
-/// Tokens of text before and after the image.
+/// Number of text tokens before and after the image.
 const NUM_WORDS: usize = 40;
-/// Steps of one token after the prompt.
+/// Number of decode steps after the prompt.
 const NUM_DECODES: usize = 4;
 
 fn config() -> Result<ModelConfig> {
@@ -20,7 +20,7 @@ fn config() -> Result<ModelConfig> {
     ModelConfig::from_json(&files.path("config.json"), &files.require("config.json")?)
 }
 
-/// Of the model's attention.
+/// Dimensions of the model's attention.
 pub(super) fn sizes() -> Result<Sizes> {
     let text = config()?.text;
     Ok(Sizes {
@@ -31,7 +31,7 @@ pub(super) fn sizes() -> Result<Sizes> {
     })
 }
 
-/// Logits after a prompt with an image, and after each of some further tokens.
+/// Returns the logits after a prompt with an image, and after each of some further tokens.
 pub(super) fn logits<B: Backend>(backend: B) -> Result<Vec<(String, Vec<f32>)>> {
     let config = config()?;
     let model = Model::load(backend, &config, &ModelFiles::Demo.weights()?)?;
@@ -58,7 +58,7 @@ pub(super) fn logits<B: Backend>(backend: B) -> Result<Vec<(String, Vec<f32>)>> 
         .chain((prompt_len..total_len).map(|position| (position, 1)))
     {
         let has_image = start == 0;
-        // From the end, so that a table is no plain count.
+        // In descending order, so that block ids differ from block indices.
         let table = BlockTable {
             num_released: 0,
             blocks: (0..(start + len).div_ceil(BLOCK_SIZE))

@@ -1,4 +1,4 @@
-//! The operations without memory: products, norms, activations, and the tower's.
+//! Checks of the operations without a cache: matmuls, norms, activations, and the vision encoder's.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::error::Result;
 
 const EPS: f64 = 1e-6;
 
-/// One operation at one shape.
+/// A check of one operation at one shape.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Operation {
     /// `(rows, k) · (n, k)ᵀ`
@@ -20,13 +20,13 @@ pub(super) enum Operation {
         n: usize,
         k: usize,
     },
-    /// The same with a bias.
+    /// A matmul with a bias.
     LinearBias {
         rows: usize,
         n: usize,
         k: usize,
     },
-    /// A weight that is stored `(k, n)`.
+    /// A matmul with a weight that is stored `(k, n)`.
     Transposed {
         rows: usize,
         n: usize,
@@ -75,7 +75,7 @@ pub(super) enum Operation {
         heads: usize,
         head_dim: usize,
     },
-    /// Tokens and log-probabilities, greedy and by luck, with and without filters.
+    /// Tokens and log-probabilities, greedy and random, with and without filters.
     Sample {
         rows: usize,
         vocab: usize,
@@ -87,8 +87,8 @@ pub(super) enum Operation {
     },
 }
 
-/// Every operation, at the sizes at which kernels change their ways: one row, a few, a tile and
-/// one more, many.
+/// All operations, at the sizes at which kernels switch strategy: one row, a few, a tile and one
+/// more, many.
 pub(super) fn all(effort: Effort) -> Vec<Operation> {
     use Operation::*;
 
@@ -97,7 +97,7 @@ pub(super) fn all(effort: Effort) -> Vec<Operation> {
         Effort::Full => (
             &[1, 2, 5, 8, 9, 16, 33, 64, 300],
             &[1, 7, 64, 300],
-            // The models' own, and one that no tile divides.
+            // The models' own sizes, and one that no tile divides.
             &[(2560, 640), (640, 2048), (152, 72)],
         ),
         Effort::Brief => (&[1, 2, 5, 8, 9, 33], &[1, 7, 40], &[(152, 72), (96, 320)]),
@@ -166,7 +166,7 @@ pub(super) fn all(effort: Effort) -> Vec<Operation> {
     all
 }
 
-/// A cache of next to nothing, in both groups.
+/// A cache of minimal size, in both groups.
 pub(super) fn cache_layout(sizes: Sizes) -> KvLayout {
     KvLayout {
         layers: vec![LayerKind::Global, LayerKind::Sliding],
@@ -182,7 +182,7 @@ impl Operation {
         format!("{self:?}")
     }
 
-    /// What the backend computes of it. The inputs depend on nothing but the operation.
+    /// Runs the operation on a backend. The inputs depend only on the operation.
     pub(super) fn run<B: Backend>(&self, backend: &B) -> Result<Vec<f32>> {
         let mut random = fastrand::Rng::with_seed(7);
         let random = &mut random;
@@ -284,7 +284,7 @@ impl Operation {
     }
 }
 
-/// What is sampled of each row, one way after another: its token, scrambled so that neighbours are far
+/// Samples each row in several ways; returns its token, scrambled so that neighbouring ids are far
 /// apart, and the best log-probabilities.
 fn sampled_tokens<B: Backend>(backend: &B, logits: &B::Tensor, rows: usize) -> Result<Vec<f32>> {
     let warm = |top_k, top_p, min_p| SamplingParams {
@@ -321,7 +321,7 @@ fn sampled_tokens<B: Backend>(backend: &B, logits: &B::Tensor, rows: usize) -> R
     Ok(out)
 }
 
-/// Keeps products of `k` terms near 1.
+/// Returns a factor that keeps dot products of `k` terms near 1.
 fn scale(k: usize) -> f32 {
     (k as f32).sqrt().recip()
 }

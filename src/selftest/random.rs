@@ -1,4 +1,4 @@
-//! Numbers that both backends get alike.
+//! Random inputs, identical for both backends.
 
 use std::borrow::Cow;
 
@@ -10,19 +10,19 @@ use crate::backend::{
 use crate::core::{BlockId, TokenId};
 use crate::error::Result;
 
-/// Numbers that bf16 holds exactly, of a bell shape around 0 with the given width: what differs
-/// then is arithmetic, not rounding on the way in.
+/// Returns numbers that bf16 represents exactly, roughly normally distributed around 0 with the
+/// given width. So differences come from the arithmetic, not from rounding of the inputs.
 pub(super) fn numbers(random: &mut fastrand::Rng, count: usize, width: f32) -> Vec<f32> {
     (0..count)
         .map(|_| {
-            // Four coins are bell enough.
+            // The sum of four uniform numbers is close enough to normal.
             let sum: f32 = (0..4).map(|_| random.f32() - 0.5).sum();
             bf16::from_f32(sum * width * 1.7).to_f32()
         })
         .collect()
 }
 
-/// As a checkpoint in bf16 holds it.
+/// Creates a bf16 tensor as in a checkpoint.
 pub(super) fn tensor(shape: &[usize], numbers: &[f32]) -> HostTensor<'static> {
     assert_eq!(shape.iter().product::<usize>(), numbers.len());
     let data: Vec<u8> = (numbers.iter())
@@ -35,7 +35,7 @@ pub(super) fn tensor(shape: &[usize], numbers: &[f32]) -> HostTensor<'static> {
     }
 }
 
-/// A random weight of this shape.
+/// Creates a random weight of this shape.
 pub(super) fn weight(
     random: &mut fastrand::Rng,
     shape: &[usize],
@@ -45,7 +45,7 @@ pub(super) fn weight(
     tensor(shape, &numbers(random, count, width))
 }
 
-/// Random rows on the device `(rows, width)`: looked up in a table, as a model's own are.
+/// Creates random rows `(rows, width)` on the device by an embedding lookup, as in a model.
 pub(super) fn activations<B: Backend>(
     backend: &B,
     random: &mut fastrand::Rng,

@@ -1,17 +1,17 @@
-//! The pieces that an answer consists of, whatever marks them in the text.
+//! The parts of an answer, independent of the markers that separate them in the output.
 
-/// A piece of an answer. Pieces of one kind that follow one another belong together.
+/// A part of an answer. Adjacent parts of the same kind belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnswerPart {
-    /// Of the train of thought before the answer.
+    /// A piece of the reasoning before the answer.
     Reasoning(String),
-    /// Of the answer itself.
+    /// A piece of the answer's text.
     Text(String),
-    /// A tool is called. Its arguments follow before anything else does.
+    /// The beginning of a tool call. Its arguments follow before any other part.
     CallBegins {
-        /// Of the tool.
+        /// Name of the tool.
         name: String,
     },
-    /// Of the arguments of the call that began last; together they are one JSON object.
+    /// A piece of the arguments of the latest call. All pieces together are one JSON object.
     CallArguments(String),
 }

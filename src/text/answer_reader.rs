@@ -1,12 +1,12 @@
-//! An answer's tokens into its parts: what was thought, what is said, which tools are called.
+//! Converts an answer's tokens to its parts: reasoning, text and tool calls.
 //!
 //! ```text
-//! token ─ a thought's marker?
-//!           no ─▶ Detokenizer ─┬ in a thought ─▶ Reasoning
+//! token ─ a reasoning marker?
+//!           no ─▶ Detokenizer ─┬ in the reasoning ─▶ Reasoning
 //!                              └ else, until a stop string ─ CallParser ─▶ Text, calls
 //! ```
 //!
-//! Knows nothing of streams or of who reads.
+//! Knows nothing of streams or of the reader.
 
 use std::sync::Arc;
 
@@ -17,59 +17,60 @@ use super::tokenizer::Tokenizer;
 use super::tool_calls::{CallParser, CallSyntax, join};
 use crate::core::TokenId;
 
-/// What is told apart in an answer; by default nothing, all of it is text.
+/// Which parts of the output are parsed as reasoning or tool calls. By default none: all of it is
+/// text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnswerSyntax {
-    /// Thoughts, if the model has any.
+    /// How reasoning is recognized, if the model reasons.
     pub thoughts: Option<ThoughtSyntax>,
-    /// Calls, if it may make any.
+    /// How tool calls are recognized, if the model may make any.
     pub calls: Option<CallSyntax>,
 }
 
-/// How thoughts are told apart.
+/// How reasoning is recognized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThoughtSyntax {
-    /// By these tokens.
+    /// The tokens that begin and end it.
     pub markers: ThoughtMarkers,
-    /// Whether they come out.
+    /// Whether it is returned.
     pub shown: ThoughtText,
 }
 
-/// Whether thoughts come out.
+/// Whether reasoning is returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ThoughtText {
-    /// As they are thought.
+    /// It is returned as it is generated.
     Shown,
-    /// Not at all; they count as thought all the same.
+    /// It is not returned, but its tokens still count as reasoning.
     Hidden,
 }
 
-/// Strings that end an answer. They count in what is said, calls included, not in what is thought.
+/// Strings that end an answer. They are searched in the text and in calls, not in the reasoning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StopRule {
     /// The strings.
     pub strings: Vec<String>,
-    /// Tokens, thoughts included, before which none counts.
+    /// Number of tokens, including reasoning, before which no stop string counts.
     pub min_tokens: usize,
 }
 
-/// What a token added.
+/// What one token added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Read {
-    /// Nothing to come changes them. Often empty.
+    /// Final parts: later tokens do not change them. Often empty.
     pub parts: Vec<AnswerPart>,
-    /// The answer ends here, whatever else the model says.
+    /// Set when the answer ends here. Later tokens are ignored.
     pub end: Option<ReadEnd>,
-    /// The token was thought rather than said; so are the markers.
+    /// Whether the token is part of the reasoning, markers included.
     pub is_thought: bool,
 }
 
 /// Why an answer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadEnd {
-    /// By this stop string, in the order given.
+    /// A stop string, by its index.
     StopString(usize),
-    /// By the only call that it may make.
+    /// The only call that the answer may make is complete.
     Call,
 }
 
@@ -84,22 +85,22 @@ pub struct AnswerReader {
     thought: Thought,
 }
 
-/// Where a thought stands.
+/// The state of the reasoning.
 #[derive(Debug)]
 enum Thought {
-    /// Nothing is thought.
+    /// Outside the reasoning.
     Closed,
-    /// It has just begun: what there is of its label.
+    /// At its start, with the part of its label that was read.
     Label(String),
-    /// Past its label.
+    /// After its label.
     Open,
 }
 
 impl AnswerReader {
-    /// For an answer with this syntax.
+    /// Creates a reader for an answer with this syntax.
     pub fn new(tokenizer: Arc<Tokenizer>, syntax: &AnswerSyntax, stop: StopRule) -> Self {
         Self {
-            // Stop strings count once `min_tokens` are there.
+            // Stop strings are set once `min_tokens` tokens were read.
             detokenizer: Detokenizer::new(tokenizer, &[]),
             thoughts: syntax.thoughts,
             calls: syntax.calls.clone().map(CallParser::new),
@@ -109,7 +110,7 @@ impl AnswerReader {
         }
     }
 
-    /// Takes the next token. After an end nothing more comes out.
+    /// Takes the next token. After an end it returns nothing more.
     pub fn push(&mut self, token: TokenId) -> Read {
         let was_thought = self.is_thought();
         if self.num_tokens == self.stop.min_tokens && !was_thought {
@@ -143,7 +144,7 @@ impl AnswerReader {
         read
     }
 
-    /// What was held back, when no more tokens come.
+    /// Returns what was held back, when no more tokens come.
     pub fn finish(&mut self) -> Read {
         let mut read = Read::default();
         let rest = self.detokenizer.finish();
@@ -207,7 +208,7 @@ impl AnswerReader {
 
     fn close_thought(&mut self, read: &mut Read) {
         let thought = std::mem::replace(&mut self.thought, Thought::Closed);
-        // A label that broke off is thought, unless only its line break is missing.
+        // An incomplete label is reasoning text, unless only its line break is missing.
         if let Thought::Label(label) = thought
             && label != LABEL.trim_end()
         {
@@ -243,7 +244,8 @@ mod tests {
         }
     }
 
-    /// All parts, whether a stop string or call ended it, and how many tokens were thought.
+    /// Returns all parts, the stop string or call that ended the answer, and the number of
+    /// reasoning tokens.
     fn read(
         syntax: &AnswerSyntax,
         stop: StopRule,
@@ -303,7 +305,7 @@ mod tests {
             assert_eq!(parts, expected, "{answer}");
             assert_eq!(end, None);
         }
-        // The same letters as plain text.
+        // The same characters as plain text.
         let mut plain = Vec::new();
         let encoded = tokenizer().encode_plain("<unused94", &mut plain);
         encoded.expect("any text has tokens");
@@ -341,7 +343,7 @@ mod tests {
         let (parts, end, _) = read(&syntax, stop(0), &answer);
         assert_eq!(parts, [reasoning("no [f(x=1)]"), text("Oh, ")]);
         assert_eq!(end, Some(ReadEnd::StopString(0)));
-        // Not before the least number of tokens, wherever the thought ends.
+        // A stop string does not count before `min_tokens`, wherever the reasoning ends.
         let (parts, end, _) = read(&syntax, stop(100), &answer);
         assert_eq!(parts, [reasoning("no [f(x=1)]"), text("Oh, no, yes")]);
         assert_eq!(end, None);

@@ -1,6 +1,7 @@
-//! The checkpoint's own chat template: messages to the text that the model was trained on.
+//! The checkpoint's chat template: converts messages to the prompt format that the model was
+//! trained on.
 //!
-//! Knows messages and which tokens control; not how text becomes ids, nor what is in an image.
+//! Knows messages and control tokens. Knows neither tokenization nor image contents.
 
 use std::path::Path;
 
@@ -21,28 +22,28 @@ use super::tokenizer::Tokenizer;
 /// A compiled chat template.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
-    /// Holds the template and the tokens that it calls by name.
+    /// Contains the template and the named tokens that it uses.
     env: Environment<'static>,
     control: ControlTokens,
 }
 
-/// What a prompt ends with.
+/// How a prompt ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PromptEnd {
-    /// With the beginning of the model's turn.
+    /// With the start of the model's turn.
     #[default]
     Generation,
-    /// With the last message.
+    /// After the last message.
     Nothing,
-    /// In the last message, which is to go on.
+    /// Inside the last message, which the model continues.
     Continue,
 }
 
 impl ChatTemplate {
-    /// Compiles a template's source.
+    /// Compiles a template from its source.
     ///
     /// # Errors
-    /// [`Error::Template`] with the line at fault.
+    /// [`Error::Template`] with the line of the error.
     pub fn new(source: &str, tokens: &NamedTokens, tokenizer: &Tokenizer) -> Result<Self> {
         let mut env = jinja::environment(source)
             .map_err(|error| Error::Template(format!("the chat template is broken: {error}")))?;
@@ -55,9 +56,9 @@ impl ChatTemplate {
         })
     }
 
-    /// The template of the checkpoint in `dir`: from chat_template.jinja, else chat_template.json,
-    /// else tokenizer_config.json; `None` if there is none, as in a model that was not tuned to
-    /// chat.
+    /// Loads the template of the checkpoint in `dir`: from chat_template.jinja, else
+    /// chat_template.json, else tokenizer_config.json. `None` if there is none, as in a model
+    /// without chat tuning.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] that names the file, also for a template that cannot render the
@@ -74,8 +75,8 @@ impl ChatTemplate {
             .map_err(|error| damaged(&found.file, error))
     }
 
-    /// Renders the shortest conversation: a template that cannot is of no use to anybody. One may
-    /// refuse it in its own words.
+    /// Renders the shortest conversation, to reject a template that cannot. A template may still
+    /// refuse it by `raise_exception`.
     fn try_out(&self) -> Result<()> {
         let hello = Message {
             role: Role::User,
@@ -90,10 +91,11 @@ impl ChatTemplate {
         }
     }
 
-    /// A template that a person gave instead of the checkpoint's: a file, or the source itself.
+    /// Loads a template that the operator configured in place of the checkpoint's: a file, or the
+    /// source itself.
     ///
     /// # Errors
-    /// [`Error::Config`] if it cannot be read or is broken.
+    /// [`Error::Config`] if it cannot be read or is invalid.
     pub fn from_flag(
         file_or_source: &str,
         tokens: &NamedTokens,
@@ -103,19 +105,19 @@ impl ChatTemplate {
         Self::new(&source, tokens, tokenizer).map_err(|error| Error::Config(error.to_string()))
     }
 
-    /// The prompt for the model's next turn.
+    /// Renders the prompt for the model's next turn.
     ///
     /// # Errors
-    /// As [`render_to`](Self::render_to).
+    /// The errors of [`render_to`](Self::render_to).
     pub fn render(&self, messages: &[Message]) -> Result<RenderedPrompt> {
         self.render_to(messages, PromptEnd::Generation)
     }
 
-    /// The prompt, with this end.
+    /// Renders the prompt with the given end.
     ///
     /// # Errors
-    /// [`Error::Template`] in the template's own words if it refuses the messages, or with what it
-    /// could not do with them.
+    /// [`Error::Template`] with the template's own message if it refuses the messages, or with the
+    /// reason why rendering failed.
     pub fn render_to(&self, messages: &[Message], end: PromptEnd) -> Result<RenderedPrompt> {
         let crowded = || {
             let message = "The messages contain every Unicode noncharacter from U+FDD0 to U+FDEF. \
@@ -148,7 +150,7 @@ impl ChatTemplate {
     }
 }
 
-/// What templates see.
+/// Returns the variables that templates can use.
 fn context(messages: Vec<Value>, end: PromptEnd) -> Value {
     Value::from_pairs([
         ("messages", Value::from(messages)),
@@ -156,13 +158,14 @@ fn context(messages: Vec<Value>, end: PromptEnd) -> Value {
             "add_generation_prompt",
             Value::from(end == PromptEnd::Generation),
         ),
-        // Templates ask whether these are none, not whether they are there.
+        // Templates check whether these are none, not whether they are defined.
         ("tools", Value::from(())),
         ("documents", Value::from(())),
     ])
 }
 
-/// `message` with a mark behind its last text, and a space, which tells whether the template trims.
+/// Returns `message` with a space and `mark` after its last text. The space shows whether the
+/// template trims texts.
 fn marked(message: &Message, mark: char) -> Result<Message> {
     let mut message = message.clone();
     let text = match &mut message.content {
@@ -181,9 +184,9 @@ fn marked(message: &Message, mark: char) -> Result<Message> {
     Ok(message)
 }
 
-/// Ends `rendered` where its last message's text does, as transformers'
-/// `apply_chat_template(continue_final_message=True)`: with the white space at its end only where
-/// the template leaves white space alone.
+/// Cuts `rendered` at the end of its last message's text, like transformers'
+/// `apply_chat_template(continue_final_message=True)`. White space at that end is kept only if the
+/// template does not trim it.
 fn cut_at(mark: char, rendered: &mut String) -> Result<()> {
     let Some(at) = rendered.rfind(mark) else {
         let message = "The chat template does not show the last message, so that it cannot be \
@@ -198,7 +201,8 @@ fn cut_at(mark: char, rendered: &mut String) -> Result<()> {
     Ok(())
 }
 
-/// A message as transformers hands it to a template, with stand-ins in its texts.
+/// Converts a message to the value that transformers passes to a template, with stand-ins in its
+/// texts.
 fn as_value(message: &Message, disguise: &Disguise<'_>) -> Value {
     let part = |part: &Part| match part {
         Part::Text(text) => Value::from_pairs([("type", "text"), ("text", &disguise.hide(text))]),
@@ -301,10 +305,10 @@ mod tests {
             says(Role::User, evil),
         ];
         assert_eq!(control(&gemma.render(&messages).unwrap()).len(), 8);
-        // A role is text as well.
+        // A role is text too.
         let messages = [says(Role::User, ""), says(Role::Other(evil.to_owned()), "")];
         assert_eq!(control(&gemma.render(&messages).unwrap()).len(), 6);
-        // However the template goes about it.
+        // It does not matter how the template outputs them.
         let raw =
             template("{% for m in messages %}{{ m | tojson }}{{ m.content ~ m.role }}{% endfor %}");
         assert_eq!(control(&raw.render(&messages).unwrap()), [""; 0]);
@@ -328,7 +332,7 @@ mod tests {
             refused(&[says(Role::User, "a"), says(Role::User, "b")]),
             "Conversation roles must alternate user/assistant/user/assistant/..."
         );
-        // Nothing to take a system prompt from.
+        // There is no text for a system prompt.
         let image = Content::Parts(vec![Part::Image]);
         let role = Role::System;
         let message = refused(&[

@@ -1,15 +1,15 @@
-//! Control tokens: which strings they are, where they stand in a text, and how a user's copies of
-//! them are kept from counting.
+//! Control tokens: their strings, their places in a text, and the disguise that keeps users' copies
+//! of them from being encoded as control tokens.
 //!
-//! Knows strings and ids only; nothing of templates or of how plain text is tokenised.
+//! Knows strings and ids only; nothing of templates or of how plain text is tokenized.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::core::TokenId;
 
-/// A token that steers the model, such as `<start_of_turn>`: one that is flagged special in
-/// `tokenizer.json`.
+/// A token that controls the model, such as `<start_of_turn>`: one that `tokenizer.json` marks as
+/// special.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlToken {
     /// Its text.
@@ -18,26 +18,26 @@ pub struct ControlToken {
     pub id: TokenId,
 }
 
-/// A control token's place in a text.
+/// The place of a control token in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlSpan {
-    /// Bytes of the text.
+    /// Byte range in the text.
     pub range: Range<usize>,
-    /// Which token stands there.
+    /// Id of the token.
     pub id: TokenId,
 }
 
 /// All control tokens of a tokenizer.
 #[derive(Clone, Debug, Default)]
 pub struct ControlTokens {
-    /// Longest first, so that the first match at a place is the longest one.
+    /// Sorted by length, longest first, so that the first match at a position is the longest one.
     tokens: Vec<ControlToken>,
-    /// `true` at the first byte of any token.
+    /// For each byte value, whether a token starts with it.
     starts: Vec<bool>,
 }
 
 impl ControlTokens {
-    /// `tokens` in any order; their contents must not be empty.
+    /// Creates a set from `tokens` in any order. Tokens with empty contents are ignored.
     pub fn new(mut tokens: Vec<ControlToken>) -> Self {
         tokens.retain(|token| !token.content.is_empty());
         tokens.sort_by_key(|token| std::cmp::Reverse(token.content.len()));
@@ -48,12 +48,12 @@ impl ControlTokens {
         Self { tokens, starts }
     }
 
-    /// The tokens, longest first.
+    /// Returns the tokens, longest first.
     pub fn tokens(&self) -> &[ControlToken] {
         &self.tokens
     }
 
-    /// The characters that they begin with, each once.
+    /// Returns the distinct first characters of the tokens.
     pub(super) fn first_characters(&self) -> BTreeSet<char> {
         let firsts = self.tokens.iter().map(|token| token.content.chars().next());
         firsts
@@ -61,7 +61,7 @@ impl ControlTokens {
             .collect()
     }
 
-    /// Every place where a control token stands, from the left, the longest at each place, as
+    /// Finds all control tokens from left to right, the longest one at each position, as
     /// `tokenizers` finds its added tokens.
     pub fn find(&self, text: &str) -> Vec<ControlSpan> {
         let bytes = text.as_bytes();
@@ -91,10 +91,11 @@ impl ControlTokens {
         spans
     }
 
-    /// Stand-ins for the characters that control tokens begin with, to write into users' text
-    /// while a template works on it. None of them occurs in `texts`.
+    /// Chooses stand-ins for the first characters of control tokens. They replace those characters
+    /// in users' texts while a template is rendered. None of them occurs in `texts`.
     ///
-    /// `None` if the texts hold every noncharacter of U+FDD0..=U+FDEF, which no honest text does.
+    /// `None` if the texts contain every noncharacter of U+FDD0..=U+FDEF, which normal text never
+    /// does.
     pub fn disguise<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Option<Disguise<'_>> {
         let mut taken = [false; NUM_NONCHARACTERS];
         for c in texts.flat_map(str::chars) {
@@ -122,31 +123,32 @@ impl ControlTokens {
     }
 }
 
-/// Unicode reserves these 32 code points for use inside programs; they stand for no character.
+/// Unicode reserves these 32 code points for internal use by programs; they are not characters.
 const FIRST_NONCHARACTER: u32 = 0xFDD0;
 const NUM_NONCHARACTERS: usize = 32;
 
-/// Hides in users' text the characters that a control token could begin with.
+/// Hides in users' texts the characters that a control token could begin with.
 ///
-/// Not only whole control tokens are hidden: a template may join two texts, or cut from one, and
-/// what is left must not read as a control token either. What remains in sight are whole tags
-/// that can be no part of one (`<unused95>`, `</think>`, `<b>`), because templates look for those;
-/// only a template that rewrites the inside of a tag could make a control token of one.
+/// Hiding only whole control tokens would not be enough: a template may join two texts or cut one,
+/// and the result must not read as a control token either. Closed tags that cannot be part of a
+/// control token stay visible (`<unused95>`, `</think>`, `<b>`), because templates look for them.
+/// Only a template that rewrites the inside of a tag could turn one into a control token.
 #[derive(Debug)]
 pub struct Disguise<'a> {
     control: &'a ControlTokens,
-    /// A control token's first character, and what stands for it.
+    /// Pairs of a control token's first character and its stand-in.
     stand_ins: Vec<(char, char)>,
     mark: Option<char>,
 }
 
 impl Disguise<'_> {
-    /// A character that stands nowhere in the texts, to find a place again; `None` if none is left.
+    /// Returns a character that occurs in none of the texts, to mark a place; `None` if none is
+    /// left.
     pub fn mark(&self) -> Option<char> {
         self.mark
     }
 
-    /// `text` with stand-ins.
+    /// Replaces characters of `text` by their stand-ins.
     pub fn hide(&self, text: &str) -> String {
         let mut hidden = String::with_capacity(text.len());
         for (at, c) in text.char_indices() {
@@ -159,7 +161,8 @@ impl Disguise<'_> {
         hidden
     }
 
-    /// The control tokens that stand in `rendered` in plain sight, and the text as it was meant.
+    /// Returns `rendered` with the original characters in place of their stand-ins, and the control
+    /// tokens that were visible in it.
     pub fn reveal(&self, rendered: &str) -> (String, Vec<ControlSpan>) {
         let mut text = String::with_capacity(rendered.len());
         let mut spans = self.control.find(rendered);
@@ -182,8 +185,8 @@ impl Disguise<'_> {
         }));
     }
 
-    /// Whether `rest` begins with a closed tag that neither begins with a control token nor begins
-    /// one.
+    /// Whether `rest` begins with a closed tag that neither starts with a control token nor is the
+    /// start of one.
     fn is_harmless_tag(&self, rest: &str) -> bool {
         let Some(inside) = rest.strip_prefix('<') else {
             return false;

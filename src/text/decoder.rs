@@ -1,32 +1,32 @@
-//! How a token's text in the vocabulary becomes text for people: `tokenizer.json`'s "decoder".
+//! Converts a vocabulary entry to readable text: `tokenizer.json`'s "decoder".
 //!
-//! Only decoders that look at one token at a time are taken (Gemma's: `▁` is a space, `<0xE2>` is a
-//! byte), so that detokenising needs a token once and never the whole text again.
+//! Only decoders that work on one token at a time are supported (Gemma's: `▁` is a space, `<0xE2>`
+//! is a byte), so that detokenization reads each token once and never the whole text again.
 
 use serde_json::Value;
 
 use super::tokenizer_steps::{Replacement, check_growth, steps};
 
-/// What a token adds to the text.
+/// The output of one token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decoded {
-    /// This text.
+    /// Text.
     Text(String),
-    /// This byte of a character that has no token of its own.
+    /// One byte of a character that has no token of its own.
     Byte(u8),
 }
 
-/// A decoder that looks at one token at a time.
+/// A decoder that works on one token at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TokenDecoder {
-    /// In order.
+    /// Replacements, in order of application.
     replacements: Vec<Replacement>,
     /// Whether `<0xNN>` is a byte.
     byte_fallback: bool,
 }
 
 impl TokenDecoder {
-    /// From `tokenizer.json`'s "decoder". The error says which part is not supported.
+    /// Parses `tokenizer.json`'s "decoder". The error names the unsupported part.
     pub(super) fn from_json(decoder: &Value) -> Result<Self, String> {
         if decoder.is_null() {
             return Err("none is not supported: Gemma's is Replace, ByteFallback, Fuse".to_owned());
@@ -56,7 +56,7 @@ impl TokenDecoder {
         Ok(parsed)
     }
 
-    /// What the token `content` of the vocabulary adds to a text.
+    /// Decodes the vocabulary entry `content`.
     pub(super) fn decode(&self, content: &str) -> Decoded {
         let mut text = content.to_owned();
         for Replacement { pattern, content } in &self.replacements {
@@ -71,7 +71,7 @@ impl TokenDecoder {
     }
 }
 
-/// `<0x41>` is the byte 0x41; as in `tokenizers`' `decoders/byte_fallback.rs`.
+/// Parses `<0x41>` as the byte 0x41, like `tokenizers`' `decoders/byte_fallback.rs`.
 fn parse_byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     if digits.len() != 2 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
@@ -80,8 +80,8 @@ fn parse_byte(token: &str) -> Option<u8> {
     u8::from_str_radix(digits, 16).ok()
 }
 
-/// A run of byte tokens, whose text is known only when it ends: a run that is not UTF-8 as a whole
-/// becomes one U+FFFD a byte, as in `tokenizers`' `decoders/byte_fallback.rs`.
+/// A run of byte tokens. Its text is known only when it ends: if the run is not UTF-8 as a whole,
+/// each byte becomes one U+FFFD, as in `tokenizers`' `decoders/byte_fallback.rs`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ByteRun {
     bytes: Vec<u8>,

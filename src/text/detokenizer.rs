@@ -1,7 +1,7 @@
-//! Text out of tokens as they come: each piece is final when it is handed out.
+//! Converts tokens to text as they arrive. Each returned piece is final.
 //!
-//! Holds back what is not decided yet: bytes of a character that may go on, and what may be the
-//! start of a stop string. Knows nothing of streams or of who reads.
+//! Text that is not certain yet is held back: bytes of an incomplete character, and what may be the
+//! start of a stop string. Knows nothing of streams or of the reader.
 
 use std::sync::Arc;
 
@@ -12,33 +12,34 @@ use super::stop_strings::StopStrings;
 use super::tokenizer::Tokenizer;
 use super::vocabulary::TokenText;
 
-/// What a token added.
+/// The text that one token added.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Safe to send: whole characters that nothing to come can change. Often empty.
+    /// Final text: whole characters that later tokens cannot change. Often empty.
     pub text: String,
-    /// Which stop string ended the text, in the order given. It is in no piece's text.
+    /// Index of the stop string that ended the text. No piece contains the stop string.
     pub stopped: Option<usize>,
 }
 
-/// Turns one sequence's tokens into text, without its control tokens.
+/// Converts one sequence's tokens to text, without control tokens.
 ///
-/// All pieces together are `decode` of all tokens with special tokens skipped, up to the stop
-/// string that ends first (the longest of those that end at the same place), whatever tokens it
-/// is cut into.
+/// All pieces together equal `decode` of all tokens with special tokens skipped, up to the stop
+/// string that ends first (the longest of those that end at the same place), however the text is
+/// split into tokens.
 #[derive(Clone, Debug)]
 pub struct Detokenizer {
     tokenizer: Arc<Tokenizer>,
-    /// Byte tokens whose text is not decided.
+    /// Byte tokens whose text is not known yet.
     run: ByteRun,
     stop: StopStrings,
-    /// Text not handed out, as it may be the start of a stop string.
+    /// Text that is held back because it may be the start of a stop string.
     held: String,
     stopped: Option<usize>,
 }
 
 impl Detokenizer {
-    /// For a sequence that ends at any of the strings in `stop`; empty ones never match.
+    /// Creates a detokenizer for a sequence that ends at any string of `stop`. Empty strings never
+    /// match.
     pub fn new(tokenizer: Arc<Tokenizer>, stop: &[String]) -> Self {
         Self {
             tokenizer,
@@ -49,13 +50,13 @@ impl Detokenizer {
         }
     }
 
-    /// Looks for these stop strings from here on, in place of those before: text that is out or
-    /// held back already is no part of a match.
+    /// Replaces the stop strings from here on. Earlier text, returned or held back, is not part of
+    /// a match.
     pub fn look_for(&mut self, stop: &[String]) {
         self.stop = StopStrings::new(stop);
     }
 
-    /// Takes the next token. After a stop string nothing more comes out.
+    /// Takes the next token. After a stop string it returns no more text.
     pub fn push(&mut self, token: TokenId) -> Piece {
         let checked = self.held.len();
         match self.tokenizer.vocabulary().get(token) {
@@ -70,7 +71,7 @@ impl Detokenizer {
         self.hand_out(pending)
     }
 
-    /// What was held back, when no more tokens come.
+    /// Returns the text that was held back, when no more tokens come.
     pub fn finish(&mut self) -> Piece {
         let checked = self.held.len();
         self.run.end(&mut self.held);
@@ -78,8 +79,8 @@ impl Detokenizer {
         self.hand_out(0)
     }
 
-    /// Looks for stop strings in the held text from byte `checked` on, and cuts it off before one.
-    /// Returns how many bytes at the end may be the start of one.
+    /// Searches the held text for stop strings from byte `checked` on, and cuts it off before a
+    /// match. Returns the number of trailing bytes that may be the start of a stop string.
     fn check_from(&mut self, checked: usize) -> usize {
         if self.stopped.is_some() {
             self.held.clear();
@@ -111,7 +112,7 @@ mod tests {
     use super::super::tokenizer::{AddSpecialTokens, SpecialTokens};
     use super::*;
 
-    /// The pieces of all tokens and of the end, and the stop string that was met.
+    /// Returns the pieces of all tokens and of the end, and the stop string that was found.
     fn detokenize(
         tokenizer: &Arc<Tokenizer>,
         tokens: &[TokenId],
@@ -202,7 +203,7 @@ mod tests {
                 &["a", "", "", "", ""][..],
                 Some(0),
             ),
-            // held back, and then not one
+            // held back, but no match
             (
                 &["a", "b", "d", "e"],
                 &["bc"],
@@ -211,12 +212,12 @@ mod tests {
             ),
             // held back to the end
             (&["a", "b"], &["bc"], &["a", "", "b"], None),
-            // inside a token that goes on
+            // inside a token that continues after it
             (&["x", "▁the", "y"], &["h"], &["x", " t", "", ""], Some(0)),
-            // the first that ends, of two that end together the longer
+            // the one that ends first; of two that end together, the longer one
             (&["▁the"], &["e", "th", "h"], &[" ", ""], Some(1)),
             (&["▁the"], &["e", "he"], &[" t", ""], Some(1)),
-            // completed by what was held back as bytes, and only known at the end
+            // completed by bytes that were held back, and known only at the end
             (
                 &["a", "<0xE2>", "<0x82>", "<0xAC>"],
                 &["€"],

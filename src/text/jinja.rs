@@ -1,5 +1,5 @@
-//! Jinja as chat templates expect it: what transformers adds to Jinja2, and the few places where
-//! minijinja differs from Python, after transformers' `utils/chat_template_utils.py`.
+//! Jinja as chat templates expect it: what transformers adds to Jinja2, and the few differences
+//! between minijinja and Python. The reference is transformers' `utils/chat_template_utils.py`.
 //!
 //! Knows nothing of messages or tokens.
 
@@ -15,23 +15,25 @@ use minijinja_contrib::pycompat;
 use super::jinja_bounds::{MAX_TIME, add_filters, woven};
 use super::strftime::strftime;
 
-/// Bounds a rendering's time and memory: one for each step and each 64 bytes that are made. Enough
-/// for 40,000 messages or 40 MB of text; a template that loops or grows strings without end is
-/// stopped within a second or so and 300 MB. What it does not count is in `jinja_bounds`.
+/// Limit of a rendering's time and memory: one unit for each step and for each 64 bytes of output
+/// values. Enough for 40,000 messages or 40 MB of text. A template that loops or grows strings
+/// without end is stopped within about a second and 300 MB. `jinja_bounds` bounds what minijinja's
+/// fuel does not count.
 pub(super) const FUEL: u64 = 4_000_000;
 
-/// Bytes of a prompt: four for each of 8 million tokens, far more than any model takes.
+/// Maximum size of a prompt in bytes: four for each of 8 million tokens, far more than any model
+/// accepts.
 pub(super) const MAX_RENDERED_BYTES: usize = 32 << 20;
 
-/// Spaces by which `tojson` may set in each level.
+/// Maximum indent of `tojson` per level, in spaces.
 const MAX_INDENT: u64 = 32;
-/// Spaces by which `tojson` may set in all lines together.
+/// Maximum indent of `tojson` over all lines together, in spaces.
 const MAX_SPACES: u64 = 16 << 20;
 
-/// The name under which the template is found.
+/// Name of the template in the environment.
 const TEMPLATE: &str = "chat_template";
 
-/// An environment that holds the compiled template.
+/// Returns an environment with the compiled template.
 pub(super) fn environment(source: &str) -> Result<Environment<'static>, Error> {
     let mut env = Environment::new();
     let syntax = SyntaxConfig::builder()
@@ -40,7 +42,7 @@ pub(super) fn environment(source: &str) -> Result<Environment<'static>, Error> {
         .build()?;
     env.set_syntax(syntax);
     env.set_fuel(Some(FUEL));
-    // Debug information would put pieces of messages into errors.
+    // Debug information would include parts of messages in errors.
     env.set_debug(false);
     env.set_auto_escape_callback(|_| AutoEscape::None);
     env.set_unknown_method_callback(python_method);
@@ -53,7 +55,7 @@ pub(super) fn environment(source: &str) -> Result<Environment<'static>, Error> {
     Ok(env)
 }
 
-/// What the environment's template makes of `context`: at most [`MAX_RENDERED_BYTES`], else the
+/// Renders the environment's template with `context`: at most [`MAX_RENDERED_BYTES`], else the
 /// error is a write failure.
 pub(super) fn render(env: &Environment<'static>, context: Value) -> Result<String, Error> {
     let template = env.get_template(TEMPLATE)?;
@@ -71,7 +73,7 @@ pub(super) fn render(env: &Environment<'static>, context: Value) -> Result<Strin
     Ok(text)
 }
 
-/// What a template said by `raise_exception`.
+/// The message of a `raise_exception` call.
 #[derive(Debug)]
 struct Raised(String);
 
@@ -83,7 +85,7 @@ impl fmt::Display for Raised {
 
 impl std::error::Error for Raised {}
 
-/// The words of `raise_exception`, if that is why rendering failed.
+/// Returns the message of `raise_exception`, if that is why rendering failed.
 pub(super) fn raised(error: &Error) -> Option<&str> {
     let mut source = error.source();
     while let Some(error) = source {
@@ -95,7 +97,7 @@ pub(super) fn raised(error: &Error) -> Option<&str> {
     None
 }
 
-/// The error that began it: within includes and macros, each adds one of its own.
+/// Returns the original error: includes and macros wrap it in errors of their own.
 pub(super) fn cause(error: &Error) -> &Error {
     let mut cause = error;
     while let Some(inner) = cause.source().and_then(|source| source.downcast_ref()) {
@@ -115,7 +117,7 @@ fn strftime_now(format: &str) -> Result<String, Error> {
     strftime(seconds, format).map_err(|error| Error::new(ErrorKind::InvalidOperation, error))
 }
 
-/// Python's whitespace: Unicode's and the four separators of ASCII.
+/// Whether Python treats `c` as white space: Unicode's white space and the four ASCII separators.
 pub(super) fn is_python_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
@@ -130,7 +132,7 @@ fn trim(value: Value, chars: Option<&str>) -> String {
     trimmed.to_owned()
 }
 
-/// Methods of Python's types.
+/// Implements methods of Python's types.
 fn python_method(
     state: &mut State,
     value: &Value,
@@ -146,8 +148,8 @@ fn python_method(
     }
 }
 
-/// transformers' `tojson`: `json.dumps(value, ensure_ascii=False, indent=indent)`, which unlike
-/// Jinja's own leaves `<`, `>`, `&` and `'` as they are.
+/// transformers' `tojson`: `json.dumps(value, ensure_ascii=False, indent=indent)`. Unlike Jinja's
+/// own filter, it does not escape `<`, `>`, `&` and `'`.
 fn tojson(value: &Value, args: Kwargs) -> Result<String, Error> {
     let indent: Option<Value> = args.get("indent")?;
     let ensure_ascii: Option<bool> = args.get("ensure_ascii")?;
@@ -157,7 +159,7 @@ fn tojson(value: &Value, args: Kwargs) -> Result<String, Error> {
     }
     args.assert_all_used()?;
     let indent = indent.filter(|indent| !indent.is_none());
-    // What is made is counted only when it is there.
+    // Fuel counts the output only after it exists, so the indent is limited beforehand.
     if let Some(indent) = indent.as_ref().filter(|indent| indent.is_number()) {
         let refused = |limit: String| {
             let message = format!("tojson(indent={indent}) is not supported; at most {limit}");
@@ -180,7 +182,7 @@ fn tojson(value: &Value, args: Kwargs) -> Result<String, Error> {
     Ok(without_html_escapes(&escaped.to_string()))
 }
 
-/// By how many levels the lines of a value's JSON are set in, all together.
+/// Returns the sum of the indent levels of all lines of a value's JSON.
 fn levels_of_lines(value: &Value, level: u64) -> u64 {
     let Some(object) = value.as_object() else {
         return level;
@@ -209,7 +211,7 @@ fn without_html_escapes(json: &str) -> String {
             ("\\u0027", '\''),
         ];
         let found = escaped.iter().find(|(escape, _)| rest.starts_with(escape));
-        // Any other escape is two bytes of ASCII, or more that hold no backslash.
+        // Any other escape is two ASCII bytes, or more without a backslash.
         let len = match found {
             Some((escape, c)) => {
                 out.push(*c);
@@ -225,8 +227,9 @@ fn without_html_escapes(json: &str) -> String {
     out + rest
 }
 
-/// The source as Jinja2 with transformers' extension reads it: one kind of newline, and
-/// `{% generation %}`, which marks the model's words for training, as a block that does nothing.
+/// Returns the source as Jinja2 with transformers' extension reads it: with one kind of newline,
+/// and with `{% generation %}`, which marks the model's text for training, as a block without
+/// effect.
 fn as_jinja2_reads(source: &str) -> String {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len());
@@ -288,7 +291,7 @@ mod tests {
 
     #[test]
     fn whitespace_is_pythons() {
-        // U+200B is no whitespace to Python, U+001F is.
+        // U+200B is not white space in Python, U+001F is.
         let text = "\\u001f\\u00a0\\u3000 a\\u200b \\u2028\\u0085";
         for trimmed in [
             "'TEXT' | trim",

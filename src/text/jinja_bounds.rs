@@ -1,13 +1,14 @@
-//! Bounds on what a template makes of its values, which minijinja's fuel leaves out.
+//! Bounds on the values that a template creates, which minijinja's fuel does not cover.
 //!
-//! Fuel counts instructions, bytes and slots, but `[x, x]` is two slots whatever `x` holds: sixty
-//! times that make a value that nothing prints or compares within a lifetime, and a million times
-//! `[x]` one whose end overflows the stack. So behind each instruction that makes a value another
-//! is woven in, which measures the value with all that it holds. What is measured may be read as
-//! often as the fuel allows; for the time that this takes together there is a clock.
+//! Fuel counts instructions, bytes and slots, but `[x, x]` is two slots whatever `x` contains.
+//! Sixty nested steps of that make a value that takes forever to print or compare, and a million
+//! nested `[x]` make one whose destructor overflows the stack. So after each instruction that
+//! creates a value, another instruction is inserted that measures the value with all of its
+//! contents. Measured values may be read as often as the fuel allows; a clock bounds the total time
+//! of that.
 //!
-//! Weaving needs minijinja's unstable machinery and the list of its instructions. That is why
-//! Cargo.toml names one version of it.
+//! Inserting instructions needs minijinja's unstable machinery and its list of instructions.
+//! Therefore Cargo.toml pins one exact version.
 
 use std::time::{Duration, Instant};
 
@@ -16,22 +17,23 @@ use minijinja::machinery::{Instruction, Instructions};
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 
-/// Parts that a value may have: all that its lists and maps hold, on all levels, as often as they
-/// hold it. A string is one for every 64 bytes.
+/// Maximum number of parts of a value: all items of its lists and maps on all levels, each counted
+/// as often as it is contained. A string is one part for every 64 bytes.
 const MAX_PARTS: u64 = 1 << 20;
 const BYTES_PER_PART: u64 = 64;
-/// Levels of lists and maps within each other. JSON brings up to 128.
+/// Maximum nesting of lists and maps. JSON input has up to 128 levels.
 const MAX_LEVELS: usize = 200;
-/// Parts that are measured for one unit of fuel, in about as much time as others are used in.
+/// Number of parts that cost one unit of fuel. Measuring them takes about as long as other work for
+/// one unit.
 const PARTS_PER_FUEL: u64 = 64;
-/// How long a rendering may take; what is usual takes a few milliseconds.
+/// Maximum time for a rendering. A usual one takes a few milliseconds.
 pub(super) const MAX_TIME: Duration = Duration::from_secs(5);
 
-/// The filters that are woven in. These are no names, so that a template cannot apply them.
+/// Names of the inserted filters. They are not valid identifiers, so a template cannot apply them.
 const MEASURED: &str = "-measured";
 const LISTED: &str = "-listed";
 const STORABLE: &str = "-storable";
-/// No place in minijinja's cache of filters.
+/// Value for "not in minijinja's filter cache".
 const UNCACHED: u8 = u8::MAX;
 
 pub(super) fn add_filters(env: &mut Environment<'_>, max_time: Duration) {
@@ -46,11 +48,11 @@ pub(super) fn add_filters(env: &mut Environment<'_>, max_time: Duration) {
     env.add_filter(STORABLE, storable);
 }
 
-/// The same program with bounds on what it makes, for an environment that has the filters.
+/// Returns the same program with the bounds inserted, for an environment that has the filters.
 pub(super) fn woven<'source>(program: &Instructions<'source>) -> Instructions<'source> {
     let apply = |name| Instruction::ApplyFilter(name, Some(1), UNCACHED);
     let old: Vec<&Instruction> = (0..).map_while(|at| program.get(at)).collect();
-    // Where each begins in the new program, and where that ends.
+    // The new position of each old instruction, and the end of the new program.
     let mut begins = vec![0];
     let mut end = 0;
     for instruction in &old {
@@ -68,7 +70,7 @@ pub(super) fn woven<'source>(program: &Instructions<'source>) -> Instructions<'s
         let line = u16::try_from(line).unwrap_or(u16::MAX);
         let mut add = |instruction| woven.add_with_line(instruction, line);
         if let Instruction::SetAttr(_) = instruction {
-            // The namespace is on top, what it is to hold lies below.
+            // The namespace is on top of the stack, the value to store is below it.
             add(Instruction::Swap);
             add(apply(STORABLE));
             add(Instruction::Swap);
@@ -91,8 +93,8 @@ pub(super) fn woven<'source>(program: &Instructions<'source>) -> Instructions<'s
     woven
 }
 
-/// The filter behind an instruction that makes a value, or that takes time which grows with what
-/// its values hold.
+/// Returns the filter to insert after an instruction that creates a value, or whose time grows with
+/// the contents of its values.
 fn bound(instruction: &Instruction<'_>) -> Option<&'static str> {
     use Instruction as I;
     match instruction {
@@ -102,7 +104,7 @@ fn bound(instruction: &Instruction<'_>) -> Option<&'static str> {
         | I::CallFunction(..)
         | I::CallMethod(..)
         | I::CallObject(_) => Some(LISTED),
-        // Sums of lists are iterators too, which minijinja keeps from growing out of sight.
+        // Sums of lists are iterators too, but minijinja itself limits their growth.
         I::BuildMap(_) | I::BuildList(_) | I::BuildTuple(_) | I::Add | I::StringConcat => {
             Some(MEASURED)
         }
@@ -112,7 +114,7 @@ fn bound(instruction: &Instruction<'_>) -> Option<&'static str> {
     }
 }
 
-/// When a rendering made its first value.
+/// Time when a rendering created its first value.
 struct Began(Instant);
 
 fn look_at_the_clock(state: &mut State<'_, '_>, max_time: Duration) -> Result<(), Error> {
@@ -124,7 +126,7 @@ fn look_at_the_clock(state: &mut State<'_, '_>, max_time: Duration) -> Result<()
     Ok(())
 }
 
-/// The value, if it is within bounds.
+/// Returns the value if it is within the bounds.
 fn measured(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     let mut parts = 0;
     count_within(&value, &mut parts, MAX_LEVELS)?;
@@ -132,7 +134,8 @@ fn measured(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     Ok(value)
 }
 
-/// The same, an iterator as a list: iterators of iterators would grow out of sight.
+/// Returns the value, with an iterator converted to a list: nested iterators could grow without
+/// being measured.
 fn listed(value: Value) -> Result<Value, Error> {
     if value.kind() != ValueKind::Iterable {
         return Ok(value);
@@ -141,8 +144,9 @@ fn listed(value: Value) -> Result<Value, Error> {
     Ok(items.collect::<Result<Vec<_>, _>>()?.into())
 }
 
-/// The value, if a namespace may hold it: none that could come to hold the namespace, for such a
-/// circle has no end and is never given back. Measured again, so that many large ones cost much.
+/// Returns the value if a namespace may hold it. Values that could come to contain the namespace
+/// are refused, because such a cycle is endless and never freed. The value is measured again, so
+/// that many large ones cost fuel.
 fn storable(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     if changes(&value) {
         return Err(beyond("a namespace cannot hold a namespace or a loop"));
@@ -150,7 +154,7 @@ fn storable(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     measured(state, value)
 }
 
-/// Adds the parts of what `value` holds, down to so many levels.
+/// Adds the number of parts that `value` contains to `parts`, with at most `levels` levels.
 fn count_within(value: &Value, parts: &mut u64, levels: usize) -> Result<(), Error> {
     let Some(object) = value.as_object() else {
         return Ok(());
@@ -160,7 +164,7 @@ fn count_within(value: &Value, parts: &mut u64, levels: usize) -> Result<(), Err
             "a list or map has more than {MAX_LEVELS} levels"
         )));
     };
-    // Most are one of these, and it is faster to look into them than to ask them.
+    // Most objects are one of these types, and direct access is faster than the general interface.
     if let Some(list) = object.downcast_ref::<Vec<Value>>() {
         list.iter().try_for_each(|item| count(item, parts, levels))
     } else if let Some(map) = object.downcast_ref::<IndexMap<Value, Value>>() {
@@ -192,7 +196,7 @@ fn count(value: &Value, parts: &mut u64, levels: usize) -> Result<(), Error> {
     count_within(value, parts, levels)
 }
 
-/// Whether it may hold something else by and by.
+/// Whether the contents of the value can change later.
 fn changes(value: &Value) -> bool {
     let name = value.as_object().map_or("", |object| object.type_name());
     name.ends_with("::Namespace") || name.ends_with("::Loop")
@@ -222,7 +226,7 @@ mod tests {
         cause(&error).detail().unwrap_or_default().to_owned()
     }
 
-    /// `body` so many times, with a namespace in which `x` is a list.
+    /// Repeats `body` `count` times, with a namespace in which `x` is a list.
     fn repeated(count: usize, body: &str, then: &str) -> String {
         format!(
             "{SPACE}{{% for i in range({count}) %}}{{% set ns.x = {body} %}}{{% endfor %}}{then}"

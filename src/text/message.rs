@@ -1,29 +1,29 @@
-//! A chat as the template takes it.
+//! A chat in the form that templates take.
 
 /// One turn of a chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who speaks.
+    /// The author of the message.
     pub role: Role,
-    /// What is said and shown.
+    /// Text and images.
     pub content: Content,
 }
 
-/// Who speaks. Which roles may follow which is the template's business.
+/// The author of a message. The template decides which order of roles is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Instructions to the model.
+    /// The system: instructions to the model.
     System,
-    /// The person.
+    /// The user.
     User,
     /// The model.
     Assistant,
-    /// Any other name, handed to the template as it is.
+    /// Any other name, passed to the template unchanged.
     Other(String),
 }
 
 impl Role {
-    /// The name that templates compare with.
+    /// Returns the name that templates compare with.
     pub fn as_str(&self) -> &str {
         match self {
             Self::System => "system",
@@ -34,8 +34,8 @@ impl Role {
     }
 }
 
-/// What a message holds. Templates may treat the two forms differently (Gemma's takes a system
-/// message's first part only), so the form that the client chose is kept.
+/// The content of a message. Templates may treat the two forms differently (Gemma's uses only the
+/// first part of a system message), so the client's form is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A string.
@@ -49,12 +49,12 @@ pub enum Content {
 pub enum Part {
     /// Text.
     Text(String),
-    /// An image's place; the image itself travels apart.
+    /// The place of an image. The image itself is passed separately.
     Image,
 }
 
 impl Message {
-    /// Every string in it that a user chose.
+    /// Returns all strings that a user can choose.
     pub(super) fn strings(&self) -> impl Iterator<Item = &str> {
         let (text, parts) = match &self.content {
             Content::Text(text) => (Some(text.as_str()), &[][..]),
@@ -67,7 +67,7 @@ impl Message {
         [self.role.as_str()].into_iter().chain(text).chain(parts)
     }
 
-    /// Bytes of its text.
+    /// Returns the size of its text in bytes.
     pub fn num_bytes(&self) -> usize {
         match &self.content {
             Content::Text(text) => text.len(),
@@ -78,7 +78,7 @@ impl Message {
         }
     }
 
-    /// How many images it shows.
+    /// Returns the number of its images.
     pub(super) fn num_images(&self) -> usize {
         match &self.content {
             Content::Text(_) => 0,

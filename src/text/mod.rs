@@ -1,18 +1,18 @@
-//! Text in, text out: chat templates, tokens, and the way back.
+//! Text input and output: chat templates, tokenization and detokenization.
 //!
 //! ```text
 //! messages ─ ChatTemplate::render ─▶ RenderedPrompt ─ encode_prompt ─▶ token ids + image spans
 //! raw text ─ Tokenizer::encode_raw ───────────────────────────────────▶ token ids
-//! token ids ─ AnswerReader::push ─▶ thought, text and calls that are safe to send now
+//! token ids ─ AnswerReader::push ─▶ reasoning, text and calls that are final
 //!                 Detokenizer, CallParser
 //! ```
 //!
-//! Owns what a checkpoint's `tokenizer.json` and chat template mean. Must not know HTTP, images'
-//! pixels, the engine, or what a request looks like on the wire.
+//! Owns the meaning of a checkpoint's `tokenizer.json` and chat template. Must not know HTTP, image
+//! pixels, the engine, or the format of requests.
 //!
-//! Invariant: a control token in a chat prompt was written by the template. What users wrote is
-//! told apart before rendering ([`ControlTokens`]), so no user text, alone or joined with its
-//! neighbours, becomes one.
+//! Invariant: the template wrote every control token in a chat prompt. Users' text is disguised
+//! before rendering ([`ControlTokens`]), so no user text, alone or joined with adjacent text,
+//! becomes a control token.
 
 mod answer;
 mod answer_reader;

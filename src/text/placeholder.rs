@@ -1,7 +1,7 @@
-//! From a rendered chat to ids: each image's placeholder becomes the tokens that its features
-//! replace.
+//! Converts a rendered chat to token ids and replaces each image placeholder by the tokens of the
+//! image.
 //!
-//! Knows how many tokens an image takes; nothing of pixels.
+//! Knows how many tokens an image takes, but nothing of pixels.
 
 use crate::core::TokenId;
 use crate::error::{Error, Result};
@@ -9,22 +9,22 @@ use crate::error::{Error, Result};
 use super::prompt::RenderedPrompt;
 use super::tokenizer::Tokenizer;
 
-/// What stands for an image in a prompt, as in transformers' `models/gemma3/processing_gemma3.py`:
+/// The tokens of an image in a prompt, as in transformers' `models/gemma3/processing_gemma3.py`:
 /// `\n\n<start_of_image>`, `tokens_per_image` times `<image_soft_token>`, `<end_of_image>\n\n`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageTokens {
-    /// What the template writes where an image stands; opens the span.
+    /// The placeholder that the template writes for an image; the first token of the span.
     pub start_of_image: TokenId,
-    /// One for each row of features.
+    /// One for each row of features, which replaces it.
     pub soft_token: TokenId,
-    /// Closes the span.
+    /// The last token of the span.
     pub end_of_image: TokenId,
-    /// How many rows of features an image has.
+    /// Number of feature rows per image.
     pub tokens_per_image: usize,
 }
 
 impl ImageTokens {
-    /// Gemma 3's image tokens.
+    /// Returns Gemma 3's image tokens.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if the tokenizer lacks one of them.
@@ -47,22 +47,22 @@ impl ImageTokens {
     }
 }
 
-/// A prompt as the engine takes it.
+/// A tokenized prompt with the positions of its images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedPrompt {
-    /// All tokens.
+    /// All token ids.
     pub ids: Vec<TokenId>,
-    /// For each image the index of its first `<image_soft_token>`.
+    /// For each image, the index of its first `<image_soft_token>`.
     pub image_starts: Vec<usize>,
 }
 
-/// A rendered chat's ids, with each image's placeholder expanded.
+/// Encodes a rendered chat, with each image placeholder expanded.
 ///
-/// `images` is `None` for a model that takes text only.
+/// `images` is `None` for a text-only model.
 ///
 /// # Errors
-/// [`Error::Template`] if images and placeholders do not match one to one, or the model takes
-/// none; [`Error::Tokenizer`] if the tokenizer has no ids for the text.
+/// [`Error::Template`] if images and placeholders do not match one to one, or the model takes no
+/// images; [`Error::Tokenizer`] if the tokenizer has no ids for the text.
 pub fn encode_prompt(
     tokenizer: &Tokenizer,
     prompt: &RenderedPrompt,
@@ -97,8 +97,8 @@ pub fn encode_prompt(
         prompt.text.len() / 3 + num_placeholders * (images.tokens_per_image + 4),
     );
     let mut image_starts = Vec::with_capacity(num_placeholders);
-    // Newlines around a placeholder merge with the text's own into one token, so a plain text goes
-    // to the tokenizer only when the next control token is reached.
+    // Newlines around a placeholder merge with adjacent newlines of the text into one token, so
+    // plain text is tokenized only when the next control token is reached.
     let mut plain = String::new();
     let mut done = 0;
     for span in &prompt.control {
@@ -131,7 +131,7 @@ mod tests {
     use super::super::control::ControlSpan;
     use super::*;
 
-    /// A prompt in which every control token counts.
+    /// Returns a prompt in which every control token counts.
     fn prompt(tokenizer: &Tokenizer, text: &str, num_images: usize) -> RenderedPrompt {
         RenderedPrompt {
             text: text.to_owned(),
@@ -217,7 +217,7 @@ mod tests {
         let mut prompt = prompt(&tokenizer, "<start_of_image><start_of_image>", 1);
         let second: ControlSpan = prompt.control.remove(1);
         let encoded = encode_prompt(&tokenizer, &prompt, Some(&images)).unwrap();
-        // after "\n\n" and itself
+        // after "\n\n" and the first token of the span
         assert_eq!(encoded.image_starts, [2]);
         assert_eq!(encoded.ids.iter().filter(|id| **id == second.id).count(), 1);
     }

@@ -1,15 +1,15 @@
-//! A chat after its template, with the template's control tokens told apart from users' text.
+//! A rendered chat, with the template's control tokens separate from users' text.
 
 use super::control::ControlSpan;
 
-/// What a chat template made of messages.
+/// The output of a chat template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenderedPrompt {
-    /// The whole text, as the template wrote it.
+    /// The whole text.
     pub text: String,
-    /// The control tokens that the template wrote, in order; any other text that reads like one
-    /// came from a user and is plain.
+    /// The control tokens that the template wrote, in order. Any other text that reads like one
+    /// came from a user and is plain text.
     pub control: Vec<ControlSpan>,
-    /// How many images the messages showed.
+    /// Number of images in the messages.
     pub num_images: usize,
 }

@@ -1,8 +1,9 @@
-//! Where a text can be cut so that its parts, encoded one by one, are encoded as the whole is.
+//! Finds places where a text can be cut so that encoding the parts gives the same tokens as
+//! encoding the whole.
 //!
-//! Byte pair encoding takes up to 150 bytes of memory for each byte of a text, and Gemma's tokenizers
-//! take a text as one word. But merges only join what stands together in some token: where no token
-//! has two characters next to each other, nothing is ever joined across them.
+//! Byte pair encoding takes up to 150 bytes of memory for each byte of a text, and Gemma's
+//! tokenizers treat a text as one word. But merges join only characters that are adjacent in some
+//! token: two characters that are adjacent in no token are never joined.
 
 use std::collections::HashSet;
 
@@ -16,14 +17,15 @@ use super::tokenizer_steps::{Replacement, steps};
 /// The cuts that a tokenizer allows.
 #[derive(Clone, Debug)]
 pub(super) struct SafeCuts {
-    /// Characters that stand next to each other in a token.
+    /// Pairs of characters that are adjacent in some token.
     joined: HashSet<(char, char)>,
-    /// Characters in whose place others are put before.
+    /// Characters that the normalizer replaces, with their replacements.
     replaced: Vec<(char, char)>,
 }
 
 impl SafeCuts {
-    /// `None` for a tokenizer that may look at more of a text than at what stands together.
+    /// Returns `None` for a tokenizer whose result may depend on more of a text than adjacent
+    /// characters.
     pub(super) fn of(tokenizer: &Tokenizer) -> Option<Self> {
         let ModelWrapper::BPE(bpe) = tokenizer.get_model() else {
             return None;
@@ -34,7 +36,7 @@ impl SafeCuts {
         }
         let vocabulary = tokenizer.get_vocab(false);
         let bytes = (0..=u8::MAX).map(|byte| format!("<0x{byte:02X}>"));
-        // A byte without a token would be unknown, and unknowns in a row may become one.
+        // A byte without a token would be unknown, and adjacent unknown tokens may be fused.
         if !bytes.into_iter().all(|byte| vocabulary.contains_key(&byte)) {
             return None;
         }
@@ -47,8 +49,8 @@ impl SafeCuts {
         })
     }
 
-    /// The length of the first part of `text`: up to the last cut within `most` bytes, else up to
-    /// the first one behind them; all of it if there is none.
+    /// Returns the length of the first part of `text`: up to the last cut within `most` bytes, else
+    /// up to the first cut after them, or all of it if there is none.
     pub(super) fn first_part(&self, text: &str, most: usize) -> usize {
         let middle = (0..=most).rev().find(|at| text.is_char_boundary(*at));
         let middle = middle.unwrap_or(0);
@@ -86,7 +88,7 @@ impl SafeCuts {
     }
 }
 
-/// Whether nothing but merges decides what becomes one token.
+/// Whether only merges decide what becomes one token.
 fn merges_alone(bpe: &BPE) -> bool {
     bpe.byte_fallback
         && !bpe.ignore_merges
@@ -95,7 +97,8 @@ fn merges_alone(bpe: &BPE) -> bool {
         && bpe.end_of_word_suffix.is_none()
 }
 
-/// The characters that a normalizer replaces, in its order; `None` if it does anything else.
+/// Returns the characters that a normalizer replaces, in its order; `None` if it does anything
+/// else.
 fn replaced(normalizer: &Value) -> Option<Vec<(char, char)>> {
     let steps = steps(normalizer, "normalizers").ok()?;
     let characters = steps.into_iter().map(|step| {
@@ -106,7 +109,8 @@ fn replaced(normalizer: &Value) -> Option<Vec<(char, char)>> {
     characters.collect()
 }
 
-/// Whether a pre-tokenizer splits at single characters only: a longer pattern could lie across a cut.
+/// Whether a pre-tokenizer splits only at single characters. A longer pattern could extend across a
+/// cut.
 fn splits_at_characters(pre_tokenizer: &Value) -> Option<bool> {
     let steps = steps(pre_tokenizer, "pretokenizers").ok()?;
     let is_short = |step: &Value| {

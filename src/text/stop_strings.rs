@@ -1,32 +1,33 @@
-//! Stop strings, looked for byte by byte as text arrives, however it is cut into pieces.
+//! Searches for stop strings byte by byte as text arrives, however it is split into pieces.
 
-/// The first place where one of several strings ends in a stream of bytes.
+/// Finds the first place in a stream of bytes where one of several strings ends.
 #[derive(Clone, Debug)]
 pub(super) struct StopStrings {
     patterns: Vec<Pattern>,
 }
 
-/// One string under Knuth, Morris and Pratt's search.
+/// One string, searched by the Knuth–Morris–Pratt algorithm.
 #[derive(Clone, Debug)]
 struct Pattern {
     bytes: Vec<u8>,
-    /// For each length of a match: the next shorter one that the same bytes also are.
+    /// For each match length, the length of the longest shorter match that the same bytes also
+    /// form.
     shorter: Vec<usize>,
-    /// How many of its first bytes are the stream's last bytes.
+    /// Number of bytes of the string that the stream currently ends with.
     matched: usize,
 }
 
 /// A stop string that the last byte completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stop {
-    /// Which one, in the order given.
+    /// Index of the string.
     pub(super) index: usize,
     /// Its length in bytes.
     pub(super) len: usize,
 }
 
 impl StopStrings {
-    /// Empty strings never match.
+    /// Creates a search for these strings. Empty strings never match.
     pub(super) fn new(strings: &[String]) -> Self {
         Self {
             patterns: strings.iter().map(|string| Pattern::new(string)).collect(),
@@ -34,7 +35,7 @@ impl StopStrings {
     }
 
     /// Takes the stream's next byte. If several strings end with it, the longest one counts, so
-    /// that nothing of it is shown.
+    /// that no part of it is shown.
     pub(super) fn push(&mut self, byte: u8) -> Option<Stop> {
         let mut stop: Option<Stop> = None;
         for (index, pattern) in self.patterns.iter_mut().enumerate() {
@@ -46,7 +47,7 @@ impl StopStrings {
         stop
     }
 
-    /// How many of the stream's last bytes may be the start of a stop string.
+    /// Returns how many of the stream's last bytes may be the start of a stop string.
     pub(super) fn num_pending(&self) -> usize {
         let matched = self.patterns.iter().map(|pattern| pattern.matched);
         matched.max().unwrap_or(0)
@@ -74,7 +75,7 @@ impl Pattern {
         }
     }
 
-    /// Whether `byte` completes the string.
+    /// Takes a byte and returns whether it completes the string.
     fn push(&mut self, byte: u8) -> bool {
         while self.matched > 0 && self.bytes.get(self.matched) != Some(&byte) {
             self.matched = self.shorter[self.matched];
@@ -138,7 +139,8 @@ mod tests {
         ) {
             let ends = (0..=text.len()).find_map(|end| {
                 let ending = stops.iter().enumerate().filter(|(_, s)| text[..end].ends_with(*s));
-                // max_by_key takes the last of equals, so the first is put last
+                // `max_by_key` returns the last of equal elements, so the order is reversed to get
+                // the first.
                 let longest = ending.rev().max_by_key(|(_, stop)| stop.len());
                 longest.map(|(index, stop)| (end, Stop { index, len: stop.len() }))
             });

@@ -1,7 +1,7 @@
-//! Dates for chat templates that print today's: C's `strftime` in English and in UTC.
+//! Formats the current date for chat templates: C's `strftime` in English and in UTC.
 //!
-//! The reference prints the machine's local time; containers run in UTC, and a server's answers
-//! should not depend on where it stands.
+//! The reference implementation uses local time. Containers run in UTC, and a server's answers
+//! should not depend on its location.
 
 const MONTHS: [&str; 12] = [
     "January",
@@ -27,7 +27,7 @@ const WEEKDAYS: [&str; 7] = [
     "Saturday",
 ];
 
-/// A point in time, taken apart.
+/// The calendar fields of a point in time.
 struct Civil {
     year: i64,
     /// From 0.
@@ -35,15 +35,14 @@ struct Civil {
     day: i64,
     /// From 0.
     day_of_year: i64,
-    /// From Sunday.
+    /// From 0, which is Sunday.
     weekday: usize,
     hour: i64,
     minute: i64,
     second: i64,
 }
 
-/// The time `unix_seconds` after 1970 as `format` says. The error names a directive that is not
-/// known.
+/// Formats the time `unix_seconds` after 1970. The error names an unknown directive.
 pub(super) fn strftime(unix_seconds: i64, format: &str) -> Result<String, String> {
     let time = Civil::new(unix_seconds);
     let mut out = String::new();
@@ -127,7 +126,7 @@ impl Civil {
     }
 }
 
-/// Days from 1970 to the first of January of `year`.
+/// Number of days from 1970-01-01 to January 1 of `year`.
 fn days_before(year: i64) -> i64 {
     let leap_days = |year: i64| year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     365 * (year - 1970) + leap_days(year - 1) - leap_days(1969)

@@ -1,6 +1,6 @@
-//! Where a checkpoint keeps its chat template and the names of its tokens.
+//! Finds a checkpoint's chat template and the names of its tokens.
 //!
-//! Knows the files of the hub's layout; nothing of Jinja.
+//! Knows the file layout of the Hugging Face hub; nothing of Jinja.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,16 +11,16 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::files::{self, MAX_TEMPLATE_BYTES, MAX_TOKENIZER_CONFIG_BYTES, damaged, shown};
 
-/// Tokens that templates call by name: `bos_token` is `<bos>`, and so on.
+/// Tokens that templates use by name: `bos_token` is `<bos>`, and so on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamedTokens(pub BTreeMap<String, String>);
 
 impl NamedTokens {
-    /// Every `…_token` of tokenizer_config.json, and of special_tokens_map.json what the former
-    /// does not name. Neither file has to exist.
+    /// Reads every `…_token` of tokenizer_config.json, and those of special_tokens_map.json that
+    /// the first file does not define. Both files are optional.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if one of them is damaged.
+    /// [`Error::Checkpoint`] if one of them is invalid.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let mut tokens = BTreeMap::new();
         for file in ["tokenizer_config.json", "special_tokens_map.json"] {
@@ -32,7 +32,8 @@ impl NamedTokens {
                 .flatten()
                 .filter(|(name, _)| name.ends_with("_token"))
             {
-                // A string, or an object with the token's flags; `add_bos_token` is neither.
+                // A string, or an object with the token's flags. Booleans are other settings, such
+                // as `add_bos_token`.
                 let content = match value {
                     Value::Null | Value::Bool(_) => continue,
                     Value::Object(flags) => flags.get("content").and_then(Value::as_str),
@@ -53,15 +54,15 @@ impl NamedTokens {
     }
 }
 
-/// A chat template's source and the file that it lies in.
+/// A chat template's source and its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TemplateSource {
     pub(super) source: String,
     pub(super) file: PathBuf,
 }
 
-/// The checkpoint's chat template, if it has one: chat_template.jinja, else chat_template.json's,
-/// else tokenizer_config.json's "chat_template".
+/// Returns the checkpoint's chat template, if it has one: chat_template.jinja, else
+/// chat_template.json's, else tokenizer_config.json's "chat_template".
 pub(super) fn find_template(dir: &Path) -> Result<Option<TemplateSource>> {
     let file = dir.join("chat_template.jinja");
     if let Some(source) = files::read_text(&file, MAX_TEMPLATE_BYTES)? {
@@ -87,7 +88,7 @@ pub(super) fn find_template(dir: &Path) -> Result<Option<TemplateSource>> {
     Ok(None)
 }
 
-/// A template that a person named: a file, or the source itself.
+/// Reads a template that the operator configured: a file, or the source itself.
 pub(super) fn given_template(file_or_source: &str) -> Result<String> {
     if file_or_source.contains("{{") || file_or_source.contains("{%") {
         return Ok(file_or_source.to_owned());
@@ -100,7 +101,7 @@ pub(super) fn given_template(file_or_source: &str) -> Result<String> {
     })
 }
 
-/// A template is a string, or one of several that have names.
+/// Returns the default template. The field is a string, or a list of named templates.
 fn default_template(template: &Value) -> std::result::Result<String, String> {
     if let Some(source) = template.as_str() {
         return Ok(source.to_owned());

@@ -1,4 +1,4 @@
-//! Where a model's train of thought begins and ends.
+//! Markers of the model's reasoning.
 
 use std::borrow::Cow;
 
@@ -9,14 +9,16 @@ use crate::error::{Error, Result};
 const OPEN: &str = "<unused94>";
 const CLOSE: &str = "<unused95>";
 
-/// What a thought begins with behind its marker; no part of it.
+/// The label at the start of the reasoning, after the opening marker. It is not part of the
+/// reasoning text.
 pub(super) const LABEL: &str = "thought\n";
 
-/// What makes MedGemma think, at the beginning of the system text, word for word as it was trained.
+/// The instruction that makes MedGemma reason. It belongs at the beginning of the system text, word
+/// for word as in training.
 pub const THINKING_INSTRUCTION: &str = "SYSTEM INSTRUCTION: think silently if needed. ";
 
-/// The tokens around a thought: `<unused94>thought\n…<unused95>`. A text that merely reads like
-/// one of them is text.
+/// The tokens around the reasoning: `<unused94>thought\n…<unused95>`. Plain text with the same
+/// characters is not a marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThoughtMarkers {
     /// `<unused94>`.
@@ -26,7 +28,7 @@ pub struct ThoughtMarkers {
 }
 
 impl ThoughtMarkers {
-    /// MedGemma's.
+    /// Returns MedGemma's markers.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if the tokenizer lacks one of them.
@@ -45,8 +47,9 @@ impl ThoughtMarkers {
     }
 }
 
-/// An earlier answer without its thoughts: they are no part of a conversation, and the model was
-/// not trained to see them there. One that was never closed goes on to the end.
+/// Returns an earlier answer without its reasoning. The reasoning is not part of a conversation,
+/// and the model was not trained to see it there. Reasoning without a closing marker extends to the
+/// end.
 pub fn without_thoughts(text: &str) -> Cow<'_, str> {
     let Some((before, mut rest)) = text.split_once(OPEN) else {
         return Cow::Borrowed(text);

@@ -1,6 +1,7 @@
-//! The checkpoint's own tokenizer: text to ids and ids to text.
+//! The checkpoint's tokenizer: text to token ids and back.
 //!
-//! Knows nothing of templates or images; prompts come with their control tokens found.
+//! Knows nothing of templates or images. In rendered prompts, the control tokens are already
+//! marked.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -18,49 +19,50 @@ use super::safe_cuts::SafeCuts;
 use super::tokenizer_file::{Parts, TokenizerFile};
 use super::vocabulary::{TokenText, Vocabulary};
 
-/// Characters that special tokens begin with (Gemma's with two, `<` and `[`): each needs a stand-in
-/// while a template works, of which there are 32.
+/// Maximum number of distinct first characters of special tokens (Gemma's have two, `<` and `[`).
+/// Each needs a stand-in while a template is rendered, and there are 32 stand-ins.
 const MAX_FIRST_CHARACTERS: usize = 16;
 
-/// Texts are encoded in parts of about this many bytes, where they can be cut.
+/// Approximate size in bytes of the parts in which texts are encoded, where they can be cut.
 const PART_BYTES: usize = 16 << 10;
-/// Parts longer than this are encoded one at a time, whoever asks: they take memory.
+/// Parts longer than this are encoded one at a time over all threads, because they need much
+/// memory.
 const LONG_PART_BYTES: usize = 128 << 10;
-/// The longest part, for which some 150 MB are needed.
+/// Maximum length of a part; it needs about 150 MB.
 const MAX_PART_BYTES: usize = 1 << 20;
 
-/// Whether a raw prompt gets the tokens that the tokenizer puts around a text (Gemma's: `<bos>`).
+/// Whether a raw prompt gets the tokens that the tokenizer adds around a text (Gemma's: `<bos>`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddSpecialTokens {
-    /// As the tokenizer's post-processor says.
+    /// Add what the tokenizer's post-processor adds.
     Yes,
-    /// The text's own tokens only.
+    /// Encode only the text itself.
     No,
 }
 
 /// Whether control tokens appear in decoded text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpecialTokens {
-    /// As text.
+    /// They appear as text.
     Keep,
-    /// Not at all.
+    /// They are left out.
     Skip,
 }
 
-/// A tokenizer; made once, shared by all requests.
+/// A tokenizer, created once and shared by all requests.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
-    /// Takes control tokens for plain text; `control` finds those that count.
+    /// Treats control tokens as plain text; `control` finds those that count.
     encoder: Encoder,
     vocabulary: Vocabulary,
     control: ControlTokens,
-    /// What the post-processor puts before a text.
+    /// Tokens that the post-processor adds before a text.
     prefix: Vec<TokenId>,
-    /// What the post-processor puts after a text.
+    /// Tokens that the post-processor adds after a text.
     suffix: Vec<TokenId>,
-    /// Found for the first text that is long.
+    /// Computed for the first long text.
     safe_cuts: Arc<OnceLock<Option<SafeCuts>>>,
-    /// Held by who encodes a long part.
+    /// Locked while a long part is encoded.
     long_part: Arc<Mutex<()>>,
 }
 
@@ -68,7 +70,7 @@ impl Tokenizer {
     /// Reads `tokenizer.json`.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] that names the file and what is wrong in it.
+    /// [`Error::Checkpoint`] that names the file and the problem.
     pub fn from_file(path: &Path) -> Result<Self> {
         let Some(json) = files::read(path, MAX_TOKENIZER_BYTES)? else {
             return Err(damaged(path, "there is no such file"));
@@ -76,7 +78,7 @@ impl Tokenizer {
         Self::parse(&json).map_err(|message| damaged(path, message))
     }
 
-    /// Takes the contents of `tokenizer.json`.
+    /// Parses the contents of `tokenizer.json`.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] that says what is wrong.
@@ -116,9 +118,9 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Text in which no control token counts must not become one by the model's merges. If a
-    /// control token's text alone does not, it does not between other text either: that could only
-    /// take characters away from it.
+    /// Checks that the model's merges cannot turn plain text into a control token. If a control
+    /// token's text alone does not become one, it does not between other text either: adjacent text
+    /// could only take characters away from it.
     fn check_plain_text_is_harmless(&self) -> std::result::Result<(), String> {
         for token in self.control.tokens() {
             let mut ids = Vec::new();
@@ -134,9 +136,9 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// A raw prompt's ids. Control tokens in the text count.
+    /// Encodes a raw prompt. Control tokens in the text count.
     ///
-    /// [`AddSpecialTokens::Yes`] adds what the post-processor puts around a text, but no second
+    /// [`AddSpecialTokens::Yes`] adds what the post-processor adds around a text, but no second
     /// `<bos>` to a text that begins with it.
     ///
     /// # Errors
@@ -152,13 +154,13 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// What stands before every text that gets special tokens: Gemma's `<bos>`.
+    /// Returns the tokens that are added before a text: Gemma's `<bos>`.
     pub fn prefix(&self) -> &[TokenId] {
         &self.prefix
     }
 
-    /// A rendered chat's ids: control tokens that the template wrote count, those in users' text
-    /// are plain. Nothing is added: templates write `<bos>` themselves.
+    /// Encodes a rendered chat. Control tokens that the template wrote count; those in users' text
+    /// are plain text. Nothing is added, because templates write `<bos>` themselves.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if the tokenizer has no ids for the text.
@@ -227,7 +229,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The text of `ids`, as `tokenizers`' `decode`; ids without a token add nothing.
+    /// Decodes `ids`, like `tokenizers`' `decode`. Ids without a token add nothing.
     pub fn decode(&self, ids: &[TokenId], special: SpecialTokens) -> String {
         let mut text = String::new();
         let mut run = ByteRun::default();
@@ -249,13 +251,13 @@ impl Tokenizer {
         text
     }
 
-    /// A token's own text, control tokens included; U+FFFD for a byte that is no character by
-    /// itself, nothing for an id without a token.
+    /// Returns a token's own text, control tokens included: U+FFFD for a byte that is not a
+    /// character by itself, nothing for an id without a token.
     pub fn token_text(&self, id: TokenId) -> String {
         String::from_utf8_lossy(&self.token_bytes(id)).into_owned()
     }
 
-    /// A token's own bytes, control tokens included; empty for an id without a token.
+    /// Returns a token's own bytes, control tokens included; empty for an id without a token.
     pub fn token_bytes(&self, id: TokenId) -> Vec<u8> {
         match self.vocabulary.get(id) {
             TokenText::Byte(byte) => vec![byte],
@@ -264,8 +266,8 @@ impl Tokenizer {
         }
     }
 
-    /// A token's bytes where they are text: none for control tokens and for those that the vocabulary
-    /// keeps for later use (`<unused17>`).
+    /// Returns a token's bytes if they are plain text: empty for control tokens and for those that
+    /// the vocabulary reserves (`<unused17>`).
     pub(super) fn plain_bytes(&self, id: TokenId) -> Vec<u8> {
         match self.vocabulary.get(id) {
             TokenText::Byte(byte) => vec![byte],
@@ -274,27 +276,28 @@ impl Tokenizer {
         }
     }
 
-    /// Whether a token stands for one byte, of whatever character.
+    /// Whether a token represents a single byte (byte fallback).
     pub(super) fn is_byte(&self, id: TokenId) -> bool {
         matches!(self.vocabulary.get(id), TokenText::Byte(_))
     }
 
-    /// A token as the vocabulary spells it (`▁the`, `<0xE2>`), or `None` for an id without one.
+    /// Returns a token as the vocabulary spells it (`▁the`, `<0xE2>`), or `None` for an id without
+    /// one.
     pub fn vocabulary_entry(&self, id: TokenId) -> Option<String> {
         self.encoder.id_to_token(id.0)
     }
 
-    /// The id of the token that the vocabulary spells `content`.
+    /// Returns the id of the token that the vocabulary spells `content`.
     pub fn token_id(&self, content: &str) -> Option<TokenId> {
         self.encoder.token_to_id(content).map(TokenId)
     }
 
-    /// Highest id + 1. A model's vocabulary can be larger.
+    /// Returns the highest id + 1. A model's vocabulary can be larger.
     pub fn vocab_size(&self) -> usize {
         self.vocabulary.len()
     }
 
-    /// The tokens that steer the model.
+    /// Returns the tokens that control the model.
     pub fn control_tokens(&self) -> &ControlTokens {
         &self.control
     }
@@ -304,7 +307,7 @@ impl Tokenizer {
     }
 }
 
-/// What the post-processor puts before and after a text.
+/// Returns the tokens that the post-processor adds before and after a text.
 fn surroundings(encoder: &Encoder) -> std::result::Result<(Vec<TokenId>, Vec<TokenId>), String> {
     let encode = |add_special_tokens| {
         let encoding = encoder.encode_fast("a", add_special_tokens);
@@ -324,7 +327,7 @@ fn surroundings(encoder: &Encoder) -> std::result::Result<(Vec<TokenId>, Vec<Tok
 
 #[cfg(test)]
 impl Tokenizer {
-    /// A tiny one with Gemma 3's pipeline and special tokens.
+    /// Creates a tiny tokenizer with Gemma 3's pipeline and special tokens.
     pub(super) fn for_test() -> Self {
         Self::from_bytes(TINY).expect("it is whole")
     }
@@ -358,7 +361,7 @@ mod tests {
         let turn_ids = [ids(&[7]), user.clone(), ids(&[9, 8])].concat();
         assert_eq!(encode(turn, no), turn_ids);
         assert_eq!(encode(turn, yes), [ids(&[2]), turn_ids.clone()].concat());
-        // No second one.
+        // No second `<bos>`.
         assert_eq!(
             encode(&format!("<bos>{turn}"), yes),
             [ids(&[2]), turn_ids].concat()
@@ -540,7 +543,7 @@ mod tests {
         }
     }
 
-    /// The crate's own encoder, with its own search for added tokens, is the reference.
+    /// The reference is the crate's own encoder, with its own search for added tokens.
     #[test]
     fn raw_prompts_are_as_the_tokenizers_crate_encodes_them() {
         let reference = Encoder::from_bytes(TINY).unwrap();

@@ -1,8 +1,8 @@
-//! `tokenizer.json` as it lies on disk.
+//! The contents of `tokenizer.json`.
 //!
-//! Read by hand where the `tokenizers` crate would read a 33 MB model twice over through a tree of
-//! JSON values (1.8 s and 330 MB for Gemma's; 0.9 s and 140 MB this way), and would panic on some
-//! damaged files. What the parts mean stays the crate's business.
+//! It is parsed here because the `tokenizers` crate would read a 33 MB model twice through a tree
+//! of JSON values (1.8 s and 330 MB for Gemma's; 0.9 s and 140 MB this way), and would panic on
+//! some damaged files. The crate still implements the parts.
 
 use std::collections::hash_map::Entry;
 use std::fmt;
@@ -17,8 +17,8 @@ use super::tokenizer_steps::{normalizer, post_processor, pre_tokenizer};
 use super::vocabulary::{ListedToken, TokenKind, Vocabulary};
 use crate::files::{ShortJson, shown};
 
-/// The parts of `tokenizer.json`. "truncation" and "padding" are not read: transformers sets both
-/// by its caller's arguments, never by the file.
+/// The parts of `tokenizer.json`. "truncation" and "padding" are ignored: transformers sets both
+/// from its caller's arguments, never from the file.
 #[derive(Deserialize)]
 pub(super) struct TokenizerFile {
     version: Option<String>,
@@ -60,7 +60,7 @@ struct BpeModel {
     merges: Vec<Merge>,
 }
 
-/// Ids by token, each token once.
+/// Map from tokens to ids, without duplicate tokens.
 struct TokenIds(Vocab);
 
 impl<'de> Deserialize<'de> for TokenIds {
@@ -96,11 +96,12 @@ impl<'de> Deserialize<'de> for TokenIds {
     }
 }
 
-/// `["a", "b"]`, or before tokenizers 0.20 `"a b"`.
+/// `["a", "b"]`, or `"a b"` before tokenizers 0.20.
 struct Merge(String, String);
 
 impl<'de> Deserialize<'de> for Merge {
-    // By hand: serde's untagged enums take three times as long, and there are 500,000 merges.
+    // Implemented by hand: serde's untagged enums take three times as long, and there are 500,000
+    // merges.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct MergeVisitor;
         impl<'de> Visitor<'de> for MergeVisitor {
@@ -132,18 +133,18 @@ impl<'de> Deserialize<'de> for Merge {
     }
 }
 
-/// What a file is made into.
+/// The tokenizer parts that are built from a file.
 pub(super) struct Parts {
-    /// Turns text into ids; takes every control token for plain text.
+    /// Converts text to ids; treats all control tokens as plain text.
     pub(super) encoder: Tokenizer,
-    /// Turns ids into text.
+    /// Converts ids to text.
     pub(super) vocabulary: Vocabulary,
     /// The special tokens and their ids.
     pub(super) special: Vec<(String, u32)>,
 }
 
 impl TokenizerFile {
-    /// The error says what is wrong in the file.
+    /// Parses and checks the file. The error says what is wrong in it.
     pub(super) fn parse(json: &[u8]) -> Result<Parts, String> {
         let file: Self = serde_json::from_slice(json).map_err(|error| located(json, &error))?;
         if let Some(version) = file.version.as_ref().filter(|version| *version != "1.0") {
@@ -169,7 +170,7 @@ impl TokenizerFile {
         encoder
             .add_tokens(added.iter().cloned())
             .map_err(|error| format!("the added tokens do not work: {error}"))?;
-        // The crate numbers added tokens by itself.
+        // The crate assigns ids to added tokens itself, so they are checked.
         for (token, id) in added.iter().zip(ids) {
             let given = encoder.token_to_id(&token.content);
             if given != Some(id) {
@@ -188,8 +189,8 @@ impl TokenizerFile {
     }
 }
 
-/// The error with the field that it is about, which takes a second look: it costs time to keep
-/// track of where one is.
+/// Adds the path of the invalid field to the error. This parses the file again, because tracking
+/// the path costs time.
 fn located(json: &[u8], error: &serde_json::Error) -> String {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let again: Result<TokenizerFile, _> = serde_path_to_error::deserialize(&mut deserializer);
@@ -222,7 +223,7 @@ fn listed_tokens<'a>(
 }
 
 impl BpeModel {
-    /// What the `tokenizers` crate takes on trust is looked at here.
+    /// Builds the model. It checks what the `tokenizers` crate assumes without a check.
     fn build(self) -> Result<BPE, String> {
         if let Some(kind) = self.kind.as_ref().filter(|kind| *kind != "BPE") {
             return Err(format!("a {kind} model is not supported; BPE is"));
@@ -247,8 +248,8 @@ impl BpeModel {
             .fuse_unk(self.fuse_unk)
             .byte_fallback(self.byte_fallback)
             .ignore_merges(self.ignore_merges)
-            // A cache of users' words would grow in every thread and outlive their requests; lines
-            // of text, which is what Gemma's model sees as words, hardly come twice.
+            // A cache of users' words would grow in every thread and outlive their requests.
+            // Gemma's model treats whole lines of text as words, which rarely repeat.
             .cache_capacity(0);
         if let Some(unk_token) = self.unk_token {
             if !self.vocab.0.contains_key(&unk_token) {

@@ -1,23 +1,24 @@
-//! The steps of a tokenizer.json before and after its model: which of them are taken.
+//! Checks the steps of a tokenizer.json before and after its model, and decides which are
+//! supported.
 //!
-//! What the steps do stays the `tokenizers` crate's business; here is looked at what it takes on
-//! trust. Regular expressions are refused: Gemma's tokenizers have none, and one that backtracks
-//! would hold a request for hours. So is text that grows without bound, and whatever the crate
-//! panics on.
+//! The `tokenizers` crate runs the steps; this module checks what the crate assumes. Regular
+//! expressions are rejected: Gemma's tokenizers have none, and one that backtracks could block a
+//! request for hours. Rejected too are steps that let a text grow without bound, and inputs on
+//! which the crate panics.
 
 use serde_json::Value;
 use tokenizers::{NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
 
-/// Steps of one kind: Gemma's tokenizers have one to three.
+/// Maximum number of steps of one kind. Gemma's tokenizers have one to three.
 const MAX_STEPS: usize = 16;
-/// Bytes of what is replaced, and of what replaces it: Gemma's are a space and `▁`.
+/// Maximum size in bytes of a pattern and of its replacement. Gemma's are a space and `▁`.
 const MAX_REPLACED_BYTES: usize = 64;
-/// How many times longer the steps may make a text, all together: Gemma's three times.
+/// Maximum factor by which all steps together may lengthen a text. Gemma's factor is three.
 const MAX_GROWTH: usize = 16;
-/// Tokens that the post-processor may put around a text: Gemma's puts one.
+/// Maximum number of tokens that the post-processor may add around a text. Gemma's adds one.
 const MAX_SURROUNDING: usize = 16;
 
-/// One text in the place of another.
+/// A replacement of one text by another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Replacement {
     pub(super) pattern: String,
@@ -25,7 +26,7 @@ pub(super) struct Replacement {
 }
 
 impl Replacement {
-    /// From a step of the type "Replace".
+    /// Parses a step of the type "Replace".
     pub(super) fn from_json(step: &Value) -> Result<Self, String> {
         let pattern = step["pattern"]["String"].as_str();
         let pattern = pattern.filter(|pattern| !pattern.is_empty());
@@ -49,7 +50,7 @@ impl Replacement {
     }
 }
 
-/// Refuses replacements that could make a text too long, one after another.
+/// Rejects replacements that, applied in sequence, could make a text too long.
 pub(super) fn check_growth<'a>(
     replacements: impl IntoIterator<Item = &'a Replacement>,
 ) -> Result<(), String> {
@@ -66,8 +67,8 @@ pub(super) fn check_growth<'a>(
     Ok(())
 }
 
-/// The steps of `part`: those in its list of this name if it is a Sequence, else itself; none for
-/// null.
+/// Returns the steps of `part`: those in the list of this name if it is a Sequence, else the part
+/// itself; none for null.
 pub(super) fn steps<'a>(part: &'a Value, list: &str) -> Result<Vec<&'a Value>, String> {
     let mut steps = Vec::new();
     collect_steps(part, list, &mut steps)?;
@@ -94,7 +95,7 @@ fn collect_steps<'a>(
     Ok(())
 }
 
-/// The "normalizer".
+/// Checks and builds the "normalizer".
 pub(super) fn normalizer(part: Value) -> Result<Option<NormalizerWrapper>, String> {
     let mut replacements = Vec::new();
     for step in steps(&part, "normalizers")? {
@@ -113,7 +114,7 @@ pub(super) fn normalizer(part: Value) -> Result<Option<NormalizerWrapper>, Strin
     as_crate_reads(part)
 }
 
-/// The "pre_tokenizer".
+/// Checks and builds the "pre_tokenizer".
 pub(super) fn pre_tokenizer(part: Value) -> Result<Option<PreTokenizerWrapper>, String> {
     for step in steps(&part, "pretokenizers")? {
         let is_plain = step["type"] == "Split" && is_short(&step["pattern"]["String"]);
@@ -126,7 +127,7 @@ pub(super) fn pre_tokenizer(part: Value) -> Result<Option<PreTokenizerWrapper>, 
     as_crate_reads(part)
 }
 
-/// The "post_processor".
+/// Checks and builds the "post_processor".
 pub(super) fn post_processor(part: Value) -> Result<Option<PostProcessorWrapper>, String> {
     if part.is_null() {
         return Ok(None);
@@ -136,7 +137,7 @@ pub(super) fn post_processor(part: Value) -> Result<Option<PostProcessorWrapper>
             "{part} is not supported: Gemma's is a TemplateProcessing"
         ));
     }
-    // The crate looks up what the pieces name without asking whether it is there.
+    // The crate looks up the tokens that the pieces name without checking that they exist.
     let mut num_added = 0;
     for (template, sequences) in [("single", &["A"][..]), ("pair", &["A", "B"])] {
         let Some(pieces) = part[template].as_array() else {
@@ -155,7 +156,7 @@ pub(super) fn post_processor(part: Value) -> Result<Option<PostProcessorWrapper>
                     "\"{template}\" has the piece {piece}, which is not known"
                 ));
             };
-            // By its name first: the crate looks it up so.
+            // The crate looks it up by name.
             if part["special_tokens"][token]["tokens"]
                 .as_array()
                 .map(Vec::len)

@@ -1,12 +1,11 @@
-//! Tools in a prompt: what the model is told of them, and how calls and results of earlier turns
-//! look.
+//! Tools in a prompt: their descriptions, and the format of calls and results of earlier turns.
 //!
-//! Gemma 3 was trained without a tool token. What is asked of it here is what Google's
+//! Gemma 3 was trained without a token for tools. This format is the one that Google's
 //! documentation recommends: <https://ai.google.dev/gemma/docs/capabilities/function-calling>.
 
 use serde_json::{Map, Value};
 
-/// How a model writes calls.
+/// The format in which a model writes calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToolFormat {
     /// `[f(a=1, b="x"), g()]`
@@ -18,24 +17,24 @@ pub enum ToolFormat {
 /// A call of an earlier turn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PastCall {
-    /// The function's name.
+    /// Name of the function.
     pub name: String,
-    /// By parameter.
+    /// Arguments by parameter name.
     pub arguments: Map<String, Value>,
 }
 
-/// What a tool answered in an earlier turn.
+/// The result of a tool call of an earlier turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolResult {
-    /// The function's name.
+    /// Name of the function.
     pub name: String,
-    /// Its answer, as the client put it.
+    /// The result, as the client sent it.
     pub text: String,
 }
 
 impl ToolFormat {
-    /// The text that tells the model of its tools, each an object with name, description and
-    /// parameters.
+    /// Returns the instructions that describe the tools to the model. Each tool is an object with
+    /// name, description and parameters.
     pub fn instructions(self, tools: &[Value]) -> String {
         let form = match self {
             Self::Pythonic => {
@@ -56,7 +55,7 @@ impl ToolFormat {
         )
     }
 
-    /// Calls as the model itself would have written them.
+    /// Formats calls as the model itself would have written them.
     pub fn calls(self, calls: &[PastCall]) -> String {
         match self {
             Self::Pythonic => {
@@ -74,8 +73,8 @@ impl ToolFormat {
     }
 }
 
-/// Results as a user's turn tells them: each in a fence, and with the function's name where there
-/// are several.
+/// Formats results for a user turn: each in a code fence, with the function's name if there are
+/// several.
 pub fn tool_results(results: &[ToolResult]) -> String {
     let blocks: Vec<String> = results
         .iter()
@@ -101,7 +100,7 @@ fn json(call: &PastCall) -> String {
     format!("{{\"name\": {name}, \"parameters\": {arguments}}}")
 }
 
-/// A value as Python writes it; a string is the same in both.
+/// Formats a value as a Python literal. Strings are the same in Python and JSON.
 fn literal(value: &Value) -> String {
     let each = |values: &[Value]| -> Vec<String> { values.iter().map(literal).collect() };
     match value {
@@ -120,7 +119,7 @@ fn literal(value: &Value) -> String {
     }
 }
 
-/// JSON with a space behind commas and colons, as models write it.
+/// Formats JSON with a space after commas and colons, as models write it.
 fn spaced(value: &Value) -> String {
     match value {
         Value::Array(values) => {

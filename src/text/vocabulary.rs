@@ -1,4 +1,4 @@
-//! Every token's text by id, decoded once at the start: what detokenising reads for each token.
+//! The text of every token by id, decoded once at the start, for fast detokenization.
 //!
 //! Knows nothing of how text becomes tokens.
 
@@ -7,13 +7,15 @@ use crate::core::TokenId;
 use super::decoder::{Decoded, TokenDecoder};
 use crate::files::shown;
 
-/// Ids from here on are taken for damage, whatever the file's size (Gemma 3's end at 262144).
+/// Ids from this one on are treated as file damage, whatever the file's size (Gemma 3's end at
+/// 262144).
 const MAX_TOKENS: usize = 1 << 24;
-/// Ids without a token that a vocabulary of any size may have, before as many as it has tokens.
+/// Number of unused ids that a vocabulary of any size may have, besides as many as it has tokens.
 const MIN_UNUSED_IDS: usize = 1024;
-/// Bytes of one token: Gemma's longest has 93. Grammars take no longer ones than 1024.
+/// Maximum size of one token in bytes. Gemma's longest has 93. Grammars accept no token longer than
+/// 1024.
 const MAX_TOKEN_BYTES: usize = 512;
-/// Bytes of all tokens: Gemma's have 2 MB. Grammars take no more than 4 million places.
+/// Maximum size of all tokens in bytes. Gemma's have 2 MB. Grammars accept no more than 4 million.
 const MAX_TEXT_BYTES: usize = (1 << 22) - 1024;
 
 /// A token as `tokenizer.json` lists it.
@@ -24,33 +26,33 @@ pub(super) struct ListedToken<'a> {
     pub(super) kind: TokenKind,
 }
 
-/// Whether people are meant to see a token.
+/// Whether a token is text or a control token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenKind {
-    /// Text.
+    /// A text token.
     Ordinary,
-    /// A control token, left out of text for people.
+    /// A control token, which is left out of readable text.
     Special,
 }
 
-/// What an id adds to a text.
+/// The text of a token id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenText<'a> {
-    /// Nothing: no token has this id (the model's vocabulary is larger than the tokenizer's).
+    /// No token has this id (the model's vocabulary is larger than the tokenizer's).
     Unknown,
-    /// This text.
+    /// Plain text.
     Ordinary(&'a str),
-    /// This text if control tokens are wanted, else nothing.
+    /// The text of a control token, which is shown only on request.
     Special(&'a str),
-    /// A byte of a character.
+    /// One byte of a character.
     Byte(u8),
 }
 
-/// All tokens, in one string.
+/// All tokens. Their text is stored in one string.
 #[derive(Clone, Debug)]
 pub(super) struct Vocabulary {
     text: String,
-    /// By id.
+    /// Indexed by token id.
     entries: Vec<Entry>,
 }
 
@@ -66,14 +68,14 @@ enum Entry {
 }
 
 impl Vocabulary {
-    /// Two tokens may not share an id, except that the same one may be listed twice: the last
-    /// `kind` counts then. The error names the token at fault.
+    /// Builds the vocabulary. Two tokens may not share an id, but the same token may be listed
+    /// twice; then the last `kind` counts. The error names the invalid token.
     pub(super) fn new<'a>(
         tokens: impl Iterator<Item = ListedToken<'a>> + Clone,
         decoder: &TokenDecoder,
     ) -> Result<Self, String> {
         let num_tokens = tokens.clone().count();
-        // Memory goes by the highest id, and must follow from the size of the file.
+        // The memory depends on the highest id, so the number of tokens in the file must bound it.
         let max_ids = (2 * num_tokens + MIN_UNUSED_IDS).min(MAX_TOKENS);
         let mut by_id: Vec<Option<ListedToken<'a>>> = Vec::new();
         for token in tokens {
@@ -136,12 +138,12 @@ impl Vocabulary {
         Ok(Self { text, entries })
     }
 
-    /// Highest id + 1.
+    /// Returns the highest id + 1.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// What `id` adds to a text; any id may be asked for.
+    /// Returns the text of `id`. Any id is allowed.
     pub(super) fn get(&self, id: TokenId) -> TokenText<'_> {
         match self.entries.get(id.0 as usize) {
             None | Some(Entry::Unknown) => TokenText::Unknown,

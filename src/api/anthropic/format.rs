@@ -1,4 +1,5 @@
-//! Anthropic's JSON of an answer: blocks, whole or opened, filled and closed one after another.
+//! Formats an answer as Anthropic's JSON: as whole content blocks, or as events that open, fill and
+//! close one block after another.
 
 use serde_json::value::RawValue;
 
@@ -14,25 +15,25 @@ use crate::api::types::{
 use crate::core::FinishReason;
 use crate::text::AnswerPart;
 
-/// What an answer depends on besides its tokens.
+/// Request data that the response needs besides the tokens.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MessagesEcho {
-    /// As many as were asked for, which can be more than the model has room for.
+    /// The requested number, which can be larger than what the model has room for.
     pub(super) max_tokens: usize,
 }
 
-/// Writes one answer.
+/// Formats one answer.
 pub(super) struct MessagesFormat {
     answering: Answering,
     echo: MessagesEcho,
-    /// Of blocks, those that are closed.
+    /// Number of closed blocks.
     num_closed: usize,
     open: Option<Block>,
     has_called: bool,
     finish: Option<Finish>,
 }
 
-/// Kinds of blocks.
+/// The type of a content block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Block {
     Thinking,
@@ -90,7 +91,7 @@ impl MessagesFormat {
         }
     }
 
-    /// Makes sure that a block of this kind is open.
+    /// Opens a block of this type, unless one is already open.
     fn open(&mut self, block: Block, begin: OutputBlock<'_>, events: &mut Vec<StreamEvent>) {
         if self.open == Some(block) && block != Block::ToolUse {
             return;
@@ -135,8 +136,8 @@ fn stop_sequence(finish: &Finish) -> Option<&str> {
     }
 }
 
-/// A tool's arguments. Those that were cut off are no JSON: then nothing stands there, and
-/// `stop_reason` says why.
+/// Returns a tool call's arguments. If they were cut off they are not valid JSON; then they are
+/// replaced by an empty object, and `stop_reason` shows why.
 fn input(arguments: &str) -> Box<RawValue> {
     let whole = RawValue::from_string(arguments.to_owned());
     whole.unwrap_or_else(|_| no_input())
@@ -152,7 +153,7 @@ fn failure(error: &ApiError) -> Vec<StreamEvent> {
 
 impl AnswerFormat for MessagesFormat {
     fn opening(&mut self) -> Vec<StreamEvent> {
-        // What of the prompt was cached is not known yet; the last event tells.
+        // The number of cached prompt tokens is not known yet; the last event has it.
         let usage = usage_of(Usage::new(self.answering.prompts[0].len(), 0, 0, 0));
         let message = self.message(Vec::new(), usage);
         vec![

@@ -1,10 +1,10 @@
-//! `POST /v1/messages` and `POST /v1/messages/count_tokens`: Anthropic's API over the same chat.
+//! `POST /v1/messages` and `POST /v1/messages/count_tokens`: Anthropic's API, translated to a chat.
 //!
 //! ```text
-//! MessagesRequest ─ translate ─▶ ChatRequest ─ chat_call ─▶ … ─▶ parts ─ format ─▶ Anthropic's JSON
+//! MessagesRequest ─ translate ─▶ ChatRequest ─ chat_call ─▶ … ─▶ parts ─ format ─▶ output blocks
 //! ```
-//! Knows no ranges but Anthropic's own; what a chat checks is checked there, and `Names` turns what
-//! it finds into the client's words.
+//! Checks only the ranges that are special to Anthropic's API. The chat conversion checks
+//! everything else, and `Names` replaces field names in its errors by the client's.
 
 mod format;
 mod refused;
@@ -33,10 +33,10 @@ use super::translation::NamedChat;
 use super::types::{MessagesRequest, SchedulingFields, StreamFields, TokenCount};
 use crate::registry::ServedModel;
 
-/// Answers a conversation.
+/// Handles a message request.
 ///
 /// # Errors
-/// Those of [`generate`].
+/// The errors of [`generate`].
 pub(super) async fn messages(
     State(app): State<AppState>,
     request: Request,
@@ -44,11 +44,11 @@ pub(super) async fn messages(
     generate::<Messages>(app, request).await
 }
 
-/// Counts a conversation's tokens as [`messages`] would read them. Images are counted, not
+/// Counts the tokens of a conversation as [`messages`] would read it. Images are counted, not
 /// decoded.
 ///
 /// # Errors
-/// 400 for what the request says, 404 for another model, 503 while the model loads.
+/// 400 for an invalid request, 404 for another model, 503 while the model loads.
 pub(super) async fn count_tokens(
     State(app): State<AppState>,
     request: Request,
@@ -72,7 +72,7 @@ pub(super) async fn count_tokens(
 
 struct Messages;
 
-/// What is wanted of a request.
+/// What a request is parsed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Answer,
@@ -109,7 +109,7 @@ fn read(
     let mut call = chat_call(chat, shared, model).map_err(|error| names.rename(error))?;
     names.rename_grammar(&mut call.output);
     let echo = MessagesEcho {
-        // Checked to be at least 1.
+        // Already checked to be at least 1.
         max_tokens: usize::try_from(max_tokens).unwrap_or(usize::MAX),
     };
     Ok(call.through(|chat| NamedChat { chat, names }, echo))

@@ -1,5 +1,5 @@
-//! Fields that `/v1/messages` knows and does not serve: Anthropic's, and those of a chat that
-//! somebody might take for Anthropic's and that would change what is generated.
+//! Fields that `/v1/messages` knows but does not support: Anthropic's, and chat fields that clients
+//! might expect here and that would change what is generated.
 
 use crate::api::refused_fields::{RefusedField, field};
 
@@ -15,7 +15,7 @@ pub(in crate::api) const REFUSED: &[RefusedField] = &[
     field("speed", &[r#""standard""#], ""),
     field("user_profile_id", &[], ""),
     field("workspace_id", &[], ""),
-    // A chat's.
+    // Chat fields.
     field("frequency_penalty", &["0"], "Use /v1/chat/completions."),
     field("logit_bias", &["{}"], "Use /v1/chat/completions."),
     field("logprobs", &["false"], "Use /v1/chat/completions."),

@@ -1,4 +1,4 @@
-//! Anthropic's tools and thoughts as a chat's.
+//! Converts Anthropic's tools and thinking settings to those of a chat.
 
 use crate::api::error::ApiError;
 use crate::api::types::{
@@ -6,8 +6,10 @@ use crate::api::types::{
     NamedFunction, NamedToolChoice, OutputConfig, Thinking, ToolChoice, ToolDefinition,
 };
 
+/// Converts tool definitions.
+///
 /// # Errors
-/// 400 for tools that the server would have to carry out, and for those without a schema.
+/// 400 for tools that the server would have to run, and for those without a schema.
 pub(super) fn tools(
     tools: Vec<JsonObject<InputTool>>,
 ) -> Result<Vec<JsonObject<ToolDefinition>>, ApiError> {
@@ -40,10 +42,10 @@ pub(super) fn tools(
         .collect()
 }
 
-/// Which tools must be called, and whether several may be.
+/// Sets which tools must be called, and whether several calls are allowed.
 ///
 /// # Errors
-/// 400 for a choice that there is not.
+/// 400 for an unknown choice.
 pub(super) fn choose(choice: InputToolChoice, chat: &mut ChatRequest) -> Result<(), ApiError> {
     let word = |word: &str| ToolChoice::Word(word.to_owned());
     chat.tool_choice = Some(match choice.kind.as_str() {
@@ -68,10 +70,10 @@ pub(super) fn choose(choice: InputToolChoice, chat: &mut ChatRequest) -> Result<
     Ok(())
 }
 
-/// Whether the model thinks, and for how long.
+/// Sets whether the model reasons, and for how long.
 ///
 /// # Errors
-/// 400 for a kind that there is not, and for a budget that leaves nothing for the answer.
+/// 400 for an unknown type, and for a budget that leaves no tokens for the answer.
 pub(super) fn think(
     thinking: Thinking,
     max_tokens: Option<i64>,
@@ -117,9 +119,9 @@ pub(super) fn think(
     Ok(())
 }
 
-/// How much effort goes into the answer.
+/// Returns the reasoning effort.
 pub(super) fn effort(config: &OutputConfig) -> Option<String> {
     let effort = config.effort.as_deref()?;
-    // Anthropic has one more step, above all of OpenAI's.
+    // Anthropic has one more level, above all of OpenAI's.
     Some(if effort == "max" { "xhigh" } else { effort }.to_owned())
 }

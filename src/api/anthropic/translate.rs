@@ -1,4 +1,4 @@
-//! Anthropic's request as the chat that asks for the same.
+//! Translates an Anthropic request to an equivalent chat request.
 
 use super::tools;
 use super::turns::push;
@@ -11,15 +11,17 @@ use crate::api::types::{
     ResponseFormat, Stop,
 };
 
-/// A chat with the client's names for what is in it.
+/// A chat request with the client's field names.
 pub(super) struct Translated {
     pub(super) chat: ChatRequest,
     pub(super) shared: SharedFields,
     pub(super) names: Names,
 }
 
+/// Translates a request.
+///
 /// # Errors
-/// 400 with the path of what a chat has no place for.
+/// 400 with the path of a field that a chat cannot represent.
 pub(super) fn translate(request: MessagesRequest) -> Result<Translated, ApiError> {
     check_service_tier(request.service_tier.as_deref())?;
     let mut shared = SharedFields::default();
@@ -36,7 +38,7 @@ pub(super) fn translate(request: MessagesRequest) -> Result<Translated, ApiError
             "'messages' must not be empty.",
         ));
     }
-    // A last message of the assistant's is the beginning of the answer.
+    // If the last message is the assistant's, the answer continues it.
     let last = request
         .messages
         .last()
@@ -80,7 +82,7 @@ pub(super) fn translate(request: MessagesRequest) -> Result<Translated, ApiError
     })
 }
 
-/// The client's name of a chat's field.
+/// Returns the client's name of a chat's field.
 fn field_name(param: &str) -> Option<String> {
     if let Some(inside) = param.strip_prefix("stop[") {
         return Some(format!("stop_sequences[{inside}"));
@@ -102,8 +104,10 @@ fn field_name(param: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
+/// Converts an output format.
+///
 /// # Errors
-/// 400 for a format that is no schema.
+/// 400 for a format that is not a schema.
 fn schema(format: OutputFormat) -> Result<ResponseFormat, ApiError> {
     if format.kind != "json_schema" {
         return Err(ApiError::invalid_value(
@@ -120,7 +124,7 @@ fn schema(format: OutputFormat) -> Result<ResponseFormat, ApiError> {
     Ok(ResponseFormat {
         kind: format.kind,
         json_schema: Some(JsonObject(NamedSchema {
-            // Anthropic's have none.
+            // Anthropic's formats have no name.
             name: "answer".to_owned(),
             schema: Some(schema),
             ..NamedSchema::default()
@@ -148,7 +152,7 @@ fn check_service_tier(tier: Option<&str>) -> Result<(), ApiError> {
     }
 }
 
-/// Anthropic's range is half of OpenAI's.
+/// Checks the temperature: Anthropic's range is half of OpenAI's.
 fn temperature(temperature: Option<f64>) -> Result<Option<f64>, ApiError> {
     match temperature {
         Some(temperature) if !(0.0..=1.0).contains(&temperature) => Err(ApiError::invalid_value(

@@ -1,4 +1,4 @@
-//! Anthropic's messages as a chat's: blocks become parts, calls and tools' messages.
+//! Converts Anthropic's messages to chat messages: blocks become parts, calls and tool messages.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use crate::api::types::{
 };
 use crate::error::ImageError;
 
-/// A message that is being put together.
+/// A message under construction.
 struct Turn {
     role: String,
     names: MessageNames,
@@ -19,12 +19,12 @@ struct Turn {
     calls: Vec<JsonObject<MessageToolCall>>,
 }
 
-/// Takes a message in, whose place has the name `whole`.
+/// Adds a message. `whole` is its path in the request.
 ///
 /// # Errors
-/// 400 with the path of what a chat has no place for.
+/// 400 with the path of a block that a chat cannot represent.
 pub(super) fn push(message: InputMessage, whole: &str, turns: &mut Turns) -> Result<(), ApiError> {
-    // The system text is no message: its content has no path of its own.
+    // The system text is not a message, so its content has no path of its own.
     let content = match message.role.as_str() {
         "system" if whole == "system" => whole.to_owned(),
         _ => format!("{whole}.content"),
@@ -73,7 +73,7 @@ pub(super) fn push(message: InputMessage, whole: &str, turns: &mut Turns) -> Res
                 flush(&mut turn, turns);
                 add_result(block, &path, turns)?;
             }
-            // What was thought before is no part of what the model reads.
+            // Earlier reasoning is not part of the prompt.
             ("thinking" | "redacted_thinking", "assistant") => {}
             (kind, role) => {
                 return Err(ApiError::unsupported(
@@ -90,7 +90,7 @@ pub(super) fn push(message: InputMessage, whole: &str, turns: &mut Turns) -> Res
     Ok(())
 }
 
-/// Ends a message, unless there is nothing in it.
+/// Ends a message, unless it is empty.
 fn flush(turn: &mut Turn, turns: &mut Turns) {
     let parts = std::mem::take(&mut turn.parts);
     let calls = std::mem::take(&mut turn.calls);
@@ -118,7 +118,7 @@ fn add_result(block: InputBlock, path: &str, turns: &mut Turns) -> Result<(), Ap
         Some(TextOr::Text(text)) => text,
         Some(TextOr::List(blocks)) => result_text(blocks, &format!("{path}.content"))?,
     };
-    // A chat's tool messages have no place for a failure but their text.
+    // A chat's tool messages can report a failure only in their text.
     let text = match block.is_error {
         Some(true) => format!("Error: {text}"),
         Some(false) | None => text,
@@ -182,7 +182,7 @@ fn call(block: InputBlock, path: &str) -> Result<MessageToolCall, ApiError> {
     })
 }
 
-/// The texts of a result, one on a line.
+/// Returns the texts of a result, separated by line breaks.
 fn result_text(blocks: Vec<ResultBlock>, path: &str) -> Result<String, ApiError> {
     let mut texts = Vec::with_capacity(blocks.len());
     for (block_idx, block) in blocks.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Labels: checked, and then of no consequence.
+//! Label fields. They are checked, and have no other effect.
 
 use crate::api::error::ApiError;
 use crate::api::types::LabelFields;
@@ -7,15 +7,15 @@ const MAX_PAIRS: usize = 16;
 const MAX_KEY_CHARS: usize = 64;
 const MAX_VALUE_CHARS: usize = 512;
 
-/// The tier at which a request was served, for an answer to a request that speaks of one.
+/// The service tier that a response reports, if its request sets one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) enum ServiceTier {
-    /// The only one that there is.
+    /// The only tier.
     Default,
 }
 
 impl ServiceTier {
-    /// On the wire.
+    /// Returns the name used in responses.
     pub(in crate::api) fn name(self) -> &'static str {
         match self {
             Self::Default => "default",
@@ -23,8 +23,10 @@ impl ServiceTier {
     }
 }
 
+/// Checks labels.
+///
 /// # Errors
-/// 400 for labels that promise what is not there, and for metadata beyond OpenAI's limits.
+/// 400 for labels that request unsupported services, and for metadata beyond OpenAI's limits.
 pub(in crate::api) fn check_labels(fields: LabelFields) -> Result<Option<ServiceTier>, ApiError> {
     if fields.store == Some(true) {
         return Err(ApiError::unsupported(

@@ -1,4 +1,4 @@
-//! Messages as the template takes them, and the images beside them.
+//! Converts messages to the form that templates take, and separates their images.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -14,53 +14,52 @@ use crate::text::{self, PromptEnd, ToolFormat, ToolResult, tool_results};
 /// A checked conversation.
 #[derive(Debug)]
 pub(in crate::api) struct Chat {
-    /// What the template gets.
+    /// The messages for the template.
     pub(in crate::api) messages: Vec<text::Message>,
-    /// The images in the order in which the messages show them.
+    /// The images, in the order of their places in the messages.
     pub(in crate::api) images: Vec<WireImage>,
-    /// Bytes of all text.
+    /// Size of all text in bytes.
     pub(in crate::api) text_bytes: usize,
-    /// What the prompt ends with.
+    /// How the prompt ends.
     pub(in crate::api) end: PromptEnd,
 }
 
-/// An image that is still what the client sent.
+/// An image as the client sent it.
 #[derive(Debug)]
 pub(in crate::api) struct WireImage {
-    /// Where it stands: `messages[i].content[j]`.
+    /// Its path: `messages[i].content[j]`.
     pub(in crate::api) param: String,
-    /// A data URI, unchecked.
+    /// A data URI, not yet checked.
     pub(in crate::api) url: String,
 }
 
-/// How messages are taken.
+/// How messages are converted.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::api) struct MessageRules {
     pub(in crate::api) roles: RolePolicy,
-    /// How the model writes calls.
+    /// The format in which the model writes calls.
     pub(in crate::api) tool_format: ToolFormat,
-    /// Whether there are thoughts in what the model said.
+    /// Whether the model's earlier messages may contain reasoning.
     pub(in crate::api) thoughts: PastThoughts,
 }
 
-/// What is done with thoughts in earlier answers.
+/// How reasoning in earlier answers is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) enum PastThoughts {
-    /// They are taken out.
+    /// It is removed.
     Dropped,
-    /// The model has none: what reads like one is text.
+    /// The model does not reason: text that looks like reasoning is plain text.
     Unknown,
 }
 
-/// Checks messages, takes the images out and puts turns into the order that templates take.
+/// Checks messages, separates their images and arranges turns in the order that templates need.
 ///
-/// Several text parts of a system message become one, with line breaks between: Gemma's templates
-/// would drop all but the first. An assistant's calls are written as the model would have written
-/// them, and what tools answered is a user's turn. What happens to turns besides is
-/// [`arrange`]'s to say.
+/// Several text parts of a system message become one, joined by line breaks, because Gemma's
+/// templates would drop all but the first. An assistant's calls are written as the model would have
+/// written them, and results of tools become a user turn. [`arrange`] handles the order of turns.
 ///
 /// # Errors
-/// 400 with the path of what is wrong or cannot be served.
+/// 400 with the path of a field that is invalid or not supported.
 pub(in crate::api) fn convert_messages(
     wire: Vec<JsonObject<ChatMessage>>,
     rules: MessageRules,
@@ -127,7 +126,7 @@ pub(in crate::api) fn convert_messages(
 }
 
 impl Chat {
-    /// What tools answered is one turn of the user's.
+    /// Adds the results of tools as one user turn.
     fn answer(&mut self, results: &mut Vec<ToolResult>) {
         if results.is_empty() {
             return;
@@ -139,7 +138,8 @@ impl Chat {
         results.clear();
     }
 
-    /// Puts instructions around the system text; without one they are it.
+    /// Adds instructions before and after the system text. If there is none, they become the system
+    /// text.
     pub(in crate::api) fn instruct(&mut self, before: &str, behind: Option<String>) {
         if before.is_empty() && behind.is_none() {
             return;
@@ -165,10 +165,10 @@ impl Chat {
         }
     }
 
-    /// Ends the prompt as the fields say.
+    /// Sets how the prompt ends.
     ///
     /// # Errors
-    /// 400 if they contradict each other, or there is nothing to continue.
+    /// 400 if the fields contradict each other, or there is no message to continue.
     pub(in crate::api) fn end(
         &mut self,
         add_generation_prompt: Option<bool>,
@@ -209,7 +209,7 @@ fn first_text(content: &mut text::Content) -> Option<&mut String> {
     }
 }
 
-/// Adds text at the end, with `between` unless there is none before.
+/// Appends text to the content, with `between` before it if there is text already.
 fn append(content: &mut text::Content, between: &str, more: String) {
     let last = match content {
         text::Content::Text(text) => Some(text),
@@ -245,7 +245,7 @@ fn drop_thoughts(content: &mut text::Content) {
 }
 
 fn check_served(path: &str, message: &ChatMessage) -> Result<(), ApiError> {
-    // An assistant's thought is no part of the conversation.
+    // An assistant's reasoning is not part of the conversation.
     let of_others = |presence| match message.role.as_str() {
         "assistant" => Presence::Empty,
         _ => presence,
@@ -357,7 +357,7 @@ pub(super) fn missing(path: &dyn Display, name: &str) -> ApiError {
     ApiError::missing(format!("{path}.{name}"))
 }
 
-/// Refuses what is certain to be refused later, before anything is decoded.
+/// Rejects URLs that decoding would certainly reject, before anything is decoded.
 fn check_url(param: &str, url: &str) -> Result<(), ApiError> {
     let is_scheme = |scheme: &str| {
         let start = url.trim_start().get(..scheme.len());

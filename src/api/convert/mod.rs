@@ -1,7 +1,8 @@
-//! From the wire to the core: what was asked, checked once, in the types that the engine takes.
+//! Converts API types to core types: requests are checked once, and become the types that the
+//! engine takes.
 //!
-//! Owns ranges, defaults and contradictions. Pure functions without HTTP, threads or clocks;
-//! nothing behind them looks at a range again.
+//! Owns ranges, defaults and contradictions. Consists of pure functions without HTTP, threads or
+//! clocks. Later code does not check ranges again.
 
 mod labels;
 mod messages;

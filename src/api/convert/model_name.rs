@@ -1,12 +1,12 @@
-//! Which model is meant.
+//! Checks the requested model name.
 
 use crate::api::error::ApiError;
 use crate::registry::ServedModel;
 
-/// The name to answer with: the one that was asked for, or the model's own.
+/// Returns the model name for the response: the requested one, or the model's own.
 ///
 /// # Errors
-/// 404 that lists what is served.
+/// 404 that lists the served names.
 pub(in crate::api) fn check_model(
     asked: Option<String>,
     model: &ServedModel,

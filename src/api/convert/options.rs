@@ -1,51 +1,51 @@
-//! How the answer is wanted: whole or in pieces, with or without numbers beside the text.
+//! How the response is delivered: streamed or not, and with which data besides the text.
 
 use super::labels::ServiceTier;
 use crate::api::error::ApiError;
 use crate::api::types::{Presence, StreamFields, Usage};
 
-/// How the answer travels.
+/// How the response is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) enum Delivery {
-    /// One JSON document at the end.
+    /// As one JSON document.
     Whole,
-    /// Events as tokens come.
+    /// As events while tokens are generated.
     Stream(StreamUsage),
 }
 
-/// Whether a stream tells its usage.
+/// Whether a stream reports token usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) enum StreamUsage {
-    /// `stream_options.continuous_usage_stats`: with every chunk, and at the end.
+    /// In every chunk and at the end (`stream_options.continuous_usage_stats`).
     Continuous,
-    /// `stream_options.include_usage`.
+    /// Only at the end (`stream_options.include_usage`).
     Include,
-    /// The default.
+    /// Not at all, which is the default.
     Omit,
 }
 
-/// Whether ids come with the text.
+/// Whether the response includes token ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) enum TokenIds {
-    /// `return_token_ids`.
+    /// Included (`return_token_ids`).
     Return,
-    /// The default.
+    /// Left out, which is the default.
     Omit,
 }
 
-/// What shapes an answer besides its tokens.
+/// Response options that do not affect the tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) struct AnswerOptions {
-    /// Whole or in pieces.
+    /// Whether and how the response is streamed.
     pub(in crate::api) delivery: Delivery,
-    /// Told to those who speak of it.
+    /// The tier to report, if the request sets one.
     pub(in crate::api) service_tier: Option<ServiceTier>,
-    /// With ids or without.
+    /// Whether token ids are included.
     pub(in crate::api) token_ids: TokenIds,
 }
 
 impl StreamUsage {
-    /// `usage` of a chunk that comes while tokens do: absent, null or the usage so far.
+    /// Returns the `usage` of a chunk before the last: absent, null or the usage so far.
     pub(in crate::api) fn on_the_way(self, usage: Usage) -> Option<Option<Usage>> {
         match self {
             Self::Continuous => Some(Some(usage)),
@@ -56,7 +56,7 @@ impl StreamUsage {
 }
 
 impl Delivery {
-    /// How a stream tells its usage.
+    /// Returns how a stream reports usage.
     pub(in crate::api) fn usage(self) -> StreamUsage {
         match self {
             Self::Whole => StreamUsage::Omit,
@@ -66,7 +66,7 @@ impl Delivery {
 }
 
 impl TokenIds {
-    /// From `return_token_ids`.
+    /// Converts `return_token_ids`.
     pub(in crate::api) fn from_field(field: Option<bool>) -> Self {
         match field {
             Some(true) => Self::Return,
@@ -75,8 +75,10 @@ impl TokenIds {
     }
 }
 
+/// Converts the streaming fields.
+///
 /// # Errors
-/// 400 for `stream_options` without `stream`, and for options that are not served.
+/// 400 for `stream_options` without `stream`, and for unsupported options.
 pub(in crate::api) fn delivery(fields: StreamFields) -> Result<Delivery, ApiError> {
     let options = fields.stream_options.map(|options| options.0);
     if !fields.stream.unwrap_or(false) {
@@ -111,10 +113,11 @@ pub(in crate::api) fn delivery(fields: StreamFields) -> Result<Delivery, ApiErro
     ))
 }
 
-/// Alternatives for each token of a chat; `None` asks for no log-probabilities.
+/// Returns the number of alternatives for each token of a chat; `None` requests no
+/// log-probabilities.
 ///
 /// # Errors
-/// 400 out of 0–20, and for alternatives without `logprobs`.
+/// 400 outside 0–20, and for alternatives without `logprobs`.
 pub(in crate::api) fn chat_logprobs(
     logprobs: Option<bool>,
     top_logprobs: Option<i64>,
@@ -132,10 +135,11 @@ pub(in crate::api) fn chat_logprobs(
     }
 }
 
-/// Alternatives for each token of a text completion; `None` asks for no log-probabilities.
+/// Returns the number of alternatives for each token of a text completion; `None` requests no
+/// log-probabilities.
 ///
 /// # Errors
-/// 400 out of 0–20.
+/// 400 outside 0–20.
 pub(in crate::api) fn completion_logprobs(
     logprobs: Option<i64>,
 ) -> Result<Option<usize>, ApiError> {

@@ -1,4 +1,4 @@
-//! What an answer has to look like, and what is told apart in it.
+//! The output format of an answer, and whether it may contain reasoning.
 
 use serde_json::Value;
 
@@ -6,42 +6,42 @@ use crate::api::error::ApiError;
 use crate::api::types::{JsonObject, NamedSchema, Presence, ResponseFormat, StructuredOutputs};
 use crate::text::GrammarSource;
 
-/// Checked, and nothing is compiled yet.
+/// A checked output format. Its grammar is not compiled yet.
 #[derive(Clone, Debug, Default)]
 pub(in crate::api) struct OutputPlan {
-    /// What the answer keeps to, behind its thought.
+    /// The grammar that constrains the answer after its reasoning.
     pub(in crate::api) grammar: Option<AskedGrammar>,
-    /// Whether it may begin with a thought.
+    /// Whether the answer may begin with reasoning.
     pub(in crate::api) thought: ThoughtPlan,
 }
 
-/// A grammar and the field that asks for it.
+/// A grammar and the field that requests it.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::api) struct AskedGrammar {
-    /// Named when it cannot be compiled.
+    /// The field, for errors of the compilation.
     pub(in crate::api) param: String,
     pub(in crate::api) source: GrammarSource,
 }
 
-/// Whether an answer may begin with a thought.
+/// Whether an answer may begin with reasoning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::api) enum ThoughtPlan {
-    /// The model has no thoughts: what marks one is text like any other.
+    /// The model does not reason: its markers are plain text.
     #[default]
     Unknown,
-    /// It has, and must not begin one.
+    /// The model can reason, but must not in this answer.
     Banned,
-    /// It may, and the thought is closed after so many tokens.
+    /// The model may reason. The reasoning is closed after `budget` tokens.
     Allowed {
-        /// `None` for as long as it likes.
+        /// `None` means no limit.
         budget: Option<usize>,
     },
 }
 
-/// What the answer's text has to keep to.
+/// Returns the grammar that constrains the answer's text.
 ///
 /// # Errors
-/// 400 for formats that do not exist or are not served, and for two at a time.
+/// 400 for unknown or unsupported formats, and for two at a time.
 pub(in crate::api) fn asked_grammar(
     format: Option<JsonObject<ResponseFormat>>,
     structured: Option<JsonObject<StructuredOutputs>>,
@@ -125,7 +125,7 @@ fn of_structured(structured: StructuredOutputs) -> Result<Option<AskedGrammar>, 
         return Err(ApiError::unsupported(param, message));
     }
     let json = structured.json.map(|schema| {
-        // Pydantic's `model_dump_json` and the like.
+        // Clients such as Pydantic's `model_dump_json` send the schema as a string.
         let parsed = schema.as_str().map(serde_json::from_str::<Value>);
         match parsed {
             None => Ok(schema),

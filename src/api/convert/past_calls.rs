@@ -1,4 +1,4 @@
-//! Calls of earlier turns, and what tools answered to them.
+//! Tool calls of earlier turns and their results.
 
 use serde_json::{Map, Value};
 
@@ -7,18 +7,18 @@ use crate::api::error::ApiError;
 use crate::api::types::{ChatMessage, Content, JsonObject, MessageToolCall, Presence};
 use crate::text::{PastCall, ToolResult};
 
-/// The calls so far: a result refers to one of them.
+/// The calls so far. Each result refers to one of them.
 #[derive(Debug, Default)]
 pub(super) struct PastCalls {
-    /// Ids and functions' names, in order.
+    /// Ids and function names, in order.
     known: Vec<(String, String)>,
 }
 
 impl PastCalls {
-    /// Checks the calls of the message at `path` and keeps them in mind.
+    /// Checks and records the calls of the message at `path`.
     ///
     /// # Errors
-    /// 400 with the path of what is wrong.
+    /// 400 with the path of an invalid field.
     pub(super) fn take(
         &mut self,
         path: &str,
@@ -49,10 +49,10 @@ impl PastCalls {
         Ok(calls)
     }
 
-    /// What a tool answered, in the message at `path`.
+    /// Converts a tool's result, from the message at `path`.
     ///
     /// # Errors
-    /// 400 if it answers no call, or with more than text.
+    /// 400 if it refers to no call, or contains more than text.
     pub(super) fn result(&self, path: &str, message: ChatMessage) -> Result<ToolResult, ApiError> {
         if message.tool_calls.is_some_and(|calls| !calls.is_empty()) {
             return Err(not_served(format!("{path}.tool_calls")));
@@ -61,7 +61,7 @@ impl PastCalls {
         let Some(id) = message.tool_call_id else {
             return Err(ApiError::missing(param));
         };
-        // Should an id come twice, the later call is the one that is answered now.
+        // If an id occurs twice, the result belongs to the later call.
         let call = self.known.iter().rev().find(|(known, _)| *known == id);
         let Some((_, name)) = call else {
             return Err(ApiError::invalid_value(
@@ -98,7 +98,7 @@ impl PastCalls {
     }
 }
 
-/// Of a function without parameters, clients also send nothing.
+/// Parses arguments. For a function without parameters, some clients send an empty string.
 fn arguments(json: &str) -> Option<Map<String, Value>> {
     if json.trim().is_empty() {
         return Some(Map::new());

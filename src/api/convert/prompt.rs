@@ -1,4 +1,4 @@
-//! Prompts as the engine takes them.
+//! Converts prompts to the form that the engine takes.
 
 use crate::api::error::ApiError;
 use crate::api::images::Images;
@@ -13,42 +13,43 @@ use crate::text::{
 
 use super::size::{check_size, least_tokens};
 
-/// Prompts in one request at most; each is a sequence of its own in the engine.
+/// Maximum number of prompts in one request. Each one is a separate sequence in the engine.
 const MAX_PROMPTS: usize = 1024;
 
-/// A prompt with its images in place.
+/// A tokenized prompt with its images.
 #[derive(Debug)]
 pub(in crate::api) struct PreparedPrompt {
-    /// Never empty, shorter than the model's length.
+    /// Never empty, and shorter than the model's maximum length.
     pub(in crate::api) ids: Vec<TokenId>,
-    /// In order.
+    /// In order of position.
     pub(in crate::api) images: Vec<ImageSpan>,
-    /// What an answer begins with before anything is generated.
+    /// The prompt's text, if answers begin with it (`echo`).
     pub(in crate::api) echo: Option<EchoedPrompt>,
-    /// Memory of the images.
+    /// Memory charged for the images.
     pub(in crate::api) held: Option<Charge>,
 }
 
-/// A prompt as it stands in front of its answers.
+/// A prompt that is returned before its answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::api) struct EchoedPrompt {
-    /// The client's text, or that of its ids.
+    /// The client's text, or the text of its ids.
     pub(in crate::api) text: String,
-    /// Tokens at the start that have no part in the text: a `<bos>` that the client did not write.
+    /// Number of tokens at the start that are not in the text: a `<bos>` that the client did not
+    /// write.
     pub(in crate::api) num_silent: usize,
 }
 
 /// Whether answers begin with their prompts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) enum Echo {
-    /// `echo`.
+    /// They do (`echo`).
     Yes,
-    /// The default.
+    /// They do not, which is the default.
     No,
 }
 
 impl PreparedPrompt {
-    /// Puts images into their places, in order.
+    /// Assigns images to their places, in order.
     pub(in crate::api) fn new(
         prompt: EncodedPrompt,
         decoded: Images,
@@ -71,11 +72,11 @@ impl PreparedPrompt {
     }
 }
 
-/// A conversation's tokens through the model's template.
+/// Encodes a conversation with the model's template.
 ///
 /// # Errors
-/// 400 if the model has no template, if the template refuses the messages, or for a token that the
-/// model has no row for.
+/// 400 if the model has no template, if the template refuses the messages, or for a token outside
+/// the model's vocabulary.
 pub(in crate::api) fn encode_chat(
     model: &ServedModel,
     messages: &[Message],
@@ -95,8 +96,10 @@ pub(in crate::api) fn encode_chat(
     Ok(prompt)
 }
 
+/// Checks the length of a prompt.
+///
 /// # Errors
-/// 400 `context_length_exceeded` unless there is room for a token behind the prompt.
+/// 400 `context_length_exceeded` unless there is room for a token after the prompt.
 pub(in crate::api) fn check_length(
     prompt_len: usize,
     max_model_len: usize,
@@ -111,11 +114,11 @@ pub(in crate::api) fn check_length(
     .into())
 }
 
-/// The prompts of a text completion. Texts get `<bos>` unless they begin with it; ids are taken as
-/// they are.
+/// Converts the prompts of a text completion. Texts get `<bos>` unless they begin with it; ids are
+/// taken unchanged.
 ///
 /// # Errors
-/// 400 for no prompt, an empty one, ids that do not exist, and prompts that are too long.
+/// 400 for no prompt, an empty one, unknown ids, and prompts that are too long.
 pub(in crate::api) fn convert_prompts(
     prompt: Prompt,
     echo: Echo,
@@ -179,7 +182,7 @@ fn check_number(num_prompts: usize) -> Result<(), ApiError> {
     ))
 }
 
-/// A prompt's ids, and what they read.
+/// A prompt's ids and text.
 struct Converted {
     ids: Vec<TokenId>,
     echoed: EchoedPrompt,
@@ -224,10 +227,10 @@ fn convert_ids(ids: &[i64], model: &ServedModel, path: &str) -> Result<Converted
     })
 }
 
-/// Ids that the model has a row for.
+/// Converts ids within the model's vocabulary.
 ///
 /// # Errors
-/// 400 at the path of the first that does not exist.
+/// 400 at the path of the first unknown id.
 pub(in crate::api) fn check_ids(
     ids: &[i64],
     vocab_size: usize,
@@ -247,7 +250,7 @@ pub(in crate::api) fn check_ids(
     .collect()
 }
 
-/// A tokenizer may know tokens that the model has no row for.
+/// Checks that the model has all tokens: a tokenizer may have tokens that the model lacks.
 fn check_rows(ids: &[TokenId], vocab_size: usize) -> Result<(), ApiError> {
     match ids.iter().find(|id| id.0 as usize >= vocab_size) {
         None => Ok(()),

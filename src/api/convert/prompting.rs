@@ -1,4 +1,4 @@
-//! What a request's tools and thoughts do to the messages of its prompt.
+//! Applies a request's tools and reasoning settings to the messages of its prompt.
 
 use super::messages::{Chat, MessageRules, PastThoughts, convert_messages};
 use super::output::AskedGrammar;
@@ -9,19 +9,20 @@ use crate::api::types::{ChatMessage, JsonObject};
 use crate::registry::ServedModel;
 use crate::text::THINKING_INSTRUCTION;
 
-/// How messages become a conversation of this model's.
+/// How messages are converted to a conversation for this model.
 #[derive(Debug)]
 pub(in crate::api) struct Prompting {
     rules: MessageRules,
     wish: ThinkingWish,
-    /// What the model is told of its tools.
+    /// The instructions that describe the tools.
     tools: Option<String>,
-    /// Most images in the prompt.
+    /// Maximum number of images in the prompt.
     max_images: Option<usize>,
 }
 
 impl Prompting {
-    /// For a request with these tools, whose answer `asked` keeps to where it calls none.
+    /// Creates the settings for a request with these tools. `asked` constrains an answer without
+    /// calls.
     pub(in crate::api) fn new(
         tools: Option<&ToolPlan>,
         asked: Option<&AskedGrammar>,
@@ -43,10 +44,11 @@ impl Prompting {
         }
     }
 
-    /// The conversation: the wish to think in front of the system text, and the tools behind it.
+    /// Converts messages to a conversation: the instruction to reason comes before the system text,
+    /// the tools after it.
     ///
     /// # Errors
-    /// 400 with the path of what is wrong in the messages.
+    /// 400 with the path of an invalid field in the messages.
     pub(in crate::api) fn chat(
         self,
         messages: Vec<JsonObject<ChatMessage>>,

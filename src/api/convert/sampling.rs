@@ -1,4 +1,4 @@
-//! Sampling fields into parameters.
+//! Converts sampling fields to sampling parameters.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -13,36 +13,38 @@ use crate::core::{SamplingParams, TokenId};
 use crate::registry::ServedModel;
 use crate::text::StopRule;
 
-/// Below this a temperature means greedy, as in vLLM: the division would overflow.
+/// Temperatures below this are treated as greedy, as in vLLM, because the division would overflow.
 const LEAST_TEMPERATURE: f64 = 1e-5;
 
-/// Below this a penalty for repetition is taken as this: a logit divided by it, and then by the
-/// least temperature, is still a number in f32.
+/// Smaller repetition penalties are raised to this value. A logit divided by it, and then by the
+/// smallest temperature, is still finite in f32.
 const LEAST_REPETITION_PENALTY: f32 = 1e-20;
 
 const MAX_STOPS: usize = 32;
 const MAX_STOP_CHARS: usize = 256;
-/// As vLLM has it.
+/// The same limit as in vLLM.
 const MAX_BIASED: usize = 1024;
-/// Each drawn token is compared with all of them.
+/// Limited because each sampled token is compared with all of them.
 const MAX_STOP_IDS: usize = 1024;
 
-/// How each of the answers to a prompt is to be generated.
+/// How each of the answers to a prompt is generated.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::api) struct SamplingPlan {
-    /// Answers to each prompt.
+    /// Number of answers to each prompt.
     pub(in crate::api) num_choices: usize,
     /// Strings that end an answer.
     pub(in crate::api) stop: Vec<String>,
-    /// Stop tokens that the client chose; an answer says which one ended it.
+    /// Stop tokens that the client chose. The response reports which one ended an answer.
     pub(in crate::api) client_stop_ids: Vec<TokenId>,
-    /// Alternatives for each token of the prompt; `None` asks for no log-probabilities of it.
+    /// Number of alternatives for each prompt token; `None` requests no log-probabilities of the
+    /// prompt.
     pub(in crate::api) prompt_logprobs: Option<usize>,
-    /// The same for those that stand with the answer's own, in front of them.
+    /// The same for the log-probabilities of an echoed prompt, which are returned before those of
+    /// the answer.
     pub(in crate::api) echoed_logprobs: Option<usize>,
-    /// New tokens at most; `None` is all that is left.
+    /// Maximum number of new tokens; `None` means all that fit.
     max_tokens: Option<usize>,
-    /// Of the first answer, with `max_tokens` still open.
+    /// Parameters of the first answer, without the final `max_tokens`.
     params: SamplingParams,
 }
 
@@ -76,7 +78,7 @@ impl SamplingPlan {
             Some(temperature) => temperature as f32,
             None => defaults.temperature,
         };
-        // What is above 0 must not become 0 in f32.
+        // A value above 0 must not become 0 in f32.
         let top_p = above_zero("top_p", fields.top_p, 1.0)?.map_or(defaults.top_p, |top_p| {
             (top_p as f32).max(f32::MIN_POSITIVE)
         });
@@ -85,7 +87,7 @@ impl SamplingPlan {
             Some(-1 | 0) => None,
             Some(top_k) => match u32::try_from(top_k) {
                 Ok(top_k) => NonZeroU32::new(top_k),
-                // More than any vocabulary has.
+                // A value larger than any vocabulary.
                 Err(_) if top_k > 0 => None,
                 Err(_) => {
                     return Err(ApiError::invalid_value(
@@ -137,13 +139,13 @@ impl SamplingPlan {
                 min_tokens,
                 stop_token_ids,
                 top_logprobs,
-                // Filled in for each prompt.
+                // Set later for each prompt.
                 max_tokens: 1,
             },
         })
     }
 
-    /// At most `default` new tokens where the request does not say.
+    /// Sets the default maximum of new tokens, for requests without one.
     pub(in crate::api) fn or_max_tokens(self, default: usize) -> Self {
         let default = default.max(self.params.min_tokens);
         Self {
@@ -152,7 +154,7 @@ impl SamplingPlan {
         }
     }
 
-    /// What of the client's strings ends an answer, and from which token on.
+    /// Returns the client's stop strings and the number of tokens before which they do not count.
     pub(in crate::api) fn stop_rule(&self) -> StopRule {
         StopRule {
             strings: self.stop.clone(),
@@ -160,12 +162,13 @@ impl SamplingPlan {
         }
     }
 
-    /// Most tokens of an answer, if the request says it.
+    /// Returns the maximum number of tokens of an answer, if the request sets it.
     pub(in crate::api) fn asked_max_tokens(&self) -> Option<usize> {
         self.max_tokens
     }
 
-    /// Parameters of answer `choice` to a prompt after which `room` tokens are left (at least 1).
+    /// Returns the parameters of answer `choice` to a prompt that leaves `room` tokens (at least
+    /// 1).
     pub(in crate::api) fn params(&self, choice: usize, room: usize) -> SamplingParams {
         SamplingParams {
             seed: self.params.seed.wrapping_add(choice as u64),
@@ -175,7 +178,7 @@ impl SamplingPlan {
     }
 }
 
-/// A number of tokens, at least `least`.
+/// Checks a number of tokens, which must be at least `least`.
 fn count(name: &str, value: Option<i64>, least: i64) -> Result<Option<usize>, ApiError> {
     match value {
         None => Ok(None),
@@ -205,7 +208,7 @@ fn within(
     }
 }
 
-/// A number that may not be 0, which `within` would let pass.
+/// Checks a number that must not be 0, which `within` would accept.
 fn above_zero(name: &str, number: Option<f64>, largest: f64) -> Result<Option<f64>, ApiError> {
     match number {
         None => Ok(None),
@@ -217,7 +220,7 @@ fn above_zero(name: &str, number: Option<f64>, largest: f64) -> Result<Option<f6
     }
 }
 
-/// Ascending by token, as the sampler wants it.
+/// Returns the biases in ascending order of token ids, as the sampler expects.
 fn logit_bias(
     bias: Option<BTreeMap<String, f64>>,
     vocab_size: usize,
@@ -250,7 +253,7 @@ fn logit_bias(
         biases.push((TokenId(token), bias as f32));
     }
     biases.sort_unstable_by_key(|(token, _)| *token);
-    // "7" and "07" are two keys and one token.
+    // "7" and "07" are two keys for one token.
     if let Some(twice) = biases.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         let message = format!("'logit_bias' lists token {} twice.", twice[0].0.0);
         return Err(ApiError::invalid_value("logit_bias", message));

@@ -1,4 +1,4 @@
-//! Terms fields, and who sends them, into the engine's terms.
+//! Converts scheduling fields and the caller's identity to the engine's scheduling parameters.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use crate::api::error::ApiError;
 use crate::api::types::SchedulingFields;
 use crate::core::{CacheSalt, SchedulingParams};
 
-/// Keeps salts apart from whatever else is hashed.
+/// Context of the hash, so that salts differ from all other hashes.
 const SALT_CONTEXT: &str = "medgemma-server 2026-11 cache salt";
 
-/// Checked wishes of one request.
+/// The checked scheduling fields of one request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::api) struct RequestedScheduling {
     priority: i32,
@@ -19,6 +19,8 @@ pub(in crate::api) struct RequestedScheduling {
 }
 
 impl RequestedScheduling {
+    /// Checks the fields.
+    ///
     /// # Errors
     /// 400 that names the field and its range.
     pub(in crate::api) fn new(fields: SchedulingFields) -> Result<Self, ApiError> {
@@ -37,7 +39,7 @@ impl RequestedScheduling {
         let timeout = match fields.timeout {
             None => None,
             Some(seconds) if seconds > 0.0 => {
-                // Longer than the type can say is as good as for ever.
+                // A timeout beyond the type's range is as good as none.
                 Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
             }
             Some(seconds) => {
@@ -54,7 +56,8 @@ impl RequestedScheduling {
         })
     }
 
-    /// The terms of a request by `caller` that came at `arrived` and may take `limit` at most.
+    /// Returns the parameters of a request by `caller` that arrived at `arrived` and may take at
+    /// most `limit`.
     ///
     /// # Errors
     /// 403 for a priority that the caller's requests may not have.
@@ -81,14 +84,14 @@ impl RequestedScheduling {
         })
     }
 
-    /// Of the caller's part and the request's, whichever there are: a guess at another caller's
-    /// salt leads nowhere.
+    /// Returns the salt, derived from the caller's part and the request's part, as far as they
+    /// exist. The caller's part makes it useless to guess the `cache_salt` of another caller.
     fn salt(&self, caller: &Caller) -> Option<CacheSalt> {
         if caller.salt.is_none() && self.cache_salt.is_none() {
             return None;
         }
         let mut hasher = blake3::Hasher::new_derive_key(SALT_CONTEXT);
-        // Of fixed length, so that the two parts cannot be shifted into each other.
+        // Flags and fixed lengths keep the two parts unambiguous.
         hasher.update(&[u8::from(caller.salt.is_some())]);
         hasher.update(&caller.salt.unwrap_or_default());
         hasher.update(&[u8::from(self.cache_salt.is_some())]);

@@ -1,18 +1,18 @@
-//! Prompts that are too long by their size alone.
+//! Rejects prompts that are too long, judged by their size alone.
 //!
-//! Tokenising takes memory and time in proportion to the text, so a text that cannot fit is not
-//! tokenised, and a hundred thousand images are not written out as placeholders.
+//! Tokenization takes memory and time in proportion to the text, so a text that cannot fit is not
+//! tokenized, and a hundred thousand images are not expanded to placeholders.
 
 use crate::api::error::ApiError;
 
-/// No token stands for more bytes: Gemma's longest are 31 spaces and runs of punctuation, under
-/// 100 bytes however they are counted.
+/// Upper bound of a token's size in bytes. Gemma's longest are 31 spaces and runs of punctuation,
+/// all under 100 bytes.
 const MAX_BYTES_PER_TOKEN: usize = 128;
 
-/// `/tokenize` counts longer texts than any model takes, up to this many tokens by their size.
+/// `/tokenize` accepts texts longer than any model's limit, up to this estimated number of tokens.
 pub(in crate::api) const MAX_TOKENIZED: usize = 128 << 10;
 
-/// A lower bound of a prompt's tokens.
+/// Returns a lower bound of a prompt's number of tokens.
 pub(in crate::api) fn least_tokens(
     text_bytes: usize,
     num_messages: usize,
@@ -21,8 +21,10 @@ pub(in crate::api) fn least_tokens(
     text_bytes / MAX_BYTES_PER_TOKEN + num_messages + image_tokens
 }
 
+/// Checks the lower bound of a prompt's length.
+///
 /// # Errors
-/// 400 `context_length_exceeded` if not even the lower bound leaves room for a token.
+/// 400 `context_length_exceeded` if even the lower bound leaves no room for a token.
 pub(in crate::api) fn check_size(least_tokens: usize, max_tokens: usize) -> Result<(), ApiError> {
     if least_tokens < max_tokens {
         return Ok(());

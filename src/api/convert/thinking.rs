@@ -1,4 +1,4 @@
-//! Whether and how long to think.
+//! Converts the request fields for reasoning.
 
 use super::output::ThoughtPlan;
 use crate::api::error::ApiError;
@@ -6,7 +6,8 @@ use crate::api::types::{ChatTemplateKwargs, JsonObject};
 use crate::registry::{ServedModel, ThinkingSupport};
 use crate::text::{ThoughtSyntax, ThoughtText};
 
-/// Efforts and the tokens that a thought may take; `None` is without limit. `none` does not think.
+/// Reasoning efforts and the maximum number of reasoning tokens; `None` means no limit. The effort
+/// `none` turns reasoning off.
 const EFFORTS: [(&str, Option<usize>); 5] = [
     ("minimal", Some(256)),
     ("low", Some(1024)),
@@ -15,7 +16,7 @@ const EFFORTS: [(&str, Option<usize>); 5] = [
     ("xhigh", None),
 ];
 
-/// The fields that speak of thinking.
+/// The request fields for reasoning.
 #[derive(Debug, Default)]
 pub(in crate::api) struct ThinkingFields {
     pub(in crate::api) reasoning_effort: Option<String>,
@@ -24,17 +25,17 @@ pub(in crate::api) struct ThinkingFields {
     pub(in crate::api) chat_template_kwargs: Option<JsonObject<ChatTemplateKwargs>>,
 }
 
-/// Whether the prompt asks for a thought.
+/// Whether the prompt requests reasoning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::api) enum ThinkingWish {
-    /// It says nothing of its own; a client's system text may.
+    /// The server adds no instruction; the client's system text may contain one.
     #[default]
     Unsaid,
-    /// It asks.
+    /// The server adds the instruction to reason.
     Asked,
 }
 
-/// How an answer may think.
+/// The reasoning settings of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) struct ThinkingPlan {
     pub(in crate::api) wish: ThinkingWish,
@@ -42,19 +43,20 @@ pub(in crate::api) struct ThinkingPlan {
     pub(in crate::api) syntax: Option<ThoughtSyntax>,
 }
 
-/// A wish, and the field that says it.
+/// A setting, and the field that contains it.
 #[derive(Clone, Copy)]
 enum Said {
     Off(&'static str),
     On(&'static str),
 }
 
-/// Checks the fields against what the model of this name can do. Where nothing is said, a model that thinks unasked may, and
-/// one that thinks on request may if the client's own system text asks for it.
+/// Checks the fields against what the model of this name supports. Without any field, a model that
+/// reasons by default may do so, and a model that reasons on request may if the client's own system
+/// text requests it.
 ///
 /// # Errors
-/// 400 that names the field: for values that there are not, for fields that contradict each other,
-/// and for wishes that the model cannot fulfil.
+/// 400 that names the field: for unknown values, for fields that contradict each other, and for
+/// settings that the model does not support.
 pub(in crate::api) fn convert_thinking(
     fields: ThinkingFields,
     model: &str,
@@ -116,10 +118,10 @@ pub(in crate::api) fn convert_thinking(
     })
 }
 
-/// Whether a prompt that is only tokenised asks for a thought.
+/// Returns whether a prompt that is only tokenized requests reasoning.
 ///
 /// # Errors
-/// As [`lower_thinking`].
+/// The errors of [`convert_thinking`].
 pub(in crate::api) fn thinking_wish(
     chat_template_kwargs: Option<JsonObject<ChatTemplateKwargs>>,
     model: &ServedModel,
@@ -150,8 +152,10 @@ fn effort(effort: Option<&str>) -> Result<Option<(Said, Option<usize>)>, ApiErro
     }
 }
 
+/// Returns the setting of `enable_thinking`.
+///
 /// # Errors
-/// 400 for any other setting: a template's are not for clients to choose.
+/// 400 for any other setting: clients may not choose template settings.
 fn enable_thinking(
     kwargs: Option<JsonObject<ChatTemplateKwargs>>,
 ) -> Result<Option<Said>, ApiError> {

@@ -1,5 +1,5 @@
-//! Tools that a request offers: what the prompt says of them, which calls count in the answer, and
-//! what grammar they need.
+//! Converts the tools of a request: their description in the prompt, the calls that are recognized
+//! in the answer, and the grammar that they need.
 
 use serde_json::{Map, Value, json};
 
@@ -15,11 +15,11 @@ mod tests;
 
 const MAX_TOOLS: usize = 128;
 const MAX_NAME: usize = 64;
-/// Calls in one answer where a grammar keeps them: without an end, a model that is unsure calls
-/// until its tokens run out.
+/// Maximum number of calls in one answer under a grammar. Without a limit, an unsure model repeats
+/// calls until its tokens run out.
 const MAX_FORCED_CALLS: usize = 16;
 
-/// The fields that speak of tools.
+/// The request fields for tools.
 #[derive(Debug, Default)]
 pub(in crate::api) struct ToolFields {
     pub(in crate::api) tools: Option<Vec<JsonObject<ToolDefinition>>>,
@@ -27,13 +27,13 @@ pub(in crate::api) struct ToolFields {
     pub(in crate::api) parallel_tool_calls: Option<bool>,
 }
 
-/// Tools that may be called, checked.
+/// Checked tools that may be called.
 #[derive(Debug)]
 pub(in crate::api) struct ToolPlan {
     functions: Vec<Function>,
     demand: Demand,
     limit: CallLimit,
-    /// The model's own, where no grammar keeps calls to JSON.
+    /// The model's own format, used if no grammar requires JSON.
     format: ToolFormat,
 }
 
@@ -50,14 +50,15 @@ struct Function {
 enum Demand {
     /// The model decides.
     Auto,
-    /// Any of them must be.
+    /// At least one tool must be called.
     Required,
-    /// This one must be, once.
+    /// This tool must be called, once.
     Named(String),
 }
 
-/// Checks tools for a model that writes calls in this format; `None` where there are none, or none may be called: then the model is not told of
-/// them and nothing in its answer is taken for a call.
+/// Checks tools for a model that writes calls in this format. Returns `None` if there are none, or
+/// none may be called. In that case the prompt does not describe them, and nothing in the answer is
+/// parsed as a call.
 ///
 /// # Errors
 /// 400 that names the field.
@@ -152,7 +153,7 @@ fn check_function(path: &str, function: FunctionDefinition) -> Result<Function, 
     })
 }
 
-/// `None` if nothing may be called.
+/// Converts `tool_choice`; `None` if no tool may be called.
 fn demand(choice: ToolChoice, functions: &[Function]) -> Result<Option<Demand>, ApiError> {
     let demand = match choice {
         ToolChoice::Word(word) => match word.as_str() {
@@ -199,7 +200,7 @@ fn demand(choice: ToolChoice, functions: &[Function]) -> Result<Option<Demand>, 
 }
 
 impl ToolPlan {
-    /// What of an answer is a call.
+    /// Returns which parts of an answer are parsed as calls.
     pub(in crate::api) fn syntax(&self) -> CallSyntax {
         let tools = self.offered().map(|(_, function)| Tool {
             name: function.name.clone(),
@@ -209,20 +210,20 @@ impl ToolPlan {
             tools: tools.collect(),
             limit: self.limit,
             place: match self.demand {
-                // Elsewhere nothing would keep its arguments to the schema.
+                // Elsewhere the grammar would not constrain the arguments to the schema.
                 Demand::Auto if self.is_strict() => CallPlace::Beginning,
                 _ => CallPlace::Anywhere,
             },
         }
     }
 
-    /// What the prompt says of the tools.
+    /// Returns the description of the tools for the prompt.
     pub(in crate::api) fn prompt(&self, asked: Option<&AskedGrammar>) -> String {
         let tools: Vec<Value> = self.functions.iter().map(Function::to_json).collect();
         self.format(asked).instructions(&tools)
     }
 
-    /// How calls are written: as JSON where a grammar keeps them, else as the model likes.
+    /// Returns the format of calls: JSON if a grammar constrains them, else the model's own.
     pub(in crate::api) fn format(&self, asked: Option<&AskedGrammar>) -> ToolFormat {
         match self.demand {
             Demand::Auto if asked.is_none() && !self.is_strict() => self.format,
@@ -230,19 +231,20 @@ impl ToolPlan {
         }
     }
 
-    /// The grammar of the whole answer: calls where they are demanded; where the model decides,
-    /// calls or what was `asked` for otherwise, or prose if a function is strict.
+    /// Returns the grammar of the whole answer. If calls are required, it allows only calls. If the
+    /// model decides, it allows calls or the format that was `asked` for; without such a format, it
+    /// allows calls or prose if a function is strict.
     ///
     /// # Errors
-    /// 400 if both calls and something else are demanded, or for a grammar that cannot stand beside
-    /// calls.
+    /// 400 if both calls and another format are required, or for a grammar that cannot be combined
+    /// with calls.
     pub(in crate::api) fn grammar(
         &self,
         asked: Option<AskedGrammar>,
     ) -> Result<Option<AskedGrammar>, ApiError> {
         let other = match (&self.demand, asked) {
             (Demand::Auto, None) if self.is_strict() => {
-                // What begins otherwise is no call, see `CallPlace::Beginning`.
+                // An answer that begins otherwise contains no calls, see `CallPlace::Beginning`.
                 Some("prose\nprose: PROSE?\nPROSE: /[^\\[{`\\s](.|\\n)*/".to_owned())
             }
             (Demand::Auto, None) => return Ok(None),
@@ -292,7 +294,7 @@ impl ToolPlan {
         }))
     }
 
-    /// Functions that may be called, and their places among the request's.
+    /// Returns the functions that may be called, with their indexes in the request.
     fn offered(&self) -> impl Iterator<Item = (usize, &Function)> {
         let all = self.functions.iter().enumerate();
         all.filter(|(_, function)| match &self.demand {
@@ -306,7 +308,7 @@ impl ToolPlan {
     }
 }
 
-/// A rule for what is asked for beside calls.
+/// Returns a rule for the format that is allowed besides calls.
 fn document(asked: AskedGrammar) -> Result<String, ApiError> {
     match asked.source {
         GrammarSource::JsonObject => {
@@ -340,7 +342,7 @@ impl Function {
         properties.map_or(Vec::new(), |all| all.keys().cloned().collect())
     }
 
-    /// As the prompt shows it.
+    /// Returns the function as the prompt shows it.
     fn to_json(&self) -> Value {
         let mut shown = Map::new();
         shown.insert("name".to_owned(), json!(self.name));
@@ -353,7 +355,7 @@ impl Function {
         Value::Object(shown)
     }
 
-    /// What its arguments keep to; always an object.
+    /// Returns the schema of its arguments, which is always an object.
     fn schema(&self) -> Value {
         let Some(parameters) = &self.parameters else {
             return json!({"type": "object", "properties": {}, "additionalProperties": false});

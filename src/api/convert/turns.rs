@@ -1,19 +1,19 @@
-//! Turns in the order that Gemma's templates take: one system text, then user and assistant in
-//! turn, the user first.
+//! Arranges turns in the order that Gemma's templates need: one system text, then alternating user
+//! and assistant turns, the user's first.
 
 use crate::registry::RolePolicy;
 use crate::text::{Content, Message, Part, Role};
 
-/// Arranges turns that came in another order.
+/// Arranges turns that are in another order.
 ///
-/// Merged, unless the policy is strict:
-/// - several system messages, wherever they stand, become one in front, with blank lines between;
-/// - turns of one role that follow one another become one, with a blank line between their texts
-///   (templates put nothing between parts);
-/// - where the user does not begin, or says nothing at all, an empty turn of the user's does: a
-///   template has no other place for the system text, nor for an assistant's first words.
+/// Unless the policy is strict:
+/// - several system messages, at any position, become one at the start, with blank lines between;
+/// - adjacent turns of the same role become one, with a blank line between their texts (templates
+///   put nothing between parts);
+/// - if the first turn is not the user's, or there is no turn, an empty user turn is inserted:
+///   without one, a template has no place for the system text or for an assistant's first turn.
 ///
-/// What needs nothing of this stays as it is, in the form that the client chose.
+/// All other messages stay unchanged, in the form that the client chose.
 pub(super) fn arrange(messages: Vec<Message>, policy: RolePolicy) -> Vec<Message> {
     if policy == RolePolicy::Strict {
         return messages;
@@ -44,7 +44,8 @@ pub(super) fn arrange(messages: Vec<Message>, policy: RolePolicy) -> Vec<Message
     arranged
 }
 
-/// Appends content; a blank line stands between two texts. Next to an image there is one anyway.
+/// Appends content, with a blank line between two texts. Next to an image the template writes one
+/// anyway.
 fn join(content: &mut Content, more: Content) {
     if let (Content::Text(text), Content::Text(more)) = (&mut *content, &more) {
         return join_text(text, more);
@@ -59,7 +60,7 @@ fn join(content: &mut Content, more: Content) {
     *content = Content::Parts(parts);
 }
 
-/// Templates trim a turn's ends; the ends that meet here are trimmed as well.
+/// Joins two texts. Templates trim the ends of a turn, so the ends that meet here are trimmed too.
 fn join_text(text: &mut String, more: &str) {
     text.truncate(text.trim_end().len());
     let more = more.trim_start();

@@ -1,4 +1,4 @@
-//! What each error is on the wire.
+//! Tests of the formats of errors.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The whole document.
+//! Builds the OpenAPI document.
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +9,7 @@ const DESCRIPTION: &str = "MedGemma and Gemma 3 behind OpenAI's API, with vLLM's
      Errors have OpenAI's shape, those of /v1/messages Anthropic's. Every answer has the header X-Request-Id: the client's own, if \
      it sends one.";
 
-/// An OpenAPI object.
+/// Returns the OpenAPI Object.
 pub(super) fn document() -> Value {
     let mut schemas = Schemas::new();
     let mut paths = Map::new();

@@ -1,20 +1,20 @@
-//! Bodies that the server takes, to show and to copy.
+//! Example request bodies for the documentation.
 
 use serde_json::{Map, Value, json};
 
-/// A body and what it shows. Any of them is answered, a test says.
+/// An example body. A test checks that the server answers each of them.
 #[derive(Clone, Copy)]
 pub(super) struct Example {
     name: &'static str,
     summary: &'static str,
-    /// JSON.
+    /// The body as JSON.
     body: &'static str,
 }
 
-/// An OpenAPI map of Example Objects.
+/// Returns an OpenAPI map of Example Objects.
 ///
 /// # Panics
-/// If one of them is no JSON.
+/// If one of them is not valid JSON.
 pub(super) fn described(examples: &[Example]) -> Map<String, Value> {
     let described = |example: &Example| {
         let value: Value = serde_json::from_str(example.body).expect("examples are JSON");
@@ -24,7 +24,7 @@ pub(super) fn described(examples: &[Example]) -> Map<String, Value> {
     examples.iter().map(described).collect()
 }
 
-/// Of `/v1/chat/completions`.
+/// Examples for `/v1/chat/completions`.
 pub(super) const CHATS: &[Example] = &[
     Example {
         name: "question",
@@ -83,21 +83,21 @@ pub(super) const CHATS: &[Example] = &[
     },
 ];
 
-/// Of `/v1/completions`.
+/// Examples for `/v1/completions`.
 pub(super) const COMPLETIONS: &[Example] = &[Example {
     name: "text",
     summary: "A text",
     body: r#"{"model": "demo", "prompt": "The heart is", "max_tokens": 32, "temperature": 0}"#,
 }];
 
-/// Of `/v1/responses`.
+/// Examples for `/v1/responses`.
 pub(super) const RESPONSES: &[Example] = &[Example {
     name: "question",
     summary: "A question",
     body: r#"{"model": "demo", "input": "What is a pleural effusion?", "max_output_tokens": 128}"#,
 }];
 
-/// Of `/v1/messages`.
+/// Examples for `/v1/messages`.
 pub(super) const MESSAGES: &[Example] = &[Example {
     name: "question",
     summary: "A question",
@@ -108,21 +108,21 @@ pub(super) const MESSAGES: &[Example] = &[Example {
     }"#,
 }];
 
-/// Of `/v1/messages/count_tokens`.
+/// Examples for `/v1/messages/count_tokens`.
 pub(super) const COUNTED_MESSAGES: &[Example] = &[Example {
     name: "question",
     summary: "A question",
     body: r#"{"model": "demo", "messages": [{"role": "user", "content": "What is a pleural effusion?"}]}"#,
 }];
 
-/// Of `/tokenize`.
+/// Examples for `/tokenize`.
 pub(super) const TEXTS: &[Example] = &[Example {
     name: "chat",
     summary: "A chat",
     body: r#"{"model": "demo", "messages": [{"role": "user", "content": "Is it normal?"}]}"#,
 }];
 
-/// Of `/detokenize`.
+/// Examples for `/detokenize`.
 pub(super) const TOKENS_OF_TEXTS: &[Example] = &[Example {
     name: "tokens",
     summary: "Tokens",

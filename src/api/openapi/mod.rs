@@ -1,8 +1,9 @@
-//! `GET /openapi.json`: what is served, in OpenAPI 3.1.
+//! `GET /openapi.json`: the API description, in OpenAPI 3.1.
 //!
-//! Owns the table of operations (`operations`) and how it and the wire's types become one document
-//! (`document`, `schemas`), and the page for people that is made from it (`reference`). Says what the code does and decides nothing: ranges are `lower`'s,
-//! status codes are `error`'s, refused fields stand in `refused_fields`.
+//! Contains the table of operations (`operations`), the conversion of it and of the API types to
+//! one document (`document`, `schemas`), and the HTML page that is made from it (`reference`). It
+//! only describes the code: `convert` defines ranges, `error` defines status codes, and
+//! `refused_fields` lists refused fields.
 
 mod document;
 mod examples;
@@ -20,18 +21,17 @@ use super::answer::{json_response, to_json};
 #[cfg(test)]
 use super::refused_fields::RefusedField;
 
-/// The document. It is made anew for each client that asks, which is rare.
+/// Returns the document. It is built for each request, because requests for it are rare.
 pub(super) async fn openapi() -> Response {
     json_response(to_json(&document::document()))
 }
 
-/// The document as a page.
+/// Returns the document as an HTML page.
 pub(super) fn reference() -> String {
     reference::render(&document::document())
 }
 
-/// The document and each path that takes a body, with the body's name and the fields that are
-/// refused in it.
+/// Returns the document, and each path with a body, with the body's name and its refused fields.
 #[cfg(test)]
 pub(super) fn described() -> (Value, Vec<DescribedBody>) {
     let bodies = operations::OPERATIONS.iter().filter_map(|operation| {
@@ -45,7 +45,7 @@ pub(super) fn described() -> (Value, Vec<DescribedBody>) {
     (document::document(), bodies.collect())
 }
 
-/// A request's body, for the page of fields.
+/// A request body, for the test of the fields page.
 #[cfg(test)]
 pub(super) struct DescribedBody {
     pub(super) path: &'static str,

@@ -1,4 +1,4 @@
-//! One thing that a client can ask for.
+//! One operation of the API.
 
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
@@ -8,23 +8,23 @@ use super::schemas::{Body, Schemas};
 use crate::api::dialect::Dialect;
 use crate::api::error::{AnthropicEnvelope, ErrorEnvelope};
 
-/// How it is asked for.
+/// The HTTP method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
     Get,
     Post,
 }
 
-/// Who may ask.
+/// Who may use an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     /// Everybody.
     Open,
-    /// Whoever sends a key, if the server has keys.
+    /// Clients with a key, if the server has keys.
     Key,
 }
 
-/// A reference to the schema of what is written.
+/// Returns a reference to the schema of a response type.
 pub(super) type Written = fn(&mut Schemas) -> Value;
 
 /// How a stream ends.
@@ -32,16 +32,16 @@ pub(super) type Written = fn(&mut Schemas) -> Value;
 pub(super) enum StreamEnd {
     /// With the data `[DONE]`.
     Done,
-    /// With an event that says so by its type.
+    /// With an event whose type says so.
     Typed,
 }
 
-/// What comes with status 200.
+/// The content of a response with status 200.
 #[derive(Clone, Copy)]
 pub(super) enum Answer {
     /// JSON.
     Json(Written),
-    /// JSON, or events with `stream`.
+    /// JSON, or events if the request sets `stream`.
     JsonOrEvents {
         whole: Written,
         event: Written,
@@ -49,7 +49,7 @@ pub(super) enum Answer {
     },
     /// Prometheus' text format.
     Metrics,
-    /// A JSON object of no type.
+    /// A JSON object without a Rust type.
     JsonObject(&'static str),
 }
 
@@ -57,25 +57,25 @@ pub(super) enum Answer {
 #[derive(Clone, Copy)]
 pub(super) struct Operation {
     pub(super) method: Method,
-    /// The second, if there is one, is the first without `/v1`.
+    /// The second path, if there is one, is the first without `/v1`.
     pub(super) paths: &'static [&'static str],
-    /// Names it in generated clients.
+    /// The operation's name in generated clients.
     pub(super) id: &'static str,
     pub(super) summary: &'static str,
     pub(super) body: Option<Body>,
     pub(super) answer: Answer,
-    /// The other statuses.
+    /// The other possible statuses.
     pub(super) errors: &'static [u16],
     pub(super) access: Access,
 }
 
-/// What is written as a `T`.
+/// Returns a reference to the schema of `T` as a response.
 pub(super) fn written<T: JsonSchema>(schemas: &mut Schemas) -> Value {
     schemas.answer::<T>()
 }
 
 impl Method {
-    /// In the document.
+    /// Returns the name used in the document.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Get => "get",
@@ -85,7 +85,7 @@ impl Method {
 }
 
 impl Operation {
-    /// Its Operation Object at one of its paths.
+    /// Returns its Operation Object for one of its paths.
     pub(super) fn at(&self, path_idx: usize, schemas: &mut Schemas) -> Value {
         let mut object = Map::new();
         let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
@@ -113,7 +113,7 @@ impl Operation {
         match self.access {
             Access::Open => put("security", json!([])),
             Access::Key if anthropic_s => put("security", json!([{ "bearer": [] }, { "key": [] }])),
-            // The document's own.
+            // The document's default applies.
             Access::Key => None,
         };
         Value::Object(object)
@@ -123,7 +123,7 @@ impl Operation {
         Dialect::of_route(self.paths[0])
     }
 
-    /// A reference to the schema of its errors.
+    /// Returns a reference to the schema of its errors.
     fn error(&self, schemas: &mut Schemas) -> Value {
         match self.dialect() {
             Dialect::OpenAi => schemas.answer::<ErrorEnvelope<'static>>(),
@@ -181,7 +181,7 @@ impl Answer {
                     StreamEnd::Done => json!({ "anyOf": [{ "const": "[DONE]" }, data] }),
                     StreamEnd::Typed => data,
                 };
-                // One event: server-sent events are described by what each of them holds.
+                // The schema describes one event of the stream.
                 let event = json!({
                     "type": "object",
                     "description": "With `stream`: events whose data are JSON.",
@@ -202,7 +202,7 @@ impl Answer {
     }
 }
 
-/// One for each `{name}` of a path.
+/// Returns one parameter for each `{name}` of a path.
 fn parameters(path: &str) -> Vec<Value> {
     let names = path.split('{').skip(1).filter_map(|rest| {
         let (name, _) = rest.split_once('}')?;
@@ -219,7 +219,7 @@ fn parameters(path: &str) -> Vec<Value> {
     names.map(parameter).collect()
 }
 
-/// When a status is sent.
+/// Describes when a status is sent.
 fn describe(status: u16) -> &'static str {
     match status {
         400 => "Something in the request is wrong or not supported; `param` says what.",

@@ -1,4 +1,4 @@
-//! All operations.
+//! The table of all operations.
 
 use schemars::JsonSchema;
 
@@ -14,10 +14,10 @@ use crate::api::types::{
 };
 use crate::api::{anthropic, responses};
 
-/// Of what is generated.
+/// Error statuses of generating operations.
 const GENERATION_ERRORS: &[u16] = &[400, 403, 404, 408, 413, 415, 429, 500, 503, 504];
 
-/// Of what is computed from a body at once.
+/// Error statuses of operations that process a body without generating.
 const BODY_ERRORS: &[u16] = &[400, 404, 408, 413, 415, 500, 503];
 
 const CHAT_COMPLETION: Operation = Operation {
@@ -234,7 +234,7 @@ const OPENAPI: Operation = Operation {
     ..HEALTH
 };
 
-/// What the router serves, no more and no less: a test compares them.
+/// Exactly the operations that the router serves; a test compares them.
 pub(super) const OPERATIONS: &[Operation] = &[
     CHAT_COMPLETION,
     TEXT_COMPLETION,

@@ -1,7 +1,7 @@
-//! The document as a page for people.
+//! Renders the document as an HTML page for people.
 //!
-//! Turns it into what the page shows of it and lets the page's template do the rest; says nothing of
-//! its own. The version stays out: the page is open to all, `/version` is not.
+//! Converts the document to the values that the page's template shows, and adds no text of its own.
+//! The version is left out, because the page is open to all and `/version` is not.
 
 use minijinja::Environment;
 use minijinja::value::Serde;
@@ -10,30 +10,30 @@ use serde_json::Value;
 
 use crate::web::REFERENCE;
 
-/// Where the document keeps its schemas.
+/// Prefix of references to schemas in the document.
 const SCHEMAS: &str = "#/components/schemas/";
 
-/// Autoescaping goes by the name's end.
+/// The file extension turns on autoescaping.
 const TEMPLATE: &str = "reference.html";
 
-/// A piece of running text.
+/// A piece of text with one style.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Piece {
     text: String,
     look: Look,
 }
 
-/// How a piece looks.
+/// The style of a piece.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Look {
     Plain,
     Code,
-    /// The name of a schema, which leads to it.
+    /// The name of a schema, linked to its description.
     Schema,
 }
 
-/// What the template is given.
+/// The values for the template.
 #[derive(Serialize)]
 struct Page {
     about: Vec<Piece>,
@@ -46,7 +46,7 @@ struct Operation {
     id: String,
     method: String,
     path: String,
-    /// The same without `/v1`.
+    /// The same path without `/v1`.
     also: Option<String>,
     summary: String,
     is_open: bool,
@@ -58,7 +58,7 @@ struct Operation {
     errors: Vec<(String, String)>,
 }
 
-/// What comes with 200, by its media type.
+/// The content of a response with status 200, by media type.
 #[derive(Serialize)]
 struct Answer {
     media_type: String,
@@ -76,10 +76,10 @@ struct Example {
 struct Object {
     name: String,
     about: Vec<Piece>,
-    /// What is said after the first paragraph.
+    /// The description after the first paragraph.
     more: Vec<Piece>,
     fields: Vec<Field>,
-    /// What it is if it has no fields.
+    /// Its type, if it has no fields.
     kind: Vec<Piece>,
     choices: Vec<Vec<Field>>,
 }
@@ -93,10 +93,10 @@ struct Field {
     about: Vec<Piece>,
 }
 
-/// The page.
+/// Renders the page.
 ///
 /// # Panics
-/// If the template does not fit what it is given; a test renders it.
+/// If the template does not fit its values; a test renders it.
 pub(super) fn render(document: &Value) -> String {
     let schemas = &document["components"]["schemas"];
     let operations = operations(document);
@@ -131,7 +131,7 @@ fn operations(document: &Value) -> Vec<Operation> {
     for (path, item) in paths {
         for (method, described) in item.as_object().into_iter().flatten() {
             let id = text(&described["operationId"]);
-            // The handler of another path, which stands with it.
+            // The same operation under another path, shown together with the first.
             if let Some(id) = id.strip_suffix("WithoutV1") {
                 let first = operations.iter_mut().find(|operation| operation.id == id);
                 first.expect("it comes first").also = Some(path.clone());
@@ -188,7 +188,7 @@ fn operation(path: &str, method: &str, described: &Value, schemas: &Value) -> Op
     }
 }
 
-/// Where the schema of an event's data is: beside `[DONE]`, or alone.
+/// Returns the schema of an event's data, which is either alone or an alternative to `[DONE]`.
 fn event_schema(data: &Value) -> &Value {
     match data["anyOf"].as_array() {
         Some(choices) => choices.last().expect("there are choices"),
@@ -251,7 +251,7 @@ fn fields(schema: &Value) -> Vec<Field> {
     properties.map(field).collect()
 }
 
-/// What a value is, in words.
+/// Describes the type of a value.
 fn kind(schema: &Value) -> Vec<Piece> {
     if let Some(reference) = schema["$ref"].as_str() {
         let text = schema_name(reference);
@@ -292,7 +292,7 @@ fn kind(schema: &Value) -> Vec<Piece> {
     joined(kinds, " or ")
 }
 
-/// What all values of an object without named fields are.
+/// Returns the schema of the values of an object without named fields.
 fn values(schema: &Value) -> Option<&Value> {
     let by_pattern = schema["patternProperties"].as_object();
     by_pattern
@@ -312,7 +312,7 @@ fn joined(kinds: impl Iterator<Item = Vec<Piece>>, between: &str) -> Vec<Piece> 
     all
 }
 
-/// What a value is held to.
+/// Returns the restrictions on a value.
 fn limits(schema: &Value) -> Vec<String> {
     const BOUNDS: [(&str, &str); 8] = [
         ("minimum", "at least"),
@@ -344,7 +344,7 @@ fn limits(schema: &Value) -> Vec<String> {
     limits
 }
 
-/// Text with `code` in it.
+/// Splits text with `code` in it into pieces.
 fn pieces(text: &str) -> Vec<Piece> {
     let pieces = text
         .split('`')

@@ -1,4 +1,4 @@
-//! JSON schemas of the wire's types, each named once.
+//! Collects the JSON schemas of the API types, each under one name.
 
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
@@ -7,26 +7,26 @@ use serde_json::{Map, Value, json};
 use super::examples::Example;
 use crate::api::refused_fields::RefusedField;
 
-/// A request's body: types that are read from the same JSON object.
+/// A request body: the types that are read from the same JSON object.
 #[derive(Clone, Copy)]
 pub(super) struct Body {
-    /// In the document.
+    /// Name in the document.
     pub(super) name: &'static str,
     /// `T::json_schema` of each type.
     pub(super) parts: &'static [fn(&mut SchemaGenerator) -> Schema],
-    /// Fields that are known and refused.
+    /// Known fields that are refused.
     pub(super) refused: &'static [&'static [RefusedField]],
-    /// Bodies that the server takes.
+    /// Example bodies.
     pub(super) examples: &'static [Example],
 }
 
-/// What has been named so far.
+/// The schemas collected so far.
 pub(super) struct Schemas {
-    /// Of what is read: a field with a default may be absent.
+    /// Schemas of request types: a field with a default may be absent.
     requests: SchemaGenerator,
-    /// Of what is written: a field that is always written is required.
+    /// Schemas of response types: a field that is always written is required.
     answers: SchemaGenerator,
-    /// The bodies, which are no single type.
+    /// Schemas of bodies, each of which combines several types.
     bodies: Map<String, Value>,
 }
 
@@ -43,12 +43,12 @@ impl Schemas {
         }
     }
 
-    /// A reference to what is written as a `T`.
+    /// Returns a reference to the schema of `T` as a response type.
     pub(super) fn answer<T: JsonSchema>(&mut self) -> Value {
         self.answers.subschema_for::<T>().to_value()
     }
 
-    /// A reference to a body.
+    /// Returns a reference to the schema of a body.
     pub(super) fn body(&mut self, body: &Body) -> Value {
         let reference = json!({ "$ref": format!("#/components/schemas/{}", body.name) });
         if self.bodies.contains_key(body.name) {
@@ -62,7 +62,7 @@ impl Schemas {
                     let mut all = body.refused.iter().copied().flatten();
                     all.any(|field| field.name == name)
                 };
-                // A type that several bodies share can have fields that one of them refuses.
+                // Several bodies can share a type of which one body refuses some fields.
                 for (name, property) in more.into_iter().filter(|(name, _)| !refused(name)) {
                     let before = properties.insert(name.clone(), property);
                     assert!(before.is_none(), "two types of {} read {name}", body.name);
@@ -84,7 +84,7 @@ impl Schemas {
         reference
     }
 
-    /// All of them by name.
+    /// Returns all schemas by name.
     pub(super) fn into_components(mut self) -> Map<String, Value> {
         let mut all = self.requests.take_definitions(true);
         for (name, schema) in self.answers.take_definitions(true) {

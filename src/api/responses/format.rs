@@ -1,4 +1,5 @@
-//! The answer's JSON: items, whole or announced, filled and finished one after another.
+//! Formats an answer as JSON: as whole items, or as events that announce, fill and finish one item
+//! after another.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,19 +19,19 @@ use crate::api::types::{
 use crate::core::{FinishReason, TokenEvent};
 use crate::text::AnswerPart;
 
-/// Writes one answer.
+/// Formats one answer.
 pub(super) struct ResponsesFormat {
     answering: Answering,
     repeated: RepeatedFields,
     defaults: Defaults,
-    /// Of a stream: so many events were made.
+    /// Number of stream events sent so far.
     num_events: usize,
-    /// Of a stream: all but the last are done.
+    /// The items of the stream; all but the last are complete.
     items: Vec<Item>,
     status: ResponseStatus,
 }
 
-/// What stands in the answer where the request does not say.
+/// Values that the response has for fields that the request does not set.
 struct Defaults {
     object: Box<RawValue>,
     list: Box<RawValue>,
@@ -64,7 +65,7 @@ impl ResponsesFormat {
         }
     }
 
-    /// The answer as far as it is known.
+    /// Returns the response as far as it is known.
     fn response(&self, usage: Option<Usage>) -> ResponseObject<'_> {
         let Self {
             answering,
@@ -120,7 +121,7 @@ impl ResponsesFormat {
         logprobs.map_or_else(Vec::new, |logprobs| logprobs.content)
     }
 
-    /// Finishes the item that is open, if any.
+    /// Finishes the open item, if there is one.
     fn finish_item(&mut self, status: ResponseStatus, events: &mut Events) {
         let Some(item) = self.items.last_mut() else {
             return;
@@ -159,7 +160,7 @@ impl ResponsesFormat {
         });
     }
 
-    /// Announces an item, after the one before is finished.
+    /// Announces an item, after finishing the previous one.
     fn begin_item(&mut self, item: Item, events: &mut Events) {
         self.finish_item(ResponseStatus::Completed, events);
         let output_index = self.items.len();
@@ -227,7 +228,7 @@ impl ResponsesFormat {
     }
 }
 
-/// Events of one call, numbered on.
+/// Events of one call, numbered in sequence.
 struct Events {
     next: usize,
     events: Vec<StreamEvent>,
@@ -246,7 +247,7 @@ impl Events {
 }
 
 impl ResponsesFormat {
-    /// Makes events with the numbers that come next.
+    /// Creates events with the next sequence numbers.
     fn events(&mut self, make: impl FnOnce(&mut Self, &mut Events)) -> Vec<StreamEvent> {
         let mut events = Events {
             next: self.num_events,
@@ -326,7 +327,7 @@ impl AnswerFormat for ResponsesFormat {
             if format.items.is_empty() {
                 format.begin_item(Item::message(), events);
             }
-            // Of tokens without text, such as the one that ends the turn.
+            // Log-probabilities of tokens without text, such as the one that ends the turn.
             if let Some(ItemBody::Message { logprobs: all, .. }) = format.open_body() {
                 all.append(&mut logprobs);
             }
@@ -363,7 +364,7 @@ impl AnswerFormat for ResponsesFormat {
     }
 
     fn broken(error: &ApiError) -> Vec<StreamEvent> {
-        // How many events there were is lost with the format.
+        // The number of earlier events is lost with the formatter.
         let mut events = Events {
             next: 0,
             events: Vec::new(),
@@ -374,7 +375,7 @@ impl AnswerFormat for ResponsesFormat {
 
     fn whole(&mut self, mut answers: Vec<Answer>, usage: Usage) -> String {
         let answer = answers.pop().expect("one answer was asked for");
-        // The thought comes first; log-probabilities are the message's.
+        // The reasoning comes first; the log-probabilities belong to the message.
         let num_thought = usage.completion_tokens_details.reasoning_tokens;
         let said = answer.tokens.get(num_thought..).unwrap_or_default();
         let logprobs = self.logprobs(said);

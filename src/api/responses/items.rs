@@ -1,9 +1,9 @@
-//! The items that an answer consists of.
+//! The output items of an answer.
 
 use crate::api::random::random_id;
 use crate::api::types::{OutputItem, OutputPart, ResponseStatus, TokenLogprob};
 
-/// One item, as far as it has come.
+/// One item, possibly incomplete.
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) id: String,
@@ -11,7 +11,7 @@ pub(super) struct Item {
     pub(super) body: ItemBody,
 }
 
-/// What an item holds.
+/// The content of an item.
 #[derive(Debug)]
 pub(super) enum ItemBody {
     Reasoning {
@@ -56,7 +56,7 @@ impl Item {
         Self::new("fc_", body)
     }
 
-    /// The item on the wire.
+    /// Returns the item in the response format.
     pub(super) fn show(&self) -> OutputItem<'_> {
         let content = || self.part().into_iter().collect();
         match &self.body {
@@ -87,7 +87,7 @@ impl Item {
         }
     }
 
-    /// Its only part; a call has none.
+    /// Returns its only part; a call has none.
     pub(super) fn part(&self) -> Option<OutputPart<'_>> {
         match &self.body {
             ItemBody::Reasoning { text } => Some(OutputPart::ReasoningText { text }),
@@ -100,7 +100,7 @@ impl Item {
         }
     }
 
-    /// The item as it is announced: without what it holds.
+    /// Returns the item as it is announced: without its content.
     pub(super) fn announce(&self) -> OutputItem<'_> {
         let mut item = self.show();
         match &mut item {

@@ -1,9 +1,9 @@
-//! `POST /v1/responses`: OpenAI's newer API over the same chat.
+//! `POST /v1/responses`: OpenAI's Responses API, translated to a chat.
 //!
 //! ```text
 //! ResponsesRequest ─ translate ─▶ ChatRequest ─ chat_call ─▶ … ─▶ parts ─ format ─▶ output items
 //! ```
-//! Nothing is stored: whoever wants a conversation to go on sends all of it.
+//! Nothing is stored: to continue a conversation, a client sends all of it.
 
 mod format;
 mod items;
@@ -31,10 +31,10 @@ use super::translation::NamedChat;
 use super::types::{RepeatedFields, ResponsesRequest};
 use crate::registry::ServedModel;
 
-/// Answers a conversation.
+/// Handles a response request.
 ///
 /// # Errors
-/// Those of [`generate`].
+/// The errors of [`generate`].
 pub(super) async fn responses(
     State(app): State<AppState>,
     request: Request,

@@ -1,5 +1,5 @@
-//! Fields that `/v1/responses` knows and does not serve, besides those that no endpoint serves:
-//! OpenAI's, and those of a chat that go by another name here.
+//! Fields that `/v1/responses` knows but does not support, besides those that no endpoint supports:
+//! OpenAI's, and chat fields that have another name here.
 
 use crate::api::refused_fields::{RefusedField, field};
 
@@ -31,7 +31,7 @@ pub(in crate::api) const REFUSED: &[RefusedField] = &[
         &[r#""disabled""#],
         "Shorten the input before sending it.",
     ),
-    // A chat's.
+    // Chat fields.
     field("add_generation_prompt", &["true"], ""),
     field("audio", &[], ""),
     field(
@@ -71,7 +71,7 @@ pub(in crate::api) const REFUSED: &[RefusedField] = &[
     field("thinking_token_budget", &["-1"], "Use 'reasoning'."),
     field("verbosity", &[r#""medium""#], ""),
     field("web_search_options", &[], ""),
-    // A text completion's.
+    // Text completion fields.
     field("best_of", &["1"], ""),
     field("echo", &["false"], ""),
     field("prompt_logprobs", &[], ""),

@@ -1,4 +1,4 @@
-//! A request for a response as the chat that asks for the same.
+//! Translates a response request to an equivalent chat request.
 
 use super::turns::{push, say};
 use crate::api::error::ApiError;
@@ -10,17 +10,19 @@ use crate::api::types::{
     TextOr, ToolChoice, ToolDefinition,
 };
 
-/// What `include` takes.
+/// The supported value of `include`.
 const LOGPROBS: &str = "message.output_text.logprobs";
 
-/// A chat with the client's names for what is in it.
+/// A chat request with the client's field names.
 pub(super) struct Translated {
     pub(super) chat: ChatRequest,
     pub(super) names: Names,
 }
 
+/// Translates a request.
+///
 /// # Errors
-/// 400 with the path of what a chat has no place for.
+/// 400 with the path of a field that a chat cannot represent.
 pub(super) fn translate(request: ResponsesRequest) -> Result<Translated, ApiError> {
     let logprobs = includes_logprobs(request.include.as_deref())?;
     if !logprobs && request.top_logprobs.is_some_and(|top| top != 0) {
@@ -58,7 +60,7 @@ pub(super) fn translate(request: ResponsesRequest) -> Result<Translated, ApiErro
         top_logprobs: request.top_logprobs,
         tools: request.tools.map(tools).transpose()?,
         tool_choice: request.tool_choice.map(tool_choice).transpose()?,
-        // Clients send it with no tools too, where it says nothing.
+        // Clients send it without tools too, where it has no effect.
         parallel_tool_calls: request.parallel_tool_calls.filter(|_| has_tools),
         ..ChatRequest::default()
     };
@@ -74,7 +76,7 @@ pub(super) fn translate(request: ResponsesRequest) -> Result<Translated, ApiErro
     })
 }
 
-/// The client's name of a chat's field.
+/// Returns the client's name of a chat's field.
 fn field_name(param: &str) -> Option<String> {
     if let Some(inside) = param.strip_prefix("response_format.json_schema") {
         return Some(format!("text.format{inside}"));
@@ -104,8 +106,10 @@ fn includes_logprobs(include: Option<&[String]>) -> Result<bool, ApiError> {
     Ok(!include.is_empty())
 }
 
+/// Converts tool definitions.
+///
 /// # Errors
-/// 400 for tools that the server would have to carry out.
+/// 400 for tools that the server would have to run.
 fn tools(
     tools: Vec<JsonObject<FunctionTool>>,
 ) -> Result<Vec<JsonObject<ToolDefinition>>, ApiError> {
@@ -139,8 +143,10 @@ fn tools(
         .collect()
 }
 
+/// Converts the tool choice.
+///
 /// # Errors
-/// 400 for a choice among tools that there are not.
+/// 400 for an unsupported choice.
 fn tool_choice(choice: FunctionChoice) -> Result<ToolChoice, ApiError> {
     let named = match choice {
         FunctionChoice::Mode(word) => return Ok(ToolChoice::Word(word)),
@@ -163,8 +169,10 @@ fn tool_choice(choice: FunctionChoice) -> Result<ToolChoice, ApiError> {
     }))
 }
 
+/// Returns the reasoning effort.
+///
 /// # Errors
-/// 400 for a summary: thoughts come as they are.
+/// 400 for a summary: the reasoning is returned unchanged.
 fn effort(reasoning: ReasoningConfig) -> Result<Option<String>, ApiError> {
     for (name, summary) in [
         ("summary", &reasoning.summary),
@@ -183,10 +191,10 @@ fn effort(reasoning: ReasoningConfig) -> Result<Option<String>, ApiError> {
     Ok(reasoning.effort)
 }
 
-/// What the answer looks like.
+/// Sets the output format.
 ///
 /// # Errors
-/// 400 for what there is not.
+/// 400 for unsupported settings.
 fn shape(text: TextConfig, chat: &mut ChatRequest) -> Result<(), ApiError> {
     if text
         .verbosity

@@ -1,4 +1,4 @@
-//! Items of an input as a chat's messages.
+//! Converts input items to chat messages.
 
 use crate::api::error::ApiError;
 use crate::api::names::MessageNames;
@@ -8,7 +8,7 @@ use crate::api::types::{
     MessageToolCall, Part, Presence, TextOr,
 };
 
-/// A text that is no item.
+/// Adds a plain text as a message.
 pub(super) fn say(role: &str, text: String, path: &str, turns: &mut Turns) {
     let message = ChatMessage {
         role: role.to_owned(),
@@ -23,16 +23,16 @@ pub(super) fn say(role: &str, text: String, path: &str, turns: &mut Turns) {
     turns.add(message, names);
 }
 
-/// Takes an item in, whose place has the name `path`.
+/// Adds an item. `path` is its path in the request.
 ///
 /// # Errors
-/// 400 with the path of what a chat has no place for.
+/// 400 with the path of a field that a chat cannot represent.
 pub(super) fn push(item: InputItem, path: String, turns: &mut Turns) -> Result<(), ApiError> {
     match item.kind.as_deref() {
         None | Some("message") => add_message(item, path, turns),
         Some("function_call") => add_call(item, path, turns),
         Some("function_call_output") => add_output(item, path, turns),
-        // What was thought before is no part of what the model reads.
+        // Earlier reasoning is not part of the prompt.
         Some("reasoning") => Ok(()),
         Some(kind) => Err(ApiError::unsupported(
             format!("{path}.type"),
@@ -76,7 +76,7 @@ fn add_message(item: InputItem, path: String, turns: &mut Turns) -> Result<(), A
     Ok(())
 }
 
-/// Calls belong to the assistant's message before them; where there is none, they are one.
+/// Adds a call to the assistant message before it, or to a new one if there is none.
 fn add_call(item: InputItem, path: String, turns: &mut Turns) -> Result<(), ApiError> {
     let call = MessageToolCall {
         id: item.call_id.ok_or_else(|| missing(&path, "call_id"))?,

@@ -1,4 +1,4 @@
-//! `POST /v1/completions`: what only a text completion has.
+//! `POST /v1/completions`: fields of text completion requests only.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,27 +12,28 @@ use super::output_format::{ResponseFormat, StructuredOutputs};
 
 use crate::core::TokenId;
 
-/// The completion's own fields; those it shares are `SamplingFields` and `StreamFields`, read from
-/// the same body.
+/// A text completion's own fields. The shared fields are in `SamplingFields` and `StreamFields`,
+/// read from the same body.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct CompletionRequest {
-    /// Absent: the served model.
+    /// Name of the model. Default: the served model.
     pub(in crate::api) model: Option<String>,
-    /// What to continue.
+    /// The text or tokens to continue.
     pub(in crate::api) prompt: Prompt,
-    /// 0–20 alternatives for each token.
+    /// Number of alternatives for each token, 0–20.
     #[schemars(range(min = 0, max = 20))]
     pub(in crate::api) logprobs: Option<i64>,
-    /// Whether the answer begins with the prompt, with `logprobs` also with the prompt's.
+    /// Whether the answer begins with the prompt; with `logprobs`, also with the prompt's
+    /// log-probabilities.
     #[schemars(extend("default" = false))]
     pub(in crate::api) echo: Option<bool>,
-    /// JSON, or JSON that keeps to a schema.
+    /// Constrains the answer to JSON, or to JSON that is valid under a schema.
     pub(in crate::api) response_format: Option<JsonObject<ResponseFormat>>,
-    /// vLLM's: what the answer's text keeps to.
+    /// vLLM's: constraint on the answer's text.
     pub(in crate::api) structured_outputs: Option<JsonObject<StructuredOutputs>>,
 }
 
-/// One prompt or several, as text or as ids.
+/// One or more prompts, as text or as token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::api) enum Prompt {
     /// `"…"`.
@@ -41,13 +42,13 @@ pub(in crate::api) enum Prompt {
     Texts(Vec<String>),
     /// `[2, 651]`: one prompt.
     Ids(Vec<i64>),
-    /// `[[2, 651], [2, 5]]`: several.
+    /// `[[2, 651], [2, 5]]`: several prompts.
     IdLists(Vec<Vec<i64>>),
-    /// `[]`: of nothing.
+    /// `[]`: an empty list of unknown type.
     Nothing,
 }
 
-/// What the first element of an array says about the others.
+/// The first element of an array, which determines the type of the others.
 enum First {
     Text(String),
     Id(i64),
@@ -57,7 +58,7 @@ enum First {
 struct PromptVisitor;
 struct FirstVisitor;
 
-/// The rest of an array whose first element is known, so that a long one is stored once.
+/// Reads the rest of an array whose first element is known, so that a long one is stored only once.
 fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
     first: T,
     mut seq: A,

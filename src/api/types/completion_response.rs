@@ -1,4 +1,4 @@
-//! `POST /v1/completions`: the answer; chunks have the same shape.
+//! `POST /v1/completions`: the response. Chunks have the same format.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::logprobs::{CompletionLogprobs, PromptLogprobs};
 use super::usage::Usage;
 use crate::core::TokenId;
 
-/// The whole answer, or one event of a stream.
+/// The whole response, or one event of a stream.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct Completion<'a> {
     pub(in crate::api) id: &'a str,
@@ -19,38 +19,38 @@ pub(in crate::api) struct Completion<'a> {
     pub(in crate::api) created: u64,
     pub(in crate::api) model: &'a str,
     pub(in crate::api) choices: Vec<CompletionChoice<'a>>,
-    /// Absent from chunks unless `include_usage`; then null in all but the last, unless
-    /// `continuous_usage_stats`.
+    /// Absent from chunks unless `include_usage` is set. Otherwise null in all chunks but the last,
+    /// unless `continuous_usage_stats` is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) usage: Option<Option<Usage>>,
-    /// vLLM's: for requests that speak of one.
+    /// vLLM's: present if the request sets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) service_tier: Option<&'static str>,
     pub(in crate::api) system_fingerprint: &'a str,
-    /// With `return_token_ids`, if there is one prompt; in a stream in the first chunk.
+    /// Present with `return_token_ids` if there is one prompt; in a stream, in the first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) prompt_token_ids: Option<&'a [TokenId]>,
 }
 
-/// One answer, or what a chunk adds to it. Answers to the same prompt stand together.
+/// One answer, or what a chunk adds to it. Answers to the same prompt are adjacent.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct CompletionChoice<'a> {
     pub(in crate::api) index: usize,
     pub(in crate::api) text: Cow<'a, str>,
     pub(in crate::api) logprobs: Option<CompletionLogprobs>,
-    /// Null in chunks before the last.
+    /// Null in chunks before the answer's last.
     #[schemars(extend("enum" = FINISH_REASONS_OR_NULL))]
     pub(in crate::api) finish_reason: Option<&'static str>,
-    /// vLLM's: the stop string or the client's stop token that ended it.
+    /// vLLM's: the stop string or the client's stop token that ended the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) stop_reason: Option<StopReason>,
-    /// With `return_token_ids`, in an answer's first chunk.
+    /// Present with `return_token_ids`, in an answer's first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) prompt_token_ids: Option<&'a [TokenId]>,
-    /// With `prompt_logprobs`: one for each token of the prompt, null for the first.
+    /// With `prompt_logprobs`: one entry for each prompt token, null for the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) prompt_logprobs: Option<Vec<Option<PromptLogprobs>>>,
-    /// With `return_token_ids`.
+    /// Present with `return_token_ids`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) token_ids: Option<Vec<TokenId>>,
 }

@@ -1,4 +1,4 @@
-//! Log-probabilities, in the chat's form and in the older one.
+//! Log-probabilities, in the format of chats and in the older one of text completions.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,17 +6,17 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-/// Of a chat: `{"content": [...], "refusal": null}`.
+/// Log-probabilities of a chat: `{"content": [...], "refusal": null}`.
 #[derive(Clone, Debug, serde::Serialize, JsonSchema)]
 pub(in crate::api) struct ChatLogprobs {
-    /// One for each token, in order.
+    /// One entry for each token, in order.
     pub(in crate::api) content: Vec<TokenLogprob>,
-    /// Always null: no answer is a refusal.
+    /// Always null, because no answer is a refusal.
     #[schemars(with = "()")]
     pub(in crate::api) refusal: Option<()>,
 }
 
-/// A token and what else could have stood there.
+/// A token and its alternatives.
 #[derive(Clone, Debug, serde::Serialize, JsonSchema)]
 pub(in crate::api) struct TokenLogprob {
     /// The token itself.
@@ -29,48 +29,49 @@ pub(in crate::api) struct TokenLogprob {
 /// A token with its log-probability.
 #[derive(Clone, Debug, serde::Serialize, JsonSchema)]
 pub(in crate::api) struct TopLogprob {
-    /// Its text; U+FFFD where its bytes are no character by themselves.
+    /// Text of the token; U+FFFD if its bytes are not a character by themselves.
     pub(in crate::api) token: String,
     /// Natural logarithm, at least −9999.
     pub(in crate::api) logprob: f32,
-    /// Its UTF-8 bytes.
+    /// UTF-8 bytes of the token.
     pub(in crate::api) bytes: Vec<u8>,
 }
 
-/// Of a text completion: four lists of the same length.
+/// Log-probabilities of a text completion: four lists of the same length.
 #[derive(Clone, Debug, Default, serde::Serialize, JsonSchema)]
 pub(in crate::api) struct CompletionLogprobs {
-    /// Where each token begins in the answer, in characters.
+    /// Offset of each token in the answer, in characters.
     pub(in crate::api) text_offset: Vec<usize>,
-    /// Each token's log-probability; null for an echoed prompt's first.
+    /// Log-probability of each token; null for the first token of an echoed prompt.
     pub(in crate::api) token_logprobs: Vec<Option<f32>>,
-    /// Each token's text.
+    /// Text of each token.
     pub(in crate::api) tokens: Vec<String>,
-    /// Each token's alternatives; null for an echoed prompt's first.
+    /// Alternatives of each token; null for the first token of an echoed prompt.
     pub(in crate::api) top_logprobs: Vec<Option<TopLogprobs>>,
 }
 
-/// Of a prompt's token and of what else could have stood there, by token id.
+/// Log-probabilities of a prompt token and its alternatives, by token id.
 pub(in crate::api) type PromptLogprobs = BTreeMap<u32, PromptLogprob>;
 
-/// vLLM's: what the model thinks of a token of the prompt.
+/// vLLM's: log-probability of a prompt token or of an alternative to it.
 #[derive(Clone, Debug, serde::Serialize, JsonSchema)]
 pub(in crate::api) struct PromptLogprob {
     /// Natural logarithm, at least −9999.
     pub(in crate::api) logprob: f32,
-    /// 1 is the most probable.
+    /// Rank by probability; 1 is the most probable.
     pub(in crate::api) rank: u32,
-    /// The token's text.
+    /// Text of the token.
     pub(in crate::api) decoded_token: String,
 }
 
-/// Text and log-probability of the chosen token and of the most probable ones: a JSON object in
-/// which each text stands once.
+/// Texts and log-probabilities of the chosen token and of the most probable ones: a JSON object in
+/// which each text occurs once.
 #[derive(Clone, Debug, Default)]
 pub(in crate::api) struct TopLogprobs(Vec<(String, f32)>);
 
 impl TopLogprobs {
-    /// Adds a token, unless its text is there: different tokens can read alike (U+FFFD).
+    /// Adds a token, unless its text is already present: different tokens can have the same text
+    /// (U+FFFD).
     pub(in crate::api) fn insert(&mut self, token: String, logprob: f32) {
         if self.0.iter().all(|(known, _)| *known != token) {
             self.0.push((token, logprob));

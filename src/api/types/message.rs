@@ -1,4 +1,4 @@
-//! A chat's messages.
+//! The messages of a chat.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,42 +12,42 @@ use super::object::JsonObject;
 use super::presence::Presence;
 use super::tools::MessageToolCall;
 
-/// One turn. Only an assistant that calls tools may leave `content` out.
+/// One message. Only an assistant that calls tools may leave out `content`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct ChatMessage {
-    /// Who speaks.
+    /// Author of the message.
     pub(in crate::api) role: String,
-    /// What is said and shown. An assistant that calls tools may say nothing.
+    /// Text and images. An assistant that calls tools may leave it out.
     pub(in crate::api) content: Option<Content>,
-    /// A tool's name, which its call has told already; of others it is not served: no template has
-    /// a place for it.
+    /// For a tool: its name, which the call already has. Not supported for other roles, because no
+    /// template uses it.
     #[serde(default)]
     pub(in crate::api) name: Presence,
     /// Calls that the assistant made.
     pub(in crate::api) tool_calls: Option<Vec<JsonObject<MessageToolCall>>>,
-    /// The call that a tool answers.
+    /// For a tool: id of the call to which the result belongs.
     pub(in crate::api) tool_call_id: Option<String>,
-    /// Known, not served: the older form of `tool_calls`.
+    /// Known, not supported: the older form of `tool_calls`.
     #[serde(default)]
     pub(in crate::api) function_call: Presence,
-    /// Known, not served: an answer that was a refusal.
+    /// Known, not supported: the text of a refusal.
     #[serde(default)]
     pub(in crate::api) refusal: Presence,
-    /// Known, not served: a spoken answer.
+    /// Known, not supported: an audio answer.
     #[serde(default)]
     pub(in crate::api) audio: Presence,
-    /// An assistant's thought. It is dropped: thoughts are no part of a conversation.
+    /// An assistant's reasoning. It is dropped, because it is not part of a conversation.
     #[serde(default)]
     pub(in crate::api) reasoning_content: Presence,
-    /// Known, not served: the same under its newer name.
+    /// Known, not supported: the reasoning under its newer name.
     #[serde(default)]
     pub(in crate::api) reasoning: Presence,
-    /// Known, not served: what a web search cited.
+    /// Known, not supported: citations of a web search.
     #[serde(default)]
     pub(in crate::api) annotations: Presence,
 }
 
-/// A message's content.
+/// The content of a message.
 #[derive(Clone, Debug)]
 pub(in crate::api) enum Content {
     /// `"content": "…"`.
@@ -62,16 +62,16 @@ pub(in crate::api) struct Part {
     /// `text` or `image_url`.
     #[serde(rename = "type")]
     pub(in crate::api) kind: String,
-    /// Of a `text` part.
+    /// Text of a `text` part.
     pub(in crate::api) text: Option<String>,
-    /// Of an `image_url` part.
+    /// Image of an `image_url` part.
     pub(in crate::api) image_url: Option<ImageUrl>,
-    /// Known, not served: vLLM's name for an image that was sent before.
+    /// Known, not supported: vLLM's id of an image that was sent before.
     #[serde(default)]
     pub(in crate::api) uuid: Presence,
 }
 
-/// Where an image is: `{"url": "data:…", "detail": …}` or the string alone.
+/// The location of an image: `{"url": "data:…", "detail": …}`, or only the URL as a string.
 #[derive(Clone, Debug)]
 pub(in crate::api) struct ImageUrl {
     /// A data URI.
@@ -81,7 +81,7 @@ pub(in crate::api) struct ImageUrl {
 #[derive(Deserialize, JsonSchema)]
 struct ImageUrlFields {
     url: String,
-    /// Checked and otherwise without effect: Gemma 3 sees every image at one resolution.
+    /// Checked, but without effect: Gemma 3 processes every image at one resolution.
     #[serde(rename = "detail")]
     _detail: Option<Detail>,
 }

@@ -1,10 +1,10 @@
-//! `POST /v1/messages`: Anthropic's answer, whole and in events.
+//! `POST /v1/messages`: Anthropic's response, whole and as events.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// The whole answer; in a stream, what is known of it at the beginning.
+/// The whole response; in a stream, its initial state.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct MessageObject<'a> {
     pub(in crate::api) id: &'a str,
@@ -16,18 +16,18 @@ pub(in crate::api) struct MessageObject<'a> {
     pub(in crate::api) model: &'a str,
     pub(in crate::api) content: Vec<OutputBlock<'a>>,
     pub(in crate::api) stop_reason: Option<MessageStop>,
-    /// The string of `stop_sequences` that ended it.
+    /// The string of `stop_sequences` that ended the answer.
     pub(in crate::api) stop_sequence: Option<&'a str>,
     pub(in crate::api) usage: MessagesUsage,
 }
 
-/// One block of an answer.
+/// One content block of an answer.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(in crate::api) enum OutputBlock<'a> {
     Thinking {
         thinking: &'a str,
-        /// Always empty: thoughts are not kept in history, so nothing has to vouch for them.
+        /// Always empty: earlier thinking is not part of the prompt, so it needs no signature.
         signature: &'static str,
     },
     Text {
@@ -38,39 +38,39 @@ pub(in crate::api) enum OutputBlock<'a> {
     ToolUse {
         id: &'a str,
         name: &'a str,
-        /// The arguments, an object; in a stream empty, since they follow.
+        /// The arguments, an object; empty in a stream, where they follow in deltas.
         input: &'a RawValue,
     },
 }
 
-/// Why an answer ended.
+/// Reason why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::api) enum MessageStop {
-    /// The model had said all.
+    /// The model ended its turn.
     EndTurn,
-    /// As many tokens as were asked for.
+    /// The requested maximum number of tokens was reached.
     MaxTokens,
-    /// One of the client's strings.
+    /// A stop string of the client was generated.
     StopSequence,
-    /// Tools are called.
+    /// The model calls tools.
     ToolUse,
-    /// The model's longest sequence.
+    /// The model's maximum sequence length was reached.
     ModelContextWindowExceeded,
 }
 
-/// How many tokens a request took. What was cached is not counted among `input_tokens`.
+/// Token usage of a request. `input_tokens` does not include cached tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(in crate::api) struct MessagesUsage {
     pub(in crate::api) input_tokens: usize,
-    /// Always 0: nothing is charged for keeping a prompt.
+    /// Always 0: writing to the cache is not counted.
     pub(in crate::api) cache_creation_input_tokens: usize,
     pub(in crate::api) cache_read_input_tokens: usize,
     pub(in crate::api) output_tokens: usize,
     pub(in crate::api) output_tokens_details: MessagesOutputDetails,
 }
 
-/// Of `output_tokens`.
+/// Details of `output_tokens`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(in crate::api) struct MessagesOutputDetails {
     pub(in crate::api) thinking_tokens: usize,
@@ -103,7 +103,7 @@ pub(in crate::api) enum MessagesEvent<'a> {
 }
 
 impl MessagesEvent<'_> {
-    /// Its `event:` line.
+    /// Returns the value of the `event:` line.
     pub(in crate::api) fn name(&self) -> &'static str {
         match self {
             Self::MessageStart { .. } => "message_start",
@@ -136,7 +136,7 @@ pub(in crate::api) struct MessageEnd<'a> {
     pub(in crate::api) stop_sequence: Option<&'a str>,
 }
 
-/// The answer of `/v1/messages/count_tokens`.
+/// The response of `/v1/messages/count_tokens`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct TokenCount {
     pub(in crate::api) input_tokens: usize,

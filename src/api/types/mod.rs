@@ -1,7 +1,7 @@
-//! The wire's nouns: what clients send and what they get, field by field.
+//! The types of the API: requests and responses, field by field.
 //!
-//! Owns names, types and shapes. Knows nothing of ranges or of what a model can do (`lower` does),
-//! nor of how fields that are known but not served are refused (`refused_fields` does).
+//! Defines names, types and formats. Knows nothing of ranges or of what a model supports (see
+//! `convert`), nor of how known but unsupported fields are refused (see `refused_fields`).
 
 mod chat_request;
 mod chat_response;

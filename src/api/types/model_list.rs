@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// All served names.
+/// The list of all served names.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct ModelList<'a> {
     #[schemars(extend("const" = "list"))]
@@ -19,8 +19,8 @@ pub(in crate::api) struct ModelCard<'a> {
     pub(in crate::api) object: &'static str,
     pub(in crate::api) created: u64,
     pub(in crate::api) owned_by: &'static str,
-    /// The model's own name; `id` may be another that it answers to.
+    /// The model's main name; `id` may be another of its names.
     pub(in crate::api) root: &'a str,
-    /// vLLM's: longest sequence, prompt and output together.
+    /// vLLM's: maximum length of prompt and output together, in tokens.
     pub(in crate::api) max_model_len: usize,
 }

@@ -1,4 +1,4 @@
-//! JSON objects that are nothing else.
+//! Deserialization of values that must be JSON objects.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,9 +8,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-/// A `T` written as a JSON object.
+/// A `T` that must be written as a JSON object.
 ///
-/// Derived structs would also take an array of their fields in order, which no client means.
+/// Derived structs would also accept an array of their fields in order, which no client sends on
+/// purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::api) struct JsonObject<T>(pub(in crate::api) T);
 

@@ -1,4 +1,4 @@
-//! What an answer is to look like: OpenAI's `response_format` and vLLM's `structured_outputs`.
+//! Output formats: OpenAI's `response_format` and vLLM's `structured_outputs`.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -14,49 +14,49 @@ pub(in crate::api) struct ResponseFormat {
     #[serde(rename = "type")]
     #[schemars(extend("enum" = ["text", "json_object", "json_schema"]))]
     pub(in crate::api) kind: String,
-    /// With the type `json_schema`.
+    /// The schema, for the type `json_schema`.
     pub(in crate::api) json_schema: Option<JsonObject<NamedSchema>>,
 }
 
-/// A schema and what it is called.
+/// A JSON schema with its name.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct NamedSchema {
     /// 1–64 letters, digits, `_` and `-`.
     #[schemars(extend("pattern" = "^[a-zA-Z0-9_-]{1,64}$"))]
     pub(in crate::api) name: String,
-    /// What it is for; the answer does not depend on it.
+    /// Description of the schema; it has no effect on the answer.
     #[serde(rename = "description")]
     pub(in crate::api) _description: Option<String>,
     /// A JSON schema. Absent: any JSON object.
     pub(in crate::api) schema: Option<Value>,
-    /// Every schema is kept to, whatever this says.
+    /// Without effect: every schema is enforced.
     #[serde(rename = "strict")]
     pub(in crate::api) _strict: Option<bool>,
 }
 
-/// vLLM's `structured_outputs`: one of them.
+/// vLLM's `structured_outputs`: exactly one of these fields.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct StructuredOutputs {
-    /// A JSON schema, or one written as a string.
+    /// A JSON schema, or a JSON schema written as a string.
     pub(in crate::api) json: Option<Value>,
-    /// Matched as a whole.
+    /// A regular expression that the whole answer matches.
     pub(in crate::api) regex: Option<String>,
-    /// One of these strings.
+    /// The possible answers.
     pub(in crate::api) choice: Option<Vec<String>>,
-    /// In Lark's notation, from the rule `start`.
+    /// A grammar in Lark's notation, with the start rule `start`.
     pub(in crate::api) grammar: Option<String>,
-    /// Any JSON object.
+    /// Whether the answer is any JSON object.
     pub(in crate::api) json_object: Option<bool>,
-    /// Known, not served.
+    /// Known, not supported.
     #[serde(default)]
     pub(in crate::api) structural_tag: Presence,
-    /// Known, not served.
+    /// Known, not supported.
     #[serde(default)]
     pub(in crate::api) whitespace_pattern: Presence,
-    /// Known, not served.
+    /// Known, not supported.
     #[serde(default)]
     pub(in crate::api) disable_any_whitespace: Presence,
-    /// Known, not served.
+    /// Known, not supported.
     #[serde(default)]
     pub(in crate::api) disable_additional_properties: Presence,
 }

@@ -1,4 +1,4 @@
-//! Whether a field says anything at all.
+//! Whether an unsupported field is set.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,15 +6,15 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// A field that cannot be served: was it left out, or does it ask for something?
+/// Whether an unsupported field has a value with an effect.
 ///
-/// null, false, "", [] and {} ask for nothing; clients send them for fields that they do not use.
+/// null, false, "", [] and {} have no effect; clients send them for fields that they do not use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::api) enum Presence {
-    /// Absent, or a value that asks for nothing.
+    /// Absent, or a value without effect.
     #[default]
     Empty,
-    /// Anything else.
+    /// Any other value.
     Set,
 }
 

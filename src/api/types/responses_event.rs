@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::logprobs::TokenLogprob;
 use super::responses_response::{OutputItem, OutputPart, ResponseObject};
 
-/// An event with its place in the stream.
+/// An event with its number in the stream.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct NumberedEvent<'a> {
     #[serde(flatten)]
@@ -97,7 +97,7 @@ pub(in crate::api) enum ResponsesEvent<'a> {
     },
 }
 
-/// Which part an event is about.
+/// The part to which an event belongs.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct OutputPlace<'a> {
     pub(in crate::api) item_id: &'a str,
@@ -106,7 +106,7 @@ pub(in crate::api) struct OutputPlace<'a> {
 }
 
 impl ResponsesEvent<'_> {
-    /// Its `event:` line.
+    /// Returns the value of the `event:` line.
     pub(in crate::api) fn name(&self) -> &'static str {
         match self {
             Self::Created { .. } => "response.created",

@@ -1,4 +1,4 @@
-//! `POST /v1/responses`: what only this request has.
+//! `POST /v1/responses`: fields of these requests only.
 
 use std::fmt;
 
@@ -13,51 +13,52 @@ use super::object::JsonObject;
 use super::presence::Presence;
 use super::text_or::TextOr;
 
-/// The request's own fields; those that it shares with a chat are `SamplingFields`, `SchedulingFields`,
-/// `StreamFields` and `LabelFields`, read from the same body. Absent and null are the same.
+/// The request's own fields. The fields shared with chats are in `SamplingFields`,
+/// `SchedulingFields`, `StreamFields` and `LabelFields`, read from the same body. Absent and null
+/// are the same.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct ResponsesRequest {
-    /// Absent: the served model.
+    /// Name of the model. Default: the served model.
     pub(in crate::api) model: Option<String>,
     /// A question, or the conversation so far.
     pub(in crate::api) input: TextOr<InputItem>,
-    /// What the model is told before the conversation.
+    /// Instructions for the model, before the conversation.
     pub(in crate::api) instructions: Option<String>,
-    /// New tokens at most, thoughts included.
+    /// Maximum number of new tokens, including reasoning.
     pub(in crate::api) max_output_tokens: Option<i64>,
-    /// What the answer looks like.
+    /// Output format of the answer.
     pub(in crate::api) text: Option<JsonObject<TextConfig>>,
-    /// Whether the model thinks first.
+    /// Whether the model reasons before the answer.
     pub(in crate::api) reasoning: Option<JsonObject<ReasoningConfig>>,
     /// Functions that the model may call.
     pub(in crate::api) tools: Option<Vec<JsonObject<FunctionTool>>>,
-    /// `none`, `auto`, `required`, or which function.
+    /// `none`, `auto`, `required`, or one function.
     pub(in crate::api) tool_choice: Option<FunctionChoice>,
-    /// Whether several functions may be called in one answer.
+    /// Whether one answer may call several functions.
     pub(in crate::api) parallel_tool_calls: Option<bool>,
-    /// What the answer holds besides: `message.output_text.logprobs`.
+    /// Additional output data: `message.output_text.logprobs`.
     pub(in crate::api) include: Option<Vec<String>>,
-    /// 0–20 alternatives for each token; only with its log-probability.
+    /// Number of alternatives for each token, 0–20; only with log-probabilities.
     pub(in crate::api) top_logprobs: Option<i64>,
 }
 
-/// One item of the conversation. Which fields it has depends on its type.
+/// One item of the conversation. Its fields depend on its type.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct InputItem {
     /// `message` (also if absent), `function_call`, `function_call_output` or `reasoning`.
     #[serde(rename = "type")]
     pub(in crate::api) kind: Option<String>,
-    /// Of a message: `user`, `assistant`, `system` or `developer`.
+    /// Role of a message: `user`, `assistant`, `system` or `developer`.
     pub(in crate::api) role: Option<String>,
-    /// Of a message: what is said and shown.
+    /// Content of a message: text and images.
     pub(in crate::api) content: Option<TextOr<InputPart>>,
-    /// Of a call and of its output.
+    /// Id of a call, in the call and in its output.
     pub(in crate::api) call_id: Option<String>,
-    /// Of a call: the function.
+    /// Name of the function, in a call.
     pub(in crate::api) name: Option<String>,
-    /// Of a call: a JSON object.
+    /// Arguments of a call: a JSON object, as a string.
     pub(in crate::api) arguments: Option<String>,
-    /// Of a call's output: what came of it.
+    /// Result of a call, in its output.
     pub(in crate::api) output: Option<TextOr<InputPart>>,
 }
 
@@ -67,14 +68,14 @@ pub(in crate::api) struct InputPart {
     /// `input_text`, `output_text` or `input_image`.
     #[serde(rename = "type")]
     pub(in crate::api) kind: String,
-    /// Of a text.
+    /// Text of an `input_text` or `output_text` part.
     pub(in crate::api) text: Option<String>,
-    /// Of an image: a data URI.
+    /// Image of an `input_image` part: a data URI.
     pub(in crate::api) image_url: Option<String>,
-    /// Of an image: `auto`, `low`, `high` or `original`; Gemma 3 sees every image at one
-    /// resolution.
+    /// Resolution of an `input_image` part: `auto`, `low`, `high` or `original`. Without effect:
+    /// Gemma 3 processes every image at one resolution.
     pub(in crate::api) detail: Option<String>,
-    /// Of an image; there are no files here.
+    /// Known, not supported: file id of an `input_image` part.
     #[serde(default)]
     pub(in crate::api) file_id: Presence,
 }
@@ -84,7 +85,7 @@ pub(in crate::api) struct InputPart {
 pub(in crate::api) struct TextConfig {
     /// `{"type": "text"}`, `{"type": "json_object"}`, or a schema.
     pub(in crate::api) format: Option<JsonObject<TextFormat>>,
-    /// `medium`: how much is said is the model's business.
+    /// `medium`; the length of answers cannot be controlled.
     pub(in crate::api) verbosity: Option<String>,
 }
 
@@ -94,14 +95,14 @@ pub(in crate::api) struct TextFormat {
     /// `text`, `json_object` or `json_schema`.
     #[serde(rename = "type")]
     pub(in crate::api) kind: String,
-    /// Of a schema.
+    /// Name of a schema.
     pub(in crate::api) name: Option<String>,
-    /// Of a schema: what it is for; the answer does not depend on it.
+    /// Description of a schema; it has no effect on the answer.
     #[serde(rename = "description")]
     _description: Option<String>,
-    /// Of a schema: itself.
+    /// The schema, for the type `json_schema`.
     pub(in crate::api) schema: Option<Value>,
-    /// Of a schema: every one is kept to, whatever this says.
+    /// Without effect: every schema is enforced.
     #[serde(rename = "strict")]
     _strict: Option<bool>,
 }
@@ -109,27 +110,27 @@ pub(in crate::api) struct TextFormat {
 /// `reasoning`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct ReasoningConfig {
-    /// As `reasoning_effort` of a chat.
+    /// Effort, like `reasoning_effort` of a chat.
     pub(in crate::api) effort: Option<String>,
-    /// `auto`: thoughts come as they are, not in summary.
+    /// `auto`: the reasoning is returned unchanged, not as a summary.
     pub(in crate::api) summary: Option<String>,
-    /// The same under its older name.
+    /// `summary` under its older name.
     pub(in crate::api) generate_summary: Option<String>,
 }
 
-/// A function of the client's.
+/// A function of the client.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct FunctionTool {
-    /// `function`; every other type is a tool of the server's.
+    /// `function`; every other type is a tool that the server would have to run.
     #[serde(rename = "type")]
     pub(in crate::api) kind: String,
-    /// What the model calls it.
+    /// Name of the function.
     pub(in crate::api) name: Option<String>,
-    /// What it does.
+    /// Description of the function.
     pub(in crate::api) description: Option<String>,
-    /// A JSON schema of its arguments.
+    /// JSON schema of the arguments.
     pub(in crate::api) parameters: Option<Map<String, Value>>,
-    /// Whether arguments must keep to the schema.
+    /// Whether the arguments must be valid under the schema.
     pub(in crate::api) strict: Option<bool>,
 }
 
@@ -139,7 +140,7 @@ pub(in crate::api) struct FunctionTool {
 pub(in crate::api) enum FunctionChoice {
     /// `none`, `auto` or `required`.
     Mode(String),
-    /// Which function.
+    /// The function that must be called.
     Named(FunctionByName),
 }
 
@@ -149,7 +150,7 @@ pub(in crate::api) struct FunctionByName {
     /// `function`.
     #[serde(rename = "type")]
     pub(in crate::api) kind: String,
-    /// Which one.
+    /// Name of the function.
     pub(in crate::api) name: Option<String>,
 }
 
@@ -178,7 +179,7 @@ impl<'de> Deserialize<'de> for FunctionChoice {
     }
 }
 
-/// Fields that the answer repeats as they were written.
+/// Fields that the response repeats unchanged.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct RepeatedFields {
     pub(in crate::api) instructions: Option<Box<RawValue>>,

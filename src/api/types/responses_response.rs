@@ -1,4 +1,4 @@
-//! `POST /v1/responses`: the answer.
+//! `POST /v1/responses`: the response.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,24 +6,24 @@ use serde_json::value::RawValue;
 
 use super::logprobs::TokenLogprob;
 
-/// The whole answer; in a stream also what is known of it on the way.
+/// The whole response; in a stream, also its state so far.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct ResponseObject<'a> {
     pub(in crate::api) id: &'a str,
     /// `response`.
     pub(in crate::api) object: &'static str,
-    /// Unix seconds.
+    /// Creation time, in Unix seconds.
     pub(in crate::api) created_at: u64,
-    /// Unix seconds; null unless it is complete.
+    /// Completion time, in Unix seconds; null unless the response is complete.
     pub(in crate::api) completed_at: Option<u64>,
     pub(in crate::api) status: ResponseStatus,
     pub(in crate::api) error: Option<ResponseFault<'a>>,
     pub(in crate::api) incomplete_details: Option<IncompleteDetails>,
     pub(in crate::api) model: &'a str,
     pub(in crate::api) output: Vec<OutputItem<'a>>,
-    /// Null until it has ended.
+    /// Null until the response has ended.
     pub(in crate::api) usage: Option<ResponsesUsage>,
-    // What was asked for.
+    // Repeated from the request.
     pub(in crate::api) instructions: Option<&'a RawValue>,
     pub(in crate::api) max_output_tokens: Option<i64>,
     pub(in crate::api) metadata: &'a RawValue,
@@ -39,10 +39,10 @@ pub(in crate::api) struct ResponseObject<'a> {
     pub(in crate::api) prompt_cache_key: Option<&'a RawValue>,
     pub(in crate::api) user: Option<&'a RawValue>,
     pub(in crate::api) service_tier: &'static str,
-    // What there is not.
+    // Unsupported features.
     pub(in crate::api) background: bool,
     pub(in crate::api) store: bool,
-    /// `disabled`: what is too long is refused.
+    /// `disabled`: an input that is too long is rejected.
     pub(in crate::api) truncation: &'static str,
     #[schemars(with = "()")]
     pub(in crate::api) max_tool_calls: Option<()>,
@@ -50,32 +50,32 @@ pub(in crate::api) struct ResponseObject<'a> {
     pub(in crate::api) previous_response_id: Option<()>,
 }
 
-/// How far an answer or one of its items is.
+/// State of a response or of one of its items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::api) enum ResponseStatus {
     InProgress,
     Completed,
-    /// Cut off.
+    /// It was cut off.
     Incomplete,
     Failed,
 }
 
-/// What stopped an answer.
+/// The error that stopped a response.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct ResponseFault<'a> {
     pub(in crate::api) code: &'static str,
     pub(in crate::api) message: &'a str,
 }
 
-/// Why an answer was cut off.
+/// Reason why a response was cut off.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct IncompleteDetails {
     /// `max_output_tokens`.
     pub(in crate::api) reason: &'static str,
 }
 
-/// How many tokens a request took.
+/// Token usage of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(in crate::api) struct ResponsesUsage {
     pub(in crate::api) input_tokens: usize,
@@ -85,27 +85,27 @@ pub(in crate::api) struct ResponsesUsage {
     pub(in crate::api) total_tokens: usize,
 }
 
-/// Of `input_tokens`.
+/// Details of `input_tokens`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(in crate::api) struct InputTokensDetails {
     pub(in crate::api) cached_tokens: usize,
-    /// Always 0: nothing is charged for keeping a prompt.
+    /// Always 0: writing to the cache is not counted.
     pub(in crate::api) cache_write_tokens: usize,
 }
 
-/// Of `output_tokens`.
+/// Details of `output_tokens`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(in crate::api) struct OutputTokensDetails {
     pub(in crate::api) reasoning_tokens: usize,
 }
 
-/// One item of an answer.
+/// One item of a response.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(in crate::api) enum OutputItem<'a> {
     Reasoning {
         id: &'a str,
-        /// Always empty: the thought is there as it is.
+        /// Always empty: the reasoning is returned unchanged.
         summary: [(); 0],
         content: Vec<OutputPart<'a>>,
         /// Always null.
@@ -123,7 +123,7 @@ pub(in crate::api) enum OutputItem<'a> {
         id: &'a str,
         call_id: &'a str,
         name: &'a str,
-        /// A JSON object.
+        /// Arguments of the call: a JSON object, as a string.
         arguments: &'a str,
         status: ResponseStatus,
     },
@@ -137,7 +137,7 @@ pub(in crate::api) enum OutputPart<'a> {
         text: &'a str,
         /// Always empty.
         annotations: [(); 0],
-        /// Empty unless they were asked for.
+        /// Log-probabilities of the tokens; empty unless requested.
         logprobs: &'a [TokenLogprob],
     },
     ReasoningText {

@@ -1,4 +1,4 @@
-//! The fields that chat and text completions share.
+//! Fields that all generating endpoints share.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,89 +13,90 @@ use super::presence::Presence;
 use super::seed::Seed;
 use crate::core::TokenId;
 
-/// How to continue a prompt, as clients write it. Absent and null are the same.
+/// Sampling parameters as clients send them. Absent and null are the same.
 ///
-/// Integers are signed here so that `lower` can answer −1 with the field's range.
+/// Integers are signed here so that `convert` can reject −1 with the field's range.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct SamplingFields {
-    /// New tokens at most; absent: what fits, and 16 in `/v1/completions`.
+    /// Maximum number of new tokens; default: all that fit, and 16 in `/v1/completions`.
     #[schemars(range(min = 1))]
     pub(in crate::api) max_tokens: Option<i64>,
-    /// The same; preferred where both are given.
+    /// The same as `max_tokens`; preferred if both are given.
     #[schemars(range(min = 1))]
     pub(in crate::api) max_completion_tokens: Option<i64>,
-    /// 0–2; 0 is greedy. Absent: as the checkpoint says.
+    /// Sampling temperature, 0–2; 0 is greedy. Default: the checkpoint's.
     #[schemars(range(min = 0.0, max = 2.0))]
     pub(in crate::api) temperature: Option<f64>,
-    /// Above 0, at most 1. Absent: as the checkpoint says.
+    /// Nucleus sampling: above 0, at most 1. Default: the checkpoint's.
     #[schemars(extend("exclusiveMinimum" = 0.0, "maximum" = 1.0))]
     pub(in crate::api) top_p: Option<f64>,
-    /// At least 1; 0 and −1 are off. Absent: as the checkpoint says.
+    /// Top-k sampling: at least 1; 0 and −1 turn it off. Default: the checkpoint's.
     #[schemars(range(min = -1))]
     pub(in crate::api) top_k: Option<i64>,
-    /// 0–1.
+    /// Minimum probability relative to the most probable token, 0–1.
     #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.0))]
     pub(in crate::api) min_p: Option<f64>,
-    /// −2–2; lowers what was generated before, once.
+    /// −2–2; lowers the logits of generated tokens once.
     #[schemars(range(min = -2.0, max = 2.0), extend("default" = 0.0))]
     pub(in crate::api) presence_penalty: Option<f64>,
-    /// −2–2; lowers what was generated before, each time again.
+    /// −2–2; lowers the logits of generated tokens in proportion to their count.
     #[schemars(range(min = -2.0, max = 2.0), extend("default" = 0.0))]
     pub(in crate::api) frequency_penalty: Option<f64>,
-    /// vLLM's: above 0, at most 10; divides what stands in the prompt or was generated before.
+    /// vLLM's: above 0, at most 10; divides the logits of tokens in the prompt and of generated
+    /// tokens.
     #[schemars(extend("exclusiveMinimum" = 0.0, "maximum" = 10.0, "default" = 1.0))]
     pub(in crate::api) repetition_penalty: Option<f64>,
-    /// −100–100 for each token id, written as a string.
+    /// Bias for token ids, which are written as strings; −100–100.
     pub(in crate::api) logit_bias: Option<BTreeMap<String, f64>>,
-    /// vLLM's: 0–20 alternatives for each token of the prompt; not with `stream`.
+    /// vLLM's: number of alternatives for each prompt token, 0–20; not with `stream`.
     #[schemars(range(min = 0, max = 20))]
     pub(in crate::api) prompt_logprobs: Option<i64>,
-    /// Any 64-bit integer; absent: a random one.
+    /// Any 64-bit integer; default: a random one.
     pub(in crate::api) seed: Option<Seed>,
-    /// A string or up to 32 of them.
+    /// Stop strings: one string, or up to 32.
     pub(in crate::api) stop: Option<Stop>,
-    /// Ids that end the answer.
+    /// Token ids that end the answer.
     #[schemars(with = "Option<Vec<TokenId>>", length(max = 1024))]
     pub(in crate::api) stop_token_ids: Option<Vec<i64>>,
-    /// New tokens at least.
+    /// Minimum number of new tokens.
     #[schemars(range(min = 0), extend("default" = 0))]
     pub(in crate::api) min_tokens: Option<i64>,
-    /// Whether the model's own stop tokens count.
+    /// Whether to ignore the model's own stop tokens.
     #[schemars(extend("default" = false))]
     pub(in crate::api) ignore_eos: Option<bool>,
-    /// 1–128 answers to one prompt.
+    /// Number of answers to each prompt, 1–128.
     #[schemars(range(min = 1, max = 128), extend("default" = 1))]
     pub(in crate::api) n: Option<i64>,
-    /// Whether ids come with the text.
+    /// Whether to return token ids with the text.
     #[schemars(extend("default" = false))]
     pub(in crate::api) return_token_ids: Option<bool>,
 }
 
-/// How the answer travels.
+/// Streaming options.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct StreamFields {
-    /// Whether it comes in pieces.
+    /// Whether to stream the response.
     #[schemars(extend("default" = false))]
     pub(in crate::api) stream: Option<bool>,
-    /// Only with `stream`.
+    /// Settings of the stream; only with `stream`.
     pub(in crate::api) stream_options: Option<JsonObject<StreamOptions>>,
 }
 
 /// `stream_options`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct StreamOptions {
-    /// Whether a last chunk carries the usage.
+    /// Whether a last chunk contains the usage.
     #[schemars(extend("default" = false))]
     pub(in crate::api) include_usage: Option<bool>,
-    /// vLLM's: whether every chunk carries the usage so far.
+    /// vLLM's: whether every chunk contains the usage so far.
     #[schemars(extend("default" = false))]
     pub(in crate::api) continuous_usage_stats: Option<bool>,
-    /// OpenAI's; not served.
+    /// OpenAI's; not supported.
     #[serde(default)]
     pub(in crate::api) include_obfuscation: Presence,
 }
 
-/// Stop strings: one or several.
+/// One or more stop strings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::api) enum Stop {
     /// `"stop": "…"`.

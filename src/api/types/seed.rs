@@ -1,4 +1,4 @@
-//! Seeds.
+//! The type of seeds.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-/// Any 64-bit integer, signed or not; a negative one stands for its two's complement.
+/// Any 64-bit integer, signed or unsigned. A negative one is read as its two's complement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) struct Seed(pub(in crate::api) u64);
 

@@ -3,16 +3,16 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// How the server is.
+/// State of the server.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct Status<'a> {
     /// `ok` or `ready`.
     pub(in crate::api) status: &'a str,
 }
 
-/// Which server it is.
+/// Version of the server.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct Version {
-    /// The package's.
+    /// Version of the package.
     pub(in crate::api) version: &'static str,
 }

@@ -1,4 +1,4 @@
-//! Tools that a model may call, and the calls that it made.
+//! Tools that a model may call, and calls.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,24 +14,24 @@ use super::object::JsonObject;
 /// A tool that may be called.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct ToolDefinition {
-    /// `function`; there is no other.
+    /// `function`; no other type is supported.
     #[serde(rename = "type")]
     pub(in crate::api) kind: String,
-    /// What may be called.
+    /// The function.
     pub(in crate::api) function: Option<JsonObject<FunctionDefinition>>,
 }
 
-/// A function that the client can carry out.
+/// A function that the client can run.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct FunctionDefinition {
     /// 1–64 letters, digits, underscores and hyphens.
     #[schemars(regex(pattern = r"^[a-zA-Z0-9_-]{1,64}$"))]
     pub(in crate::api) name: String,
-    /// What it is for, in words for the model.
+    /// Description of the function for the model.
     pub(in crate::api) description: Option<String>,
-    /// A JSON schema of an object: its arguments. Absent: it takes none.
+    /// JSON schema of the arguments, which must be an object. Absent: there are no arguments.
     pub(in crate::api) parameters: Option<Map<String, Value>>,
-    /// Whether arguments keep to the schema without fail.
+    /// Whether the arguments must always be valid under the schema.
     pub(in crate::api) strict: Option<bool>,
 }
 
@@ -40,88 +40,88 @@ pub(in crate::api) struct FunctionDefinition {
 pub(in crate::api) enum ToolChoice {
     /// `none`, `auto` or `required`.
     Word(String),
-    /// `{"type": "function", "function": {"name": …}}`: this one must be.
+    /// `{"type": "function", "function": {"name": …}}`: this function must be called.
     Named(NamedToolChoice),
 }
 
 /// A tool that must be called.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct NamedToolChoice {
-    /// `function`; OpenAI's `allowed_tools` and `custom` are not served.
+    /// `function`; OpenAI's `allowed_tools` and `custom` are not supported.
     #[serde(rename = "type")]
     pub(in crate::api) kind: String,
-    /// Which one.
+    /// The function.
     pub(in crate::api) function: Option<JsonObject<NamedFunction>>,
 }
 
 /// A function by its name.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct NamedFunction {
-    /// One of `tools`.
+    /// Name of one of the `tools`.
     pub(in crate::api) name: String,
 }
 
 /// A call that the assistant made earlier.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct MessageToolCall {
-    /// What the result refers to.
+    /// Id of the call, to which its result refers.
     pub(in crate::api) id: String,
     /// `function`, also if absent.
     #[serde(rename = "type")]
     pub(in crate::api) kind: Option<String>,
-    /// What was called.
+    /// The called function.
     pub(in crate::api) function: JsonObject<CalledFunction>,
 }
 
-/// What was called, and with what.
+/// A called function with its arguments.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct CalledFunction {
     /// The function's name.
     pub(in crate::api) name: String,
-    /// A JSON object, as a string.
+    /// Arguments: a JSON object, as a string.
     pub(in crate::api) arguments: String,
 }
 
 /// A call that the model makes.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct AnswerToolCall {
-    /// What the result must refer to.
+    /// Id of the call, to which its result must refer.
     pub(in crate::api) id: String,
     /// `function`.
     #[serde(rename = "type")]
     pub(in crate::api) kind: &'static str,
-    /// What is called.
+    /// The called function.
     pub(in crate::api) function: AnswerFunction,
 }
 
-/// What the model calls, and with what.
+/// A called function with its arguments.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct AnswerFunction {
     /// The function's name.
     pub(in crate::api) name: String,
-    /// A JSON object, as a string; cut off where the answer was.
+    /// Arguments: a JSON object, as a string; incomplete if the answer was cut off.
     pub(in crate::api) arguments: String,
 }
 
 /// What a chunk adds to a call.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct DeltaToolCall<'a> {
-    /// Which of the answer's calls.
+    /// Index of the call in the answer.
     pub(in crate::api) index: usize,
-    /// In the call's first chunk.
+    /// Present in the call's first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) id: Option<String>,
-    /// In the call's first chunk.
+    /// Present in the call's first chunk.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub(in crate::api) kind: Option<&'static str>,
-    /// What is called.
+    /// The called function.
     pub(in crate::api) function: DeltaFunction<'a>,
 }
 
-/// What a chunk says of a call's function.
+/// What a chunk adds to a call's function.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct DeltaFunction<'a> {
-    /// In the call's first chunk.
+    /// Present in the call's first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) name: Option<&'a str>,
     /// The next piece of the arguments' JSON.

@@ -1,9 +1,9 @@
-//! How many tokens a request took.
+//! Token usage.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// `usage`. An image counts as the tokens that stand for it.
+/// Token usage of a request. An image counts as the tokens that it takes in the prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(in crate::api) struct Usage {
     pub(in crate::api) prompt_tokens: usize,
@@ -24,7 +24,8 @@ pub(in crate::api) struct CompletionTokensDetails {
 }
 
 impl Usage {
-    /// Of prompts, what was cached of them, answers, and the thoughts among these.
+    /// Creates the usage from the tokens of the prompts, the cached ones among these, the tokens of
+    /// the answers, and the reasoning tokens among these.
     pub(in crate::api) fn new(
         prompt_tokens: usize,
         cached_tokens: usize,

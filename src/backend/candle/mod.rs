@@ -1,7 +1,7 @@
-//! The reference backend: plain candle expressions in f32, on any device that candle knows.
+//! The reference backend: plain candle expressions in f32, on any device that candle supports.
 //!
-//! It is the specification that other backends are compared with, so it is written to be obviously
-//! right before it is fast. Knows nothing of models; see [`crate::backend::Backend`].
+//! It is the specification that other backends are compared with, so being obviously correct comes
+//! before speed. Knows nothing of models; see [`crate::backend::Backend`].
 
 mod plain;
 
@@ -17,24 +17,24 @@ use crate::backend::{
 use crate::core::PixelValues;
 use crate::error::{Error, Result};
 
-/// Computes in f32 on one candle device.
+/// The candle backend on one device, in f32.
 #[derive(Debug)]
 pub struct CandleBackend {
     device: Device,
 }
 
 impl CandleBackend {
-    /// On the CPU.
+    /// Creates a backend on the CPU.
     pub fn cpu() -> Self {
         Self {
             device: Device::Cpu,
         }
     }
 
-    /// On GPU `ordinal`, through candle's own kernels.
+    /// Creates a backend on GPU `ordinal`, with candle's own kernels.
     ///
     /// # Errors
-    /// `Config` when there is no such GPU, or the program was built without the feature
+    /// Returns `Config` when there is no such GPU, or the program was built without the feature
     /// `candle-cuda`.
     pub fn cuda(ordinal: usize) -> Result<Self> {
         let device = Device::new_cuda(ordinal)
@@ -43,7 +43,7 @@ impl CandleBackend {
     }
 }
 
-/// Every layer's pools.
+/// Pools of all layers.
 #[derive(Debug)]
 pub struct CandleKvCache {
     layers: Vec<plain::KvPool>,
@@ -60,7 +60,7 @@ impl From<candle_core::Error> for Error {
 }
 
 impl CandleBackend {
-    /// The tensor widened to f32, in its own shape.
+    /// Copies the tensor to the device, widened to f32, in its own shape.
     fn upload(&self, tensor: &HostTensor<'_>) -> Result<Tensor> {
         let dtype = match tensor.dtype {
             HostDtype::F32 => DType::F32,

@@ -1,6 +1,7 @@
-//! The operations as plain candle expressions, on any device: what every fast path is held to.
+//! The operations as plain candle expressions, on any device: the specification for all faster
+//! code.
 //!
-//! Written to be read beside transformers' `modeling_gemma3.py` and `modeling_siglip.py`.
+//! Written to be compared with transformers' `modeling_gemma3.py` and `modeling_siglip.py`.
 
 use candle_core::{D, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
@@ -110,7 +111,7 @@ pub(super) fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     x.matmul(&weight.t()?)
 }
 
-/// `x (tokens, heads, head_dim)`: the first half of each head turns against the second.
+/// Applies RoPE to `x (tokens, heads, head_dim)`: the first half of each head with the second.
 fn rope(x: &Tensor, cos_sin: &CosSin) -> Result<Tensor> {
     let half = x.dim(D::Minus1)? / 2;
     let first = x.narrow(D::Minus1, 0, half)?;
@@ -159,7 +160,7 @@ pub(super) fn rope_and_cache(
     q.reshape((num_tokens, heads * head_dim))
 }
 
-/// Where a position's key lies in the pool.
+/// Returns the pool's slot of a position's key.
 fn slot(table: &BlockTable, position: usize) -> usize {
     let block = table.blocks[position / BLOCK_SIZE - table.num_released];
     block.0 as usize * BLOCK_SIZE + position % BLOCK_SIZE
@@ -181,7 +182,7 @@ pub(super) fn paged_attention(
     Tensor::cat(&outputs, 0)
 }
 
-/// One sequence's rows: `(len, heads · head_dim)`.
+/// Computes attention for one sequence's rows: `(len, heads · head_dim)`.
 fn sequence_attention(
     sequence: &StepSequence,
     q: &Tensor,
@@ -261,7 +262,7 @@ pub(super) fn full_attention(qkv: &Tensor, num_images: usize, num_heads: usize) 
     let mut outputs = Vec::with_capacity(num_images);
     for image in 0..num_images {
         let rows = qkv.narrow(0, image * num_patches, num_patches)?;
-        // One head at a time: the scores of one are (patches, patches).
+        // One head at a time: the scores of one head are `(patches, patches)` already.
         let heads = (0..num_heads)
             .map(|head| {
                 let part = |idx: usize| {

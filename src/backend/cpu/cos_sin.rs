@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::backend::Rope;
 
-/// Of one kind of layer, each `(tokens, head_dim / 2)`.
+/// Cosines and sines for one kind of layer, each `(tokens, head_dim / 2)`.
 #[derive(Debug)]
 pub(super) struct CosSin {
     pub(super) cos: Vec<f32>,
@@ -13,7 +13,7 @@ pub(super) struct CosSin {
 
 impl CosSin {
     /// The angle is a product in f32, as in `Gemma3RotaryEmbedding`: at position 100,000 a wider
-    /// type would give visibly different ones.
+    /// type would give visibly different angles.
     pub(super) fn new(rope: &Rope, positions: &[u32]) -> Self {
         let half = rope.inv_freq.len();
         let mut cos = vec![0.0; positions.len() * half];

@@ -1,7 +1,7 @@
 //! The CPU backend: f32 arithmetic over weights as they are stored, f32 or bf16.
 //!
 //! Owns the tensors' memory and calls `kernels` for everything that takes time. Agrees with the
-//! candle backend, which is its specification; unlike it, a row's result is the same to the bit
+//! candle backend, which is its specification; unlike there, a row's result has the same bits
 //! whatever else is in the step.
 
 mod cos_sin;
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use cos_sin::CosSin;
 use kernels::{KvPool, LayerStep, PackedMatrix, RopeArgs};
 
-/// Computes on every core that rayon has.
+/// The CPU backend; uses all of rayon's threads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CpuBackend;
 
@@ -47,24 +47,24 @@ impl Rows {
         self.values.len() / self.width
     }
 
-    /// The values for writing, copied only if somebody else still reads them.
+    /// Returns the values for writing; copies them only if they are shared.
     fn values_mut(&mut self) -> &mut Vec<f32> {
         Arc::make_mut(&mut self.values)
     }
 
-    /// Room for a result of as many rows.
+    /// Allocates a result with the same number of rows.
     fn room(&self, width: usize) -> Vec<f32> {
         vec![0.0; self.num_rows() * width]
     }
 }
 
-/// One pool per layer.
+/// KV cache with one pool per layer.
 #[derive(Debug)]
 pub struct CpuKvCache {
     layers: Vec<KvPool>,
 }
 
-/// A step's metadata with the angles of both kinds of layers.
+/// A step's metadata with the cosines and sines of both kinds of layers.
 #[derive(Debug)]
 pub struct CpuStep {
     input: StepInput,
@@ -100,7 +100,7 @@ impl Backend for CpuBackend {
     type Step = CpuStep;
     type SampledTokens = Vec<Sampled>;
 
-    // From a worker of rayon's own, every parallel loop saves handing over and waking up.
+    // On one of rayon's own threads, parallel loops start without a handover between threads.
     fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         rayon::scope(|_| work())
     }

@@ -1,25 +1,25 @@
-//! The architectures that machine code is made for, as NVIDIA's tools name them.
+//! GPU architectures, named as in NVIDIA's tools.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// An architecture that machine code is made for, such as `sm_90a`.
+/// An architecture for which machine code is compiled, such as `sm_90a`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Arch {
     major: u32,
     minor: u32,
-    /// Whether it runs on exactly this GPU (`a`) instead of on later minor versions too.
+    /// Whether it runs only on exactly this GPU (`a`), rather than also on later minor versions.
     specific: bool,
 }
 
-/// Oldest that the kernels are written for: bf16 matmuls and asynchronous copies.
+/// Oldest architecture that the kernels support: bf16 matmuls and asynchronous copies.
 const OLDEST: (u32, u32) = (8, 0);
 
 impl Arch {
-    /// The architecture of a GPU of this compute capability.
+    /// Returns the architecture of a GPU of this compute capability.
     ///
     /// # Errors
-    /// A message for GPUs that are too old.
+    /// Returns a message for GPUs that are too old.
     pub fn of_gpu(major: u32, minor: u32) -> Result<Self, String> {
         if (major, minor) < OLDEST {
             return Err(format!(
@@ -34,13 +34,13 @@ impl Arch {
         })
     }
 
-    /// Whether a kernel may start before the one before it has ended (programmatic dependent
+    /// Whether a kernel may start before the previous one has ended (programmatic dependent
     /// launch).
     pub fn overlaps(&self) -> bool {
         self.major >= 9
     }
 
-    /// Those whose machine code runs on this one, best first.
+    /// Architectures whose machine code runs on this one, best first.
     pub fn runs(&self) -> Vec<Self> {
         let specific = self.specific.then(|| self.clone());
         let plain = (0..=self.minor).rev().map(|minor| Self {

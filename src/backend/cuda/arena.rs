@@ -1,7 +1,7 @@
-//! One range of device memory from which short-lived tensors are cut.
+//! An arena: one range of device memory from which short-lived tensors are allocated.
 //!
-//! Owns addresses only. What is given back may be cut again at once, although the device has yet
-//! to compute with it: all work is in one stream, so whatever uses it next comes later.
+//! Manages addresses only. Freed memory may be allocated again at once, although the device may
+//! still have to compute with it: all work is in one stream, so its next user runs later.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::device::DevicePtr;
 use crate::error::{Error, Result};
 
-/// Every region begins at a multiple of this, which suits any access.
+/// Alignment of all allocations, sufficient for any access.
 const ALIGN: usize = 256;
 
 /// A range of device memory; cloning shares it.
@@ -18,15 +18,15 @@ pub(super) struct Arena(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// For messages.
+    /// Name for messages.
     name: &'static str,
     base: DevicePtr,
     num_bytes: usize,
-    /// Offset and length of what is free: never empty, overlapping or touching.
+    /// Offset and length of the free ranges: never empty, overlapping or adjacent.
     free: Mutex<BTreeMap<usize, usize>>,
 }
 
-/// A part of an arena; given back on drop.
+/// A part of an arena; freed on drop.
 #[derive(Debug)]
 pub(super) struct Allocation {
     arena: Arena,
@@ -35,7 +35,7 @@ pub(super) struct Allocation {
 }
 
 impl Arena {
-    /// Over `num_bytes` from `base` on, which is aligned to 256 bytes.
+    /// Creates an arena over `num_bytes` from `base` on, which is aligned to 256 bytes.
     pub(super) fn new(name: &'static str, base: DevicePtr, num_bytes: usize) -> Self {
         let free = if num_bytes == 0 {
             BTreeMap::new()
@@ -50,10 +50,10 @@ impl Arena {
         }))
     }
 
-    /// The first place that is large enough.
+    /// Allocates from the first free range that is large enough.
     ///
     /// # Errors
-    /// `OutOfMemory` with what was asked for and what is free.
+    /// Returns `OutOfMemory` with the requested and the free bytes.
     pub(super) fn alloc(&self, num_bytes: usize) -> Result<Allocation> {
         let num_bytes = num_bytes.max(1).next_multiple_of(ALIGN);
         let mut free = self.free();
@@ -77,7 +77,7 @@ impl Arena {
         })
     }
 
-    /// Bytes that nobody has.
+    /// Number of free bytes.
     #[cfg(test)]
     fn num_free(&self) -> usize {
         self.free().values().sum()
@@ -90,7 +90,7 @@ impl Arena {
 }
 
 impl Allocation {
-    /// Where it begins.
+    /// Start address.
     pub(super) fn at(&self) -> DevicePtr {
         self.arena.0.base.at(self.offset)
     }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     proptest! {
-        /// Regions never overlap, and when all are back the arena is whole again.
+        /// Allocations never overlap, and when all are freed, the arena is one free range again.
         #[test]
         fn it_keeps_books(sizes in prop::collection::vec((1usize..5000, 0usize..8), 1..60)) {
             let arena = arena(1 << 16);

@@ -1,4 +1,4 @@
-//! Attention: the kernel for single rows, the one for chunks, and the tower's.
+//! Attention: the kernels for single rows, for chunks, and for the vision encoder.
 
 use super::backend::{CudaBackend, count};
 use super::device::{Device, DevicePtr};
@@ -12,17 +12,17 @@ use super::tensor::{CudaTensor, Dtype};
 use crate::backend::LayerKind;
 use crate::error::Result;
 
-/// A step's rows as one kind of layer sees them.
+/// A step's rows for one kind of layer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rows {
     pub(super) paged: PagedRows,
     pub(super) kind: LayerKind,
-    /// Tiles of rows `(tiles, 2)`; none where every sequence has one row.
+    /// Tiles of rows `(tiles, 2)`; none if every sequence has one row.
     pub(super) tiles: DevicePtr,
     pub(super) num_tiles: usize,
 }
 
-/// Attention over one layer's pools.
+/// Computes attention over one layer's pools.
 pub(super) fn paged<D: Device>(
     backend: &CudaBackend<D>,
     rows: &Rows,
@@ -47,7 +47,7 @@ pub(super) fn paged<D: Device>(
     decode(backend, rows, queries, scale, pools)
 }
 
-/// The same where every row is the last of its sequence.
+/// Computes attention over one layer's pools if every row is the last of its sequence.
 pub(super) fn decode<D: Device>(
     backend: &CudaBackend<D>,
     rows: &Rows,
@@ -57,7 +57,8 @@ pub(super) fn decode<D: Device>(
 ) -> Result<CudaTensor> {
     let plan = &backend.plan;
     let num_rows = rows.paged.num_rows;
-    // What a row could see, not what it sees: a recording must not depend on lengths.
+    // The number of keys that a row could see, not that it sees: a captured graph must not depend
+    // on lengths.
     let max_keys = match (rows.kind, plan.window) {
         (LayerKind::Sliding, Some(window)) => plan.max_model_len.min(window),
         _ => plan.max_model_len,
@@ -89,7 +90,7 @@ pub(super) fn decode<D: Device>(
     Ok(out)
 }
 
-/// Attention within each image, of `qkv (images·patches, 3·hidden)`.
+/// Computes attention within each image, of `qkv (images·patches, 3·hidden)`.
 pub(super) fn full<D: Device>(
     backend: &CudaBackend<D>,
     qkv: &CudaTensor,

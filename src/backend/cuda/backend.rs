@@ -1,6 +1,6 @@
-//! The backend itself: its memory, its step, and the decode steps that it recorded.
+//! The backend itself: its memory, its step metadata, and its captured decode steps.
 //!
-//! What the operations are is `operations`' to say.
+//! The operations are in `operations`.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -22,19 +22,20 @@ use super::{attention, matmul, weights};
 use crate::backend::{AttentionShape, Backend, LayerKind, NormPair, QkNorm, Rope, StepWork};
 use crate::error::{Error, Result};
 
-/// Computes on one device.
+/// The CUDA backend on one device.
 pub struct CudaBackend<D: Device> {
     pub(super) device: D,
     pub(super) plan: CudaPlan,
     pub(super) account: MemoryStats,
     pub(super) standing: Standing<D>,
-    /// Frequencies that were seen, on the device: two kinds, for ever the same.
+    /// Rotary frequencies on the device: two kinds, which never change.
     pub(super) frequencies: Mutex<Vec<Frequencies<D>>>,
-    /// By their rows.
+    /// Captured graphs by number of rows.
     pub(super) recordings: Mutex<HashMap<usize, CapturedGraph<D>>>,
-    /// Activations are cut where recordings have theirs.
+    /// Whether a graph is being captured; activations are then allocated in the captured steps'
+    /// arena.
     pub(super) records: AtomicBool,
-    /// Of the latest cache.
+    /// Padding blocks of the latest cache.
     pub(super) padding_blocks: Mutex<Option<PaddingBlocks>>,
 }
 
@@ -44,15 +45,15 @@ pub(super) struct Frequencies<D: Device> {
     _buffer: Arc<D::Buffer>,
 }
 
-/// A decode step that can be replayed.
+/// A captured decode step that can be replayed.
 pub(super) struct CapturedGraph<D: Device> {
     pub(super) graph: D::Graph,
-    /// Where it leaves its logits, `(rows, vocab)`.
+    /// Address of its logits, `(rows, vocab)`.
     pub(super) logits: DevicePtr,
     pub(super) vocab_size: usize,
 }
 
-/// Every layer's pools.
+/// Key and value pools of all layers.
 pub struct CudaKvCache {
     pub(super) layers: Vec<Pools>,
     pub(super) _owner: Arc<dyn Send + Sync>,
@@ -61,27 +62,27 @@ pub struct CudaKvCache {
 /// A step's metadata on the device.
 pub struct CudaStep {
     pub(super) layout: StepLayout,
-    /// Rows that are computed: those of the input, or also those that fill up a recording.
+    /// Number of computed rows: those of the input, and padding rows for a captured graph.
     pub(super) num_rows: usize,
-    /// Rows of the input.
+    /// Number of rows of the input.
     pub(super) num_real: usize,
     pub(super) num_logit_rows: usize,
-    /// Every sequence has one row, and every row's logits are wanted.
+    /// Whether every sequence has one row, and every row's logits are requested.
     pub(super) is_decode: bool,
-    /// Where its tiles of rows are, and how many; none where every sequence has one row.
+    /// Place and number of its tiles of rows; none if every sequence has one row.
     pub(super) tiles: usize,
     pub(super) num_tiles: usize,
     /// Inverse frequencies of global and sliding layers.
     pub(super) frequencies: [DevicePtr; 2],
-    /// Cosines and sines of both, made by the step's first operation.
+    /// Cosines and sines of both, computed by the step's first operation.
     pub(super) cos_sin: OnceCell<[CudaTensor; 2]>,
 }
 
 impl<D: Device> CudaBackend<D> {
-    /// Takes the memory that steps need.
+    /// Allocates the memory that steps need.
     ///
     /// # Errors
-    /// `OutOfMemory` when the device has less; what the device says.
+    /// Returns `OutOfMemory` when the device has less, and the device's errors.
     pub fn new(device: D, plan: CudaPlan) -> Result<Self> {
         let account = MemoryStats::default();
         let standing = Standing::new(&device, &plan, &account)?;
@@ -97,7 +98,7 @@ impl<D: Device> CudaBackend<D> {
         })
     }
 
-    /// Bytes taken so far, by purpose.
+    /// Number of bytes allocated so far, by purpose.
     pub fn account(&self) -> &MemoryStats {
         &self.account
     }
@@ -123,7 +124,7 @@ impl<D: Device> CudaBackend<D> {
         self.arena().alloc(num_bytes)
     }
 
-    /// Room for a result.
+    /// Allocates a result.
     pub(super) fn alloc_tensor(
         &self,
         num_rows: usize,
@@ -154,12 +155,12 @@ impl<D: Device> CudaBackend<D> {
         Ok(at)
     }
 
-    /// Where a word of the step's metadata lies.
+    /// Address of a word of the step's metadata.
     pub(super) fn word(&self, idx: usize) -> DevicePtr {
         self.standing.metadata.at(idx * 4)
     }
 
-    /// What the kernels of this kind of layer need to know of the rows.
+    /// Returns the kernels' description of the rows for this kind of layer.
     pub(super) fn rows(&self, step: &CudaStep, kind: LayerKind) -> PagedRows {
         let layout = step.layout;
         PagedRows {
@@ -182,7 +183,7 @@ impl<D: Device> CudaBackend<D> {
         }
     }
 
-    /// What becomes of a layer's q, k and v.
+    /// Returns the inputs for norm and RoPE of a layer's q, k and v.
     pub(super) fn rope(
         &self,
         step: &CudaStep,
@@ -270,7 +271,7 @@ impl<D: Device> CudaBackend<D> {
         })
     }
 
-    /// `add_norm_norm`, then the matmul, in one kernel if the rows are few.
+    /// Computes `add_norm_norm`, then the matmul, in one kernel if there are few rows.
     pub(super) fn add_norm_matmul(
         &self,
         residual: &CudaTensor,
@@ -296,15 +297,15 @@ impl<D: Device> CudaBackend<D> {
         Ok((sum, out))
     }
 
-    /// Records what `work` queues for a decode step's full number of rows.
+    /// Captures what `work` queues for a decode step's full number of rows.
     pub(super) fn record(
         &self,
         step: CudaStep,
         cache: &mut CudaKvCache,
         work: &mut StepWork<'_, Self>,
     ) -> Result<CapturedGraph<D>> {
-        // Once for real: loading a kernel cannot be recorded. What it computes, the recording
-        // computes again.
+        // Run it once first: loading a kernel cannot be captured. The graph computes the same
+        // results again.
         let first = CudaStep {
             cos_sin: OnceCell::new(),
             ..step
@@ -326,7 +327,7 @@ impl<D: Device> CudaBackend<D> {
     }
 }
 
-/// A count as kernels take it.
+/// Converts a count to the kernels' type.
 pub(super) fn count(number: usize) -> u32 {
     u32::try_from(number).expect("dimensions are far below 4 G")
 }

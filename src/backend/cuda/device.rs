@@ -1,27 +1,27 @@
-//! What the CUDA backend needs of a device: memory, kernels and one stream of work in order.
+//! The device interface of the CUDA backend: memory, kernels and one in-order stream.
 //!
-//! Two implementations: the driver's, which is a GPU, and the tests' emulator, which runs the
-//! same kernels in host memory. Knows nothing of models, tensors or what a kernel computes.
+//! There are two implementations: the driver's, which is a GPU, and the tests' emulator, which runs
+//! the same kernels in host memory. Knows nothing of models, tensors or what a kernel computes.
 
 use crate::error::Result;
 
-/// Memory, kernels and one stream of work in order.
+/// Memory, kernels and one in-order stream.
 pub trait Device: Send + Sync {
     /// Owns device memory; freed on drop.
     type Buffer: Send + Sync + 'static;
-    /// Recorded work.
+    /// A captured graph.
     type Graph: Send + Sync + 'static;
 
-    /// Memory of `num_bytes`, with whatever happens to be in it; aligned to 256 bytes.
+    /// Allocates uninitialised memory of `num_bytes`, aligned to 256 bytes.
     fn allocate(&self, num_bytes: usize) -> Result<Self::Buffer>;
-    /// Where `buffer` begins.
+    /// Returns the start address of `buffer`.
     fn address(&self, buffer: &Self::Buffer) -> DevicePtr;
     /// Copies from the host, in stream order. `data` may be reused at once.
     fn upload(&self, data: &[u8], to: DevicePtr) -> Result<()>;
-    /// Copies to the host once the work before it is done; waits for that.
+    /// Copies to the host after all earlier work; waits for that.
     fn download(&self, from: DevicePtr, data: &mut [u8]) -> Result<()>;
-    /// Begins a copy to the host, in stream order, and gives what waits for it: work that is
-    /// queued later is not waited for.
+    /// Begins a copy to the host, in stream order, and returns a function that waits for it, but
+    /// not for work queued later.
     fn fetch(&self, from: DevicePtr, num_bytes: usize) -> Result<Fetch> {
         let mut data = vec![0; num_bytes];
         self.download(from, &mut data)?;
@@ -33,15 +33,15 @@ pub trait Device: Send + Sync {
     fn fill_zero(&self, at: DevicePtr, num_bytes: usize) -> Result<()>;
     /// Queues a kernel.
     fn launch(&self, launch: &Launch<'_>) -> Result<()>;
-    /// Records what `work` queues instead of running it.
+    /// Captures what `work` queues instead of running it.
     fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Self::Graph>;
-    /// Queues recorded work.
+    /// Queues a captured graph.
     fn replay(&self, graph: &Self::Graph) -> Result<()>;
-    /// Waits for everything that is queued.
+    /// Waits for all queued work.
     fn synchronize(&self) -> Result<()>;
 }
 
-/// Waits for bytes on their way to the host.
+/// Waits for bytes on their way to the host and returns them.
 pub type Fetch = Box<dyn FnOnce() -> Result<Vec<u8>> + Send>;
 
 /// An address in device memory.
@@ -49,37 +49,37 @@ pub type Fetch = Box<dyn FnOnce() -> Result<Vec<u8>> + Send>;
 pub struct DevicePtr(pub u64);
 
 impl DevicePtr {
-    /// The address `num_bytes` further on.
+    /// Returns the address `num_bytes` further on.
     pub fn at(self, num_bytes: usize) -> Self {
         Self(self.0 + num_bytes as u64)
     }
 }
 
-/// One kernel's launch.
+/// Arguments of a kernel launch.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch<'a> {
-    /// What runs.
+    /// Kernel to run.
     pub kernel: KernelId<'a>,
-    /// Blocks in x, y and z.
+    /// Number of blocks in x, y and z.
     pub grid: [u32; 3],
-    /// Threads of a block in x, y and z.
+    /// Number of threads per block in x, y and z.
     pub block: [u32; 3],
-    /// Dynamic shared memory of a block.
+    /// Dynamic shared memory per block, in bytes.
     pub shared_bytes: u32,
-    /// In the order of the kernel's parameters.
+    /// Arguments, in the order of the kernel's parameters.
     pub args: &'a [Arg],
-    /// Whether it may start before the kernel before it has ended.
+    /// Whether it may start before the previous kernel has ended.
     pub overlap: Overlap,
 }
 
-/// A function of a source that is compiled with these defines.
+/// A function of a source, compiled with these defines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KernelId<'a> {
-    /// Where it is written.
+    /// Source of the function.
     pub source: &'static Source,
-    /// Its name, `extern "C"`.
+    /// Name of the function, `extern "C"`.
     pub function: &'static str,
-    /// What is fixed at compile time.
+    /// Compile-time constants.
     pub defines: &'a [(&'static str, u32)],
 }
 
@@ -88,7 +88,7 @@ pub struct KernelId<'a> {
 pub struct Source {
     /// The file's name, for messages.
     pub name: &'static str,
-    /// What it says.
+    /// The source text.
     pub text: &'static str,
 }
 
@@ -110,10 +110,10 @@ pub enum Arg {
 /// How a kernel follows the one before it in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Overlap {
-    /// Starts when that one has ended.
+    /// The kernel starts when the previous one has ended.
     Wait,
-    /// May start earlier; the kernel itself waits before it reads what that one writes
-    /// (programmatic dependent launch).
+    /// The kernel may start earlier; it waits by itself before it reads what the previous one
+    /// writes (programmatic dependent launch).
     Programmatic,
 }
 

@@ -1,6 +1,6 @@
-//! Compiled kernels on disk: the cache that fills itself, and folders that were made ahead.
+//! Compiled kernels on disk: a cache that is filled at run time, and precompiled folders.
 //!
-//! Owns names and files. Knows nothing of compilers: it is given bytes and gives bytes.
+//! Manages names and files only; compiles nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,30 +8,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::arch::Arch;
 
-/// Where compiled kernels are looked for and kept.
+/// Folders of compiled kernels.
 #[derive(Debug)]
 pub struct KernelStore {
-    /// Made ahead, read only.
+    /// Folder of precompiled kernels; read only.
     precompiled: Option<PathBuf>,
-    /// Filled here; `None` where no place for it is known.
+    /// Cache folder; `None` if no suitable place is known.
     cache: Option<PathBuf>,
-    /// Somebody was told that nothing can be kept.
+    /// Whether the warning that nothing can be cached was shown.
     warned: AtomicBool,
 }
 
-/// A kernel's source text and what is fixed at compile time.
+/// A kernel's source text and its compile-time constants.
 #[derive(Clone, Debug)]
 pub struct Unit<'a> {
-    /// For the file's name and messages.
+    /// Name of the source, for file names and messages.
     pub name: &'a str,
-    /// The common header and the source.
+    /// The common header followed by the source.
     pub text: &'a str,
-    /// In order.
+    /// Compile-time constants, in order.
     pub defines: &'a [(&'static str, u32)],
 }
 
 impl Unit<'_> {
-    /// The file that holds it in a folder made ahead: whatever compiler made it.
+    /// Returns the file name in a precompiled folder; it does not depend on the compiler.
     pub fn file_name(&self, arch: &Arch) -> String {
         self.named(arch, "any")
     }
@@ -39,7 +39,7 @@ impl Unit<'_> {
     fn named(&self, arch: &Arch, compiler: &str) -> String {
         let mut hasher = blake3::Hasher::new();
         for part in [self.text, &arch.to_string(), compiler] {
-            // Lengths keep neighbours apart.
+            // The lengths keep adjacent parts apart.
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
@@ -55,8 +55,8 @@ impl Unit<'_> {
 }
 
 impl KernelStore {
-    /// `precompiled` as the operator named it; `cache` in its place if one was named, otherwise
-    /// where the system keeps caches.
+    /// Creates a store with the operator's folder of precompiled kernels, and `cache` as the cache
+    /// folder or, if `None`, one in the system's cache directory.
     pub fn new(precompiled: Option<PathBuf>, cache: Option<PathBuf>) -> Self {
         Self {
             precompiled,
@@ -65,12 +65,12 @@ impl KernelStore {
         }
     }
 
-    /// Whether a folder that was made ahead was named.
+    /// Whether a precompiled folder was given.
     pub fn has_precompiled(&self) -> bool {
         self.precompiled.is_some()
     }
 
-    /// Machine code that was made ahead and runs on `arch`.
+    /// Returns precompiled machine code that runs on `arch`.
     pub fn precompiled(&self, unit: &Unit<'_>, arch: &Arch) -> Option<Vec<u8>> {
         let folder = self.precompiled.as_ref()?;
         arch.runs()
@@ -78,12 +78,12 @@ impl KernelStore {
             .find_map(|arch| read(&folder.join(unit.file_name(arch))))
     }
 
-    /// Machine code that this `compiler` made for `arch` before.
+    /// Returns machine code that this `compiler` made for `arch` before.
     pub fn cached(&self, unit: &Unit<'_>, arch: &Arch, compiler: &str) -> Option<Vec<u8>> {
         read(&self.cache.as_ref()?.join(unit.named(arch, compiler)))
     }
 
-    /// Keeps machine code for the next start. A place that cannot be written costs a warning.
+    /// Stores machine code for the next start. If that fails, it only logs a warning.
     pub fn keep(&self, unit: &Unit<'_>, arch: &Arch, compiler: &str, code: &[u8]) {
         let Some(folder) = &self.cache else {
             self.warn("no home directory is known");
@@ -105,10 +105,10 @@ impl KernelStore {
     }
 }
 
-/// Writes a file that is there whole or not at all, whoever else writes it at the same time.
+/// Writes a file atomically: it exists completely or not at all, also with concurrent writers.
 ///
 /// # Errors
-/// When the folder cannot be made or written.
+/// Fails when the folder cannot be created or written.
 pub fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let unique = getrandom::u64().map_err(io::Error::other)?;
@@ -116,12 +116,12 @@ pub fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     std::fs::write(&part, bytes)
         .and_then(|()| std::fs::rename(&part, folder.join(name)))
         .inspect_err(|_| {
-            // What is left over would only take room.
+            // A leftover part would only waste disk space.
             let _ = std::fs::remove_file(&part);
         })
 }
 
-/// A file with something in it. An empty one is what a full disk leaves.
+/// Reads a non-empty file; a full disk leaves empty ones.
 fn read(file: &Path) -> Option<Vec<u8>> {
     std::fs::read(file).ok().filter(|code| !code.is_empty())
 }
@@ -171,7 +171,7 @@ mod tests {
             ..UNIT
         };
         assert_eq!(found(&other_define, "sm_80", "13.0"), None);
-        // Nothing half-written stays behind.
+        // No partial file is left.
         assert_eq!(std::fs::read_dir(cache).unwrap().count(), 1);
     }
 

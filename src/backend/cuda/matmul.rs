@@ -1,4 +1,4 @@
-//! Matmuls: the kernel for few rows, or the one for many.
+//! Matmuls: chooses between the kernel for few rows and the one for many.
 
 use super::backend::{CudaBackend, count};
 use super::device::Device;
@@ -8,14 +8,14 @@ use super::kernels::{MAX_SHARED_BYTES, elementwise};
 use super::tensor::{CudaMatrix, CudaTensor, Dtype};
 use crate::error::{Error, Result};
 
-/// Whether the kernel for few rows can compute the norms before the matmul by itself.
+/// Whether the kernel for few rows can also compute the norms before the matmul.
 pub(super) fn is_fused(num_rows: usize, width: usize) -> bool {
-    // The rows and the sums of each warp lie in shared memory.
+    // The rows and the sums of each warp are in shared memory.
     let shared_bytes = num_rows * (width * 2 + 8 * 4 * 4);
     num_rows <= gemv::MAX_ROWS as usize && shared_bytes <= MAX_SHARED_BYTES as usize
 }
 
-/// `x · weightᵀ`, f32, plus a bias.
+/// Computes `x · weightᵀ`, f32, plus a bias.
 pub(super) fn linear<D: Device>(
     backend: &CudaBackend<D>,
     x: &CudaTensor,
@@ -32,7 +32,7 @@ pub(super) fn linear<D: Device>(
     many_rows(backend, x, weight, bias, Epilogue::F32)
 }
 
-/// For up to [`gemv::MAX_ROWS`] rows of `shape`'s size, which come from `input`.
+/// Runs the kernel for up to [`gemv::MAX_ROWS`] rows of `shape`'s size, which come from `input`.
 pub(super) fn few_rows<D: Device>(
     backend: &CudaBackend<D>,
     input: Input<'_>,
@@ -63,7 +63,7 @@ pub(super) fn few_rows<D: Device>(
     Ok(out)
 }
 
-/// The same numbers as bf16.
+/// Returns the same numbers as bf16.
 pub(super) fn narrowed<D: Device>(backend: &CudaBackend<D>, x: &CudaTensor) -> Result<CudaTensor> {
     if x.dtype == Dtype::Bf16 {
         return Ok(x.clone());
@@ -74,7 +74,7 @@ pub(super) fn narrowed<D: Device>(backend: &CudaBackend<D>, x: &CudaTensor) -> R
     Ok(out)
 }
 
-/// For any number of rows.
+/// Runs the kernel for any number of rows.
 pub(super) fn many_rows<D: Device>(
     backend: &CudaBackend<D>,
     x: &CudaTensor,

@@ -1,4 +1,4 @@
-//! The device's memory by purpose: everything is taken at the start, nothing while it serves.
+//! Device memory by purpose: all of it is allocated at startup, none while serving.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use super::plan::CudaPlan;
 use super::step::StepLayout;
 use crate::error::{Error, Result};
 
-/// What memory is for.
+/// Purpose of device memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryKind {
     /// The model's parameters.
     Weights,
     /// The KV cache's pools.
     KvCache,
-    /// What steps compute in.
+    /// Buffers for the activations of steps.
     Activations,
-    /// What recorded steps compute in.
+    /// Buffers for the activations of captured steps.
     Recorded,
-    /// What became of images.
+    /// Image embeddings.
     Features,
     /// Metadata, counters, tables.
     Bookkeeping,
@@ -38,12 +38,12 @@ impl MemoryKind {
     ];
 }
 
-/// Bytes taken so far.
+/// Number of bytes allocated so far, by purpose.
 #[derive(Debug, Default)]
 pub struct MemoryStats([AtomicU64; MemoryKind::ALL.len()]);
 
 impl MemoryStats {
-    /// Memory for a purpose.
+    /// Allocates memory for a purpose.
     pub(super) fn allocate<D: Device>(
         &self,
         device: &D,
@@ -55,7 +55,7 @@ impl MemoryStats {
         Ok(Arc::new(buffer))
     }
 
-    /// Bytes for a purpose.
+    /// Number of bytes allocated for a purpose.
     pub fn bytes(&self, purpose: MemoryKind) -> u64 {
         self.0[purpose as usize].load(Ordering::Relaxed)
     }
@@ -72,20 +72,20 @@ impl fmt::Display for MemoryStats {
     }
 }
 
-/// What is there for as long as the backend is.
+/// Buffers that live as long as the backend.
 pub(super) struct Standing<D: Device> {
-    /// For steps that are launched.
+    /// Activations of steps that are launched.
     pub(super) activations: Arena,
-    /// For steps that are recorded: addresses stay in the recordings.
+    /// Activations of steps that are captured: their addresses stay in the graphs.
     pub(super) recorded: Arena,
-    /// For what outlives steps.
+    /// Image embeddings, which outlive steps.
     pub(super) features: Arena,
-    /// The step's metadata.
+    /// Metadata of the step.
     pub(super) metadata: DevicePtr,
     pub(super) metadata_words: usize,
-    /// Zeros, one per row that tables may have: what was given back is counted elsewhere.
+    /// Zeros, one per table row: the kernels' `num_released`, which is handled elsewhere.
     pub(super) none_released: DevicePtr,
-    /// Zero between launches.
+    /// Counters, which are zero between launches.
     counters: DevicePtr,
     num_counters: usize,
     _buffers: Vec<Arc<D::Buffer>>,
@@ -103,7 +103,7 @@ impl<D: Device> Standing<D> {
         let metadata_words =
             StepLayout::max_words(plan.max_rows, plan.max_sequences, plan.max_model_len);
         let num_tables = StepLayout::max_table_rows(metadata_words);
-        // Of attention, one per row and key head; of matmuls, fewer than two per multiprocessor.
+        // Attention needs one per row and key head; matmuls fewer than two per multiprocessor.
         let num_counters = (plan.max_rows * plan.heads.num_kv_heads as usize)
             .max(2 * plan.num_multiprocessors as usize);
         let activations = take(MemoryKind::Activations, plan.activation_bytes)?;
@@ -127,10 +127,10 @@ impl<D: Device> Standing<D> {
         })
     }
 
-    /// So many counters. One launch after another uses the same ones.
+    /// Returns at least `count` counters. All launches use the same ones, one after another.
     ///
     /// # Errors
-    /// `Backend` when there are fewer.
+    /// Returns `Backend` when there are fewer.
     pub(super) fn counters(&self, count: usize) -> Result<DevicePtr> {
         if count <= self.num_counters {
             return Ok(self.counters);

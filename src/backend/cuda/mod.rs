@@ -1,11 +1,11 @@
-//! NVIDIA GPUs: our own kernels, compiled at run time, over a [`device::Device`].
+//! The CUDA backend: our own kernels, compiled at run time, over a [`device::Device`].
 //!
 //! ```text
 //!  CudaBackend ── launchers of kernels/ ──> Device ──┬── driver: a GPU
 //!   tensors in an arena                              └── the tests' emulator, in host memory
 //! ```
 //!
-//! Nothing outside this module knows of GPUs, and nothing but `driver` of NVIDIA's libraries.
+//! Nothing outside this module knows of GPUs, and only `driver` knows of NVIDIA's libraries.
 
 #![cfg_attr(feature = "cuda", allow(unsafe_code))]
 

@@ -1,7 +1,8 @@
-//! The operations on a device: which kernels each of them is.
+//! Implements the backend's operations with kernels.
 //!
-//! The residual stream and matmuls are f32, what goes into a matmul and the cache is bf16.
-//! Decode steps of up to [`super::kernels::gemv::MAX_ROWS`] rows take five launches per layer.
+//! The residual stream and the outputs of matmuls are f32; inputs of matmuls and the cache are
+//! bf16. Decode steps of up to [`super::kernels::gemv::MAX_ROWS`] rows take five launches per
+//! layer.
 
 use std::cell::OnceCell;
 use std::collections::hash_map::Entry;
@@ -56,7 +57,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     }
 
     fn kv_cache(&self, layout: &KvLayout) -> Result<CudaKvCache> {
-        // One block more in each pool, for rows that only fill up.
+        // One more block in each pool, for padding rows.
         let pool_bytes = |num_blocks: usize| {
             (num_blocks + 1) * layout.num_kv_heads * BLOCK_SIZE * layout.head_dim * 2
         };
@@ -69,7 +70,7 @@ impl<D: Device> Backend for CudaBackend<D> {
             .account
             .allocate(&self.device, MemoryKind::KvCache, num_bytes)?;
         let mut at = self.device.address(&buffer);
-        // What no row has written yet is never seen, but must be a number.
+        // Memory that no row has written yet is never seen, but must be finite.
         self.device.fill_zero(at, num_bytes)?;
         let layers = layout
             .layers
@@ -88,7 +89,7 @@ impl<D: Device> Backend for CudaBackend<D> {
             sliding: BlockId(count(layout.num_sliding_blocks)),
         };
         *self.padding_blocks.lock().expect("a fault ends the engine") = Some(padding_blocks);
-        // Recordings write into the cache that they were made with.
+        // Captured graphs write into the cache that they were captured with.
         let mut recordings = self.recordings.lock().expect("a fault ends the engine");
         recordings.clear();
         Ok(CudaKvCache {
@@ -190,7 +191,7 @@ impl<D: Device> Backend for CudaBackend<D> {
             num_rows: num_real,
             width: recording.vocab_size,
             dtype: Dtype::F32,
-            // Nobody else writes there before the next replay.
+            // Not overwritten before the next replay.
             _owner: Arc::new(()),
         }))
     }
@@ -200,7 +201,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         let op = Embed {
             token_ids: self.word(step.layout.token_ids()),
             table: table.at,
-            // The reference rounds it to the type that it computes in.
+            // The reference rounds the scale to the type that it computes in.
             scale: bf16::from_f32(scale).to_f32(),
             num_rows: count(step.num_rows),
             width: count(table.width),
@@ -341,7 +342,7 @@ impl<D: Device> Backend for CudaBackend<D> {
 
     fn select_logit_rows(&self, step: &CudaStep, x: &CudaTensor) -> Result<CudaTensor> {
         if step.is_decode {
-            // Every row is wanted.
+            // Every row is requested.
             return Ok(x.clone());
         }
         let out = self.alloc_tensor(step.num_logit_rows, x.width, x.dtype)?;
@@ -373,7 +374,7 @@ impl<D: Device> Backend for CudaBackend<D> {
     }
 
     fn max_score_rows(&self) -> usize {
-        // Room is planned for twice as many rows of logits.
+        // The planned memory has space for twice as many rows of logits.
         self.plan.max_sequences.clamp(1, 32)
     }
 
@@ -476,7 +477,8 @@ impl<D: Device> Backend for CudaBackend<D> {
     fn keep_rows(&self, x: &CudaTensor, rows: Range<usize>) -> Result<CudaTensor> {
         let row_bytes = x.width * x.dtype.size();
         let num_bytes = rows.len() * row_bytes;
-        // More images in a step than are kept: then this one lasts as long as the step.
+        // If a step has more images than the buffer holds, this one is kept only until the step
+        // ends.
         let region =
             (self.standing.features.alloc(num_bytes)).or_else(|_| self.alloc(num_bytes))?;
         let kept = CudaTensor {
@@ -519,7 +521,7 @@ impl<D: Device> Backend for CudaBackend<D> {
 }
 
 impl<D: Device> CudaBackend<D> {
-    /// The same numbers as f32.
+    /// Returns the same numbers as f32.
     fn widened(&self, x: &CudaTensor) -> Result<CudaTensor> {
         if x.dtype == Dtype::F32 {
             return Ok(x.clone());
@@ -529,7 +531,7 @@ impl<D: Device> CudaBackend<D> {
         Ok(out)
     }
 
-    /// One below the other.
+    /// Concatenates the parts' rows.
     fn stack(&self, mut parts: Vec<CudaTensor>) -> Result<CudaTensor> {
         if parts.len() == 1 {
             return Ok(parts.remove(0));

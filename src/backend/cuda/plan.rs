@@ -1,51 +1,52 @@
-//! What the backend needs to know before the first tensor: how much, how many, which shape.
+//! The backend's configuration: sizes and shapes that must be known before memory is allocated.
 
 use super::kernels::paged::HeadShape;
 use super::step::PaddingBlocks;
 use crate::backend::{BLOCK_SIZE, BlockTable, StepInput, StepSequence};
 use crate::core::TokenId;
 
-/// Most rows of a step that is recorded and replayed.
+/// Maximum number of rows of a step that is captured and replayed.
 pub const MAX_RECORDED_ROWS: usize = 256;
 
-/// Sizes that stay as they are for as long as the backend lives.
+/// Sizes that are fixed for the backend's lifetime.
 #[derive(Clone, Copy, Debug)]
 pub struct CudaPlan {
-    /// Most packed rows of a step.
+    /// Maximum number of packed rows of a step.
     pub max_rows: usize,
-    /// Most sequences of a step.
+    /// Maximum number of sequences of a step.
     pub max_sequences: usize,
-    /// Longest sequence, in tokens.
+    /// Maximum length of a sequence, in tokens.
     pub max_model_len: usize,
-    /// Attention's heads.
+    /// Heads of attention.
     pub heads: HeadShape,
-    /// Keys that a sliding layer sees.
+    /// Number of keys that a sliding layer sees.
     pub window: Option<usize>,
-    /// Room for activations.
+    /// Size of the buffer for activations.
     pub activation_bytes: usize,
-    /// Room for the activations of recorded steps.
+    /// Size of the buffer for activations of captured steps.
     pub recorded_bytes: usize,
-    /// Room for what became of images.
+    /// Size of the buffer for image embeddings.
     pub feature_bytes: usize,
-    /// Whether decode steps are recorded once and replayed.
+    /// Whether decode steps are captured once and replayed.
     pub replay: Replay,
-    /// Multiprocessors of the GPU, all of which should have work.
+    /// Number of multiprocessors of the GPU, all of which should have work.
     pub num_multiprocessors: u32,
 }
 
-/// Whether steps are recorded.
+/// Whether steps are captured as CUDA graphs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replay {
     /// Every kernel is launched anew.
     Never,
-    /// Decode steps of a number of rows are recorded the first time and replayed from then on.
+    /// Decode steps with a given number of rows are captured the first time and replayed
+    /// afterwards.
     Decode,
 }
 
 impl CudaPlan {
-    /// Rows of the recording that serves a decode step of `num_rows`, some of which only fill up:
-    /// 1 to 8 as they are, then steps of 8 to 64 and of 16 beyond. `None` for steps that are not
-    /// recorded.
+    /// Number of rows of the graph for a decode step of `num_rows` rows, including padding: 1 to 8
+    /// as they are, then multiples of 8 up to 64 and of 16 beyond. `None` for steps that are not
+    /// captured.
     pub(super) fn recorded_rows(&self, num_rows: usize) -> Option<usize> {
         if self.replay == Replay::Never || num_rows == 0 {
             return None;
@@ -58,10 +59,10 @@ impl CudaPlan {
         (bucket <= MAX_RECORDED_ROWS && bucket <= self.max_rows).then_some(bucket)
     }
 
-    /// Decode steps of every recorded number of rows, and chunks of one sequence: few rows, more,
-    /// and as many as there may be.
+    /// Returns decode steps of every captured number of rows, and chunks of one sequence: with few
+    /// rows, more, and the maximum.
     pub(super) fn warm_up_steps(&self, padding_blocks: PaddingBlocks) -> Vec<StepInput> {
-        // Beyond what is recorded all numbers of rows are alike.
+        // Numbers of rows that are not captured all behave alike.
         let alike = |num_rows: usize| match self.recorded_rows(num_rows) {
             Some(recorded) => recorded,
             None if num_rows <= 8 => num_rows,
@@ -82,7 +83,8 @@ impl CudaPlan {
     }
 }
 
-/// `num_sequences` of `len` tokens each, from their first position on, all in the spare blocks.
+/// Returns a step of `num_sequences` sequences with `len` tokens each, from their first position
+/// on, all in the padding blocks.
 fn warm_up_step(num_sequences: usize, len: usize, padding_blocks: PaddingBlocks) -> StepInput {
     let position = |idx: usize| u32::try_from(idx).expect("steps are far below 4 G tokens");
     let table = |block| BlockTable {

@@ -1,10 +1,10 @@
-//! What the sampler's kernels read besides logits: packed on the host, one copy to the device.
+//! Inputs of the sampler kernels besides logits: packed on the host, copied to the device at once.
 //!
 //! ```text
 //! params (rows, 64 bytes) │ biases (…, 2) │ seen (…, 2) │ masks (…, ⌈vocab / 32⌉)
 //! ```
 //!
-//! Everything but the first is there only for rows that ask for it. Knows nothing of devices.
+//! All parts but the first are present only for rows that need them. Knows nothing of devices.
 
 use super::backend::count;
 use super::kernels::sampler::{IN_PROMPT, MAX_TOP, Penalties, ROW_BYTES, RowParams};
@@ -12,22 +12,22 @@ use crate::backend::{SampleRow, ScoreRow};
 use crate::core::{SamplingParams, TokenMask};
 use crate::error::{Error, Result};
 
-/// A step's samples as they are copied.
+/// The sampling inputs of a step, packed for the copy.
 #[derive(Debug, Default)]
 pub(super) struct SampleParams {
-    /// All of it.
+    /// All bytes.
     pub(super) bytes: Vec<u8>,
-    /// Where the biases begin, in bytes.
+    /// Offset of the biases in bytes.
     pub(super) biases: usize,
-    /// Where the seen tokens begin, in bytes.
+    /// Offset of the seen tokens in bytes.
     pub(super) seen: usize,
-    /// Where the masks begin, in bytes.
+    /// Offset of the masks in bytes.
     pub(super) masks: usize,
-    /// Whether a row bends its logits at all.
+    /// Whether any row adjusts its logits.
     pub(super) adjusts: bool,
 }
 
-/// The parts while they grow.
+/// The parts while they are collected.
 #[derive(Default)]
 struct Lists {
     biases: Vec<[u32; 2]>,
@@ -37,10 +37,10 @@ struct Lists {
 }
 
 impl SampleParams {
-    /// For sampling, from a vocabulary of so many tokens.
+    /// Packs the inputs for sampling, from a vocabulary of `vocab_size` tokens.
     ///
     /// # Errors
-    /// `Backend` when a row wants more log-probabilities than the kernels report.
+    /// Returns `Backend` when a row requests more log-probabilities than the kernels report.
     pub(super) fn of_sampled_tokens(rows: &[SampleRow<'_>], vocab_size: usize) -> Result<Self> {
         let mut lists = Lists::default();
         let rows = rows.iter().map(|row| lists.row(row, vocab_size));
@@ -48,10 +48,10 @@ impl SampleParams {
         Ok(Self::new(&rows, &lists))
     }
 
-    /// For scoring tokens that are known.
+    /// Packs the inputs for scoring known tokens.
     ///
     /// # Errors
-    /// As [`Self::of_sampled_tokens`].
+    /// Returns the errors of [`Self::of_sampled_tokens`].
     pub(super) fn of_scores(rows: &[ScoreRow]) -> Result<Self> {
         let greedy = SamplingParams::greedy(1);
         let rows = rows.iter().map(|row| {
@@ -124,7 +124,7 @@ impl Lists {
         })
     }
 
-    /// A ban is a bias of −∞, in the place of any other: each token stands there once.
+    /// A ban is a bias of −∞ that replaces any other bias: each token is in the list once.
     fn add_biases(&mut self, row: &SampleRow<'_>) {
         let mut banned: Vec<u32> = row.banned().iter().map(|token| token.0).collect();
         banned.sort_unstable();
@@ -157,7 +157,7 @@ mod tests {
         words.map(|word| u32::from_le_bytes(*word)).collect()
     }
 
-    /// Words of a row, from the one that names its mask to the number of its biases.
+    /// Words of a row, from its mask's index to the number of its biases.
     fn places(packed: &SampleParams, row: usize) -> Vec<u32> {
         words(&packed.bytes[row * ROW_BYTES..][..ROW_BYTES])[9..14].to_vec()
     }
@@ -206,7 +206,7 @@ mod tests {
         assert!(packed.adjusts);
         assert_eq!(places(&packed, 0), [0, 0, 0, 0, 0]);
         assert_eq!(places(&packed, 1), [u32::MAX, 0, 2, 0, 3]);
-        // Two new tokens are enough: nothing is banned any more.
+        // With two new tokens, nothing is banned any more.
         assert_eq!(places(&packed, 2), [1, 2, 2, 3, 2]);
         let infinite = f32::NEG_INFINITY.to_bits();
         assert_eq!(

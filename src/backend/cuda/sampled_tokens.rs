@@ -1,9 +1,9 @@
-//! Sampled tokens: on the device for the next step, and on their way to the host; and scored ones.
+//! Sampled and scored tokens: kept on the device for the next step, and copied to the host.
 //!
 //! ```text
 //! up:    sample_params
-//! down:  tokens (rows) │ soundness (rows) │ log-probabilities (rows) │ ranks (rows) │
-//!        top tokens (rows, 20) │ theirs (rows, 20)
+//! down:  tokens (rows) │ finite? (rows) │ log-probabilities (rows) │ ranks (rows) │
+//!        top tokens (rows, 20) │ their log-probabilities (rows, 20)
 //! ```
 
 use std::sync::Mutex;
@@ -18,22 +18,22 @@ use crate::backend::{SampleRow, Sampled, ScoreRow};
 use crate::core::{TokenId, TokenLogprobs};
 use crate::error::{Error, Result};
 
-/// One step's samples.
+/// The samples of one step.
 pub struct CudaSampledTokens {
-    /// What the device wrote, the tokens first.
+    /// The device's output; the tokens come first.
     down: Allocation,
     pending: Mutex<Pending>,
 }
 
-/// Samples on their way.
+/// State of the copy to the host.
 enum Pending {
     UnderWay(Fetch, Wanted),
     Here(Vec<Sampled>),
-    /// The copy failed; what it said was told.
+    /// The copy failed; its error was returned already.
     Lost,
 }
 
-/// What the rows asked for.
+/// What the rows requested.
 struct Wanted {
     vocab_size: usize,
     /// One entry per row.
@@ -121,7 +121,7 @@ pub(super) fn sample<D: Device>(
     })
 }
 
-/// How probable one known token per row of `logits (rows, vocab)` is.
+/// Computes the log-probability of one known token per row of `logits (rows, vocab)`.
 pub(super) fn score<D: Device>(
     backend: &CudaBackend<D>,
     logits: &CudaTensor,
@@ -147,7 +147,7 @@ pub(super) fn score<D: Device>(
         top_logprobs: rows.iter().map(|row| Some(row.num_top)).collect(),
     };
     let down = backend.alloc(num_rows * Wanted::ROW_WORDS * 4)?;
-    // In the place of samples, all of them sound until their numbers say otherwise.
+    // Stored in place of samples; assumed finite until their numbers say otherwise.
     let tokens = rows.iter().map(|row| row.token.0);
     let tokens: Vec<u8> = tokens
         .chain(std::iter::repeat_n(1, num_rows))
@@ -163,10 +163,10 @@ pub(super) fn score<D: Device>(
 }
 
 impl Wanted {
-    /// Words that come back per row at most.
+    /// Maximum number of result words per row.
     const ROW_WORDS: usize = 4 + 2 * MAX_TOP as usize;
 
-    /// Where log-probabilities go, behind samples at `down`.
+    /// Addresses of log-probabilities, behind the samples at `down`.
     fn places(&self, down: DevicePtr) -> LogProbabilities {
         let num_rows = self.top_logprobs.len();
         let at = |word: usize| down.at(word * num_rows * 4);

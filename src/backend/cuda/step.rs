@@ -1,30 +1,30 @@
-//! A step's metadata: packed on the host, one copy to the device.
+//! A step's metadata: packed on the host, copied to the device at once.
 //!
 //! ```text
-//! fixed by the number of rows                                              │ as long as it must be
+//! fixed by the number of rows                                              │ variable length
 //! token_ids positions │ table_rows ×2 │ key_ranges ×2 │ logit_rows         │ tables │ fed │ tiles
 //! ```
 //!
-//! So whatever was recorded for some number of rows finds everything in its place again, however
-//! long the sequences have become. Knows nothing of kernels beyond what they read.
+//! So a graph that was captured for a number of rows always finds everything in the same place,
+//! however long the sequences are. Knows nothing of kernels except what they read.
 
 use super::device::DevicePtr;
 use super::kernels::attention::tiles_of;
 use crate::backend::{BLOCK_SIZE, BlockTable, LayerKind, StepInput, StepSequence};
 use crate::core::BlockId;
 
-/// Entries between the tables that `table_rows` can name.
+/// Unit of `table_rows`, in table entries.
 pub(super) const TABLE_STRIDE: usize = 32;
-/// Entries before the first that a table may claim: blocks given back are not in the tables, but
-/// kernels count from position 0.
+/// Offset of table addresses, in entries: freed blocks are not in the tables, but kernels count
+/// blocks from position 0.
 const BIAS: usize = 1 << 16;
-/// Every array begins at a multiple of this many 4-byte words.
+/// Alignment of every array, in 4-byte words.
 const ALIGN_WORDS: usize = 64;
 
-/// Which arrays lie where, in words from the buffer's start. A function of `num_rows` alone.
+/// Places of the arrays, in words from the buffer's start. Depends on `num_rows` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StepLayout {
-    /// Rows, those that only fill up included.
+    /// Number of rows, padding included.
     pub(super) num_rows: usize,
     array_words: usize,
 }
@@ -32,7 +32,7 @@ pub(super) struct StepLayout {
 impl StepLayout {
     const NUM_SINGLE: usize = 5;
 
-    /// Of a step of so many rows.
+    /// Returns the layout of a step with this many rows.
     pub(super) fn new(num_rows: usize) -> Self {
         Self {
             num_rows,
@@ -54,7 +54,7 @@ impl StepLayout {
         self.array(1)
     }
 
-    /// `(rows)` u32: where the kind's tables have this row's sequence, in strides.
+    /// `(rows)` u32: start of this row's sequence in the kind's tables, in strides.
     pub(super) fn table_rows(&self, kind: LayerKind) -> usize {
         match kind {
             LayerKind::Global => self.array(2),
@@ -67,7 +67,7 @@ impl StepLayout {
         self.array(4)
     }
 
-    /// `(rows, 2)` u32: first position that the row sees, and the end.
+    /// `(rows, 2)` u32: first position that the row sees, and one past the last.
     pub(super) fn key_ranges(&self, kind: LayerKind) -> usize {
         match kind {
             LayerKind::Global => self.array(Self::NUM_SINGLE),
@@ -75,12 +75,12 @@ impl StepLayout {
         }
     }
 
-    /// Both kinds' blocks.
+    /// Block tables of both kinds.
     pub(super) fn tables(&self) -> usize {
         self.array(Self::NUM_SINGLE + 4)
     }
 
-    /// Most words of a step with such sequences, which bounds the buffer.
+    /// Maximum number of words of a step within these limits; determines the buffer's size.
     pub(super) fn max_words(max_rows: usize, max_sequences: usize, max_model_len: usize) -> usize {
         let blocks = max_model_len.div_ceil(BLOCK_SIZE) + 1;
         // Each table may begin up to a stride late; padding has one of its own.
@@ -88,39 +88,38 @@ impl StepLayout {
         Self::new(max_rows).tables() + tables + 2 * ALIGN_WORDS + 4 * max_rows
     }
 
-    /// Words that the array of zeros which stands for "nothing given back" must have.
+    /// Required length of the array of zeros that is passed as `num_released`.
     pub(super) fn max_table_rows(max_words: usize) -> usize {
         (BIAS + max_words) / TABLE_STRIDE + 1
     }
 }
 
-/// A step's metadata as it is copied.
+/// A step's metadata, packed for the copy.
 #[derive(Debug)]
 pub(super) struct PackedStep {
-    /// Where what lies.
+    /// Places of the arrays.
     pub(super) layout: StepLayout,
-    /// All of it.
+    /// All words.
     pub(super) words: Vec<u32>,
-    /// Where the pairs of fed rows begin: `(row, sample)` each.
+    /// Offset of the pairs `(row, sample)` of rows whose token is still on the device.
     pub(super) fed: usize,
-    /// Where the tiles begin: `(first row, rows)` each, of one sequence.
+    /// Offset of the tiles, `(first row, rows)` each, of one sequence.
     pub(super) tiles: usize,
-    /// How many; none where every sequence has one row.
+    /// Number of tiles; none if every sequence has one row.
     pub(super) num_tiles: usize,
 }
 
-/// What rows that only fill up a step see, one block of each kind that nobody else reads.
+/// Blocks that padding rows see: one of each kind, which no sequence uses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PaddingBlocks {
-    /// Of the global pools.
+    /// Block of the global pools.
     pub(super) global: BlockId,
-    /// Of the sliding pools.
+    /// Block of the sliding pools.
     pub(super) sliding: BlockId,
 }
 
 impl PackedStep {
-    /// Packs `input`, filled up to `num_rows` rows with sequences of their own that see `padding_blocks`
-    /// alone.
+    /// Packs `input`, padded to `num_rows` rows with sequences that see only `padding_blocks`.
     pub(super) fn new(
         input: &StepInput,
         window: Option<usize>,
@@ -163,14 +162,15 @@ impl PackedStep {
         packed
     }
 
-    /// Goes on where an array may begin.
+    /// Pads to the next array boundary.
     fn align(&mut self) -> usize {
         let at = self.words.len().next_multiple_of(ALIGN_WORDS);
         self.words.resize(at, 0);
         at
     }
 
-    /// The address that tables are counted from, in a buffer at `base`: a little before them.
+    /// Returns the address from which table entries are counted, in a buffer at `base`: a little
+    /// before the tables.
     pub(super) fn tables_at(base: DevicePtr, layout: StepLayout) -> DevicePtr {
         let first = base.at(layout.tables() * 4).0;
         DevicePtr(first.wrapping_sub(BIAS as u64 * 4))
@@ -218,7 +218,8 @@ impl PackedStep {
         }
     }
 
-    /// Where position 0 would stand, in strides, had nothing been given back.
+    /// Adds a table and returns the place of its position 0, in strides, as if no block had been
+    /// freed.
     fn add_table(&mut self, table: &BlockTable) -> u32 {
         assert!(
             table.num_released <= BIAS,
@@ -280,7 +281,7 @@ mod tests {
         }
     }
 
-    /// The block that a kernel finds for a row's position, as it computes it.
+    /// Returns the block of a row's position, computed as a kernel does.
     fn block(packed: &PackedStep, kind: LayerKind, row: usize, position: usize) -> u32 {
         let layout = packed.layout;
         let table_row = packed.words[layout.table_rows(kind) + row] as usize;

@@ -1,4 +1,4 @@
-//! A device that computes nothing and writes down which kernels it was asked for.
+//! A dry-run device: computes nothing and collects the kernels it was asked to launch.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -6,29 +6,29 @@ use std::sync::Mutex;
 use super::device::{Device, DevicePtr, KernelId, Launch, Source};
 use crate::error::Result;
 
-/// Where nothing is ever read or written; aligned for every kernel.
+/// Address that is never read or written; aligned for every kernel.
 const NOWHERE: DevicePtr = DevicePtr(1 << 40);
 
-/// What must be compiled: a source with what is fixed in it.
+/// A kernel variant to compile: a source and its compile-time constants.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Variant {
     /// The source's name.
     pub name: &'static str,
-    /// What it says.
+    /// The source text.
     pub text: &'static str,
-    /// What is fixed at compile time.
+    /// Compile-time constants.
     pub defines: Vec<(&'static str, u32)>,
 }
 
-/// Writes down which kernels it was asked for.
+/// Collects the kernels it is asked to launch.
 #[derive(Debug, Default)]
 pub struct DryRunDevice(Mutex<BTreeSet<Variant>>);
 
 impl DryRunDevice {
-    /// Everything so far, in order.
+    /// Returns all variants so far, in order.
     ///
     /// # Panics
-    /// Never: nothing panics while it writes.
+    /// Never panics, since no code panics while it holds the lock.
     pub fn variants(&self) -> BTreeSet<Variant> {
         let variants = self.0.lock();
         variants.expect("nothing panics with the lock held").clone()

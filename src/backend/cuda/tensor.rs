@@ -1,4 +1,4 @@
-//! What the backend's operations exchange: addresses with a shape, and whoever keeps them alive.
+//! Tensors on the device: an address, a shape and an owner.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 use super::device::DevicePtr;
 use crate::error::{Error, Result};
 
-/// Type of the numbers on the device.
+/// Number types on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
     /// 32-bit IEEE.
     F32,
-    /// The upper half of an f32.
+    /// bfloat16: the upper half of an f32.
     Bf16,
 }
 
 impl Dtype {
-    /// Bytes per number.
+    /// Number of bytes per number.
     pub fn size(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -25,7 +25,7 @@ impl Dtype {
     }
 }
 
-/// Keeps device memory from being used for something else.
+/// Keeps device memory from being reused.
 pub(super) type Owner = Arc<dyn Send + Sync>;
 
 /// Rows of numbers on the device; cloning shares them.
@@ -35,15 +35,15 @@ pub struct CudaTensor {
     pub(super) num_rows: usize,
     pub(super) width: usize,
     pub(super) dtype: Dtype,
-    /// What lies at `at` is kept by it.
+    /// Keeps the memory at `at` alive.
     pub(super) _owner: Owner,
 }
 
 impl CudaTensor {
-    /// The address, if the numbers are of this type.
+    /// Returns the address, if the numbers are of this type.
     ///
     /// # Errors
-    /// `Backend` with both types.
+    /// Returns `Backend` with both types.
     pub(super) fn typed(&self, dtype: Dtype, what: &str) -> Result<DevicePtr> {
         if self.dtype == dtype {
             return Ok(self.at);
@@ -53,7 +53,7 @@ impl CudaTensor {
         )))
     }
 
-    /// The address, if it is f32 of this width.
+    /// Returns the address, if it is f32 of this width.
     pub(super) fn parameter(&self, width: usize, what: &str) -> Result<DevicePtr> {
         if self.width != width {
             return Err(Error::Backend(format!(
@@ -63,7 +63,7 @@ impl CudaTensor {
         self.typed(Dtype::F32, what)
     }
 
-    /// Bytes of all rows.
+    /// Number of bytes of all rows.
     pub(super) fn num_bytes(&self) -> usize {
         self.num_rows * self.width * self.dtype.size()
     }

@@ -1,4 +1,4 @@
-//! Parameters on their way to the device: bf16 for matmuls, f32 for everything else.
+//! Uploads parameters to the device: bf16 for matmuls, f32 for everything else.
 
 use std::sync::Arc;
 
@@ -11,10 +11,11 @@ use super::tensor::{CudaMatrix, CudaTensor, Dtype};
 use crate::backend::{HostDtype, HostTensor};
 use crate::error::{Error, Result};
 
-/// Numbers that are converted at a time: little host memory, and the copy before it goes on.
+/// Numbers that are converted at a time: little host memory, and it overlaps with the previous
+/// copy.
 const CHUNK: usize = 4 << 20;
 
-/// A small parameter as f32, each number changed by `change`.
+/// Uploads a small parameter as f32, each number changed by `change`.
 pub(super) fn parameter<D: Device>(
     device: &D,
     account: &MemoryStats,
@@ -39,7 +40,7 @@ pub(super) fn parameter<D: Device>(
     })
 }
 
-/// Matrices `(num_out_i, width)` one below the other, each row padded with zeros to a width that
+/// Uploads matrices `(num_out_i, width)` stacked to one, each row padded with zeros to a width that
 /// kernels can read.
 pub(super) fn matrix<D: Device>(
     device: &D,
@@ -78,12 +79,12 @@ pub(super) fn matrix<D: Device>(
     })
 }
 
-/// Numbers per row that matmuls can read: they take eight at a time.
+/// Width of a row that matmuls can read: they read eight values at a time.
 pub(super) fn padded_width(width: usize) -> usize {
     width.next_multiple_of(8)
 }
 
-/// A matrix whose file holds its transpose, `(width, num_out)`.
+/// Uploads a matrix whose file holds its transpose, `(width, num_out)`.
 pub(super) fn matrix_transposed<D: Device>(
     device: &D,
     account: &MemoryStats,
@@ -109,7 +110,7 @@ pub(super) fn matrix_transposed<D: Device>(
     matrix(device, account, std::slice::from_ref(&turned))
 }
 
-/// The numbers as bf16: as they lie in the file if that is what it holds.
+/// Uploads the numbers as bf16; directly from the file if they are stored as bf16.
 fn send<D: Device>(device: &D, tensor: &HostTensor<'_>, to: DevicePtr) -> Result<()> {
     match tensor.dtype {
         HostDtype::Bf16 => device.upload(&tensor.data, to),
@@ -143,7 +144,7 @@ fn send_padded<D: Device>(
     send(device, &tensor, to)
 }
 
-/// f32 to bf16, rounded to the nearest.
+/// Converts f32 to bf16, rounded to nearest.
 fn narrow(f32s: &[u8]) -> Vec<u8> {
     let mut data = vec![0; f32s.len() / 2];
     data.par_chunks_mut(1 << 16)
@@ -161,7 +162,7 @@ fn wrong_shape(shape: &[usize]) -> Error {
     Error::Backend(format!("a matrix cannot have the shape {shape:?}"))
 }
 
-/// A constant that launches read, kept alive by its owner.
+/// Uploads a constant that launches read; its owner keeps it alive.
 pub(super) fn constant<D: Device>(
     device: &D,
     account: &MemoryStats,

@@ -1,5 +1,4 @@
-//! A file's bytes as they come in: kept as they come, hashed as they come, named when they are
-//! right.
+//! Partial files: bytes are written and hashed as they arrive, and renamed once they are verified.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -10,18 +9,18 @@ use super::disk;
 use super::endpoint::RemoteFile;
 use crate::error::Result;
 
-/// Held by the one process that writes a file's bytes; let go of when it is dropped, or when the
-/// process ends in whatever way.
+/// Lock held by the one process that writes a file's bytes; released when it is dropped, or when
+/// the process ends for any reason.
 #[derive(Debug)]
 pub(super) struct BlobLock {
     _file: File,
 }
 
 impl BlobLock {
-    /// Takes the lock; `None` while another process has it.
+    /// Takes the lock; returns `None` while another process holds it.
     ///
     /// # Errors
-    /// `Hub` for a cache that cannot be written.
+    /// Returns `Hub` for a cache that is not writable.
     pub(super) fn take(path: &Path) -> Result<Option<Self>> {
         let failed = |error| disk::failed("cannot be locked", path, &error);
         let mut options = OpenOptions::new();
@@ -37,7 +36,7 @@ impl BlobLock {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => {
-                // Hashes are checked in any case: at worst something comes twice.
+                // Hashes are checked anyway: in the worst case something is downloaded twice.
                 tracing::debug!(%error, lock = %path.display(), "this file system has no locks");
                 Ok(Some(Self { _file: file }))
             }
@@ -45,7 +44,7 @@ impl BlobLock {
     }
 }
 
-/// What has come of a file.
+/// A partially downloaded file.
 pub(super) struct PartialBlob {
     path: PathBuf,
     file: File,
@@ -55,10 +54,10 @@ pub(super) struct PartialBlob {
 }
 
 impl PartialBlob {
-    /// Opens what has come so far, which is nothing at first. Reads all of it, for the hash.
+    /// Opens the partial file, or creates an empty one. Reads all of it to compute the hash.
     ///
     /// # Errors
-    /// `Hub` for a cache that cannot be read or written.
+    /// Returns `Hub` for a cache that cannot be read or written.
     pub(super) fn open(path: PathBuf, remote: &RemoteFile) -> Result<Self> {
         let file = OpenOptions::new()
             .create(true)
@@ -90,14 +89,14 @@ impl PartialBlob {
             }
             self.len += num_read as u64;
             if self.len > self.remote.size {
-                // Of another file, or of a broken server.
+                // Too long: from another file or a faulty server.
                 return self.restart();
             }
             self.hasher.update(&buffer[..num_read]);
         }
     }
 
-    /// Bytes that are here.
+    /// Number of bytes so far.
     pub(super) fn len(&self) -> u64 {
         self.len
     }
@@ -106,10 +105,10 @@ impl PartialBlob {
         self.len == self.remote.size
     }
 
-    /// Forgets what has come.
+    /// Discards all bytes.
     ///
     /// # Errors
-    /// `Hub` for a cache that cannot be written.
+    /// Returns `Hub` for a cache that is not writable.
     pub(super) fn restart(&mut self) -> Result<()> {
         self.file
             .set_len(0)
@@ -120,11 +119,11 @@ impl PartialBlob {
         Ok(())
     }
 
-    /// Takes the next bytes.
+    /// Appends the next bytes.
     ///
     /// # Errors
-    /// [`Rejected::TooLong`] for more bytes than the file has, which are not kept, and
-    /// [`Rejected::Disk`] for a disk that does not take them.
+    /// Returns [`Rejected::TooLong`] for more bytes than the file has, which are not stored, and
+    /// [`Rejected::Disk`] for a failed write.
     pub(super) fn write(&mut self, bytes: &[u8]) -> std::result::Result<(), Rejected> {
         let len = self.len + bytes.len() as u64;
         if len > self.remote.size {
@@ -138,24 +137,23 @@ impl PartialBlob {
         Ok(())
     }
 
-    /// Checks the whole and gives it its name.
+    /// Verifies the whole file and renames it to its final name.
     ///
     /// # Errors
-    /// [`Rejected::Hash`] for bytes that are not the file's, which are forgotten, and
-    /// [`Rejected::Disk`].
+    /// Returns [`Rejected::Hash`] for wrong bytes, which are discarded, and [`Rejected::Disk`].
     pub(super) fn finish(self, blob: &Path) -> std::result::Result<(), Rejected> {
         let failed = |error| Rejected::Disk(disk::failed("cannot be kept", blob, &error));
         if let Err(mismatch) = self.hasher.check() {
             std::fs::remove_file(&self.path).map_err(failed)?;
             return Err(Rejected::Hash(mismatch));
         }
-        // A name that outlives a power cut must stand for bytes that do.
+        // A name that survives a power failure must refer to bytes that do.
         self.file.sync_data().map_err(failed)?;
         std::fs::rename(&self.path, blob).map_err(failed)
     }
 }
 
-/// Why bytes were not taken.
+/// Reason why bytes were rejected.
 #[derive(Debug)]
 pub(super) enum Rejected {
     TooLong,
@@ -206,7 +204,7 @@ mod tests {
         let blob = dir.path().join("blob");
         assert!(matches!(partial.finish(&blob), Err(Rejected::Hash(_))));
         assert!(!path.exists() && !blob.exists());
-        // More than the file has can only be of another.
+        // A file with too many bytes must be another one.
         std::fs::write(&path, "hello\nhello\n").unwrap();
         assert_eq!(open().len(), 0);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);

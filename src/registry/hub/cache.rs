@@ -1,7 +1,6 @@
-//! The cache's layout: where a repository's files, revisions and locks are.
+//! Layout of the cache: paths of a repository's files, revisions and locks.
 //!
-//! Writes links and names of commits, each in one step; whoever reads meanwhile sees the old or the
-//! new.
+//! Links and refs are written atomically: concurrent readers see the old or the new one.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -52,12 +51,12 @@ impl RepoFolder {
         self.dir.join("blobs")
     }
 
-    /// A file's bytes, once all are there.
+    /// Path of a file's complete bytes.
     pub(super) fn blob(&self, etag: &str) -> PathBuf {
         self.blobs().join(etag)
     }
 
-    /// A file's bytes, as far as they have come.
+    /// Path of a partially downloaded file.
     pub(super) fn partial(&self, etag: &str) -> PathBuf {
         self.blobs().join(format!("{etag}.incomplete"))
     }
@@ -66,7 +65,7 @@ impl RepoFolder {
         &self.locks
     }
 
-    /// Locked by whoever writes a file's bytes.
+    /// Path of the lock file that a process holds while it writes a file's bytes.
     pub(super) fn lock_file(&self, etag: &str) -> PathBuf {
         self.locks.join(format!("{etag}.lock"))
     }
@@ -83,7 +82,7 @@ impl RepoFolder {
         self.dir.join("refs")
     }
 
-    /// The commit that a revision means here.
+    /// Returns the commit to which a revision points in the cache.
     pub(super) fn commit_of(&self, revision: &Revision) -> Option<Commit> {
         revision.as_commit().or_else(|| {
             let text = fs::read_to_string(self.refs().join(revision.as_str())).ok()?;
@@ -91,10 +90,10 @@ impl RepoFolder {
         })
     }
 
-    /// Makes the folders that a download writes to.
+    /// Creates the folders that a download writes to.
     ///
     /// # Errors
-    /// `Hub` for a cache that cannot be written.
+    /// Returns `Hub` for a cache that is not writable.
     pub(super) fn create(&self, commit: &Commit) -> Result<()> {
         for dir in [self.blobs(), self.snapshot(commit), self.locks.clone()] {
             fs::create_dir_all(&dir)
@@ -103,14 +102,14 @@ impl RepoFolder {
         Ok(())
     }
 
-    /// Lets a snapshot have a file whose bytes are there.
+    /// Adds a downloaded file to a snapshot.
     ///
     /// # Errors
-    /// `Hub` for a cache that cannot be written.
+    /// Returns `Hub` for a cache that is not writable.
     pub(super) fn link(&self, commit: &Commit, name: &str, etag: &str) -> Result<()> {
         let link = self.snapshot(commit).join(name);
         let blob = self.blob(etag);
-        // Where a file system has no links, huggingface_hub leaves the bytes in the snapshot alone.
+        // If a file system has no links, huggingface_hub stores the bytes in the snapshot only.
         let is_right = match (link.canonicalize(), blob.canonicalize()) {
             (Ok(link), Ok(blob)) => link == blob,
             (Ok(_), Err(_)) => true,
@@ -121,7 +120,7 @@ impl RepoFolder {
         }
         let target = Path::new("..").join("..").join("blobs").join(etag);
         let made = replace(&link, |new| {
-            // Where a file system has no links, the bytes are there twice under one name, or twice.
+            // If the file system has no symbolic links, use a hard link, or else a copy.
             symlink(&target, new)
                 .or_else(|_| fs::hard_link(&blob, new))
                 .or_else(|_| fs::copy(&blob, new).map(|_| ()))
@@ -129,10 +128,10 @@ impl RepoFolder {
         made.map_err(|error| disk::failed("cannot be linked", &link, &error))
     }
 
-    /// Lets a revision mean a commit.
+    /// Makes a revision point to a commit.
     ///
     /// # Errors
-    /// `Hub` for a cache that cannot be written.
+    /// Returns `Hub` for a cache that is not writable.
     pub(super) fn set_commit(&self, revision: &Revision, commit: &Commit) -> Result<()> {
         if self.commit_of(revision).as_ref() == Some(commit) {
             return Ok(());
@@ -145,10 +144,10 @@ impl RepoFolder {
     }
 }
 
-/// Makes `path` in one step, in place of what may be there.
+/// Creates `path` atomically, replacing an existing one.
 fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
-    // Two threads of one process never make the same path: files are downloaded once.
+    // Two threads of one process never create the same path: each file is downloaded once.
     new.push(format!(".{}.tmp", std::process::id()));
     let new = PathBuf::from(new);
     match fs::remove_file(&new) {
@@ -166,7 +165,7 @@ fn symlink(target: &Path, link: &Path) -> io::Result<()> {
 
 #[cfg(not(unix))]
 fn symlink(_target: &Path, _link: &Path) -> io::Result<()> {
-    // Where they exist they need a privilege.
+    // Symbolic links exist there, but need a privilege.
     Err(ErrorKind::Unsupported.into())
 }
 
@@ -194,7 +193,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&link).unwrap(), "new");
         #[cfg(unix)]
         assert_eq!(fs::read_link(&link).unwrap(), Path::new("../../blobs/y"));
-        // Nothing else was left behind.
+        // No other file is left.
         assert_eq!(fs::read_dir(folder.snapshot(&first)).unwrap().count(), 1);
 
         let revision = Revision::parse("refs/pr/3").unwrap();

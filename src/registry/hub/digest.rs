@@ -1,22 +1,22 @@
-//! What a file's bytes must come to.
+//! Expected hashes of files.
 
 use std::fmt::Write;
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
-/// The hash that a file's etag is, as the hub makes them.
+/// The kind of hash that a file's ETag on the hub is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
-    /// Of a large file.
+    /// SHA-256 of a large file.
     Sha256(String),
-    /// Of a small one, as git hashes it.
+    /// Git's hash of a small file.
     GitBlob(String),
-    /// The etag is nothing that could be computed: a mirror's own. The size must do.
+    /// Not a known hash, such as a mirror's own ETag; only the size can be checked.
     Unknown,
 }
 
 impl Expected {
-    /// What an etag promises.
+    /// Derives the expected hash from an ETag.
     pub(super) fn of_etag(etag: &str) -> Self {
         let is_hex = etag.bytes().all(|byte| byte.is_ascii_hexdigit());
         match etag.len() {
@@ -27,7 +27,7 @@ impl Expected {
     }
 }
 
-/// A file's hash in the making.
+/// An incremental hash of a file.
 #[derive(Clone)]
 pub(super) struct Hasher {
     expected: Expected,
@@ -35,7 +35,7 @@ pub(super) struct Hasher {
 }
 
 impl Hasher {
-    /// For a file of `size` bytes.
+    /// Creates a hasher for a file of `size` bytes.
     pub(super) fn new(expected: &Expected, size: u64) -> Self {
         let context = match expected {
             Expected::Sha256(_) => Some(Context::new(&SHA256)),
@@ -52,7 +52,7 @@ impl Hasher {
         }
     }
 
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub(super) fn update(&mut self, bytes: &[u8]) {
         if let Some(context) = &mut self.context {
             context.update(bytes);
@@ -60,7 +60,7 @@ impl Hasher {
     }
 
     /// # Errors
-    /// What the bytes came to, and what they should have.
+    /// Returns the actual and the expected hash, if they differ.
     pub(super) fn check(self) -> Result<(), Mismatch> {
         let (Expected::Sha256(expected) | Expected::GitBlob(expected)) = self.expected else {
             return Ok(());
@@ -78,7 +78,7 @@ impl Hasher {
     }
 }
 
-/// Two hashes that should be one.
+/// An actual and an expected hash that differ.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mismatch {
     pub(super) found: String,
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn etags_are_hashes() {
-        // As `git hash-object` and `sha256sum` have it.
+        // Results of `git hash-object` and `sha256sum`.
         let git = "ce013625030ba8dba906f756967f9e9ca394464a";
         let sha = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
         for etag in [git, sha, &sha.to_uppercase(), "\"own\"", ""] {

@@ -1,4 +1,4 @@
-//! The disk that the cache is on: what is free, and what its errors mean.
+//! Free space and error messages for the cache's disk.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -6,26 +6,26 @@ use std::path::Path;
 use crate::config::ByteSize;
 use crate::error::{Error, HubProblem};
 
-/// Bytes that this process may still write to the file system of `path`; `None` where that cannot
-/// be known.
+/// Number of bytes that this process may still write to the file system of `path`; `None` if
+/// unknown.
 #[cfg(unix)]
 pub(super) fn free_bytes(path: &Path) -> Option<u64> {
     let found = rustix::fs::statvfs(path).ok()?;
     Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// Bytes that this process may still write to the file system of `path`; `None` where that cannot
-/// be known.
+/// Number of bytes that this process may still write to the file system of `path`; `None` if
+/// unknown.
 #[cfg(not(unix))]
 pub(super) fn free_bytes(_path: &Path) -> Option<u64> {
     None
 }
 
-/// What to do where a disk is full.
+/// Advice for a full disk.
 pub(super) const MAKE_ROOM: &str = "Free some space, for instance with `medgemma rm`, or name \
                                     another disk with --download-dir or HF_HOME.";
 
-/// The error for something that could not be done to `path`.
+/// Creates the error for a failed operation on `path`.
 pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
     let place = path.display();
     let message = match error.kind() {

@@ -1,7 +1,7 @@
-//! A model's files from the hub into the cache.
+//! Downloads a model's files from the hub into the cache.
 //!
-//! Owns the order in which things come and what happens when they do not. The small files come
-//! first: whoever asked may look at them and stop before gigabytes follow.
+//! Determines the order of downloads and the handling of failures. The small files are downloaded
+//! first, so that the caller can check them before gigabytes follow.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,25 +23,25 @@ use super::retry_policy::RetryPolicy;
 use crate::config::{ByteSize, HubAccess, HubConfig, Retries};
 use crate::error::{Error, HubProblem, Result};
 
-/// Files at a time.
+/// Number of files downloaded in parallel.
 const NUM_AT_A_TIME: usize = 8;
-/// For hashing and TLS; more than any network feeds.
+/// Threads for hashing and TLS; enough for any network.
 const NUM_THREADS: usize = 4;
-/// Between looks at another process's lock.
+/// Time between checks of another process's lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// A model in the cache.
 #[derive(Clone, Debug)]
 pub(in crate::registry) struct Snapshot {
-    /// In the hub's layout.
+    /// Directory in the hub's layout.
     pub(in crate::registry) dir: PathBuf,
     pub(in crate::registry) commit: Commit,
 }
 
-/// The version that the settings name.
+/// Returns the revision that the settings name.
 ///
 /// # Errors
-/// `Config` for what no version can be called.
+/// Returns `Config` for an invalid revision name.
 fn revision(config: &HubConfig) -> Result<Revision> {
     match &config.revision {
         None => Ok(Revision::main()),
@@ -53,10 +53,10 @@ fn revision(config: &HubConfig) -> Result<Revision> {
     }
 }
 
-/// The model, if the cache has all of it. Asks nobody.
+/// Returns the model, if the cache has all of it. Makes no requests.
 ///
 /// # Errors
-/// `Config` for what no revision can be called.
+/// Returns `Config` for an invalid revision name.
 pub(in crate::registry) fn cached(config: &HubConfig, repo: &RepoId) -> Result<Option<Snapshot>> {
     let revision = revision(config)?;
     let folder = HubCache::new(&config.cache).repo(repo);
@@ -67,11 +67,13 @@ pub(in crate::registry) fn cached(config: &HubConfig, repo: &RepoId) -> Result<O
     }))
 }
 
-/// The model as the hub has it now, downloaded as far as it is not here. `look` sees the small
-/// files before the weights come, and may refuse them. Takes as long as it takes of a thread.
+/// Downloads the hub's current version of the model, except for files that are in the cache. `look`
+/// is called with the small files before the weights are downloaded, and may refuse them. Blocks
+/// the thread until done.
 ///
 /// # Errors
-/// `Hub` with what went wrong and what to do; `Config` for settings that cannot be; `look`'s own.
+/// Returns `Hub` with the cause and what to do; `Config` for invalid settings; the errors of
+/// `look`.
 pub(in crate::registry) fn fetch(
     config: &HubConfig,
     repo: &RepoId,
@@ -102,12 +104,13 @@ pub(in crate::registry) fn fetch(
         .build()
         .map_err(|error| Error::Config(format!("no threads to download with: {error}")))?;
     let outcome = runtime.block_on(session.run(&revision, look));
-    // After an error others may be in the middle of a write; a disk that hangs is not waited for.
+    // After an error, other threads may be in the middle of a write; do not wait for a hanging
+    // disk.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
-/// One download.
+/// State of one download.
 struct Session {
     endpoint: Endpoint,
     folder: RepoFolder,
@@ -131,7 +134,7 @@ impl Session {
         let mut small = self.describe(&commit, needed.small.clone()).await?;
         self.folder.create(&commit)?;
 
-        // The index says what else there is; then all sizes are known.
+        // The index lists the remaining files; then all sizes are known.
         let is_index = |file: &RemoteFile| file.name == INDEX;
         let index: Vec<RemoteFile> = small.extract_if(.., |file| is_index(file)).collect();
         if let Some(index) = index.iter().find(|index| index.size > MAX_INDEX_BYTES) {
@@ -183,7 +186,7 @@ impl Session {
         }
     }
 
-    /// Describes files, in the order of their names.
+    /// Requests the descriptions of files, in the order of their names.
     async fn describe(
         self: &Arc<Self>,
         commit: &Commit,
@@ -214,7 +217,7 @@ impl Session {
         }
     }
 
-    /// Downloads files that are not here, some at a time.
+    /// Downloads files that are not in the cache, some in parallel.
     async fn get(self: &Arc<Self>, commit: &Commit, files: &[RemoteFile]) -> Result<()> {
         let commit = commit.clone();
         let get = move |session: Arc<Self>, file: RemoteFile| {
@@ -224,7 +227,7 @@ impl Session {
         self.each(files.to_vec(), get, |()| {}).await
     }
 
-    /// Runs `work` on each, some at a time. The first error stops the others where they are.
+    /// Runs `work` on each input, some in parallel. The first error cancels the others.
     async fn each<I, T, F>(
         self: &Arc<Self>,
         inputs: Vec<I>,
@@ -254,7 +257,7 @@ impl Session {
         let mut progress = self.progress.file(&file.name, file.size);
         if !self.is_here(commit, file) {
             let _lock = self.lock(file).await?;
-            // Whoever had the lock may have brought it.
+            // The previous holder of the lock may have downloaded it.
             if !self.is_here(commit, file) {
                 self.bring(commit, file, &mut progress).await?;
                 self.folder.link(commit, &file.name, &file.etag)?;
@@ -268,8 +271,8 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the file's bytes are here under one of their names, which they have only once they
-    /// are right.
+    /// Whether the file's bytes are in the cache under one of their final names, which they get
+    /// only once they are verified.
     fn is_here(&self, commit: &Commit, file: &RemoteFile) -> bool {
         let has_size = |path: PathBuf| path.metadata().is_ok_and(|found| found.len() == file.size);
         has_size(self.folder.blob(&file.etag))
@@ -277,7 +280,7 @@ impl Session {
     }
 
     async fn lock(&self, file: &RemoteFile) -> Result<BlobLock> {
-        /// Looks before something is said: small files are there soon.
+        /// Number of silent checks before a message: small files are ready soon.
         const NUM_SILENT: u32 = 10;
         let path = self.folder.lock_file(&file.etag);
         let mut num_looks = 0;
@@ -294,7 +297,7 @@ impl Session {
         }
     }
 
-    /// Downloads a file's bytes, from where they were cut.
+    /// Downloads a file's bytes, continuing a partial download.
     async fn bring(
         &self,
         commit: &Commit,
@@ -304,9 +307,9 @@ impl Session {
         let blob = self.folder.blob(&file.etag);
         let mut retry_policy = RetryPolicy::new(self.retries);
         let mut num_mismatches = 0;
-        // Of the host that sent the beginning.
+        // ETag of the host that sent the beginning.
         let mut host_etag = None;
-        // Reading what is here takes as long as it is large.
+        // Reading a partial file takes time proportional to its size.
         let open = || PartialBlob::open(self.folder.partial(&file.etag), file);
         let mut partial = block_in_place(open)?;
         progress.found(partial.len());
@@ -329,7 +332,7 @@ impl Session {
                 },
                 Err(failure) => failure,
             };
-            // What brought something was not in vain.
+            // An attempt that brought new bytes does not count as failed.
             let is_more = partial.len() > most;
             if is_more {
                 most = partial.len();
@@ -342,8 +345,8 @@ impl Session {
         }
     }
 
-    /// The bytes were not the file's. Once that can be the fault of what was here before, or of the
-    /// line.
+    /// Handles bytes that do not match the file's hash. The first time, the cause may be the
+    /// partial file or the connection.
     fn mismatch(&self, file: &RemoteFile, rejected: Rejected, num_mismatches: u32) -> Failure {
         let what = match rejected {
             Rejected::Disk(error) => return Failure::Final(error),
@@ -367,7 +370,7 @@ impl Session {
         )
     }
 
-    /// One connection's worth of bytes; `Ok` when the last one is here.
+    /// Downloads over one connection; `Ok` when the last byte is there.
     async fn attempt(
         &self,
         commit: &Commit,
@@ -420,7 +423,7 @@ impl Session {
         )))
     }
 
-    /// Waits for as long as the failure asks for.
+    /// Waits for as long as the failure requires.
     async fn wait(
         &self,
         retry_policy: &mut RetryPolicy,
@@ -437,10 +440,10 @@ impl Session {
         Ok(())
     }
 
-    /// Bytes that have to come.
+    /// Returns the number of bytes to download.
     ///
     /// # Errors
-    /// `Hub` when the disk has no room for them.
+    /// Returns `Hub` when the disk has not enough space for them.
     fn check_space<'a>(
         &self,
         commit: &Commit,

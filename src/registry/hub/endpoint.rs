@@ -1,7 +1,7 @@
-//! The hub over HTTP: what a revision means, what a file is, its bytes.
+//! HTTP requests to the hub: revisions, file descriptions, file contents.
 //!
-//! Each call is one attempt; whether another follows is for the caller. The token goes to the hub
-//! itself and to no host that it redirects to.
+//! Each call is one attempt; retries are up to the caller. The token is sent only to the hub
+//! itself, not to hosts that it redirects to.
 
 use std::time::Duration;
 
@@ -22,58 +22,58 @@ use crate::config::HubConfig;
 use crate::error::{Error, HubProblem, Result};
 use crate::http_client;
 
-/// Redirects in a row.
+/// Maximum number of consecutive redirects.
 const MAX_HOPS: usize = 10;
-/// Of the list of a repository's files.
+/// Maximum size of the list of a repository's files.
 const MAX_LIST_BYTES: usize = 32 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A hub, and who asks it.
+/// A hub and the credentials for it.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     http: reqwest::Client,
     base: Url,
-    /// As the operator wrote it, for messages.
+    /// Address as the operator wrote it, for messages.
     name: String,
-    /// Marked as a secret, so that nothing prints it.
+    /// Authorization header; marked as sensitive, so that it is never printed.
     authorization: Option<HeaderValue>,
     stall_timeout: Duration,
 }
 
-/// What a revision means.
+/// The commit and files of a revision.
 #[derive(Debug)]
 pub(super) struct RevisionInfo {
     pub(super) commit: Commit,
-    /// All files of the repository.
+    /// Names of all files of the repository.
     pub(super) names: Vec<String>,
 }
 
-/// A file as the hub describes it.
+/// The hub's description of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RemoteFile {
     pub(super) name: String,
-    /// What the cache calls its bytes.
+    /// Name of its bytes in the cache.
     pub(super) etag: String,
     pub(super) size: u64,
     pub(super) expected: Expected,
 }
 
-/// A file's bytes on their way.
+/// A response with a file's bytes.
 #[derive(Debug)]
 pub(super) struct Opened {
     response: Response,
     stall_timeout: Duration,
-    /// Where in the file they begin.
+    /// Offset in the file at which they begin.
     pub(super) start: u64,
-    /// What the host that sends them calls them; it may know them by another name than the hub.
+    /// ETag of the host that sends them, which may differ from the hub's.
     pub(super) host_etag: Option<HeaderValue>,
 }
 
-/// Where to begin.
+/// Where to begin a download.
 #[derive(Clone, Debug)]
 pub(super) struct Begin {
     pub(super) start: u64,
-    /// What the host called the bytes that are there already, if that is known.
+    /// ETag of the host that sent the present bytes, if known.
     pub(super) host_etag: Option<HeaderValue>,
 }
 
@@ -88,17 +88,17 @@ struct SiblingJson {
     rfilename: String,
 }
 
-/// Redirects that are followed.
+/// Which redirects are followed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Follow {
     All,
-    /// Until a host tells what the file is.
+    /// Follow until a response describes the file.
     UntilDescribed,
 }
 
 impl Endpoint {
     /// # Errors
-    /// `Config` for an address or a token that cannot be used.
+    /// Returns `Config` for an invalid address or token.
     pub(super) fn new(config: &HubConfig) -> Result<Self> {
         let wrong =
             |what: &str| Error::Config(format!("HF_ENDPOINT is {}: {what}", config.endpoint));
@@ -130,7 +130,7 @@ impl Endpoint {
         })
     }
 
-    /// As the operator wrote it.
+    /// Address as the operator wrote it.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -153,7 +153,7 @@ impl Endpoint {
         }
     }
 
-    /// The commit that a revision means, and its files.
+    /// Returns the commit of a revision, and its files.
     pub(super) async fn revision(
         &self,
         repo: &RepoId,
@@ -186,7 +186,7 @@ impl Endpoint {
         })
     }
 
-    /// What a file is.
+    /// Returns the description of a file.
     pub(super) async fn describe(
         &self,
         repo: &RepoId,
@@ -226,7 +226,7 @@ impl Endpoint {
         })
     }
 
-    /// A file's bytes from some place on; from the beginning, if the server wants it so.
+    /// Requests a file's bytes from an offset on; the server may start from the beginning instead.
     pub(super) async fn open(
         &self,
         repo: &RepoId,
@@ -267,7 +267,7 @@ impl Endpoint {
                 }
                 _ => return Err(Failure::Part("it sends another part than was asked for")),
             },
-            // It has less than what is here.
+            // The file is shorter than the partial one.
             416 => {
                 return Err(Failure::Part(
                     "it does not have the part that was asked for",
@@ -278,7 +278,7 @@ impl Endpoint {
         let response = succeed(response, &asked)?;
         let host_etag = response.headers().get(ETAG).cloned();
         Ok(Opened {
-            // Weak ones promise nothing about single bytes.
+            // Weak ETags do not guarantee identical bytes.
             host_etag: host_etag.filter(|etag| !etag.as_bytes().starts_with(b"W/")),
             response,
             stall_timeout: self.stall_timeout,
@@ -286,10 +286,10 @@ impl Endpoint {
         })
     }
 
-    /// No answer came.
+    /// Creates the failure for a request without a response.
     fn unsent(&self, error: &reqwest::Error) -> Failure {
         let what = cause(error);
-        // Another attempt would meet the same one.
+        // A retry would get the same certificate.
         if what.contains("invalid peer certificate") {
             return Failure::is_final(
                 HubProblem::Network,
@@ -318,7 +318,7 @@ impl Endpoint {
         url.path_segments_mut()
             .expect("addresses with a host have paths")
             .pop_if_empty()
-            // A slash within a revision's name is no separator.
+            // A slash within a revision's name is escaped.
             .extend(parts);
         url
     }
@@ -339,7 +339,7 @@ impl Endpoint {
             .await
     }
 
-    /// Follows redirects; `seen` looks at what the hub itself answers, redirect or not.
+    /// Follows redirects; `seen` is called with the hub's own responses, including redirects.
     async fn send_seen(
         &self,
         method: Method,
@@ -348,7 +348,8 @@ impl Endpoint {
         follow: Follow,
         seen: &mut (dyn FnMut(&Response) -> std::result::Result<(), Failure> + Send),
     ) -> std::result::Result<Response, Failure> {
-        // Once it was left, the hub's token goes nowhere, not even back.
+        // After a redirect to another host, the token is not sent any more, not even back to the
+        // hub.
         let mut is_hub = true;
         for _ in 0..MAX_HOPS {
             is_hub &= url.origin() == self.base.origin();
@@ -356,7 +357,7 @@ impl Endpoint {
                 .http
                 .request(method.clone(), url.clone())
                 .headers(headers.clone())
-                // Sizes and ranges are of the file itself.
+                // Sizes and ranges must refer to the uncompressed file.
                 .header(ACCEPT_ENCODING, "identity");
             if is_hub && let Some(authorization) = &self.authorization {
                 request = request.header(AUTHORIZATION, authorization);
@@ -394,7 +395,7 @@ impl Endpoint {
 }
 
 impl Opened {
-    /// The next bytes; `None` at the end.
+    /// Returns the next bytes; `None` at the end.
     pub(super) async fn next(&mut self) -> std::result::Result<Option<Bytes>, Failure> {
         next(&mut self.response, self.stall_timeout).await
     }
@@ -422,7 +423,7 @@ fn succeed(response: Response, asked: &Asked<'_>) -> std::result::Result<Respons
     Err(of_status(status, response.headers(), asked))
 }
 
-/// What is at the bottom of it; all above only say that something failed.
+/// Returns the root cause; the outer errors only say that something failed.
 fn cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
@@ -431,7 +432,7 @@ fn cause(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-/// What the hub calls a file's bytes, be it that it sends them or that it says where they are.
+/// Returns the hub's ETag of a file, from a response with the file or a redirect to it.
 fn etag_of(headers: &HeaderMap) -> Option<String> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     let etag = text("x-linked-etag").or_else(|| text(ETAG.as_str()))?;
@@ -439,7 +440,7 @@ fn etag_of(headers: &HeaderMap) -> Option<String> {
     Some(etag.to_owned())
 }
 
-/// As [`etag_of`]; a redirect's own ETag is not the file's.
+/// Like [`etag_of`]; but the ETag of a redirect itself is not the file's.
 fn etag_seen(response: &Response) -> Option<String> {
     let headers = response.headers();
     let tells = response.status().is_success() || headers.contains_key("x-linked-etag");
@@ -450,7 +451,7 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// First byte and total of `bytes 5-9/10`.
+/// Parses the first byte and the total of `bytes 5-9/10`.
 fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;

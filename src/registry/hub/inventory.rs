@@ -1,4 +1,4 @@
-//! What the cache holds.
+//! Lists the contents of the cache.
 //!
 //! Reads names and sizes; follows no link out of a repository's folder.
 
@@ -14,7 +14,7 @@ use super::repository::{Commit, RepoId};
 #[derive(Clone, Debug)]
 pub(in crate::registry) struct CachedModel {
     pub(in crate::registry) repo: RepoId,
-    /// Of all its files, whole or not; each counts once.
+    /// Total bytes of its files, complete or not; each counts once.
     pub(in crate::registry) num_bytes: u64,
     pub(in crate::registry) completeness: Completeness,
     pub(in crate::registry) revisions: Vec<CachedRevision>,
@@ -24,7 +24,7 @@ pub(in crate::registry) struct CachedModel {
 #[derive(Clone, Debug)]
 pub(in crate::registry) struct CachedRevision {
     pub(in crate::registry) commit: Commit,
-    /// Branches and tags that mean it.
+    /// Branches and tags that point to it.
     pub(in crate::registry) names: Vec<String>,
     pub(in crate::registry) dir: PathBuf,
     pub(in crate::registry) completeness: Completeness,
@@ -33,13 +33,13 @@ pub(in crate::registry) struct CachedRevision {
 /// Whether a model can be served as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::registry) enum Completeness {
-    /// Something is missing.
+    /// Files are missing.
     Partial,
-    /// It can.
+    /// All files are present.
     Complete,
 }
 
-/// All repositories of models, by name. A cache that is not there has none.
+/// Returns all model repositories, by name; none if there is no cache.
 pub(in crate::registry) fn inventory(cache: &HubCache) -> Vec<CachedModel> {
     let mut models: Vec<CachedModel> = names(cache.root())
         .iter()
@@ -61,7 +61,7 @@ pub(in crate::registry) fn inventory(cache: &HubCache) -> Vec<CachedModel> {
     models
 }
 
-/// A repository's commits.
+/// Returns a repository's commits.
 pub(super) fn revisions(folder: &RepoFolder) -> Vec<CachedRevision> {
     let mut meant: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, file) in refs(folder) {
@@ -90,9 +90,9 @@ pub(super) fn revisions(folder: &RepoFolder) -> Vec<CachedRevision> {
         .collect()
 }
 
-/// Names of revisions and their files, those in folders too.
+/// Returns the names of revisions and their files, including those in subfolders.
 pub(super) fn refs(folder: &RepoFolder) -> Vec<(String, PathBuf)> {
-    /// refs/pr/3 is the deepest that the hub makes.
+    /// refs/pr/3 is the deepest that the hub creates.
     const MAX_DEPTH: usize = 4;
     fn walk(dir: &Path, prefix: &str, depth: usize, found: &mut Vec<(String, PathBuf)>) {
         for name in names(dir) {
@@ -112,12 +112,12 @@ pub(super) fn refs(folder: &RepoFolder) -> Vec<(String, PathBuf)> {
     found
 }
 
-/// Bytes that a repository's own files take.
+/// Total bytes of a repository's own files.
 pub(super) fn num_bytes(folder: &RepoFolder) -> u64 {
     sum(folder, |path, _| size(path))
 }
 
-/// Bytes of blobs, and of snapshots where a file system has no links.
+/// Sums up blobs, and snapshots if the file system has no links.
 fn sum(folder: &RepoFolder, size: fn(&Path, Of) -> u64) -> u64 {
     let in_dir = |dir: PathBuf, of: Of| -> u64 {
         let paths = names(&dir).into_iter().map(|name| dir.join(name));
@@ -130,14 +130,14 @@ fn sum(folder: &RepoFolder, size: fn(&Path, Of) -> u64) -> u64 {
     in_dir(folder.blobs(), Of::Blob) + in_snapshots
 }
 
-/// What a file belongs to.
+/// Kind of folder to which a file belongs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Of {
     Blob,
     Snapshot,
 }
 
-/// As [`size`]; a blob that is kept elsewhere for several models at once counts for each.
+/// Like [`size`]; a blob that is stored elsewhere for several models counts for each.
 fn size_of_target(path: &Path, of: Of) -> u64 {
     match of {
         Of::Blob => path.metadata().map_or(0, |file| file.len()),
@@ -145,7 +145,7 @@ fn size_of_target(path: &Path, of: Of) -> u64 {
     }
 }
 
-/// Bytes that a file itself takes, and no link's.
+/// Number of bytes of a file; 0 for a link.
 pub(super) fn size(path: &Path) -> u64 {
     match path.symlink_metadata() {
         Ok(file) if file.is_file() => file.len(),
@@ -153,7 +153,7 @@ pub(super) fn size(path: &Path) -> u64 {
     }
 }
 
-/// What is in a folder, by name; nothing in one that cannot be read.
+/// Returns the names in a folder; none if it cannot be read.
 pub(super) fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries

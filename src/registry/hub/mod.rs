@@ -1,4 +1,4 @@
-//! Models on the hub, and the cache that keeps them.
+//! Models on the Hugging Face hub, and the cache for them.
 //!
 //! ```text
 //! id, revision ─ endpoint ─▶ commit, names ─ needed_files ─▶ files ─ endpoint ─▶ sizes, hashes
@@ -8,27 +8,29 @@
 //!     snapshots/COMMIT/FILE ──▶ ../../blobs/HASH         ◀─ whole ─ blobs/HASH.incomplete
 //! ```
 //!
-//! The layout is huggingface_hub's, down to its lock files: what one downloads, the other finds.
-//! A file has its name in `blobs` only once its hash was checked, a snapshot its weights only once
-//! it has all else, and a revision its commit only once all is there: whatever moment a process
-//! ends at, what the next one finds is whole, or goes on from where it was.
+//! The layout is huggingface_hub's, including its lock files, so both programs find what the other
+//! one has downloaded. A file gets its name in `blobs` only after its hash was checked, a snapshot
+//! gets its weights only after everything else, and a revision its commit only after all files are
+//! there. So at whatever time a process ends, the next one finds complete files, or continues
+//! partial ones.
 //!
-//! # What the tests show, and what the hub may do otherwise
-//! They run against an imitation on loopback that was written from how huggingface_hub asks and
-//! what it takes for an answer. It redirects to a second host, ends connections at random bytes,
-//! stalls, sends too much, too little, and other bytes; it ignores ranges and asks for patience.
-//! Two programs were tried on each other's caches: this and huggingface_hub. Not tried, for want of
-//! a network: the hub itself. It keeps large files in chunks ("Xet") and says so in headers that
-//! are ignored here: the address that it redirects to hands out the whole file over plain HTTP, up
-//! to 50 GB a file, with ranges. That address expires after about an hour, so each attempt asks for
-//! a new one. If the hub ever stops handing out whole files, downloads end with what it answers.
+//! # What the tests cover, and what the real hub may do differently
+//! The tests use an imitation on loopback, written after the requests that huggingface_hub sends
+//! and the responses that it accepts. It redirects to a second host, ends connections at random
+//! bytes, stalls, and sends too much, too little, or wrong bytes; it ignores ranges and asks
+//! clients to wait. This program and huggingface_hub were tested with each other's caches. The real
+//! hub was not tested, for lack of a network. It stores large files in chunks ("Xet") and says so
+//! in headers that are ignored here: the address that it redirects to serves the whole file over
+//! plain HTTP, up to 50 GB per file, with ranges. That address expires after about an hour, so each
+//! attempt requests a new one. If the hub ever stops serving whole files, downloads fail with its
+//! response.
 //!
-//! Why not the crate hf-hub: from 1.0 on it needs the chunked transfer's 280 crates and a TLS
-//! library that needs cmake, and it neither resumes nor checks hashes. Its last version without
-//! them reads caches in the tests.
+//! Why not the crate hf-hub: from 1.0 on it needs the 280 crates of the chunked transfer and a TLS
+//! library that needs cmake, and it neither resumes downloads nor checks hashes. Its last version
+//! without these dependencies reads our caches in the tests.
 //!
-//! Owns everything that is asked of the hub and kept of it. Knows nothing of models but which files
-//! one needs.
+//! All requests to the hub and all access to its cache are in this module. It knows nothing of
+//! models except which files one needs.
 
 mod blob;
 mod cache;

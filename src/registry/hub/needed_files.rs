@@ -1,5 +1,5 @@
-//! Which of a repository's files a model needs: its config, tokenizer, templates and safetensors,
-//! and nothing in other formats.
+//! Selects a repository's files that a model needs: config, tokenizer, templates and safetensors,
+//! but no other formats.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::repository::is_file_name;
 
-/// What is read before the weights; those that a repository has. `tokenizer.model` is for others
-/// that use the cache.
+/// Small files, read before the weights, if the repository has them. `tokenizer.model` is for other
+/// programs that use the cache.
 const SMALL: [&str; 12] = [
     CONFIG,
     "generation_config.json",
@@ -28,31 +28,31 @@ const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
-/// An index has a line per tensor.
+/// Maximum size of an index, which has one line per tensor.
 pub(super) const MAX_INDEX_BYTES: u64 = 64 << 20;
 
-/// What is needed, as far as names alone tell.
+/// The needed files, as far as names alone determine them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NeededFiles {
-    /// All but the weights.
+    /// Names of all files except the weights.
     pub(super) small: Vec<String>,
     pub(super) weights: WeightFiles,
 }
 
-/// Where the weights are.
+/// Kind of weight files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum WeightFiles {
-    /// In one file.
+    /// A single file.
     Single,
-    /// In those that the index lists.
+    /// The files that the index lists.
     Sharded,
 }
 
 impl NeededFiles {
-    /// Chooses from all names of a repository.
+    /// Selects from all names of a repository.
     ///
     /// # Errors
-    /// What is missing.
+    /// Returns a message that names what is missing.
     pub(super) fn choose(names: &[String]) -> Result<Self, String> {
         let has = |name: &str| names.iter().any(|own| own == name);
         for name in [CONFIG, TOKENIZER] {
@@ -61,7 +61,7 @@ impl NeededFiles {
             }
         }
         let weights = match (has(SINGLE), has(INDEX)) {
-            // As the loader prefers it.
+            // The loader has the same preference.
             (true, _) => WeightFiles::Single,
             (false, true) => WeightFiles::Sharded,
             (false, false) => {
@@ -79,10 +79,10 @@ impl NeededFiles {
         })
     }
 
-    /// The files of the weights; `index` is read where there is one.
+    /// Returns the weight files; `index` is called if there is one.
     ///
     /// # Errors
-    /// What is wrong with the index.
+    /// Returns a message that says what is wrong with the index.
     pub(super) fn weights(
         &self,
         names: &[String],
@@ -106,7 +106,7 @@ struct IndexJson {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The files that an index lists, each once.
+/// Returns the files that an index lists, each once.
 fn shards(index: &[u8]) -> Result<Vec<String>, String> {
     let index: IndexJson =
         serde_json::from_slice(index).map_err(|error| format!("it cannot be read: {error}"))?;
@@ -123,9 +123,9 @@ fn shards(index: &[u8]) -> Result<Vec<String>, String> {
     }
 }
 
-/// Whether a snapshot has all that a model cannot do without.
+/// Whether a snapshot has all files that a model needs.
 pub(super) fn is_complete(snapshot: &Path) -> bool {
-    // Links to nothing are no files.
+    // Dangling links do not count.
     let has = |name: &str| snapshot.join(name).is_file();
     let index = || {
         let file = snapshot.join(INDEX);

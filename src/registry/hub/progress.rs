@@ -1,5 +1,5 @@
-//! How far a download is: a bar a file and one for all on a terminal, a line now and then
-//! elsewhere.
+//! Progress of a download: on a terminal a bar per file and one for the total, elsewhere a log line
+//! from time to time.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
@@ -11,15 +11,15 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use super::repository::RepoId;
 use crate::config::{ByteSize, ProgressOutput};
 
-/// Smaller files are there before anybody could read a bar.
+/// Minimum size of files with a bar; smaller ones finish before a bar could be read.
 const LEAST_BAR_BYTES: u64 = 8 << 20;
-/// Of a name in a bar, so that the line fits 80 columns.
+/// Maximum length of a name in a bar, so that the line fits in 80 columns.
 const NAME_COLUMNS: usize = 32;
-/// Between lines: this long and a hundredth more, or that long.
+/// Time between lines: SHORT_PAUSE if also a hundredth more was downloaded, else LONG_PAUSE.
 const SHORT_PAUSE: Duration = Duration::from_secs(5);
 const LONG_PAUSE: Duration = Duration::from_secs(30);
 
-/// What a download says on its way.
+/// Reports the progress of a download.
 pub(super) struct Progress {
     repo: RepoId,
     face: Face,
@@ -28,7 +28,7 @@ pub(super) struct Progress {
     num_done: AtomicUsize,
     total: AtomicU64,
     here: AtomicU64,
-    /// Of `here`, what did not have to come.
+    /// Part of `here` that was in the cache already.
     found: AtomicU64,
 }
 
@@ -43,14 +43,14 @@ enum Face {
     },
 }
 
-/// Where lines go.
+/// Destination of lines.
 #[derive(Clone, Copy)]
 enum Line {
     Stderr,
     Log,
 }
 
-/// How far one file is.
+/// Progress of one file.
 pub(super) struct FileProgress<'a> {
     of: &'a Progress,
     bar: Option<ProgressBar>,
@@ -92,11 +92,11 @@ impl Progress {
         }
     }
 
-    /// Says what is ahead: `here` of `total` bytes have come before.
+    /// Reports the size of the download: `here` of `total` bytes are in the cache already.
     pub(super) fn begin(&self, num_files: usize, total: u64, here: u64) {
         self.num_files.store(num_files, Ordering::Relaxed);
         self.total.store(total, Ordering::Relaxed);
-        // An index that was read already is not worth a word.
+        // An index that was read already is not worth mentioning.
         let resumed = match here * 100 >= total {
             true => format!(", of which {} are here", ByteSize(here)),
             false => String::new(),
@@ -113,16 +113,16 @@ impl Progress {
         }
     }
 
-    /// A line for people, between bars or lines.
+    /// Writes a message, between bars or lines.
     pub(super) fn say(&self, text: &str) {
         match &self.face {
-            // Where it cannot be shown nobody misses it.
+            // Ignored if it cannot be shown.
             Face::Bars { all, .. } => drop(all.println(text)),
             Face::Lines { line, .. } => line.write(text),
         }
     }
 
-    /// As [`Self::say`], for what may need attention.
+    /// Like [`Self::say`], for messages that may need attention.
     pub(super) fn warn(&self, text: &str) {
         match &self.face {
             Face::Lines {
@@ -132,7 +132,7 @@ impl Progress {
         }
     }
 
-    /// A file that begins to come.
+    /// Starts reporting a file.
     pub(super) fn file<'a>(&'a self, name: &'a str, size: u64) -> FileProgress<'a> {
         let bar = match &self.face {
             Face::Bars { all, sum } if size >= LEAST_BAR_BYTES => {
@@ -152,7 +152,7 @@ impl Progress {
         }
     }
 
-    /// All is there. Nothing is said for what was there before.
+    /// Reports the end. Says nothing if everything was in the cache already.
     pub(super) fn end(&self) {
         if let Face::Bars { sum, .. } = &self.face {
             sum.finish_and_clear();
@@ -171,7 +171,7 @@ impl Progress {
         }
     }
 
-    /// Bytes that came over the network and count.
+    /// Number of useful bytes that came over the network.
     fn came(&self) -> u64 {
         let found = self.found.load(Ordering::Relaxed);
         self.here.load(Ordering::Relaxed).saturating_sub(found)
@@ -183,7 +183,7 @@ impl Progress {
             Face::Bars { sum, .. } => sum.set_position(here),
             Face::Lines { line, last } => {
                 let total = self.total.load(Ordering::Relaxed);
-                // A line that another thread is writing is as good.
+                // If another thread is writing a line, that one is enough.
                 let Ok(mut last) = last.try_lock() else {
                     return;
                 };
@@ -222,7 +222,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        // The next thing on this terminal is an error, which wants to be read.
+        // The bars are removed, since an error message follows.
         if let Face::Bars { all, .. } = &self.face {
             drop(all.clear());
         }
@@ -230,17 +230,17 @@ impl Drop for Progress {
 }
 
 impl FileProgress<'_> {
-    /// So many bytes were here before.
+    /// Records the number of bytes that were in the cache already.
     pub(super) fn found(&mut self, here: u64) {
         self.of.found.fetch_add(here, Ordering::Relaxed);
         self.at(here);
         if let Face::Bars { sum, .. } = &self.of.face {
-            // What was here says nothing of the pace.
+            // Cached bytes say nothing about the speed.
             sum.reset_eta();
         }
     }
 
-    /// So many bytes are here.
+    /// Records the number of bytes that are present now.
     pub(super) fn at(&mut self, here: u64) {
         if here >= self.here {
             self.of.here.fetch_add(here - self.here, Ordering::Relaxed);
@@ -254,7 +254,7 @@ impl FileProgress<'_> {
         self.of.show();
     }
 
-    /// All of it is here.
+    /// Records that the file is complete.
     pub(super) fn done(mut self) {
         self.at(self.size);
         let num_done = self.of.num_done.fetch_add(1, Ordering::Relaxed) + 1;
@@ -283,7 +283,7 @@ impl Drop for FileProgress<'_> {
 impl Line {
     fn write(self, text: &str) {
         match self {
-            // Where it cannot be shown nobody misses it.
+            // Ignored if it cannot be shown.
             Self::Stderr => drop(writeln!(io::stderr(), "{text}")),
             Self::Log => tracing::info!("{text}"),
         }
@@ -296,7 +296,7 @@ fn style(template: &str) -> ProgressStyle {
         .progress_chars("━╸ ")
 }
 
-/// The end of a long name: what tells shards apart.
+/// Returns the end of a long name, which distinguishes shards.
 fn shortened(name: &str) -> String {
     match name.len().checked_sub(NAME_COLUMNS) {
         None | Some(0) => name.to_owned(),
@@ -304,7 +304,7 @@ fn shortened(name: &str) -> String {
     }
 }
 
-/// 75 s as 1 min 15 s.
+/// Formats a duration: 75 s as 1 min 15 s.
 fn time(time: Duration) -> String {
     let seconds = time.as_secs_f64().round() as u64;
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
@@ -355,7 +355,7 @@ mod tests {
         let mut file = progress.file("x", 20);
         file.found(5);
         file.at(15);
-        // The server began anew.
+        // The server started again from the beginning.
         file.at(0);
         file.at(10);
         file.done();

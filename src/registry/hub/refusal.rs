@@ -1,4 +1,4 @@
-//! What the hub's refusals mean: for how long, and what to do about them.
+//! Interprets the hub's refusals: whether to retry, and what to tell the user.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use reqwest::header::HeaderMap;
 use super::repository::RepoId;
 use crate::error::{Error, HubProblem};
 
-/// Why a request came to nothing.
+/// Reason for a failed request.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Another attempt may do better.
+    /// A retry may succeed.
     Passing {
         what: String,
-        /// What the server asks for.
+        /// Waiting time that the server requests.
         wait: Option<Duration>,
     },
-    /// Another attempt may do better, from the beginning: the rest cannot be had by itself.
+    /// A retry from the beginning may succeed: the remaining part cannot be requested separately.
     Part(&'static str),
-    /// None will.
+    /// A retry would not succeed.
     Final(Error),
 }
 
@@ -35,14 +35,14 @@ impl Failure {
     }
 }
 
-/// What was asked for, as messages name it.
+/// The requested item, as named in messages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
     pub(super) endpoint: &'a str,
     pub(super) repo: &'a RepoId,
-    /// A revision, or its commit.
+    /// Revision, or its commit.
     pub(super) revision: &'a str,
-    /// `None` for the list of files.
+    /// File; `None` for the list of files.
     pub(super) file: Option<&'a str>,
     pub(super) token: TokenSent,
 }
@@ -56,7 +56,7 @@ pub(super) enum TokenSent {
 
 const GIVE_TOKEN: &str = "--hf-token, HF_TOKEN, or a file that --hf-token-file names";
 
-/// What a status other than success means.
+/// Interprets a status other than success.
 pub(super) fn of_status(status: u16, headers: &HeaderMap, asked: &Asked<'_>) -> Failure {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let code = header("x-error-code").unwrap_or_default();
@@ -143,7 +143,7 @@ fn no_repository(asked: &Asked<'_>) -> Failure {
     )
 }
 
-/// How long the server asks to wait: Retry-After in seconds, or the `t` of RateLimit.
+/// Returns how long the server asks to wait: Retry-After in seconds, or the `t` of RateLimit.
 fn wait(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let after = text("retry-after").and_then(|text| text.trim().parse().ok());
@@ -191,7 +191,7 @@ mod tests {
         use TokenSent::{No, Yes};
         let gated = &[("x-error-code", "GatedRepo")][..];
         let no_repo = &[("x-error-code", "RepoNotFound")][..];
-        /// Status, headers, file, whether a token was sent, and what is said.
+        /// Status, headers, file, whether a token was sent, and the expected parts of the message.
         type Case<'a> = (
             u16,
             &'a [(&'static str, &'a str)],

@@ -1,8 +1,8 @@
-//! Taking a model out of the cache.
+//! Removes a model from the cache.
 //!
-//! Removes what lies within the repository's own folder and follows no link: what huggingface_hub
-//! keeps for several models at once stays, for its own `hf cache prune`. Lock files stay too: they
-//! are empty, and another process may be waiting at one.
+//! Only files in the repository's own folder are removed, and no link is followed: what
+//! huggingface_hub stores for several models at once stays, for its own `hf cache prune`. Lock
+//! files also stay: they are empty, and another process may be waiting for one.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,22 +15,22 @@ use super::inventory::{names, num_bytes, refs, revisions, size};
 use super::repository::{Commit, RepoId, Revision};
 use crate::error::{Error, HubProblem, Result};
 
-/// What is about to go.
+/// A planned removal.
 #[derive(Debug)]
 pub struct Removal {
     repo: RepoId,
     folder: RepoFolder,
-    /// `None` is all of it.
+    /// Revision to remove; `None` removes all.
     commit: Option<Commit>,
-    /// Bytes that are freed.
+    /// Number of bytes that are freed.
     pub num_bytes: u64,
-    /// Files, besides links.
+    /// Number of files, not counting links.
     pub num_files: usize,
     paths: Vec<PathBuf>,
 }
 
 impl Removal {
-    /// What goes, as people call it.
+    /// Name of what is removed, for display.
     pub fn name(&self) -> String {
         match &self.commit {
             None => self.repo.to_string(),
@@ -38,17 +38,18 @@ impl Removal {
         }
     }
 
-    /// Where it is.
+    /// Folder of the repository.
     pub fn dir(&self) -> &Path {
         self.folder.dir()
     }
 
-    /// Removes it.
+    /// Performs the removal.
     ///
     /// # Errors
-    /// `Hub` while another process downloads it, and for a cache that cannot be written.
+    /// Returns `Hub` while another process downloads the model, and for a cache that is not
+    /// writable.
     pub fn run(self) -> Result<()> {
-        // Held until all is gone.
+        // Held until everything is removed.
         let _locks: Vec<BlobLock> = names(self.folder.locks())
             .iter()
             .map(|name| {
@@ -69,11 +70,12 @@ impl Removal {
     }
 }
 
-/// Finds what of a repository is to go: all of it, or one revision and what no other needs.
+/// Plans a removal: the whole repository, or one revision and the files that no other revision
+/// needs.
 ///
 /// # Errors
-/// `Hub` for what is not in the cache, and for a folder that is a link to somewhere else; `Config`
-/// for what no revision can be called.
+/// Returns `Hub` for a model that is not in the cache, and for a folder that is a link to somewhere
+/// else; `Config` for an invalid revision name.
 pub fn find_removal(cache: &Path, repo: &RepoId, revision: Option<&str>) -> Result<Removal> {
     let cache = HubCache::new(cache);
     let folder = cache.repo(repo);
@@ -99,7 +101,7 @@ pub fn find_removal(cache: &Path, repo: &RepoId, revision: Option<&str>) -> Resu
         commit: None,
         num_bytes: num_bytes(&folder),
         num_files: names(&folder.blobs()).len(),
-        // Names first: what is half removed is not found.
+        // Names first, so that a half-removed model is not found.
         paths: vec![folder.refs(), folder.snapshots(), folder.dir().to_owned()],
         folder,
     };
@@ -154,12 +156,12 @@ pub fn find_removal(cache: &Path, repo: &RepoId, revision: Option<&str>) -> Resu
     })
 }
 
-/// Removes a file, a link, or a folder with all that is in it; of links only themselves.
+/// Removes a file, a link, or a folder with its contents; never the target of a link.
 fn remove(path: &Path) -> std::io::Result<()> {
     match path.symlink_metadata() {
         Ok(kind) if kind.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
-        // Another process was quicker.
+        // Another process was faster.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }

@@ -1,15 +1,15 @@
-//! Names on the hub: a repository, one of its revisions, the commit that it means.
+//! Names on the hub: repositories, revisions and commits.
 
 use std::fmt;
 
-/// A repository's `owner/name`.
+/// Id of a repository, `owner/name`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RepoId(String);
 
 impl RepoId {
-    /// Reads an id; `None` for what the hub allows no repository to be called.
+    /// Parses an id; `None` for names that the hub does not allow.
     pub fn parse(text: &str) -> Option<Self> {
-        /// Of either part, by the hub's rules.
+        /// Maximum length of either part, by the hub's rules.
         const MAX_LEN: usize = 96;
         let (owner, name) = text.split_once('/')?;
         let is_part = |part: &str| {
@@ -17,25 +17,25 @@ impl RepoId {
             fits && part.bytes().all(is_plain)
                 && !part.starts_with(['-', '.'])
                 && !part.ends_with(['-', '.'])
-                // The folder's name could not be read back.
+                // Otherwise the folder's name would be ambiguous.
                 && !part.contains("--")
                 && !part.contains("..")
         };
         (is_part(owner) && is_part(name)).then(|| Self(text.to_owned()))
     }
 
-    /// Its folder in the cache.
+    /// Name of its folder in the cache.
     pub(super) fn folder(&self) -> String {
         format!("models--{}", self.0.replace('/', "--"))
     }
 
-    /// The repository that a folder of the cache holds.
+    /// Returns the repository of a cache folder.
     pub(super) fn of_folder(folder: &str) -> Option<Self> {
         let (owner, name) = folder.strip_prefix("models--")?.split_once("--")?;
         Self::parse(&format!("{owner}/{name}"))
     }
 
-    /// `owner/name`.
+    /// The id as `owner/name`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -47,18 +47,18 @@ impl fmt::Display for RepoId {
     }
 }
 
-/// A branch, a tag or a commit.
+/// A revision: a branch, a tag or a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::registry) struct Revision(String);
 
 impl Revision {
-    /// What is meant where nothing is said.
+    /// The default revision.
     pub(in crate::registry) fn main() -> Self {
         Self("main".to_owned())
     }
 
-    /// Reads a revision; `None` for what git allows nothing to be called. Names may have slashes,
-    /// but none leads out of a folder.
+    /// Parses a revision; `None` for names that git does not allow. Names may contain slashes, but
+    /// never lead out of a folder.
     pub(in crate::registry) fn parse(text: &str) -> Option<Self> {
         let is_part = |part: &str| {
             let plain = part
@@ -70,7 +70,7 @@ impl Revision {
         (fits && text.split('/').all(is_part)).then(|| Self(text.to_owned()))
     }
 
-    /// The commit, if it is one's full name.
+    /// Returns the commit, if this is a full commit hash.
     pub(super) fn as_commit(&self) -> Option<Commit> {
         let is_hash = self.0.len() == 40 && self.0.bytes().all(|byte| byte.is_ascii_hexdigit());
         is_hash.then(|| Commit(self.0.to_ascii_lowercase()))
@@ -87,12 +87,12 @@ impl fmt::Display for Revision {
     }
 }
 
-/// What a revision means: a commit's name, which is a folder's too.
+/// The hash of a commit, which is also the name of its snapshot folder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::registry) struct Commit(String);
 
 impl Commit {
-    /// Reads a name; `None` for what could not be a folder.
+    /// Parses a hash; `None` for what cannot be a folder name.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         is_file_name(text).then(|| Self(text.to_owned()))
@@ -104,13 +104,13 @@ impl Commit {
 }
 
 impl fmt::Display for Commit {
-    /// As git shortens it.
+    /// Writes the hash shortened as by git.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.get(..7).unwrap_or(&self.0))
     }
 }
 
-/// Whether this names a file within a folder, and nothing outside.
+/// Whether `text` names a file within a folder, and nothing outside.
 pub(super) fn is_file_name(text: &str) -> bool {
     (1..=200).contains(&text.len()) && text.bytes().all(is_plain) && !text.starts_with('.')
 }

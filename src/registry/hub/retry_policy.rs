@@ -1,4 +1,4 @@
-//! How often something is tried again, and after which pauses.
+//! Number of retries and the pauses between them.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::refusal::Failure;
 use crate::config::Retries;
 use crate::error::{Error, HubProblem};
 
-/// How many attempts were in vain.
+/// Counts failed attempts.
 #[derive(Debug)]
 pub(super) struct RetryPolicy {
     retries: Retries,
@@ -21,15 +21,15 @@ impl RetryPolicy {
         }
     }
 
-    /// Something came: what failed before does not count.
+    /// Resets the count after progress: earlier failures no longer matter.
     pub(super) fn restore(&mut self) {
         self.num_failed = 0;
     }
 
-    /// The pause before the next attempt.
+    /// Returns the pause before the next attempt.
     ///
     /// # Errors
-    /// The failure itself when it is final, or when patience has come to an end.
+    /// Returns the failure itself when it is final, or when the retries are used up.
     pub(super) fn pause(
         &mut self,
         failure: Failure,
@@ -64,7 +64,7 @@ impl RetryPolicy {
             Some(wait) => Ok((wait, what)),
             None => {
                 let doubled = first_pause.saturating_mul(1 << (self.num_failed - 1).min(16));
-                // So that those who were cut together do not come back together.
+                // Random, so that clients that failed together do not retry together.
                 let share = 0.75 + fastrand::f64() / 2.0;
                 Ok((doubled.min(longest_pause).mul_f64(share), what))
             }
@@ -105,7 +105,7 @@ mod tests {
         }
         let error = pause(false).unwrap_err();
         assert!(error.starts_with("x.bin: cut (4 attempts)"), "{error}");
-        // What came in between counts.
+        // Progress in between resets the count.
         assert!(pause(true).unwrap() <= 1.25);
     }
 

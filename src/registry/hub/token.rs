@@ -1,4 +1,4 @@
-//! Who asks: the token, wherever it is.
+//! Finds the hub token.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use crate::config::{HubToken, TokenChoice, hub_token};
 use crate::error::{Error, Result};
 
-/// The token to send, if there is one.
+/// Returns the token to send, if there is one.
 ///
 /// # Errors
-/// `Config` for a file that cannot be read, and for a token that could not be sent.
+/// Returns `Config` for a file that cannot be read, and for a token that cannot be sent.
 pub(super) fn find(choice: &TokenChoice) -> Result<Option<HubToken>> {
     match choice {
         TokenChoice::None => Ok(None),
@@ -20,7 +20,7 @@ pub(super) fn find(choice: &TokenChoice) -> Result<Option<HubToken>> {
             Some(text) => token_in(file, &text),
             None => Err(wrong(file, "there is no such file")),
         }),
-        // Nobody has to log in.
+        // Being logged in is optional.
         TokenChoice::Login(file) => match read(file)? {
             Some(text) if !text.trim().is_empty() => token_in(file, &text),
             _ => Ok(None),

@@ -1,5 +1,5 @@
-//! A device that computes nothing and remembers everything: what each slot of the KV cache holds,
-//! so that a query which reads the wrong key is noticed, however the wrong key got there.
+//! A fake device that computes nothing and records everything: what each slot of the KV cache
+//! holds. So a query that reads a wrong key is noticed, however the wrong key got there.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,8 +9,8 @@ use crate::core::{BlockId, CacheSalt, ImageSpan};
 use super::super::{BlockTable, Chunk};
 use super::*;
 
-/// All that a key depends on: every token and image up to its position, images of its own run
-/// also behind it, and who may share it.
+/// Hash of all that a key depends on: every token and image up to its position, all images of its
+/// own run, also behind it, and the cache salt.
 pub(super) type Identity = u64;
 
 fn identity(parts: impl Hash) -> Identity {
@@ -19,7 +19,7 @@ fn identity(parts: impl Hash) -> Identity {
     hasher.finish()
 }
 
-/// A sequence as the device sees it: with the tokens that the host has not seen yet.
+/// A sequence as the device sees it, including tokens that the host has not seen yet.
 #[derive(Clone, Debug)]
 pub(super) struct Contents {
     pub(super) tokens: Vec<TokenId>,
@@ -54,7 +54,7 @@ impl Contents {
         self.tokens.push(token);
     }
 
-    /// Greedy: the same beginning goes on in the same way.
+    /// Greedy sampling: the same prefix continues in the same way.
     pub(super) fn next_token(&self, len: usize) -> TokenId {
         match self.keys[len - 1] % 8 {
             0 => STOP,
@@ -63,7 +63,7 @@ impl Contents {
     }
 }
 
-/// The images without a gap around a position, if it is in one.
+/// Adjacent images around a position, if it is in one.
 fn run_at(images: &[ImageSpan], position: usize) -> &[ImageSpan] {
     let covers = |image: &ImageSpan| (image.start..image.start + image.len).contains(&position);
     let Some(idx) = images.iter().position(covers) else {
@@ -114,8 +114,8 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Runs a batch as the model does: all keys of the step are written, then each query reads
-    /// what it sees. `contents` are those of the chunks' sequences.
+    /// Runs a batch as the model does: all keys of the step are written, then each query reads what
+    /// it sees. `contents` belong to the chunks' sequences.
     pub(super) fn run(&mut self, scheduler: &Scheduler, work: &[(&Chunk, &Contents)]) {
         let tables = |chunk: &Chunk| scheduler.sequence(chunk.seq).expect("it is in the batch");
         let groups = scheduler.config().groups;

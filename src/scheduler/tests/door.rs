@@ -1,4 +1,4 @@
-//! What is refused, with which numbers, and that nothing else is.
+//! Which requests are refused, with which numbers, and that nothing else is.
 
 use crate::error::Error;
 
@@ -114,7 +114,7 @@ fn what_could_never_fit_is_refused_with_the_numbers() {
         },
         ..SchedulerConfig::for_test()
     };
-    // The last token is never computed: 41 tokens need 40 places.
+    // The last token is never computed: 41 tokens need 40 slots.
     assert!(config.check(&text(30, 11)).is_ok());
     let refused = config.check(&text(30, 12));
     assert!(matches!(

@@ -1,4 +1,4 @@
-//! Blocks: which are needed, where positions lie in them, and in which order they are used again.
+//! Blocks: how many are needed, where positions lie in them, and in which order they are reused.
 
 use crate::core::BlockId;
 
@@ -70,7 +70,7 @@ fn positions_are_found_until_the_window_has_passed_them() {
     let mut scheduler = scheduler(config);
     scheduler.add(SeqId(1), text(9, 50)).unwrap();
     step(&mut scheduler);
-    // Position 9 sees 4..=9: block 0 has gone.
+    // Position 9 sees 4..=9: block 0 is freed.
     let seq = scheduler.sequence(SeqId(1)).unwrap();
     let table = seq.sliding_table();
     assert_eq!(table.num_released(), 1);

@@ -1,4 +1,4 @@
-//! Small configurations and the few words the tests are written in.
+//! Small configurations and helpers for the tests.
 
 mod device;
 mod door;
@@ -26,8 +26,8 @@ const WORD: TokenId = TokenId(7);
 const STOP: TokenId = TokenId(1);
 
 impl SchedulerConfig {
-    /// Room for everything that a test does not limit itself. Prompts here are mostly the same word,
-    /// so nothing is shared unless a test asks for it.
+    /// Large enough for everything that a test does not limit itself. Prompts here are mostly the
+    /// same word, so nothing is shared unless a test asks for it.
     fn for_test() -> Self {
         Self {
             max_num_seqs: 8,

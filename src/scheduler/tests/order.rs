@@ -1,4 +1,4 @@
-//! Whose turn it is: priorities, tenants, arrival.
+//! Order of admission: priorities, tenants, arrival.
 
 use crate::core::TenantId;
 
@@ -23,7 +23,7 @@ fn slots(max_num_seqs: usize) -> Scheduler {
     })
 }
 
-/// Runs everybody to the end; the sequences in the order in which they were first computed.
+/// Runs all sequences to their end and returns them in the order in which they were first computed.
 fn admissions(scheduler: &mut Scheduler) -> Vec<u64> {
     let mut order = Vec::new();
     while scheduler.has_work() {
@@ -56,7 +56,7 @@ fn a_better_priority_takes_a_slot_and_an_equal_one_does_not() {
     scheduler.add(SeqId(4), urgent(0, 3, 9)).unwrap();
     let batch = scheduler.schedule();
     assert_eq!(batch.preempted, [SeqId(2)]);
-    // Its decode was planned and is not computed.
+    // Sequence 3's decode was planned and is not computed.
     assert_eq!(chunks(&batch), [(1, 4, 1), (4, 0, 3)]);
     scheduler.update(&batch, &words(&batch));
     scheduler.check_integrity();

@@ -8,7 +8,7 @@ fn stopping(prompt_len: usize, max_tokens: usize) -> GenerateRequest {
     request
 }
 
-/// A chunk as `(sequence, start, fed)`.
+/// Returns a chunk as `(sequence, start, fed)`.
 fn fed(batch: &Batch) -> Vec<(u64, usize, Option<usize>)> {
     let chunks = batch.chunks.iter();
     chunks.map(|c| (c.seq.0, c.start, c.fed)).collect()
@@ -105,7 +105,7 @@ fn a_preempted_sequence_keeps_the_token_that_is_being_sampled() {
         scheduler.check_integrity();
         scheduler.update(&second, &words(&second));
         if !ends {
-            // Prompt and token, computed once more.
+            // Prompt and token are computed again.
             assert_eq!(step(&mut scheduler).0, [(1, 0, 5)]);
         }
         assert_eq!(scheduler.has_work(), !ends);
@@ -131,7 +131,7 @@ fn decodes_get_their_tokens_while_a_long_prompt_is_read() {
             scheduler.add(SeqId(id), text(10, 2000)).unwrap();
         }
         step(&mut scheduler);
-        // Images as long as the budget, one behind the other, are the worst that can come.
+        // Adjacent images as long as the budget are the worst case.
         let spans: Vec<_> = (0..200).map(|idx| (idx * 600, 512)).collect();
         let study = with_images(text(128_000, 2), &spans);
         scheduler.add(SeqId(9), study).unwrap();

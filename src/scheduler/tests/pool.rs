@@ -1,5 +1,5 @@
-//! A pool of blocks against books that are kept the slow way: who holds what, and which block
-//! goes next.
+//! A pool of blocks compared with a simple model of it: which tables hold a block, and which block
+//! is reused next.
 
 use std::collections::VecDeque;
 
@@ -13,11 +13,11 @@ use super::super::block_pool::BlockPool;
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
-    /// A new table takes so many blocks.
+    /// A new table takes this many blocks.
     Take(usize),
-    /// The n-th table, counted round, gives all of its own back, its end first.
+    /// The n-th table (modulo their number) frees all of its blocks, its end first.
     GiveBack(usize),
-    /// A block of the n-th table, counted round, is full and has these contents.
+    /// A block of the n-th table (modulo their number) is full and has these contents.
     Register(usize, usize, u8),
     /// A new table holds the block with these contents, if there is one.
     Share(u8),
@@ -40,9 +40,9 @@ fn hash(contents: u8) -> BlockHash {
 struct Books {
     pool: BlockPool,
     tables: Vec<Vec<BlockId>>,
-    /// By block.
+    /// Contents by block.
     contents: Vec<Option<u8>>,
-    /// In the order in which they are given out.
+    /// Blocks in the order in which they are given out.
     blank: VecDeque<BlockId>,
     cached: VecDeque<BlockId>,
 }

@@ -1,4 +1,4 @@
-//! What is found in the cache, and who waits for whom.
+//! What is found in the prefix cache, and which sequences wait for which.
 
 use crate::core::CacheSalt;
 
@@ -11,14 +11,14 @@ fn caching() -> SchedulerConfig {
     }
 }
 
-/// Runs everybody to the end.
+/// Runs all sequences to their end.
 fn drain(scheduler: &mut Scheduler) {
     while scheduler.has_work() {
         step(scheduler);
     }
 }
 
-/// Tokens of a request that were found after `before` had been answered.
+/// Returns the number of tokens of a request that were found after `before` had been answered.
 fn found_after(before: GenerateRequest, request: GenerateRequest) -> usize {
     let mut scheduler = scheduler(caching());
     scheduler.add(SeqId(1), before).unwrap();
@@ -32,7 +32,7 @@ fn found_after(before: GenerateRequest, request: GenerateRequest) -> usize {
 
 #[test]
 fn whole_blocks_are_found_and_the_last_token_is_always_computed() {
-    // Of 12 tokens three blocks are full, and the third holds the last token.
+    // With 12 tokens, three blocks are full, and the third holds the last token.
     assert_eq!(found_after(text(12, 1), text(12, 1)), 8);
     assert_eq!(found_after(text(12, 1), text(13, 1)), 12);
     assert_eq!(found_after(text(12, 1), text(30, 1)), 12);
@@ -164,7 +164,7 @@ fn a_cached_block_is_given_away_after_blank_ones_and_a_sequences_end_first() {
     drain(&mut scheduler);
     assert_eq!(scheduler.stats().num_cached_blocks.global, 4);
     assert_eq!(scheduler.kv_usage(), 0.0);
-    // Four blank ones are enough.
+    // Four blank blocks are enough.
     scheduler.add(SeqId(2), other(8, 14)).unwrap();
     drain(&mut scheduler);
     assert_eq!(scheduler.stats().num_cached_blocks.global, 7);
@@ -206,7 +206,7 @@ fn of_ten_at_once_one_computes_the_prompt_and_the_others_wait_for_it() {
     assert_eq!(step(&mut scheduler).0, [(1, 0, 16)]);
     assert_eq!((scheduler.num_running(), scheduler.num_waiting()), (1, 10));
     assert_eq!(step(&mut scheduler).0, [(1, 16, 16)]);
-    // Not kept back by those who wait.
+    // It is not delayed by those that wait.
     assert_eq!(step(&mut scheduler).0, [(1, 32, 8), (11, 0, 3)]);
     // 36 tokens are full blocks before the last token.
     let (chunks, _) = step(&mut scheduler);
@@ -318,7 +318,8 @@ fn an_image_is_computed_when_what_left_it_no_room_was_preempted_in_vain() {
     };
     scheduler.add(SeqId(1), of(5, text(4, 9))).unwrap();
     step(&mut scheduler);
-    // Begins like the first, whose next token leaves no room for an image of the whole budget.
+    // It begins like the first, whose next token leaves no budget for an image as long as the
+    // budget.
     let image = with_images(text(11, 1), &[(3, 7)]);
     scheduler.add(SeqId(2), of(0, image)).unwrap();
     // Would fit if the two shared nothing.

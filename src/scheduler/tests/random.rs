@@ -1,5 +1,5 @@
-//! Random requests, steps and aborts against books kept apart from the scheduler's, and a cache
-//! that remembers what was written where.
+//! Random requests, steps and aborts compared with a separate model of the scheduler, and a cache
+//! that records what was written where.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -13,7 +13,7 @@ use super::super::{BlockTable, Chunk};
 use super::kv::most_touched;
 use super::*;
 
-/// A request of images with text between and behind them.
+/// A request with images and text between and behind them.
 #[derive(Clone, Debug)]
 struct Ask {
     /// Tokens before each image, and its length.
@@ -28,13 +28,13 @@ struct Ask {
 enum Op {
     Add(Ask),
     Step,
-    /// The n-th of those that live, counted round.
+    /// Aborts the n-th live sequence (modulo their number).
     Abort(usize),
-    /// The same while a step is being computed.
+    /// Aborts while a step is being computed.
     StepAndAbort(usize),
-    /// In a step, the n-th of those that are sampled for is held instead.
+    /// In a step, holds the n-th sampling sequence instead of sampling for it.
     StepAndHold(usize),
-    /// All that are held take part again.
+    /// Releases all held sequences.
     Release,
 }
 
@@ -109,7 +109,7 @@ impl Ask {
         request
     }
 
-    /// Positions that belong together: token by token, image tokens without a gap.
+    /// Ranges that belong together: single tokens, or adjacent image tokens.
     fn whole(&self) -> Vec<Range<usize>> {
         let mut is_image = Vec::new();
         for &(gap, image) in &self.images {
@@ -127,21 +127,21 @@ impl Ask {
     }
 }
 
-/// What the tests know of a sequence.
+/// What the tests know about a sequence.
 struct Record {
     ask: Ask,
     whole: Vec<Range<usize>>,
     tokens: Vec<TokenId>,
     num_prompt_tokens: usize,
     num_computed: usize,
-    /// It runs, and in the last step nothing of it was computed for want of budget.
+    /// It runs, and in the last step nothing of it was computed for lack of budget.
     was_skipped: bool,
     /// Steps in a row in which that happened to it as the oldest.
     num_skipped_as_oldest: usize,
 }
 
 impl Record {
-    /// The positions that must be computed together with the next one, if that begins such.
+    /// Range that must be computed together with the next position, if one begins there.
     fn next_whole(&self) -> Option<&Range<usize>> {
         self.whole.iter().find(|run| run.start == self.num_computed)
     }
@@ -158,7 +158,7 @@ impl Record {
     }
 }
 
-/// What lies in one group's blocks: whose key of which position.
+/// Contents of one group's blocks: the sequence and position of each key.
 type Memory = HashMap<(BlockId, usize), (SeqId, usize)>;
 
 fn write(memory: &mut Memory, table: &BlockTable, chunk: &Chunk) {
@@ -225,7 +225,7 @@ impl World {
         }
     }
 
-    /// The door's rules once more, from what could happen rather than by formula.
+    /// The rules of admission again, derived by enumeration rather than by formula.
     fn should_pass(&self, record: &Record) -> bool {
         let config = &self.config;
         let prompt_len = record.num_prompt_tokens;
@@ -310,12 +310,11 @@ impl World {
             .expect("it was added and has not ended")
     }
 
-    /// Nobody who runs was left out without a reason, nor for long.
+    /// Checks that no running sequence was left out without a reason or for long.
     fn check_fairness(&mut self, batch: &Batch) {
         let budget_left = self.config.max_num_batched_tokens - batch.num_tokens();
         let scheduled: BTreeSet<SeqId> = batch.chunks.iter().map(|chunk| chunk.seq).collect();
-        // An image may go before decodes when it had to stand back in the step before, and
-        // nothing else may.
+        // Only an image that had to wait in the step before may go before decodes.
         let mut reading = batch.chunks.iter().filter(|chunk| {
             let record = &self.records[&chunk.seq];
             record.tokens.len() - record.num_computed > 1
@@ -363,7 +362,7 @@ impl World {
         }
     }
 
-    /// Whether the pools are too empty for what would be computed of a sequence next.
+    /// Whether the pools have too few free blocks for what would be computed of a sequence next.
     fn lacks_blocks(&self, record: &Record, budget: usize) -> bool {
         let mut end = record.tokens.len().min(record.num_computed + budget);
         if let Some(cut) = record
@@ -438,7 +437,7 @@ impl World {
         let mut expected = Vec::new();
         for chunk in &batch.chunks {
             let Some(record) = self.records.get_mut(&chunk.seq) else {
-                // Aborted. The engine may have sampled a token for it all the same.
+                // The sequence was aborted. The engine may still have sampled a token for it.
                 if chunk.samples && chunk.seq.0 % 2 == 0 {
                     sampled.push((chunk.seq, WORD));
                 }

@@ -1,5 +1,5 @@
-//! Random conversations that share what they can, in steps one at a time and pipelined, on a
-//! device that notices every wrong key.
+//! Random conversations that share prefixes, in steps one at a time and pipelined, on a device that
+//! notices every wrong key.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,10 +15,10 @@ use super::*;
 /// A prompt of few different pieces, so that beginnings coincide.
 #[derive(Clone, Debug)]
 struct Ask {
-    /// Tokens before each image, its length and which image it is.
+    /// Tokens before each image, the image's length, and which image it is.
     images: Vec<(usize, usize, u8)>,
     tail: usize,
-    /// What the tail's last token is.
+    /// Last token of the tail.
     last: u32,
     answer: Answer,
     scheduling: SchedulingParams,
@@ -34,13 +34,13 @@ struct Answer {
 #[derive(Clone, Debug)]
 enum Op {
     Add(Ask),
-    /// The n-th of all prompts so far once more, so many times.
+    /// The n-th prompt so far is sent again, this many times.
     Again(usize, usize, SchedulingParams),
-    /// The n-th of the conversations that have ended, and so many tokens more.
+    /// A follow-up to the n-th ended conversation, with this many more tokens.
     FollowUp(usize, usize, Answer),
     Launch,
     TakeIn,
-    /// The n-th of those that live, counted round.
+    /// Aborts the n-th live sequence (modulo their number).
     Abort(usize),
 }
 
@@ -148,23 +148,23 @@ impl Ask {
     }
 }
 
-/// What the tests know of a sequence.
+/// What the tests know about a sequence.
 struct Record {
     request: GenerateRequest,
     contents: Contents,
-    /// Tokens that were taken in.
+    /// Number of tokens that were applied.
     num_known: usize,
     /// Where the next chunk begins; `None` while it waits.
     next: Option<usize>,
-    /// Positions computed, in batches that were taken in.
+    /// Number of positions computed in batches that were applied.
     num_computed: usize,
     num_admissions: usize,
     num_cached: Option<usize>,
-    /// Launched batches in a row without it, though it had one token to compute.
+    /// Number of launched batches in a row without it, though it had one token to compute.
     num_left_out: usize,
 }
 
-/// A launched batch with what it drew, and how often each of its sequences had been admitted.
+/// A launched batch with its samples, and how often each of its sequences had been admitted.
 struct InFlight {
     batch: Batch,
     sampled_tokens: Vec<(SeqId, TokenId)>,
@@ -326,7 +326,7 @@ impl World {
                 assert!(!cuts, "{chunk:?} cuts the image at {}", image.start);
             }
         }
-        // The host must know every token that it hands in, and the others are fed.
+        // The host must know every token that it passes in; the others are pending samples.
         assert_eq!(chunk.fed.is_some(), chunk.end() > record.num_known);
         if let Some(fed) = chunk.fed {
             assert_eq!(chunk.len, 1, "{chunk:?}");
@@ -339,7 +339,7 @@ impl World {
         }
     }
 
-    /// With blocks enough for everybody, a decode gets its token at least every other step.
+    /// With enough blocks for all, a decode gets its token at least every other step.
     fn check_delays(&mut self, batch: &Batch) {
         let config = self.scheduler.config();
         let most = config.blocks_for(config.max_model_len);
@@ -375,7 +375,7 @@ impl World {
         for (chunk, num_admissions) in batch.chunks.iter().zip(num_admissions) {
             let sample = sampled_tokens.iter().find(|&&(id, _)| id == chunk.seq);
             let Some(record) = self.records.get_mut(&chunk.seq) else {
-                // Stale. The engine may hand its token in all the same.
+                // Stale chunk. The engine may still pass its token in.
                 sampled.extend(sample.filter(|_| chunk.seq.0 % 2 == 0));
                 continue;
             };
@@ -408,7 +408,7 @@ impl World {
             let seq = self.scheduler.sequence(id).expect("it has not ended");
             let known = &record.contents.tokens[..record.num_known];
             assert_eq!(seq.tokens(), known, "{id}");
-            // Who has been admitted and not yet computed may have a prefix already.
+            // A sequence that was admitted and not yet computed may have a prefix already.
             if record.next.is_some() {
                 assert_eq!(seq.num_computed_tokens(), record.num_computed, "{id}");
             }

@@ -28,7 +28,7 @@ fn running(scheduler: &Scheduler) -> BTreeMap<u64, usize> {
     counts
 }
 
-/// Slots are what is scarce.
+/// A configuration in which slots are scarce.
 fn slots(max_num_seqs: usize) -> SchedulerConfig {
     SchedulerConfig {
         max_num_seqs,
@@ -41,7 +41,7 @@ fn slots(max_num_seqs: usize) -> SchedulerConfig {
     }
 }
 
-/// Blocks are what is scarce, and all are alike.
+/// A configuration in which blocks are scarce.
 fn blocks(num_blocks: usize) -> SchedulerConfig {
     SchedulerConfig {
         max_num_seqs: 16,
@@ -71,7 +71,8 @@ fn who_has_nothing_takes_from_who_has_more() {
     let own = |chunks: &&Vec<Computed>| chunks.iter().any(|&(id, ..)| id == 2000);
     assert_eq!(ran.iter().filter(own).count(), 5, "{ran:?}");
     assert!(scheduler.sequence(SeqId(2000)).is_none(), "it has ended");
-    // Whose place it took goes on where it was, and nobody else of its tenant was touched.
+    // The sequence whose slot it took continues where it was; no other sequence of its tenant was
+    // touched.
     assert_eq!(scheduler.stats().num_preemptions, 1);
     step(&mut scheduler);
     assert_eq!(running(&scheduler), BTreeMap::from([(1, 8)]));
@@ -157,7 +158,7 @@ fn blocks_are_shared_as_slots_are() {
     for number in 0..8 {
         scheduler.add(SeqId(1000 + number), of(1, 76, 200)).unwrap();
     }
-    // Until there is no room for one more.
+    // Until there are no blocks for one more.
     let mut steps_left = 300;
     while scheduler.num_free_blocks().global >= 20 {
         step(&mut scheduler);
@@ -255,8 +256,8 @@ fn configs() -> impl Strategy<Value = SchedulerConfig> {
     })
 }
 
-/// Tokens that each customer's sequences have computed after so many steps, when these are all that
-/// there are.
+/// Number of tokens that each customer's sequences have computed after a fixed number of steps,
+/// when there are no other customers.
 fn computed(config: SchedulerConfig, customers: &[Option<&Customer>], ahead: bool) -> Vec<usize> {
     const STEPS: usize = 1_500;
     const TENANT: u64 = 1_000_000;
@@ -308,8 +309,8 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// However they ask, each of k tenants that always have work gets near to the k-th part of what
-    /// it would have had alone, or near to as much as the others.
+    /// Whatever they ask for, each of k tenants that always have work gets nearly the k-th part of
+    /// what it would have had alone, or nearly as much as the others.
     #[test]
     fn over_a_long_window_everybody_gets_a_share(
         config in configs(),

@@ -174,7 +174,7 @@ fn who_came_first_is_admitted_first_even_if_a_later_one_would_fit() {
     assert_eq!((scheduler.num_running(), scheduler.num_waiting()), (1, 2));
 }
 
-/// A model with global layers only and a pool of so many blocks of four.
+/// A model with global layers only and a pool of `num_blocks` blocks of four tokens.
 fn with_blocks(num_blocks: usize) -> Scheduler {
     scheduler(SchedulerConfig {
         groups: KvGroups::Global,
@@ -224,8 +224,8 @@ fn the_newest_sits_out_when_it_is_the_one_that_asks() {
     for (older, newer) in (5..10).zip(7..) {
         assert_eq!(step(&mut scheduler).0, [(1, older, 1), (2, newer, 1)]);
     }
-    // Three blocks each. The newer one needs a fourth and has nobody to take it from; who came
-    // later must not have it either.
+    // Three blocks each. The newer one needs a fourth and has none to take it from; a sequence that
+    // came later must not get it either.
     scheduler.add(SeqId(3), text(1, 1)).unwrap();
     assert_eq!(steps(&mut scheduler, 2), [[(1, 10, 1)], [(1, 11, 1)]]);
     // The older one has ended: nothing is computed twice.
@@ -235,7 +235,7 @@ fn the_newest_sits_out_when_it_is_the_one_that_asks() {
 #[test]
 fn a_prompt_takes_its_blocks_from_newer_sequences_even_when_those_have_been_scheduled() {
     let mut scheduler = with_blocks(94);
-    // Images hold the older ones back at first, so that the newest comes to decode beside them.
+    // Images delay the older ones at first, so that the newest decodes beside them.
     let oldest = with_images(text(325, 4), &[(4, 16)]);
     scheduler.add(SeqId(1), oldest).unwrap();
     let second = with_images(text(30, 4), &[(3, 10)]);
@@ -292,7 +292,7 @@ fn an_image_is_whole_when_it_is_computed_again() {
                 .filter(|&(id, _, len)| id == 2 && len > 1),
         );
     }
-    // First beside the other's prompt, then alone and with what it had said.
+    // First beside the other's prompt, then alone and with its generated tokens.
     assert_eq!(seen, [(2, 0, 8), (2, 8, 12), (2, 0, 10), (2, 10, 14)]);
 }
 
@@ -356,7 +356,7 @@ fn no_more_than_two_steps_are_in_flight() {
     }
 }
 
-/// Runs one sequence on the given tokens until it ends; how many it took and why it ended.
+/// Runs one sequence on the given tokens until it ends; returns how many it took and why it ended.
 fn end_of(request: GenerateRequest, sampled: &[TokenId]) -> (usize, FinishReason) {
     let config = SchedulerConfig {
         max_model_len: 10,

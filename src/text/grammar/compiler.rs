@@ -1,4 +1,4 @@
-//! From a grammar's source to a constraint, over the model's own tokens.
+//! Compiles a grammar's source to a constraint over the model's own tokens.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -21,30 +21,31 @@ const MAX_LARK: usize = 256 << 10;
 const MAX_CHOICES: usize = 4096;
 const MAX_CHOICE_BYTES: usize = 256 << 10;
 
-/// Why a grammar cannot be compiled.
+/// The reason why a grammar cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrammarError {
-    /// Whose fault it is.
+    /// Who can fix the error.
     pub kind: GrammarErrorKind,
-    /// Where in the source, behind the field that holds it: `.properties.age`.
+    /// Path in the source, relative to the field that contains it: `.properties.age`.
     pub path: String,
-    /// What is wrong there.
+    /// Description of the error.
     pub message: String,
 }
 
-/// Who must do something about a [`GrammarError`].
+/// Who can fix a [`GrammarError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GrammarErrorKind {
-    /// The client: the grammar is wrong, or takes too much time or memory.
+    /// The client: the grammar is invalid, or takes too much time or memory.
     Refused,
-    /// Nobody: the server compiles as many grammars as it can. The same request may succeed later.
+    /// Nobody: the server already compiles as many grammars as it can. The same request may succeed
+    /// later.
     Busy,
-    /// The operator: no process for grammars can be had.
+    /// The operator: no grammar process can be started.
     Failed,
 }
 
 impl GrammarError {
-    /// About the source as a whole.
+    /// Creates an error about the source as a whole.
     pub(super) fn new(message: String) -> Self {
         Self::of_kind(GrammarErrorKind::Refused, message)
     }
@@ -65,11 +66,11 @@ impl GrammarError {
     }
 }
 
-/// Compiles grammars for one model, on the thread that asks, however long that takes. The server
-/// does so in processes of their own ([`Grammars`](super::Grammars)).
+/// Compiles grammars for one model on the calling thread, without a time limit. The server compiles
+/// them in separate processes instead ([`Grammars`](super::Grammars)).
 pub struct GrammarCompiler {
     vocabulary: GrammarVocabulary,
-    /// Seconds of work for a vocabulary of 262k, so only for those who need it.
+    /// Takes seconds for a vocabulary of 262k tokens, so it is created on first use.
     factory: OnceLock<Result<ParserFactory, String>>,
 }
 
@@ -80,7 +81,7 @@ impl fmt::Debug for GrammarCompiler {
 }
 
 impl GrammarCompiler {
-    /// A compiler of grammars over these tokens.
+    /// Creates a compiler for grammars over these tokens.
     pub fn new(vocabulary: GrammarVocabulary) -> Self {
         Self {
             vocabulary,
@@ -88,16 +89,16 @@ impl GrammarCompiler {
         }
     }
 
-    /// Compiles `source`. Hostile sources take time and memory without a bound.
+    /// Compiles `source`. Hostile sources can take unbounded time and memory.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// What is wrong with the source, and where.
     pub fn compile(&self, source: &GrammarSource) -> Result<Arc<dyn Constraint>, GrammarError> {
         check(source)?;
         Ok(Arc::new(self.compile_unchecked(source)?))
     }
 
-    /// Compiles what has passed [`check`].
+    /// Compiles a source that has passed [`check`].
     pub(super) fn compile_unchecked(
         &self,
         source: &GrammarSource,
@@ -105,7 +106,7 @@ impl GrammarCompiler {
         let parser = self.factory()?.create_parser(grammar(source));
         let parser = parser.map_err(|error| GrammarError::new(reason(&error)))?;
         let mut matcher = Matcher::new(Ok(parser));
-        // The first mask is the dearest, and says whether anything can be said at all.
+        // The first mask is the most expensive, and shows whether any output is possible at all.
         let first = matcher.compute_mask_or_eos();
         let first = first.map_err(|error| GrammarError::new(shortened(&error)))?;
         if first.is_zero() || matcher.is_stopped() {
@@ -120,10 +121,10 @@ impl GrammarCompiler {
         Ok(Grammar::new(matcher, *vocab_size, stop_ids))
     }
 
-    /// Prepares what all grammars share, so that the first one need not wait for it.
+    /// Prepares the data that all grammars share, so that the first one need not wait for it.
     ///
     /// # Errors
-    /// When the vocabulary fits no grammar at all.
+    /// If no grammar works with the vocabulary.
     pub(super) fn factory(&self) -> Result<&ParserFactory, GrammarError> {
         let factory = self.factory.get_or_init(|| factory(&self.vocabulary));
         factory
@@ -144,16 +145,17 @@ fn factory(vocabulary: &GrammarVocabulary) -> Result<ParserFactory, String> {
     let mut factory = factory.map_err(|error| shortened(&error))?;
     factory.quiet();
     let limits = factory.limits_mut();
-    // The library's own limits bound most of its work; its reports would repeat the answer.
+    // The library's own limits bound most of its work. Its verbose reports would include the
+    // answer's text.
     limits.verbose_errors = false;
     limits.max_lexer_states = 50_000;
     Ok(factory)
 }
 
-/// What can be said against a grammar without compiling it.
+/// Checks a grammar without compiling it.
 ///
 /// # Errors
-/// What is wrong with it, and where: a size, a depth, or a keyword that is not supported.
+/// What is wrong and where: a size, a depth, or an unsupported keyword.
 pub(super) fn check(source: &GrammarSource) -> Result<(), GrammarError> {
     let too_long = |what: &str, most: usize| {
         Err(GrammarError::new(format!(
@@ -190,7 +192,7 @@ pub(super) fn check(source: &GrammarSource) -> Result<(), GrammarError> {
     }
 }
 
-/// The same, as the library takes it.
+/// Converts the source to the library's type.
 fn grammar(source: &GrammarSource) -> TopLevelGrammar {
     match source {
         GrammarSource::JsonObject => {
@@ -201,7 +203,7 @@ fn grammar(source: &GrammarSource) -> TopLevelGrammar {
         }
         GrammarSource::Regex(regex) => TopLevelGrammar::from_regex(regex),
         GrammarSource::Choice(choices) => {
-            // Lark's strings are written as JSON's.
+            // Lark's string literals have JSON's syntax.
             let choices = choices.iter().cloned().map(Value::from);
             let choices: Vec<_> = choices.map(|choice| choice.to_string()).collect();
             TopLevelGrammar::from_lark(format!("start: {}", choices.join(" | ")))
@@ -210,7 +212,7 @@ fn grammar(source: &GrammarSource) -> TopLevelGrammar {
     }
 }
 
-/// What the library says, from the outermost cause to the innermost.
+/// Returns the library's error message, from the outermost cause to the innermost.
 fn reason(error: &impl fmt::Display) -> String {
     shortened(&format!("{error:#}").replace('\n', " "))
 }

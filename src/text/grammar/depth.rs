@@ -1,10 +1,10 @@
-//! How deep a graph is for whoever walks it by recursion, as the grammar library does.
+//! Depth of a graph for recursive algorithms, such as the grammar library's.
 
-/// The deepest that a depth-first walk of a graph gets, each node entered once: the depth of the
-/// recursion of whoever walks it so. `starts` are walked in order; `edges` gives the nodes that a
-/// node leads to, in order. Returns as soon as the depth is more than `most`.
+/// Returns the maximum depth of a depth-first walk of a graph that enters each node once. This is
+/// the recursion depth of such a walk. `starts` are walked in order; `edges` lists the successors
+/// of each node, in order. Returns as soon as the depth exceeds `most`.
 ///
-/// The walk itself keeps its path in a list, so no graph is too deep for it.
+/// This function itself keeps its path in a list, so no graph is too deep for it.
 pub(super) fn walk_depth(
     num_nodes: usize,
     starts: impl IntoIterator<Item = usize>,
@@ -13,7 +13,8 @@ pub(super) fn walk_depth(
 ) -> usize {
     let mut is_entered = vec![false; num_nodes];
     let mut deepest = 0;
-    // Each node on the way from a start to here, and how many of its edges were followed.
+    // Each node on the path from a start to the current node, and how many of its edges were
+    // followed.
     let mut path: Vec<(usize, usize)> = Vec::new();
     for start in starts {
         if std::mem::replace(&mut is_entered[start], true) {
@@ -59,7 +60,7 @@ mod tests {
         let circle = vec![vec![1], vec![2], vec![0]];
         assert_eq!(walk_depth(3, [1], &circle, 100), 3);
         assert_eq!(walk_depth(0, [], &[], 100), 0);
-        // A million links are no depth for the walk itself.
+        // The walk itself handles a chain of a million nodes.
         let long: Vec<Vec<usize>> = (1..=1_000_000).map(|n| vec![n % 1_000_000]).collect();
         assert_eq!(walk_depth(1_000_000, [0], &long, usize::MAX), 1_000_000);
     }

@@ -1,4 +1,4 @@
-//! The grammars of late: each compiled once, and kept while there is room.
+//! Cache of compiled grammars: each recent grammar is compiled once.
 
 use std::path::Path;
 use std::pin::pin;
@@ -16,47 +16,47 @@ use super::vocabulary::GrammarVocabulary;
 use crate::core::{CacheSalt, Constraint};
 use crate::error::Result;
 
-/// Grammars that are kept: an application sends the same few again and again.
+/// Maximum number of cached grammars. An application sends the same few again and again.
 const MAX_KEPT: usize = 32;
-/// Of one that takes more memory than this, nothing is kept.
+/// Grammars that take more memory than this are not cached.
 const MAX_KEPT_BYTES: u64 = 32 << 20;
 
-/// How often those who wait for room look whether somebody takes long.
+/// How often waiting requests check whether a slow grammar can be displaced.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Compiles grammars for one model, and keeps those of late.
+/// Compiles grammars for one model and caches recent ones.
 #[derive(Debug)]
 pub struct Grammars {
     place: Executor,
-    /// The one that was asked for last is the last.
+    /// In order of use; the most recent is last.
     kept: Mutex<Vec<Kept>>,
 }
 
-/// How many processes work on grammars.
+/// Limits on the processes that work on grammars.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GrammarLimits {
-    /// Grammars at a time, those that are only kept included; at least 1.
+    /// Maximum number of grammar processes, including cached ones; at least 1.
     pub max_processes: usize,
-    /// Of those that compute for long, so many do so at a time; at least 1.
+    /// Maximum number of processes that do long computations at a time; at least 1.
     pub num_turns: usize,
 }
 
-/// Where grammars are compiled and followed.
+/// Where grammars are compiled and evaluated.
 #[derive(Debug)]
 enum Executor {
     Here(GrammarCompiler),
     Processes {
         server: Arc<ForkServer>,
-        /// For so many workers at a time.
+        /// Bounds the number of workers.
         places: Arc<Semaphore>,
     },
 }
 
 #[derive(Clone, Debug)]
 struct Kept {
-    /// Of the source, and of whom it is kept for.
+    /// Hash of the source and of the salt.
     digest: [u8; 32],
-    /// Whether it was asked for again.
+    /// Whether it was requested again after its creation.
     is_known: bool,
     grammar: Arc<OnceCell<Compiled>>,
 }
@@ -67,9 +67,9 @@ enum Compiled {
     Process(Arc<GrammarProcess>),
 }
 
-/// Which of those that `may_go` goes first: one that was asked for only once, so that many new grammars
-/// do not drive out those which an application uses again and again; of several, the one that was
-/// asked for longest ago.
+/// Returns the index of the entry to drop first, among those that `may_go` selects. Entries that
+/// were requested only once go first, so that many new grammars do not displace those that an
+/// application uses repeatedly. Among equals, the least recently used goes first.
 fn dispensable(kept: &[Kept], may_go: impl Fn(&Kept) -> bool) -> Option<usize> {
     let is_new = |kept: &Kept| may_go(kept) && !kept.is_known;
     let new = kept.iter().position(is_new);
@@ -77,8 +77,8 @@ fn dispensable(kept: &[Kept], may_go: impl Fn(&Kept) -> bool) -> Option<usize> {
 }
 
 impl Grammars {
-    /// Grammars that are compiled and followed in this process, by whoever asks: what they take of
-    /// time, memory and stack is taken of it. For tests and measurements.
+    /// Compiles and evaluates grammars in this process, on the calling thread, with its time,
+    /// memory and stack. For tests and measurements.
     pub fn here(compiler: GrammarCompiler) -> Self {
         Self {
             place: Executor::Here(compiler),
@@ -86,11 +86,11 @@ impl Grammars {
         }
     }
 
-    /// Grammars of which each has a process of its own. Takes up to seconds, until all is ready for
-    /// the first one. `program` is the `medgemma` binary, which is started once more.
+    /// Compiles each grammar in a process of its own. Takes up to seconds, until everything is
+    /// ready for the first one. `program` is the `medgemma` binary, which is started once more.
     ///
     /// # Errors
-    /// When processes cannot be had, or the vocabulary fits no grammar.
+    /// If processes cannot be started, or no grammar works with the vocabulary.
     pub fn in_processes(
         program: &Path,
         vocabulary: GrammarVocabulary,
@@ -107,11 +107,11 @@ impl Grammars {
         })
     }
 
-    /// Compiles `source`, or finds what was compiled of it for the same `salt`. Whoever asks for the
-    /// same while it is compiled waits for that. Must be called within a tokio runtime.
+    /// Compiles `source`, or returns the cached grammar for the same `salt`. Concurrent calls for
+    /// the same source wait for one compilation. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// What is wrong with the source, and where; or that there is no place for it now.
+    /// What is wrong with the source, and where; or that no process is available now.
     pub async fn compile(
         &self,
         source: GrammarSource,
@@ -161,21 +161,22 @@ impl Grammars {
         }
     }
 
-    /// Room for one process more. What is kept and not used makes it, or else what takes long.
+    /// Waits for a place for one more process. To free one, drops an idle cached grammar, else
+    /// displaces a slow one.
     async fn place(
         &self,
         server: &ForkServer,
         places: &Arc<Semaphore>,
     ) -> std::result::Result<OwnedSemaphorePermit, GrammarError> {
         let until = Instant::now() + COMPILE_TIME;
-        // Asked for once, so that those who wait get theirs in the order in which they came.
+        // Acquired once, so that waiting requests are served in order of arrival.
         let mut place = pin!(Arc::clone(places).acquire_owned());
         let mut wait = Duration::ZERO;
         while Instant::now() < until {
             if let Ok(Ok(place)) = timeout(wait, &mut place).await {
                 return Ok(place);
             }
-            // One for each that waits; whoever waits for longest gets it.
+            // Each waiting request frees one place; the request that has waited longest gets it.
             if !self.let_one_go() {
                 server.displace_slowest();
             }
@@ -188,7 +189,7 @@ impl Grammars {
         ))
     }
 
-    /// Ends a process that no answer is bound to. Returns whether there was one.
+    /// Ends a process that no answer uses. Returns whether there was one.
     fn let_one_go(&self) -> bool {
         let mut kept = self.locked();
         let is_idle = |kept: &Kept| match kept.grammar.get() {
@@ -202,7 +203,7 @@ impl Grammars {
         true
     }
 
-    /// The entry of a digest, which may be new.
+    /// Returns the entry of a digest, which may be new.
     fn kept(&self, digest: [u8; 32]) -> Kept {
         let mut kept = self.locked();
         let is_gone = |kept: &Kept| match kept.grammar.get() {
@@ -223,7 +224,7 @@ impl Grammars {
             },
         };
         if kept.len() == MAX_KEPT {
-            // Answers that are bound to it go on.
+            // Answers that still use it continue.
             let idx = dispensable(&kept, |_| true).expect("there are some");
             kept.remove(idx);
         }

@@ -1,19 +1,19 @@
-//! Lark grammars before they are compiled: how deep their rules and their brackets go.
+//! Checks Lark grammars before compilation: the depth of their rules and brackets.
 
 use std::collections::HashMap;
 
 use super::compiler::GrammarError;
 use super::depth::walk_depth;
 
-/// Rules and terminals that name one another, one behind the other.
+/// Maximum length of a chain of rules and terminals that refer to one another.
 const MAX_CHAIN: usize = 500;
-/// Brackets within brackets.
+/// Maximum nesting of brackets.
 const MAX_BRACKETS: usize = 100;
 
-/// What can be said against a grammar without compiling it.
+/// Checks a grammar without compiling it.
 ///
 /// # Errors
-/// When its rules name one another in too long a chain, or its brackets are nested too deep.
+/// If a chain of its rules is too long, or its brackets are nested too deeply.
 pub(super) fn check_lark(grammar: &str) -> Result<(), GrammarError> {
     let tokens = tokens(grammar);
     let mut depth = 0_usize;
@@ -40,13 +40,13 @@ pub(super) fn check_lark(grammar: &str) -> Result<(), GrammarError> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token<'g> {
-    /// A rule's or a terminal's.
+    /// The name of a rule or a terminal.
     Name(&'g str),
     /// One byte of anything else. Strings, regular expressions and comments are left out.
     Sign(u8),
 }
 
-/// Which definition names which: the nodes in their order, and what each leads to.
+/// Returns which definition refers to which: the nodes in order, and the successors of each.
 fn references(tokens: &[Token<'_>]) -> (Vec<usize>, Vec<Vec<usize>>) {
     let definitions: Vec<usize> = (0..tokens.len())
         .filter(|at| is_definition(&tokens[*at..]))
@@ -77,7 +77,7 @@ fn references(tokens: &[Token<'_>]) -> (Vec<usize>, Vec<Vec<usize>>) {
     (starts, edges)
 }
 
-/// Whether a definition begins here: a name, perhaps a priority or attributes, and a colon.
+/// Whether a definition begins here: a name, an optional priority or attributes, and a colon.
 fn is_definition(tokens: &[Token<'_>]) -> bool {
     let Some((Token::Name(_), rest)) = tokens.split_first() else {
         return false;
@@ -121,8 +121,8 @@ fn tokens(grammar: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-/// The place behind the next `end` that is not escaped. Neither strings nor regular expressions go
-/// over a line's end, so what is not closed there ends with it.
+/// Returns the position after the next unescaped `end`. Neither strings nor regular expressions
+/// extend over a line end, so an unclosed one ends there.
 fn behind(bytes: &[u8], mut at: usize, end: u8) -> usize {
     while let Some(&byte) = bytes.get(at) {
         at += 1;
@@ -162,7 +162,7 @@ mod tests {
         let terminals = (0..2_000).map(|n| format!("T{n}.2: \"a\" T{}\n", n + 1));
         let terminals: String = terminals.collect();
         assert!(check_lark(&format!("start: T0\n{terminals}T2000: /z/\n")).is_err());
-        // Backwards.
+        // In reverse order.
         let mut lines: Vec<_> = (0..2_000).map(|n| format!("r{n}: r{}\n", n + 1)).collect();
         lines.reverse();
         assert!(check_lark(&format!("start: r0\n{}", lines.concat())).is_err());

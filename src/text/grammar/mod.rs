@@ -1,15 +1,16 @@
-//! What an answer's text must keep to: from what clients say to masks over the vocabulary.
+//! Constraints on an answer's text: from clients' grammars to masks over the vocabulary.
 //!
 //! ```text
-//! GrammarSource ─ check: sizes, depths, keywords ─> Grammars::compile ─> Constraint ─> a state an answer
-//!                                                    │ process: a worker for each grammar, with limits
-//!                                                    │ compiler: trie over the tokenizer's own tokens
-//!                                                    │           (llguidance)
-//!                                                    └ thought: a grammar begins behind the thought
+//! GrammarSource ─ check: size, keywords ─> Grammars::compile ─> Constraint ─> a state per answer
+//!                                           │ process: a worker for each grammar, with limits
+//!                                           │ compiler: trie over the tokenizer's own tokens
+//!                                           │           (llguidance)
+//!                                           └ thought: a grammar applies after the reasoning
 //! ```
 //!
-//! Owns limits on what is compiled, the processes that do it, white space in JSON, and thoughts. Knows
-//! nothing of the wire's fields and nothing of the engine, which only sees masks.
+//! Owns the limits on grammars, the processes that compile them, the white space in JSON, and the
+//! rules for reasoning. Knows nothing of the API's fields and nothing of the engine, which sees
+//! only masks.
 
 mod compiler;
 mod depth;

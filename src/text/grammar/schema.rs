@@ -1,24 +1,24 @@
-//! JSON schemas before they are compiled: how large they may be, and which keywords count.
+//! Checks JSON schemas before compilation: their size and their keywords.
 
 use serde_json::{Map, Value, json};
 
 use super::compiler::GrammarError;
 use super::schema_graph::SchemaGraph;
 
-/// Objects, arrays, strings and numbers in a schema, all together.
+/// Maximum number of objects, arrays, strings and numbers in a schema, all together.
 const MAX_VALUES: usize = 20_000;
 const MAX_DEPTH: usize = 64;
 const MAX_BYTES: usize = 512 << 10;
 
-/// Where the library takes its options from; not for clients.
+/// The keyword in which the library takes its options. Clients may not use it.
 const OPTIONS: &str = "x-guidance";
 
-/// Between two of JSON's signs: some spaces, or one line break and an indent. More would let a model
-/// that has lost its way go on for ever.
+/// White space between JSON tokens: some spaces, or one line break and an indent. More would let a
+/// model that has lost its way generate white space forever.
 const WHITE_SPACE: &str = r"( {1,8}|\n {0,32})";
 
-/// Keywords that restrict a document and that masks cannot follow. Keywords that nobody knows only
-/// annotate, as the specification has it.
+/// Keywords that restrict a document and that masks cannot enforce. Unknown keywords are only
+/// annotations, according to the specification.
 const NOT_FOLLOWED: &[&str] = &[
     "$dynamicRef",
     "$recursiveRef",
@@ -41,9 +41,9 @@ const NOT_FOLLOWED: &[&str] = &[
     OPTIONS,
 ];
 
-/// Their values are schemas by name.
+/// Keywords whose values are maps from names to schemas.
 const NAMED_SCHEMAS: &[&str] = &["$defs", "definitions", "patternProperties", "properties"];
-/// Their values are a schema or a list of schemas.
+/// Keywords whose values are a schema or a list of schemas.
 const SCHEMAS: &[&str] = &[
     "additionalItems",
     "additionalProperties",
@@ -54,10 +54,10 @@ const SCHEMAS: &[&str] = &[
     "prefixItems",
 ];
 
-/// What can be said against a schema without compiling it.
+/// Checks a schema without compiling it.
 ///
 /// # Errors
-/// Where it stands, and which keyword cannot be followed or how much is too much.
+/// The path, and the unsupported keyword or the exceeded limit.
 pub fn check_schema(schema: &Value) -> Result<(), GrammarError> {
     let num_bytes = schema.to_string().len();
     if num_bytes > MAX_BYTES {
@@ -71,18 +71,18 @@ pub fn check_schema(schema: &Value) -> Result<(), GrammarError> {
     SchemaGraph::new(schema).check()
 }
 
-/// Whether the value of a keyword holds schemas, and how.
+/// Whether and how the value of a keyword contains schemas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Holds {
-    /// Schemas under names of the client's.
+    /// Schemas under names that the client chose.
     Named,
     /// A schema, or a list of schemas.
     Schemas,
-    /// None.
+    /// No schemas.
     Nothing,
 }
 
-/// What a keyword's value holds.
+/// Returns how a keyword's value contains schemas.
 pub(super) fn holds(keyword: &str) -> Holds {
     if NAMED_SCHEMAS.contains(&keyword) {
         Holds::Named
@@ -164,11 +164,12 @@ fn each(
         .try_for_each(|(name, schema)| check(name, schema))
 }
 
-/// A schema with our white space, as the library takes it, by itself or in Lark's `%json`.
+/// Returns a schema with our white space rule, in the library's format, for use alone or in Lark's
+/// `%json`.
 pub fn json_grammar(schema: &Value) -> Value {
     let mut schema = match schema {
         Value::Object(keywords) => keywords.clone(),
-        // `true` and `false` have no place for options.
+        // `true` and `false` cannot contain options.
         other => Map::from_iter([("allOf".to_owned(), json!([other]))]),
     };
     let options = json!({"whitespace_pattern": WHITE_SPACE});
@@ -207,7 +208,7 @@ mod tests {
             assert_eq!(error.path, place, "{schema}");
             assert!(error.message.contains(keyword), "{}", error.message);
         }
-        // Names of properties, and values, are no keywords.
+        // Names of properties, and values, are not keywords.
         let harmless = json!({
             "properties": {"not": {"type": "string"}},
             "const": {"if": 5},

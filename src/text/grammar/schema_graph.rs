@@ -1,7 +1,7 @@
-//! A JSON schema as a graph: its parts, and which part leads to which by nesting or by `$ref`.
+//! A JSON schema as a graph: its subschemas, with edges by nesting and by `$ref`.
 //!
-//! Each part alone may be small and flat, and still a chain of them be too deep to walk, or a set of
-//! them that must all hold be too much to count.
+//! Each part may be small and flat, and still a chain of them may be too deep to walk, or a set of
+//! them that must all hold may be too expensive to compile.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,26 +11,27 @@ use super::compiler::GrammarError;
 use super::depth::walk_depth;
 use super::schema::{Holds, holds};
 
-/// Parts of a schema that lead to one another, one behind the other.
+/// Maximum length of a chain of subschemas.
 const MAX_CHAIN: usize = 500;
-/// Numbers that must be multiples of several numbers are multiples of their least common multiple,
-/// and the grammar library keeps a state for each remainder of that. In decimal digits, factors of 2
-/// and 5 take next to none. A prime of 9,973 takes 0.1 s to compile, one of 20,011 has no end.
+/// Maximum least common multiple of the numbers in `multipleOf` that must hold together, because
+/// the grammar library keeps a state for each remainder. In decimal digits, factors of 2 and 5 cost
+/// almost nothing. A prime of 9,973 takes 0.1 s to compile, one of 20,011 does not finish.
 const MAX_MULTIPLE: u64 = 10_000;
-/// Parts that are looked at for numbers that must all divide, in the whole schema.
+/// Maximum number of subschemas visited in the search for `multipleOf` that must hold together, in
+/// the whole schema.
 const MAX_LOOKS: usize = 200_000;
 
-/// The parts of a schema that are schemas.
+/// The graph of all subschemas.
 pub(super) struct SchemaGraph<'s> {
     parts: Vec<&'s Value>,
-    /// From a part to those inside of it and to the one that its `$ref` names.
+    /// From a subschema to those nested in it and to the target of its `$ref`.
     edges: Vec<Vec<usize>>,
-    /// The same, only to those that must hold together with it.
+    /// The same, but only to subschemas that must hold together with it.
     conjuncts: Vec<Vec<usize>>,
 }
 
 impl<'s> SchemaGraph<'s> {
-    /// The graph of a schema that is not nested too deep itself.
+    /// Builds the graph of a schema that has passed the check of its nesting.
     pub(super) fn new(root: &'s Value) -> Self {
         let mut graph = Self {
             parts: Vec::new(),
@@ -48,7 +49,7 @@ impl<'s> SchemaGraph<'s> {
                 let pointer = percent_decoded(name.strip_prefix('#')?);
                 nodes.get(&address(root.pointer(&pointer)?)).copied()
             });
-            // What is not found, the library will name.
+            // The library reports a target that does not exist.
             if let Some(target) = target {
                 graph.edges[node].push(target);
                 graph.conjuncts[node].push(target);
@@ -57,10 +58,11 @@ impl<'s> SchemaGraph<'s> {
         graph
     }
 
-    /// What can be said against the schema as a whole.
+    /// Checks the schema as a whole.
     ///
     /// # Errors
-    /// When a chain of parts is too long, or numbers would have to be multiples of too much.
+    /// If a chain of subschemas is too long, or numbers would have to be multiples of too large a
+    /// number.
     pub(super) fn check(&self) -> Result<(), GrammarError> {
         let all = 0..self.parts.len();
         if walk_depth(self.parts.len(), all, &self.edges, MAX_CHAIN) > MAX_CHAIN {
@@ -72,7 +74,7 @@ impl<'s> SchemaGraph<'s> {
         self.check_multiples()
     }
 
-    /// Adds a schema and those inside of it; returns its node.
+    /// Adds a schema and those nested in it; returns its node.
     fn add(&mut self, schema: &'s Value, nodes: &mut HashMap<usize, usize>) -> usize {
         let node = self.parts.len();
         self.parts.push(schema);
@@ -89,7 +91,7 @@ impl<'s> SchemaGraph<'s> {
             let is_definition = matches!(keyword.as_str(), "$defs" | "definitions");
             for schema in inner {
                 let inner = self.add(schema, nodes);
-                // Definitions are walked where they are named.
+                // Definitions are walked where they are referenced.
                 if !is_definition {
                     self.edges[node].push(inner);
                 }
@@ -101,7 +103,7 @@ impl<'s> SchemaGraph<'s> {
         node
     }
 
-    /// The names that `$ref` may give a part besides its place: `#name` and whole ids.
+    /// Returns the names that `$ref` can use besides JSON pointers: `#name` and whole ids.
     fn anchors(&self) -> HashMap<String, usize> {
         let mut anchors = HashMap::new();
         for (node, part) in self.parts.iter().enumerate() {
@@ -148,12 +150,13 @@ impl<'s> SchemaGraph<'s> {
     }
 }
 
-/// The digits of a number, without factors of 2 and 5: 40, 0.4 and 1 are all 1. `None` for 0.
+/// Returns the digits of a number without factors of 2 and 5: 40, 0.4 and 1 all give 1. `None` for
+/// 0.
 fn without_tens(number: &Number) -> Option<u64> {
     let text = number.to_string();
     let digits = text.split(['e', 'E']).next().unwrap_or_default();
     let digits: String = digits.chars().filter(char::is_ascii_digit).collect();
-    // More digits than a number can have are too many of them.
+    // More digits than a `u64` can hold count as its maximum.
     let mut digits = digits.parse::<u64>().unwrap_or(u64::MAX);
     if digits == 0 {
         return None;
@@ -173,12 +176,12 @@ fn greatest_common_divisor(a: u64, b: u64) -> u64 {
     }
 }
 
-/// Tells a part from others that are equal to it.
+/// Returns the identity of a part, so that equal parts stay distinct.
 fn address(value: &Value) -> usize {
     std::ptr::from_ref(value).addr()
 }
 
-/// `%24defs` is `$defs`; what is no code stays as it is.
+/// Decodes `%24defs` to `$defs`. Invalid escapes stay unchanged.
 fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -209,7 +212,7 @@ mod tests {
         SchemaGraph::new(schema).check()
     }
 
-    /// `num_links` definitions that lead to one another by `link`.
+    /// Returns a schema with `num_links` definitions, each leading to the next by `link`.
     fn chain(num_links: usize, link: impl Fn(&str) -> Value) -> Value {
         let mut definitions: Map<String, Value> = (0..num_links)
             .map(|n| (format!("d{n}"), link(&format!("#/$defs/d{}", n + 1))))
@@ -296,7 +299,7 @@ mod tests {
             assert!(check(&json!({"allOf": parts})).is_err());
         }
         assert_eq!(check(&json!({"multipleOf": 0.01})), Ok(()));
-        // One of them is enough.
+        // One of the alternatives is enough.
         let either = json!({"anyOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]});
         assert_eq!(check(&either), Ok(()));
     }

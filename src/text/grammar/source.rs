@@ -1,27 +1,27 @@
-//! A grammar as clients say it.
+//! A grammar as a client sends it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::core::CacheSalt;
 
-/// A language that an answer is to be a sentence of.
+/// The set of texts that an answer may be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum GrammarSource {
     /// Any JSON object.
     JsonObject,
-    /// JSON that a schema allows.
+    /// JSON that is valid under a schema.
     JsonSchema(Value),
-    /// What a regular expression matches as a whole.
+    /// Text that a regular expression matches as a whole.
     Regex(String),
     /// One of these strings.
     Choice(Vec<String>),
-    /// A context-free grammar in Lark's notation, from its rule `start`.
+    /// A context-free grammar in Lark's notation; the start rule is `start`.
     Lark(String),
 }
 
 impl GrammarSource {
-    /// Equal for equal sources only, and only for those who share a salt.
+    /// Returns a hash of the source, which is equal only for equal sources with the same salt.
     pub(super) fn digest(&self, salt: Option<CacheSalt>) -> [u8; 32] {
         let mut hasher = match salt {
             Some(CacheSalt(salt)) => blake3::Hasher::new_keyed(&salt),
@@ -31,7 +31,7 @@ impl GrammarSource {
             Self::JsonObject => (0, String::new()),
             Self::JsonSchema(schema) => (1, schema.to_string()),
             Self::Regex(regex) => (2, regex.clone()),
-            // JSON keeps the strings apart.
+            // JSON keeps the strings separate.
             Self::Choice(choices) => (3, Value::from(choices.clone()).to_string()),
             Self::Lark(grammar) => (4, grammar.clone()),
         };

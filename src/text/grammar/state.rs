@@ -1,4 +1,4 @@
-//! A compiled grammar, and one answer's way through it.
+//! A compiled grammar, and its state for one answer.
 
 use std::fmt;
 use std::future::ready;
@@ -10,12 +10,12 @@ use llguidance::api::StopReason;
 use crate::core::{Constraint, ConstraintState, NextMask, TokenId, TokenMask, Urgency};
 use crate::error::{Error, Result};
 
-/// How much of the library's words an error repeats.
+/// Maximum length of the library's message in an error.
 const MAX_REASON: usize = 300;
 
 /// A grammar that can be started any number of times.
 pub(super) struct Grammar {
-    /// Before the first token. Locked while an answer copies it.
+    /// The state before the first token. Locked while an answer copies it.
     fresh: Mutex<Matcher>,
     vocab_size: usize,
     stop_ids: Arc<[TokenId]>,
@@ -38,10 +38,10 @@ impl fmt::Debug for Grammar {
 }
 
 impl Grammar {
-    /// A new answer's way through the grammar.
+    /// Creates the state for a new answer.
     pub(super) fn begin(&self) -> GrammarState {
-        // What a copy shares with the original is behind a lock, so that answers would wait for one
-        // another: each gets its own of everything.
+        // A shallow copy would share data with the original behind a lock, so that answers would
+        // wait for one another. A deep copy shares nothing.
         let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         GrammarState {
             matcher: fresh.deep_clone(),
@@ -58,7 +58,7 @@ impl Constraint for Grammar {
     }
 }
 
-/// One answer's way through a [`Grammar`].
+/// The state of a [`Grammar`] for one answer.
 pub(super) struct GrammarState {
     matcher: Matcher,
     vocab_size: usize,
@@ -75,10 +75,10 @@ impl fmt::Debug for GrammarState {
 }
 
 impl GrammarState {
-    /// Takes note of what was sampled, and makes the next mask, on this thread.
+    /// Accepts the sampled tokens and computes the next mask, on this thread.
     ///
     /// # Errors
-    /// When the grammar cannot be followed any further.
+    /// If the grammar does not allow the tokens or cannot continue.
     pub(super) fn next(&mut self, sampled: &[TokenId]) -> Result<TokenMask> {
         for token in sampled {
             self.accept(*token)?;
@@ -93,7 +93,7 @@ impl GrammarState {
         for (word, allowed) in mask.words_mut().iter_mut().zip(allowed.as_slice()) {
             *word = *allowed;
         }
-        // The library's sets may end later than the vocabulary.
+        // The library's sets may extend past the end of the vocabulary.
         let behind = self.vocab_size % 32;
         if behind > 0
             && let Some(last) = mask.words_mut().last_mut()
@@ -104,7 +104,7 @@ impl GrammarState {
     }
 
     fn accept(&mut self, token: TokenId) -> Result<()> {
-        // A grammar that nothing can follow is over before its end is sampled.
+        // If nothing can follow, the grammar is complete before the stop token is sampled.
         if self.matcher.stop_reason() == StopReason::NoExtension && self.stop_ids.contains(&token) {
             return Ok(());
         }
@@ -128,7 +128,7 @@ impl ConstraintState for GrammarState {
     }
 }
 
-/// The first line of what the library says.
+/// Returns the first line of the library's message.
 pub(super) fn shortened(reason: &impl fmt::Display) -> String {
     let reason = reason.to_string();
     let line = reason.lines().next().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Thoughts: where they may begin, when they must end, and that a grammar begins behind them.
+//! Rules for reasoning: where it may begin, when it must end, and that a grammar applies only after
+//! it.
 
 use std::sync::Arc;
 
@@ -6,21 +7,22 @@ use crate::core::{Constraint, ConstraintState, NextMask, TokenId, TokenMask, Urg
 use crate::error::{Error, Result};
 use crate::text::ThoughtMarkers;
 
-/// Whether an answer may begin with a thought.
+/// Whether an answer may begin with reasoning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ThoughtRule {
-    /// No.
+    /// It may not.
     Banned,
-    /// Yes, of so many tokens at most, its end not counted; then no other begins.
+    /// It may, with at most `budget` tokens, the end marker not counted. With a budget, no second
+    /// reasoning may begin.
     Allowed {
-        /// `None` for as long as it likes.
+        /// `None` means no limit.
         budget: Option<usize>,
     },
 }
 
-/// What an answer keeps to: first `rule`, then, behind the thought or without one, `grammar`.
-/// `None` where that is nothing. An answer that keeps to a grammar does not end in its thought, so
-/// none of `stop_ids` may be sampled there.
+/// Returns a constraint that applies `rule` to the reasoning and `grammar` to the answer after it.
+/// `None` if neither restricts anything. With a grammar, an answer must not end inside its
+/// reasoning, so none of `stop_ids` may be sampled there.
 pub fn with_thought(
     grammar: Option<Arc<dyn Constraint>>,
     rule: ThoughtRule,
@@ -65,9 +67,9 @@ impl Constraint for Thoughtful {
 enum Stage {
     /// Before the first token.
     Start,
-    /// So many tokens of the thought are there.
+    /// In the reasoning, with the number of its tokens so far.
     Thought(usize),
-    /// Behind the thought, or without one.
+    /// After the reasoning, or without it.
     Answer,
 }
 
@@ -75,7 +77,7 @@ enum Stage {
 struct ThoughtState {
     rules: Thoughtful,
     answer: Option<Box<dyn ConstraintState>>,
-    /// Tokens of the answer that its own rule has not been told yet.
+    /// Tokens of the answer that its own constraint has not received yet.
     unseen: Vec<TokenId>,
     stage: Stage,
 }
@@ -85,7 +87,7 @@ impl ThoughtState {
         let ThoughtMarkers { open, close } = self.rules.markers;
         let vocab_size = self.rules.vocab_size;
         match (self.stage, self.rules.rule) {
-            // A second thought would be one without a budget.
+            // A second reasoning would not be subject to the budget.
             (_, ThoughtRule::Banned)
             | (Stage::Answer, ThoughtRule::Allowed { budget: Some(_) }) => {
                 let mask = self.answer_mask(urgency).await?;
@@ -183,7 +185,7 @@ mod tests {
     const ONLY: TokenId = TokenId(5);
     const VOCAB_SIZE: usize = 40;
 
-    /// Takes one token again and again.
+    /// Accepts the same token again and again.
     #[derive(Debug)]
     struct Stubborn;
 
@@ -220,7 +222,7 @@ mod tests {
             mask.expect("it waits for nothing")
         }
 
-        /// Which tokens may come; `None` if all may.
+        /// Returns the tokens that may follow; `None` if all may.
         fn allowed(&mut self) -> Option<Vec<u32>> {
             let mask = self.next().expect("it goes on")?;
             let tokens = (0..VOCAB_SIZE as u32).filter(|token| mask.contains(TokenId(*token)));

@@ -1,32 +1,32 @@
-//! A Python call's arguments, between its parentheses, as one JSON object.
+//! Reads the arguments of a Python call, between its parentheses, as one JSON object.
 
 use super::literal::{LiteralReader, Taken};
 use super::reader::quoted;
 use super::{AnswerPart, Tool};
 
-/// A longer word is no parameter's name.
+/// Maximum length of a parameter's name.
 const MAX_NAME: usize = 256;
 
-/// What a character did.
+/// The effect of a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taking {
     /// It fits; more must follow.
     Going,
     /// It is the last one.
     Last,
-    /// No arguments go on like this.
+    /// It cannot be part of arguments.
     Wrong,
 }
 
-/// Reads arguments, the `(` taken. The call counts as begun once its first argument has: before,
-/// `f(x)` may be a formula.
+/// Reads arguments after the `(`. The call begins with its first argument: before that, `f(x)` may
+/// be a formula.
 #[derive(Debug)]
 pub(super) struct ArgumentReader {
-    /// The call's, until it has begun.
+    /// The call's name, until the call has begun.
     name: Option<String>,
-    /// Of the parameters, in order: what arguments without a name are for.
+    /// The parameters in order, for arguments without a name.
     properties: Vec<String>,
-    /// Those that have their argument.
+    /// Parameters that already have an argument.
     given: Vec<String>,
     has_keyword: bool,
     state: State,
@@ -34,13 +34,13 @@ pub(super) struct ArgumentReader {
 
 #[derive(Debug)]
 enum State {
-    /// An argument, or the end.
+    /// Expects an argument or the end.
     ArgumentOrEnd,
-    /// A parameter's name, or a literal such as `True`.
+    /// In a parameter's name, or in a literal such as `True`.
     Word(String),
-    /// Behind a parameter's name.
+    /// After a parameter's name.
     Equals(String),
-    /// Behind the `=` of this parameter: a literal must begin.
+    /// After the `=` of this parameter: a literal must begin.
     Value(String),
     Literal(LiteralReader),
     CommaOrEnd,
@@ -141,7 +141,7 @@ impl ArgumentReader {
         Taking::Last
     }
 
-    /// `True` and the like, without a parameter's name.
+    /// Reads `True` and similar words as an argument without a parameter's name.
     fn word_as_literal(&mut self, word: String, c: char, parts: &mut Vec<AnswerPart>) -> Taking {
         if !matches!(
             word.as_str(),
@@ -153,7 +153,8 @@ impl ArgumentReader {
         self.literal(LiteralReader::in_word(word), c, parts)
     }
 
-    /// An argument without a parameter's name: it is for the first that has none.
+    /// Begins an argument without a name, for the next parameter in order. Returns `false` if that
+    /// is not possible.
     fn positional(&mut self, parts: &mut Vec<AnswerPart>) -> bool {
         let Some(property) = self.properties.get(self.given.len()).cloned() else {
             return false;
@@ -166,7 +167,7 @@ impl ArgumentReader {
         self.go(State::Value(word))
     }
 
-    /// Writes a key; `false` if it is there already.
+    /// Writes a key; returns `false` if it was already given.
     fn key(&mut self, key: String, parts: &mut Vec<AnswerPart>) -> bool {
         if self.given.contains(&key) {
             return false;
@@ -178,7 +179,7 @@ impl ArgumentReader {
         true
     }
 
-    /// Begins the call; `false` if it has begun already.
+    /// Begins the call; returns `false` if it has already begun.
     fn begin(&mut self, parts: &mut Vec<AnswerPart>) -> bool {
         let name = self.name.take();
         let is_first = name.is_some();

@@ -1,12 +1,12 @@
-//! A Python or JSON literal becomes compact JSON, character by character.
+//! Converts a Python or JSON literal to compact JSON, character by character.
 
-/// Deeper literals are nobody's arguments.
+/// Maximum nesting of a literal. Real arguments are not that deep.
 const MAX_DEPTH: usize = 64;
-/// Longer numbers and names are not meant as such.
+/// Maximum length of a number or name.
 const MAX_WORD: usize = 400;
 
 /// Reads one literal: strings, numbers, `True`, `False`, `None`, `true`, `false`, `null`, lists,
-/// tuples and dicts with string keys. White space between its pieces is dropped.
+/// tuples and dicts with string keys. White space between its tokens is dropped.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LiteralReader {
     /// Open brackets, outermost first.
@@ -14,20 +14,20 @@ pub(super) struct LiteralReader {
     state: State,
 }
 
-/// What a character did.
+/// The effect of a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// It is part of the literal, which goes on.
+    /// It is part of the literal, which continues.
     Going,
-    /// It is the literal's last.
+    /// It is the literal's last character.
     Last,
-    /// The literal ended before it: it is the next reader's.
+    /// The literal ended before it: the character belongs to the next reader.
     Beyond,
-    /// There is no literal that goes on like this.
+    /// It cannot be part of a literal.
     Wrong,
 }
 
-/// A bracket and what it needs.
+/// An open bracket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Open {
     List { close: char },
@@ -36,36 +36,36 @@ enum Open {
 
 #[derive(Clone, Debug, Default)]
 enum State {
-    /// A value must come.
+    /// Expects a value.
     #[default]
     Value,
-    /// A list's next value, or its end.
+    /// Expects a list's next value, or its end.
     ValueOrEnd { is_first: bool },
-    /// A dict's next key, or its end.
+    /// Expects a dict's next key, or its end.
     KeyOrEnd { is_first: bool },
-    /// The colon behind a key.
+    /// Expects the colon after a key.
     Colon,
-    /// A comma or the end of the brackets.
+    /// Expects a comma or a closing bracket.
     CommaOrEnd,
-    /// Inside of a string.
+    /// Inside a string.
     Text { quote: char, is_key: bool },
-    /// Behind a backslash.
+    /// After a backslash.
     Escape { quote: char, is_key: bool },
-    /// Inside of `\x41`, `\u0041`, `\U00000041`.
+    /// Inside `\x41`, `\u0041` or `\U00000041`.
     Code {
         quote: char,
         is_key: bool,
         left: u8,
         code: u32,
     },
-    /// Behind the first half of a UTF-16 pair: the `\` and the `u` of the second.
+    /// After the first half of a UTF-16 pair: expects the `\` and the `u` of the second.
     Pair {
         quote: char,
         is_key: bool,
         high: u32,
         has_backslash: bool,
     },
-    /// Inside of the second half.
+    /// Inside the second half.
     Low {
         quote: char,
         is_key: bool,
@@ -73,12 +73,12 @@ enum State {
         left: u8,
         code: u32,
     },
-    /// A number or a name.
+    /// In a number or a name.
     Word(String),
 }
 
 impl LiteralReader {
-    /// Whether a literal can begin with `c`; white space is none.
+    /// Whether a literal can begin with `c`, which is not white space.
     pub(super) fn begins(c: char) -> bool {
         matches!(
             c,
@@ -87,7 +87,7 @@ impl LiteralReader {
         )
     }
 
-    /// A literal that is a dict, its `{` taken.
+    /// Creates a reader for a dict whose `{` was already read.
     pub(super) fn in_dict(out: &mut String) -> Self {
         out.push('{');
         Self {
@@ -96,7 +96,7 @@ impl LiteralReader {
         }
     }
 
-    /// A literal of which the first letters are known.
+    /// Creates a reader for a literal whose first letters were already read.
     pub(super) fn in_word(word: String) -> Self {
         Self {
             open: Vec::new(),
@@ -104,7 +104,7 @@ impl LiteralReader {
         }
     }
 
-    /// Takes the next character and appends to `out` what it adds.
+    /// Takes the next character and appends its output to `out`.
     pub(super) fn push(&mut self, c: char, out: &mut String) -> Taken {
         match std::mem::take(&mut self.state) {
             State::Value if c.is_whitespace() => self.go(State::Value),
@@ -235,8 +235,8 @@ impl LiteralReader {
         }
     }
 
-    /// Python lets a comma stand at the end of a list, JSON does not: it is written once a value
-    /// follows.
+    /// Handles a list's next value or its end. Python allows a trailing comma, JSON does not, so
+    /// the comma is written only when a value follows.
     fn value_or_end(&mut self, c: char, is_first: bool, out: &mut String) -> Taken {
         if c.is_whitespace() {
             return self.go(State::ValueOrEnd { is_first });
@@ -294,7 +294,7 @@ impl LiteralReader {
         self.ended()
     }
 
-    /// A value is complete.
+    /// Handles the end of a value.
     fn ended(&mut self) -> Taken {
         if self.open.is_empty() {
             return Taken::Last;
@@ -316,7 +316,7 @@ impl LiteralReader {
         }
     }
 
-    /// A character of a string's text.
+    /// Writes a character of a string.
     fn spoken(&mut self, c: char, quote: char, is_key: bool, out: &mut String) -> Taken {
         write_char(c, out);
         self.go(State::Text { quote, is_key })
@@ -341,7 +341,7 @@ impl LiteralReader {
             'x' => return self.go(digits(2)),
             'u' => return self.go(digits(4)),
             'U' => return self.go(digits(8)),
-            // As Python: an unknown escape is the backslash and the letter.
+            // As in Python, an unknown escape means the backslash and the letter.
             c => {
                 write_char('\\', out);
                 c
@@ -356,7 +356,7 @@ fn code_of(code: u32, c: char) -> Option<u32> {
     code.checked_mul(16)?.checked_add(digit)
 }
 
-/// Whether a number or name goes on; a sign only behind an exponent's letter.
+/// Whether a number or name continues with `c`. A sign is allowed only after an exponent's letter.
 fn is_of_word(c: char, word: &str) -> bool {
     let is_number = word.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
     match c {
@@ -380,7 +380,8 @@ fn write_word(word: &str, out: &mut String) -> bool {
     true
 }
 
-/// JSON writes no `+1`, `.5`, `1.` or `1_000`; neither does it write `007`, and nor does Python.
+/// Converts a number to JSON, which has no `+1`, `.5`, `1.` or `1_000`. `007` is invalid in both
+/// JSON and Python.
 fn json_number(word: &str) -> Option<String> {
     let (sign, word) = match word.strip_prefix('-') {
         Some(rest) => ("-", rest),
@@ -420,7 +421,7 @@ fn json_number(word: &str) -> Option<String> {
     Some(json)
 }
 
-/// Inside of a JSON string.
+/// Writes a character inside a JSON string, escaped if necessary.
 pub(super) fn write_char(c: char, out: &mut String) {
     match c {
         '"' => out.push_str("\\\""),
@@ -437,7 +438,7 @@ pub(super) fn write_char(c: char, out: &mut String) {
 mod tests {
     use super::*;
 
-    /// The JSON of a literal that a comma follows.
+    /// Returns the JSON of a literal that is followed by a comma.
     fn json(literal: &str) -> Option<String> {
         let mut reader = LiteralReader::default();
         let mut out = String::new();

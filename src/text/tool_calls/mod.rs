@@ -1,16 +1,17 @@
-//! Tool calls told apart from the text of an answer, as it comes.
+//! Finds tool calls in the text of an answer as it arrives.
 //!
-//! Gemma 3 has no token for calls: it writes them as text, in the form that the prompt asked for or
-//! in another that it knows, alone, in a fence or amid prose. Calls are found wherever they stand,
-//! if they name one of the request's tools and their arguments are literals; all else stays text.
+//! Gemma 3 has no token for calls. It writes them as text, in the form that the prompt requested or
+//! in another one that it knows; alone, in a code fence or within prose. Calls are found anywhere
+//! if they name one of the request's tools and their arguments are literals. Everything else stays
+//! text.
 //!
 //! ```text
 //! text ─ CallParser ─ CallReader ─ ArgumentReader ─┐
 //!                                └ ObjectReader ───┴ LiteralReader ─▶ JSON
 //! ```
 //!
-//! Each works character by character, so that what comes out does not depend on how the text was
-//! cut. Knows nothing of tokens, of prompts or of the wire.
+//! Each reader works character by character, so that the result does not depend on how the text was
+//! split. Knows nothing of tokens, prompts or the API.
 
 mod arguments;
 mod literal;
@@ -22,72 +23,72 @@ use std::sync::Arc;
 use super::answer::AnswerPart;
 use reader::{CallReader, ReaderState, Step};
 
-/// What must be known of a tool to find its calls.
+/// The data of a tool that is needed to find its calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tool {
-    /// Its name.
+    /// Name of the tool.
     pub name: String,
-    /// Its parameters in the schema's order, for arguments that come without their names.
+    /// Its parameters in the schema's order, for arguments without names.
     pub properties: Vec<String>,
 }
 
 /// How many calls an answer may make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallLimit {
-    /// As many as it likes.
+    /// Any number.
     Several,
     /// One; the answer ends with it.
     One,
 }
 
-/// Where in an answer calls count.
+/// Where in an answer calls are recognized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallPlace {
-    /// Wherever they stand.
+    /// Anywhere.
     Anywhere,
-    /// At the beginning and behind other calls, and only in brackets.
+    /// At the beginning and after other calls, and only in brackets.
     Beginning,
 }
 
-/// Which calls an answer may make.
+/// The calls that an answer may make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallSyntax {
-    /// Those that may be called.
+    /// The tools that may be called.
     pub tools: Arc<[Tool]>,
-    /// How often.
+    /// How many calls are allowed.
     pub limit: CallLimit,
-    /// And where.
+    /// Where calls are recognized.
     pub place: CallPlace,
 }
 
 /// Finds calls in the text of one answer.
 ///
-/// Text that may be the beginning of a call is held back while it may be. From the first argument
-/// on a call is certain, and its arguments are handed out as they come. Should they break off or
-/// prove wrong then, they stay without their closing bracket, which is no JSON, and what follows is
-/// text.
+/// Text that may be the beginning of a call is held back until that is decided. A call is certain
+/// from its first argument on, and its arguments are then returned as they arrive. If they later
+/// break off or turn out to be invalid, they stay without their closing bracket, which is not valid
+/// JSON, and what follows is text.
 ///
-/// White space before a call and between calls is no text.
+/// White space before a call and between calls is dropped.
 #[derive(Debug)]
 pub struct CallParser {
     syntax: CallSyntax,
-    /// `None` amid text.
+    /// `None` outside possible calls.
     reader: Option<CallReader>,
-    /// Whether the reader has handed out anything.
+    /// Whether the reader has returned anything.
     has_begun: bool,
-    /// What the reader took since it last handed something out.
+    /// What the reader has read since it last returned something.
     held: String,
-    /// White space that is text only if text follows.
+    /// White space that becomes text only if text follows.
     space: String,
-    /// Whether anything but calls and white space was said.
+    /// Whether the answer has any text besides calls and white space.
     has_text: bool,
-    /// Whether nothing but white space came since the last call.
+    /// Whether there was only white space since the last call.
     is_behind_call: bool,
     has_ended: bool,
 }
 
 impl CallParser {
-    /// For an answer that may make these calls.
+    /// Creates a parser for an answer that may make these calls.
     pub fn new(syntax: CallSyntax) -> Self {
         Self {
             syntax,
@@ -101,7 +102,7 @@ impl CallParser {
         }
     }
 
-    /// Takes the answer's next text and hands out what is certain.
+    /// Takes the answer's next text and appends the certain parts.
     pub fn push(&mut self, text: &str, parts: &mut Vec<AnswerPart>) {
         let mut new = Vec::new();
         let mut left: VecDeque<char> = text.chars().collect();
@@ -113,14 +114,14 @@ impl CallParser {
         join(new, parts);
     }
 
-    /// Takes notice of the answer's end.
+    /// Handles the end of the answer.
     pub fn finish(&mut self, parts: &mut Vec<AnswerPart>) {
         let mut new = Vec::new();
         let held = std::mem::take(&mut self.held);
         match self.reader.take() {
-            // Cut off: what there is was handed out.
+            // Cut off: everything certain was already returned.
             Some(reader) if self.has_begun && reader.is_inside() => {}
-            // A bracket or backquotes too few, or too many.
+            // Too few or too many brackets or backquotes.
             Some(_) if self.has_begun && !held.contains(char::is_alphanumeric) => {}
             _ => held.chars().for_each(|c| self.say(c, &mut new)),
         }
@@ -131,7 +132,7 @@ impl CallParser {
         join(new, parts);
     }
 
-    /// Whether all calls were made that may be: nothing more is handed out.
+    /// Whether the last allowed call was made. Nothing more is returned then.
     pub fn has_ended(&self) -> bool {
         self.has_ended
     }
@@ -174,7 +175,7 @@ impl CallParser {
             Step::Wrong => {
                 let held = self.leave();
                 let mut held = held.chars();
-                // Read as a call it would be wrong again.
+                // It would fail again if it were read as a call.
                 let first = held.next().expect("the character that was wrong");
                 held.rev().for_each(|c| left.push_front(c));
                 self.say(first, parts);
@@ -208,7 +209,7 @@ impl CallParser {
     }
 }
 
-/// Appends parts; those of one kind become one.
+/// Appends parts, and joins adjacent parts of the same kind.
 pub(super) fn join(new: Vec<AnswerPart>, parts: &mut Vec<AnswerPart>) {
     for part in new {
         match (parts.last_mut(), part) {

@@ -2,29 +2,29 @@
 //!
 //! ```text
 //! [f(a=1, b="x"), g()]
-//! {"name": "f", "parameters": {"a": 1}}        "arguments" does as well
+//! {"name": "f", "parameters": {"a": 1}}        "arguments" is accepted too
 //! [{"name": "f", "parameters": {"a": 1}}, …]
 //! ```
-//! Any of these may stand in a fence: ```` ```tool_code ````, ```` ```json ````, ```` ```python ````.
-//! In a fence, and where an answer begins, the brackets may be missing: `f(a=1)`.
+//! Any of these may be in a fence: ```` ```tool_code ````, ```` ```json ````, ```` ```python ````.
+//! In a fence, and at the beginning of an answer, the brackets may be missing: `f(a=1)`.
 
 use super::arguments::{ArgumentReader, Taking};
 use super::literal::{LiteralReader, Taken, write_char};
 use super::{AnswerPart, Tool};
 
-/// What may stand behind the backquotes that open a fence.
+/// Info strings of the fences in which calls are recognized.
 const FENCES: [&str; 5] = ["tool_code", "tool_call", "json", "python", ""];
 
-/// Where a text that may be calls stands.
+/// The place of a text that may be calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReaderState {
-    /// Nothing but calls was said so far.
+    /// At the start: only calls so far.
     Start,
-    /// Other text stands before.
+    /// After other text.
     Inside,
 }
 
-/// What a character did.
+/// The effect of a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// It fits; more must or may follow.
@@ -33,11 +33,11 @@ pub(super) enum Step {
     Last,
     /// The calls ended before it.
     Beyond,
-    /// These are no calls, or they are broken here.
+    /// These are not calls, or they are invalid here.
     Wrong,
 }
 
-/// Reads one piece of text that may be calls: a list, an object, a fence.
+/// Reads one piece of text that may be calls: a list, an object or a fence.
 #[derive(Debug)]
 pub(super) struct CallReader {
     in_fence: bool,
@@ -48,25 +48,25 @@ pub(super) struct CallReader {
 
 #[derive(Debug)]
 enum State {
-    /// Backquotes and what stands behind them.
+    /// In the backquotes or the info string of a fence.
     Fence(String),
-    /// Nothing of the calls yet.
+    /// Before the first call.
     Open,
-    /// A call of a list.
+    /// Expects a call of a list.
     Item { is_first: bool },
-    /// A function's name.
+    /// In a function's name.
     Name(String),
-    /// Behind it.
+    /// After a function's name.
     AfterName(String),
     /// Between parentheses.
     Arguments(ArgumentReader),
     /// In a JSON object.
     Object(ObjectReader),
-    /// Behind a call.
+    /// After a call.
     AfterCall,
-    /// Behind a list: only a fence goes on.
+    /// After a list: another list or the end of the fence may follow.
     AfterList,
-    /// The backquotes that close a fence.
+    /// In the backquotes that close a fence.
     FenceEnd(usize),
 }
 
@@ -76,7 +76,7 @@ impl CallReader {
         matches!(c, '[' | '{' | '`') || place == ReaderState::Start && is_of_name(c)
     }
 
-    /// For a text at `place`.
+    /// Creates a reader for a text at `place`.
     pub(super) fn new(place: ReaderState) -> Self {
         Self {
             in_fence: false,
@@ -91,8 +91,8 @@ impl CallReader {
         matches!(self.state, State::Arguments(_) | State::Object(_))
     }
 
-    /// Takes the next character; `parts` gets what is certain: from a call's beginning on, no
-    /// matter what follows.
+    /// Takes the next character. Appends the certain parts to `parts`: a call is certain once it
+    /// has begun, whatever follows.
     pub(super) fn push(&mut self, c: char, tools: &[Tool], parts: &mut Vec<AnswerPart>) -> Step {
         let state = std::mem::replace(&mut self.state, State::Open);
         match state {
@@ -111,7 +111,7 @@ impl CallReader {
             State::Item { is_first } => match c {
                 c if c.is_whitespace() => self.go(State::Item { is_first }),
                 '{' => self.go(State::Object(ObjectReader::default())),
-                // Python's comma at the end.
+                // Python allows a trailing comma.
                 ']' if !is_first => self.list_ended(),
                 c => self.name(String::new(), c, tools),
             },
@@ -193,7 +193,7 @@ impl CallReader {
         }
     }
 
-    /// A name goes on only while it may be a tool's.
+    /// Continues a name as long as it is a prefix of a tool's name.
     fn name(&mut self, mut name: String, c: char, tools: &[Tool]) -> Step {
         name.push(c);
         match tools.iter().any(|tool| tool.name.starts_with(&name)) {
@@ -229,11 +229,11 @@ fn is_of_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }
 
-/// Reads `{"name": …, "parameters": {…}}`, its `{` taken, in either order.
+/// Reads `{"name": …, "parameters": {…}}` after its `{`, with the fields in either order.
 #[derive(Debug, Default)]
 struct ObjectReader {
     name: Option<String>,
-    /// Arguments that stand before the name.
+    /// Arguments that came before the name.
     early: Option<String>,
     has_arguments: bool,
     state: ObjectState,
@@ -241,16 +241,16 @@ struct ObjectReader {
 
 #[derive(Debug, Default)]
 enum ObjectState {
-    /// A key's quote, or at the end the bracket.
+    /// Expects a key's quote, or the closing bracket.
     #[default]
     Key,
-    /// Inside of a key.
+    /// Inside a key.
     InKey(String),
     Colon(Field),
-    /// The name's quote.
+    /// Expects the name's quote.
     NameStart,
     InName(String),
-    /// The arguments' bracket.
+    /// Expects the arguments' bracket.
     ArgumentsStart,
     InArguments(LiteralReader),
     CommaOrEnd,
@@ -273,7 +273,7 @@ impl ObjectReader {
         use ObjectState as State;
         let state = std::mem::take(&mut self.state);
         let next = match state {
-            // Strings and literals have white space of their own.
+            // Strings and literals handle white space themselves.
             State::Key
             | State::Colon(_)
             | State::NameStart
@@ -351,7 +351,7 @@ impl ObjectReader {
                 }
             }
             State::CommaOrEnd if c == ',' => State::Key,
-            // `{"name": "f",}` as well.
+            // `{"name": "f",}` is accepted too.
             State::CommaOrEnd | State::Key if c == '}' => {
                 let Some(name) = self.name.take() else {
                     return Taking::Wrong;
@@ -369,7 +369,7 @@ impl ObjectReader {
     }
 }
 
-/// A string as JSON.
+/// Returns a string as JSON.
 pub(super) fn quoted(text: &str) -> String {
     let mut json = String::from('"');
     text.chars().for_each(|c| write_char(c, &mut json));

@@ -1,4 +1,4 @@
-//! What is a call, what is text, and that neither depends on how the text arrives.
+//! Tests of what is a call and what is text, independent of how the text is split.
 
 use proptest::prelude::*;
 
@@ -31,7 +31,7 @@ fn parse(syntax: CallSyntax, pieces: &[&str]) -> Vec<AnswerPart> {
     parts
 }
 
-/// Calls as `name{…}`, text as it is.
+/// Shows calls as `name{…}`, and text unchanged.
 fn show(parts: &[AnswerPart]) -> Vec<String> {
     let mut shown: Vec<String> = Vec::new();
     for part in parts {
@@ -71,7 +71,7 @@ fn calls_are_found_in_every_form() {
         "[{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Oslo\"}}]",
         "```json\n{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Oslo\"}}\n```",
         "```json\n[{\"name\": \"get_weather\", \"parameters\": {'city': 'Oslo'}}]\n```",
-        // A bracket is missing at the end.
+        // The closing bracket or fence is missing.
         "[get_weather(city=\"Oslo\")",
         "```tool_code\n[get_weather(city=\"Oslo\")]\n`",
     ] {
@@ -168,7 +168,7 @@ fn all_else_is_text() {
         // A formula, not a call.
         "Let [f(x)] be, and f(x) = 2, with [f(x, y)].",
         "[f(x==1)]",
-        // No parameter is left for it.
+        // There is no parameter left for the argument.
         "[get_time(5)]",
         "[f(oops=, 3)]",
         "I used get_time() before.",
@@ -281,7 +281,7 @@ fn show_streamed(parts: &[AnswerPart]) -> String {
     shown.collect()
 }
 
-/// Fragments that calls are made of, so that random texts come close to being some.
+/// Fragments of calls, so that random texts are often almost calls.
 fn fragments() -> impl Strategy<Value = String> {
     let fragment = prop_oneof![
         Just("[".to_owned()),
@@ -327,7 +327,7 @@ proptest! {
             let syntax = CallSyntax { limit, ..syntax() };
             let whole = parse(syntax.clone(), &[&text]);
             prop_assert_eq!(&parse(syntax, &pieces), &whole);
-            // Arguments are JSON, or the call was cut off or broken.
+            // Arguments are JSON, unless the call was cut off or invalid.
             for part in &whole {
                 if let AnswerPart::CallArguments(arguments) = part {
                     let value = serde_json::from_str::<serde_json::Value>(arguments);

@@ -1,4 +1,4 @@
-//! What a grammar of calls lets through, by llguidance over single bytes.
+//! Tests of the grammars for calls, with llguidance over single bytes.
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::ApproximateTokEnv;
@@ -40,7 +40,7 @@ fn schema(value: Value) -> AskedGrammar {
     }
 }
 
-/// Whether the grammar takes all of `text` as a whole answer.
+/// Whether the grammar accepts `text` as a whole answer.
 fn takes(grammar: &AskedGrammar, text: &str) -> bool {
     let GrammarSource::Lark(lark) = &grammar.source else {
         panic!("{grammar:?}");
@@ -81,7 +81,7 @@ fn demanded_calls_are_all_there_is() {
         (String::new(), false, false, false),
         ("Hello".to_owned(), false, false, false),
         (F.replace('1', "\"a\""), false, false, false),
-        // White space does not go on and on.
+        // White space is limited.
         (
             F.replace('1', &format!("{}1", " ".repeat(200))),
             false,

@@ -1,33 +1,34 @@
 //! Row-wise operations: norms, activations, sums, and reductions over logits.
 //!
-//! Plain loops in f32 that the compiler vectorises. Sums run in `CHAINS` chains side by side
-//! over fixed positions, so a row's result does not depend on the rows beside it.
+//! Plain loops in f32 that the compiler vectorises. Sums run in `CHAINS` parallel chains over fixed
+//! positions, so a row's result does not depend on the rows computed with it.
 
 use rayon::prelude::*;
 
 use super::lanes::vectorised;
 use super::math::{exp, gelu_tanh};
 
-/// Chains of a sum: four registers of eight.
+/// Number of chains of a sum: four registers of eight.
 const CHAINS: usize = 32;
 
-/// Below this many numbers an operation stays on the calling thread: it takes less time than
+/// With fewer numbers than this, an operation stays on the calling thread: it takes less time than
 /// waking another one.
 const PARALLEL_FROM: usize = 1 << 15;
 
-/// Numbers that one task takes at least.
+/// Minimum number of values per task.
 const TASK_NUMBERS: usize = 1 << 13;
 
-/// Numbers whose exponentials are summed in f32 before f64 takes over.
+/// Number of exponentials that are summed in f32 before the sum is added in f64.
 const EXP_BLOCK: usize = 1024;
 
-/// Numbers whose maximum is found at once.
+/// Number of values whose maximum is found at once.
 const ARGMAX_BLOCK: usize = 1024;
 
-/// `out = x / rms(x) · weight`, per row of `weight.len()` numbers. `weight` is `1 + w` already.
+/// Computes `out = x / rms(x) · weight`, per row of `weight.len()` numbers. `weight` is `1 + w`
+/// already.
 ///
 /// # Panics
-/// Here and below: if lengths do not fit together.
+/// Panics, like the functions below, if lengths do not fit together.
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f64, out: &mut [f32]) {
     let width = weight.len();
     assert_eq!(x.len(), out.len(), "x and out of a norm");
@@ -39,7 +40,7 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f64, out: &mut [f32]) {
     );
 }
 
-/// `sum = residual + norm(branch, post)` and `normed = norm(sum, next)`, per row.
+/// Computes `sum = residual + norm(branch, post)` and `normed = norm(sum, next)`, per row.
 pub fn add_norm_norm(
     [residual, branch]: [&[f32]; 2],
     [post, next]: [&[f32]; 2],
@@ -66,7 +67,7 @@ pub fn add_norm_norm(
     );
 }
 
-/// Layer norm with bias, per row: `(x − mean) / √(variance + eps) · weight + bias`.
+/// Computes layer norm with bias, per row: `(x − mean) / √(variance + eps) · weight + bias`.
 pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f64, out: &mut [f32]) {
     let width = weight.len();
     assert_eq!(x.len(), out.len(), "x and out of a norm");
@@ -77,7 +78,7 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f64, out: &mut [
         #[inline(always)]
         |(x, out)| {
             let mean = sum_of(x, |x| x) / width as f32;
-            // A second pass: the difference of squares would cancel.
+            // A second pass: the difference of squares would lose precision.
             let variance = sum_of(x, |x| (x - mean) * (x - mean)) / width as f32;
             let scale = (f64::from(variance) + eps).sqrt().recip() as f32;
             for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
@@ -87,7 +88,7 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f64, out: &mut [
     );
 }
 
-/// `gelu_tanh(gate) · up` of rows `(2 · width)`, gate first: rows of `width`.
+/// Computes `gelu_tanh(gate) · up` of rows `(2 · width)`, gate first: rows of `width`.
 pub fn geglu(gate_up: &[f32], width: usize, out: &mut [f32]) {
     assert_eq!(gate_up.len(), 2 * out.len(), "gate and up");
     for_rows(
@@ -105,7 +106,7 @@ pub fn geglu(gate_up: &[f32], width: usize, out: &mut [f32]) {
     );
 }
 
-/// `gelu_tanh(x)` in place.
+/// Computes `gelu_tanh(x)` in place.
 pub fn gelu(x: &mut [f32]) {
     for_rows(
         TASK_NUMBERS,
@@ -119,7 +120,7 @@ pub fn gelu(x: &mut [f32]) {
     );
 }
 
-/// `a + b` into `a`.
+/// Computes `a + b` into `a`.
 pub fn add(a: &mut [f32], b: &[f32]) {
     assert_eq!(a.len(), b.len(), "operands of a sum");
     for_rows(
@@ -140,7 +141,7 @@ pub fn add_bias(x: &mut [f32], bias: &[f32]) {
     );
 }
 
-/// Softmax over each row of `width` numbers, in place.
+/// Computes softmax over each row of `width` numbers, in place.
 pub fn softmax(x: &mut [f32], width: usize) {
     for_rows(
         width,
@@ -159,7 +160,7 @@ pub fn softmax(x: &mut [f32], width: usize) {
     );
 }
 
-/// `ln Σ e^x`; −∞ of nothing.
+/// Returns `ln Σ e^x`; −∞ for an empty slice.
 pub fn log_sum_exp(x: &[f32]) -> f32 {
     vectorised(
         #[inline(always)]
@@ -181,16 +182,17 @@ pub fn log_sum_exp(x: &[f32]) -> f32 {
     )
 }
 
-/// Index of the largest number, the first of equals. NaNs are never the largest.
+/// Returns the index of the largest number, the first one if several are equal. NaNs are never the
+/// largest.
 ///
 /// # Panics
-/// If `x` is empty.
+/// Panics if `x` is empty.
 pub fn argmax(x: &[f32]) -> usize {
     assert!(!x.is_empty(), "the largest of no numbers");
     vectorised(
         #[inline(always)]
         || {
-            // Blocks' maxima vectorise; only the best block is searched number by number.
+            // The maxima of blocks vectorise; only the best block is searched number by number.
             let (mut first, mut largest) = (0, f32::NEG_INFINITY);
             for (idx, block) in x.chunks(ARGMAX_BLOCK).enumerate() {
                 let max = max_of(block);
@@ -204,7 +206,7 @@ pub fn argmax(x: &[f32]) -> usize {
     )
 }
 
-/// Runs `op` on every row of `width` numbers, on several threads if it is worth it.
+/// Runs `op` on every row of `width` numbers, on several threads if that is worthwhile.
 fn for_rows<T: Send>(width: usize, rows: impl ExactSizeIterator<Item = T>, op: impl Fn(T) + Sync) {
     if rows.len() * width < PARALLEL_FROM || rows.len() == 1 {
         return vectorised(
@@ -223,7 +225,7 @@ fn for_rows<T: Send>(width: usize, rows: impl ExactSizeIterator<Item = T>, op: i
         });
 }
 
-/// f32: the reference normalises before the cast.
+/// Normalises one row in f32, as the reference does before its cast.
 #[inline(always)]
 pub(super) fn norm_row(x: &[f32], weight: &[f32], eps: f64, out: &mut [f32]) {
     let mean_square = sum_of(x, |x| x * x) / x.len() as f32;
@@ -238,7 +240,7 @@ fn add_to(from: &[f32], to: &mut [f32]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
 }
 
-/// `Σ term(x)`, in an order that depends on the length only.
+/// Returns `Σ term(x)`, in an order that depends only on the length.
 #[inline(always)]
 pub(super) fn sum_of(x: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     let (blocks, rest) = x.as_chunks::<CHAINS>();
@@ -254,7 +256,7 @@ pub(super) fn sum_of(x: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     fold(sums, |a, b| a + b)
 }
 
-/// The largest number; −∞ of nothing.
+/// Returns the largest number; −∞ for an empty slice.
 #[inline(always)]
 pub(super) fn max_of(x: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
@@ -274,7 +276,7 @@ pub(super) fn max_of(x: &[f32]) -> f32 {
 /// Folds the upper half onto the lower one until one number is left.
 #[inline(always)]
 fn fold(chains: [f32; CHAINS], op: impl Fn(f32, f32) -> f32) -> f32 {
-    // Eight at a time first: registers, where shorter halves would be numbers.
+    // Eight at a time first, in registers; shorter halves would be single numbers.
     let mut lanes = [0.0; 8];
     for (idx, lane) in lanes.iter_mut().enumerate() {
         let (a, b) = (

@@ -1,6 +1,6 @@
-//! What the tests of several operations need.
+//! Helpers for the tests of several operations.
 
-/// Numbers in [-1, 1) that depend on the seed only.
+/// Returns numbers in [-1, 1) that depend only on the seed.
 pub(super) fn numbers(seed: u64, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..len)
@@ -13,7 +13,7 @@ pub(super) fn numbers(seed: u64, len: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Softmax attention of one query in f64.
+/// Computes softmax attention of one query in f64.
 pub(super) fn attention(q: &[f32], keys: &[&[f32]], values: &[&[f32]], scale: f32) -> Vec<f64> {
     let scores: Vec<f64> = keys
         .iter()
@@ -39,7 +39,7 @@ pub(super) fn attention(q: &[f32], keys: &[&[f32]], values: &[&[f32]], scale: f3
         .collect()
 }
 
-/// Fails if any number of `got` is further than `tolerance` from the truth.
+/// Fails if any number of `got` differs from the truth by more than `tolerance`.
 pub(super) fn check_close(got: &[f32], truth: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), truth.len(), "{what}");
     for (idx, (got, truth)) in got.iter().zip(truth).enumerate() {

@@ -1,7 +1,7 @@
-//! Attention without a mask, for the vision tower.
+//! Attention without a mask, for the vision encoder.
 //!
-//! Owns the packing of keys and values and the tiling. The scores of a few queries against a few
-//! keys exist at a time, never an image's.
+//! Owns the packing of keys and values and the tiling. Only the scores of a few queries against a
+//! few keys exist at a time, never those of a whole image.
 
 use rayon::prelude::*;
 
@@ -9,19 +9,19 @@ use super::lanes::{Kernel, Lanes, dispatch};
 use super::softmax::{Running, score};
 use super::tile::{PANEL, pack_strip, strips};
 
-/// Query rows of a tile.
+/// Number of query rows of a tile.
 const TILE_ROWS: usize = 96;
 
-/// Keys that a tile meets at once.
+/// Number of keys that a tile processes at once.
 const KEY_BLOCK: usize = 128;
 
-/// Softmax attention within each image, scaled by `head_dim^-0.5`.
+/// Computes softmax attention within each image, scaled by `head_dim^-0.5`.
 ///
 /// `qkv (images·patches, 3·heads·head_dim)` holds q, k and v one after another, each
 /// `(heads, head_dim)`; `out` is `(images·patches, heads·head_dim)`.
 ///
 /// # Panics
-/// If the lengths do not fit together.
+/// Panics if the lengths do not fit together.
 pub fn full_attention(
     qkv: &[f32],
     num_images: usize,
@@ -71,7 +71,7 @@ struct Head<'a> {
     idx: usize,
     head_dim: usize,
     num_patches: usize,
-    /// `(⌈patches / 16⌉, head_dim, 16)`, whole key blocks.
+    /// `(⌈patches / 16⌉, head_dim, 16)`, padded to whole key blocks.
     keys: Vec<f32>,
     /// `(key blocks, ⌈head_dim / 16⌉, KEY_BLOCK, 16)`
     values: Vec<f32>,
@@ -113,7 +113,7 @@ impl<'a> Head<'a> {
         head
     }
 
-    /// One patch's q (0), k (1) or v (2).
+    /// Returns one patch's q (0), k (1) or v (2).
     #[inline(always)]
     fn part(&self, patch: usize, part: usize) -> &'a [f32] {
         let first = (patch * 3 + part) * self.hidden + self.idx * self.head_dim;

@@ -1,6 +1,6 @@
 //! One layer's keys and values in blocks.
 //!
-//! Owns the layout, so that the writer and the reader agree. A block of one head:
+//! Owns the layout, so that writer and reader agree. A block of one head:
 //!
 //! ```text
 //! keys    (2, head_dim, 16):       panels of 16 positions, each as the register tile reads it
@@ -10,14 +10,14 @@
 use super::tile::PANEL;
 use crate::backend::{AttentionShape, BLOCK_SIZE, BlockTable, LayerKind, StepSequence};
 
-/// What one layer does in one step, beyond its numbers.
+/// Inputs of one layer's attention in one step, besides the numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerStep<'a> {
     /// In order of `row`; together they cover every row once.
     pub sequences: &'a [StepSequence],
-    /// Which table and which mask.
+    /// Kind of the layer, which selects the table and the mask.
     pub kind: LayerKind,
-    /// The model's.
+    /// Dimensions of the model's attention.
     pub shape: &'a AttentionShape,
 }
 
@@ -31,10 +31,10 @@ pub struct KvPool {
 }
 
 impl KvPool {
-    /// All zeros; memory is taken up when blocks are first written.
+    /// Creates a pool of zeros; physical memory is used when blocks are first written.
     ///
     /// # Panics
-    /// If `head_dim` is no multiple of 16.
+    /// Panics if `head_dim` is not a multiple of 16.
     pub fn new(num_blocks: usize, num_kv_heads: usize, head_dim: usize) -> Self {
         assert_eq!(head_dim % PANEL, 0, "heads of {head_dim} numbers");
         let size = num_blocks * num_kv_heads * BLOCK_SIZE * head_dim;
@@ -46,17 +46,17 @@ impl KvPool {
         }
     }
 
-    /// Numbers of one head in one block.
+    /// Number of values of one head in one block.
     pub(super) fn head_size(&self) -> usize {
         BLOCK_SIZE * self.head_dim
     }
 
-    /// Numbers of all heads in one block.
+    /// Number of values of all heads in one block.
     pub(super) fn block_size(&self) -> usize {
         self.num_kv_heads * self.head_size()
     }
 
-    /// Keys and values of one head in one block.
+    /// Returns keys and values of one head in one block.
     pub(super) fn head(&self, block: usize, head: usize) -> (&[f32], &[f32]) {
         let size = self.head_size();
         let first = (block * self.num_kv_heads + head) * size;
@@ -64,10 +64,10 @@ impl KvPool {
     }
 }
 
-/// Index in the pool of a sequence's block number `block` (position / `BLOCK_SIZE`).
+/// Returns the pool index of a sequence's block number `block` (position / `BLOCK_SIZE`).
 ///
 /// # Panics
-/// If the table does not hold it: the scheduler gave it back, or never took it.
+/// Panics if the table does not hold it: it was freed, or never allocated.
 pub(super) fn pool_block(table: &BlockTable, block: usize) -> usize {
     let idx = block
         .checked_sub(table.num_released)

@@ -1,10 +1,10 @@
-//! Eight `f32` at a time, for the loops that a compiler does not vectorise well by itself.
+//! Eight `f32` at a time, for loops that the compiler does not vectorise well.
 //!
-//! Owns the choice of instructions at run time. A kernel is written once over [`Lanes`] and is
-//! compiled for AVX2 + FMA and for the target's baseline; loops that vectorise by themselves need
-//! [`vectorised`] only.
+//! Selects the instructions at run time. A kernel is written once over [`Lanes`] and is compiled
+//! for AVX2 + FMA and for the target's baseline; loops that the compiler vectorises only need
+//! [`vectorised`].
 
-/// Eight floats in registers and the few operations that products need.
+/// Eight floats in registers and the operations that matmuls need.
 pub(super) trait Lanes: Copy {
     /// Eight floats.
     type V: Copy;
@@ -22,12 +22,12 @@ pub(super) trait Lanes: Copy {
 pub(super) trait Kernel {
     type Output;
 
-    /// Must be `#[inline(always)]`, as must be all that it calls in its inner loops: what is not
-    /// inlined is compiled for the baseline.
+    /// Must be `#[inline(always)]`, and so must everything that it calls in its inner loops: code
+    /// that is not inlined is compiled for the baseline.
     fn run<L: Lanes>(self, lanes: L) -> Self::Output;
 }
 
-/// Runs `kernel` with the widest instructions that this machine has.
+/// Runs `kernel` with the widest instructions that this machine supports.
 pub(super) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = pulp::x86::V3::try_new() {
@@ -40,12 +40,12 @@ pub(super) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Plain)
 }
 
-/// Runs a closure whose plain loops the compiler vectorises for this machine.
+/// Runs a closure with plain loops, which the compiler vectorises for this machine.
 pub(super) fn vectorised<R>(loops: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(loops)
 }
 
-/// Arrays of floats: what NEON compiles to vectors, and the fallback elsewhere.
+/// Arrays of floats: compiled to vectors on NEON, and the fallback elsewhere.
 #[derive(Clone, Copy)]
 pub(super) struct Plain;
 
@@ -77,7 +77,7 @@ impl Lanes for Plain {
         if cfg!(target_arch = "aarch64") {
             std::array::from_fn(|lane| a[lane].mul_add(b[lane], c[lane]))
         } else {
-            // Without the instruction, a fused multiply-add is a function call.
+            // Without hardware support, a fused multiply-add is a function call.
             std::array::from_fn(|lane| a[lane] * b[lane] + c[lane])
         }
     }

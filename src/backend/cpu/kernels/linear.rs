@@ -1,9 +1,9 @@
-//! `y = x · weightᵀ` for one row and for thousands.
+//! Matmul `y = x · weightᵀ`, for one row and for thousands.
 //!
-//! Owns the blocking and the sharing over threads. Depth is cut at fixed multiples of
-//! `DEPTH_BLOCK`: within a block a number is one chain of fused multiply-adds, and the blocks'
-//! sums are added in order. Nothing else decides the rounding, so a row's result is the same bits
-//! alone, beside others and on any number of threads.
+//! Chooses the blocking and divides the work among threads. Depth is split at fixed multiples of
+//! `DEPTH_BLOCK`: within a block a number is one chain of fused multiply-adds, and the blocks' sums
+//! are added in order. Nothing else affects the rounding, so a row's result has the same bits
+//! alone, with other rows and on any number of threads.
 
 use std::ops::Range;
 
@@ -14,34 +14,34 @@ use super::lanes::{Kernel, Lanes, dispatch};
 use super::packed::{PackedMatrix, Storage};
 use super::tile::{MAX_HEIGHT, PANEL, Stored, fetch, multiply, multiply_strip, pack_strip, strips};
 
-/// Inputs that one register tile runs over: 16 KB of a panel, which stay in the first cache.
+/// Number of inputs that one register tile runs over: 16 KB of a panel, which fit in the L1 cache.
 const DEPTH_BLOCK: usize = 256;
 
-/// Rows whose share of a depth block (144 KB) stays in the second cache.
+/// Number of rows whose part of a depth block (144 KB) stays in the L2 cache.
 const ROW_BLOCK: usize = 144;
 
-/// Panels whose sums (72 KB) stay there too.
+/// Number of panels whose sums (72 KB) also stay in the L2 cache.
 const PANEL_BLOCK: usize = 8;
 
-/// Below this many multiplications a product stays on the calling thread.
+/// With fewer multiplications than this, a matmul stays on the calling thread.
 const PARALLEL_FROM: usize = 1 << 16;
 
-/// Up to this many rows the panels of an `f32` weight take turns.
+/// Up to this many rows, the panels of an `f32` weight are processed in turns.
 const TURN_ROWS: usize = 16;
 
 /// From this many strips on, a block of bfloat16 is widened once instead of once per strip.
 const WIDEN_FROM: usize = 3;
 
-/// Panels that are read in turn: memory delivers that many streams faster than one.
+/// Number of panels that are read in turns: memory delivers that many streams faster than one.
 const STREAMS: usize = 4;
 
-/// Bytes that a stream takes in its turn.
+/// Number of bytes that a stream reads in its turn.
 const TURN_BYTES: usize = 2048;
 
-/// `y (m, n) = x (m, k) · weight (n, k)ᵀ`.
+/// Computes `y (m, n) = x (m, k) · weight (n, k)ᵀ`.
 ///
 /// # Panics
-/// If the lengths of `x` and `y` do not fit the weight's shape.
+/// Panics if the lengths of `x` and `y` do not fit the weight's shape.
 pub fn linear(x: &[f32], weight: &PackedMatrix, y: &mut [f32]) {
     let (n, k) = (weight.n(), weight.k());
     if y.is_empty() {
@@ -60,24 +60,24 @@ pub fn linear(x: &[f32], weight: &PackedMatrix, y: &mut [f32]) {
     }
 }
 
-/// `y (m, n) = x (m, k) · weight (n, k)ᵀ + bias (n)`.
+/// Computes `y (m, n) = x (m, k) · weight (n, k)ᵀ + bias (n)`.
 ///
 /// # Panics
-/// As [`linear`].
+/// Panics like [`linear`].
 pub fn linear_bias(x: &[f32], weight: &PackedMatrix, bias: &[f32], y: &mut [f32]) {
     linear(x, weight, y);
     add_bias(y, bias);
 }
 
-/// How one product is cut into tasks.
+/// How one matmul is split into tasks.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     m: usize,
     n: usize,
     k: usize,
-    /// Rows of all tasks but the last row of them.
+    /// Number of rows of each task, except the last ones.
     rows_per_task: usize,
-    /// Panels of all tasks but the last column of them.
+    /// Number of panels of each task, except the last ones.
     panels_per_task: usize,
 }
 
@@ -85,7 +85,7 @@ impl Plan {
     fn new(m: usize, n: usize, k: usize, num_threads: usize) -> Self {
         let num_panels = n.div_ceil(PANEL);
         let num_row_blocks = m.div_ceil(ROW_BLOCK);
-        // Several tasks per thread, so that one that started late is no one's wait.
+        // Several tasks per thread, so that a thread that starts late does not delay the others.
         let num_tasks = match m * n * k {
             work if work < PARALLEL_FROM || num_threads == 1 => 1,
             work => (4 * num_threads).min(work / (PARALLEL_FROM / 4)),
@@ -101,17 +101,17 @@ impl Plan {
     }
 }
 
-/// One rectangle of y.
+/// A task: one rectangle of y.
 struct Task<'a> {
     /// `(depth blocks, strips, depth, height)`: the rows, packed.
     x: &'a [f32],
     first_panel: usize,
-    /// Each row's share of this rectangle's columns.
+    /// Each row's part of this rectangle's columns.
     y: Vec<&'a mut [f32]>,
 }
 
 fn run<W: Stored>(x: &[f32], weight: &[W], y: &mut [f32], plan: &Plan) {
-    // One row is packed as it stands.
+    // A single row is used as it is.
     let packed = if plan.m == 1 {
         Vec::new()
     } else {
@@ -204,7 +204,7 @@ impl<W: Stored> Kernel for TaskKernel<'_, W> {
         match self.task.y.len() {
             1 => self.side_by_side::<L, 1, 4>(lanes),
             2 => self.side_by_side::<L, 2, 3>(lanes),
-            // Half the bytes per multiplication keep memory ahead by themselves.
+            // With half the bytes per multiplication, memory keeps up without turns.
             3..=TURN_ROWS if W::IS_F32 => self.in_turns(lanes),
             _ => self.blocked(lanes),
         }
@@ -212,7 +212,7 @@ impl<W: Stored> Kernel for TaskKernel<'_, W> {
 }
 
 impl<'a, W: Stored> TaskKernel<'a, W> {
-    /// The part of a panel that lies in `depths`; panels are counted from the task's first.
+    /// Returns the part of a panel that is in `depths`; panels are counted from the task's first.
     #[inline(always)]
     fn panel(&self, panel: usize, depths: Range<usize>) -> &'a [W] {
         let first = (self.task.first_panel + panel) * self.k;
@@ -223,7 +223,7 @@ impl<'a, W: Stored> TaskKernel<'a, W> {
         self.task.y[0].len().div_ceil(PANEL)
     }
 
-    /// `H` rows and `N` panels in registers at once.
+    /// Processes `H` rows and `N` panels in registers at once.
     #[inline(always)]
     fn side_by_side<L: Lanes, const H: usize, const N: usize>(mut self, lanes: L) {
         let num_panels = self.num_panels();
@@ -249,7 +249,7 @@ impl<'a, W: Stored> TaskKernel<'a, W> {
         }
     }
 
-    /// [`STREAMS`] panels in turn.
+    /// Processes [`STREAMS`] panels in turns.
     #[inline(always)]
     fn in_turns<L: Lanes>(mut self, lanes: L) {
         let num_rows = self.task.y.len();
@@ -273,8 +273,8 @@ impl<'a, W: Stored> TaskKernel<'a, W> {
         }
     }
 
-    /// Each panel's share of a block of depth is multiplied by all rows while it is in the first
-    /// cache; the sums of [`PANEL_BLOCK`] panels stay in the second.
+    /// Multiplies each panel's part of a depth block by all rows while it is in the L1 cache; the
+    /// sums of [`PANEL_BLOCK`] panels stay in the L2 cache.
     #[inline(always)]
     fn blocked<L: Lanes>(mut self, lanes: L) {
         let num_rows = self.task.y.len();
@@ -327,8 +327,8 @@ fn all_strips<L: Lanes, W: Stored>(lanes: L, x: &[f32], panel: &[W], sums: &mut 
     }
 }
 
-/// Multiplies the rows by several panels, a few steps of depth each in turn, and fetches those
-/// steps of all panels beforehand: a third faster at 4 to 8 rows, where it was measured.
+/// Multiplies the rows by several panels, a few depth steps each in turns, and prefetches those
+/// steps of all panels: measured a third faster at 4 to 8 rows.
 #[inline(always)]
 fn take_turns<L: Lanes, W: Stored>(
     lanes: L,
@@ -356,7 +356,7 @@ fn take_turns<L: Lanes, W: Stored>(
     }
 }
 
-/// The cuts of depth, which decide how sums are rounded.
+/// Returns the depth blocks, which determine how sums are rounded.
 #[inline(always)]
 fn depth_blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
     (0..k)
@@ -364,12 +364,12 @@ fn depth_blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
         .map(move |first| first..k.min(first + DEPTH_BLOCK))
 }
 
-/// Writes a block's sums, or adds them to those of the blocks before.
+/// Writes a block's sums, or adds them to those of the previous blocks.
 #[inline(always)]
 fn put(sums: &[[f32; PANEL]], y: &mut [&mut [f32]], panel: usize, is_first: bool) {
     for (sums, y) in sums.iter().zip(y) {
         let y = &mut y[panel * PANEL..];
-        // The last panel may stand over the edge.
+        // The last panel may extend past the edge.
         let width = y.len().min(PANEL);
         if is_first {
             y[..width].copy_from_slice(&sums[..width]);
@@ -381,7 +381,7 @@ fn put(sums: &[[f32; PANEL]], y: &mut [&mut [f32]], panel: usize, is_first: bool
     }
 }
 
-/// Widens as much as `to` takes.
+/// Widens `to.len()` numbers.
 #[inline(always)]
 fn widen<L: Lanes, W: Stored>(lanes: L, from: &[W], to: &mut [f32]) {
     for (from, to) in from

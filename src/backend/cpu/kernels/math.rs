@@ -1,20 +1,21 @@
 //! Scalar functions without branches, so that loops over them vectorise.
 //!
-//! Owns the approximations of `exp` and `gelu_tanh`, each within a few units in the last place.
+//! Approximations of `exp` and `gelu_tanh`, each within a few units in the last place.
 
-/// Below this `e^x` is not a normal number any more; it is taken as 0.
+/// Below this, `e^x` is not a normal number; it is taken as 0.
 const EXP_MIN: f32 = -87.3;
 
-/// Above this the power of two below would leave the exponent's range.
+/// Above this, the power of two below would exceed the exponent's range.
 const EXP_MAX: f32 = 88.0;
 
 /// `1.5 · 2^23`: adding it leaves the nearest integer in a float's low bits.
 const ROUND: f32 = 12_582_912.0;
 
-/// `e^x`: within 2e-7 of the truth, relatively, from -87.3 to 88; 0 below; `e^88` above; 1 at 0.
+/// Computes `e^x`, with a relative error below 2e-7 from -87.3 to 88; 0 below; `e^88` above;
+/// exactly 1 at 0.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // Written as selections that let a NaN through.
+    // Written as comparisons that keep NaN.
     let bounded = if x > EXP_MAX { EXP_MAX } else { x };
     let bounded = if bounded < EXP_MIN { EXP_MIN } else { bounded };
 
@@ -31,18 +32,18 @@ pub(super) fn exp(x: f32) -> f32 {
     let p = r.mul_add(p, 0.499_999_94);
     let mantissa = (r * r).mul_add(p, r) + 1.0;
 
-    // n stands in the low bits of `shifted`; as an exponent it multiplies by 2^n.
+    // n is in the low bits of `shifted`; as an exponent it multiplies by 2^n.
     let power = f32::from_bits(mantissa.to_bits().wrapping_add(shifted.to_bits() << 23));
     if x < EXP_MIN { 0.0 } else { power }
 }
 
-/// `x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))`, as `gelu_pytorch_tanh` of transformers'
+/// Computes `x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))`, like `gelu_pytorch_tanh` in transformers'
 /// `activations.py`.
 #[inline(always)]
 pub(super) fn gelu_tanh(x: f32) -> f32 {
     const SQRT_2_OVER_PI: f32 = 0.797_884_6;
     let inner = SQRT_2_OVER_PI * (x * x * x).mul_add(0.044_715, x);
-    // (1 + tanh u) / 2 = 1 / (1 + e^(-2u)), which cancels nothing.
+    // (1 + tanh u) / 2 = 1 / (1 + e^(-2u)), which avoids cancellation.
     x / (1.0 + exp(-2.0 * inner))
 }
 

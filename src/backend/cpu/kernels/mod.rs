@@ -1,18 +1,18 @@
-//! The reference's operations made fast on the CPU: functions over plain `f32` slices.
+//! The fast CPU operations: functions over plain `f32` slices.
 //!
-//! Owns weight packing, register-blocked products, paged and full attention, and the row-wise
+//! Owns weight packing, register-blocked matmuls, paged and full attention, and the row-wise
 //! operations. Knows nothing of candle's tensors, models or requests.
 //!
-//! One rule holds everywhere: the arithmetic of a row, and its order, depend on that row and on
-//! absolute positions only. How many rows are computed with it, how a prompt is cut into chunks,
-//! and how many threads share the work change no bit of the result.
+//! One rule holds everywhere: the arithmetic of a row, and its order, depend only on that row and
+//! on absolute positions. The number of rows computed with it, the split of a prompt into chunks
+//! and the number of threads change no bit of the result.
 //!
 //! - `lanes`: eight floats at a time, chosen at run time
-//! - `tile`: the register tile that all products share
+//! - `tile`: the register tile that all matmuls share
 //! - [`packed`], `linear`: weights and `x · weightᵀ`
 //! - [`kv_pool`], [`rope`], [`paged`]: the cache, what writes it, what reads it
-//! - [`full`]: attention without a mask, for the vision tower
-//! - `softmax`: the running softmax that both attentions share
+//! - [`full`]: attention without a mask, for the vision encoder
+//! - `softmax`: the online softmax that both attentions share
 //! - [`elementwise`]: norms, activations, reductions
 
 pub mod elementwise;

@@ -1,6 +1,6 @@
-//! A product's weight in the order in which the register tile reads it.
+//! A matmul's weight, stored in the order in which the register tile reads it.
 //!
-//! Owns the layout and the loading of it. Knows nothing of what multiplies.
+//! Owns the layout and its loading. Knows nothing of the multiplication.
 //!
 //! ```text
 //! rows of the checkpoint (n, k)         panels of 16 rows, each (k, 16)
@@ -9,32 +9,33 @@
 //! …                                     …
 //! ```
 //!
-//! One layout serves one row (a stream) and thousands (a blocked product), so nothing is kept
-//! twice. The last panel is filled up with zeros.
+//! One layout is used for one row (a stream) and for thousands (a blocked matmul), so no weight is
+//! stored twice. The last panel is padded with zeros.
 
 use rayon::prelude::*;
 
 use super::tile::{PANEL, Stored};
 use crate::backend::{HostDtype, HostTensor};
 
-/// Steps of depth that are packed at a time: 4 KB of a panel.
+/// Number of depth steps that are packed at a time: 4 KB of a panel.
 const FILL_STEPS: usize = 64;
 
 /// A weight `(n, k)`: `n` outputs of `k` inputs each.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
-    /// Outputs: rows of the weight.
+    /// Number of outputs: rows of the weight.
     n: usize,
-    /// Inputs: columns of the weight.
+    /// Number of inputs: columns of the weight.
     k: usize,
     pub(super) storage: Storage,
 }
 
-/// `(⌈n / 16⌉, k, 16)`, in the type of the file.
+/// Panels `(⌈n / 16⌉, k, 16)`, in the file's number type.
 #[derive(Clone, Debug)]
 pub(super) enum Storage {
     F32(Vec<f32>),
-    /// Upper halves of `f32`s, widened in registers: half the memory traffic, the same numbers.
+    /// bfloat16: upper halves of `f32`s, widened in registers. Half the memory traffic, the same
+    /// numbers.
     Bf16(Vec<u16>),
 }
 
@@ -42,8 +43,8 @@ impl PackedMatrix {
     /// Stacks `(n_i, k)` weights to one `(Σ n_i, k)`. Stays bfloat16 if all parts are.
     ///
     /// # Panics
-    /// If a part is not a matrix of `k` columns, or its bytes do not fill its shape: the loader
-    /// has checked shapes against the model's.
+    /// Panics if a part is not a matrix of `k` columns, or its bytes do not fill its shape; the
+    /// loader has checked shapes against the model's.
     pub fn stacked(parts: &[HostTensor<'_>]) -> Self {
         let k = parts.first().map_or(0, |part| part.shape[1]);
         for part in parts {
@@ -61,10 +62,10 @@ impl PackedMatrix {
         Self { n, k, storage }
     }
 
-    /// A weight stored as its transpose `(k, n)`.
+    /// Packs a weight stored as its transpose `(k, n)`.
     ///
     /// # Panics
-    /// As [`Self::stacked`].
+    /// Panics like [`Self::stacked`].
     pub fn transposed(tensor: &HostTensor<'_>) -> Self {
         check_bytes(tensor);
         let (k, n) = (tensor.shape[0], tensor.shape[1]);
@@ -81,17 +82,17 @@ impl PackedMatrix {
         Self { n, k, storage }
     }
 
-    /// Outputs.
+    /// Number of outputs.
     pub fn n(&self) -> usize {
         self.n
     }
 
-    /// Inputs.
+    /// Number of inputs.
     pub fn k(&self) -> usize {
         self.k
     }
 
-    /// Bytes held.
+    /// Number of bytes held.
     pub fn num_bytes(&self) -> usize {
         match &self.storage {
             Storage::F32(numbers) => size_of_val(numbers.as_slice()),
@@ -99,10 +100,10 @@ impl PackedMatrix {
         }
     }
 
-    /// Writes row `row` of the weight, times `scale`, to `out (k)`: an embedding's lookup.
+    /// Writes row `row` of the weight, times `scale`, to `out (k)`, as an embedding lookup.
     ///
     /// # Panics
-    /// If there is no such row or `out` has another length.
+    /// Panics if there is no such row or `out` has another length.
     pub fn gather_row(&self, row: usize, scale: f32, out: &mut [f32]) {
         assert!(row < self.n, "row {row} of a weight of {} rows", self.n);
         assert_eq!(out.len(), self.k, "a row of the weight");
@@ -135,7 +136,7 @@ fn check_bytes(tensor: &HostTensor<'_>) {
     );
 }
 
-/// All panels, each filled by `fill(first row, panel)`, in parallel.
+/// Creates all panels in parallel, each filled by `fill(first row, panel)`.
 fn pack<W: Stored>(n: usize, k: usize, fill: impl Fn(usize, &mut [W]) + Sync) -> Vec<W> {
     let mut numbers = vec![W::default(); n.div_ceil(PANEL) * k * PANEL];
     numbers
@@ -145,14 +146,14 @@ fn pack<W: Stored>(n: usize, k: usize, fill: impl Fn(usize, &mut [W]) + Sync) ->
     numbers
 }
 
-/// Rows of several weights, one below the other.
+/// Rows of several stacked weights.
 struct StackedRows<'a> {
     parts: &'a [HostTensor<'a>],
     k: usize,
 }
 
 impl StackedRows<'_> {
-    /// The type and the bytes of one row; `None` below the last one.
+    /// Returns the type and the bytes of one row; `None` past the last one.
     fn row(&self, mut row: usize) -> Option<(HostDtype, &[u8])> {
         for part in self.parts {
             let num_rows = part.shape[0];
@@ -184,8 +185,8 @@ impl StackedRows<'_> {
         });
     }
 
-    /// Fills a panel by `put(type, bytes of a part of a row, column, part of the panel)`, all rows
-    /// for a few steps of depth at a time, so that a line of the panel is complete before it
+    /// Fills a panel by `put(type, bytes of a part of a row, column, part of the panel)`: all rows
+    /// for a few depth steps at a time, so that a cache line of the panel is complete before it
     /// leaves the cache.
     fn fill<W>(
         &self,
@@ -206,7 +207,7 @@ impl StackedRows<'_> {
     }
 }
 
-/// Writes a part of a row of the weight down one column of its panel.
+/// Writes a part of a row of the weight into one column of its panel.
 fn scatter<T, W>(row: &[T], column: usize, steps: &mut [[W; PANEL]], read: impl Fn(&T) -> W) {
     for (number, step) in row.iter().zip(steps) {
         step[column] = read(number);

@@ -1,11 +1,11 @@
 //! Softmax attention over the cache's blocks.
 //!
-//! Owns the tiling of queries, the masks and the sharing over threads.
+//! Owns the tiling of queries, the masks and the division of work among threads.
 //!
-//! The keys' positions are cut at fixed multiples of `SEGMENT`, and those at blocks. A row goes
-//! through the blocks of a segment in order, and the segments' results are merged in order. So
+//! The keys' positions are split at fixed multiples of `SEGMENT`, and each segment at blocks. A row
+//! processes the blocks of a segment in order, and the segments' results are merged in order. So
 //! neither the chunks of a prompt, nor the rows of a tile, nor the number of threads change a bit,
-//! and a long sequence's segments can still be computed side by side.
+//! and a long sequence's segments can still be computed in parallel.
 
 use std::ops::Range;
 
@@ -17,23 +17,24 @@ use super::softmax::{Running, score};
 use super::tile::{fetch, pack_strip, strips};
 use crate::backend::{BLOCK_SIZE, LayerKind, StepSequence};
 
-/// Keys whose results are merged as one.
+/// Number of keys in a segment.
 const SEGMENT: usize = 1024;
 
-/// Query rows of a tile, at most (but for groups that are larger): with 256 numbers each, they,
-/// their sums and a block of keys and values fit the second cache.
+/// Maximum number of query rows of a tile (larger only for larger groups): with 256 numbers each,
+/// they, their sums and a block of keys and values fit in the L2 cache.
 const TILE_ROWS: usize = 48;
 
-/// Up to this many query rows, a block is fetched before it is computed with.
+/// Up to this many query rows, a block is prefetched before it is used.
 const FETCH_ROWS: usize = 8;
 
-/// Below this many multiplications a step stays on the calling thread.
+/// With fewer multiplications than this, a step stays on the calling thread.
 const PARALLEL_FROM: usize = 1 << 16;
 
-/// Attention of `q (tokens, heads·head_dim)` over the pool: `out (tokens, heads·head_dim)`.
+/// Computes attention of `q (tokens, heads·head_dim)` over the pool: `out (tokens,
+/// heads·head_dim)`.
 ///
 /// # Panics
-/// If lengths do not fit together or a table lacks a block that a query sees.
+/// Panics if lengths do not fit together or a table lacks a block that a query sees.
 pub fn paged_attention(step: LayerStep<'_>, q: &[f32], pool: &KvPool, out: &mut [f32]) {
     assert_eq!(q.len(), out.len(), "rows of q and out");
     let tiles = tiles(step, q, out);
@@ -57,7 +58,7 @@ pub fn paged_attention(step: LayerStep<'_>, q: &[f32], pool: &KvPool, out: &mut 
     {
         tiles.into_par_iter().for_each(run_tile);
     } else {
-        // Few tiles over many keys: the segments are the tasks.
+        // With few tiles over many keys, the segments are the tasks.
         for tile in tiles {
             let queries = tile.queries();
             let parts: Vec<Running> = tile
@@ -76,17 +77,17 @@ pub fn paged_attention(step: LayerStep<'_>, q: &[f32], pool: &KvPool, out: &mut 
     }
 }
 
-/// Some tokens' query heads of one group, which share each key that is loaded.
+/// Query heads of one group, for some tokens; they share each key that is loaded.
 struct Tile<'a> {
     sequence: &'a StepSequence,
-    /// Key and value head.
+    /// Index of the key and value head.
     head: usize,
     head_dim: usize,
     /// `(tokens, group·head_dim)`: the queries.
     q: Vec<&'a [f32]>,
     /// `(tokens, group·head_dim)`
     out: Vec<&'a mut [f32]>,
-    /// Each token's keys.
+    /// Range of keys that each token sees.
     key_ranges: Vec<Range<usize>>,
 }
 
@@ -134,7 +135,7 @@ fn tiles<'a>(step: LayerStep<'a>, q: &'a [f32], out: &'a mut [f32]) -> Vec<Tile<
 }
 
 impl Tile<'_> {
-    /// Query heads per token.
+    /// Number of query heads per token.
     fn group(&self) -> usize {
         self.q[0].len() / self.head_dim
     }
@@ -147,7 +148,7 @@ impl Tile<'_> {
         Running::new(self.num_rows(), self.head_dim)
     }
 
-    /// From the first key that any token sees to the last.
+    /// Returns the range from the first to the last key that any token sees.
     fn keys(&self) -> Range<usize> {
         let start = self.key_ranges.iter().map(|keys| keys.start).min();
         let end = self.key_ranges.iter().map(|keys| keys.end).max();
@@ -163,7 +164,7 @@ impl Tile<'_> {
         2 * self.num_rows() * self.keys().len() * self.head_dim
     }
 
-    /// The queries in packed strips `(strips, head_dim, height)`; rows are heads of tokens.
+    /// Packs the queries in strips `(strips, head_dim, height)`; rows are heads of tokens.
     fn queries(&self) -> Vec<f32> {
         let (group, head_dim) = (self.group(), self.head_dim);
         let mut packed = vec![0.0; self.num_rows() * head_dim];
@@ -180,7 +181,7 @@ impl Tile<'_> {
         packed
     }
 
-    /// Meets the keys of one segment.
+    /// Processes the keys of one segment.
     fn attend(
         &self,
         step: LayerStep<'_>,
@@ -242,7 +243,7 @@ impl Kernel for SegmentKernel<'_> {
             }
             score(lanes, self.queries, keys, &mut scores);
 
-            // What a row must not see, stale numbers beyond the sequence's end included.
+            // Masks what a row must not see, including stale numbers past the sequence's end.
             for (scores, keys) in scores.chunks_exact_mut(group).zip(&tile.key_ranges) {
                 let visible = clip(keys, first_key, BLOCK_SIZE);
                 if visible.len() < BLOCK_SIZE {
@@ -261,7 +262,8 @@ impl Kernel for SegmentKernel<'_> {
     }
 }
 
-/// The part of `keys` within `first..first + len`, empty inside of it if there is none.
+/// Returns the part of `keys` within `first..first + len`; an empty range inside it if there is
+/// none.
 fn clip(keys: &Range<usize>, first: usize, len: usize) -> Range<usize> {
     let start = keys.start.clamp(first, first + len);
     start..keys.end.clamp(start, first + len)

@@ -1,4 +1,4 @@
-//! Norm and rotation of queries and keys, and the writing of the cache.
+//! Norm and RoPE of queries and keys, and writing of the KV cache.
 
 use rayon::prelude::*;
 
@@ -8,10 +8,10 @@ use super::lanes::vectorised;
 use super::tile::PANEL;
 use crate::backend::{AttentionShape, BLOCK_SIZE};
 
-/// Below this many tokens everything stays on the calling thread.
+/// With fewer tokens than this, all work stays on the calling thread.
 const PARALLEL_FROM: usize = 32;
 
-/// What is done to queries and keys before they meet.
+/// Parameters of norm and RoPE for a step's queries and keys.
 #[derive(Clone, Copy, Debug)]
 pub struct RopeArgs<'a> {
     /// `(head_dim)`: the queries' norm, 1 + weight.
@@ -24,12 +24,13 @@ pub struct RopeArgs<'a> {
     pub sin: &'a [f32],
 }
 
-/// Norms q and k of `qkv (tokens, (heads + 2·kv_heads)·head_dim)` per head, turns them by the
-/// token's angles (neox halves, as `apply_rotary_pos_emb` in `modeling_gemma3.py`), writes keys and
-/// values to the pool and the queries to `q (tokens, heads·head_dim)`.
+/// Applies the norm to q and k of `qkv (tokens, (heads + 2·kv_heads)·head_dim)` per head, then RoPE
+/// with the token's angles (neox halves, as `apply_rotary_pos_emb` in `modeling_gemma3.py`). Writes
+/// keys and values to the pool and the queries to `q (tokens, heads·head_dim)`.
 ///
 /// # Panics
-/// If lengths do not fit together, a table lacks a block, or two sequences write the same block.
+/// Panics if lengths do not fit together, a table lacks a block, or two sequences write the same
+/// block.
 pub fn rope_and_cache(
     step: LayerStep<'_>,
     qkv: &[f32],
@@ -81,16 +82,16 @@ pub fn rope_and_cache(
 struct Share<'a> {
     /// Packed row of the first token.
     row: usize,
-    /// Its position within the block.
+    /// Position of that token within the block.
     first: usize,
-    /// Tokens.
+    /// Number of tokens.
     len: usize,
     keys: &'a mut [f32],
     values: &'a mut [f32],
 }
 
-/// Hands every written block to one task. A block belongs to one sequence, which is what makes the
-/// tasks' slices disjoint.
+/// Assigns every written block to one task. A block belongs to one sequence, so the tasks' slices
+/// are disjoint.
 fn shares<'a>(step: LayerStep<'_>, pool: &'a mut KvPool) -> Vec<Share<'a>> {
     // (block in the pool, packed row, position within the block, tokens)
     let mut places = Vec::new();
@@ -129,7 +130,7 @@ fn shares<'a>(step: LayerStep<'_>, pool: &'a mut KvPool) -> Vec<Share<'a>> {
         .collect()
 }
 
-/// The step's rows and what turns them.
+/// The step's rows and their RoPE parameters.
 struct Rows<'a> {
     qkv: &'a [f32],
     width: usize,
@@ -138,14 +139,14 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Head `head` of a token's row, counted over q, k and v.
+    /// Returns head `head` of a token's row, counted over q, k and v.
     #[inline(always)]
     fn head(&self, token: usize, head: usize) -> &[f32] {
         let head_dim = self.shape.head_dim;
         &self.qkv[token * self.width + head * head_dim..][..head_dim]
     }
 
-    /// Norms and turns one head of one token.
+    /// Applies norm and RoPE to one head of one token.
     #[inline(always)]
     fn turn(&self, token: usize, head: usize, weight: &[f32], out: &mut [f32]) {
         norm_row(self.head(token, head), weight, self.shape.eps, out);

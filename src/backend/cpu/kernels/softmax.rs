@@ -1,11 +1,11 @@
-//! The running softmax of attention: a tile of query rows that meets keys block by block.
+//! The online softmax of attention: a tile of query rows that processes keys block by block.
 //!
-//! Owns the arithmetic that paged and full attention share. Knows nothing of masks beyond −∞ and
-//! nothing of where keys lie.
+//! Owns the arithmetic that paged and full attention share. Knows nothing of masks except −∞
+//! scores, and nothing of where keys are stored.
 //!
-//! Each row keeps the largest score so far, the sum of its weights and the weighted sum of values,
-//! both relative to that largest score. A score of −∞ changes no bit of the three, so that it does
-//! not matter which other rows made a block worth visiting.
+//! Each row keeps the largest score so far, the sum of its weights and the weighted sum of values;
+//! the last two are relative to that largest score. A score of −∞ changes no bit of the three, so a
+//! row's result does not depend on blocks that were visited for other rows.
 
 use std::ops::Range;
 
@@ -21,14 +21,14 @@ pub(super) struct Running {
     max: Vec<f32>,
     /// `(rows)`
     sum: Vec<f32>,
-    /// `(rows)`: what the last block multiplies older sums by.
+    /// `(rows)`: factor that the last block applies to older sums.
     decay: Vec<f32>,
     /// `(value panels, rows, 16)`
     values: Vec<[f32; PANEL]>,
 }
 
 impl Running {
-    /// Before any key, for values of `value_dim` numbers.
+    /// Creates the initial state, for values of `value_dim` numbers.
     pub(super) fn new(num_rows: usize, value_dim: usize) -> Self {
         Self {
             max: vec![f32::NEG_INFINITY; num_rows],
@@ -38,15 +38,15 @@ impl Running {
         }
     }
 
-    /// Back to before any key.
+    /// Resets to the initial state.
     pub(super) fn reset(&mut self) {
         self.max.fill(f32::NEG_INFINITY);
         self.sum.fill(0.0);
         self.values.fill([0.0; PANEL]);
     }
 
-    /// Turns the products of one block's keys into weights: softmax of `scale` times them, where
-    /// `scale` is positive.
+    /// Turns the dot products of one block's keys into weights: softmax of `scale` times them,
+    /// where `scale` is positive.
     #[inline(always)]
     pub(super) fn weigh<const W: usize>(&mut self, scores: &mut [[f32; W]], scale: f32) {
         let state = self.max.iter_mut().zip(&mut self.sum).zip(&mut self.decay);
@@ -55,7 +55,7 @@ impl Running {
             let block_max = max_of(scores) * scale;
             // A NaN score must reach the result, so this is not `f32::max`.
             *max = if block_max <= old { old } else { block_max };
-            // No key seen yet: −∞ minus −∞ would be a NaN.
+            // If no key was seen yet, −∞ minus −∞ would be NaN.
             let base = if *max == f32::NEG_INFINITY { 0.0 } else { *max };
             for score in &mut *scores {
                 *score = exp(*score * scale - base);
@@ -65,8 +65,8 @@ impl Running {
         }
     }
 
-    /// Adds the block's values, weighted. Of `weights` only the columns in `keys` are not zero;
-    /// of `values (value panels, W, 16)` other keys are not read.
+    /// Adds the block's values, weighted. Columns of `weights` outside `keys` must be zero; the
+    /// values of other keys in `values (value panels, W, 16)` are not read.
     #[inline(always)]
     pub(super) fn add_values<L: Lanes, const W: usize>(
         &mut self,
@@ -98,7 +98,7 @@ impl Running {
         }
     }
 
-    /// Adds the keys that `other` has seen to the ones that this has seen.
+    /// Merges the state of `other`, which has seen other keys.
     pub(super) fn merge(&mut self, other: &Self) {
         let num_rows = self.max.len();
         for row in 0..num_rows {
@@ -119,7 +119,7 @@ impl Running {
         }
     }
 
-    /// One row's result.
+    /// Writes one row's result.
     pub(super) fn write(&self, row: usize, out: &mut [f32]) {
         let scale = self.sum[row].recip();
         let panels = self.values[row..].iter().step_by(self.max.len());
@@ -158,7 +158,7 @@ impl<const W: usize> Weighted<'_, W> {
     }
 }
 
-/// Products of one block: `scores = queries · keys`, of queries as packed strips
+/// Computes the dot products of one block: `scores = queries · keys`, with queries as packed strips
 /// `(strips, head_dim, height)` and keys `(W / 16, head_dim, 16)`.
 #[inline(always)]
 pub(super) fn score<L: Lanes, const W: usize>(

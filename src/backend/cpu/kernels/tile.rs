@@ -1,4 +1,4 @@
-//! The register tile that all products share: a few rows times one panel of 16 columns.
+//! The register tile that all matmuls share: a few rows times one panel of 16 columns.
 //!
 //! ```text
 //!            panel (depth, 16)
@@ -10,22 +10,22 @@
 //! └────┘
 //! ```
 //!
-//! Each number of a tile is one chain of fused multiply-adds over depth, whatever `h` is. That is
-//! why a row's result does not depend on the rows beside it.
+//! Each number of a tile is one chain of fused multiply-adds over depth, whatever `h` is. Therefore
+//! a row's result does not depend on the rows computed with it.
 
 use std::ops::Range;
 
 use super::lanes::Lanes;
 
-/// Columns of a panel: two registers of eight floats.
+/// Number of columns of a panel: two registers of eight floats.
 pub(super) const PANEL: usize = 16;
 
-/// Rows of the highest tile: 6 · 2 sums, 2 columns and 1 broadcast fit 16 registers.
+/// Maximum number of rows of a tile: 6 · 2 sums, 2 columns and 1 broadcast fit 16 registers.
 pub(super) const MAX_HEIGHT: usize = 6;
 
-/// A number as weights are stored.
+/// A number type in which weights are stored.
 pub(super) trait Stored: Copy + Send + Sync + Default {
-    /// Whether nothing is to be widened.
+    /// Whether the numbers need no widening.
     const IS_F32: bool;
 
     fn load<L: Lanes>(lanes: L, from: &[Self; 8]) -> L::V;
@@ -72,8 +72,8 @@ impl Stored for u16 {
     }
 }
 
-/// Cuts `num_rows` into strips of at most [`MAX_HEIGHT`] rows, as even as can be:
-/// `(first row, height)`.
+/// Splits `num_rows` into strips of at most [`MAX_HEIGHT`] rows, as even as possible: `(first row,
+/// height)`.
 #[inline(always)]
 pub(super) fn strips(num_rows: usize) -> impl Iterator<Item = (usize, usize)> {
     let num_strips = num_rows.div_ceil(MAX_HEIGHT);
@@ -98,7 +98,7 @@ fn interleave<const H: usize>(rows: [&[f32]; H], to: &mut [f32]) {
     }
 }
 
-/// Packs a strip `(depth, height)` out of `height` rows.
+/// Packs a strip `(depth, height)` from `height` rows.
 #[inline(always)]
 pub(super) fn pack_strip<'a>(height: usize, row: impl Fn(usize) -> &'a [f32], to: &mut [f32]) {
     match height {
@@ -112,10 +112,10 @@ pub(super) fn pack_strip<'a>(height: usize, row: impl Fn(usize) -> &'a [f32], to
     }
 }
 
-/// `H` rows of one panel's 16 columns.
+/// A tile: `H` rows of one panel's 16 columns.
 pub(super) type Tile<const H: usize> = [[f32; PANEL]; H];
 
-/// `tile += strip · panel` of a strip `(depth, H)` and each of `N` panels `(depth, 16)`.
+/// Computes `tile += strip · panel` for a strip `(depth, H)` and each of `N` panels `(depth, 16)`.
 #[inline(always)]
 pub(super) fn multiply<L: Lanes, W: Stored, const H: usize, const N: usize>(
     lanes: L,
@@ -125,7 +125,8 @@ pub(super) fn multiply<L: Lanes, W: Stored, const H: usize, const N: usize>(
 ) {
     let (strip, _) = strip.as_chunks::<H>();
     let panels = panels.map(|panel| &panel.as_chunks::<PANEL>().0[..strip.len()]);
-    // Loops, not closures: only what is inlined here gets this machine's instructions.
+    // Loops rather than closures: only code that is inlined here is compiled for this machine's
+    // instructions.
     let mut sums = [[[lanes.splat(0.0); 2]; H]; N];
     for (sums, tile) in sums.iter_mut().zip(&*tiles) {
         for (sums, columns) in sums.iter_mut().zip(tile) {
@@ -188,12 +189,12 @@ fn store<L: Lanes, const H: usize>(lanes: L, registers: &[[L::V; 2]; H], tile: &
     }
 }
 
-/// Bytes of a cache line.
+/// Number of bytes in a cache line.
 const LINE: usize = 64;
 
-/// Reads one number of each cache line of some streams of equal length, in turn. Memory delivers
-/// a few streams side by side faster than one, and amid multiplications a core looks too few lines
-/// ahead to keep it busy.
+/// Prefetches some streams of equal length, reading one number of each cache line in turns. Memory
+/// delivers a few parallel streams faster than one, and during multiplications a core prefetches
+/// too few lines ahead to keep it busy.
 #[inline(always)]
 pub(super) fn fetch<W: Stored>(streams: &[&[W]]) {
     let len = streams.first().map_or(0, |stream| stream.len());
@@ -203,12 +204,12 @@ pub(super) fn fetch<W: Stored>(streams: &[&[W]]) {
             bits ^= stream[number].to_bits();
         }
     }
-    // Or the compiler would see that nothing needs them.
+    // Keeps the compiler from removing the reads.
     std::hint::black_box(bits);
 }
 
-/// `sums = sums · decay + weights · panel` of `H` rows and those of a panel's `W` steps that are
-/// in `steps`.
+/// Computes `sums = sums · decay + weights · panel` for `H` rows and those of a panel's `W` steps
+/// that are in `steps`.
 #[inline(always)]
 pub(super) fn accumulate<L: Lanes, const H: usize, const W: usize>(
     lanes: L,
@@ -238,7 +239,7 @@ pub(super) fn accumulate<L: Lanes, const H: usize, const W: usize>(
     store(lanes, &registers, sums);
 }
 
-/// The two registers' worth of a panel's row.
+/// Splits a panel's row into two registers' worth.
 #[inline(always)]
 fn halves<T>(columns: &[T; PANEL]) -> [&[T; 8]; 2] {
     match columns.as_chunks::<8>().0 {

@@ -1,4 +1,5 @@
-//! A build without NVIDIA's libraries: no GPU can be opened, so none ever is.
+//! Stub for a build without NVIDIA's libraries: no GPU can be opened, so no value of these types
+//! exists.
 
 use super::GpuInfo;
 use crate::backend::cuda::arch::Arch;
@@ -8,28 +9,28 @@ use crate::error::{Error, Result};
 
 const BUILT_WITHOUT: &str = "this program was built without the feature cuda";
 
-/// No GPU.
+/// A GPU; never exists in this build.
 #[derive(Debug)]
 pub enum CudaDevice {}
 
 impl CudaDevice {
-    /// Says why not.
+    /// Fails, saying that this build has no GPU support.
     ///
     /// # Errors
-    /// Always.
+    /// Always fails.
     pub fn open(_ordinal: usize, _store: KernelStore) -> Result<Self> {
         Err(Error::Config(BUILT_WITHOUT.to_owned()))
     }
 
-    /// What the driver says of it.
+    /// Returns the driver's description of the GPU.
     pub fn info(&self) -> &GpuInfo {
         match *self {}
     }
 
-    /// Bytes that nobody uses.
+    /// Free memory in bytes.
     ///
     /// # Errors
-    /// Never.
+    /// Never fails.
     pub fn free_memory(&self) -> Result<u64> {
         match *self {}
     }
@@ -84,28 +85,28 @@ impl Device for CudaDevice {
     }
 }
 
-/// No compiler.
+/// The kernel compiler; never exists in this build.
 #[derive(Debug)]
 pub enum Nvrtc {}
 
 impl Nvrtc {
-    /// Says why not.
+    /// Fails, saying that this build has no GPU support.
     ///
     /// # Errors
-    /// Always.
+    /// Always fails.
     pub fn open() -> Result<Self> {
         Err(Error::Config(BUILT_WITHOUT.to_owned()))
     }
 
-    /// As `major.minor`.
+    /// Version as `major.minor`.
     pub fn version(&self) -> String {
         match *self {}
     }
 
-    /// Machine code of `unit` for `arch`.
+    /// Compiles `unit` to machine code for `arch`.
     ///
     /// # Errors
-    /// Never.
+    /// Never fails.
     pub fn compile(&self, _unit: &Unit<'_>, _arch: &Arch) -> Result<Vec<u8>> {
         match *self {}
     }

@@ -1,7 +1,7 @@
-//! NVIDIA's libraries, opened at run time: the GPU as a [`super::device::Device`], and the
-//! compiler that makes machine code of kernels.
+//! NVIDIA's libraries, opened at run time: a GPU as a [`super::device::Device`], and the compiler
+//! for kernels.
 //!
-//! The one place that knows whether the program was built with them.
+//! Only this module knows whether the program was built with them.
 
 #[cfg(all(feature = "cuda", feature = "candle-cuda"))]
 compile_error!(
@@ -21,18 +21,18 @@ pub use enabled::{CudaDevice, Nvrtc};
 
 use super::arch::Arch;
 
-/// Whose kernels run on GPUs in this build.
+/// Kind of kernels that run on GPUs in this build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernels {
-    /// Our own.
+    /// This project's own kernels.
     Own,
-    /// Candle's, as a reference.
+    /// Candle's kernels, as a reference.
     Candle,
-    /// Nobody's: it computes on the CPU only.
+    /// No kernels: this build computes on the CPU only.
     Missing,
 }
 
-/// Whose kernels run on GPUs in this build.
+/// The kind of kernels in this build.
 pub const KERNELS: Kernels = if cfg!(feature = "cuda") {
     Kernels::Own
 } else if cfg!(feature = "candle-cuda") {
@@ -41,19 +41,19 @@ pub const KERNELS: Kernels = if cfg!(feature = "cuda") {
     Kernels::Missing
 };
 
-/// What the driver says of a GPU.
+/// Properties of a GPU, as the driver reports them.
 #[derive(Clone, Debug)]
 pub struct GpuInfo {
-    /// As the vendor calls it.
+    /// The vendor's name.
     pub name: String,
-    /// CUDA version that the driver brings, such as (13, 0).
+    /// CUDA version that the driver supports, such as (13, 0).
     pub driver: (u32, u32),
-    /// What machine code must be made for.
+    /// Architecture for which machine code must be compiled.
     pub arch: Arch,
-    /// Streaming multiprocessors.
+    /// Number of streaming multiprocessors.
     pub num_sms: u32,
-    /// Bytes of its memory.
+    /// Total memory in bytes.
     pub total_memory: u64,
-    /// Bytes of it that nobody uses.
+    /// Free memory in bytes.
     pub free_memory: u64,
 }

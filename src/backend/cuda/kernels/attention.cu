@@ -4,15 +4,15 @@
 // and PAGED:
 //   1  keys and values in the cache's pools as in rope.cu, KV_BLOCK = 32 positions per block.
 //      tiles (tiles, 2): first row and number of rows, at most 64, all of one sequence; row r sees
-//      the positions from key_ranges[r].x up to key_ranges[r].y, so windows and images are the
-//      host's affair.
+//      the positions from key_ranges[r].x up to key_ranges[r].y; the host computes these ranges
+//      from windows and images.
 //      q (rows, NUM_KV_HEADS·GROUP·HEAD_DIM) bf16 → out, as q
 //   0  images: qkv (images·num_keys, 3, heads·HEAD_DIM) bf16; each row sees its whole image.
 //      → out (images·num_keys, heads·HEAD_DIM) bf16
 //
 // Grid (row tiles, query heads, images), 4 warps with 16 rows each. Shared memory holds the tile's
-// q (64 rows) and 32 keys and values, rows ROW numbers apart so that the eight rows of a matrix
-// lie in different banks; the numbers from HEAD_DIM to PADDED are zeros.
+// q (64 rows) and 32 keys and values, rows ROW numbers apart so that the eight rows of a matrix are
+// in different banks; the numbers from HEAD_DIM to PADDED are zeros.
 
 constexpr u32 NUM_WARPS = 4;
 constexpr u32 NUM_THREADS = NUM_WARPS * WARP;
@@ -26,7 +26,7 @@ __device__ __forceinline__ float weight_of(float largest, float largest_of_all) 
     return largest == minus_infinity() ? 0.0f : expf(largest - largest_of_all);
 }
 
-// Largest and sum over the four lanes that share a row of a fragment.
+// Maximum and sum over the four lanes that share a row of a fragment.
 __device__ __forceinline__ float row_max(float x) {
     x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
     return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
@@ -37,8 +37,8 @@ __device__ __forceinline__ float row_sum(float x) {
     return x + __shfl_xor_sync(ALL_LANES, x, 2);
 }
 
-// `num_rows` rows of HEAD_DIM numbers, `stride` apart, of which those from `begin` up to `end`
-// exist; the others become zeros.
+// Loads `num_rows` rows of HEAD_DIM numbers, `stride` apart, of which those from `begin` up to
+// `end` exist; the others become zeros.
 __device__ __forceinline__ void load_rows(bf16* to, const bf16* from, u64 stride, u32 num_rows,
                                           u32 begin, u32 end) {
     constexpr u32 CHUNKS = PADDED / 8;
@@ -65,7 +65,8 @@ KERNEL __launch_bounds__(128)
     u32 head = blockIdx.y;
     u32 kv_head = head / GROUP;
 
-    // The rows of this tile, the keys that any of them sees, and those of this thread's two rows.
+    // Determines the rows of this tile, the keys that any of them sees, and those of this thread's
+    // two rows.
     u64 first_row;
     u32 num_rows;
     u32 begin;
@@ -110,7 +111,7 @@ KERNEL __launch_bounds__(128)
     constexpr u64 KEY_STRIDE = QUERY_STRIDE;
 #endif
 
-    // Where the 32 positions from `position` on begin.
+    // Returns the start of the 32 positions from `position` on.
     auto place_of = [&](u32 position) -> u64 {
 #if PAGED
         u64 block = table[position / KV_BLOCK - released];
@@ -146,7 +147,7 @@ KERNEL __launch_bounds__(128)
         u32 position = key_tile * TILE_KEYS;
         load_tile(tile_values, values, position);
         copies_commit();
-        copies_wait<1>();  // q and these keys are here; the values are still on their way
+        copies_wait<1>();  // q and these keys are loaded; the values are still in flight
         __syncthreads();
 
         float scores[TILE_KEYS / 8][4];
@@ -170,7 +171,7 @@ KERNEL __launch_bounds__(128)
                 multiply_add(scores[n + 1], a, b[2], b[3]);
             }
         }
-        __syncthreads();  // nobody reads these keys any more
+        __syncthreads();  // these keys are no longer needed
         if (key_tile + 1 < end_tile) {
             load_tile(tile_keys, keys, position + TILE_KEYS);
         }
@@ -208,11 +209,11 @@ KERNEL __launch_bounds__(128)
             }
         }
 
-        copies_wait<1>();  // the values are here; the next keys are on their way
+        copies_wait<1>();  // the values are loaded; the next keys are in flight
         __syncthreads();
 #pragma unroll
         for (u32 k = 0; k < TILE_KEYS / 16; k++) {
-            // Two fragments of sums side by side are one operand of the next matmul.
+            // Two adjacent fragments of scores are one operand of the next matmul.
             u32 a[4] = {narrow2(scores[2 * k][0], scores[2 * k][1]),
                         narrow2(scores[2 * k][2], scores[2 * k][3]),
                         narrow2(scores[2 * k + 1][0], scores[2 * k + 1][1]),
@@ -226,7 +227,7 @@ KERNEL __launch_bounds__(128)
                 multiply_add(sums[n + 1], a, b[2], b[3]);
             }
         }
-        __syncthreads();  // nobody reads these values any more
+        __syncthreads();  // these values are no longer needed
     }
 
 #pragma unroll

@@ -11,12 +11,12 @@ pub static SOURCE: Source = Source {
     text: include_str!("attention.cu"),
 };
 
-/// Most rows in a tile.
+/// Maximum number of rows in a tile.
 pub const TILE_ROWS: u32 = 64;
 const TILE_KEYS: u32 = 32;
 const THREADS: u32 = 128;
 
-/// The tiles of packed sequences given as (first row, rows): no tile spans two of them.
+/// Splits packed sequences, given as (first row, rows), into tiles: no tile spans two sequences.
 pub fn tiles_of(sequences: impl IntoIterator<Item = (u32, u32)>) -> Vec<[u32; 2]> {
     let mut tiles = Vec::new();
     for (first, len) in sequences {
@@ -39,23 +39,23 @@ fn check(head_dim: u32, addresses: &[DevicePtr]) -> Result<()> {
     require_aligned("attention", addresses)
 }
 
-/// One layer's attention over the cache.
+/// Arguments of one layer's attention over the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct PagedAttention {
     /// `(rows, heads·head_dim)` bf16
     pub q: DevicePtr,
     /// `(tiles, 2)` u32, from [`tiles_of`]
     pub tiles: DevicePtr,
-    /// How many.
+    /// Number of tiles.
     pub num_tiles: u32,
-    /// Of the scores.
+    /// Factor of the scores.
     pub scale: f32,
     /// `(rows, heads·head_dim)` bf16
     pub out: DevicePtr,
 }
 
 /// # Errors
-/// Shapes or addresses that the kernel cannot take; the device's own.
+/// Fails for shapes or addresses that the kernel does not support; returns the device's errors.
 pub fn paged_attention<D: Device>(
     device: &D,
     rows: &PagedRows,
@@ -105,20 +105,20 @@ pub fn paged_attention<D: Device>(
 pub struct ImageAttention {
     /// `(images·patches, 3, heads·head_dim)` bf16
     pub qkv: DevicePtr,
-    /// Images.
+    /// Number of images.
     pub num_images: u32,
-    /// Rows per image.
+    /// Number of rows per image.
     pub num_patches: u32,
-    /// Heads of q, k and v.
+    /// Number of heads of q, k and v.
     pub num_heads: u32,
-    /// Numbers per head, a multiple of 8.
+    /// Number of values per head, a multiple of 8.
     pub head_dim: u32,
     /// `(images·patches, heads·head_dim)` bf16
     pub out: DevicePtr,
 }
 
 /// # Errors
-/// Shapes or addresses that the kernel cannot take; the device's own.
+/// Fails for shapes or addresses that the kernel does not support; returns the device's errors.
 pub fn image_attention<D: Device>(device: &D, op: &ImageAttention) -> Result<()> {
     check(op.head_dim, &[op.qkv])?;
     let defines = [
@@ -133,7 +133,7 @@ pub fn image_attention<D: Device>(device: &D, op: &ImageAttention) -> Result<()>
         defines: &defines,
     };
     let hidden_bytes = op.num_heads as usize * op.head_dim as usize * 2;
-    // Tiles and tables belong to the paged kind and are never read.
+    // Tiles and tables belong to the paged variant and are never read.
     let none = Arg::Ptr(op.qkv);
     let args = [
         Arg::Ptr(op.qkv),

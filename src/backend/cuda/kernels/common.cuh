@@ -1,9 +1,9 @@
-// What every kernel's source begins with: numbers, one warp's and one block's reductions, and the
-// PTX that the kernels use, each instruction in a small wrapper. No header is included, so that
-// NVRTC compiles it anywhere. With EMULATED defined the wrappers come from the test's emulator.
+// The beginning of every kernel's source: number types, reductions over a warp and a block, and the
+// PTX instructions that the kernels use, each in a small wrapper. No header is included, so that
+// NVRTC compiles it anywhere. With EMULATED defined, the tests' emulator provides the wrappers.
 //
-// Conventions: bf16 values travel as their bits; every address that is read 16 bytes at a time is
-// 16-byte aligned, which the launchers check; all shared memory is dynamic (SHARED_MEMORY).
+// Conventions: bf16 values are passed as their bits; every address that is read 16 bytes at a time
+// is 16-byte aligned, which the launchers check; all shared memory is dynamic (SHARED_MEMORY).
 
 typedef unsigned char u8;
 typedef unsigned short bf16;
@@ -21,14 +21,14 @@ constexpr u32 ALL_LANES = 0xffffffffu;
 
 #define SHARED_MEMORY(name) extern __shared__ __align__(16) u8 name[]
 
-// Round to nearest even.
+// Rounds to nearest even.
 __device__ __forceinline__ bf16 narrow(float x) {
     bf16 bits;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
     return bits;
 }
 
-// Two numbers in one register, `low` at the lower address.
+// Packs two numbers in one register, `low` at the lower address.
 __device__ __forceinline__ u32 narrow2(float low, float high) {
     u32 bits;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
@@ -43,7 +43,7 @@ __device__ __forceinline__ u32 shared_address(const void* pointer) {
     return address;
 }
 
-// Weights are read once: they should not push anything else out of the first cache.
+// Weights are read once, so they should not evict anything from the L1 cache.
 __device__ __forceinline__ uint4 load16_once(const void* from) {
     uint4 v;
     asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -58,7 +58,7 @@ __device__ __forceinline__ uint4 load16(const void* from) {
 
 __device__ __forceinline__ void store16(void* to, uint4 v) { *static_cast<uint4*>(to) = v; }
 
-// 16 bytes from global to shared memory, or 16 zeros; done after the group's wait.
+// Copies 16 bytes from global to shared memory, or 16 zeros; complete after the group's wait.
 __device__ __forceinline__ void copy16_async(void* to, const void* from, bool valid) {
     u32 num_bytes = valid ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
@@ -71,14 +71,14 @@ __device__ __forceinline__ void copies_commit() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-// Waits until at most NUM_PENDING of this thread's groups are under way.
+// Waits until at most NUM_PENDING of this thread's groups are in flight.
 template <int NUM_PENDING>
 __device__ __forceinline__ void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(NUM_PENDING) : "memory");
 }
 
-// Four 8×8 matrices of bf16; lanes 8i to 8i + 7 give the rows of matrix i.
-// Lane l gets elements 2·(l % 4) and the next of row l / 4.
+// Loads four 8×8 matrices of bf16; lanes 8i to 8i + 7 give the rows of matrix i. Lane l gets
+// elements 2·(l % 4) and the next of row l / 4.
 __device__ __forceinline__ void load_matrices(u32 (&m)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
@@ -86,7 +86,7 @@ __device__ __forceinline__ void load_matrices(u32 (&m)[4], const void* row) {
                  : "memory");
 }
 
-// The same, each matrix transposed.
+// Like load_matrices, with each matrix transposed.
 __device__ __forceinline__ void load_matrices_transposed(u32 (&m)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
@@ -113,7 +113,7 @@ __device__ __forceinline__ void wait_for_earlier_kernels() {
 #endif
 }
 
-// Lets the next kernel's blocks be scheduled; it still waits for this one's end where it reads.
+// Lets the next kernel's blocks be scheduled; it still waits for this kernel's end before it reads.
 __device__ __forceinline__ void let_next_kernel_start() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
@@ -133,7 +133,7 @@ __device__ __forceinline__ float widen(bf16 bits) {
 __device__ __forceinline__ float widen_low(u32 pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float widen_high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-// Eight numbers of 16 loaded bytes.
+// Converts 16 loaded bytes to eight numbers.
 __device__ __forceinline__ void widen8(float (&x)[8], uint4 v) {
     x[0] = widen_low(v.x);
     x[1] = widen_high(v.x);
@@ -176,8 +176,8 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-// Sum over a block of whole warps, in every thread; `scratch` holds one number per warp and may
-// be used again at once.
+// Returns the sum over a block of whole warps, in every thread; `scratch` holds one number per warp
+// and may be reused at once.
 __device__ __forceinline__ float block_sum(float x, float* scratch) {
     u32 num_warps = blockDim.x / WARP;
     x = warp_sum(x);
@@ -214,9 +214,9 @@ __device__ __forceinline__ float block_max(float x, float* scratch) {
 
 constexpr u32 HALF_HEAD = HEAD_DIM / 2;
 
-// One warp: a head's numbers `from (HEAD_DIM)`, normed by `norm (HEAD_DIM)`, 1 + w, and turned by
-// `angles (2, HEAD_DIM / 2)`, its first half against its second. With `norm` null they stay as they
-// are. Calls put(idx, number) for each.
+// Run by one warp: applies the norm with `norm (HEAD_DIM)`, 1 + w, and RoPE with `angles (2,
+// HEAD_DIM / 2)`, first half against second half, to a head's numbers `from (HEAD_DIM)`. With
+// `norm` null they are unchanged. Calls put(idx, number) for each.
 template <class Put>
 __device__ __forceinline__ void norm_and_turn(const float* from, const float* norm, float eps,
                                               const float* cos_sin, Put put) {

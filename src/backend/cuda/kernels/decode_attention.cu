@@ -1,31 +1,30 @@
-// Attention of single rows over the paged cache, at the speed at which it can be read.
+// Attention of single rows over the paged cache, limited by memory bandwidth.
 //
 //   q (rows, NUM_KV_HEADS·GROUP·HEAD_DIM) bf16 · pools → out, as q
 //
 // Fixed at compile time: HEAD_DIM (16, 32, 64, 128 or 256), GROUP query heads per key head,
 // NUM_KV_HEADS, KV_BLOCK, and FUSED: 1 to take qkv as rope.cu does instead of q. Every block then
-// norms and turns its query heads for itself, and the one whose share ends with the row's own
-// position puts its key and value into the cache before it reads them there. Every row must be the
-// last of its sequence, so that nobody else reads what is written.
+// applies norm and RoPE to its own query heads, and the block whose split ends with the row's own
+// position writes the row's key and value into the cache before it reads them there. Every row must
+// be the last of its sequence, so that no other row reads what is written.
 //
-// Pools and tables are as in rope.cu; row r sees the positions from
-// key_ranges[r].x up to key_ranges[r].y, which are read here so that a recorded launch serves any
-// length.
+// Pools and tables are as in rope.cu; row r sees the positions from key_ranges[r].x up to
+// key_ranges[r].y. They are read here, so that a captured launch works for any length.
 //
-// Grid (splits, NUM_KV_HEADS, rows), blocks of 4 warps. A split is a share of the row's keys; a
-// key is read once for its whole group of query heads. HEAD_DIM / 8 lanes hold one key, eight
-// numbers each. With more than one split the last block to finish a (row, key head) combines them:
+// Grid (splits, NUM_KV_HEADS, rows), blocks of 4 warps. A split is a part of the row's keys; a key
+// is read once for its whole group of query heads. HEAD_DIM / 8 lanes hold one key, eight numbers
+// each. With more than one split the last block to finish a (row, key head) combines them:
 //   partial (rows, NUM_KV_HEADS, splits, GROUP, HEAD_DIM) f32, not yet divided by its sum
 //   stats   (rows, NUM_KV_HEADS, splits, GROUP) of (largest score, sum)
 //   counters (rows, NUM_KV_HEADS), zero before and after
 
 constexpr u32 NUM_WARPS = 4;
 constexpr u32 KEY_LANES = HEAD_DIM / 8;
-// Keys that a warp holds at once, and how many of those it loads before it uses them.
+// Keys that a warp holds at once, and how many groups of them it loads before it uses them.
 constexpr u32 WARP_KEYS = WARP / KEY_LANES;
 constexpr u32 TURNS = 4;
 
-// Two softmaxes over different keys make one over both.
+// Weight of a partial softmax when softmaxes over different keys are combined.
 __device__ __forceinline__ float weight_of(float largest, float largest_of_all) {
     return largest == minus_infinity() ? 0.0f : expf(largest - largest_of_all);
 }
@@ -65,7 +64,7 @@ KERNEL __launch_bounds__(128)
     constexpr u32 NUM_HEADS = NUM_KV_HEADS * GROUP;
     const float* row_qkv = qkv + static_cast<u64>(row) * (NUM_HEADS + 2 * NUM_KV_HEADS) * HEAD_DIM;
     const float* row_angles = cos_sin + static_cast<u64>(row) * HEAD_DIM;
-    // (GROUP, HEAD_DIM), in what holds the warps' sums later.
+    // (GROUP, HEAD_DIM), in the memory that holds the warps' sums later.
     bf16* queries = reinterpret_cast<bf16*>(memory);
     bool is_owner = begin < end && end == range.y;
     for (u32 head = warp; head < GROUP + (is_owner ? 2 : 0); head += NUM_WARPS) {
@@ -107,7 +106,7 @@ KERNEL __launch_bounds__(128)
     }
 
 #if FUSED
-    __syncthreads();  // the queries are read, and their place is free
+    __syncthreads();  // the queries are read, and their memory is free
 #endif
 
     for (u32 base = begin + warp * WARP_KEYS * TURNS; base < end;
@@ -171,7 +170,7 @@ KERNEL __launch_bounds__(128)
         }
     }
 
-    // The keys of a warp, then those of the block.
+    // Combine over the keys of a warp, then over the warps of the block.
 #pragma unroll
     for (u32 head = 0; head < GROUP; head++) {
 #pragma unroll
@@ -228,7 +227,7 @@ KERNEL __launch_bounds__(128)
         return;
     }
 
-    // What this block wrote must be seen before its ticket is.
+    // This block's results must be visible before its counter increment.
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {

@@ -14,7 +14,7 @@ pub static SOURCE: Source = Source {
 
 const NUM_WARPS: u32 = 4;
 
-/// Where splits leave their parts for the last of them.
+/// Buffers through which splits pass their parts to the last one.
 #[derive(Clone, Copy, Debug)]
 pub struct SplitSpace {
     /// [`partial_bytes`]
@@ -25,7 +25,7 @@ pub struct SplitSpace {
     pub counters: DevicePtr,
 }
 
-/// Bytes of [`SplitSpace::partial`].
+/// Number of bytes of [`SplitSpace::partial`].
 pub fn partial_bytes(num_rows: u32, heads: &HeadShape, num_splits: u32) -> usize {
     num_rows as usize
         * heads.num_heads as usize
@@ -34,12 +34,12 @@ pub fn partial_bytes(num_rows: u32, heads: &HeadShape, num_splits: u32) -> usize
         * size_of::<f32>()
 }
 
-/// Bytes of [`SplitSpace::stats`].
+/// Number of bytes of [`SplitSpace::stats`].
 pub fn stats_bytes(num_rows: u32, heads: &HeadShape, num_splits: u32) -> usize {
     num_rows as usize * heads.num_heads as usize * num_splits as usize * 2 * size_of::<f32>()
 }
 
-/// Splits that give every multiprocessor four blocks, but no split fewer than 64 of the
+/// Number of splits that give every multiprocessor four blocks, but no split fewer than 64 of the
 /// `max_keys` that a row can see.
 pub fn splits_for(
     num_rows: u32,
@@ -51,35 +51,35 @@ pub fn splits_for(
     wanted.min(max_keys.div_ceil(64)).max(1)
 }
 
-/// Where queries come from.
+/// Source of the queries.
 #[derive(Clone, Copy, Debug)]
 pub enum Queries {
-    /// `(rows, heads·head_dim)` bf16; keys and values are in the cache.
+    /// `(rows, heads·head_dim)` bf16; keys and values are in the cache already.
     Given(DevicePtr),
-    /// Made on the way, and the rows' keys and values put into the cache. Every row must be the last
-    /// of its sequence.
+    /// Computed by the kernel from qkv; it also writes the rows' keys and values into the cache.
+    /// Every row must be the last of its sequence.
     Rotated(RopeArgs),
 }
 
-/// One layer's attention.
+/// Arguments of one layer's attention.
 #[derive(Clone, Copy, Debug)]
 pub struct DecodeAttention {
     /// The rows' queries.
     pub queries: Queries,
-    /// Of the scores.
+    /// Factor of the scores.
     pub scale: f32,
-    /// Blocks per row and key head.
+    /// Number of blocks per row and key head.
     pub num_splits: u32,
-    /// Used when there is more than one split.
+    /// Split buffers; used when there is more than one split.
     pub space: SplitSpace,
     /// `(rows, heads·head_dim)` bf16
     pub out: DevicePtr,
 }
 
-/// Correct for any rows; made for few rows per sequence.
+/// Runs the attention. Correct for any rows; optimised for few rows per sequence.
 ///
 /// # Errors
-/// A head_dim that is no power of two from 16 to 256; the device's own.
+/// Fails if head_dim is not a power of two from 16 to 256; returns the device's errors.
 pub fn decode_attention<D: Device>(
     device: &D,
     rows: &PagedRows,
@@ -112,7 +112,7 @@ pub fn decode_attention<D: Device>(
             op.out,
         ],
     )?;
-    // What the kernel does not look at is some other address.
+    // Arguments that the kernel does not read get some other address.
     let (q, rope, fused) = match op.queries {
         Queries::Given(q) => {
             let unused = RopeArgs {

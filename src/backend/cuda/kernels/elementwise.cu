@@ -1,7 +1,7 @@
-// What needs no neighbour: activations, sums, moving rows, pooling.
+// Element-wise kernels: activations, sums, row copies, pooling.
 //
-// Unless a kernel says otherwise: blocks of 256 threads, one number per thread and turn, as many
-// blocks as cover `count`.
+// Unless a kernel says otherwise: blocks of 256 threads, one number per thread and iteration, as
+// many blocks as cover `count`.
 
 #define FOR_EACH(idx, count)                                                        \
     for (u64 idx = static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x;         \
@@ -48,8 +48,8 @@ KERNEL __launch_bounds__(256) to_f32(const bf16* x, u64 count, float* out) {
     FOR_EACH(idx, count) { out[idx] = widen(x[idx]); }
 }
 
-// The given rows, in order: x (…, row_chunks) · rows (selected) → out (selected, row_chunks), in
-// chunks of 16 bytes, whatever the numbers are.
+// Copies the given rows, in order: x (…, row_chunks) · rows (selected) → out (selected,
+// row_chunks), in chunks of 16 bytes, for any number type.
 KERNEL __launch_bounds__(256) select_rows(const uint4* x, const u32* rows, u64 count,
                                           u32 row_chunks, uint4* out) {
     wait_for_earlier_kernels();
@@ -61,7 +61,8 @@ KERNEL __launch_bounds__(256) select_rows(const uint4* x, const u32* rows, u64 c
     }
 }
 
-// Mean over kernel × kernel patches: x (images·grid², width) f32 → out (images·(grid/kernel)², width) f32
+// Mean over kernel × kernel patches: x (images·grid², width) f32 →
+// out (images·(grid/kernel)², width) f32
 KERNEL __launch_bounds__(256) average_pool(const float* x, u64 count, u32 grid, u32 kernel,
                                            u32 width, float* out) {
     wait_for_earlier_kernels();

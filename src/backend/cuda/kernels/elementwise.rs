@@ -1,4 +1,4 @@
-//! What needs no neighbour: activations, sums, conversions, moving rows, pooling, patches.
+//! Element-wise kernels: activations, sums, conversions, row copies, pooling, patches.
 
 use super::{Shape, launch, require, require_aligned};
 use crate::backend::cuda::device::{Arg, Device, DevicePtr, KernelId, Source};
@@ -19,10 +19,11 @@ fn each<D: Device>(device: &D, function: &'static str, count: u64, args: &[Arg])
     launch(device, kernel, Shape::numbers(count), 0, args)
 }
 
-/// `gelu_tanh(gate) · up`: `gate_up (rows, 2·width)` f32, gate first → `out (rows, width)` bf16.
+/// Computes `gelu_tanh(gate) · up`: `gate_up (rows, 2·width)` f32, gate first → `out (rows, width)`
+/// bf16.
 ///
 /// # Errors
-/// The device's own.
+/// Returns the device's errors.
 pub fn geglu<D: Device>(
     device: &D,
     gate_up: DevicePtr,
@@ -40,10 +41,10 @@ pub fn geglu<D: Device>(
     each(device, "geglu", count, &args)
 }
 
-/// `x (count)` f32 → `gelu_tanh(x)` bf16.
+/// Computes `x (count)` f32 → `gelu_tanh(x)` bf16.
 ///
 /// # Errors
-/// The device's own.
+/// Returns the device's errors.
 pub fn gelu<D: Device>(device: &D, x: DevicePtr, count: u64, out: DevicePtr) -> Result<()> {
     each(
         device,
@@ -53,10 +54,10 @@ pub fn gelu<D: Device>(device: &D, x: DevicePtr, count: u64, out: DevicePtr) -> 
     )
 }
 
-/// `out = a + b`, f32; `out` may be either.
+/// Computes `out = a + b`, f32; `out` may be either.
 ///
 /// # Errors
-/// The device's own.
+/// Returns the device's errors.
 pub fn add<D: Device>(
     device: &D,
     a: DevicePtr,
@@ -68,10 +69,10 @@ pub fn add<D: Device>(
     each(device, "add", count, &args)
 }
 
-/// `x (count)` f32 → bf16.
+/// Converts `x (count)` f32 → bf16.
 ///
 /// # Errors
-/// The device's own.
+/// Returns the device's errors.
 pub fn to_bf16<D: Device>(device: &D, x: DevicePtr, count: u64, out: DevicePtr) -> Result<()> {
     each(
         device,
@@ -81,10 +82,10 @@ pub fn to_bf16<D: Device>(device: &D, x: DevicePtr, count: u64, out: DevicePtr) 
     )
 }
 
-/// `x (count)` bf16 → f32.
+/// Converts `x (count)` bf16 → f32.
 ///
 /// # Errors
-/// The device's own.
+/// Returns the device's errors.
 pub fn to_f32<D: Device>(device: &D, x: DevicePtr, count: u64, out: DevicePtr) -> Result<()> {
     each(
         device,
@@ -94,25 +95,25 @@ pub fn to_f32<D: Device>(device: &D, x: DevicePtr, count: u64, out: DevicePtr) -
     )
 }
 
-/// Rows to take, of any numbers.
+/// Arguments of a row selection; the number type does not matter.
 #[derive(Clone, Copy, Debug)]
 pub struct SelectRows {
     /// `(…, row_bytes)`
     pub x: DevicePtr,
     /// `(selected)` u32
     pub rows: DevicePtr,
-    /// How many.
+    /// Number of selected rows.
     pub num_selected: u32,
-    /// Bytes per row, a multiple of 16.
+    /// Number of bytes per row, a multiple of 16.
     pub row_bytes: u32,
     /// `(selected, row_bytes)`
     pub out: DevicePtr,
 }
 
-/// Copies the given rows, in order. (A contiguous run of rows is [`Device::copy`]'s work.)
+/// Copies the given rows, in order. (For a contiguous range of rows, use [`Device::copy`].)
 ///
 /// # Errors
-/// Rows that cannot be copied 16 bytes at a time; the device's own.
+/// Fails if rows cannot be copied 16 bytes at a time; returns the device's errors.
 pub fn select_rows<D: Device>(device: &D, op: &SelectRows) -> Result<()> {
     require(op.row_bytes.is_multiple_of(16), || {
         format!("select_rows: {} bytes per row, not 16·n", op.row_bytes)
@@ -130,27 +131,27 @@ pub fn select_rows<D: Device>(device: &D, op: &SelectRows) -> Result<()> {
     each(device, "select_rows", count, &args)
 }
 
-/// Squares of patches to average.
+/// Arguments of average pooling over squares of patches.
 #[derive(Clone, Copy, Debug)]
 pub struct AveragePool {
     /// `(images·grid², width)` f32
     pub x: DevicePtr,
-    /// Images.
+    /// Number of images.
     pub num_images: u32,
-    /// Patches along an image's side.
+    /// Number of patches along an image's side.
     pub grid: u32,
-    /// Patches along a square's side; divides `grid`.
+    /// Number of patches along a square's side; divides `grid`.
     pub kernel: u32,
-    /// Numbers per patch.
+    /// Number of values per patch.
     pub width: u32,
     /// `(images·(grid/kernel)², width)` f32
     pub out: DevicePtr,
 }
 
-/// Means over `kernel × kernel` patches.
+/// Averages over `kernel × kernel` patches.
 ///
 /// # Errors
-/// A kernel that does not divide the grid; the device's own.
+/// Fails if the kernel does not divide the grid; returns the device's errors.
 pub fn average_pool<D: Device>(device: &D, op: &AveragePool) -> Result<()> {
     require(op.kernel > 0 && op.grid.is_multiple_of(op.kernel), || {
         format!("average_pool: {} over a grid of {}", op.kernel, op.grid)
@@ -168,25 +169,25 @@ pub fn average_pool<D: Device>(device: &D, op: &AveragePool) -> Result<()> {
     each(device, "average_pool", count, &args)
 }
 
-/// One image to cut up.
+/// Arguments for splitting one image into patches.
 #[derive(Clone, Copy, Debug)]
 pub struct Patches {
     /// `(size, size, 3)` u8
     pub rgb: DevicePtr,
-    /// Pixels along a side.
+    /// Number of pixels along a side.
     pub size: u32,
-    /// Pixels along a patch's side; divides `size`.
+    /// Number of pixels along a patch's side; divides `size`.
     pub patch: u32,
-    /// Numbers per row of `out`, at least 3·patch²; what is over is zero.
+    /// Number of values per row of `out`, at least 3·patch²; the rest is zero.
     pub padded: u32,
     /// `((size/patch)², padded)` bf16, channel first
     pub out: DevicePtr,
 }
 
-/// Normalised patches, `(level − 127.5) / 127.5`.
+/// Computes normalised patches, `(level − 127.5) / 127.5`.
 ///
 /// # Errors
-/// A patch that does not divide the image or does not fit its row; the device's own.
+/// Fails if a patch does not divide the image or does not fit its row; returns the device's errors.
 pub fn patches<D: Device>(device: &D, op: &Patches) -> Result<()> {
     require(
         op.patch > 0 && op.size.is_multiple_of(op.patch) && op.padded >= 3 * op.patch * op.patch,

@@ -1,8 +1,8 @@
-// Rows of the embedding table, scaled.
+// Looks up rows of the embedding table and scales them.
 //
 //   token_ids (rows) · table (vocab, width) bf16 → out (rows, width) f32
 //
-// One block per row, eight numbers per thread and turn.
+// One block per row, eight numbers per thread and iteration.
 
 KERNEL __launch_bounds__(256) embed(const u32* token_ids, const bf16* table, float scale, u32 width,
                                     float* out) {
@@ -20,11 +20,12 @@ KERNEL __launch_bounds__(256) embed(const u32* token_ids, const bf16* table, flo
     }
 }
 
-// Tokens that the host has not seen: row pairs[i].x takes sample pairs[i].y of the step before.
+// Copies tokens that the host has not seen: row pairs[i].x takes sample pairs[i].y of the previous
+// step.
 //
 //   pairs (fed, 2) · samples (samples) → token_ids (rows)
 //
-// One thread per fed row.
+// One thread per pair.
 KERNEL __launch_bounds__(256) feed(const uint2* pairs, u32 num_pairs, const u32* sampled_tokens,
                                    u32* token_ids) {
     wait_for_earlier_kernels();

@@ -1,4 +1,4 @@
-//! Rows of the embedding table, and the tokens that choose them.
+//! Embedding lookup, and copying of sampled tokens into the next step's inputs.
 
 use super::{Shape, launch, require, require_aligned};
 use crate::backend::cuda::device::{Arg, Device, DevicePtr, KernelId, Source};
@@ -10,27 +10,27 @@ pub static SOURCE: Source = Source {
     text: include_str!("embed.cu"),
 };
 
-/// Scaled rows of a table.
+/// Arguments of an embedding lookup.
 #[derive(Clone, Copy, Debug)]
 pub struct Embed {
     /// `(rows)` u32
     pub token_ids: DevicePtr,
     /// `(vocab, width)` bf16
     pub table: DevicePtr,
-    /// Factor, already rounded as the reference rounds it.
+    /// Factor, already rounded like the reference's.
     pub scale: f32,
-    /// Rows of the step.
+    /// Number of rows of the step.
     pub num_rows: u32,
-    /// Numbers per row, a multiple of 8.
+    /// Number of values per row, a multiple of 8.
     pub width: u32,
     /// `(rows, width)` f32
     pub out: DevicePtr,
 }
 
-/// Looks the rows up.
+/// Looks up and scales the rows.
 ///
 /// # Errors
-/// A width or an address that cannot be read 16 bytes at a time; the device's own.
+/// Fails if the width or an address does not allow reads of 16 bytes; returns the device's errors.
 pub fn embed<D: Device>(device: &D, op: &Embed) -> Result<()> {
     require(op.width.is_multiple_of(8), || {
         format!("embed: width {} is not a multiple of 8", op.width)
@@ -51,12 +51,12 @@ pub fn embed<D: Device>(device: &D, op: &Embed) -> Result<()> {
     launch(device, kernel, Shape::rows(op.num_rows), 0, &args)
 }
 
-/// Puts the samples of the step before where this step's tokens are looked up.
+/// Copies samples of the previous step into this step's token ids.
 ///
 /// `pairs (fed, 2)` u32 of (row, sample), `samples` u32, `token_ids (rows)` u32.
 ///
 /// # Errors
-/// The device's own.
+/// Returns the device's errors.
 pub fn feed<D: Device>(
     device: &D,
     pairs: DevicePtr,

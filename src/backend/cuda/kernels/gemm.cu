@@ -4,7 +4,7 @@
 //
 // Fixed at compile time:
 //   BLOCK_M, BLOCK_N  rows and weight rows of a block's tile, multiples of 32
-//   BLOCK_K, STAGES   columns of a slice, a multiple of 16, and how many slices are under way
+//   BLOCK_K, STAGES   columns of a slice, a multiple of 16, and how many slices are in flight
 //   EPILOGUE  0: out f32    1: out bf16    3: gelu_tanh in bf16
 //             2: weight is (2·out, width), gate first; out = gelu_tanh(gate) · up in bf16
 //   BIAS      1: bias (out) f32 is added to the sums
@@ -12,10 +12,10 @@
 //
 // Grid (out tiles, row tiles, splits), 4 warps as 2 × 2, each with a quarter of the tile. Shared
 // memory holds STAGES slices of BLOCK_K columns of both operands; rows there are ROW numbers apart,
-// so that the eight rows of a matrix lie in different banks. What is past an edge is zero.
+// so that the eight rows of a matrix are in different banks. Values past an edge are zero.
 //
-// Few rows against a narrow weight make few tiles: then several splits share a tile's columns, and
-// the last of them to finish adds all their sums, in the order of the splits:
+// Few rows with a narrow weight give few tiles. Several splits then share a tile's columns, and the
+// last of them to finish adds all their sums, in the order of the splits:
 //   partial  (tiles, splits, numbers per thread, threads) f32
 //   counters (tiles), zero before and after
 
@@ -27,13 +27,13 @@ constexpr u32 WARP_N = BLOCK_N / 2;
 constexpr u32 FRAGMENTS_M = WARP_M / 16;
 constexpr u32 FRAGMENTS_N = WARP_N / 8;
 constexpr u32 STAGE_NUMBERS = (BLOCK_M + BLOCK_N) * ROW;
-// Sums of a thread.
+// Number of sums per thread.
 constexpr u32 THREAD_NUMBERS = FRAGMENTS_M * FRAGMENTS_N * 4;
-// Outputs of a tile.
+// Number of outputs per tile.
 constexpr u32 TILE_OUT = EPILOGUE == 2 ? BLOCK_N / 2 : BLOCK_N;
 
-// Which output a tile's weight row `idx` belongs to. For GeGLU eight gate rows are followed by
-// their eight up rows: fragments of gate and up then lie in the same thread.
+// Output that a tile's weight row `idx` belongs to. For GeGLU, eight gate rows are followed by
+// their eight up rows, so that fragments of gate and up are in the same thread.
 __device__ __forceinline__ u32 output_of(u32 idx) {
     return EPILOGUE == 2 ? idx / 16 * 8 + idx % 8 : idx;
 }
@@ -73,7 +73,7 @@ __device__ __forceinline__ void store(void* out, u64 at, float value) {
     }
 }
 
-// Every number that a thread accumulates: action(row fragment, output fragment, place in it).
+// For every number that a thread accumulates: action(row fragment, output fragment, index in it).
 template <class Action>
 __device__ __forceinline__ void for_each_sum(Action action) {
 #pragma unroll
@@ -110,7 +110,8 @@ KERNEL __launch_bounds__(128) gemm(const bf16* x, const bf16* weight, u32 num_ro
     float sums[FRAGMENTS_M][FRAGMENTS_N][4];
     for_each_sum([&](u32 i, u32 j, u32 k) { sums[i][j][k] = 0.0f; });
 
-    // One group of copies per slice, an empty one past the end, so that the waits count right.
+    // One group of copies per slice, an empty one past the end, so that copies_wait counts
+    // correctly.
     for (u32 slice = begin; slice < begin + STAGES - 1; slice++) {
         if (slice < end) {
             load_slice(x, weight, num_rows, width, num_out, first_row, first_out, slice * BLOCK_K,
@@ -120,7 +121,7 @@ KERNEL __launch_bounds__(128) gemm(const bf16* x, const bf16* weight, u32 num_ro
     }
     for (u32 slice = begin; slice < end; slice++) {
         copies_wait<STAGES - 2>();
-        // This slice has arrived for everybody, and nobody reads the one before it any more.
+        // This slice is loaded for all threads, and no thread reads the previous one any more.
         __syncthreads();
         u32 next = slice + STAGES - 1;
         if (next < end) {
@@ -161,10 +162,10 @@ KERNEL __launch_bounds__(128) gemm(const bf16* x, const bf16* weight, u32 num_ro
             return tile_partial[(split * THREAD_NUMBERS + number) * NUM_THREADS + threadIdx.x];
         };
         for_each_sum([&](u32 i, u32 j, u32 k) { place_of(blockIdx.z, i, j, k) = sums[i][j][k]; });
-        // What this block wrote must be seen before its ticket is.
+        // This block's sums must be visible before its counter increment.
         __threadfence();
         __syncthreads();
-        u32* ticket = reinterpret_cast<u32*>(memory);  // nobody reads slices any more
+        u32* ticket = reinterpret_cast<u32*>(memory);  // slices are no longer needed
         if (threadIdx.x == 0) {
             *ticket = atomicAdd(&counters[tile], 1u);
         }

@@ -1,4 +1,4 @@
-//! A matmul for any number of rows, with what comes after it.
+//! A matmul for any number of rows, with a fused epilogue.
 
 use super::{Shape, launch, require, require_aligned};
 use crate::backend::cuda::device::{Arg, Device, DevicePtr, KernelId, Source};
@@ -10,12 +10,12 @@ pub static SOURCE: Source = Source {
     text: include_str!("gemm.cu"),
 };
 
-/// As the kernel has it.
+/// Constant of the kernel.
 const THREADS: u32 = 128;
-/// Columns that a split has at least: fewer are not worth another pass over its sums.
+/// Minimum number of columns of a split: fewer are not worth another pass over its sums.
 const MIN_SPLIT_WIDTH: u32 = 256;
 
-/// What becomes of a matmul.
+/// Output of a matmul.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epilogue {
     /// `(rows, out)` f32
@@ -29,7 +29,7 @@ pub enum Epilogue {
     Gelu,
 }
 
-/// Rows that are added to a matmul's, over and over.
+/// Rows that are added to a matmul's output periodically.
 #[derive(Clone, Copy, Debug)]
 pub struct Addend {
     /// `(period, out)` f32
@@ -41,11 +41,11 @@ pub struct Addend {
 /// `out = x · weightᵀ + bias + addend`
 #[derive(Clone, Copy, Debug)]
 pub struct Gemm {
-    /// Any number.
+    /// Number of rows; any.
     pub num_rows: u32,
-    /// Numbers per row, a multiple of 8.
+    /// Number of values per row, a multiple of 8.
     pub width: u32,
-    /// Numbers per row of `out`.
+    /// Number of values per row of `out`.
     pub num_out: u32,
     /// `(rows, width)` bf16
     pub x: DevicePtr,
@@ -53,24 +53,24 @@ pub struct Gemm {
     pub weight: DevicePtr,
     /// `(num_out)` f32
     pub bias: Option<DevicePtr>,
-    /// Learned positions, say.
+    /// Rows to add, such as learned positions.
     pub addend: Option<Addend>,
-    /// What is written.
+    /// Kind of output.
     pub epilogue: Epilogue,
     /// `(rows, num_out)`
     pub out: DevicePtr,
-    /// Multiprocessors of the device, all of which should have work.
+    /// Number of multiprocessors of the device, all of which should have work.
     pub num_multiprocessors: u32,
 }
 
-/// How a matmul is cut up; depends on its sizes and the device only.
+/// Tile sizes of a matmul; they depend only on its sizes and the device.
 #[derive(Clone, Copy, Debug)]
 struct Tiling {
     block_m: u32,
     block_n: u32,
     block_k: u32,
     stages: u32,
-    /// Tiles along the outputs and along the rows.
+    /// Number of tiles along the outputs and along the rows.
     tiles: [u32; 2],
 }
 
@@ -91,12 +91,13 @@ impl Tiling {
                 op.num_rows.div_ceil(block_m),
             ]
         };
-        // The largest tile that still gives every multiprocessor a block.
+        // The largest tile for which every multiprocessor still gets a block.
         let block_n = [128, 64]
             .into_iter()
             .find(|&block_n| tiles(block_n).iter().product::<u32>() >= op.num_multiprocessors)
             .unwrap_or(32);
-        // Small tiles wait for memory: more of it under way for each. Large ones fill the registers.
+        // Small tiles are limited by memory latency, so they have more loads in flight. Large ones
+        // need the registers.
         let (block_k, stages) = if block_m + block_n <= 128 {
             (64, 4)
         } else {
@@ -120,7 +121,7 @@ impl Tiling {
     }
 }
 
-/// What splits of a matmul leave for the last of them.
+/// Buffers through which splits of a matmul pass their sums to the last one.
 #[derive(Clone, Copy, Debug)]
 pub struct SplitSpace {
     /// [`partial_bytes`]
@@ -129,13 +130,13 @@ pub struct SplitSpace {
     pub counters: DevicePtr,
 }
 
-/// Splits that give every multiprocessor two blocks; 1 where tiles alone do.
+/// Number of splits that give every multiprocessor two blocks; 1 if tiles alone do.
 pub fn num_splits(op: &Gemm) -> u32 {
     let wanted = (2 * op.num_multiprocessors) / Tiling::of(op).num_tiles().max(1);
     wanted.min(op.width / MIN_SPLIT_WIDTH).max(1)
 }
 
-/// Bytes of [`SplitSpace::partial`].
+/// Number of bytes of [`SplitSpace::partial`].
 pub fn partial_bytes(op: &Gemm) -> usize {
     let tiling = Tiling::of(op);
     let tile_bytes = (tiling.block_m * tiling.block_n) as usize * size_of::<f32>();
@@ -147,18 +148,19 @@ pub fn num_counters(op: &Gemm) -> usize {
     Tiling::of(op).num_tiles() as usize
 }
 
-/// One block per tile.
+/// Runs the matmul with one block per tile.
 ///
 /// # Errors
-/// Shapes or addresses that the kernel cannot take; the device's own.
+/// Fails for shapes or addresses that the kernel does not support; returns the device's errors.
 pub fn gemm<D: Device>(device: &D, op: &Gemm) -> Result<()> {
     run(device, op, None)
 }
 
-/// [`num_splits`] blocks per tile: for few rows, whose tiles alone leave most of the device idle.
+/// Runs the matmul with [`num_splits`] blocks per tile: for few rows, whose tiles alone leave most
+/// of the device idle.
 ///
 /// # Errors
-/// Shapes or addresses that the kernel cannot take; the device's own.
+/// Fails for shapes or addresses that the kernel does not support; returns the device's errors.
 pub fn gemm_split<D: Device>(device: &D, op: &Gemm, space: &SplitSpace) -> Result<()> {
     run(device, op, Some(space))
 }
@@ -199,7 +201,7 @@ fn run<D: Device>(device: &D, op: &Gemm, space: Option<&SplitSpace>) -> Result<(
         function: "gemm",
         defines: &defines,
     };
-    // What is compiled out, or not split, is never read.
+    // Arguments that are compiled out or belong to splits are never read.
     let (addend, period) = op
         .addend
         .map_or((op.out, 1), |addend| (addend.rows, addend.period));

@@ -1,4 +1,4 @@
-// A matmul for a few rows, at the speed at which the weights can be read, once for all rows.
+// A matmul for a few rows, limited by memory bandwidth: the weights are read once for all rows.
 //
 //   x (ROWS, width) bf16 · weight (out, width) bf16 → out (ROWS, out)
 //
@@ -12,15 +12,15 @@
 //             2: weight is (2·out, width), gate first; out = gelu_tanh(gate) · up in bf16
 //
 // Blocks of 8 warps: 8 / WARPS_K groups of warps with COLUMNS weight rows each make a tile. Blocks
-// go over the tiles in strides of the grid. A lane reads 16 bytes of each of its weight rows at a
-// time, AHEAD turns early; the first of them before it waits for earlier kernels, since weights
-// never change.
+// loop over the tiles in strides of the grid. A lane reads 16 bytes of each of its weight rows at a
+// time, AHEAD iterations early. The first of these reads are issued before it waits for earlier
+// kernels, since weights never change.
 
 constexpr u32 NUM_WARPS = 8;
 constexpr u32 COLUMNS = 4;
 constexpr u32 AHEAD = 2;
 constexpr u32 WARPS_N = NUM_WARPS / WARPS_K;
-// Outputs per group of warps and per tile.
+// Number of outputs per group of warps and per tile.
 constexpr u32 GROUP_OUT = EPILOGUE == 2 ? COLUMNS / 2 : COLUMNS;
 constexpr u32 TILE_OUT = WARPS_N * GROUP_OUT;
 
@@ -29,8 +29,8 @@ struct Weights {
     u32 width;
     u32 num_out;
 
-    // The weight row that is a group's `column`-th, where the group's outputs begin at `first`.
-    // Past the end it is the last one: its sum is computed and not stored.
+    // The weight row that is a group's `column`-th, if the group's outputs begin at `first`. Past
+    // the end it is the last one: its sum is computed and not stored.
     __device__ __forceinline__ u64 row(u32 first, u32 column) const {
         u32 within = EPILOGUE == 2 ? column % GROUP_OUT : column;
         u32 half = EPILOGUE == 2 ? column / GROUP_OUT : 0;
@@ -47,7 +47,7 @@ struct Weights {
     }
 };
 
-// Row by row: sum = residual + norm(branch, post); x = norm(sum, next), into shared memory.
+// For each row: sum = residual + norm(branch, post); x = norm(sum, next), into shared memory.
 __device__ __forceinline__ void add_norm_norm(const float* residual, const float* branch,
                                               const float* post, const float* next, float eps,
                                               u32 width, float* sum, bf16* x, float* scratch) {
@@ -144,7 +144,7 @@ KERNEL __launch_bounds__(256) gemv(const bf16* given, const bf16* weight, u32 wi
                 }
             }
         }
-        // The next tile's first weights travel while this tile's sums are put together.
+        // The next tile's first weights are loaded while this tile's sums are reduced.
         first = next_first;
         if (tile + gridDim.x < num_tiles) {
 #pragma unroll

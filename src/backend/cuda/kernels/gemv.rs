@@ -1,4 +1,4 @@
-//! A matmul for one to eight rows, with what comes before and after it.
+//! A matmul for one to eight rows, with a fused prologue and epilogue.
 
 use super::norm::AddNormNorm;
 use super::{Shape, launch, require, require_aligned};
@@ -11,14 +11,14 @@ pub static SOURCE: Source = Source {
     text: include_str!("gemv.cu"),
 };
 
-/// Most rows that the kernel takes.
+/// Maximum number of rows that the kernel supports.
 pub const MAX_ROWS: u32 = 8;
 
-/// As the kernel has them.
+/// Constants of the kernel.
 const NUM_WARPS: u32 = 8;
 const COLUMNS: u32 = 4;
 
-/// Where a matmul's rows come from.
+/// Source of a matmul's rows.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     /// `(rows, width)` bf16
@@ -28,7 +28,7 @@ pub enum Input<'a> {
     AddNormNorm(&'a AddNormNorm),
 }
 
-/// What becomes of a matmul.
+/// Output of a matmul.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// `(rows, out)` f32
@@ -42,26 +42,26 @@ pub enum Output {
 /// `out = x · weightᵀ`
 #[derive(Clone, Copy, Debug)]
 pub struct Gemv<'a> {
-    /// 1 to [`MAX_ROWS`]
+    /// Number of rows, 1 to [`MAX_ROWS`].
     pub num_rows: u32,
-    /// Numbers per row, a multiple of 8.
+    /// Number of values per row, a multiple of 8.
     pub width: u32,
-    /// Numbers per row of `out`.
+    /// Number of values per row of `out`.
     pub num_out: u32,
-    /// The rows.
+    /// Source of the rows.
     pub input: Input<'a>,
     /// `(num_out, width)` bf16, or twice as many rows for [`Output::Geglu`]
     pub weight: DevicePtr,
-    /// What is written.
+    /// Kind of output.
     pub output: Output,
     /// `(rows, num_out)`
     pub out: DevicePtr,
-    /// Multiprocessors of the device, all of which should have work.
+    /// Number of multiprocessors of the device, all of which should have work.
     pub num_multiprocessors: u32,
 }
 
 /// # Errors
-/// Shapes or addresses that the kernel cannot take; the device's own.
+/// Fails for shapes or addresses that the kernel does not support; returns the device's errors.
 pub fn gemv<D: Device>(device: &D, op: &Gemv<'_>) -> Result<()> {
     require((1..=MAX_ROWS).contains(&op.num_rows), || {
         format!("gemv: {} rows, not 1 to {MAX_ROWS}", op.num_rows)
@@ -75,7 +75,7 @@ pub fn gemv<D: Device>(device: &D, op: &Gemv<'_>) -> Result<()> {
         Output::F32 | Output::Bf16 => COLUMNS,
     };
     let tiles = |warps_k: u32| op.num_out.div_ceil(NUM_WARPS / warps_k * group_out);
-    // As few warps per sum as give every multiprocessor two blocks.
+    // As few warps per sum as possible while every multiprocessor gets two blocks.
     let warps_k = [1, 2, 4, 8]
         .into_iter()
         .find(|&warps_k| tiles(warps_k) >= 2 * op.num_multiprocessors)
@@ -112,7 +112,7 @@ pub fn gemv<D: Device>(device: &D, op: &Gemv<'_>) -> Result<()> {
         function: "gemv",
         defines: &defines,
     };
-    // Without a prologue the kernel never looks at its arguments.
+    // Without a prologue the kernel never reads its arguments.
     let none = (given, given, given, given, 0.0, given);
     let (residual, branch, post, next, eps, sum) = norm.map_or(none, |norm| {
         (

@@ -1,8 +1,8 @@
-//! The kernels: each `.cu` with a launcher that checks what it is given and computes the grid.
+//! The kernels: each `.cu` file with a launcher that checks its arguments and computes the grid.
 //!
 //! Launchers are generic over the [`Device`] and take addresses; they own no memory and know
-//! nothing of tensors or models. Numbers are bf16 where their docs say so and f32 elsewhere;
-//! every address must be 16-byte aligned.
+//! nothing of tensors or models. Numbers are bf16 where their docs say so and f32 elsewhere; every
+//! address must be 16-byte aligned.
 
 pub mod attention;
 pub mod decode_attention;
@@ -18,18 +18,35 @@ pub mod sampler;
 use super::device::{Arg, Device, DevicePtr, KernelId, Launch, Overlap, Source};
 use crate::error::{Error, Result};
 
-/// What goes before every source.
+/// The common header, which is put before every source.
 pub static COMMON: Source = Source {
     name: "common.cuh",
     text: include_str!("common.cuh"),
 };
 
+<<<<<<< HEAD
 /// Shared memory that every GPU of compute capability 8.0 to 12.0 gives a block on request.
+=======
+/// All sources, for ahead-of-time compilation.
+pub static SOURCES: &[&Source] = &[
+    &attention::SOURCE,
+    &decode_attention::SOURCE,
+    &elementwise::SOURCE,
+    &embed::SOURCE,
+    &gemm::SOURCE,
+    &gemv::SOURCE,
+    &norm::SOURCE,
+    &rope::SOURCE,
+    &sampler::SOURCE,
+];
+
+/// Shared memory that a block can request on every GPU of compute capability 8.0 to 12.0.
+>>>>>>> prose-b
 pub const MAX_SHARED_BYTES: u32 = 99 * 1024;
 
-/// Threads per block of the kernels that go over numbers one by one.
+/// Number of threads per block of the element-wise kernels.
 const THREADS: u32 = 256;
-/// Enough blocks to fill any GPU; each takes several turns.
+/// Enough blocks to occupy any GPU; each loops over several elements.
 const MAX_BLOCKS: u64 = 8192;
 
 fn require(holds: bool, message: impl FnOnce() -> String) -> Result<()> {
@@ -53,7 +70,7 @@ fn require_aligned(kernel: &str, addresses: &[DevicePtr]) -> Result<()> {
     Ok(())
 }
 
-/// A launch whose kernel waits by itself for those before it.
+/// Launches a kernel that waits by itself for earlier kernels.
 fn launch<D: Device>(
     device: &D,
     kernel: KernelId<'_>,
@@ -67,7 +84,7 @@ fn launch<D: Device>(
             kernel.function
         )
     })?;
-    // Nothing to do is no launch: a grid must not be empty.
+    // Skipped if there is nothing to do, since a grid must not be empty.
     if shape.grid.contains(&0) {
         return Ok(());
     }
@@ -81,7 +98,7 @@ fn launch<D: Device>(
     })
 }
 
-/// Blocks and threads of a launch.
+/// Number of blocks and threads of a launch.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     grid: [u32; 3],
@@ -89,7 +106,7 @@ struct Shape {
 }
 
 impl Shape {
-    /// One block per row.
+    /// Creates a shape with one block per row.
     fn rows(num_rows: u32) -> Self {
         Self {
             grid: [num_rows, 1, 1],
@@ -97,7 +114,7 @@ impl Shape {
         }
     }
 
-    /// One thread per number, with a limit on the blocks.
+    /// Creates a shape with one thread per number, up to a maximum number of blocks.
     fn numbers(count: u64) -> Self {
         let num_blocks = count.div_ceil(u64::from(THREADS)).min(MAX_BLOCKS);
         Self {

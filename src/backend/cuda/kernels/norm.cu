@@ -1,12 +1,12 @@
 // Norms over rows, in f32.
 //
-// One block of 256 threads per row, four numbers per thread and turn; width % 4 == 0.
+// One block of 256 threads per row, four numbers per thread and iteration; width % 4 == 0.
 
 __device__ __forceinline__ float sum_of_squares(float4 v) {
     return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
 }
 
-// Four numbers times a common factor and their own weights, as bf16.
+// Returns four numbers times a common factor and their own weights, as bf16.
 __device__ __forceinline__ uint2 scaled(float4 v, float factor, float4 weight) {
     return uint2{narrow2(v.x * factor * weight.x, v.y * factor * weight.y),
                  narrow2(v.z * factor * weight.z, v.w * factor * weight.w)};

@@ -1,4 +1,4 @@
-//! Norms over rows.
+//! RMS and layer norms over rows.
 
 use super::{Shape, launch, require, require_aligned};
 use crate::backend::cuda::device::{Arg, Device, DevicePtr, KernelId, Source};
@@ -13,12 +13,12 @@ pub static SOURCE: Source = Source {
 /// One float per warp of a block.
 const SCRATCH_BYTES: u32 = 8 * 4;
 
-/// Rows of one width.
+/// Number and width of rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
-    /// How many.
+    /// Number of rows.
     pub num_rows: u32,
-    /// Numbers per row, a multiple of 4.
+    /// Number of values per row, a multiple of 4.
     pub width: u32,
 }
 
@@ -45,7 +45,7 @@ pub struct RmsNorm {
 }
 
 /// # Errors
-/// A width or an address that the kernel cannot read; the device's own.
+/// Fails for a width or an address that the kernel does not support; returns the device's errors.
 pub fn rms_norm<D: Device>(device: &D, rows: Rows, op: &RmsNorm) -> Result<()> {
     rows.check("rms_norm", &[op.x, op.weight, op.out])?;
     let kernel = KernelId {
@@ -82,14 +82,14 @@ pub struct AddNormNorm {
     pub next: DevicePtr,
     /// Added to the mean squares.
     pub eps: f32,
-    /// `(rows, width)` f32; may be `residual` where a kernel of its own computes it.
+    /// `(rows, width)` f32; may be `residual` if the separate kernel computes it.
     pub sum: DevicePtr,
     /// `(rows, width)` bf16
     pub out: DevicePtr,
 }
 
 /// # Errors
-/// A width or an address that the kernel cannot read; the device's own.
+/// Fails for a width or an address that the kernel does not support; returns the device's errors.
 pub fn add_norm_norm<D: Device>(device: &D, rows: Rows, op: &AddNormNorm) -> Result<()> {
     rows.check(
         "add_norm_norm",
@@ -120,12 +120,12 @@ pub fn add_norm_norm<D: Device>(device: &D, rows: Rows, op: &AddNormNorm) -> Res
     )
 }
 
-/// What a layer norm writes.
+/// Output type of a layer norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormOutput {
-    /// For a matmul.
+    /// bf16, as input of a matmul.
     Bf16,
-    /// For everything else.
+    /// f32, for everything else.
     F32,
 }
 
@@ -142,12 +142,12 @@ pub struct LayerNorm {
     pub eps: f32,
     /// `(rows, width)`
     pub out: DevicePtr,
-    /// Its numbers.
+    /// Number type of `out`.
     pub output: NormOutput,
 }
 
 /// # Errors
-/// A width or an address that the kernel cannot read; the device's own.
+/// Fails for a width or an address that the kernel does not support; returns the device's errors.
 pub fn layer_norm<D: Device>(device: &D, rows: Rows, op: &LayerNorm) -> Result<()> {
     rows.check("layer_norm", &[op.x, op.weight, op.bias, op.out])?;
     let defines: &[_] = match op.output {

@@ -1,9 +1,10 @@
-// Norms and rotates q and k, and writes k and v into the cache's blocks.
+// Applies norm and RoPE to q and k, and writes k and v into the cache's blocks.
 //
 // Fixed at compile time: HEAD_DIM, NUM_HEADS, NUM_KV_HEADS, KV_BLOCK (positions per block).
 // Pools: (blocks, NUM_KV_HEADS, KV_BLOCK, HEAD_DIM) bf16.
 
-// Cosines and sines of a step: positions (rows) · inv_freq (HALF) → angles (rows, 2, HALF) f32
+// Computes cosines and sines of a step: positions (rows) · inv_freq (HALF) → angles (rows, 2, HALF)
+// f32
 //
 // One block per row.
 KERNEL __launch_bounds__(128) cos_sin(const u32* positions, const float* inv_freq, float* out) {
@@ -34,7 +35,7 @@ KERNEL __launch_bounds__(128)
     u64 row = blockIdx.x;
     u32 head = blockIdx.y * 4 + threadIdx.x / WARP;
     if (head >= ALL_HEADS) {
-        return;  // a whole warp, and nobody waits for it
+        return;  // a whole warp, and no other warp waits for it
     }
     bool is_value = head >= NUM_HEADS + NUM_KV_HEADS;
     bool is_query = head < NUM_HEADS;

@@ -1,4 +1,4 @@
-//! Norms and rotations of q and k, and the way of k and v into the cache.
+//! Norm and RoPE of q and k, and writing of k and v into the cache.
 
 use super::paged::{HeadShape, KV_BLOCK, PagedRows, Pools};
 use super::{Shape, launch, require};
@@ -11,7 +11,7 @@ pub static SOURCE: Source = Source {
     text: include_str!("rope.cu"),
 };
 
-/// Warps of a block, a head each.
+/// Number of warps per block; each processes one head.
 const NUM_WARPS: u32 = 4;
 
 fn kernel_of<'a>(function: &'static str, defines: &'a [(&'static str, u32)]) -> KernelId<'a> {
@@ -31,11 +31,11 @@ fn defines_of(heads: &HeadShape) -> [(&'static str, u32); 4] {
     ]
 }
 
-/// Cosines and sines of a step's rows: `inv_freq (head_dim / 2)` f32 →
-/// `out (rows, 2, head_dim / 2)` f32. Once per step and kind of layer.
+/// Computes cosines and sines of a step's rows: `inv_freq (head_dim / 2)` f32 → `out (rows, 2,
+/// head_dim / 2)` f32. Once per step and kind of layer.
 ///
 /// # Errors
-/// The device's own.
+/// Returns the device's errors.
 pub fn cos_sin<D: Device>(
     device: &D,
     rows: &PagedRows,
@@ -50,19 +50,19 @@ pub fn cos_sin<D: Device>(
     };
     launch(
         device,
-        kernel_of("angles", &defines_of(heads)),
+        kernel_of("cos_sin", &defines_of(heads)),
         shape,
         0,
         &args,
     )
 }
 
-/// One layer's q, k and v, and what becomes of them.
+/// Inputs for norm and RoPE of one layer's q, k and v.
 #[derive(Clone, Copy, Debug)]
 pub struct RopeArgs {
     /// `(rows, (heads + 2·kv_heads)·head_dim)` f32
     pub qkv: DevicePtr,
-    /// What [`cos_sin`] wrote.
+    /// Output of [`cos_sin`].
     pub cos_sin: DevicePtr,
     /// `(head_dim)` f32, 1 + w
     pub query_norm: DevicePtr,
@@ -72,10 +72,10 @@ pub struct RopeArgs {
     pub eps: f32,
 }
 
-/// A rotation and where q goes.
+/// Arguments of `rope_and_cache`.
 #[derive(Clone, Copy, Debug)]
 pub struct RopeKernel {
-    /// What is rotated.
+    /// Inputs.
     pub rope: RopeArgs,
     /// `(rows, heads·head_dim)` bf16
     pub q: DevicePtr,
@@ -84,7 +84,7 @@ pub struct RopeKernel {
 /// Writes q, and k and v into `pools`.
 ///
 /// # Errors
-/// An odd head; the device's own.
+/// Fails for an odd head_dim; returns the device's errors.
 pub fn rope_and_cache<D: Device>(
     device: &D,
     rows: &PagedRows,

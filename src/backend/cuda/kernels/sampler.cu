@@ -1,20 +1,21 @@
 // Samples one token per row of logits, as backend/sampler.rs does: penalties, temperature, min-p,
-// top-k, top-p, and an exponential race whose luck depends on seed, position and token only.
+// top-k, top-p, and an exponential race whose random numbers depend only on seed, position and
+// token.
 //
 //   logits (rows, vocab) f32 · rows (rows) → samples (rows) u32
 //
 // `adjust` has a grid of (chunks of the vocabulary, rows); the others have one block of 1024
-// threads per row, which goes over the row a few times: it lies in the second cache. What top-k
-// leaves is moved to shared memory, so that only the cut itself has to look at everything.
+// threads per row, which reads the row several times from the L2 cache. What top-k leaves is moved
+// to shared memory, so that only the top-k cut itself reads the whole row.
 
 constexpr u32 NONE = 0xffffffffu;
 constexpr u32 CHUNK = 4096;
 constexpr u32 NUM_THREADS = 1024;
 constexpr u32 MAX_TOP = 20;
 constexpr u32 MAX_KEPT = 1024;
-constexpr u32 IN_PROMPT = 0x80000000u;  // of a count: it stands in the prompt
+constexpr u32 IN_PROMPT = 0x80000000u;  // bit of a count: the token is in the prompt
 
-// As sampler.rs (kernels) packs it: 64 bytes.
+// Row as packed by kernels/sampler.rs: 64 bytes.
 struct Row {
     float inverse_temperature;  // 0 is greedy
     float top_p;                // 1 is off
@@ -25,7 +26,7 @@ struct Row {
     float frequency;
     float repetition;           // 1 is off
     u32 mask_row;               // row of `masks`, or NONE
-    u32 first_seen;             // what penalties are for
+    u32 first_seen;             // tokens with penalties
     u32 num_seen;
     u32 first_bias;
     u32 num_biases;
@@ -33,7 +34,7 @@ struct Row {
     u32 num_top;                // NONE: no log-probabilities
 };
 
-// The model's logits as the request's wishes bend them: mask, biases, penalties, in this order.
+// Adjusts the model's logits as the request asks: mask, biases, penalties, in this order.
 //
 //   masks (…, ⌈vocab / 32⌉) a bit per allowed token, biases (…) of (token, bias as bits; −∞ is a
 //   ban), seen (…) of (token, how often it was sampled, and IN_PROMPT) → adjusted (rows, vocab) f32
@@ -58,7 +59,7 @@ KERNEL __launch_bounds__(256)
         chunk[idx] = x;
     }
     __syncthreads();
-    // A token stands in a list once, so no two threads meet.
+    // Each token is in a list at most once, so no two threads write the same logit.
     for (u32 idx = threadIdx.x; idx < row.num_biases; idx += blockDim.x) {
         uint2 bias = biases[row.first_bias + idx];
         if (bias.x >= first && bias.x - first < len) {
@@ -87,7 +88,7 @@ KERNEL __launch_bounds__(256)
 
 // ---- order -------------------------------------------------------------------------------------
 
-// Larger for better tokens: first by number, then the smaller id. NaN is worst.
+// Larger for better tokens: by logit, equal ones by the smaller id. NaN is worst.
 __device__ __forceinline__ u64 rank_of(float x, u32 token) {
     u32 bits = __float_as_uint(x);
     u32 key = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
@@ -99,7 +100,8 @@ __device__ __forceinline__ u64 rank_of(float x, u32 token) {
 
 __device__ __forceinline__ u32 token_of(u64 rank) { return ~static_cast<u32>(rank); }
 
-// In every thread; `scratch` holds one number per warp and may be used again at once.
+// Returns the best rank in every thread; `scratch` holds one number per warp and may be reused at
+// once.
 __device__ __forceinline__ u64 block_best(u64 rank, u64* scratch) {
     for (u32 step = WARP / 2; step > 0; step /= 2) {
         u64 other = __shfl_xor_sync(ALL_LANES, rank, step);
@@ -123,7 +125,7 @@ constexpr u32 BINS = 256;
 struct Cut {
     u64 sizes[BINS];
     u32 counts[BINS];
-    // What the scan of the bins found.
+    // Result of the scan of the bins.
     u64 left;
     u32 bin;
     u32 is_exact;
@@ -135,7 +137,8 @@ __device__ __forceinline__ u64 size_of_share(float share) {
     return static_cast<u64>(share * 1099511627776.0f);  // 2⁴⁰: 2¹⁸ tokens stay far below 2⁶⁴
 }
 
-// One warp: the best bins whose sizes reach `wanted`. Lanes have eight bins each, best first.
+// Run by one warp: finds the best bins whose sizes reach `wanted`. Each lane has eight bins, best
+// first.
 __device__ __forceinline__ void find_bin(Cut& alloc, u64 wanted) {
     u32 lane = threadIdx.x;
     u64 sum = 0;
@@ -148,7 +151,7 @@ __device__ __forceinline__ void find_bin(Cut& alloc, u64 wanted) {
         reached += lane >= step ? before : 0;
     }
     u32 enough = __ballot_sync(ALL_LANES, reached >= wanted);
-    // The first lane that has enough, or the last one where rounding leaves none.
+    // The first lane that reaches `wanted`, or the last one if rounding leaves none.
     u32 chosen = WARP - 1;
     for (u32 other = WARP; other > 0; other--) {
         if ((enough >> (other - 1) & 1) != 0) {
@@ -171,8 +174,8 @@ __device__ __forceinline__ void find_bin(Cut& alloc, u64 wanted) {
     }
 }
 
-// The rank down to which tokens are kept so that their sizes reach `wanted`, digit by digit.
-// `visit(f)` calls f(rank, size) for each of this thread's candidates.
+// Finds the lowest rank to keep so that the kept sizes reach `wanted`, digit by digit. `visit(f)`
+// calls f(rank, size) for each of this thread's candidates.
 template <class Visit>
 __device__ __forceinline__ u64 cut_at(Cut& alloc, u64 wanted, Visit visit) {
     u64 prefix = 0;
@@ -184,7 +187,7 @@ __device__ __forceinline__ u64 cut_at(Cut& alloc, u64 wanted, Visit visit) {
         }
         __syncthreads();
         visit([&](u64 rank, u64 size) {
-            // The first digit has no prefix; shifting by 64 is not defined.
+            // The first digit has no prefix; shifting by 64 is undefined.
             bool inside = shift == 56 || rank >> (shift + 8) == prefix >> (shift + 8);
             if (inside) {
                 u32 bin = static_cast<u32>(rank >> shift) % BINS;
@@ -210,7 +213,7 @@ __device__ __forceinline__ u64 cut_at(Cut& alloc, u64 wanted, Visit visit) {
     return prefix;
 }
 
-// ---- luck --------------------------------------------------------------------------------------
+// ---- random numbers ----------------------------------------------------------------------------
 
 // SplitMix64's step and finaliser.
 __device__ __forceinline__ u64 mix(u64 state) {
@@ -220,7 +223,7 @@ __device__ __forceinline__ u64 mix(u64 state) {
     return z ^ z >> 31;
 }
 
-// An exponentially distributed number of rate 1 that belongs to this token.
+// Returns an exponentially distributed number of rate 1 for this token.
 __device__ __forceinline__ float waiting_time(u64 stream, u32 token) {
     float bits = static_cast<float>(static_cast<u32>(mix(stream + token) >> 32));
     float uniform = (bits + 0.5f) * (1.0f / 4294967296.0f);
@@ -233,9 +236,9 @@ struct Candidate {
     u32 token;
 };
 
-// logits (rows, vocab), adjusted where something adjusts them → samples (2, rows): the tokens, and
-// 1 where softmax makes a distribution of the logits, 0 where it does not. The token is one of the
-// vocabulary in any case, since the next step may look it up unseen.
+// logits (rows, vocab), adjusted if needed → samples (2, rows): the tokens, and 1 if softmax of the
+// logits is a distribution, else 0. The token is always one of the vocabulary, since the next step
+// may look it up before the host has seen it.
 KERNEL __launch_bounds__(1024)
     sample(const float* logits, const Row* rows, u32 vocab, u32* sampled_tokens) {
     SHARED_MEMORY(memory);
@@ -252,7 +255,7 @@ KERNEL __launch_bounds__(1024)
     u64 best_rank = 0;
     float num_nan = 0.0f;
     for (u32 token = threadIdx.x; token < vocab; token += NUM_THREADS) {
-        // + 0: the two zeros are equal.
+        // + 0 makes −0 and +0 equal.
         u64 rank = rank_of(x[token] * inverse + 0.0f, token);
         best_rank = rank > best_rank ? rank : best_rank;
         num_nan += x[token] != x[token] ? 1.0f : 0.0f;
@@ -266,7 +269,8 @@ KERNEL __launch_bounds__(1024)
         float floor = best + row.log_min_p;
         u64 threshold = 0;
         bool is_gathered = false;
-        // Each of this thread's candidates with its share relative to the best one's.
+        // Calls `action` for each of this thread's candidates with its probability relative to the
+        // best one's.
         auto visit_candidates = [&](auto action) {
             if (is_gathered) {
                 for (u32 idx = threadIdx.x; idx < *num_kept; idx += NUM_THREADS) {
@@ -327,7 +331,7 @@ KERNEL __launch_bounds__(1024)
             first = finish > first ? finish : first;
         });
         first = block_best(first, alloc.scratch);
-        // Nothing is left of a row of NaN.
+        // A row of NaN leaves no candidate.
         winner = first != 0 ? token_of(first) : winner;
     }
     if (threadIdx.x == 0) {
@@ -340,8 +344,9 @@ KERNEL __launch_bounds__(1024)
 
 // Log-probabilities of the model's own distribution: of the samples, and of the best tokens.
 //
-//   logits (rows, vocab) as the model gave them · samples (rows) → chosen (rows) f32, ranks (rows):
-//   how many tokens are at least as probable, top_tokens (rows, MAX_TOP) u32, top (rows, MAX_TOP) f32, best first, as many as the row wants
+//   logits (rows, vocab), not adjusted · samples (rows) → chosen (rows) f32, ranks (rows) (count
+//   of tokens at least as probable), top_tokens (rows, MAX_TOP) u32, top (rows, MAX_TOP) f32;
+//   best first, as many as the row requests
 KERNEL __launch_bounds__(1024)
     log_probabilities(const float* logits, const Row* rows, u32 vocab, const u32* sampled_tokens,
                       float* chosen, u32* ranks, u32* top_tokens, float* top) {

@@ -1,4 +1,4 @@
-//! Samples tokens on the device, as [`crate::backend::sampler`] specifies it.
+//! Samples tokens on the device, as specified by [`crate::backend::sampler`].
 
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -14,12 +14,12 @@ pub static SOURCE: Source = Source {
     text: include_str!("sampler.cu"),
 };
 
-/// Alternatives that a row can have log-probabilities of.
+/// Maximum number of alternatives with log-probabilities per row.
 pub const MAX_TOP: u32 = 20;
-/// The bit of a count that says that the token stands in the prompt.
+/// Bit of a count that marks a token of the prompt.
 pub const IN_PROMPT: u32 = 1 << 31;
 
-/// As the kernels have them.
+/// Constants of the kernels.
 const CHUNK: u32 = 4096;
 const SAMPLE_THREADS: u32 = 1024;
 const NONE: u32 = u32::MAX;
@@ -27,46 +27,47 @@ const CUT_BYTES: u32 = 256 * 8 + 256 * 4 + 16 + 32 * 8;
 const TOP_BYTES: u32 = MAX_TOP * 8 + 8;
 const KEPT_BYTES: u32 = 1024 * 8 + 8;
 
-/// How one row is to be sampled.
+/// Sampling parameters of one row.
 #[derive(Clone, Debug)]
 pub struct RowParams {
-    /// 0 is greedy.
+    /// Temperature; 0 means greedy.
     pub temperature: f32,
-    /// 1 is off.
+    /// Top-p; 1 means off.
     pub top_p: f32,
-    /// 0 is off.
+    /// Min-p; 0 means off.
     pub min_p: f32,
-    /// `None` is off.
+    /// Top-k; `None` means off.
     pub top_k: Option<NonZeroU32>,
-    /// With the position, what luck depends on.
+    /// Seed; with the position it determines the random numbers.
     pub seed: u64,
-    /// Of the token to be sampled.
+    /// Position of the token to be sampled.
     pub position: usize,
-    /// What tokens that were there before are worth.
+    /// Penalties for earlier tokens.
     pub penalties: Penalties,
-    /// Entries of the list of those; each token once.
+    /// Range of entries in the list of seen tokens; each token once.
     pub seen: Range<u32>,
-    /// Row of the masks, where only some tokens are allowed.
+    /// Row of the masks; `None` if all tokens are allowed.
     pub mask_row: Option<u32>,
-    /// Entries of the list of biases; each token once. −∞ forbids one.
+    /// Range of entries in the list of biases; each token once. −∞ forbids a token.
     pub biases: Range<u32>,
-    /// How many alternatives to report, at most [`MAX_TOP`]; 0 reports the sample only.
+    /// Number of alternatives to report, at most [`MAX_TOP`]; 0 reports the sample only.
     pub num_top: Option<u32>,
 }
 
-/// Penalties for tokens that were there before, as vLLM defines them.
+/// Penalties for earlier tokens, as vLLM defines them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Penalties {
-    /// Subtracted once from what was sampled before.
+    /// Subtracted once from the logits of tokens that were sampled before.
     pub presence: f32,
-    /// Subtracted per time that it was sampled.
+    /// Subtracted for each time that a token was sampled.
     pub frequency: f32,
-    /// Divides positive and multiplies negative logits of what was sampled or prompted; 1 is off.
+    /// Divides positive and multiplies negative logits of tokens that were sampled or in the
+    /// prompt; 1 means off.
     pub repetition: f32,
 }
 
 impl Penalties {
-    /// Nothing is penalised.
+    /// No penalties.
     pub const NONE: Self = Self {
         presence: 0.0,
         frequency: 0.0,
@@ -78,7 +79,7 @@ impl Penalties {
 pub const ROW_BYTES: usize = 64;
 
 impl RowParams {
-    /// As the kernels read it.
+    /// Packs the parameters in the kernels' layout.
     pub fn to_bytes(&self) -> [u8; ROW_BYTES] {
         let inverse = if self.temperature == 0.0 {
             0.0
@@ -118,20 +119,20 @@ impl RowParams {
     }
 }
 
-/// Rows of logits and how each is to be sampled.
+/// Rows of logits and their sampling parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Logits {
     /// `(rows, vocab)` f32
     pub logits: DevicePtr,
     /// `(rows)` packed [`RowParams`]
     pub params: DevicePtr,
-    /// How many.
+    /// Number of rows.
     pub num_rows: u32,
-    /// Tokens.
+    /// Size of the vocabulary.
     pub vocab: u32,
 }
 
-/// What bends logits. An address that no row refers to is never read.
+/// Inputs that change logits. An address that no row refers to is never read.
 #[derive(Clone, Copy, Debug)]
 pub struct Adjust {
     /// `(…, ⌈vocab / 32⌉)` u32, a bit per allowed token
@@ -140,7 +141,7 @@ pub struct Adjust {
     pub biases: DevicePtr,
     /// `(…, 2)` u32: a token and how often it was sampled, with [`IN_PROMPT`]
     pub seen: DevicePtr,
-    /// `(rows, vocab)` f32; may be the logits themselves where nobody wants log-probabilities.
+    /// `(rows, vocab)` f32; may be the logits themselves if no log-probabilities are needed.
     pub adjusted: DevicePtr,
 }
 
@@ -160,7 +161,7 @@ fn check(of: &Logits) -> Result<()> {
 /// Applies masks, biases and penalties, in this order.
 ///
 /// # Errors
-/// Addresses that the kernel cannot take; the device's own.
+/// Fails for addresses that the kernel does not support; returns the device's errors.
 pub fn adjust<D: Device>(device: &D, of: &Logits, op: &Adjust) -> Result<()> {
     check(of)?;
     require(
@@ -183,11 +184,11 @@ pub fn adjust<D: Device>(device: &D, of: &Logits, op: &Adjust) -> Result<()> {
     launch(device, kernel_of("adjust"), shape, CHUNK * 4, &args)
 }
 
-/// Samples a token per row into `samples (2, rows)` u32, after the tokens whether the row was a
-/// distribution at all (1 or 0).
+/// Samples a token per row into `samples (2, rows)` u32. After the tokens follows, per row, whether
+/// its logits were finite (1 or 0).
 ///
 /// # Errors
-/// Addresses that the kernel cannot take; the device's own.
+/// Fails for addresses that the kernel does not support; returns the device's errors.
 pub fn sample<D: Device>(device: &D, of: &Logits, sampled_tokens: DevicePtr) -> Result<()> {
     check(of)?;
     let args = [
@@ -209,14 +210,14 @@ pub fn sample<D: Device>(device: &D, of: &Logits, sampled_tokens: DevicePtr) -> 
     )
 }
 
-/// Where log-probabilities go; rows that want none are not written.
+/// Destinations of log-probabilities; rows that need none are not written.
 #[derive(Clone, Copy, Debug)]
 pub struct LogProbabilities {
     /// `(rows)` u32, from [`sample`]
     pub sampled_tokens: DevicePtr,
-    /// `(rows)` f32: the samples' own
+    /// `(rows)` f32: log-probabilities of the samples
     pub chosen: DevicePtr,
-    /// `(rows)` u32: how many tokens are at least as probable
+    /// `(rows)` u32: number of tokens that are at least as probable
     pub ranks: DevicePtr,
     /// `(rows, MAX_TOP)` u32, best first
     pub top_tokens: DevicePtr,
@@ -224,10 +225,10 @@ pub struct LogProbabilities {
     pub top: DevicePtr,
 }
 
-/// Log-probabilities of the model's own distribution: `of.logits` must be what the model gave.
+/// Computes log-probabilities of the model's own distribution: `of.logits` must not be adjusted.
 ///
 /// # Errors
-/// Addresses that the kernel cannot take; the device's own.
+/// Fails for addresses that the kernel does not support; returns the device's errors.
 pub fn log_probabilities<D: Device>(device: &D, of: &Logits, op: &LogProbabilities) -> Result<()> {
     check(of)?;
     let args = [

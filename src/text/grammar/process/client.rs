@@ -1,4 +1,4 @@
-//! The server's side of its processes for grammars.
+//! The server's side of the grammar processes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,38 +26,39 @@ use crate::text::grammar::compiler::{GrammarError, GrammarErrorKind};
 use crate::text::grammar::source::GrammarSource;
 use crate::text::grammar::vocabulary::GrammarVocabulary;
 
-/// What takes longer than this is long: it runs by turns with other long work.
+/// Work that takes longer than this is long: it shares the turns with other long work.
 const SHORT: Duration = Duration::from_millis(30);
-/// How long a turn is when others wait for theirs.
+/// Length of a turn when others wait for theirs.
 const TURN: Duration = Duration::from_millis(250);
-/// How often a turn is looked at.
+/// How often a turn is checked.
 const TICK: Duration = Duration::from_millis(8);
-/// How long a client waits for its grammar, turns of others included.
+/// How long a client waits for its grammar, including others' turns.
 pub(in crate::text::grammar) const COMPILE_TIME: Duration = Duration::from_secs(20);
-/// How long an answer waits for one mask, turns of others included.
+/// How long an answer waits for one mask, including others' turns.
 const MASK_TIME: Duration = Duration::from_secs(10);
-/// CPU time that an answer's masks may take: so much at first, and so much more for each token.
+/// CPU time that an answer's masks may take: an initial amount, and an amount for each token.
 const FIRST_CPU: Duration = Duration::from_secs(2);
 const CPU_PER_TOKEN: Duration = Duration::from_millis(20);
-/// An answer whose masks take no more CPU time than this takes nothing away from anybody. It may have
-/// missed a step because the machine was busy, and must not stand in line with those that made it so.
+/// An answer whose last mask took at most this much CPU time does not slow down others. It may have
+/// missed a step because the machine was busy, so it must not wait for a turn behind the work that
+/// caused this.
 const LIGHT: Duration = Duration::from_micros(500);
-/// A worker reads what it is sent at once; one that does not is broken.
+/// Timeout for sending. A worker reads its messages at once, so one that does not is broken.
 const SEND_TIME: Duration = Duration::from_secs(5);
 
 const TOO_COSTLY: &str = "its rule takes too much time or memory";
-/// Of what was ended for another's sake.
+/// Reason for a grammar that was ended to make room for another.
 const DISPLACED: &str = "it takes long, and the server has no more room for other requests' rules";
 
-/// The warm process that forks workers, and its settings.
+/// The prepared process that forks workers, and its settings.
 #[derive(Debug)]
 pub(in crate::text::grammar) struct ForkServer {
     program: PathBuf,
     vocabulary: GrammarVocabulary,
     running: Mutex<Option<Running>>,
-    /// Places for workers that compute for long.
+    /// Permits of workers with long computations.
     turns: Arc<Semaphore>,
-    /// Those that may be alive.
+    /// Workers that may be alive.
     workers: Mutex<Vec<Weak<Link>>>,
 }
 
@@ -68,11 +69,11 @@ struct Running {
 }
 
 impl ForkServer {
-    /// Starts `program` for it and waits until it is ready. `num_turns` workers may compute for long
-    /// at a time.
+    /// Starts `program` as the fork server and waits until it is ready. At most `num_turns` workers
+    /// may do long computations at a time.
     ///
     /// # Errors
-    /// When there can be no such process, or no grammar over this vocabulary.
+    /// If the process cannot be started, or no grammar works with the vocabulary.
     pub(in crate::text::grammar) fn start(
         program: PathBuf,
         vocabulary: GrammarVocabulary,
@@ -88,8 +89,8 @@ impl ForkServer {
         })
     }
 
-    /// Ends the worker that has computed most of those that compute for long just now, so that
-    /// another has its place.
+    /// Ends the worker that has computed longest, among those with a long computation now, to free
+    /// its place for another.
     pub(in crate::text::grammar) fn displace_slowest(&self) {
         let workers = locked(&self.workers);
         let links = workers.iter().filter_map(Weak::upgrade);
@@ -109,8 +110,8 @@ impl ForkServer {
         workers.push(Arc::downgrade(worker));
     }
 
-    /// A new worker: its process id, and the socket to it. If the fork server is gone, another one
-    /// is started first, which takes up to seconds.
+    /// Forks a new worker and returns its process id and the socket to it. If the fork server is
+    /// gone, starts another one first, which takes up to seconds.
     fn fork(&self) -> Result<(i32, UnixStream)> {
         let mut running = locked(&self.running);
         let mut forked = running.as_mut().map(Running::fork);
@@ -128,7 +129,7 @@ impl ForkServer {
 
     fn request(&self, request: Request) {
         if let Some(server) = &mut *locked(&self.running) {
-            // Without it, the workers are gone too.
+            // If this fails, the fork server is gone, and its workers with it.
             let _ = server.control.write_all(&request.to_bytes());
         }
     }
@@ -153,31 +154,32 @@ impl Running {
         let mut command = Command::new(program);
         command
             .arg("grammar-worker")
-            // Nothing of the server's secrets.
+            // The process gets none of the server's secrets.
             .env_clear()
-            // There are many workers, and what the allocator keeps, each of them keeps.
+            // There are many workers, and each keeps the memory that its allocator does not
+            // release.
             .env(
                 "_RJEM_MALLOC_CONF",
                 "narenas:1,retain:false,dirty_decay_ms:0,muzzy_decay_ms:0",
             )
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
-            // Its panics would log what clients sent.
+            // Panic messages would log clients' data.
             .stderr(Stdio::null())
-            // Ctrl-C is for the server, which finishes what runs.
+            // Ctrl-C is for the server, which first finishes running requests.
             .process_group(0);
         if let Some(libraries) = std::env::var_os("LD_LIBRARY_PATH") {
             command.env("LD_LIBRARY_PATH", libraries);
         }
         let child = command.spawn()?;
-        // What goes wrong from here on ends the child with its socket.
+        // If anything fails from here on, the child ends when its socket closes.
         let mut server = Self { control, child };
         write_vocabulary(&mut server.control, vocabulary)?;
         let greeting = read_greeting(&mut server.control)?;
         Ok(greeting.map(|()| server))
     }
 
-    /// `None` when the system has no process for it.
+    /// Forks a worker; `None` if the system cannot create a process.
     fn fork(&mut self) -> io::Result<Option<(i32, UnixStream)>> {
         let (ours, theirs) = UnixStream::pair()?;
         let request = Request::Fork.to_bytes();
@@ -208,13 +210,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It ends with its socket, and its workers with it.
+        // The process and its workers end when the socket closes.
         let _ = self.control.shutdown(std::net::Shutdown::Both);
         let _ = self.child.wait();
     }
 }
 
-/// A worker with a compiled grammar. It ends when nobody has this any more.
+/// A worker with a compiled grammar. It ends when the last clone of this is dropped.
 #[derive(Clone)]
 pub(in crate::text::grammar) struct GrammarProcess {
     worker: Arc<Worker>,
@@ -230,17 +232,18 @@ impl fmt::Debug for GrammarProcess {
 }
 
 impl GrammarProcess {
-    /// Compiles `source`, which has been checked, in a new process. Dropping the future ends that.
+    /// Compiles `source`, which must have passed the checks, in a new process. Dropping the future
+    /// stops it.
     ///
     /// # Errors
-    /// What is wrong with the source, or that it takes too long or too much.
+    /// What is wrong with the source, or that it takes too much time or memory.
     pub(in crate::text::grammar) async fn compile(
         server: &Arc<ForkServer>,
         source: GrammarSource,
         place: OwnedSemaphorePermit,
     ) -> std::result::Result<Self, GrammarError> {
         let forking = Arc::clone(server);
-        // A few milliseconds, and a source may be larger than a socket takes at once.
+        // Takes a few milliseconds, and a source may be larger than the socket's buffer.
         let started = tokio::task::spawn_blocking(move || {
             let forked = forking.fork()?;
             let worker = Worker::start(forking, forked, place)?;
@@ -256,7 +259,7 @@ impl GrammarProcess {
             worker,
             private_bytes: 0,
         };
-        // Not before: it holds a place for turns only while it is watched.
+        // From here on the compilation takes turns with other slow ones.
         tokio::spawn(process.worker.watch().supervise());
         match compiled.await {
             Ok(Reply::Compiled { private_bytes }) => Ok(Self {
@@ -275,17 +278,17 @@ impl GrammarProcess {
         }
     }
 
-    /// Whether answers can still be bound to it.
+    /// Whether new answers can still use it.
     pub(in crate::text::grammar) fn is_alive(&self) -> bool {
         self.worker.link.is_alive()
     }
 
-    /// Whether no answer is bound to it, and nobody is about to bind one.
+    /// Whether no answer uses it, and no caller is about to create one.
     pub(in crate::text::grammar) fn is_idle(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1 && Arc::strong_count(&self.worker) == 1
     }
 
-    /// Memory that the worker had to itself once the grammar was compiled.
+    /// Returns the memory that only the worker used once the grammar was compiled.
     pub(in crate::text::grammar) fn private_bytes(&self) -> u64 {
         self.private_bytes
     }
@@ -305,43 +308,43 @@ impl Constraint for GrammarProcess {
     }
 }
 
-/// Jobs are named by the answer that they are for; this one is for none.
+/// Job id of the compilation. Other jobs have the id of their answer.
 const COMPILE_JOB: u64 = 0;
 
-/// The end of a worker's socket, closed when nobody has it any more.
+/// The server's end of a worker's socket. It closes when the last reference is dropped.
 struct Worker {
     server: Arc<ForkServer>,
     link: Arc<Link>,
     next_answer: AtomicU64,
 }
 
-/// What the worker's handles, its reader and its supervisor share.
+/// State shared by the worker's handles, its reader and its supervisor.
 #[derive(Debug)]
 struct Link {
     pid: i32,
     socket: UnixStream,
-    /// Among the workers that there may be, while it is alive.
+    /// Its place among the allowed workers, while it is alive.
     place: Mutex<Option<OwnedSemaphorePermit>>,
     jobs: Mutex<HashMap<u64, Job>>,
     is_alive: AtomicBool,
-    /// Answers that have not ended.
+    /// Number of answers that have not ended.
     num_answers: AtomicUsize,
-    /// A job came in, or the worker is gone.
+    /// Notified when a job arrives or the worker is gone.
     changed: Notify,
-    /// Whether it is at something that takes long.
+    /// Whether it is in a long computation.
     is_slow: AtomicBool,
     /// How long it has computed in turns.
     used: Mutex<Duration>,
-    /// Whether it was ended so that another has its place.
+    /// Whether it was ended to free its place for another.
     is_displaced: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Job {
     ordered: Instant,
-    /// When it is given up.
+    /// Deadline.
     until: Instant,
-    /// Its place among those that compute for long, if it began with one.
+    /// The permit for a long computation, if the job began with one.
     turn: Option<OwnedSemaphorePermit>,
     reply: oneshot::Sender<Reply>,
 }
@@ -380,7 +383,7 @@ impl Worker {
         }))
     }
 
-    /// Has something done. The reply never comes if the worker is gone, or is ended for it.
+    /// Sends an order. The reply never arrives if the worker is gone, or is ended for the order.
     fn order(
         &self,
         job: u64,
@@ -415,7 +418,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // An idle worker ends when its socket does; one that computes has to be ended.
+        // An idle worker ends when its socket closes; a computing one has to be killed.
         let is_idle = locked(&self.link.jobs).is_empty();
         self.link.close();
         if !is_idle {
@@ -439,7 +442,7 @@ impl Link {
         self.is_displaced.load(Ordering::Acquire)
     }
 
-    /// Everybody who waits for a reply will know.
+    /// Marks the worker as gone. All who wait for a reply get an error.
     fn close(&self) {
         self.is_alive.store(false, Ordering::Release);
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
@@ -456,7 +459,7 @@ impl Link {
                 Reply::Mask { answer, .. } | Reply::Ended { answer, .. } => answer,
             };
             if let Some(job) = locked(&self.jobs).remove(&job) {
-                // Who left does not want it.
+                // If the receiver is gone, the reply is not needed.
                 let _ = job.reply.send(reply);
             }
         }
@@ -464,17 +467,17 @@ impl Link {
     }
 }
 
-/// Sees to it that a worker which computes for long does so by turns, and not for ever.
+/// Makes a worker with long computations take turns, and limits their total time.
 struct Supervisor {
     server: Arc<ForkServer>,
     link: Arc<Link>,
 }
 
-/// What the supervisor has let the worker do.
+/// What the worker may do now.
 enum Leave {
-    /// Compute as it likes.
+    /// Compute without a permit.
     Free,
-    /// Compute while it has one of the places for that.
+    /// Compute while it holds a permit for long computations.
     Turn {
         _place: OwnedSemaphorePermit,
         begun: Instant,
@@ -499,7 +502,7 @@ impl Supervisor {
             }
             let is_up = matches!(&leave, Leave::Turn { begun, .. } if begun.elapsed() > TURN);
             if is_up {
-                // Those who wait get theirs first.
+                // Waiting workers get their turns first.
                 leave = Leave::Free;
             }
             if let Leave::Free = leave
@@ -517,7 +520,7 @@ impl Supervisor {
         }
     }
 
-    /// What the worker has to do, once there is something; `None` when it is gone.
+    /// Waits until the worker has work and returns it; `None` when the worker is gone.
     async fn next_load(&self) -> Option<Load> {
         loop {
             if !self.link.is_alive() {
@@ -531,8 +534,8 @@ impl Supervisor {
         }
     }
 
-    /// A place to compute in for long; the worker stands still until it is there. `None` if it has
-    /// nothing to do any more, or no right to go on.
+    /// Waits for a permit for long computations; the worker is paused meanwhile. `None` if it has
+    /// no more work, or must not continue.
     async fn next_turn(&self) -> Option<OwnedSemaphorePermit> {
         let turns = Arc::clone(&self.server.turns);
         if let Ok(permit) = Arc::clone(&turns).try_acquire_owned() {
@@ -552,13 +555,13 @@ impl Supervisor {
         permit
     }
 
-    /// What the worker has to do; `None` if nothing.
+    /// Returns the worker's current work; `None` if there is none.
     fn load(&self) -> Option<Load> {
         let now = Instant::now();
         let mut jobs = locked(&self.link.jobs);
         for job in jobs.values_mut() {
             if now - job.ordered > TURN {
-                // From now on it waits like any other that takes long.
+                // From now on it waits like any other long computation.
                 job.turn = None;
             }
         }
@@ -568,7 +571,7 @@ impl Supervisor {
         };
         let oldest = jobs.values().map(begun).min()?;
         let is_late = jobs.values().any(|job| job.until <= now);
-        // An answer that waits for no mask just now would be lost too.
+        // Ending the worker would also end answers that wait for no mask right now.
         let is_for_nobody = self.link.num_answers.load(Ordering::Acquire) == 0
             && jobs.values().all(|job| job.reply.is_closed());
         Some(Load {
@@ -579,20 +582,20 @@ impl Supervisor {
 }
 
 struct Load {
-    /// When the oldest job came in that has no turn of its own.
+    /// When the oldest job arrived, among those without a turn of their own.
     oldest: Instant,
-    /// Whether it has been computing for too long, or nobody waits for it any more.
+    /// Whether it has exceeded its time, or no receiver waits for it any more.
     is_over: bool,
 }
 
-/// One answer's way through its grammar.
+/// The state of one answer's grammar.
 struct Answer {
     worker: Arc<Worker>,
     answer: u64,
     num_tokens: usize,
-    /// What its masks may still take.
+    /// CPU time that its masks may still take.
     cpu_left: Duration,
-    /// What the last one took.
+    /// CPU time that the last mask took.
     last_cpu: Duration,
 }
 
@@ -637,7 +640,7 @@ impl Answer {
         }
     }
 
-    /// A place among those that compute for long.
+    /// Waits for a permit for long computations.
     async fn turn(&self) -> Result<OwnedSemaphorePermit> {
         let turns = Arc::clone(&self.worker.server.turns);
         let turn = timeout(MASK_TIME, turns.acquire_owned()).await;

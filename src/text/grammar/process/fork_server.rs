@@ -1,7 +1,7 @@
 //! The process that forks one process for each grammar.
 //!
-//! It holds what all grammars share and has one thread, so that a fork of it is a whole process that
-//! can go on at once.
+//! It has one thread, and contains the data that all grammars share, so each fork is a complete
+//! process that can start to work at once.
 
 use std::ffi::CStr;
 use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
@@ -19,10 +19,10 @@ use super::protocol::{read_vocabulary, write_greeting};
 use super::worker;
 use crate::text::grammar::compiler::GrammarCompiler;
 
-/// How often it looks for workers that have ended.
+/// How often it checks for workers that have ended.
 const REAP_EVERY: Duration = Duration::from_millis(200);
 
-/// The socket to the server. It stays at its place among the descriptors, which a worker takes away.
+/// The socket to the server. It keeps its file descriptor, which a worker replaces.
 #[derive(Clone, Copy)]
 struct Control(BorrowedFd<'static>);
 
@@ -42,16 +42,16 @@ impl Write for Control {
     }
 }
 
-/// What the server asks of it, in 8 bytes: what, and whose.
+/// A request from the server, in 8 bytes: the kind and the process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// A new worker for the socket that comes with this. Answered with its process id, or 0.
+    /// Fork a new worker for the socket that is sent with this. The reply is its process id, or 0.
     Fork,
-    /// Stop computing for a while.
+    /// Pause the worker.
     Pause(i32),
-    /// Go on.
+    /// Resume the worker.
     Resume(i32),
-    /// End at once.
+    /// Kill the worker.
     Kill(i32),
 }
 
@@ -84,15 +84,15 @@ impl Request {
     }
 }
 
-/// Runs a fork server whose control socket is standard input, until the server closes it.
+/// Runs a fork server whose control socket is standard input, until the server closes the socket.
 ///
 /// # Errors
-/// When standard input is no such socket.
+/// If standard input is not such a socket.
 pub fn run_fork_server() -> io::Result<()> {
     let mut control = Control(rustix::stdio::stdin());
     let vocabulary = read_vocabulary(&mut control)?;
     let compiler = Arc::new(GrammarCompiler::new(vocabulary));
-    // Made before any fork, so that all forks have it.
+    // Created before any fork, so that all forks share it.
     if let Err(error) = compiler.factory() {
         return write_greeting(&mut control, Err(&error.message));
     }
@@ -101,7 +101,7 @@ pub fn run_fork_server() -> io::Result<()> {
     let mut workers: Vec<Pid> = Vec::new();
     let served = serve(control, &compiler, &mut workers);
     for worker in workers {
-        // One that has ended by itself needs no signal.
+        // A worker that has already ended needs no signal.
         let _ = kill_process(worker, Signal::KILL);
     }
     served
@@ -120,7 +120,8 @@ fn serve(
         let Some((request, socket)) = receive(control)? else {
             return Ok(());
         };
-        // A process id is only used while its process has not been reaped, so it is nobody else's.
+        // A process id is used only while its process has not been reaped, so it cannot belong to
+        // another process.
         let signal = |pid: i32, signal| {
             if let Some(worker) = workers.iter().find(|w| w.as_raw_nonzero().get() == pid) {
                 let _ = kill_process(*worker, signal);
@@ -134,7 +135,7 @@ fn serve(
                         worker.as_raw_nonzero().get()
                     }
                     Ok(None) => worker::run(UnixStream::from(socket), Arc::clone(compiler)),
-                    // There may be room for one later.
+                    // A fork may succeed later.
                     Err(_) => 0,
                 };
                 control.write_all(&pid.to_le_bytes())?;
@@ -152,8 +153,7 @@ fn serve(
     }
 }
 
-/// Whether a request can be read. Returns without one after a while if there are workers to look
-/// after.
+/// Waits until a request can be read. If there are workers to check, returns false after a while.
 fn wait_for_request(control: Control, is_alone: bool) -> io::Result<bool> {
     let timeout = Timespec {
         tv_sec: 0,
@@ -167,7 +167,8 @@ fn wait_for_request(control: Control, is_alone: bool) -> io::Result<bool> {
     }
 }
 
-/// The next request, with the socket that came with it; `None` when the server is gone.
+/// Receives the next request, with the socket that was sent with it; `None` when the server is
+/// gone.
 fn receive(control: Control) -> io::Result<Option<(Request, Option<OwnedFd>)>> {
     let mut bytes = [0; REQUEST_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -191,7 +192,7 @@ fn receive(control: Control) -> io::Result<Option<(Request, Option<OwnedFd>)>> {
     Ok(Some((request, socket)))
 }
 
-/// Whether a worker is gone; if so, its process id may be used again.
+/// Whether a worker has ended; if so, its process id may be reused.
 fn has_ended(worker: Pid) -> bool {
     match waitpid(Some(worker), WaitOptions::NOHANG) {
         Ok(None) | Err(rustix::io::Errno::INTR) => false,
@@ -200,20 +201,20 @@ fn has_ended(worker: Pid) -> bool {
     }
 }
 
-/// What tools that list processes call this one.
+/// Sets the name that process lists show.
 pub(super) fn name_process(name: &CStr) {
     #[cfg(target_os = "linux")]
-    // Without a name it works as well.
+    // The name is optional.
     let _ = rustix::thread::set_name(name);
     #[cfg(not(target_os = "linux"))]
     let _ = name;
 }
 
-/// Makes a second process of this one: `None` in the new one.
+/// Forks this process. Returns `None` in the child.
 #[expect(unsafe_code, reason = "there is no safe way to fork")]
 fn fork() -> io::Result<Option<Pid>> {
-    // SAFETY: this process has one thread (`run_fork_server` is all that it runs), so no lock is held
-    // and no state is half changed in the copy, and both processes may go on with anything.
+    // SAFETY: this process has one thread (it runs only `run_fork_server`), so in the copy no lock
+    // is held and no state is half changed, and both processes may continue without restrictions.
     let pid = unsafe { libc::fork() };
     match pid {
         -1 => Err(io::Error::last_os_error()),

@@ -1,22 +1,25 @@
-//! Grammars in processes of their own, which can be killed.
+//! Runs grammars in processes of their own, which can be killed.
 //!
-//! A grammar is a program that a client wrote. However it is checked, some will need minutes, all
-//! memory, or a deeper stack than there is; a thread that is caught in that cannot be stopped, and an
-//! overflow or an abort takes its whole process along. So each grammar gets a process:
+//! A grammar is a program that a client wrote. Whatever the checks, some grammars will need
+//! minutes, all memory, or a deeper stack than there is. A thread in such a computation cannot be
+//! stopped, and a stack overflow or an abort ends its whole process. So each grammar gets a
+//! process:
 //!
 //! ```text
 //!  server ── control socket ──> fork server: vocabulary, ready for grammars, one thread
 //!    │                            │ fork, a copy that shares its memory
 //!    │                            v
-//!    └───── a socket each ──────> worker: one grammar, its answers' states; limits on time and memory
+//!    └──── one socket each ─────> worker: one grammar, its answers' states; time and memory limits
 //! ```
 //!
-//! - [`fork_server`]: what `medgemma grammar-worker` runs. It is kept warm, and forks in milliseconds.
-//! - [`worker`]: what the fork does: compiles one grammar, and makes masks for every answer to it.
-//! - [`client`]: the server's side. A supervisor lets grammars that take long run by turns and in the
-//!   background, and kills what goes on for too long or for nobody.
+//! - [`fork_server`]: what `medgemma grammar-worker` runs. It is prepared in advance, and forks in
+//!   milliseconds.
+//! - [`worker`]: the forked process. It compiles one grammar, and computes the masks of all answers
+//!   that use it.
+//! - [`client`]: the server's side. A supervisor makes slow grammars take turns in the background,
+//!   and kills those that exceed their time or that no request waits for.
 //!
-//! A worker that dies ends the answers to its own grammar, and nothing else.
+//! A worker that dies ends only the answers with its own grammar.
 
 mod client;
 mod fork_server;

@@ -1,4 +1,4 @@
-//! What the server and its processes for grammars write to one another.
+//! The protocol between the server and the grammar processes.
 //!
 //! Every message is its length (4 bytes), its kind (1 byte) and its content; numbers are
 //! little-endian. Both ends are the same binary, so there is no version.
@@ -11,15 +11,16 @@ use crate::text::grammar::compiler::GrammarError;
 use crate::text::grammar::source::GrammarSource;
 use crate::text::grammar::vocabulary::GrammarVocabulary;
 
-/// Longest message: a vocabulary, which the tokenizer bounds to a few megabytes.
+/// Maximum message length. The longest is a vocabulary, which the tokenizer limits to a few
+/// megabytes.
 const MAX_MESSAGE: usize = 256 << 20;
 
-/// From the server to a worker.
+/// A message from the server to a worker.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Order {
     /// Compile the worker's one grammar.
     Compile(GrammarSource),
-    /// Make the next mask of an answer, which is new if it was not named before.
+    /// Compute the next mask of an answer. An unknown answer is new.
     Mask {
         answer: u64,
         urgency: Urgency,
@@ -29,24 +30,24 @@ pub(super) enum Order {
     Forget { answer: u64 },
 }
 
-/// From a worker to the server.
+/// A message from a worker to the server.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Reply {
-    /// The grammar is there.
+    /// The grammar is compiled.
     Compiled {
         /// Memory that the worker does not share with others, in bytes.
         private_bytes: u64,
     },
-    /// There is no such grammar; the worker ends.
+    /// The grammar cannot be compiled; the worker ends.
     Refused(GrammarError),
-    /// A mask was made.
+    /// A mask was computed.
     Mask {
         answer: u64,
         /// CPU time that it took.
         cpu: Duration,
         mask: TokenMask,
     },
-    /// An answer cannot go on.
+    /// An answer cannot continue.
     Ended {
         answer: u64,
         num_tokens: usize,
@@ -78,7 +79,7 @@ impl Order {
     }
 
     /// # Errors
-    /// `UnexpectedEof` when the other end is gone, `InvalidData` for what is no order.
+    /// `UnexpectedEof` when the other end is gone, `InvalidData` for an invalid order.
     pub(super) fn read(from: &mut impl Read) -> io::Result<Self> {
         let (kind, content) = read_message(from)?;
         let mut content = content.as_slice();
@@ -129,10 +130,10 @@ impl Reply {
         }
     }
 
-    /// Masks are over a vocabulary of `vocab_size` tokens.
+    /// Reads a reply. Masks are over a vocabulary of `vocab_size` tokens.
     ///
     /// # Errors
-    /// `UnexpectedEof` when the other end is gone, `InvalidData` for what is no reply.
+    /// `UnexpectedEof` when the other end is gone, `InvalidData` for an invalid reply.
     pub(super) fn read(from: &mut impl Read, vocab_size: usize) -> io::Result<Self> {
         let (kind, content) = read_message(from)?;
         let mut content = content.as_slice();
@@ -168,10 +169,10 @@ impl Reply {
     }
 }
 
-/// Tells a fork server its vocabulary.
+/// Sends the vocabulary to a fork server.
 ///
 /// # Errors
-/// When the other end is gone.
+/// If the other end is gone.
 pub(super) fn write_vocabulary(
     to: &mut impl Write,
     vocabulary: &GrammarVocabulary,
@@ -191,7 +192,7 @@ pub(super) fn write_vocabulary(
 }
 
 /// # Errors
-/// `UnexpectedEof` when the other end is gone, `InvalidData` for what is no vocabulary.
+/// `UnexpectedEof` when the other end is gone, `InvalidData` for an invalid vocabulary.
 pub(super) fn read_vocabulary(from: &mut impl Read) -> io::Result<GrammarVocabulary> {
     let (_, content) = read_message(from)?;
     let mut content = content.as_slice();
@@ -214,10 +215,10 @@ pub(super) fn read_vocabulary(from: &mut impl Read) -> io::Result<GrammarVocabul
     })
 }
 
-/// Tells the server that a fork server is ready, or why it never will be.
+/// Reports to the server that a fork server is ready, or why it cannot become ready.
 ///
 /// # Errors
-/// When the other end is gone.
+/// If the other end is gone.
 pub(super) fn write_greeting(to: &mut impl Write, ready: Result<(), &str>) -> io::Result<()> {
     let (kind, reason) = match ready {
         Ok(()) => (0, ""),
@@ -227,7 +228,7 @@ pub(super) fn write_greeting(to: &mut impl Write, ready: Result<(), &str>) -> io
 }
 
 /// # Errors
-/// When the other end is gone; inside, why it never gets ready.
+/// If the other end is gone. The inner error is the reason why the fork server cannot become ready.
 pub(super) fn read_greeting(from: &mut impl Read) -> io::Result<Result<(), String>> {
     let (kind, reason) = read_message(from)?;
     Ok(match kind {

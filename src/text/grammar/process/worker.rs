@@ -1,5 +1,5 @@
-//! One grammar in a process of its own: compiled on a thread with a deep stack, its masks made on a
-//! few others.
+//! A worker process with one grammar. It compiles the grammar on a thread with a deep stack, and
+//! computes masks on a few others.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
@@ -25,27 +25,29 @@ use crate::text::grammar::compiler::{GrammarCompiler, GrammarError};
 use crate::text::grammar::source::GrammarSource;
 use crate::text::grammar::state::{Grammar, GrammarState, shortened};
 
-/// The library walks grammars by recursion. What is taken is at most some 500 deep, for which a
-/// stack of 2 MB would be enough.
+/// Stack sizes. The library processes grammars by recursion. The checks limit its depth to about
+/// 500, for which a stack of 2 MB would be enough.
 const COMPILE_STACK: usize = 64 << 20;
 const MASK_STACK: usize = 16 << 20;
-/// Most masks that are made at a time.
+/// Maximum number of masks that are computed at a time.
 const MAX_THREADS: usize = 8;
 
-/// Memory for the grammar and its answers, beyond what all workers share.
+/// Maximum memory for the grammar and its answers, beyond what all workers share.
 const MAX_HEAP: u64 = 128 << 20;
-/// CPU time for compiling, and for any mask, before the kernel ends the process. Whole seconds.
+/// CPU time for compiling, and for any mask, after which the kernel ends the process. Whole
+/// seconds.
 const COMPILE_CPU_SECONDS: u64 = 12;
 const MASK_CPU_SECONDS: u64 = 6;
 
-/// What takes longer than this goes on with a low priority.
+/// Work that takes longer than this continues with a low priority.
 const FOREGROUND: Duration = Duration::from_millis(20);
 const BACKGROUND_NICENESS: i32 = 10;
 const GUARD_EVERY: Duration = Duration::from_millis(10);
 
-/// Works for the server at the other end of `socket` until that closes it, then ends the process.
+/// Serves the server at the other end of `socket` until it closes the socket, then ends the
+/// process.
 pub(super) fn run(socket: UnixStream, compiler: Arc<GrammarCompiler>) -> ! {
-    // The control socket, which is standard input, is not for a worker.
+    // Standard input is the fork server's control socket, which a worker must not use.
     if let Ok(nothing) = fs::File::open("/dev/null") {
         let _ = rustix::stdio::dup2_stdin(nothing);
     }
@@ -54,21 +56,21 @@ pub(super) fn run(socket: UnixStream, compiler: Arc<GrammarCompiler>) -> ! {
     let num_threads = num_threads.clamp(1, MAX_THREADS);
     limit_memory(num_threads);
     limit_cpu(COMPILE_CPU_SECONDS);
-    // When memory runs out, rather this than the server.
+    // When memory runs out, the kernel should kill this process rather than the server.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     let worked =
         Worker::start(&socket, compiler, num_threads).and_then(|worker| worker.work(socket));
     exit(i32::from(worked.is_err()));
 }
 
-/// What the threads share.
+/// State that the threads share.
 struct Worker {
     compiler: Arc<GrammarCompiler>,
     num_threads: usize,
     queue: Mutex<VecDeque<MaskOrder>>,
     is_ordered: Condvar,
     answers: Mutex<HashMap<u64, GrammarState>>,
-    /// The grammar, once it is there.
+    /// The grammar, once it is compiled.
     grammar: OnceLock<Grammar>,
     replies: Mutex<UnixStream>,
     guard: Guard,
@@ -101,8 +103,8 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Takes orders until the server is gone, or wants nothing of this worker any more. Threads that
-    /// still compute then hold up nobody.
+    /// Processes orders until the server is gone or closes the socket. The process then ends, even
+    /// if threads still compute.
     fn work(self: Arc<Self>, socket: UnixStream) -> io::Result<()> {
         let mut orders = BufReader::new(socket);
         loop {
@@ -166,7 +168,8 @@ impl Worker {
                 });
                 worker.make_mask(order);
                 if working.end() == Priority::Background {
-                    // It cannot be raised again: a new thread has it from the process.
+                    // A thread cannot raise its priority again, so a new thread starts with the
+                    // process's priority.
                     return worker
                         .start_thread()
                         .expect("this thread makes room for it");
@@ -217,7 +220,7 @@ impl Worker {
                 reason: error.to_string(),
             },
         };
-        // Each mask has its own time.
+        // Each mask has its own time limit.
         limit_cpu(MASK_CPU_SECONDS);
         self.reply(&reply);
     }
@@ -225,20 +228,20 @@ impl Worker {
     fn reply(&self, reply: &Reply) {
         let bytes = reply.to_bytes();
         if locked(&self.replies).write_all(&bytes).is_err() {
-            // Nobody is there to read it.
+            // The server is gone.
             exit(0);
         }
     }
 }
 
-/// With which priority a thread works.
+/// The priority of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Priority {
     Foreground,
     Background,
 }
 
-/// Lowers the priority of threads that compute for long, so that the model's threads come first.
+/// Lowers the priority of threads with long computations, so that the model's threads run first.
 #[derive(Default)]
 struct Guard {
     working: Mutex<Vec<WorkingThread>>,
@@ -308,7 +311,7 @@ impl Drop for Working<'_> {
     }
 }
 
-/// Where threads have no priority of their own, this one keeps the process's.
+/// Lowers a thread's priority. On systems without thread priorities it does nothing.
 fn lower_priority(thread: rustix::process::Pid) {
     #[cfg(target_os = "linux")]
     let _ = setpriority_process(Some(thread), BACKGROUND_NICENESS);
@@ -326,7 +329,8 @@ fn this_thread() -> rustix::process::Pid {
     rustix::process::getpid()
 }
 
-/// A panic leaves an answer without its reply, so it ends the process, which the server sees.
+/// Runs `work` and ends the process if it panics, so that the server notices. Otherwise an answer
+/// would wait for a reply that never arrives.
 fn end_on_panic(work: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
         exit(1);
@@ -338,7 +342,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn limit_memory(num_threads: usize) {
-    // No core files: they would hold what clients sent.
+    // No core files, because they would contain clients' data.
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
@@ -356,11 +360,11 @@ fn limit_memory(num_threads: usize) {
     let _ = setrlimit(Resource::As, most);
 }
 
-/// Lets the kernel end the process after so many more seconds of computing.
+/// Makes the kernel end the process after this many more seconds of CPU time.
 fn limit_cpu(seconds: u64) {
     let used = clock_gettime(ClockId::ProcessCPUTime).tv_sec;
     let wanted = u64::try_from(used).unwrap_or(0) + seconds;
-    // What the system allows at most stays as it is.
+    // The hard limit stays unchanged.
     let maximum = getrlimit(Resource::Cpu).maximum;
     let current = Some(maximum.map_or(wanted, |maximum| maximum.min(wanted)));
     let _ = setrlimit(Resource::Cpu, Rlimit { current, maximum });
@@ -371,14 +375,14 @@ fn thread_cpu_time() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }
 
-/// Address space that is in use; `None` where the kernel does not say.
+/// Returns the address space in use; `None` if the kernel does not report it.
 fn mapped_bytes() -> Option<u64> {
     let pages = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = pages.split(' ').next()?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// Memory that is this process's alone; 0 where the kernel does not say.
+/// Returns the memory that only this process uses; 0 if the kernel does not report it.
 fn private_bytes() -> u64 {
     let read = fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
     let line = read

@@ -1,4 +1,4 @@
-//! Norms, activations and reductions against f64.
+//! Compares norms, activations and reductions with f64.
 
 use super::super::fixtures::{check_close, numbers};
 use super::*;

@@ -1,4 +1,4 @@
-//! Attention without a mask against an f64 triple loop.
+//! Compares attention without a mask with an f64 triple loop.
 
 use super::super::fixtures::{attention, check_close, numbers};
 use super::*;

@@ -1,4 +1,4 @@
-//! Products against an f64 triple loop, and to the bit against themselves in other batches.
+//! Compares matmuls with an f64 triple loop, and bit by bit with themselves in other batches.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ fn f32_tensor(rows: usize, columns: usize, numbers: &[f32]) -> HostTensor<'stati
     }
 }
 
-/// Cuts the numbers to bfloat16, in place too.
+/// Creates a bfloat16 tensor; also rounds `numbers` in place.
 fn bf16_tensor(rows: usize, columns: usize, numbers: &mut [f32]) -> HostTensor<'static> {
     let mut bytes = Vec::new();
     for number in numbers {
@@ -39,7 +39,7 @@ fn transpose(rows: usize, columns: usize, numbers: &[f32]) -> Vec<f32> {
         .collect()
 }
 
-/// Fails unless every number of `y` is within f32's rounding of the product in f64.
+/// Checks that every number of `y` is within f32 rounding of the f64 result.
 fn check_product(x: &[f32], weight: &[f32], n: usize, k: usize, y: &[f32]) {
     let m = x.len() / k;
     assert_eq!(y.len(), m * n);
@@ -213,7 +213,7 @@ fn bias_is_added_to_every_row() {
     assert_eq!(y, expected);
 }
 
-/// What machines without AVX2 run.
+/// Code for machines without AVX2.
 #[test]
 fn plain_lanes_agree() {
     let (n, k, m) = (40, 600, 8);

@@ -1,4 +1,4 @@
-//! Attention over the cache against an f64 loop over keys, and to the bit under other chunks.
+//! Compares attention over the cache with an f64 loop over keys, and bit by bit with other chunks.
 
 use super::super::fixtures::{attention, check_close, numbers};
 use super::super::rope::{RopeArgs, rope_and_cache};
@@ -18,7 +18,7 @@ fn shape(num_heads: usize, num_kv_heads: usize, head_dim: usize) -> AttentionSha
 }
 
 /// A sequence with all its keys and values, `(positions, kv_heads, head_dim)`, and its queries
-/// `(positions, heads, head_dim)`, already turned.
+/// `(positions, heads, head_dim)`, after RoPE.
 struct History {
     shape: AttentionShape,
     len: usize,
@@ -30,7 +30,7 @@ struct History {
 }
 
 impl History {
-    /// `first_block` sets which blocks of the pool it takes: every third one, downwards.
+    /// `first_block` determines which blocks of the pool it uses: every third one, downwards.
     fn new(shape: AttentionShape, seed: u64, len: usize, first_block: u32) -> Self {
         let rows = |seed, heads: usize| numbers(seed, len * heads * shape.head_dim);
         let num_blocks = len.div_ceil(BLOCK_SIZE) as u32;
@@ -51,7 +51,7 @@ impl History {
         }
     }
 
-    /// `range` of it as a step's sequence.
+    /// Returns its positions `range` as a sequence of a step.
     fn step(&self, row: usize, range: Range<usize>) -> StepSequence {
         let inside = |span: &&Range<usize>| span.start >= range.start && span.end <= range.end;
         StepSequence {
@@ -91,7 +91,7 @@ impl History {
         }
     }
 
-    /// What the queries of `range` must get.
+    /// Returns the expected results for the queries of `range`.
     fn truth(&self, kind: LayerKind, range: Range<usize>) -> Vec<f64> {
         let AttentionShape {
             num_heads,
@@ -112,7 +112,7 @@ impl History {
                 .find(|span| span.contains(&position));
             for head in 0..num_heads {
                 let kv_head = head / (num_heads / num_kv_heads);
-                // Spelled out rather than through `key_range`.
+                // Written out instead of using `key_range`.
                 let visible = |key: &usize| {
                     let behind = *key <= position || span.is_some_and(|span| span.contains(key));
                     let inside = kind == LayerKind::Global
@@ -136,7 +136,7 @@ impl History {
     }
 }
 
-/// A pool full of numbers that must never be seen.
+/// Creates a pool full of numbers that must never be seen.
 fn stale_pool(num_blocks: usize, shape: &AttentionShape) -> KvPool {
     let mut pool = KvPool::new(num_blocks, shape.num_kv_heads, shape.head_dim);
     pool.keys.fill(f32::NAN);
@@ -248,7 +248,7 @@ fn released_blocks_are_not_needed() {
     );
 }
 
-/// Chunks, neighbours, threads and the split over segments: not a bit may differ.
+/// Different chunks, batches, threads and segments must not change a single bit.
 #[test]
 fn a_row_is_the_same_bits_however_it_is_computed() {
     let mut shape = shape(4, 1, 32);
@@ -294,7 +294,7 @@ fn a_row_is_the_same_bits_however_it_is_computed() {
             first += chunk;
         }
         assert_eq!(first, len);
-        // A sample, for plain loops in f64 take their time.
+        // Only some positions, since plain loops in f64 are slow.
         for first in [0, 99, 1023, 1100, 2047, 2590] {
             let range = first..first + 3;
             let truth = history.truth(kind, range.clone());
@@ -318,7 +318,7 @@ fn large_scores_neither_overflow_nor_vanish() {
         &[history.step(0, 0..90)],
         &history.q,
     );
-    // Scores up to 600: their own rounding, 4e-5, is what the weights feel.
+    // With scores up to 600, their rounding of 4e-5 affects the weights.
     check_close(
         &out,
         &history.truth(LayerKind::Global, 0..90),
@@ -351,7 +351,7 @@ fn a_broken_number_is_not_swallowed() {
     }
 }
 
-/// The writer: norms, turns and places against plain loops, then read back through attention.
+/// Compares norm, RoPE and cache writes with plain loops, then reads back through attention.
 #[test]
 fn what_is_rotated_and_stored_is_what_attention_reads() {
     let shape = shape(4, 2, 32);
@@ -390,7 +390,7 @@ fn what_is_rotated_and_stored_is_what_attention_reads() {
                 .collect()
         };
 
-        // Sequence 0 starts anew, sequence 1 has 50 positions behind it.
+        // Sequence 0 is new, sequence 1 has 50 cached positions.
         let mut pool = stale_pool(24, &shape);
         histories[1].write(&mut pool, 0..50);
         let sequences = [

@@ -1,4 +1,4 @@
-//! A GPU that was opened: its context and what the driver says of it.
+//! An opened GPU: its context and its properties.
 
 use std::ffi::{CStr, c_int};
 
@@ -9,7 +9,7 @@ use crate::backend::cuda::arch::Arch;
 use crate::backend::cuda::driver::GpuInfo;
 use crate::error::{Error, Result};
 
-/// CUDA version from which on drivers have everything that is called here.
+/// Oldest CUDA version whose drivers have all functions that are called here.
 const OLDEST_DRIVER: (u32, u32) = (12, 4);
 
 /// A GPU's primary context; released on drop.
@@ -22,14 +22,14 @@ pub(super) struct Context {
 
 // SAFETY: the driver lets any thread use a context that it has made current.
 unsafe impl Send for Context {}
-// SAFETY: as above; the driver locks what must be locked.
+// SAFETY: as above; the driver does its own locking.
 unsafe impl Sync for Context {}
 
 impl Context {
     /// Opens GPU `ordinal` and makes it current for the calling thread.
     ///
     /// # Errors
-    /// `Config` with what is missing or too old, and what to install.
+    /// Returns `Config`, naming what is missing or too old, and what to install.
     pub(super) fn open(ordinal: usize) -> Result<Self> {
         let driver = open_driver()?;
         let device = find_gpu(ordinal)?;
@@ -43,14 +43,14 @@ impl Context {
         Ok(context)
     }
 
-    /// Makes the GPU current for the calling thread, as every call of the driver needs.
+    /// Makes the GPU current for the calling thread, as every driver call requires.
     pub(super) fn make_current(&self) -> Result<()> {
-        // SAFETY: the context is alive for as long as `self` is.
+        // SAFETY: the context lives as long as `self`.
         let answer = unsafe { sys::cuCtxSetCurrent(self.raw) };
         check(answer, "making the GPU current")
     }
 
-    /// Bytes that are free, and all.
+    /// Free and total memory in bytes.
     pub(super) fn memory(&self) -> Result<(u64, u64)> {
         self.make_current()?;
         let (mut free, mut total) = (0_usize, 0_usize);
@@ -63,14 +63,14 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // SAFETY: everything made in the context is gone, since its owners hold the context.
+        // SAFETY: everything created in the context is gone, since its owners hold the context.
         let _ = unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.device) };
     }
 }
 
-/// The version of CUDA that the driver brings, once it is initialised.
+/// Initialises the driver and returns the CUDA version that it supports.
 fn open_driver() -> Result<(u32, u32)> {
-    // SAFETY: opening a library runs its initialisers; this is the one that was asked for.
+    // SAFETY: opening a library runs its initialisers; this is the intended library.
     if !unsafe { sys::is_culib_present() } {
         return Err(Error::Config(
             "NVIDIA's driver was not found (libcuda.so.1). Install the driver, version 580 or \
@@ -79,7 +79,7 @@ fn open_driver() -> Result<(u32, u32)> {
         ));
     }
     let mut version: c_int = 0;
-    // SAFETY: the library is there, and stores a number.
+    // SAFETY: the library is loaded, and stores a number.
     let answer = unsafe { sys::cuDriverGetVersion(&raw mut version) };
     check(answer, "asking the driver for its version")?;
     let version = u32::try_from(version).unwrap_or(0);
@@ -91,7 +91,7 @@ fn open_driver() -> Result<(u32, u32)> {
             version.0, version.1, OLDEST_DRIVER.0, OLDEST_DRIVER.1
         )));
     }
-    // SAFETY: the library is there.
+    // SAFETY: the library is loaded.
     match unsafe { sys::cuInit(0) } {
         CUresult::CUDA_SUCCESS => Ok(version),
         CUresult::CUDA_ERROR_NO_DEVICE => Err(Error::Config(
@@ -118,13 +118,13 @@ fn find_gpu(ordinal: usize) -> Result<CUdevice> {
         )));
     }
     let mut device: CUdevice = 0;
-    // SAFETY: the driver has a GPU of this number.
+    // SAFETY: the driver has a GPU with this number.
     let answer = unsafe { sys::cuDeviceGet(&raw mut device, wanted) };
     check(answer, "finding the GPU")?;
     Ok(device)
 }
 
-/// All but the memory, which needs a context.
+/// Describes the GPU, except for its memory, which needs a context.
 fn describe_gpu(device: CUdevice, driver: (u32, u32)) -> Result<GpuInfo> {
     let attribute = |attribute: CUdevice_attribute| -> Result<u32> {
         let mut value: c_int = 0;
@@ -134,7 +134,7 @@ fn describe_gpu(device: CUdevice, driver: (u32, u32)) -> Result<GpuInfo> {
         Ok(u32::try_from(value).unwrap_or(0))
     };
     let mut name = [0_u8; 128];
-    // SAFETY: the buffer has the length that the driver is told, and ends with NUL even then.
+    // SAFETY: the driver is given the buffer's length, and the result always ends with NUL.
     let answer =
         unsafe { sys::cuDeviceGetName(name.as_mut_ptr().cast(), name.len() as c_int, device) };
     check(answer, "asking the GPU for its name")?;

@@ -19,21 +19,21 @@ use crate::backend::cuda::driver::GpuInfo;
 use crate::backend::cuda::kernel_store::KernelStore;
 use crate::error::{Error, Result};
 
-/// Most arguments that a kernel takes.
+/// Maximum number of arguments of a kernel.
 const MAX_ARGS: usize = 48;
 
-/// One GPU and one stream of work on it.
+/// One GPU and one stream on it.
 #[derive(Debug)]
 pub struct CudaDevice {
     modules: Modules,
     inbound: Mutex<Inbound>,
     outbound: Outbound,
-    /// Work is being recorded: copies from the host would go stale in the recording.
+    /// Whether a graph is being captured: copies from host memory would be stale on replay.
     recording: AtomicBool,
     stream: Stream,
 }
 
-/// A stream of work in order; destroyed on drop.
+/// A CUDA stream; destroyed on drop.
 #[derive(Debug)]
 struct Stream {
     raw: CUstream,
@@ -73,7 +73,7 @@ impl Drop for CudaBuffer {
     }
 }
 
-/// Recorded work; destroyed on drop.
+/// A captured CUDA graph; destroyed on drop.
 #[derive(Debug)]
 pub struct CudaGraph {
     raw: CUgraphExec,
@@ -95,12 +95,12 @@ impl Drop for CudaGraph {
 }
 
 impl CudaDevice {
-    /// Opens GPU `ordinal`; `store` has its kernels.
+    /// Opens GPU `ordinal`; `store` holds its kernels.
     ///
     /// # Errors
-    /// `Config` with what is missing or too old, and what to install.
+    /// Returns `Config`, naming what is missing or too old, and what to install.
     pub fn open(ordinal: usize, store: KernelStore) -> Result<Self> {
-        // Its own, so that work of others in the process is not waited for.
+        // A stream of its own, so that other work in the process is not waited for.
         const FLAGS: u32 = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
         let context = Arc::new(Context::open(ordinal)?);
         context.make_current()?;
@@ -123,15 +123,15 @@ impl CudaDevice {
         })
     }
 
-    /// What the driver says of it, as it was when it was opened.
+    /// Returns the driver's description of the GPU at the time it was opened.
     pub fn info(&self) -> &GpuInfo {
         &self.stream.context.info
     }
 
-    /// Bytes that nobody uses.
+    /// Free memory in bytes.
     ///
     /// # Errors
-    /// `Backend` when the GPU does not answer.
+    /// Returns `Backend` when the GPU does not answer.
     pub fn free_memory(&self) -> Result<u64> {
         Ok(self.stream.context.memory()?.0)
     }
@@ -141,7 +141,7 @@ impl CudaDevice {
         Ok(&self.stream.context)
     }
 
-    /// Refuses what cannot be part of a recording.
+    /// Refuses operations that cannot be captured.
     fn not_recording(&self, what: &str) -> Result<()> {
         if self.recording.load(Ordering::Relaxed) {
             return Err(Error::Backend(format!("{what} cannot be recorded")));
@@ -157,7 +157,7 @@ impl CudaDevice {
                 programmaticStreamSerializationAllowed: 1,
             },
         };
-        // Earlier GPUs have no such overlap; the kernels' waits are empty there.
+        // Earlier GPUs do not support this overlap; the kernels' wait instructions are empty there.
         let overlaps = launch.overlap == Overlap::Programmatic && self.info().arch.overlaps();
         let config = CUlaunchConfig {
             gridDimX: launch.grid[0],
@@ -190,7 +190,8 @@ impl CudaDevice {
             };
         }
         // SAFETY: function and stream are alive; every argument's value outlives the call, which
-        // copies it; that number and types are the kernel's is what its launcher answers for.
+        // copies it; the launcher is responsible for matching the kernel's number and types of
+        // arguments.
         let answer = unsafe {
             sys::cuLaunchKernelEx(
                 &raw const config,
@@ -221,7 +222,8 @@ impl Device for CudaDevice {
     fn allocate(&self, num_bytes: usize) -> Result<CudaBuffer> {
         let context = self.current()?;
         let mut address = 0;
-        // SAFETY: the context is current; the driver stores an address. Nothing is not allocated.
+        // SAFETY: the context is current; the driver stores an address. Zero bytes are never
+        // requested.
         match unsafe { sys::cuMemAlloc_v2(&raw mut address, num_bytes.max(1)) } {
             CUresult::CUDA_SUCCESS => Ok(CudaBuffer {
                 address: DevicePtr(address),
@@ -299,23 +301,24 @@ impl Device for CudaDevice {
     }
 
     fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<CudaGraph> {
-        // Other threads may go on calling the driver.
+        // Other threads may continue to call the driver.
         const MODE: CUstreamCaptureMode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         let context = self.current()?;
         self.not_recording("a recording")?;
-        // SAFETY: the stream is alive and records nothing yet.
+        // SAFETY: the stream is alive and not capturing yet.
         let answer = unsafe { sys::cuStreamBeginCapture_v2(self.stream.raw, MODE) };
         check(answer, "beginning a recording")?;
         self.recording.store(true, Ordering::Relaxed);
         let outcome = work();
         self.recording.store(false, Ordering::Relaxed);
         let mut graph = ptr::null_mut();
-        // SAFETY: the stream is recording; the driver stores a handle, or null for a broken one.
+        // SAFETY: the stream is capturing; the driver stores a handle, or null for an invalid
+        // graph.
         let answer = unsafe { sys::cuStreamEndCapture(self.stream.raw, &raw mut graph) };
         outcome?;
         check(answer, "ending a recording")?;
         let mut raw = ptr::null_mut();
-        // SAFETY: the graph is whole; it may go once it is instantiated.
+        // SAFETY: the graph is complete; it may be destroyed once it is instantiated.
         let answer = unsafe {
             let answer = sys::cuGraphInstantiateWithFlags(&raw mut raw, graph, 0);
             let _ = sys::cuGraphDestroy(graph);

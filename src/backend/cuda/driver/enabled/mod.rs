@@ -1,4 +1,4 @@
-//! NVIDIA's libraries through cudarc, which opens them when they are first used.
+//! NVIDIA's libraries through cudarc, which opens them on first use.
 
 mod context;
 mod gpu;
@@ -15,7 +15,7 @@ use cudarc::driver::sys::{self, CUresult};
 
 use crate::error::{Error, Result};
 
-/// Turns a driver's answer into a result that says what was tried.
+/// Converts a driver's return code into a result that says what failed.
 fn check(answer: CUresult, what: &str) -> Result<()> {
     match answer {
         CUresult::CUDA_SUCCESS => Ok(()),
@@ -23,12 +23,12 @@ fn check(answer: CUresult, what: &str) -> Result<()> {
     }
 }
 
-/// The driver's name for an error, and its words.
+/// Returns the driver's name and description of an error.
 fn describe(error: CUresult) -> String {
     let text = |get: unsafe fn(CUresult, *mut *const std::ffi::c_char) -> CUresult| {
         let mut text = std::ptr::null();
         // SAFETY: the driver stores a pointer to a string of its own, which lives as long as the
-        // process, or leaves null for a code that it does not know.
+        // process, or leaves null for an unknown code.
         unsafe {
             if get(error, &raw mut text) != CUresult::CUDA_SUCCESS || text.is_null() {
                 return None;

@@ -1,7 +1,7 @@
-//! Machine code on the GPU, and the functions in it.
+//! Loaded machine code and its functions.
 //!
-//! Owns the way from a kernel's text to something that can be launched: made ahead, cached on
-//! disk, or compiled now.
+//! Turns a kernel's source into a function that can be launched: from precompiled code, from the
+//! cache on disk, or by compiling it now.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_int};
@@ -20,14 +20,14 @@ use crate::backend::cuda::kernel_store::{KernelStore, Unit};
 use crate::backend::cuda::kernels::COMMON;
 use crate::error::{Error, Result};
 
-/// Dynamic shared memory that every function may have without asking for it.
+/// Dynamic shared memory that a function may use without requesting it.
 const FREE_SHARED_BYTES: u32 = 48 << 10;
 
 type Defines = Box<[(&'static str, u32)]>;
-/// The variants of one text or function, by their defines: a handful.
+/// The variants of one source or function, by their defines; there are only a few.
 type Variants<T> = Vec<(Defines, Arc<T>)>;
 
-/// Everything that was loaded so far.
+/// All modules and functions loaded so far.
 #[derive(Debug)]
 pub(super) struct Modules {
     store: KernelStore,
@@ -36,15 +36,15 @@ pub(super) struct Modules {
 
 #[derive(Debug, Default)]
 struct Loaded {
-    /// By source and function.
+    /// Functions by source and name.
     functions: HashMap<(&'static str, &'static str), Variants<Function>>,
-    /// By source: the functions of one text share its machine code.
+    /// Modules by source: the functions of one source share its machine code.
     modules: HashMap<&'static str, Variants<Module>>,
     /// Opened when something must be compiled.
     compiler: Option<Arc<Nvrtc>>,
 }
 
-/// Machine code of one text; unloaded on drop.
+/// A loaded module of machine code; unloaded on drop.
 #[derive(Debug)]
 struct Module {
     raw: CUmodule,
@@ -56,11 +56,11 @@ unsafe impl Send for Module {}
 // SAFETY: as above; it does not change once it is loaded.
 unsafe impl Sync for Module {}
 
-/// A kernel that can be launched.
+/// A kernel function that can be launched.
 #[derive(Debug)]
 pub(super) struct Function {
     pub(super) raw: CUfunction,
-    /// Dynamic shared memory that it may have.
+    /// Dynamic shared memory that it may use.
     max_shared_bytes: AtomicU32,
     /// Keeps the code loaded.
     _module: Arc<Module>,
@@ -68,7 +68,7 @@ pub(super) struct Function {
 
 // SAFETY: a function may be used from any thread that has its context current.
 unsafe impl Send for Function {}
-// SAFETY: as above; what changes is behind the driver's own lock.
+// SAFETY: as above; changes are protected by the driver's own lock.
 unsafe impl Sync for Function {}
 
 impl Modules {
@@ -79,10 +79,10 @@ impl Modules {
         }
     }
 
-    /// Sees to it that kernels can be had: made ahead, or compiled here.
+    /// Checks that kernels are available: precompiled, or with a working compiler.
     ///
     /// # Errors
-    /// `Config` with what to install when neither is possible.
+    /// Returns `Config`, naming what to install, when neither is possible.
     pub(super) fn prepare(&self, info: &GpuInfo) -> Result<()> {
         if self.store.has_precompiled() {
             return Ok(());
@@ -94,11 +94,11 @@ impl Modules {
         open_compiler(&mut loaded.compiler, info).map(|_| ())
     }
 
-    /// The kernel, loaded now if it was not yet.
+    /// Returns the kernel; loads it on first use.
     ///
     /// # Errors
-    /// `Config` when it must be compiled and no compiler is there; `Backend` for a kernel that
-    /// does not compile or load.
+    /// Returns `Config` when it must be compiled and there is no compiler; `Backend` for a kernel
+    /// that does not compile or load.
     pub(super) fn function(
         &self,
         context: &Arc<Context>,
@@ -155,7 +155,7 @@ impl Modules {
     }
 }
 
-/// The compiler, opened now if it was not yet.
+/// Returns the compiler; opens it on first use.
 fn open_compiler<'a>(slot: &'a mut Option<Arc<Nvrtc>>, info: &GpuInfo) -> Result<&'a Nvrtc> {
     let compiler = match slot {
         Some(compiler) => compiler,
@@ -195,8 +195,8 @@ fn find<T>(variants: Option<&Variants<T>>, defines: &[(&str, u32)]) -> Option<Ar
 impl Module {
     fn load(context: &Arc<Context>, code: &[u8]) -> Result<Self> {
         let mut raw = std::ptr::null_mut();
-        // SAFETY: the context is current; the driver checks the image, whose header says how long
-        // it is, and copies it.
+        // SAFETY: the context is current; the driver checks the image, whose header gives its
+        // length, and copies it.
         let answer = unsafe { sys::cuModuleLoadData(&raw mut raw, code.as_ptr().cast()) };
         check(answer, "loading a kernel")?;
         Ok(Self {
@@ -229,17 +229,17 @@ impl Function {
         })
     }
 
-    /// Lets it have this much dynamic shared memory.
+    /// Allows it this much dynamic shared memory.
     ///
     /// # Errors
-    /// `Backend` when the GPU has less.
+    /// Returns `Backend` when the GPU has less.
     pub(super) fn allow_shared(&self, bytes: u32) -> Result<()> {
         if bytes <= self.max_shared_bytes.load(Ordering::Relaxed) {
             return Ok(());
         }
         let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         let value = c_int::try_from(bytes).expect("far below 2 GiB");
-        // SAFETY: the function is loaded; the driver refuses what the GPU does not have.
+        // SAFETY: the function is loaded; the driver refuses what the GPU does not support.
         let answer = unsafe { sys::cuFuncSetAttribute(self.raw, attribute, value) };
         check(
             answer,

@@ -1,4 +1,4 @@
-//! NVRTC: kernels' text to machine code. Needs no GPU.
+//! NVRTC: compiles kernels' sources to machine code. Needs no GPU.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
@@ -24,39 +24,39 @@ impl Nvrtc {
     /// Opens the library.
     ///
     /// # Errors
-    /// `Config` with what to install when it is missing.
+    /// Returns `Config`, naming what to install, when the library is missing.
     pub fn open() -> Result<Self> {
-        // SAFETY: opening a library runs its initialisers; this is the one that was asked for.
+        // SAFETY: opening a library runs its initialisers; this is the intended library.
         if !unsafe { sys::is_culib_present() } {
             return Err(Error::Config(MISSING.to_owned()));
         }
         let mut version = (0, 0);
-        // SAFETY: the library is there, and stores two numbers.
+        // SAFETY: the library is loaded, and stores two numbers.
         let answer = unsafe { sys::nvrtcVersion(&raw mut version.0, &raw mut version.1) };
         check(answer, "asking NVRTC for its version")?;
         Ok(Self { version })
     }
 
-    /// As `major.minor`.
+    /// Version as `major.minor`.
     pub fn version(&self) -> String {
         format!("{}.{}", self.version.0, self.version.1)
     }
 
-    /// CUDA's major version, which the driver must know to run what this makes.
+    /// CUDA's major version, which the driver must support to run the compiled code.
     pub(super) fn major(&self) -> u32 {
         u32::try_from(self.version.0).unwrap_or(0)
     }
 
-    /// Machine code of `unit` for `arch`.
+    /// Compiles `unit` to machine code for `arch`.
     ///
     /// # Errors
-    /// `Backend` with the compiler's words.
+    /// Returns `Backend` with the compiler's messages.
     pub fn compile(&self, unit: &Unit<'_>, arch: &Arch) -> Result<Vec<u8>> {
         let program = Program::new(unit)?;
         let mut options = vec![
             format!("--gpu-architecture={arch}"),
             "--std=c++17".to_owned(),
-            // Functions without a word of where they run are the kernels' own: lambdas, say.
+            // Makes functions without an execution space, such as lambdas, device functions.
             "--device-as-default-execution-space".to_owned(),
         ];
         let defines = unit.defines.iter();
@@ -83,7 +83,7 @@ impl Nvrtc {
     }
 }
 
-/// A text on its way through the compiler.
+/// A source in the compiler.
 struct Program(nvrtcProgram);
 
 impl Program {
@@ -114,7 +114,7 @@ impl Program {
             return String::new();
         }
         let mut log = vec![0_u8; size];
-        // SAFETY: the buffer has the size that the library asked for.
+        // SAFETY: the buffer has the size that the library reported.
         let answer = unsafe { sys::nvrtcGetProgramLog(self.0, log.as_mut_ptr().cast()) };
         if answer != nvrtcResult::NVRTC_SUCCESS {
             return String::new();
@@ -130,7 +130,7 @@ impl Program {
         let answer = unsafe { sys::nvrtcGetCUBINSize(self.0, &raw mut size) };
         check(answer, "asking NVRTC for machine code")?;
         let mut code = vec![0_u8; size];
-        // SAFETY: the buffer has the size that the library asked for.
+        // SAFETY: the buffer has the size that the library reported.
         let answer = unsafe { sys::nvrtcGetCUBIN(self.0, code.as_mut_ptr().cast()) };
         check(answer, "asking NVRTC for machine code")?;
         Ok(code)
@@ -152,7 +152,7 @@ fn check(answer: nvrtcResult, what: &str) -> Result<()> {
 }
 
 fn describe(error: nvrtcResult) -> String {
-    // SAFETY: the library answers with a string of its own, for any code.
+    // SAFETY: the library returns a string of its own for any code.
     let text = unsafe { CStr::from_ptr(sys::nvrtcGetErrorString(error)) };
     text.to_string_lossy().into_owned()
 }

@@ -1,8 +1,8 @@
-//! Host memory that the GPU reads and writes by itself: the way in and the way out.
+//! Pinned host memory for asynchronous copies to and from the GPU.
 //!
 //! ```text
 //! in:   data ─copy─▶ slot ─GPU─▶ device      slots take turns; each is free once its copy is done
-//! out:  device ─GPU─▶ letter ─copy─▶ Vec     letters are kept for the next time
+//! out:  device ─GPU─▶ buffer ─copy─▶ Vec     buffers (`Letter`) are kept for reuse
 //! ```
 
 use std::sync::{Arc, Mutex};
@@ -15,11 +15,11 @@ use super::context::Context;
 use crate::backend::cuda::device::DevicePtr;
 use crate::error::Result;
 
-/// Bytes that go to the GPU at a time.
+/// Size of an upload slot in bytes.
 const SLOT_BYTES: usize = 16 << 20;
-/// One is filled while another is on its way; a few more keep both sides busy.
+/// One slot is filled while another is being copied; a few more keep both sides busy.
 const NUM_SLOTS: usize = 4;
-/// Bytes that one thread copies: pages of a mapped file come in faster by several.
+/// Bytes that one thread copies: pages of a mapped file are loaded faster by several threads.
 const COPY_BYTES: usize = 1 << 20;
 
 /// Page-locked host memory; freed on drop.
@@ -30,7 +30,7 @@ struct Pinned {
     context: Arc<Context>,
 }
 
-// SAFETY: it is plain memory, reached through `&self` and `&mut self` as usual.
+// SAFETY: it is plain memory, accessed through `&self` and `&mut self` as usual.
 unsafe impl Send for Pinned {}
 
 impl Pinned {
@@ -39,7 +39,7 @@ impl Pinned {
         // SAFETY: the context is current; the driver stores a pointer to that many bytes.
         let answer = unsafe { sys::cuMemHostAlloc(&raw mut data, num_bytes, 0) };
         check(answer, &format!("locking {num_bytes} bytes of host memory"))?;
-        // SAFETY: the memory is ours and that long; afterwards all of it is initialised.
+        // SAFETY: the memory is ours and has this length; afterwards all of it is initialised.
         unsafe { data.cast::<u8>().write_bytes(0, num_bytes) };
         Ok(Self {
             data: data.cast(),
@@ -49,8 +49,8 @@ impl Pinned {
     }
 
     fn bytes(&self) -> &[u8] {
-        // SAFETY: the memory is initialised and that long. The GPU writes to it only between a
-        // copy's start and its event, and nobody asks for the bytes then.
+        // SAFETY: the memory is initialised and has this length. The GPU writes to it only between
+        // a copy's start and its event, and the bytes are not accessed during that time.
         unsafe { std::slice::from_raw_parts(self.data, self.num_bytes) }
     }
 
@@ -81,7 +81,7 @@ unsafe impl Send for Event {}
 
 impl Event {
     fn new(context: &Arc<Context>) -> Result<Self> {
-        // Without times, which would cost some.
+        // Without timestamps, which would take time.
         const FLAGS: u32 = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
         let mut raw = std::ptr::null_mut();
         // SAFETY: the context is current; the driver stores a handle.
@@ -93,14 +93,14 @@ impl Event {
         })
     }
 
-    /// Marks this point of the stream.
+    /// Records the event at this point of the stream.
     fn record(&self, stream: CUstream) -> Result<()> {
         // SAFETY: both are alive and of the same context.
         let answer = unsafe { sys::cuEventRecord(self.raw, stream) };
         check(answer, "marking a point of the stream")
     }
 
-    /// Waits until the stream has passed the mark; at once if there is none.
+    /// Waits until the stream has passed the event; returns at once if it was never recorded.
     fn wait(&self) -> Result<()> {
         // SAFETY: the event is alive.
         let answer = unsafe { sys::cuEventSynchronize(self.raw) };
@@ -117,7 +117,7 @@ impl Drop for Event {
     }
 }
 
-/// The way in.
+/// Uploads to the GPU through pinned slots.
 #[derive(Debug)]
 pub(super) struct Inbound {
     slots: Vec<Slot>,
@@ -127,13 +127,13 @@ pub(super) struct Inbound {
 #[derive(Debug)]
 struct Slot {
     memory: Pinned,
-    /// Its last copy's end.
+    /// Recorded at the end of its last copy.
     done: Event,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // The GPU may still be reading; without an answer from it nothing more can be done.
+        // The GPU may still be reading; if it does not answer, nothing more can be done.
         let _ = self.done.wait();
     }
 }
@@ -164,7 +164,7 @@ impl Inbound {
                 .zip(part.par_chunks(COPY_BYTES))
                 .for_each(|(to, from)| to.copy_from_slice(from));
             let to = to.at(idx * SLOT_BYTES);
-            // SAFETY: the slot stays as it is until its event is waited for; the caller owns the
+            // SAFETY: the slot does not change until its event is waited for; the caller owns the
             // device memory from `to` on.
             let answer = unsafe {
                 sys::cuMemcpyHtoDAsync_v2(to.0, staged.as_ptr().cast(), part.len(), stream)
@@ -176,11 +176,11 @@ impl Inbound {
     }
 }
 
-/// The way out: letters that were read and can be used again.
+/// Downloads from the GPU; holds pinned buffers that can be reused.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outbound(Arc<Mutex<Vec<Letter>>>);
 
-/// Bytes on their way from the GPU.
+/// A pinned buffer with bytes on their way from the GPU.
 #[derive(Debug)]
 pub(super) struct Letter {
     memory: Pinned,
@@ -190,7 +190,7 @@ pub(super) struct Letter {
 
 impl Drop for Letter {
     fn drop(&mut self) {
-        // The GPU may still be writing; without an answer from it nothing more can be done.
+        // The GPU may still be writing; if it does not answer, nothing more can be done.
         let _ = self.done.wait();
     }
 }
@@ -206,8 +206,8 @@ impl Outbound {
     ) -> Result<Letter> {
         let mut letter = self.letter(context, num_bytes)?;
         letter.num_bytes = num_bytes;
-        // SAFETY: the letter has room for that much, and is read once its event is waited for;
-        // the caller owns the device memory from `from` on.
+        // SAFETY: the buffer is large enough, and is read once its event is waited for; the caller
+        // owns the device memory from `from` on.
         let answer = unsafe {
             sys::cuMemcpyDtoHAsync_v2(letter.memory.data.cast(), from.0, num_bytes, stream)
         };
@@ -216,7 +216,7 @@ impl Outbound {
         Ok(letter)
     }
 
-    /// Waits for the bytes, and keeps the letter for the next time.
+    /// Waits for the bytes, and keeps the buffer for reuse.
     pub(super) fn receive(&self, letter: Letter) -> Result<Vec<u8>> {
         letter.done.wait()?;
         let data = letter.memory.bytes()[..letter.num_bytes].to_vec();
