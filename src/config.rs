@@ -480,7 +480,7 @@ fn resolve(arguments: ServeArguments, matches: &ArgMatches) -> Result<ServeConfi
             &Variables::of_process(),
             match arguments.log_format {
                 LogFormat::Text => ProgressOutput::Log,
-                // Whoever reads it wants nothing but objects there.
+                // Programs that read it expect nothing but JSON objects.
                 LogFormat::Json => ProgressOutput::LogOnly,
             },
         ),

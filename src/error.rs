@@ -259,7 +259,7 @@ pub enum ImageError {
         /// From the header.
         height: u32,
     },
-    /// Whoever asked for it has left, so that it was not finished.
+    /// The client has left, so the image was not decoded to its end.
     #[error("The image was given up: nobody waits for it any more.")]
     Abandoned,
     /// More bytes than are accepted.

@@ -66,7 +66,7 @@ impl From<&Error> for ExitCode {
             Error::Backend(_) | Error::EngineDead | Error::StepFailed | Error::NotFinite => {
                 Self::Fault
             }
-            // These are answers to requests; whoever asks in process may still end by one.
+            // These answer requests; a program that calls the engine directly may still end with one.
             Error::Template(_)
             | Error::Image(_)
             | Error::PromptTooLong { .. }
@@ -94,7 +94,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// One that no error of the house stands for.
+    /// A failure that no [`Error`] describes.
     pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
         Self {
             code,

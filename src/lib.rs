@@ -1,19 +1,19 @@
-//! MedGemma and Gemma 3 behind an OpenAI-compatible API: the map.
+//! MedGemma and Gemma 3 behind an OpenAI-compatible API: the map of the code.
 //!
-//! # A request's path
+//! # The path of a request
 //! ```text
-//!  HTTP ──> api ──lower──> core::GenerateRequest ──> engine::EngineHandle
+//!  HTTP ──> api ──convert──> core::GenerateRequest ──> engine::EngineHandle
 //!            │  text: template, tokens                     │ bounded, never blocks
 //!            │  image: decode, resize                      v
-//!            │                           engine thread: scheduler, open requests
+//!            │                           engine thread: scheduler, requests in flight
 //!            │                                             │       │ ^
-//!            │                               work orders:  │       v │  :sampled tokens
+//!            │                               model inputs: │       v │  :sampled tokens
 //!            │                                             │  device thread: runner ─> model ─> backend
 //!            │                                             │
 //!  SSE  <── api <── text::Detokenizer <── TokenStream <────┘ one event per token
 //! ```
 //!
-//! # Who may use whom
+//! # Dependencies
 //! ```text
 //!  main ─> { api, batch, bench, selftest } ─> registry ─> { engine, text, image }
 //!  main ─> { exit_code, probe, terminal } ─> { config, log }
@@ -21,17 +21,39 @@
 //!          { batch, metrics } ─> log
 //!          api ─> web
 //! ```
-//! Everyone may use [`core`] and [`error`]; registry, model and text read through [`files`];
-//! whoever asks others asks through an [`http_client`]. Nothing points sideways or back; a test
-//! keeps it so.
+//! All modules may use [`core`] and [`error`]. The modules registry, model and text read files through
+//! [`files`], and every outgoing HTTP request goes through [`http_client`]. Dependencies only point down;
+//! a test (`tests/it/tidy.rs`) checks it.
 //!
-//! # What always holds
-//! - Every accepted request ends in an answer or an error; dropping a stream frees its slot.
-//! - One thread owns the scheduler, one the model and its caches; nobody else touches them.
-//! - A request's answer does not depend on its neighbours.
-//! - HTTP status codes exist in `api::error` only; device code in [`backend`] only.
+//! # Invariants
+//! - Every accepted request ends in an answer or an error. Dropping its stream frees its place.
+//! - One thread owns the scheduler, and one the model and its caches. No other thread touches them.
+//! - A request's answer does not depend on the other requests of its batch.
+//! - HTTP status codes exist in `api::error` only, device code in [`backend`] only.
 //! - No prompt, image or answer is ever logged.
-//! - What a client's grammar computes is computed in a process that can be killed ([`text`]).
+//! - A client's grammar is compiled and followed in a process that can be killed ([`text`]).
+//!
+//! # Dictionary
+//! | term | meaning here |
+//! |---|---|
+//! | sequence | one answer to one prompt: a request with `n` = 4 has four sequences |
+//! | step | one pass of the model over a batch, then sampling |
+//! | chunk | the tokens of one sequence that a step computes |
+//! | prefill, decode | computing a prompt's tokens; computing one new token per step |
+//! | image tokens | the 256 positions of a prompt that an image takes; their embeddings come from the vision encoder (the "tower") |
+//! | block | keys and values of 32 positions in the KV cache; a block table lists a sequence's blocks |
+//! | KV group | the layers that share block tables: global layers, or layers with a sliding window |
+//! | prefix cache | blocks that are kept after their sequence ended, found by the hash of their tokens |
+//! | salt | what keeps one key's cache entries apart from another's |
+//! | preemption | taking a running sequence's blocks; it is computed again later |
+//! | waiting queue | accepted sequences that do not run yet, by priority and tenant |
+//! | tenant | the API key that a request came with |
+//! | held sequence | one that sits out steps until its grammar mask is ready |
+//! | grammar mask | one bit per token of the vocabulary: whether it may come next |
+//! | model input | everything that the device thread needs to compute one step |
+//! | reasoning | what a model writes before its answer (`thought` in Gemma's own markers) |
+//! | control token | a token with a meaning of its own, such as `<start_of_turn>` |
+//! | refusal | the answer to a request that is valid elsewhere but not supported here |
 
 pub mod api;
 pub mod backend;

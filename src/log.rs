@@ -5,7 +5,7 @@
 //!                                 │ full                      │ cannot be written
 //!                                 └────── dropped, counted ───┘
 //! ```
-//! Whoever logs waits for nobody and never fails: a pipe whose reader is gone or stalls, a full
+//! Logging never blocks and never fails: a pipe whose reader is gone or stalls, a full
 //! disk or a closed stderr costs lines, not answers. Knows nothing of what is written.
 
 use std::collections::VecDeque;

@@ -347,7 +347,7 @@ async fn run(config: &ServeConfig, log: &Log) -> Outcome {
     if config.api_keys.is_empty() && !address.ip().is_loopback() {
         tracing::warn!(
             %address,
-            "whoever can reach this address can use the server: set --api-key, or --host 127.0.0.1"
+            "anyone who can reach this address can use the server: set --api-key, or --host 127.0.0.1"
         );
     }
     let mut signals = Signals::listen()?;
@@ -379,7 +379,7 @@ async fn run(config: &ServeConfig, log: &Log) -> Outcome {
         if network.metrics_keys.is_empty() && !address.ip().is_loopback() {
             tracing::warn!(
                 %address,
-                "whoever can reach this address can read the metrics: set --metrics-key, or \
+                "anyone who can reach this address can read the metrics: set --metrics-key, or \
                  --metrics-host 127.0.0.1"
             );
         }

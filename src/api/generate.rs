@@ -169,7 +169,7 @@ async fn prepare<E: Endpoint>(
     arrived: Instant,
 ) -> Result<Prepared<E::Echo>, ApiError> {
     let caller = request.extensions().get::<Caller>().copied();
-    let caller = caller.expect("whoever passes the keys is known");
+    let caller = caller.expect("a request that passed the key check has a caller");
     let JsonBody { text: body, held } = json_body(app, request).await?;
     let (model, ticket) = app.admit()?;
 

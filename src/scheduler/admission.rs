@@ -48,7 +48,7 @@ impl Scheduler {
         }
         let mut claimed = self.claimed();
         while step.budget > 0 && self.front_may_run(admits) {
-            let front = self.line.front_mut().expect("just looked at it");
+            let front = self.waiting.front_mut().expect("just looked at it");
             if step.preempted.contains(&front.id) {
                 // It was preempted in this step for lack of blocks, and its token may be in flight.
                 return;
@@ -56,15 +56,15 @@ impl Scheduler {
             let mut prefix = CachedPrefix::default();
             if self.config.prefix_caching == PrefixCaching::On {
                 front.extend_hashes(front.tokens().len());
-                match self.follow_leader() {
+                match self.follow_producer() {
                     Turn::Aside => continue,
                     Turn::Later => return,
                     Turn::Now => {}
                 }
-                let front = self.line.front().expect("it was not parked");
+                let front = self.waiting.front().expect("it was not deferred");
                 prefix = self.blocks.find_prefix(front);
             }
-            let front = self.line.front().expect("just looked at it");
+            let front = self.waiting.front().expect("just looked at it");
             let claim = self.claim_with(front, &prefix);
             let has_slot = self.running.len() < self.config.max_num_seqs;
             if has_slot && (claimed + claim).fits_in(self.blocks.num_free()) {
@@ -91,7 +91,7 @@ impl Scheduler {
     /// Returns whether there is a slot for the front of the waiting queue, or a running sequence
     /// whose slot it may take.
     pub(super) fn front_may_run(&self, admits: Admits) -> bool {
-        let Some(front) = self.line.front() else {
+        let Some(front) = self.waiting.front() else {
             return false;
         };
         let comes_now = match admits {
@@ -127,12 +127,12 @@ impl Scheduler {
     /// Moves the front of the waiting queue to the running sequences, starting behind its cached
     /// prefix, and returns its index there.
     fn admit(&mut self, prefix: &CachedPrefix) -> usize {
-        let mut seq = self.line.pop_front().expect("who admits it has seen it");
+        let mut seq = self.waiting.pop_front().expect("who admits it has seen it");
         self.blocks.adopt(&mut seq.kv, prefix);
         seq.begin(prefix.num_blocks, self.config.max_num_batched_tokens);
         if seq.admission_seq.is_none() {
-            seq.admission_seq = Some(AdmissionSeq(self.next_ticket));
-            self.next_ticket += 1;
+            seq.admission_seq = Some(AdmissionSeq(self.next_admission_seq));
+            self.next_admission_seq += 1;
             self.places.insert(seq.id, seq.place());
         }
         if !seq.has_run {
@@ -155,7 +155,7 @@ impl Scheduler {
         seq.num_cached_tokens = seq.num_computed_tokens();
         seq.num_charged_tokens = seq.num_prompt_tokens();
         let num_computed = seq.num_prompt_tokens() - seq.num_cached_tokens;
-        self.line.charge(&seq.place(), num_computed);
+        self.waiting.charge(&seq.place(), num_computed);
         let looked = seq.wanted_prompt_logprobs().is_none();
         if looked && self.config.prefix_caching == PrefixCaching::On {
             self.counters.prefix_queried_tokens += seq.num_prompt_tokens() as u64;
@@ -197,13 +197,13 @@ impl Scheduler {
     /// than is in the cache now. It is not deferred if that sequence has a worse priority. If as
     /// many sequences are deferred as may run, the queue waits instead; this keeps the cost of a
     /// step independent of the queue's length.
-    fn follow_leader(&mut self) -> Turn {
-        let front = self.line.front().expect("the caller has seen it");
+    fn follow_producer(&mut self) -> Turn {
+        let front = self.waiting.front().expect("the caller has seen it");
         // A preempted sequence is not deferred; most of what it needs is in the cache anyway.
         if front.has_run {
             return Turn::Now;
         }
-        let Some(producer) = self.leader_of(front) else {
+        let Some(producer) = self.producer_of(front) else {
             return Turn::Now;
         };
         let place = self.places[&producer.id];
@@ -211,7 +211,7 @@ impl Scheduler {
         if place.priority > front.scheduling().priority {
             return Turn::Now;
         }
-        if self.line.num_parked() == self.config.max_num_seqs {
+        if self.waiting.num_deferred() == self.config.max_num_seqs {
             return Turn::Later;
         }
         let waiter = Waiter {
@@ -219,14 +219,14 @@ impl Scheduler {
             num_blocks: producer.num_blocks,
         };
         self.running[idx].waiters.push(waiter);
-        self.line.park_front();
+        self.waiting.defer_front();
         Turn::Aside
     }
 
     /// Returns the running sequence that will fill the last uncached block of the longest prefix
     /// that a waiting sequence can use once all pending blocks are computed; `None` if all of that
     /// prefix is cached.
-    fn leader_of(&self, seq: &Sequence) -> Option<Producer> {
+    fn producer_of(&self, seq: &Sequence) -> Option<Producer> {
         let hashes = seq.sharable_hashes();
         let is_coming =
             |hash| self.blocks.is_cached(hash) || self.pending_blocks.producer(hash).is_some();

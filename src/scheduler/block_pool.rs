@@ -83,7 +83,10 @@ impl BlockPool {
 
     fn take_one(&mut self) -> BlockId {
         let block = self.blank.pop_front().unwrap_or_else(|| {
-            let block = self.cached.first().expect("whoever takes has asked");
+            let block = self
+                .cached
+                .first()
+                .expect("the caller has checked that a block is free");
             self.cached.remove(block);
             block
         });

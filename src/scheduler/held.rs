@@ -36,7 +36,7 @@ impl Scheduler {
         let place = self.places.get(&id)?;
         match self.running_idx(place) {
             Some(idx) => Some(&mut self.running[idx]),
-            None => self.line.get_mut(place),
+            None => self.waiting.get_mut(place),
         }
     }
 

@@ -50,9 +50,9 @@ impl Scheduler {
             "running sequences are in the order of their ranks: {ranks:?}"
         );
         let running = self.running.iter().map(Box::as_ref);
-        let waiting = self.line.levels().flat_map(|(_, level)| level.iter());
+        let waiting = self.waiting.levels().flat_map(|(_, level)| level.iter());
         assert_eq!(
-            self.running.len() + self.line.len(),
+            self.running.len() + self.waiting.len(),
             self.places.len(),
             "sequences known and queued"
         );
@@ -62,13 +62,14 @@ impl Scheduler {
             let known = self.places.get(&seq.id);
             assert_eq!(known, Some(&seq.place()), "place of {}", seq.id);
             assert!(
-                seq.admission_seq.is_none_or(|t| t.0 < self.next_ticket),
+                seq.admission_seq
+                    .is_none_or(|t| t.0 < self.next_admission_seq),
                 "{}",
                 seq.id
             );
         }
         assert_eq!(seen.len(), self.places.len(), "sequences queued");
-        for (priority, level) in self.line.levels() {
+        for (priority, level) in self.waiting.levels() {
             assert!(!level.is_empty(), "nobody waits at {priority}");
             level.check_fronts();
             for waits in level.preempted() {
@@ -88,8 +89,8 @@ impl Scheduler {
     }
 
     fn check_waiting(&self) {
-        let mut num_parked = 0;
-        for (priority, level) in self.line.levels() {
+        let mut num_deferred = 0;
+        for (priority, level) in self.waiting.levels() {
             for seq in level.iter() {
                 assert_eq!(priority, seq.scheduling().priority, "{} waits", seq.id);
                 assert_eq!(seq.num_launched_tokens(), 0, "{} waits", seq.id);
@@ -113,7 +114,7 @@ impl Scheduler {
                 }
             }
             for seq in level.deferred() {
-                num_parked += 1;
+                num_deferred += 1;
                 let place = seq.place();
                 let leads = |producer: &Sequence| producer.waiters.iter().any(|f| f.place == place);
                 assert!(
@@ -123,10 +124,14 @@ impl Scheduler {
                 );
             }
         }
-        assert_eq!(num_parked, self.line.num_parked(), "parked sequences");
+        assert_eq!(
+            num_deferred,
+            self.waiting.num_deferred(),
+            "deferred sequences"
+        );
         assert!(
-            num_parked <= self.config.max_num_seqs,
-            "{num_parked} parked"
+            num_deferred <= self.config.max_num_seqs,
+            "{num_deferred} deferred"
         );
     }
 

@@ -124,11 +124,11 @@ pub struct Scheduler {
     )]
     running: Vec<Box<Sequence>>,
     /// Waiting sequences; these hold no blocks.
-    line: WaitingQueue,
+    waiting: WaitingQueue,
     /// Keys of all sequences, running or waiting.
     places: HashMap<SeqId, QueueKey>,
     next_arrival: u64,
-    next_ticket: u64,
+    next_admission_seq: u64,
     blocks: BlockManager,
     pending_blocks: PendingBlocks,
     /// Sequences of each batch that is not applied yet, oldest batch first.
@@ -154,10 +154,10 @@ impl Scheduler {
         config.validate()?;
         Ok(Self {
             running: Vec::new(),
-            line: WaitingQueue::default(),
+            waiting: WaitingQueue::default(),
             places: HashMap::new(),
             next_arrival: 0,
-            next_ticket: 0,
+            next_admission_seq: 0,
             blocks: BlockManager::new(config.groups, config.num_blocks, config.block_size),
             pending_blocks: PendingBlocks::default(),
             in_flight: VecDeque::new(),
@@ -187,7 +187,7 @@ impl Scheduler {
         let seq = Sequence::new(id, arrival, request, max_len, self.config.block_size);
         let before = self.places.insert(id, seq.place());
         assert!(before.is_none(), "{id} was added twice");
-        self.line.add(Box::new(seq));
+        self.waiting.add(Box::new(seq));
         Ok(())
     }
 
@@ -198,7 +198,7 @@ impl Scheduler {
         let Some(place) = self.places.remove(&id) else {
             return false;
         };
-        if self.line.remove(&place).is_none() {
+        if self.waiting.remove(&place).is_none() {
             let idx = self
                 .running_idx(&place)
                 .expect("a sequence that does not wait runs");
@@ -286,7 +286,7 @@ impl Scheduler {
         let place = self.places.get(&id)?;
         match self.running_idx(place) {
             Some(idx) => Some(&self.running[idx]),
-            None => self.line.get(place),
+            None => self.waiting.get(place),
         }
     }
 
@@ -303,7 +303,7 @@ impl Scheduler {
 
     /// Number of sequences that wait for a slot or for blocks, preempted ones included.
     pub fn num_waiting(&self) -> usize {
-        self.line.len()
+        self.waiting.len()
     }
 
     /// Number of blocks that no sequence holds, with or without a cached prefix in them.
@@ -347,7 +347,7 @@ impl Scheduler {
     /// Returns a sequence that has run and waits to run again.
     fn preempted_mut(&mut self, id: SeqId) -> Option<&mut Sequence> {
         let place = self.places.get(&id)?;
-        self.line.get_mut(place)
+        self.waiting.get_mut(place)
     }
 
     /// Applies a computed chunk of a running sequence.
@@ -372,7 +372,7 @@ impl Scheduler {
         if let Some(num_tokens) = end.checked_sub(seq.num_charged_tokens) {
             // Once per block, since each charge changes the tenant's place in the queue.
             seq.num_charged_tokens = end;
-            self.line.charge(&seq.place(), num_tokens);
+            self.waiting.charge(&seq.place(), num_tokens);
         }
         if self.config.prefix_caching == PrefixCaching::Off {
             return;
@@ -388,7 +388,7 @@ impl Scheduler {
             .waiters
             .extract_if(.., |waiter| waiter.num_blocks <= num_full_blocks)
         {
-            self.line
+            self.waiting
                 .unpark(waiter.place.priority, waiter.place.arrival);
         }
     }
@@ -402,7 +402,7 @@ impl Scheduler {
             &seq.hashes()[seq.num_full_blocks.min(seq.hashes().len())..],
         );
         for waiter in seq.waiters.drain(..) {
-            self.line
+            self.waiting
                 .unpark(waiter.place.priority, waiter.place.arrival);
         }
     }

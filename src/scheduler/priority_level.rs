@@ -61,7 +61,7 @@ impl PriorityLevel {
         self.fronts.is_empty() && self.deferred.is_empty()
     }
 
-    pub(super) fn num_parked(&self) -> usize {
+    pub(super) fn num_deferred(&self) -> usize {
         self.deferred.len()
     }
 
@@ -127,8 +127,8 @@ impl PriorityLevel {
     }
 
     /// Defers the [front](Self::front), which must be a new sequence.
-    pub(super) fn park_front(&mut self) {
-        let place = self.front().expect("who parks it has seen it").place();
+    pub(super) fn defer_front(&mut self) {
+        let place = self.front().expect("who defers it has seen it").place();
         let seq = self.remove(&place).expect("the front is here");
         self.deferred.insert(place.arrival, seq);
     }
@@ -136,11 +136,11 @@ impl PriorityLevel {
     /// Puts a deferred sequence back into the queue. Returns `false` when it is no longer deferred.
     pub(super) fn unpark(&mut self, arrival: ArrivalSeq) -> bool {
         let seq = self.deferred.remove(&arrival);
-        let was_parked = seq.is_some();
+        let was_deferred = seq.is_some();
         if let Some(seq) = seq {
             self.add(seq);
         }
-        was_parked
+        was_deferred
     }
 
     pub(super) fn get(&self, place: &QueueKey) -> Option<&Sequence> {

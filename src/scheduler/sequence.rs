@@ -199,7 +199,7 @@ impl Sequence {
             priority: self.scheduling.priority,
             admission_seq: self
                 .admission_seq
-                .expect("who runs or has run has a ticket"),
+                .expect("who runs or has run has a admission_seq"),
         }
     }
 

@@ -107,7 +107,7 @@ impl Scheduler {
             .collect();
         let admits = Admits::Others(priority, tenant);
         if self.front_may_run(admits)
-            && let Some(front) = self.line.front()
+            && let Some(front) = self.waiting.front()
         {
             parts.insert(front.scheduling().tenant, 0);
         }
@@ -132,7 +132,7 @@ impl Scheduler {
             }
             idx += 1;
         }
-        let front = self.line.front().map(|front| front.scheduling().tenant);
+        let front = self.waiting.front().map(|front| front.scheduling().tenant);
         let left = front.and_then(|front| parts.get(&front)).copied();
         let kept = step.budget.saturating_sub(left.unwrap_or(0));
         step.budget -= kept;
@@ -160,7 +160,7 @@ impl Scheduler {
         claim: BlockCount,
         claimed: BlockCount,
     ) -> Option<Vec<usize>> {
-        let front = self.line.front()?;
+        let front = self.waiting.front()?;
         let scheduling = front.scheduling();
         if self.is_alone(scheduling.priority, scheduling.tenant) {
             return None;
@@ -215,7 +215,7 @@ impl Scheduler {
             let mut seq = self.take_off(idx, step);
             seq.admission_seq = None;
             self.places.insert(seq.id, seq.place());
-            self.line.set_back(seq);
+            self.waiting.set_back(seq);
         }
     }
 

@@ -171,7 +171,7 @@ impl Scheduler {
     /// Moves a running sequence to the waiting queue, before the new ones of its tenant.
     fn preempt(&mut self, idx: usize, step: &mut Step) {
         let seq = self.take_off(idx, step);
-        self.line.add(seq);
+        self.waiting.add(seq);
     }
 
     /// Removes a running sequence, frees its blocks and drops its planned chunk.

@@ -12,7 +12,7 @@ use super::sequence::Sequence;
 pub(super) struct WaitingQueue {
     levels: BTreeMap<i32, PriorityLevel>,
     len: usize,
-    num_parked: usize,
+    num_deferred: usize,
 }
 
 impl WaitingQueue {
@@ -20,8 +20,8 @@ impl WaitingQueue {
         self.len
     }
 
-    pub(super) fn num_parked(&self) -> usize {
-        self.num_parked
+    pub(super) fn num_deferred(&self) -> usize {
+        self.num_deferred
     }
 
     pub(super) fn add(&mut self, seq: Box<Sequence>) {
@@ -40,9 +40,9 @@ impl WaitingQueue {
     /// Removes the sequence at `place`, if it waits.
     pub(super) fn remove(&mut self, place: &QueueKey) -> Option<Box<Sequence>> {
         let level = self.levels.get_mut(&place.priority)?;
-        let num_parked = level.num_parked();
+        let num_deferred = level.num_deferred();
         let seq = level.remove(place)?;
-        self.num_parked -= num_parked - level.num_parked();
+        self.num_deferred -= num_deferred - level.num_deferred();
         self.has_left(place.priority);
         Some(seq)
     }
@@ -67,11 +67,11 @@ impl WaitingQueue {
     }
 
     /// Defers the [front](Self::front), which must be a new sequence.
-    pub(super) fn park_front(&mut self) {
+    pub(super) fn defer_front(&mut self) {
         let levels = self.levels.values_mut();
         let level = levels.into_iter().find(|level| level.front().is_some());
-        level.expect("who parks it has seen it").park_front();
-        self.num_parked += 1;
+        level.expect("who defers it has seen it").defer_front();
+        self.num_deferred += 1;
     }
 
     /// Puts a sequence back into the queue, if it is still deferred.
@@ -79,7 +79,7 @@ impl WaitingQueue {
         if let Some(level) = self.levels.get_mut(&priority)
             && level.unpark(arrival)
         {
-            self.num_parked -= 1;
+            self.num_deferred -= 1;
         }
     }
 

@@ -167,7 +167,7 @@ fn accounts_of_tenants_that_are_gone_do_not_pile_up() {
         scheduler.abort(SeqId(id));
         step(&mut scheduler);
     }
-    let (_, level) = scheduler.line.levels().next().expect("some wait");
+    let (_, level) = scheduler.waiting.levels().next().expect("some wait");
     assert!(level.num_accounts() < 200, "{}", level.num_accounts());
 }
 

@@ -228,7 +228,7 @@ fn when_the_one_that_computes_goes_the_next_takes_over() {
     scheduler.check_integrity();
     // It begins with what the first one has left behind.
     assert_eq!(step(&mut scheduler).0, [(2, 16, 16)]);
-    assert!(scheduler.abort(SeqId(3)), "parked");
+    assert!(scheduler.abort(SeqId(3)), "deferred");
     scheduler.check_integrity();
     drain(&mut scheduler);
 }

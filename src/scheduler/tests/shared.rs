@@ -464,7 +464,7 @@ proptest! {
     })]
 
     #[test]
-    fn every_query_reads_its_own_keys_whoever_shares_and_whatever_is_in_flight(
+    fn every_query_reads_its_own_keys_whatever_is_shared_and_in_flight(
         config in configs(),
         ops in ops(),
     ) {

@@ -24,24 +24,7 @@ pub static COMMON: Source = Source {
     text: include_str!("common.cuh"),
 };
 
-<<<<<<< HEAD
 /// Shared memory that every GPU of compute capability 8.0 to 12.0 gives a block on request.
-=======
-/// All sources, for ahead-of-time compilation.
-pub static SOURCES: &[&Source] = &[
-    &attention::SOURCE,
-    &decode_attention::SOURCE,
-    &elementwise::SOURCE,
-    &embed::SOURCE,
-    &gemm::SOURCE,
-    &gemv::SOURCE,
-    &norm::SOURCE,
-    &rope::SOURCE,
-    &sampler::SOURCE,
-];
-
-/// Shared memory that a block can request on every GPU of compute capability 8.0 to 12.0.
->>>>>>> prose-b
 pub const MAX_SHARED_BYTES: u32 = 99 * 1024;
 
 /// Number of threads per block of the element-wise kernels.
