@@ -57,4 +57,4 @@ pub use template_files::NamedTokens;
 pub use thought::{THINKING_INSTRUCTION, ThoughtMarkers, without_thoughts};
 pub use tokenizer::{AddSpecialTokens, SpecialTokens, Tokenizer};
 pub use tool_calls::{CallLimit, CallParser, CallPlace, CallSyntax, Tool};
-pub use tool_prompt::{PastCall, ToolFormat, ToolResult, tool_results};
+pub use tool_prompt::{PastArguments, PastCall, ToolFormat, ToolResult, tool_results};

@@ -19,8 +19,18 @@ pub enum ToolFormat {
 pub struct PastCall {
     /// Name of the function.
     pub name: String,
-    /// Arguments by parameter name.
-    pub arguments: Map<String, Value>,
+    /// Its arguments.
+    pub arguments: PastArguments,
+}
+
+/// The arguments of a call of an earlier turn.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PastArguments {
+    /// Values by parameter name.
+    Named(Map<String, Value>),
+    /// Text that is not a JSON object, such as the arguments of an answer that was cut off. It goes
+    /// into the prompt unchanged.
+    Text(String),
 }
 
 /// The result of a tool call of an earlier turn.
@@ -87,16 +97,25 @@ pub fn tool_results(results: &[ToolResult]) -> String {
 }
 
 fn pythonic(call: &PastCall) -> String {
-    let arguments = call.arguments.iter();
-    let arguments: Vec<String> = arguments
-        .map(|(name, value)| format!("{name}={}", literal(value)))
-        .collect();
-    format!("{}({})", call.name, arguments.join(", "))
+    let arguments = match &call.arguments {
+        PastArguments::Named(arguments) => {
+            let arguments = arguments.iter();
+            let arguments: Vec<String> = arguments
+                .map(|(name, value)| format!("{name}={}", literal(value)))
+                .collect();
+            arguments.join(", ")
+        }
+        PastArguments::Text(text) => text.clone(),
+    };
+    format!("{}({arguments})", call.name)
 }
 
 fn json(call: &PastCall) -> String {
     let name = Value::from(call.name.as_str());
-    let arguments = spaced(&Value::Object(call.arguments.clone()));
+    let arguments = match &call.arguments {
+        PastArguments::Named(arguments) => spaced(&Value::Object(arguments.clone())),
+        PastArguments::Text(text) => text.clone(),
+    };
     format!("{{\"name\": {name}, \"parameters\": {arguments}}}")
 }
 
@@ -150,7 +169,7 @@ mod tests {
     fn call(name: &str, arguments: Value) -> PastCall {
         PastCall {
             name: name.to_owned(),
-            arguments: arguments.as_object().expect("an object").clone(),
+            arguments: PastArguments::Named(arguments.as_object().expect("an object").clone()),
         }
     }
 

@@ -161,7 +161,9 @@ fn a_server_refuses_them_by_the_tensors_name() {
         };
         damaged.set(name, 9..10, value);
         let dir = folder("multimodal", &damaged);
-        let output = Command::new(env!("CARGO_BIN_EXE_medgemma"))
+        // One that serves after all must not keep the test waiting for ever.
+        let output = Command::new("timeout")
+            .args(["120", env!("CARGO_BIN_EXE_medgemma")])
             .args(["serve", "--port", "0", "--device", "cpu"])
             .args(["--kv-cache-memory", "64MB"])
             .arg(dir.path())

@@ -101,9 +101,15 @@ pub(in crate::api) fn convert_messages(
         let called = calls.take(&path, called)?;
         let content_path = format!("{path}.content");
         let mut content = match message.content {
-            None if called.is_empty() => return Err(ApiError::missing(content_path)),
-            None => text::Content::Text(String::new()),
+            // As answers are sent: without text that was cut off, or with calls or a refusal instead.
+            None if role == text::Role::Assistant => {
+                text::Content::Text(message.refusal.unwrap_or_default())
+            }
+            None => return Err(ApiError::missing(content_path)),
             Some(Content::Text(text)) => text::Content::Text(text),
+            Some(Content::Parts(parts)) if parts.is_empty() && role == text::Role::Assistant => {
+                text::Content::Text(String::new())
+            }
             Some(Content::Parts(parts)) => {
                 let parts = convert_parts(&content_path, &role, parts, &mut chat)?;
                 text::Content::Parts(parts)
@@ -251,20 +257,10 @@ fn check_served(path: &str, message: &ChatMessage) -> Result<(), ApiError> {
         _ => presence,
     };
     let refused = [
-        (
-            "name",
-            if message.role == "tool" {
-                Presence::Empty
-            } else {
-                message.name
-            },
-        ),
         ("function_call", message.function_call),
-        ("refusal", message.refusal),
         ("audio", message.audio),
         ("reasoning_content", of_others(message.reasoning_content)),
         ("reasoning", of_others(message.reasoning)),
-        ("annotations", message.annotations),
     ];
     match refused
         .iter()
@@ -325,6 +321,10 @@ fn convert_parts(
                     }
                     _ => parts.push(text::Part::Text(text)),
                 }
+            }
+            "refusal" if *role == text::Role::Assistant => {
+                let refusal = part.refusal.ok_or_else(|| missing(&param, "refusal"))?;
+                parts.push(text::Part::Text(refusal));
             }
             "image_url" if *role == text::Role::System => {
                 return Err(ApiError::invalid_value(

@@ -1,11 +1,11 @@
 //! Tool calls of earlier turns and their results.
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::messages::{missing, not_served};
 use crate::api::error::ApiError;
 use crate::api::types::{ChatMessage, Content, JsonObject, MessageToolCall, Presence};
-use crate::text::{PastCall, ToolResult};
+use crate::text::{PastArguments, PastCall, ToolResult};
 
 /// The calls so far. Each result refers to one of them.
 #[derive(Debug, Default)]
@@ -34,12 +34,7 @@ impl PastCalls {
                 return Err(ApiError::unsupported(format!("{path}.type"), message));
             }
             let JsonObject(function) = call.function;
-            let arguments = arguments(&function.arguments).ok_or_else(|| {
-                ApiError::invalid_value(
-                    format!("{path}.function.arguments"),
-                    "A call's arguments must be a JSON object, as a string.",
-                )
-            })?;
+            let arguments = arguments(function.arguments);
             self.known.push((call.id, function.name.clone()));
             calls.push(PastCall {
                 name: function.name,
@@ -98,10 +93,14 @@ impl PastCalls {
     }
 }
 
-/// Parses arguments. For a function without parameters, some clients send an empty string.
-fn arguments(json: &str) -> Option<Map<String, Value>> {
+/// Parses arguments. For a function without parameters, some clients send an empty string. Text that
+/// is not a JSON object is kept: a client may send back what a model wrote, complete or not.
+fn arguments(json: String) -> PastArguments {
     if json.trim().is_empty() {
-        return Some(Map::new());
+        return PastArguments::Named(Map::new());
     }
-    serde_json::from_str(json).ok()
+    match serde_json::from_str(&json) {
+        Ok(arguments) => PastArguments::Named(arguments),
+        Err(_) => PastArguments::Text(json),
+    }
 }

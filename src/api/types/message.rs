@@ -19,10 +19,9 @@ pub(in crate::api) struct ChatMessage {
     pub(in crate::api) role: String,
     /// Text and images. An assistant that calls tools may leave it out.
     pub(in crate::api) content: Option<Content>,
-    /// For a tool: its name, which the call already has. Not supported for other roles, because no
-    /// template uses it.
-    #[serde(default)]
-    pub(in crate::api) name: Presence,
+    /// Name of the author. It is accepted and has no effect: Gemma's chat templates do not use it.
+    #[expect(dead_code, reason = "no template uses it")]
+    pub(in crate::api) name: Option<String>,
     /// Calls that the assistant made.
     pub(in crate::api) tool_calls: Option<Vec<JsonObject<MessageToolCall>>>,
     /// For a tool: id of the call to which the result belongs.
@@ -30,9 +29,8 @@ pub(in crate::api) struct ChatMessage {
     /// Known, not supported: the older form of `tool_calls`.
     #[serde(default)]
     pub(in crate::api) function_call: Presence,
-    /// Known, not supported: the text of a refusal.
-    #[serde(default)]
-    pub(in crate::api) refusal: Presence,
+    /// Text of an assistant's refusal; it is the content where there is no other.
+    pub(in crate::api) refusal: Option<String>,
     /// Known, not supported: an audio answer.
     #[serde(default)]
     pub(in crate::api) audio: Presence,
@@ -42,9 +40,10 @@ pub(in crate::api) struct ChatMessage {
     /// Known, not supported: the reasoning under its newer name.
     #[serde(default)]
     pub(in crate::api) reasoning: Presence,
-    /// Known, not supported: citations of a web search.
-    #[serde(default)]
-    pub(in crate::api) annotations: Presence,
+    /// Citations in an assistant's answer. They are accepted and have no effect.
+    #[expect(dead_code, reason = "citations are not part of a prompt")]
+    #[schemars(with = "Option<Vec<serde_json::Value>>")]
+    pub(in crate::api) annotations: Option<serde::de::IgnoredAny>,
 }
 
 /// The content of a message.
@@ -59,11 +58,13 @@ pub(in crate::api) enum Content {
 /// One part of a message: text or an image.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct Part {
-    /// `text` or `image_url`.
+    /// `text`, `image_url`, or in an assistant's message `refusal`.
     #[serde(rename = "type")]
     pub(in crate::api) kind: String,
     /// Text of a `text` part.
     pub(in crate::api) text: Option<String>,
+    /// Text of a `refusal` part, which only an assistant's message has.
+    pub(in crate::api) refusal: Option<String>,
     /// Image of an `image_url` part.
     pub(in crate::api) image_url: Option<ImageUrl>,
     /// Known, not supported: vLLM's id of an image that was sent before.

@@ -303,4 +303,13 @@ mod tests {
         let either = json!({"anyOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]});
         assert_eq!(check(&either), Ok(()));
     }
+
+    #[test]
+    fn what_holds_together_is_looked_at_within_a_bound() {
+        let mut schema = chain(400, |next| json!({"$ref": next}));
+        let many = (0..1_000).map(|n| (format!("p{n}"), json!({"$ref": "#/$defs/d0"})));
+        schema["properties"] = Value::Object(many.collect());
+        let error = check(&schema).expect_err("400 parts for each of 1,400");
+        assert!(error.message.contains("too many parts"), "{error:?}");
+    }
 }

@@ -389,10 +389,7 @@ async fn messages_that_cannot_be() {
             user("role", json!("function")),
             (400, REFUSED, "messages[0].role"),
         ),
-        (
-            user("name", json!("Ann")),
-            (400, REFUSED, "messages[0].name"),
-        ),
+        (user("name", json!(7)), (400, TYPE, "messages[0].name")),
         (
             user("tool_calls", json!([{"id": "1"}])),
             (400, MISSING, "messages[0].tool_calls[0].function"),
@@ -406,10 +403,6 @@ async fn messages_that_cannot_be() {
             (400, REFUSED, "messages[0].function_call"),
         ),
         (
-            user("refusal", json!("no")),
-            (400, REFUSED, "messages[0].refusal"),
-        ),
-        (
             user("audio", json!({"id": "1"})),
             (400, REFUSED, "messages[0].audio"),
         ),
@@ -420,10 +413,6 @@ async fn messages_that_cannot_be() {
         (
             user("reasoning", json!("hm")),
             (400, REFUSED, "messages[0].reasoning"),
-        ),
-        (
-            user("annotations", json!([1])),
-            (400, REFUSED, "messages[0].annotations"),
         ),
         (
             part(json!({"text": "a"})),

@@ -168,6 +168,13 @@ fn deep_chains_are_refused_at_every_door_and_the_server_lives() {
             .expect("an error says what is wrong");
         assert!(message.contains("chain"), "{path}: {message}");
     }
+    let brackets = format!("start: {}\"x\"{}", "(".repeat(2_000), ")".repeat(2_000));
+    let (status, answer) = server.post(
+        "/v1/completions",
+        &json!({"prompt": "x", "structured_outputs": {"grammar": brackets}}),
+    );
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer.to_string().contains("brackets"), "{answer}");
     // What has passed the bounds compiles without harm, just below them.
     for (path, body) in chains(230) {
         let (status, answer) = server.post(path, &body);

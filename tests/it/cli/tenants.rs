@@ -3,6 +3,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -155,7 +157,21 @@ fn one_request_for_many_answers_is_many_requests() {
     let many = completion(ENDLESS, json!({"stream": true, "n": 128, "temperature": 1}));
     let mut stream = send(&server, EVIL, &many);
     first_event(&mut stream);
+    let num_ended = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&num_ended);
+    std::thread::spawn(move || {
+        for line in stream.lines().map_while(Result::ok) {
+            if line.contains("\"finish_reason\":\"length\"") {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
     good_is_served(&server);
+    let num_ended = num_ended.load(Ordering::Relaxed);
+    assert_eq!(
+        num_ended, 0,
+        "the other key had to wait for an answer's end"
+    );
 }
 
 #[test]
