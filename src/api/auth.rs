@@ -20,7 +20,7 @@ use super::state::AppState;
 use crate::core::TenantId;
 
 /// Routes that need no key, because an orchestrator's probes send none.
-const OPEN_ROUTES: [&str; 2] = ["/health", "/ready"];
+const OPEN_ROUTES: [&str; 4] = ["/health", "/livez", "/ready", "/readyz"];
 
 /// Whether a route is an orchestrator's probe.
 pub(super) fn is_probe(path: &str) -> bool {

@@ -32,6 +32,9 @@ const BODY_PAUSE: Duration = Duration::from_secs(30);
 /// faster.
 const MIN_BODY_RATE: u64 = 1024;
 
+/// What some programs write before the first character of a text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// How much of a rejected body is read, so that the client gets to read the response.
 const MAX_DISCARDED: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
@@ -95,10 +98,14 @@ pub(super) async fn json_body(app: &AppState, request: Request) -> Result<JsonBo
         }
         bytes.extend_from_slice(&data);
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
+    let mut text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         ApiError::invalid_json(None, format!("The body is not UTF-8: byte {at} is wrong."))
     })?;
+    // Some programs of Windows begin a file with a byte order mark.
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
+    }
     Ok(JsonBody {
         text,
         held: Arc::new(held),

@@ -1,4 +1,4 @@
-//! `GET /health` and `GET /ready`, for an orchestrator's probes. Neither needs a key.
+//! `GET /health`, `/livez`, `/ready` and `/readyz`, for an orchestrator's probes. None needs a key.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -9,14 +9,27 @@ use super::state::{AppState, Readiness};
 use super::types::Status;
 use crate::error::Error;
 
+/// Health: whether the model can answer. Other servers listen only then, or answer 503 until then,
+/// so scripts and probes that were written for them wait as they should.
+///
+/// # Errors
+/// 503 while loading, and when the process must be restarted.
+pub(super) async fn health(State(app): State<AppState>) -> Result<Response, ApiError> {
+    match app.readiness() {
+        Readiness::Ready | Readiness::Draining => Ok(status("ok")),
+        Readiness::Loading => Err(ApiError::loading()),
+        Readiness::Dead => Err(Error::EngineDead.into()),
+    }
+}
+
 /// Liveness: succeeds unless the engine has died, also while the server loads or drains.
 ///
 /// # Errors
 /// 503 when the process must be restarted.
-pub(super) async fn health(State(app): State<AppState>) -> Result<Response, ApiError> {
+pub(super) async fn live(State(app): State<AppState>) -> Result<Response, ApiError> {
     match app.readiness() {
-        Readiness::Dead => Err(Error::EngineDead.into()),
         Readiness::Ready | Readiness::Loading | Readiness::Draining => Ok(status("ok")),
+        Readiness::Dead => Err(Error::EngineDead.into()),
     }
 }
 

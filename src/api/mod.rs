@@ -60,6 +60,7 @@ mod serve;
 mod site;
 mod socket;
 mod state;
+mod tidy_path;
 mod tokenize;
 mod translation;
 mod types;

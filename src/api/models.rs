@@ -16,10 +16,10 @@ use crate::registry::ServedModel;
 /// 503 while the model loads.
 pub(super) async fn list_models(State(app): State<AppState>) -> Result<Response, ApiError> {
     let model = app.model()?;
-    let gpus = model.names.iter().map(|name| gpu(name, model));
+    let entries = model.names.iter().map(|name| entry(name, model));
     Ok(json_response(to_json(&ModelList {
         object: "list",
-        data: gpus.collect(),
+        data: entries.collect(),
     })))
 }
 
@@ -41,10 +41,10 @@ pub(super) async fn retrieve_model(
     if !model.names.contains(&name) {
         return Err(ApiError::unknown_model(&name, &model.names));
     }
-    Ok(json_response(to_json(&gpu(&name, model))))
+    Ok(json_response(to_json(&entry(&name, model))))
 }
 
-fn gpu<'a>(name: &'a str, model: &'a ServedModel) -> ModelCard<'a> {
+fn entry<'a>(name: &'a str, model: &'a ServedModel) -> ModelCard<'a> {
     ModelCard {
         id: name,
         object: "model",

@@ -4,9 +4,11 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use tower::util::MapRequest;
 
 use super::error::ApiError;
 use super::state::AppState;
+use super::tidy_path::tidy_path;
 use super::{
     anthropic, auth, chat, completions, detokenize, extract, gate, health, metrics, metrics_access,
     models, openapi, pages, request_id, responses, tokenize, version,
@@ -17,7 +19,7 @@ const PREFIXES: [&str; 2] = ["/v1", ""];
 
 /// Returns the whole server as a service from request to response. It needs no socket.
 pub fn router(app: AppState) -> Router {
-    let router = PREFIXES.iter().fold(Router::new(), |router, prefix| {
+    let routes = PREFIXES.iter().fold(Router::new(), |router, prefix| {
         let at = |path: &str| format!("{prefix}{path}");
         router
             .route(&at("/chat/completions"), post(chat::chat_completions))
@@ -28,11 +30,10 @@ pub fn router(app: AppState) -> Router {
             .route(&at("/models"), get(models::list_models))
             .route(&at("/models/{*id}"), get(models::retrieve_model))
     });
-    router
+    let routes = routes
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(detokenize::detokenize))
-        .route("/health", get(health::health))
-        .route("/ready", get(health::ready))
+        .merge(probes())
         .route("/version", get(version::version))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::openapi))
@@ -44,25 +45,40 @@ pub fn router(app: AppState) -> Router {
         .layer(from_fn_with_state(app.clone(), auth::require_key))
         .layer(from_fn_with_state(app.clone(), gate::guard))
         .layer(from_fn_with_state(app.clone(), request_id::identify))
-        .with_state(app)
+        .with_state(app);
+    with_tidy_paths(routes)
+}
+
+/// The routes of an orchestrator's probes.
+fn probes() -> Router<AppState> {
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/livez", get(health::live))
+        .route("/ready", get(health::ready))
+        .route("/readyz", get(health::ready))
+}
+
+/// Tidies the path of a request before its route is looked for.
+fn with_tidy_paths(routes: Router) -> Router {
+    Router::new().fallback_service(MapRequest::new(routes, tidy_path))
 }
 
 /// Returns the routes of the separate metrics address: metrics and probes.
 pub(super) fn metrics_router(app: AppState) -> Router {
-    let router = Router::new()
-        .route("/health", get(health::health))
-        .route("/ready", get(health::ready))
+    let routes = Router::new()
+        .merge(probes())
         .route("/metrics", get(metrics::metrics))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method);
-    router
+    let routes = routes
         .layer(from_fn_with_state(
             app.clone(),
             metrics_access::require_key_beside,
         ))
         .layer(from_fn_with_state(app.clone(), gate::guard))
         .layer(from_fn_with_state(app.clone(), request_id::identify))
-        .with_state(app)
+        .with_state(app);
+    with_tidy_paths(routes)
 }
 
 async fn unknown_route(request: Request) -> ApiError {

@@ -248,7 +248,8 @@ pub(super) struct ServeArguments {
     )]
     pub(super) port: u16,
 
-    /// Key that clients must send; repeat it for several. Only /health and /ready need none
+    /// Key that clients must send; repeat it for several. Only the probes (/health, /livez, /ready)
+    /// and the pages need none
     #[arg(
         long,
         value_name = "KEY",

@@ -44,7 +44,7 @@ pub(super) struct NetworkArguments {
     /// Name by which clients reach this server, such as med.example.org or *.example.org; repeat
     /// it, or separate names by commas. On a loopback address only localhost, 127.0.0.1, [::1] and
     /// these are answered, so that no web page can pass itself off as one of this machine; on
-    /// other addresses names are checked once some are given. /health and /ready answer to any
+    /// other addresses names are checked once some are given. /health, /livez and /ready answer to any
     #[arg(
         long,
         value_name = "NAME",
@@ -123,7 +123,7 @@ pub(super) struct NetworkArguments {
     )]
     pub(super) metrics_host: String,
 
-    /// Port to serve /metrics, /health and /ready on besides, and nothing else. They need no key
+    /// Port to serve /metrics and the probes on besides, and nothing else. They need no key
     /// there, unless --metrics-key says so; 0 takes a free one
     #[arg(
         long,

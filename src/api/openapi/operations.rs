@@ -189,15 +189,22 @@ const HEALTH: Operation = Operation {
     method: Method::Get,
     paths: &["/health"],
     id: "health",
-    summary: "Whether the process can work: also while it loads or drains.",
+    summary: "Whether the model can answer.",
     body: None,
     answer: Answer::Json(written::<Status<'static>>),
     errors: &[503],
     access: Access::Open,
 };
 
+const LIVE: Operation = Operation {
+    paths: &["/livez"],
+    id: "live",
+    summary: "Whether the process can work: also while it loads or drains.",
+    ..HEALTH
+};
+
 const READY: Operation = Operation {
-    paths: &["/ready"],
+    paths: &["/ready", "/readyz"],
     id: "ready",
     summary: "Whether requests are welcome.",
     ..HEALTH
@@ -246,6 +253,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     TOKENS,
     TEXT_OF_TOKENS,
     HEALTH,
+    LIVE,
     READY,
     VERSION,
     METRICS,

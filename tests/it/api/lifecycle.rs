@@ -32,8 +32,10 @@ fn post(path: &str) -> Request<Body> {
 async fn before_the_model_is_there_only_probes_are_answered() {
     let app = AppState::new(ApiKeys::default(), None);
     let router = router(app);
-    assert_eq!(status(&router, get("/health")).await, 200);
-    assert_eq!(status(&router, get("/ready")).await, 503);
+    assert_eq!(status(&router, get("/livez")).await, 200);
+    for probe in ["/health", "/ready", "/readyz"] {
+        assert_eq!(status(&router, get(probe)).await, 503, "{probe}");
+    }
     assert_eq!(status(&router, get("/version")).await, 200);
     assert_eq!(status(&router, get("/v1/models")).await, 503);
     assert_eq!(status(&router, get("/v1/models/tiny")).await, 503);
@@ -56,8 +58,9 @@ async fn a_dead_engine_is_told_to_probes_and_clients() {
     assert_eq!(server.get("/health").await.status, 200);
     server.kill_engine().await;
     let dead = (503, Some("engine_dead".to_owned()), None);
-    assert_eq!(server.get("/health").await.error(), dead);
-    assert_eq!(server.get("/ready").await.error(), dead);
+    for probe in ["/health", "/livez", "/ready", "/readyz"] {
+        assert_eq!(server.get(probe).await.error(), dead, "{probe}");
+    }
     assert_eq!(server.chat(json!({})).await.error(), dead);
     assert_eq!(server.chat(json!({"stream": true})).await.error(), dead);
     assert_eq!(server.get("/v1/models").await.status, 200);
@@ -69,7 +72,9 @@ async fn a_drained_engine_takes_nothing_new() {
     server.engine.drain();
     let draining = (503, Some("draining".to_owned()), None);
     assert_eq!(server.get("/ready").await.error(), draining);
-    assert_eq!(server.get("/health").await.status, 200);
+    for probe in ["/health", "/livez"] {
+        assert_eq!(server.get(probe).await.status, 200, "{probe}");
+    }
     let reply = server.chat(json!({})).await;
     assert_eq!(reply.error(), draining);
     assert!(reply.headers.contains_key("retry-after"));

@@ -259,7 +259,9 @@ async fn answers_are_as_described() {
         "/v1/models",
         "/v1/models/{id}",
         "/health",
+        "/livez",
         "/ready",
+        "/readyz",
         "/version",
     ] {
         for id in ["tiny", "nothing"] {

@@ -11,7 +11,7 @@ use super::server::{Plan, chat_body};
 #[tokio::test]
 async fn models_are_listed_with_their_length() {
     let server = Plan::for_test().start();
-    let gpu = |id: &str| {
+    let entry = |id: &str| {
         json!({
             "id": id,
             "object": "model",
@@ -24,16 +24,16 @@ async fn models_are_listed_with_their_length() {
     let list = server.get("/v1/models").await.ok();
     assert_eq!(
         list,
-        json!({"object": "list", "data": [gpu("tiny"), gpu("org/tiny")]})
+        json!({"object": "list", "data": [entry("tiny"), entry("org/tiny")]})
     );
-    assert_eq!(server.get("/v1/models/tiny").await.ok(), gpu("tiny"));
+    assert_eq!(server.get("/v1/models/tiny").await.ok(), entry("tiny"));
     assert_eq!(
         server.get("/v1/models/org/tiny").await.ok(),
-        gpu("org/tiny")
+        entry("org/tiny")
     );
     assert_eq!(
         server.get("/v1/models/org%2Ftiny").await.ok(),
-        gpu("org/tiny")
+        entry("org/tiny")
     );
     let reply = server.get("/v1/models/other").await;
     let expected = (
@@ -59,7 +59,6 @@ async fn unknown_routes_and_methods_answer_in_openais_shape() {
         "/assets/",
         "/v1",
         "/v1/chat",
-        "/v1/chat/completions/",
         "/v2/models",
         "/v1/embeddings",
     ] {
@@ -221,4 +220,28 @@ async fn request_ids_are_kept_or_made_and_always_returned() {
         returned(None, "/ready").await,
     );
     assert!(one.starts_with("req-") && one != other);
+}
+
+#[tokio::test]
+async fn slashes_too_many_find_the_route() {
+    let server = Plan::for_test().start();
+    for path in ["//v1/models", "/v1/models/", "/v1//models", "/models//"] {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+    }
+    for path in ["/v1/chat/completions/", "//v1//chat/completions"] {
+        let reply = server.post(path, chat_body(json!({})).to_string()).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.body);
+    }
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_a_body_is_skipped() {
+    let server = Plan::for_test().start();
+    let body = chat_body(json!({})).to_string();
+    let marked = format!("\u{feff}{body}");
+    let reply = server.post("/v1/chat/completions", marked).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let twice = format!("\u{feff}\u{feff}{body}");
+    let reply = server.post("/v1/chat/completions", twice).await;
+    assert_eq!(reply.status, 400, "{}", reply.body);
 }
