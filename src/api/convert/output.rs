@@ -70,6 +70,13 @@ fn of_format(format: ResponseFormat) -> Result<Option<AskedGrammar>, ApiError> {
             source,
         }))
     };
+    if format.schema.is_some() && format.kind != "json_object" {
+        return Err(ApiError::contradiction(
+            "response_format.schema",
+            "'response_format.schema' needs \"type\": \"json_object\". With \"json_schema\" the schema \
+             is 'response_format.json_schema.schema'.",
+        ));
+    }
     match (format.kind.as_str(), format.json_schema) {
         ("json_schema", Some(JsonObject(named))) => {
             check_name(&named)?;
@@ -87,7 +94,10 @@ fn of_format(format: ResponseFormat) -> Result<Option<AskedGrammar>, ApiError> {
             "'response_format.json_schema' needs \"type\": \"json_schema\".",
         )),
         ("text", None) => Ok(None),
-        ("json_object", None) => asked("response_format", GrammarSource::JsonObject),
+        ("json_object", None) => match format.schema {
+            Some(schema) => asked("response_format.schema", GrammarSource::JsonSchema(schema)),
+            None => asked("response_format", GrammarSource::JsonObject),
+        },
         (kind, _) => Err(ApiError::invalid_value(
             "response_format.type",
             format!(
@@ -99,8 +109,8 @@ fn of_format(format: ResponseFormat) -> Result<Option<AskedGrammar>, ApiError> {
 }
 
 fn check_name(named: &NamedSchema) -> Result<(), ApiError> {
-    let is_finite = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    if (1..=64).contains(&named.name.len()) && named.name.bytes().all(is_finite) {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if (1..=64).contains(&named.name.len()) && named.name.bytes().all(is_allowed) {
         return Ok(());
     }
     Err(ApiError::invalid_value(

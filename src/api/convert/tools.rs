@@ -126,8 +126,8 @@ fn functions(tools: Vec<JsonObject<ToolDefinition>>) -> Result<Vec<Function>, Ap
 
 fn check_function(path: &str, function: FunctionDefinition) -> Result<Function, ApiError> {
     let name = &function.name;
-    let is_finite = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    if !(1..=MAX_NAME).contains(&name.len()) || !name.chars().all(is_finite) {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if !(1..=MAX_NAME).contains(&name.len()) || !name.chars().all(is_allowed) {
         let message = format!(
             "A function's name must be 1–{MAX_NAME} letters, digits, underscores and hyphens."
         );

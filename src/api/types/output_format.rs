@@ -16,6 +16,8 @@ pub(in crate::api) struct ResponseFormat {
     pub(in crate::api) kind: String,
     /// The schema, for the type `json_schema`.
     pub(in crate::api) json_schema: Option<JsonObject<NamedSchema>>,
+    /// A JSON schema for the type `json_object`, as llama.cpp and Together take it.
+    pub(in crate::api) schema: Option<Value>,
 }
 
 /// A JSON schema with its name.

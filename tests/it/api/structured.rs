@@ -51,6 +51,11 @@ async fn each_format_is_kept_to() {
             vec!["[]", "1", "{", "The heart"],
         ),
         (
+            json!({"response_format": {"type": "json_object", "schema": flag}}),
+            vec![r#"{"ok": true}"#, r#"{"ok":false}"#],
+            vec![r#"{"ok": 1}"#, "{}", r#"{"a": [1, "x"]}"#],
+        ),
+        (
             schema(flag.clone()),
             vec![r#"{"ok": true}"#, r#"{"ok":false}"#],
             vec![r#"{"ok": 1}"#, "{}", r#"{"ok": true, "b": 1}"#],
@@ -239,6 +244,12 @@ async fn what_cannot_be_kept_to_is_named() {
             "invalid_combination",
             "structured_outputs",
             "response_format",
+        ),
+        (
+            json!({"response_format": {"type": "text", "schema": {}}}),
+            "invalid_combination",
+            "response_format.schema",
+            "json_object",
         ),
         (
             json!({"structured_outputs": {"regex": "a"}, "min_tokens": 2}),
