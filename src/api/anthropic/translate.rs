@@ -129,6 +129,7 @@ fn schema(format: OutputFormat) -> Result<ResponseFormat, ApiError> {
             schema: Some(schema),
             ..NamedSchema::default()
         })),
+        schema: None,
     })
 }
 

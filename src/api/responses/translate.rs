@@ -215,6 +215,7 @@ fn shape(text: TextConfig, chat: &mut ChatRequest) -> Result<(), ApiError> {
                 ..NamedSchema::default()
             })
         }),
+        schema: None,
     }));
     Ok(())
 }
