@@ -98,7 +98,8 @@ async fn bodies_that_are_not_what_they_should_be() {
             "{\"messages\": [{\"role\": \"user\", \"content\": \"a\u{1}b\"}]}",
             (400, JSON, "messages[0].content"),
         ),
-        ("\u{feff}{\"messages\": []}", (400, JSON, "-")),
+        ("\u{feff}{\"messages\": []}", (400, VALUE, "messages")),
+        ("\u{feff}\u{feff}{\"messages\": []}", (400, JSON, "-")),
         (&deep, (400, TYPE, "messages[0]")),
         (&deep_neutral, (400, REFUSED, "documents")),
     ];
