@@ -85,12 +85,16 @@ fn probes_are_answered_while_a_model_comes() {
     let cache = tempfile::tempdir().unwrap();
     let mut server = Server::start(&hub, cache.path(), &[ID]);
     until_here(cache.path(), 100_000);
-    assert_eq!(server.get("/health").0, 200);
-    assert_eq!(server.get("/ready").0, 503);
+    assert_eq!(server.get("/livez").0, 200);
+    for probe in ["/health", "/ready"] {
+        assert_eq!(server.get(probe).0, 503, "{probe}");
+    }
     // What stalls counts as cut in the end, and then the rest comes.
     hub.behave(|_| Fault::None);
     server.until_up();
-    assert_eq!(server.get("/ready").0, 200);
+    for probe in ["/health", "/livez", "/ready"] {
+        assert_eq!(server.get(probe).0, 200, "{probe}");
+    }
     let (_, models) = server.get("/v1/models");
     assert!(models.contains(&format!("\"id\":\"{ID}\"")), "{models}");
     signal(&server.child, "-TERM");
