@@ -119,8 +119,8 @@ export class Viewer {
   }
 
   #figure(image) {
-    const image = element("img", { src: image.shownUrl, alt: image.name, draggable: "false" });
-    const frame = element("div", { class: "frame" }, image, ...this.#marks(image));
+    const shown = element("img", { src: image.shownUrl, alt: image.name, draggable: "false" });
+    const frame = element("div", { class: "frame" }, shown, ...this.#marks(image));
     const size = element("span", { class: "size" });
     const figure = element(
       "figure",
@@ -128,11 +128,11 @@ export class Viewer {
       element("div", { class: "pane" }, frame),
       element("figcaption", {}, this.nameOf(image) ? element("b", {}, this.nameOf(image)) : null, element("span", {}, image.name), size),
     );
-    image.addEventListener("load", () => {
-      size.textContent = `${image.naturalWidth} × ${image.naturalHeight}`;
+    shown.addEventListener("load", () => {
+      size.textContent = `${shown.naturalWidth} × ${shown.naturalHeight}`;
       this.#fit();
     });
-    image.addEventListener("error", () => {
+    shown.addEventListener("error", () => {
       figure.classList.add("unseen");
       size.textContent = "this browser cannot show it; the model can see it";
     });
