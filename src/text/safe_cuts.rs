@@ -35,9 +35,9 @@ impl SafeCuts {
             return None;
         }
         let vocabulary = tokenizer.get_vocab(false);
-        let bytes = (0..=u8::MAX).map(|byte| format!("<0x{byte:02X}>"));
+        let mut bytes = (0..=u8::MAX).map(|byte| format!("<0x{byte:02X}>"));
         // A byte without a token would be unknown, and adjacent unknown tokens may be fused.
-        if !bytes.into_iter().all(|byte| vocabulary.contains_key(&byte)) {
+        if !bytes.all(|byte| vocabulary.contains_key(&byte)) {
             return None;
         }
         let pairs = vocabulary

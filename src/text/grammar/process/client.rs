@@ -356,18 +356,7 @@ impl Worker {
         place: OwnedSemaphorePermit,
     ) -> Result<Arc<Self>> {
         let read = socket.try_clone().map_err(|error| cannot_fork(&error))?;
-        let link = Arc::new(Link {
-            pid,
-            socket,
-            place: Mutex::new(Some(place)),
-            jobs: Mutex::default(),
-            is_alive: AtomicBool::new(true),
-            num_answers: AtomicUsize::new(0),
-            changed: Notify::new(),
-            is_slow: AtomicBool::new(false),
-            used: Mutex::default(),
-            is_displaced: AtomicBool::new(false),
-        });
+        let link = Arc::new(Link::new(pid, socket, Some(place)));
         server.know(&link);
         let vocab_size = server.vocabulary.vocab_size;
         let reader = Arc::clone(&link);
@@ -428,6 +417,21 @@ impl Drop for Worker {
 }
 
 impl Link {
+    fn new(pid: i32, socket: UnixStream, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self {
+            pid,
+            socket,
+            place: Mutex::new(place),
+            jobs: Mutex::default(),
+            is_alive: AtomicBool::new(true),
+            num_answers: AtomicUsize::new(0),
+            changed: Notify::new(),
+            is_slow: AtomicBool::new(false),
+            used: Mutex::default(),
+            is_displaced: AtomicBool::new(false),
+        }
+    }
+
     fn send(&self, order: &Order) {
         if (&self.socket).write_all(&order.to_bytes()).is_err() {
             self.close();

@@ -19,21 +19,9 @@ fn silent() -> (Worker, UnixStream, UnixStream) {
         turns: Arc::new(Semaphore::new(1)),
         workers: Mutex::default(),
     };
-    let link = Link {
-        pid: PID,
-        socket,
-        place: Mutex::default(),
-        jobs: Mutex::default(),
-        is_alive: AtomicBool::new(true),
-        num_answers: AtomicUsize::new(0),
-        changed: Notify::new(),
-        is_slow: AtomicBool::new(false),
-        used: Mutex::default(),
-        is_displaced: AtomicBool::new(false),
-    };
     let worker = Worker {
         server: Arc::new(server),
-        link: Arc::new(link),
+        link: Arc::new(Link::new(PID, socket, None)),
         next_answer: AtomicU64::new(COMPILE_JOB + 1),
     };
     (worker, asked, theirs)
