@@ -1,4 +1,4 @@
-//! What can go wrong below the HTTP side. No status codes here: `api::error` translates.
+//! What can go wrong below the HTTP side. No status codes here: `api::http::error` translates.
 
 use std::path::PathBuf;
 use std::time::Duration;

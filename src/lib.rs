@@ -29,7 +29,7 @@
 //! - Every accepted request ends in an answer or an error. Dropping its stream frees its place.
 //! - One thread owns the scheduler, and one the model and its caches. No other thread touches them.
 //! - A request's answer does not depend on the other requests of its batch.
-//! - HTTP status codes exist in `api::error` only, device code in [`backend`] only.
+//! - HTTP status codes exist in `api::http::error` only, device code in [`backend`] only.
 //! - No prompt, image or answer is ever logged.
 //! - A client's grammar is compiled and followed in a process that can be killed ([`text`]).
 //!

@@ -2,77 +2,37 @@
 //! engine.
 //!
 //! ```text
-//! request ─ request_id ─ gate ─ auth ─▶ chat | completions | tokenize | …
-//!                                  │ generate  the steps that the first two share
-//!                                  │ extract   body, JSON → types, within request_memory
-//!                                  │ refused_fields, convert   types → core
-//!                                  │ workers   images, long texts: off the async threads
-//!                                  ▼
-//!                               generation ── engine
-//!                                  │ answer    one body, or events
-//! response ◀───────────────────────┘
+//! serve ─ router ─ http: request_id ─ gate ─ auth ─▶ an endpoint
+//!                                                     │ http::extract   body, JSON → types
+//!          openai:    chat, completions, responses, … │ request → convert → a checked call
+//!          anthropic: messages                        ▼
+//!                                                  generate   images, constraint ─▶ engine
+//!                                                     │ answer    one body, or events
+//! response ◀── response, format ──────────────────────┘
 //! ```
 //!
-//! Owns everything that a client sees. Only `error` sets error statuses. Knows no tensors and no
-//! scheduler: the engine is a handle that takes requests and returns tokens.
+//! Owns everything that a client sees. Each endpoint has a folder with its `request`, its `response`
+//! and what converts them; `generate` holds what all generating endpoints share, `http` what every
+//! request needs, `docs` the pages and the description of the API, `status` the endpoints about the
+//! server itself. Only `http::error` sets error statuses. Knows no tensors and no scheduler: the
+//! engine is a handle that takes requests and returns tokens.
 
-mod answer;
 mod anthropic;
-mod auth;
-mod auth_failures;
-mod chat;
-mod completions;
-mod connections;
-mod constraint;
-mod convert;
-mod detokenize;
-mod dialect;
-mod error;
-mod exchange;
-mod extract;
-pub mod fields;
-mod front;
-mod gate;
+mod docs;
 mod generate;
-mod generation;
-mod health;
-mod identity;
-mod images;
-mod json_census;
-mod limits;
-mod logprobs;
-mod malformed;
-mod metrics;
-mod metrics_access;
-mod models;
-mod names;
-mod openapi;
-mod pages;
-mod peer;
-mod random;
-mod refused_fields;
-mod request_id;
-mod request_log;
-mod request_memory;
-mod responses;
+mod http;
+mod openai;
 mod router;
 mod serve;
-mod site;
-mod socket;
-mod state;
-mod tidy_path;
-mod tokenize;
-mod translation;
-mod types;
-mod version;
-mod workers;
+mod status;
 
-pub use auth::ApiKeys;
-pub use connections::ConnectionLimits;
-pub use extract::MAX_BODY;
-pub use limits::KeyLimits;
-pub use request_memory::RequestMemory;
+pub use docs::fields;
+pub use http::auth::ApiKeys;
+pub use http::connections::ConnectionLimits;
+pub use http::extract::MAX_BODY;
+pub use http::limits::KeyLimits;
+pub use http::request_memory::RequestMemory;
+pub use http::site::Site;
+pub use http::state::{AppSettings, AppState};
 pub use router::router;
 pub use serve::{serve, serve_metrics};
-pub use site::Site;
-pub use state::{AppSettings, AppState};

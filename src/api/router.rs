@@ -6,13 +6,15 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use tower::util::MapRequest;
 
-use super::error::ApiError;
-use super::state::AppState;
-use super::tidy_path::tidy_path;
-use super::{
-    anthropic, auth, chat, completions, detokenize, extract, gate, health, metrics, metrics_access,
-    models, openapi, pages, request_id, responses, tokenize, version,
-};
+use crate::api::anthropic;
+use crate::api::docs::{openapi, pages};
+use crate::api::http::error::ApiError;
+use crate::api::http::state::AppState;
+use crate::api::http::tidy_path::tidy_path;
+use crate::api::http::{auth, extract, gate, metrics_access, request_id};
+use crate::api::openai::tokenize::{self, detokenize};
+use crate::api::openai::{chat, completions, models, responses};
+use crate::api::status::{health, metrics, version};
 
 /// Every route exists with and without `/v1`: clients differ in whether their base URL includes it.
 const PREFIXES: [&str; 2] = ["/v1", ""];
@@ -64,7 +66,7 @@ fn with_tidy_paths(routes: Router) -> Router {
 }
 
 /// Returns the routes of the separate metrics address: metrics and probes.
-pub(super) fn metrics_router(app: AppState) -> Router {
+pub(crate) fn metrics_router(app: AppState) -> Router {
     let routes = Router::new()
         .merge(probes())
         .route("/metrics", get(metrics::metrics))

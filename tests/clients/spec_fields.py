@@ -1,4 +1,4 @@
-"""Every field that the SDKs can send is on the page src/api/fields.md: done, or refused.
+"""Every field that the SDKs can send is on the page src/api/docs/fields.md: done, or refused.
 
     python spec_fields.py
 """
@@ -12,7 +12,7 @@ from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_completion_create_params
 from openai.types.responses import response_create_params
 
-PAGE = Path(__file__).parents[2] / "src/api/fields.md"
+PAGE = Path(__file__).parents[2] / "src/api/docs/fields.md"
 
 PARAMS = {
     "POST /v1/chat/completions": chat_completion_create_params.CompletionCreateParamsStreaming,

@@ -3,15 +3,17 @@
 
 use serde_json::value::RawValue;
 
-use crate::api::answer::{Answer, AnswerFormat, StreamEvent, to_json};
-use crate::api::error::ApiError;
-use crate::api::generate::Answering;
-use crate::api::generation::{AnswerDelta, Finish};
-use crate::api::random::random_id;
-use crate::api::types::{
+use super::response::{
     BlockDelta, MessageEnd, MessageObject, MessageStop, MessagesEvent, MessagesOutputDetails,
-    MessagesUsage, OutputBlock, StopReason, Usage,
+    MessagesUsage, OutputBlock,
 };
+use crate::api::generate::Answering;
+use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent, to_json};
+use crate::api::generate::generation::{AnswerDelta, Finish};
+use crate::api::generate::types::usage::Usage;
+use crate::api::http::error::ApiError;
+use crate::api::http::random::random_id;
+use crate::api::openai::chat::response::StopReason;
 use crate::core::FinishReason;
 use crate::text::AnswerPart;
 

@@ -6,10 +6,12 @@
 //! Checks only the ranges that are special to Anthropic's API. The chat conversion checks
 //! everything else, and `Names` replaces field names in its errors by the client's.
 
+pub(crate) mod convert;
 mod format;
 mod refused;
+pub(crate) mod request;
+pub(crate) mod response;
 mod tools;
-mod translate;
 mod turns;
 
 use std::sync::Arc;
@@ -18,26 +20,29 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use tracing::Span;
 
+use self::convert::{Translated, translate};
 use self::format::{MessagesEcho, MessagesFormat};
-pub(super) use self::refused::REFUSED;
-use self::translate::{Translated, translate};
-use super::answer::{AnswerFormat, json_response, to_json};
-use super::chat::chat_call;
-use super::convert::{PreparedPrompt, encode_chat};
-use super::error::ApiError;
-use super::extract::{JsonBody, json_body, parse};
-use super::generate::{Answering, Call, Endpoint, generate};
-use super::refused_fields::refuse;
-use super::state::AppState;
-use super::translation::NamedChat;
-use super::types::{MessagesRequest, SchedulingFields, StreamFields, TokenCount};
+pub(crate) use self::refused::REFUSED;
+use self::request::MessagesRequest;
+use self::response::TokenCount;
+use crate::api::generate::answer::{AnswerFormat, json_response, to_json};
+use crate::api::generate::prompt::{PreparedPrompt, encode_chat};
+use crate::api::generate::types::sampling_fields::StreamFields;
+use crate::api::generate::types::scheduling_fields::SchedulingFields;
+use crate::api::generate::{Answering, Call, Endpoint, generate};
+use crate::api::http::error::ApiError;
+use crate::api::http::extract::{JsonBody, json_body, parse};
+use crate::api::http::refused_fields::refuse;
+use crate::api::http::state::AppState;
+use crate::api::openai::chat::chat_call;
+use crate::api::openai::chat::translation::NamedChat;
 use crate::registry::ServedModel;
 
 /// Handles a message request.
 ///
 /// # Errors
 /// The errors of [`generate`].
-pub(super) async fn messages(
+pub(crate) async fn messages(
     State(app): State<AppState>,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -49,7 +54,7 @@ pub(super) async fn messages(
 ///
 /// # Errors
 /// 400 for an invalid request, 404 for another model, 503 while the model loads.
-pub(super) async fn count_tokens(
+pub(crate) async fn count_tokens(
     State(app): State<AppState>,
     request: Request,
 ) -> Result<Response, ApiError> {

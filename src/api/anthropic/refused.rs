@@ -1,9 +1,9 @@
 //! Fields that `/v1/messages` knows but does not support: Anthropic's, and chat fields that clients
 //! might expect here and that would change what is generated.
 
-use crate::api::refused_fields::{RefusedField, field};
+use crate::api::http::refused_fields::{RefusedField, field};
 
-pub(in crate::api) const REFUSED: &[RefusedField] = &[
+pub(crate) const REFUSED: &[RefusedField] = &[
     // Anthropic's.
     field("container", &[], ""),
     field("context_management", &[], ""),

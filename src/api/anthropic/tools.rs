@@ -1,9 +1,11 @@
 //! Converts Anthropic's tools and thinking settings to those of a chat.
 
-use crate::api::error::ApiError;
-use crate::api::types::{
-    ChatRequest, ChatTemplateKwargs, FunctionDefinition, InputTool, InputToolChoice, JsonObject,
-    NamedFunction, NamedToolChoice, OutputConfig, Thinking, ToolChoice, ToolDefinition,
+use super::request::{InputTool, InputToolChoice, OutputConfig, Thinking};
+use crate::api::http::error::ApiError;
+use crate::api::http::object::JsonObject;
+use crate::api::openai::chat::request::{ChatRequest, ChatTemplateKwargs};
+use crate::api::openai::chat::tool_types::{
+    FunctionDefinition, NamedFunction, NamedToolChoice, ToolChoice, ToolDefinition,
 };
 
 /// Converts tool definitions.

@@ -2,13 +2,14 @@
 
 use serde_json::Value;
 
-use crate::api::error::ApiError;
-use crate::api::names::MessageNames;
-use crate::api::translation::Turns;
-use crate::api::types::{
-    CalledFunction, ChatMessage, Content, ImageSource, ImageUrl, InputBlock, InputMessage,
-    JsonObject, MessageToolCall, Part, ResultBlock, TextOr,
-};
+use super::request::{ImageSource, InputBlock, InputMessage, ResultBlock};
+use crate::api::generate::names::MessageNames;
+use crate::api::generate::types::text_or::TextOr;
+use crate::api::http::error::ApiError;
+use crate::api::http::object::JsonObject;
+use crate::api::openai::chat::message::{ChatMessage, Content, ImageUrl, Part};
+use crate::api::openai::chat::tool_types::{CalledFunction, MessageToolCall};
+use crate::api::openai::chat::translation::Turns;
 use crate::error::ImageError;
 
 /// A message under construction.

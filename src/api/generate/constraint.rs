@@ -1,0 +1,59 @@
+//! Compiles the output constraint of a request for the engine.
+
+use std::sync::Arc;
+
+use super::output::{OutputPlan, ThoughtPlan};
+use crate::api::http::error::ApiError;
+use crate::core::{CacheSalt, Constraint};
+use crate::registry::ServedModel;
+use crate::text::{GrammarError, GrammarErrorKind, ThoughtRule, with_thought};
+
+/// Compiles the grammar of `output`, in a separate process. Compiled grammars are cached per salt,
+/// so that requests with another salt do not find them.
+///
+/// # Errors
+/// 400 for a grammar that cannot be compiled within its limits, 503 when all compiler slots are
+/// taken.
+pub(crate) async fn constraint(
+    model: &Arc<ServedModel>,
+    output: OutputPlan,
+    salt: Option<CacheSalt>,
+) -> Result<Option<Arc<dyn Constraint>>, ApiError> {
+    let grammar = match output.grammar {
+        None => None,
+        Some(asked) => {
+            let compiled = model.grammars.compile(asked.source, salt).await;
+            Some(compiled.map_err(|error| refusal(&asked.param, error))?)
+        }
+    };
+    let rule = match output.thought {
+        ThoughtPlan::Unknown => return Ok(grammar),
+        ThoughtPlan::Banned | ThoughtPlan::Allowed { budget: Some(0) } => ThoughtRule::Banned,
+        ThoughtPlan::Allowed { budget } => ThoughtRule::Allowed { budget },
+    };
+    let Some(thinking) = &model.thinking else {
+        return Ok(grammar);
+    };
+    let vocabulary = (model.vocab_size, model.eos_token_ids.as_slice());
+    Ok(with_thought(grammar, rule, thinking.markers, vocabulary))
+}
+
+fn refusal(param: &str, error: GrammarError) -> ApiError {
+    let GrammarError {
+        kind,
+        path,
+        message,
+    } = error;
+    match kind {
+        GrammarErrorKind::Refused => {
+            let param = format!("{param}{path}");
+            let message = format!("'{param}' cannot constrain an answer: {message}.");
+            ApiError::invalid_value(param, message)
+        }
+        GrammarErrorKind::Busy => ApiError::too_many_grammars(&message),
+        GrammarErrorKind::Failed => {
+            tracing::error!(error = message, "a grammar could not be compiled");
+            ApiError::internal("grammars cannot be compiled")
+        }
+    }
+}

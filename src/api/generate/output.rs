@@ -1,0 +1,176 @@
+//! The output format of an answer, and whether it may contain reasoning.
+
+use serde_json::Value;
+
+use super::types::output_format::{NamedSchema, ResponseFormat, StructuredOutputs};
+use super::types::presence::Presence;
+use crate::api::http::error::ApiError;
+use crate::api::http::object::JsonObject;
+use crate::text::GrammarSource;
+
+/// A checked output format. Its grammar is not compiled yet.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OutputPlan {
+    /// The grammar that constrains the answer after its reasoning.
+    pub(crate) grammar: Option<AskedGrammar>,
+    /// Whether the answer may begin with reasoning.
+    pub(crate) thought: ThoughtPlan,
+}
+
+/// A grammar and the field that requests it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AskedGrammar {
+    /// The field, for errors of the compilation.
+    pub(crate) param: String,
+    pub(crate) source: GrammarSource,
+}
+
+/// Whether an answer may begin with reasoning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ThoughtPlan {
+    /// The model does not reason: its markers are plain text.
+    #[default]
+    Unknown,
+    /// The model can reason, but must not in this answer.
+    Banned,
+    /// The model may reason. The reasoning is closed after `budget` tokens.
+    Allowed {
+        /// `None` means no limit.
+        budget: Option<usize>,
+    },
+}
+
+/// Returns the grammar that constrains the answer's text.
+///
+/// # Errors
+/// 400 for unknown or unsupported formats, and for two at a time.
+pub(crate) fn asked_grammar(
+    format: Option<JsonObject<ResponseFormat>>,
+    structured: Option<JsonObject<StructuredOutputs>>,
+) -> Result<Option<AskedGrammar>, ApiError> {
+    let format = match format {
+        Some(JsonObject(format)) => of_format(format)?,
+        None => None,
+    };
+    let structured = match structured {
+        Some(JsonObject(structured)) => of_structured(structured)?,
+        None => None,
+    };
+    if format.is_some() && structured.is_some() {
+        return Err(ApiError::contradiction(
+            "structured_outputs",
+            "Send either 'response_format' or 'structured_outputs'.",
+        ));
+    }
+    Ok(format.or(structured))
+}
+
+fn of_format(format: ResponseFormat) -> Result<Option<AskedGrammar>, ApiError> {
+    let asked = |param: &str, source| {
+        Ok(Some(AskedGrammar {
+            param: param.to_owned(),
+            source,
+        }))
+    };
+    if format.schema.is_some() && format.kind != "json_object" {
+        return Err(ApiError::contradiction(
+            "response_format.schema",
+            "'response_format.schema' needs \"type\": \"json_object\". With \"json_schema\" the schema \
+             is 'response_format.json_schema.schema'.",
+        ));
+    }
+    match (format.kind.as_str(), format.json_schema) {
+        ("json_schema", Some(JsonObject(named))) => {
+            check_name(&named)?;
+            match named.schema {
+                Some(schema) => asked(
+                    "response_format.json_schema.schema",
+                    GrammarSource::JsonSchema(schema),
+                ),
+                None => asked("response_format.json_schema", GrammarSource::JsonObject),
+            }
+        }
+        ("json_schema", None) => Err(ApiError::missing("response_format.json_schema".to_owned())),
+        ("text" | "json_object", Some(_)) => Err(ApiError::contradiction(
+            "response_format.json_schema",
+            "'response_format.json_schema' needs \"type\": \"json_schema\".",
+        )),
+        ("text", None) => Ok(None),
+        ("json_object", None) => match format.schema {
+            Some(schema) => asked("response_format.schema", GrammarSource::JsonSchema(schema)),
+            None => asked("response_format", GrammarSource::JsonObject),
+        },
+        (kind, _) => Err(ApiError::invalid_value(
+            "response_format.type",
+            format!(
+                "A response format's type must be text, json_object or json_schema, got '{}'.",
+                kind.chars().take(32).collect::<String>()
+            ),
+        )),
+    }
+}
+
+fn check_name(named: &NamedSchema) -> Result<(), ApiError> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if (1..=64).contains(&named.name.len()) && named.name.bytes().all(is_allowed) {
+        return Ok(());
+    }
+    Err(ApiError::invalid_value(
+        "response_format.json_schema.name",
+        "A schema's name must have 1–64 letters, digits, underscores and dashes.",
+    ))
+}
+
+fn of_structured(structured: StructuredOutputs) -> Result<Option<AskedGrammar>, ApiError> {
+    let refused = [
+        ("structural_tag", structured.structural_tag),
+        ("whitespace_pattern", structured.whitespace_pattern),
+        ("disable_any_whitespace", structured.disable_any_whitespace),
+        (
+            "disable_additional_properties",
+            structured.disable_additional_properties,
+        ),
+    ];
+    if let Some((name, _)) = refused.iter().find(|(_, set)| *set == Presence::Set) {
+        let param = format!("structured_outputs.{name}");
+        let message = format!("The parameter '{param}' is not supported by this server.");
+        return Err(ApiError::unsupported(param, message));
+    }
+    let json = structured.json.map(|schema| {
+        // Clients such as Pydantic's `model_dump_json` send the schema as a string.
+        let parsed = schema.as_str().map(serde_json::from_str::<Value>);
+        match parsed {
+            None => Ok(schema),
+            Some(Ok(parsed)) => Ok(parsed),
+            Some(Err(error)) => Err(ApiError::invalid_value(
+                "structured_outputs.json",
+                format!("'structured_outputs.json' is a string that is not JSON: {error}."),
+            )),
+        }
+    });
+    let json = json.transpose()?.map(GrammarSource::JsonSchema);
+    let object = structured.json_object.unwrap_or(false);
+    let sources = [
+        ("json", json),
+        ("regex", structured.regex.map(GrammarSource::Regex)),
+        ("choice", structured.choice.map(GrammarSource::Choice)),
+        ("grammar", structured.grammar.map(GrammarSource::Lark)),
+        ("json_object", object.then_some(GrammarSource::JsonObject)),
+    ];
+    let mut asked = sources
+        .into_iter()
+        .filter_map(|(name, source)| source.map(|source| (name, source)));
+    let Some((name, source)) = asked.next() else {
+        return Ok(None);
+    };
+    if let Some((second, _)) = asked.next() {
+        return Err(ApiError::contradiction(
+            format!("structured_outputs.{second}"),
+            format!("Of 'structured_outputs' send either '{name}' or '{second}'."),
+        ));
+    }
+    Ok(Some(AskedGrammar {
+        param: format!("structured_outputs.{name}"),
+        source,
+    }))
+}

@@ -1,0 +1,375 @@
+//! Converts messages to the form that templates take, and separates their images.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+
+use super::message::{ChatMessage, Content, Part};
+use super::past_calls::PastCalls;
+use super::turns::arrange;
+use crate::api::generate::types::presence::Presence;
+use crate::api::http::error::ApiError;
+use crate::api::http::object::JsonObject;
+use crate::error::ImageError;
+use crate::registry::RolePolicy;
+use crate::text::{self, PromptEnd, ToolFormat, ToolResult, tool_results};
+
+/// A checked conversation.
+#[derive(Debug)]
+pub(crate) struct Chat {
+    /// The messages for the template.
+    pub(crate) messages: Vec<text::Message>,
+    /// The images, in the order of their places in the messages.
+    pub(crate) images: Vec<WireImage>,
+    /// Size of all text in bytes.
+    pub(crate) text_bytes: usize,
+    /// How the prompt ends.
+    pub(crate) end: PromptEnd,
+}
+
+/// An image as the client sent it.
+#[derive(Debug)]
+pub(crate) struct WireImage {
+    /// Its path: `messages[i].content[j]`.
+    pub(crate) param: String,
+    /// A data URI, not yet checked.
+    pub(crate) url: String,
+}
+
+/// How messages are converted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MessageRules {
+    pub(crate) roles: RolePolicy,
+    /// The format in which the model writes calls.
+    pub(crate) tool_format: ToolFormat,
+    /// Whether the model's earlier messages may contain reasoning.
+    pub(crate) thoughts: PastThoughts,
+}
+
+/// How reasoning in earlier answers is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PastThoughts {
+    /// It is removed.
+    Dropped,
+    /// The model does not reason: text that looks like reasoning is plain text.
+    Unknown,
+}
+
+/// Checks messages, separates their images and arranges turns in the order that templates need.
+///
+/// Several text parts of a system message become one, joined by line breaks, because Gemma's
+/// templates would drop all but the first. An assistant's calls are written as the model would have
+/// written them, and results of tools become a user turn. [`arrange`] handles the order of turns.
+///
+/// # Errors
+/// 400 with the path of a field that is invalid or not supported.
+pub(crate) fn convert_messages(
+    wire: Vec<JsonObject<ChatMessage>>,
+    rules: MessageRules,
+) -> Result<Chat, ApiError> {
+    if wire.is_empty() {
+        return Err(ApiError::invalid_value(
+            "messages",
+            "'messages' must not be empty.",
+        ));
+    }
+    let mut chat = Chat {
+        messages: Vec::with_capacity(wire.len()),
+        images: Vec::new(),
+        text_bytes: 0,
+        end: PromptEnd::Generation,
+    };
+    let mut calls = PastCalls::default();
+    let mut results = Vec::new();
+    for (message_idx, JsonObject(message)) in wire.into_iter().enumerate() {
+        let path = format!("messages[{message_idx}]");
+        check_served(&path, &message)?;
+        if message.role == "tool" {
+            results.push(calls.result(&path, message)?);
+            continue;
+        }
+        chat.answer(&mut results);
+        let role = role(&path, &message.role)?;
+        if message
+            .tool_call_id
+            .as_ref()
+            .is_some_and(|id| !id.is_empty())
+        {
+            return Err(not_served(format!("{path}.tool_call_id")));
+        }
+        let called = message.tool_calls.unwrap_or_default();
+        if role != text::Role::Assistant && !called.is_empty() {
+            return Err(not_served(format!("{path}.tool_calls")));
+        }
+        let called = calls.take(&path, called)?;
+        let content_path = format!("{path}.content");
+        let mut content = match message.content {
+            // As answers are sent: without text that was cut off, or with calls or a refusal instead.
+            None if role == text::Role::Assistant => {
+                text::Content::Text(message.refusal.unwrap_or_default())
+            }
+            None => return Err(ApiError::missing(content_path)),
+            Some(Content::Text(text)) => text::Content::Text(text),
+            Some(Content::Parts(parts)) if parts.is_empty() && role == text::Role::Assistant => {
+                text::Content::Text(String::new())
+            }
+            Some(Content::Parts(parts)) => {
+                let parts = convert_parts(&content_path, &role, parts, &mut chat)?;
+                text::Content::Parts(parts)
+            }
+        };
+        if role == text::Role::Assistant {
+            if rules.thoughts == PastThoughts::Dropped {
+                drop_thoughts(&mut content);
+            }
+            if !called.is_empty() {
+                append(&mut content, "\n", rules.tool_format.calls(&called));
+            }
+        }
+        chat.messages.push(text::Message { role, content });
+    }
+    chat.answer(&mut results);
+    chat.text_bytes = chat.messages.iter().map(text::Message::num_bytes).sum();
+    chat.messages = arrange(chat.messages, rules.roles);
+    Ok(chat)
+}
+
+impl Chat {
+    /// Adds the results of tools as one user turn.
+    fn answer(&mut self, results: &mut Vec<ToolResult>) {
+        if results.is_empty() {
+            return;
+        }
+        self.messages.push(text::Message {
+            role: text::Role::User,
+            content: text::Content::Text(tool_results(results)),
+        });
+        results.clear();
+    }
+
+    /// Adds instructions before and after the system text. If there is none, they become the system
+    /// text.
+    pub(crate) fn instruct(&mut self, before: &str, behind: Option<String>) {
+        if before.is_empty() && behind.is_none() {
+            return;
+        }
+        self.text_bytes += before.len() + behind.as_ref().map_or(0, String::len);
+        let is_system =
+            (self.messages.first()).is_some_and(|message| message.role == text::Role::System);
+        if !is_system {
+            let system = text::Message {
+                role: text::Role::System,
+                content: text::Content::Text(String::new()),
+            };
+            self.messages.insert(0, system);
+        }
+        let content = &mut self.messages[0].content;
+        if let Some(own) = first_text(content)
+            && !own.starts_with(before.trim_end())
+        {
+            own.insert_str(0, before);
+        }
+        if let Some(behind) = behind {
+            append(content, "\n\n", behind);
+        }
+    }
+
+    /// Sets how the prompt ends.
+    ///
+    /// # Errors
+    /// 400 if the fields contradict each other, or there is no message to continue.
+    pub(crate) fn end(
+        &mut self,
+        add_generation_prompt: Option<bool>,
+        continue_final_message: Option<bool>,
+    ) -> Result<(), ApiError> {
+        const CONTINUE: &str = "continue_final_message";
+        self.end = match (add_generation_prompt, continue_final_message) {
+            (Some(true), Some(true)) => {
+                return Err(ApiError::contradiction(
+                    CONTINUE,
+                    "'continue_final_message' goes on with the last message and \
+                     'add_generation_prompt' begins another: send one of them.",
+                ));
+            }
+            (_, Some(true)) => PromptEnd::Continue,
+            (Some(false), _) => PromptEnd::Nothing,
+            (None | Some(true), None | Some(false)) => PromptEnd::Generation,
+        };
+        let last = self.messages.last();
+        let is_assistant = last.is_some_and(|message| message.role == text::Role::Assistant);
+        if self.end == PromptEnd::Continue && !is_assistant {
+            return Err(ApiError::contradiction(
+                CONTINUE,
+                "'continue_final_message' needs a last message of the assistant's.",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn first_text(content: &mut text::Content) -> Option<&mut String> {
+    match content {
+        text::Content::Text(text) => Some(text),
+        text::Content::Parts(parts) => parts.iter_mut().find_map(|part| match part {
+            text::Part::Text(text) => Some(text),
+            text::Part::Image => None,
+        }),
+    }
+}
+
+/// Appends text to the content, with `between` before it if there is text already.
+fn append(content: &mut text::Content, between: &str, more: String) {
+    let last = match content {
+        text::Content::Text(text) => Some(text),
+        text::Content::Parts(parts) => match parts.last_mut() {
+            Some(text::Part::Text(text)) => Some(text),
+            _ => {
+                parts.push(text::Part::Text(more));
+                return;
+            }
+        },
+    };
+    if let Some(text) = last {
+        if !text.is_empty() {
+            text.push_str(between);
+        }
+        text.push_str(&more);
+    }
+}
+
+fn drop_thoughts(content: &mut text::Content) {
+    let drop = |text: &mut String| {
+        if let Cow::Owned(kept) = text::without_thoughts(text) {
+            *text = kept;
+        }
+    };
+    match content {
+        text::Content::Text(text) => drop(text),
+        text::Content::Parts(parts) => parts.iter_mut().for_each(|part| match part {
+            text::Part::Text(text) => drop(text),
+            text::Part::Image => {}
+        }),
+    }
+}
+
+fn check_served(path: &str, message: &ChatMessage) -> Result<(), ApiError> {
+    // An assistant's reasoning is not part of the conversation.
+    let of_others = |presence| match message.role.as_str() {
+        "assistant" => Presence::Empty,
+        _ => presence,
+    };
+    let refused = [
+        ("function_call", message.function_call),
+        ("audio", message.audio),
+        ("reasoning_content", of_others(message.reasoning_content)),
+        ("reasoning", of_others(message.reasoning)),
+    ];
+    match refused
+        .iter()
+        .find(|(_, presence)| *presence == Presence::Set)
+    {
+        None => Ok(()),
+        Some((name, _)) => Err(not_served(format!("{path}.{name}"))),
+    }
+}
+
+pub(super) fn not_served(param: String) -> ApiError {
+    let message = format!("The parameter '{param}' is not supported by this server. Leave it out.");
+    ApiError::unsupported(param, message)
+}
+
+fn role(path: &str, role: &str) -> Result<text::Role, ApiError> {
+    let param = format!("{path}.role");
+    match role {
+        "system" | "developer" => Ok(text::Role::System),
+        "user" => Ok(text::Role::User),
+        "assistant" => Ok(text::Role::Assistant),
+        "function" => Err(ApiError::unsupported(
+            param,
+            "The role 'function' is not supported. Use 'tool'.",
+        )),
+        _ => Err(ApiError::invalid_value(
+            param,
+            format!("A role must be system, developer, user, assistant or tool, got '{role}'."),
+        )),
+    }
+}
+
+fn convert_parts(
+    path: &str,
+    role: &text::Role,
+    wire: Vec<Part>,
+    chat: &mut Chat,
+) -> Result<Vec<text::Part>, ApiError> {
+    if wire.is_empty() {
+        return Err(ApiError::invalid_value(
+            path,
+            format!("'{path}' must not be empty."),
+        ));
+    }
+    let mut parts = Vec::with_capacity(wire.len());
+    for (part_idx, part) in wire.into_iter().enumerate() {
+        let param = format!("{path}[{part_idx}]");
+        if part.uuid == Presence::Set {
+            return Err(not_served(format!("{param}.uuid")));
+        }
+        match part.kind.as_str() {
+            "text" => {
+                let text = part.text.ok_or_else(|| missing(&param, "text"))?;
+                match (role, parts.last_mut()) {
+                    (text::Role::System, Some(text::Part::Text(before))) => {
+                        before.push('\n');
+                        before.push_str(&text);
+                    }
+                    _ => parts.push(text::Part::Text(text)),
+                }
+            }
+            "refusal" if *role == text::Role::Assistant => {
+                let refusal = part.refusal.ok_or_else(|| missing(&param, "refusal"))?;
+                parts.push(text::Part::Text(refusal));
+            }
+            "image_url" if *role == text::Role::System => {
+                return Err(ApiError::invalid_value(
+                    param,
+                    "A system message cannot hold images. Put them into a user message.",
+                ));
+            }
+            "image_url" => {
+                let image = part.image_url.ok_or_else(|| missing(&param, "image_url"))?;
+                check_url(&param, &image.url)?;
+                parts.push(text::Part::Image);
+                chat.images.push(WireImage {
+                    param,
+                    url: image.url,
+                });
+            }
+            kind => {
+                let message = format!(
+                    "A part's type must be text or image_url; '{kind}' is not supported by this \
+                     server."
+                );
+                return Err(ApiError::unsupported(format!("{param}.type"), message));
+            }
+        }
+    }
+    Ok(parts)
+}
+
+pub(super) fn missing(path: &dyn Display, name: &str) -> ApiError {
+    ApiError::missing(format!("{path}.{name}"))
+}
+
+/// Rejects URLs that decoding would certainly reject, before anything is decoded.
+fn check_url(param: &str, url: &str) -> Result<(), ApiError> {
+    let is_scheme = |scheme: &str| {
+        let start = url.trim_start().get(..scheme.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    if is_scheme("http:") || is_scheme("https:") {
+        return Err(ApiError::from(ImageError::Remote).at(param));
+    }
+    if !is_scheme("data:") {
+        return Err(ApiError::from(ImageError::BadDataUri).at(param));
+    }
+    Ok(())
+}

@@ -1,0 +1,424 @@
+//! `POST /v1/chat/completions`.
+//!
+//! The model's reasoning is returned beside the content, as `reasoning_content` and, under its
+//! newer name, `reasoning`. `logprobs.content`, `token_ids` and `completion_tokens` cover every
+//! token of an answer, including reasoning, its markers and tool calls, as vLLM's do. A stop string
+//! ends the content or a call, never the reasoning. An answer that stops by itself after a call has
+//! the finish reason `tool_calls`.
+
+pub(crate) mod convert;
+pub(crate) mod message;
+pub(crate) mod past_calls;
+pub(crate) mod prompting;
+pub(crate) mod request;
+pub(crate) mod response;
+pub(crate) mod thinking;
+pub(crate) mod tool_types;
+pub(crate) mod tools;
+pub(crate) mod translation;
+pub(crate) mod turns;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+
+use self::convert::Chat;
+use self::prompting::Prompting;
+use self::request::ChatRequest;
+use self::response::{
+    AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, Delta,
+};
+use self::thinking::{ThinkingFields, convert_thinking};
+use self::tool_types::{AnswerFunction, AnswerToolCall, DeltaFunction, DeltaToolCall};
+use self::tools::{ToolFields, ToolPlan, convert_tools};
+use crate::api::generate::answer::{
+    Answer, AnswerFormat, StreamEvent, ToolCall, finish_name, to_json,
+};
+use crate::api::generate::generation::AnswerDelta;
+use crate::api::generate::images::{Images, decode_all};
+use crate::api::generate::labels::ServiceTier;
+use crate::api::generate::logprobs;
+use crate::api::generate::options::{StreamUsage, TokenIds, chat_logprobs};
+use crate::api::generate::output::{OutputPlan, asked_grammar};
+use crate::api::generate::prompt::{PreparedPrompt, check_length, encode_chat};
+use crate::api::generate::size::{check_size, least_tokens};
+use crate::api::generate::types::usage::Usage;
+use crate::api::generate::{Answering, Call, Endpoint, OwnFields, SharedFields, generate};
+use crate::api::http::error::ApiError;
+use crate::api::http::extract::parse;
+use crate::api::http::random::random_id;
+use crate::api::http::refused_fields::{self, refuse};
+use crate::api::http::state::AppState;
+use crate::core::{FinishReason, TokenEvent};
+use crate::registry::ServedModel;
+use crate::text::{AnswerPart, AnswerSyntax};
+
+/// Prefix of tool call ids.
+const CALL_PREFIX: &str = "call_";
+
+/// Handles a chat completion request.
+///
+/// # Errors
+/// The errors of [`generate`].
+pub(crate) async fn chat_completions(
+    State(app): State<AppState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    generate::<Chats>(app, request).await
+}
+
+struct Chats;
+
+impl Endpoint for Chats {
+    const ID_PREFIX: &'static str = "chatcmpl-";
+    type Content = Chat;
+    type Echo = ();
+
+    fn read(body: &str, model: &ServedModel) -> Result<Call<Chat>, ApiError> {
+        let fields = parse(body)?;
+        let shared = SharedFields::parse(body)?;
+        refuse(body, &[refused_fields::CHAT, refused_fields::GENERATION])?;
+        chat_call(fields, shared, model)
+    }
+
+    async fn prompts(
+        app: &AppState,
+        model: &Arc<ServedModel>,
+        chat: Chat,
+    ) -> Result<Vec<PreparedPrompt>, ApiError> {
+        Ok(vec![prepare(app, model, chat).await?])
+    }
+
+    fn format(answering: Answering, (): ()) -> impl AnswerFormat {
+        ChatFormat {
+            num_calls: vec![0; answering.num_choices],
+            answering,
+        }
+    }
+}
+
+/// Converts and checks a chat request, from whichever API it came.
+///
+/// # Errors
+/// 400 for invalid fields, 404 for another model.
+pub(crate) fn chat_call(
+    fields: ChatRequest,
+    shared: SharedFields,
+    model: &ServedModel,
+) -> Result<Call<Chat>, ApiError> {
+    let tools = convert_tools(
+        ToolFields {
+            tools: fields.tools,
+            tool_choice: fields.tool_choice,
+            parallel_tool_calls: fields.parallel_tool_calls,
+        },
+        model.tool_format,
+    )?;
+    let thinking = convert_thinking(
+        ThinkingFields {
+            reasoning_effort: fields.reasoning_effort,
+            thinking_token_budget: fields.thinking_token_budget,
+            include_reasoning: fields.include_reasoning,
+            chat_template_kwargs: fields.chat_template_kwargs,
+        },
+        &model.names[0],
+        model.thinking,
+    )?;
+    let asked = asked_grammar(fields.response_format, fields.structured_outputs)?;
+    let prompting = Prompting::new(tools.as_ref(), asked.as_ref(), thinking.wish, model);
+    let own = OwnFields {
+        model: fields.model,
+        top_logprobs: chat_logprobs(fields.logprobs, fields.top_logprobs)?,
+        output: OutputPlan {
+            grammar: match &tools {
+                Some(tools) => tools.grammar(asked)?,
+                None => asked,
+            },
+            thought: thinking.thought,
+        },
+        syntax: AnswerSyntax {
+            thoughts: thinking.syntax,
+            calls: tools.as_ref().map(ToolPlan::syntax),
+        },
+    };
+    let call = Call::new(shared, own, model)?;
+    let mut chat = prompting.chat(fields.messages)?;
+    chat.end(fields.add_generation_prompt, fields.continue_final_message)?;
+    check_chat(&chat, model, model.max_model_len)?;
+    Ok(call.with(chat))
+}
+
+/// Checks a conversation before its template is rendered.
+///
+/// # Errors
+/// 400 for images to a model that takes none, and for a prompt that certainly exceeds `max_tokens`.
+pub(crate) fn check_chat(
+    chat: &Chat,
+    model: &ServedModel,
+    max_tokens: usize,
+) -> Result<(), ApiError> {
+    let image_tokens = match (&model.images, chat.images.first()) {
+        (Some(images), _) => chat.images.len() * images.tokens.tokens_per_image,
+        (None, None) => 0,
+        (None, Some(image)) => {
+            let message = format!(
+                "The model '{}' takes text only. Remove the images, or use a model that takes \
+                 them, such as medgemma-4b-it.",
+                model.names[0]
+            );
+            return Err(ApiError::invalid_value(image.param.clone(), message));
+        }
+    };
+    let least = least_tokens(chat.text_bytes, chat.messages.len(), image_tokens);
+    check_size(least, max_tokens).map_err(|error| error.at("messages"))
+}
+
+/// Builds the prompt. Text is tokenized before images are decoded, so that a prompt that is too
+/// long costs no decoding.
+///
+/// # Errors
+/// 400 for a prompt that does not fit the model and for invalid images.
+pub(crate) async fn prepare(
+    app: &AppState,
+    model: &Arc<ServedModel>,
+    chat: Chat,
+) -> Result<PreparedPrompt, ApiError> {
+    let Chat {
+        messages,
+        images,
+        text_bytes,
+        end,
+    } = chat;
+    let encode = {
+        let model = Arc::clone(model);
+        move || encode_chat(&model, &messages, end)
+    };
+    let prompt = app.workers().run_sized(text_bytes, encode).await??;
+    check_length(prompt.ids.len(), model.max_model_len).map_err(|error| error.at("messages"))?;
+    let (images, tokens_per_image) = match &model.images {
+        Some(support) => (
+            decode_all(images, &support.processor, app).await?,
+            support.tokens.tokens_per_image,
+        ),
+        None => (Images::default(), 0),
+    };
+    Ok(PreparedPrompt::new(prompt, images, tokens_per_image))
+}
+
+/// Formats chat completions as JSON.
+struct ChatFormat {
+    answering: Answering,
+    /// For each answer, the number of tool calls begun so far.
+    num_calls: Vec<usize>,
+}
+
+impl ChatFormat {
+    fn chunk(&self, choices: Vec<ChatChunkChoice<'_>>, kind: Chunk) -> String {
+        let chunk = ChatChunk {
+            id: &self.answering.identity.id,
+            object: "chat.completion.chunk",
+            created: self.answering.identity.created,
+            model: &self.answering.identity.model,
+            system_fingerprint: &self.answering.identity.system_fingerprint,
+            choices,
+            usage: match kind {
+                Chunk::Usage(usage) => Some(Some(usage)),
+                Chunk::First(usage) | Chunk::Later(usage) => {
+                    self.answering.options.delivery.usage().on_the_way(usage)
+                }
+            },
+            service_tier: self.answering.options.service_tier.map(ServiceTier::name),
+            prompt_token_ids: match kind {
+                Chunk::First(_) => self.when_returned(|| self.answering.prompts[0].as_slice()),
+                Chunk::Later(_) | Chunk::Usage(_) => None,
+            },
+        };
+        to_json(&chunk)
+    }
+
+    fn when_returned<T>(&self, ids: impl FnOnce() -> T) -> Option<T> {
+        (self.answering.options.token_ids == TokenIds::Return).then(ids)
+    }
+
+    fn choice<'a>(
+        &self,
+        index: usize,
+        delta: Delta<'a>,
+        tokens: &[TokenEvent],
+    ) -> ChatChunkChoice<'a> {
+        ChatChunkChoice {
+            index,
+            delta,
+            logprobs: logprobs::for_chat(tokens, &self.answering.model.tokenizer),
+            finish_reason: None,
+            stop_reason: None,
+            token_ids: self.when_returned(|| tokens.iter().map(|event| event.token).collect()),
+        }
+    }
+}
+
+/// Returns the delta for one part. `num_calls` counts the answer's calls so far, including this
+/// one.
+fn part_delta(part: &AnswerPart, num_calls: usize) -> Delta<'_> {
+    let call = |id: Option<String>, name, arguments| {
+        Some([DeltaToolCall {
+            index: num_calls - 1,
+            kind: id.is_some().then_some("function"),
+            id,
+            function: DeltaFunction { name, arguments },
+        }])
+    };
+    match part {
+        AnswerPart::Reasoning(text) => Delta {
+            reasoning_content: Some(text),
+            reasoning: Some(text),
+            ..Delta::default()
+        },
+        AnswerPart::Text(text) => Delta {
+            content: Some(text),
+            ..Delta::default()
+        },
+        AnswerPart::CallBegins { name } => Delta {
+            tool_calls: call(Some(random_id(CALL_PREFIX)), Some(name.as_str()), ""),
+            ..Delta::default()
+        },
+        AnswerPart::CallArguments(text) => Delta {
+            tool_calls: call(None, None, text),
+            ..Delta::default()
+        },
+    }
+}
+
+/// Returns the message of a complete answer.
+fn message(reasoning: String, text: String, calls: Vec<ToolCall>) -> AssistantMessage {
+    let reasoning = Some(reasoning).filter(|reasoning| !reasoning.is_empty());
+    let calls: Vec<_> = calls
+        .into_iter()
+        .map(|call| AnswerToolCall {
+            id: random_id(CALL_PREFIX),
+            kind: "function",
+            function: AnswerFunction {
+                name: call.name,
+                arguments: call.arguments,
+            },
+        })
+        .collect();
+    AssistantMessage {
+        role: "assistant",
+        content: (calls.is_empty() || !text.is_empty()).then_some(text),
+        reasoning_content: reasoning.clone(),
+        reasoning,
+        tool_calls: Some(calls).filter(|calls| !calls.is_empty()),
+        refusal: None,
+    }
+}
+
+/// Returns the finish reason. An answer with calls that stopped by itself has `tool_calls`.
+fn chat_finish_name(reason: FinishReason, num_calls: usize) -> &'static str {
+    match reason {
+        FinishReason::Stop if num_calls > 0 => "tool_calls",
+        reason => finish_name(reason),
+    }
+}
+
+/// The kind of a stream chunk.
+#[derive(Clone, Copy)]
+enum Chunk {
+    First(Usage),
+    Later(Usage),
+    /// The last chunk, which has only the usage.
+    Usage(Usage),
+}
+
+impl AnswerFormat for ChatFormat {
+    fn opening(&mut self) -> Vec<StreamEvent> {
+        let prompt_len = self.answering.prompts[0].len();
+        let usage = Usage::new(prompt_len, 0, 0, 0);
+        let chunk = |index| {
+            let delta = Delta {
+                role: Some("assistant"),
+                content: Some(""),
+                ..Delta::default()
+            };
+            let kind = if index == 0 {
+                Chunk::First(usage)
+            } else {
+                Chunk::Later(usage)
+            };
+            StreamEvent::data(self.chunk(vec![self.choice(index, delta, &[])], kind))
+        };
+        (0..self.answering.num_choices).map(chunk).collect()
+    }
+
+    fn delta(&mut self, delta: AnswerDelta, usage: Usage) -> Vec<StreamEvent> {
+        let mut chunks = Vec::with_capacity(2);
+        let mut tokens = delta.tokens.as_slice();
+        for part in &delta.parts {
+            if matches!(part, AnswerPart::CallBegins { .. }) {
+                self.num_calls[delta.index] += 1;
+            }
+            let content = part_delta(part, self.num_calls[delta.index]);
+            let choice = self.choice(delta.index, content, tokens);
+            chunks.push(self.chunk(vec![choice], Chunk::Later(usage)));
+            tokens = &[];
+        }
+        if let Some(finish) = delta.finish {
+            let num_calls = self.num_calls[delta.index];
+            let choice = ChatChunkChoice {
+                finish_reason: Some(chat_finish_name(finish.reason, num_calls)),
+                stop_reason: finish.stop_reason,
+                ..self.choice(delta.index, Delta::default(), tokens)
+            };
+            chunks.push(self.chunk(vec![choice], Chunk::Later(usage)));
+        }
+        chunks.into_iter().map(StreamEvent::data).collect()
+    }
+
+    fn closing(&mut self, usage: Usage) -> Vec<StreamEvent> {
+        let mut events = Vec::with_capacity(2);
+        if self.answering.options.delivery.usage() != StreamUsage::Omit {
+            let chunk = self.chunk(Vec::new(), Chunk::Usage(usage));
+            events.push(StreamEvent::data(chunk));
+        }
+        events.push(StreamEvent::done());
+        events
+    }
+
+    fn failed(&mut self, error: &ApiError) -> Vec<StreamEvent> {
+        vec![StreamEvent::data(error.to_json()), StreamEvent::done()]
+    }
+
+    fn whole(&mut self, answers: Vec<Answer>, usage: Usage) -> String {
+        // All answers have the same prompt.
+        let of_prompt = answers.first().and_then(|answer| answer.tokens.first());
+        let of_prompt = of_prompt.and_then(|event| event.prompt_logprobs.clone());
+        let of_prompt = self.answering.prompt_logprobs.zip(of_prompt);
+        let prompt_logprobs = of_prompt.map(|(num_top, of_prompt)| {
+            let tokenizer = &self.answering.model.tokenizer;
+            logprobs::for_prompt(&self.answering.prompts[0], &of_prompt, num_top, tokenizer)
+        });
+        let choices = answers.into_iter().enumerate();
+        let choices = choices.map(|(index, answer)| ChatChoice {
+            index,
+            finish_reason: chat_finish_name(answer.finish.reason, answer.calls.len()),
+            message: message(answer.reasoning, answer.text, answer.calls),
+            logprobs: logprobs::for_chat(&answer.tokens, &self.answering.model.tokenizer),
+            stop_reason: answer.finish.stop_reason,
+            token_ids: self
+                .when_returned(|| answer.tokens.iter().map(|event| event.token).collect()),
+        });
+        to_json(&ChatCompletion {
+            id: &self.answering.identity.id,
+            object: "chat.completion",
+            created: self.answering.identity.created,
+            model: &self.answering.identity.model,
+            choices: choices.collect(),
+            usage,
+            service_tier: self.answering.options.service_tier.map(ServiceTier::name),
+            system_fingerprint: &self.answering.identity.system_fingerprint,
+            prompt_logprobs,
+            prompt_token_ids: self.when_returned(|| self.answering.prompts[0].as_slice()),
+        })
+    }
+}

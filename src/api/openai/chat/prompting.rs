@@ -1,0 +1,71 @@
+//! Applies a request's tools and reasoning settings to the messages of its prompt.
+
+use super::convert::{Chat, MessageRules, PastThoughts, convert_messages};
+use super::message::ChatMessage;
+use super::thinking::ThinkingWish;
+use super::tools::ToolPlan;
+use crate::api::generate::output::AskedGrammar;
+use crate::api::http::error::ApiError;
+use crate::api::http::object::JsonObject;
+use crate::registry::ServedModel;
+use crate::text::THINKING_INSTRUCTION;
+
+/// How messages are converted to a conversation for this model.
+#[derive(Debug)]
+pub(crate) struct Prompting {
+    rules: MessageRules,
+    wish: ThinkingWish,
+    /// The instructions that describe the tools.
+    tools: Option<String>,
+    /// Maximum number of images in the prompt.
+    max_images: Option<usize>,
+}
+
+impl Prompting {
+    /// Creates the settings for a request with these tools. `asked` constrains an answer without
+    /// calls.
+    pub(crate) fn new(
+        tools: Option<&ToolPlan>,
+        asked: Option<&AskedGrammar>,
+        wish: ThinkingWish,
+        model: &ServedModel,
+    ) -> Self {
+        Self {
+            rules: MessageRules {
+                roles: model.roles,
+                tool_format: tools.map_or(model.tool_format, |tools| tools.format(asked)),
+                thoughts: match model.thinking {
+                    Some(_) => PastThoughts::Dropped,
+                    None => PastThoughts::Unknown,
+                },
+            },
+            wish,
+            tools: tools.map(|tools| tools.prompt(asked)),
+            max_images: (model.images.as_ref()).and_then(|images| images.max_per_prompt),
+        }
+    }
+
+    /// Converts messages to a conversation: the instruction to reason comes before the system text,
+    /// the tools after it.
+    ///
+    /// # Errors
+    /// 400 with the path of an invalid field in the messages.
+    pub(crate) fn chat(self, messages: Vec<JsonObject<ChatMessage>>) -> Result<Chat, ApiError> {
+        let mut chat = convert_messages(messages, self.rules)?;
+        if let Some(max_images) = self.max_images
+            && let Some(beyond) = chat.images.get(max_images)
+        {
+            return Err(ApiError::too_many_images(
+                &beyond.param,
+                chat.images.len(),
+                max_images,
+            ));
+        }
+        let before = match self.wish {
+            ThinkingWish::Asked => THINKING_INSTRUCTION,
+            ThinkingWish::Unsaid => "",
+        };
+        chat.instruct(before, self.tools);
+        Ok(chat)
+    }
+}

@@ -1,0 +1,65 @@
+//! `POST /v1/chat/completions`: fields of chat requests only.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::message::ChatMessage;
+use super::tool_types::{ToolChoice, ToolDefinition};
+use crate::api::generate::types::output_format::{ResponseFormat, StructuredOutputs};
+use crate::api::http::object::JsonObject;
+
+/// A chat request's own fields. The shared fields are in `SamplingFields` and `StreamFields`, read
+/// from the same body.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub(crate) struct ChatRequest {
+    /// Name of the model. Default: the served model.
+    pub(crate) model: Option<String>,
+    /// The conversation so far.
+    #[schemars(length(min = 1))]
+    pub(crate) messages: Vec<JsonObject<ChatMessage>>,
+    /// Whether to return the log-probability of each token.
+    #[schemars(extend("default" = false))]
+    pub(crate) logprobs: Option<bool>,
+    /// Number of alternatives for each token, 0–20; only with `logprobs`.
+    #[schemars(range(min = 0, max = 20))]
+    pub(crate) top_logprobs: Option<i64>,
+    /// Constrains the answer to JSON, or to JSON that is valid under a schema.
+    pub(crate) response_format: Option<JsonObject<ResponseFormat>>,
+    /// vLLM's: constraint on the answer's text.
+    pub(crate) structured_outputs: Option<JsonObject<StructuredOutputs>>,
+    /// Tools that may be called, at most 128.
+    #[schemars(length(max = 128))]
+    pub(crate) tools: Option<Vec<JsonObject<ToolDefinition>>>,
+    /// Whether tools may or must be called; default: they may. Only with `tools`.
+    pub(crate) tool_choice: Option<ToolChoice>,
+    /// Whether an answer may contain several calls; default: it may.
+    pub(crate) parallel_tool_calls: Option<bool>,
+    /// How long to reason: `none`, `minimal`, `low`, `medium`, `high` or `xhigh`.
+    #[schemars(extend("enum" = ["none", "minimal", "low", "medium", "high", "xhigh", null]))]
+    pub(crate) reasoning_effort: Option<String>,
+    /// vLLM's: maximum number of reasoning tokens; −1 means no limit.
+    #[schemars(range(min = -1))]
+    pub(crate) thinking_token_budget: Option<i64>,
+    /// vLLM's: whether to return the reasoning; default: it is returned.
+    #[schemars(extend("default" = true))]
+    pub(crate) include_reasoning: Option<bool>,
+    /// Whether the prompt ends with the start of the assistant's turn; default: it does.
+    #[schemars(extend("default" = true))]
+    pub(crate) add_generation_prompt: Option<bool>,
+    /// Whether the answer continues the last message, which must be the assistant's, instead.
+    #[schemars(extend("default" = false))]
+    pub(crate) continue_final_message: Option<bool>,
+    /// vLLM's: settings of the chat template.
+    pub(crate) chat_template_kwargs: Option<JsonObject<ChatTemplateKwargs>>,
+}
+
+/// `chat_template_kwargs`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub(crate) struct ChatTemplateKwargs {
+    /// Whether to reason before answering.
+    pub(crate) enable_thinking: Option<bool>,
+    /// All other settings, which are refused by name.
+    #[serde(flatten)]
+    pub(crate) others: Map<String, Value>,
+}

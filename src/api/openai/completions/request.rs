@@ -1,0 +1,161 @@
+//! `POST /v1/completions`: fields of text completion requests only.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+
+use crate::api::generate::types::output_format::{ResponseFormat, StructuredOutputs};
+use crate::api::http::object::JsonObject;
+
+use crate::core::TokenId;
+
+/// A text completion's own fields. The shared fields are in `SamplingFields` and `StreamFields`,
+/// read from the same body.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct CompletionRequest {
+    /// Name of the model. Default: the served model.
+    pub(crate) model: Option<String>,
+    /// The text or tokens to continue.
+    pub(crate) prompt: Prompt,
+    /// Number of alternatives for each token, 0–20.
+    #[schemars(range(min = 0, max = 20))]
+    pub(crate) logprobs: Option<i64>,
+    /// Whether the answer begins with the prompt; with `logprobs`, also with the prompt's
+    /// log-probabilities.
+    #[schemars(extend("default" = false))]
+    pub(crate) echo: Option<bool>,
+    /// Constrains the answer to JSON, or to JSON that is valid under a schema.
+    pub(crate) response_format: Option<JsonObject<ResponseFormat>>,
+    /// vLLM's: constraint on the answer's text.
+    pub(crate) structured_outputs: Option<JsonObject<StructuredOutputs>>,
+}
+
+/// One or more prompts, as text or as token ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Prompt {
+    /// `"…"`.
+    Text(String),
+    /// `["…", "…"]`.
+    Texts(Vec<String>),
+    /// `[2, 651]`: one prompt.
+    Ids(Vec<i64>),
+    /// `[[2, 651], [2, 5]]`: several prompts.
+    IdLists(Vec<Vec<i64>>),
+    /// `[]`: an empty list of unknown type.
+    Nothing,
+}
+
+/// The first element of an array, which determines the type of the others.
+enum First {
+    Text(String),
+    Id(i64),
+    Ids(Vec<i64>),
+}
+
+struct PromptVisitor;
+struct FirstVisitor;
+
+/// Reads the rest of an array whose first element is known, so that a long one is stored only once.
+fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
+    first: T,
+    mut seq: A,
+) -> Result<Vec<T>, A::Error> {
+    let mut all = vec![first];
+    while let Some(element) = seq.next_element()? {
+        all.push(element);
+    }
+    Ok(all)
+}
+
+impl<'de> Visitor<'de> for PromptVisitor {
+    type Value = Prompt;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, an array of strings, an array of ids or an array of arrays of ids")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Prompt, E> {
+        Ok(Prompt::Text(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Prompt, E> {
+        Ok(Prompt::Text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Prompt, A::Error> {
+        Ok(match seq.next_element()? {
+            None => Prompt::Nothing,
+            Some(First::Text(text)) => Prompt::Texts(rest(text, seq)?),
+            Some(First::Id(id)) => Prompt::Ids(rest(id, seq)?),
+            Some(First::Ids(ids)) => Prompt::IdLists(rest(ids, seq)?),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Prompt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PromptVisitor)
+    }
+}
+
+impl JsonSchema for Prompt {
+    fn schema_name() -> Cow<'static, str> {
+        "Prompt".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let id = generator.subschema_for::<TokenId>();
+        json_schema!({
+            "description": "One prompt or several, as text or as token ids.",
+            "anyOf": [
+                { "type": "string" },
+                { "type": "array", "items": { "type": "string" }, "minItems": 1 },
+                { "type": "array", "items": id, "minItems": 1 },
+                {
+                    "type": "array",
+                    "items": { "type": "array", "items": id, "minItems": 1 },
+                    "minItems": 1,
+                },
+            ],
+        })
+    }
+}
+
+impl<'de> Visitor<'de> for FirstVisitor {
+    type Value = First;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, an id or an array of ids")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<First, E> {
+        Ok(First::Text(value.to_owned()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<First, E> {
+        Ok(First::Id(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<First, E> {
+        let id = i64::try_from(value);
+        id.map(First::Id)
+            .map_err(|_| E::custom(format!("{value} is no token id")))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<First, A::Error> {
+        let mut ids = Vec::new();
+        while let Some(id) = seq.next_element()? {
+            ids.push(id);
+        }
+        Ok(First::Ids(ids))
+    }
+}
+
+impl<'de> Deserialize<'de> for First {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FirstVisitor)
+    }
+}

@@ -1,0 +1,56 @@
+//! `POST /v1/completions`: the response. Chunks have the same format.
+
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::api::generate::types::logprobs::{CompletionLogprobs, PromptLogprobs};
+use crate::api::generate::types::usage::Usage;
+use crate::api::openai::chat::response::{FINISH_REASONS_OR_NULL, StopReason};
+use crate::core::TokenId;
+
+/// The whole response, or one event of a stream.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Completion<'a> {
+    pub(crate) id: &'a str,
+    #[schemars(extend("const" = "text_completion"))]
+    pub(crate) object: &'static str,
+    pub(crate) created: u64,
+    pub(crate) model: &'a str,
+    pub(crate) choices: Vec<CompletionChoice<'a>>,
+    /// Absent from chunks unless `include_usage` is set. Otherwise null in all chunks but the last,
+    /// unless `continuous_usage_stats` is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) usage: Option<Option<Usage>>,
+    /// vLLM's: present if the request sets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) service_tier: Option<&'static str>,
+    pub(crate) system_fingerprint: &'a str,
+    /// Present with `return_token_ids` if there is one prompt; in a stream, in the first chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt_token_ids: Option<&'a [TokenId]>,
+}
+
+/// One answer, or what a chunk adds to it. Answers to the same prompt are adjacent.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct CompletionChoice<'a> {
+    pub(crate) index: usize,
+    pub(crate) text: Cow<'a, str>,
+    pub(crate) logprobs: Option<CompletionLogprobs>,
+    /// Null in chunks before the answer's last.
+    #[schemars(extend("enum" = FINISH_REASONS_OR_NULL))]
+    pub(crate) finish_reason: Option<&'static str>,
+    /// vLLM's: the stop string or the client's stop token that ended the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stop_reason: Option<StopReason>,
+    /// Present with `return_token_ids`, in an answer's first chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt_token_ids: Option<&'a [TokenId]>,
+    /// With `prompt_logprobs`: one entry for each prompt token, null for the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt_logprobs: Option<Vec<Option<PromptLogprobs>>>,
+    /// Present with `return_token_ids`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_ids: Option<Vec<TokenId>>,
+}

@@ -1,0 +1,56 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use super::model_list::{ModelCard, ModelList};
+use crate::api::generate::answer::{json_response, to_json};
+use crate::api::http::error::ApiError;
+use crate::api::http::state::AppState;
+use crate::registry::ServedModel;
+
+/// Lists all names that requests may use.
+///
+/// # Errors
+/// 503 while the model loads.
+pub(crate) async fn list_models(State(app): State<AppState>) -> Result<Response, ApiError> {
+    let model = app.model()?;
+    let entries = model.names.iter().map(|name| entry(name, model));
+    Ok(json_response(to_json(&ModelList {
+        object: "list",
+        data: entries.collect(),
+    })))
+}
+
+/// Returns the entry of one name, which may contain slashes.
+///
+/// # Errors
+/// 404 for another model, 503 while the model loads.
+pub(crate) async fn retrieve_model(
+    State(app): State<AppState>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let model = app.model()?;
+    let Ok(Path(name)) = name else {
+        return Err(ApiError::invalid_value(
+            "model",
+            "The model's name is not UTF-8.",
+        ));
+    };
+    if !model.names.contains(&name) {
+        return Err(ApiError::unknown_model(&name, &model.names));
+    }
+    Ok(json_response(to_json(&entry(&name, model))))
+}
+
+fn entry<'a>(name: &'a str, model: &'a ServedModel) -> ModelCard<'a> {
+    ModelCard {
+        id: name,
+        object: "model",
+        created: model.created,
+        owned_by: "medgemma-server",
+        root: &model.names[0],
+        max_model_len: model.max_model_len,
+    }
+}

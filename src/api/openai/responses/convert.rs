@@ -1,0 +1,229 @@
+//! Translates a response request to an equivalent chat request.
+
+use super::request::{FunctionChoice, FunctionTool, ReasoningConfig, ResponsesRequest, TextConfig};
+use super::turns::{push, say};
+use crate::api::generate::names::{Names, flat_tool};
+use crate::api::generate::types::output_format::{NamedSchema, ResponseFormat};
+use crate::api::generate::types::text_or::TextOr;
+use crate::api::http::error::ApiError;
+use crate::api::http::object::JsonObject;
+use crate::api::openai::chat::request::ChatRequest;
+use crate::api::openai::chat::tool_types::{
+    FunctionDefinition, NamedFunction, NamedToolChoice, ToolChoice, ToolDefinition,
+};
+use crate::api::openai::chat::translation::Turns;
+
+/// The supported value of `include`.
+const LOGPROBS: &str = "message.output_text.logprobs";
+
+/// A chat request with the client's field names.
+pub(super) struct Translated {
+    pub(super) chat: ChatRequest,
+    pub(super) names: Names,
+}
+
+/// Translates a request.
+///
+/// # Errors
+/// 400 with the path of a field that a chat cannot represent.
+pub(super) fn translate(request: ResponsesRequest) -> Result<Translated, ApiError> {
+    let logprobs = includes_logprobs(request.include.as_deref())?;
+    if !logprobs && request.top_logprobs.is_some_and(|top| top != 0) {
+        return Err(ApiError::contradiction(
+            "top_logprobs",
+            format!("'top_logprobs' needs 'include': [\"{LOGPROBS}\"]."),
+        ));
+    }
+    let mut turns = Turns::default();
+    if let Some(instructions) = request.instructions {
+        say("system", instructions, "instructions", &mut turns);
+    }
+    match request.input {
+        TextOr::Text(text) => say("user", text, "input", &mut turns),
+        TextOr::List(items) if items.is_empty() => {
+            return Err(ApiError::invalid_value(
+                "input",
+                "'input' must not be empty.",
+            ));
+        }
+        TextOr::List(items) => {
+            for (item_idx, item) in items.into_iter().enumerate() {
+                push(item, format!("input[{item_idx}]"), &mut turns)?;
+            }
+        }
+    }
+    let has_tools = request
+        .tools
+        .as_ref()
+        .is_some_and(|tools| !tools.is_empty());
+    let mut chat = ChatRequest {
+        model: request.model,
+        messages: turns.messages,
+        logprobs: Some(logprobs),
+        top_logprobs: request.top_logprobs,
+        tools: request.tools.map(tools).transpose()?,
+        tool_choice: request.tool_choice.map(tool_choice).transpose()?,
+        // Clients send it without tools too, where it has no effect.
+        parallel_tool_calls: request.parallel_tool_calls.filter(|_| has_tools),
+        ..ChatRequest::default()
+    };
+    if let Some(JsonObject(reasoning)) = request.reasoning {
+        chat.reasoning_effort = effort(reasoning)?;
+    }
+    if let Some(JsonObject(text)) = request.text {
+        shape(text, &mut chat)?;
+    }
+    Ok(Translated {
+        chat,
+        names: Names::new(turns.names, field_name),
+    })
+}
+
+/// Returns the client's name of a chat's field.
+fn field_name(param: &str) -> Option<String> {
+    if let Some(inside) = param.strip_prefix("response_format.json_schema") {
+        return Some(format!("text.format{inside}"));
+    }
+    let name = match param {
+        "messages" => "input",
+        "max_completion_tokens" => "max_output_tokens",
+        "reasoning_effort" => "reasoning.effort",
+        "response_format" => "text.format",
+        "response_format.type" => "text.format.type",
+        "tool_choice.function" | "tool_choice.function.name" => "tool_choice.name",
+        _ => return flat_tool(param, "parameters"),
+    };
+    Some(name.to_owned())
+}
+
+fn includes_logprobs(include: Option<&[String]>) -> Result<bool, ApiError> {
+    let include = include.unwrap_or_default();
+    for (idx, name) in include.iter().enumerate() {
+        if name != LOGPROBS {
+            return Err(ApiError::unsupported(
+                format!("include[{idx}]"),
+                format!("'include' takes \"{LOGPROBS}\" only."),
+            ));
+        }
+    }
+    Ok(!include.is_empty())
+}
+
+/// Converts tool definitions.
+///
+/// # Errors
+/// 400 for tools that the server would have to run.
+fn tools(
+    tools: Vec<JsonObject<FunctionTool>>,
+) -> Result<Vec<JsonObject<ToolDefinition>>, ApiError> {
+    let tools = tools.into_iter().enumerate();
+    tools
+        .map(|(tool_idx, JsonObject(tool))| {
+            let path = format!("tools[{tool_idx}]");
+            if tool.kind != "function" {
+                return Err(ApiError::unsupported(
+                    format!("{path}.type"),
+                    format!(
+                        "This server has no tools of its own: '{}' is not supported. Declare a \
+                         function.",
+                        tool.kind
+                    ),
+                ));
+            }
+            let Some(name) = tool.name else {
+                return Err(ApiError::missing(format!("{path}.name")));
+            };
+            Ok(JsonObject(ToolDefinition {
+                kind: "function".to_owned(),
+                function: Some(JsonObject(FunctionDefinition {
+                    name,
+                    description: tool.description,
+                    parameters: tool.parameters,
+                    strict: tool.strict,
+                })),
+            }))
+        })
+        .collect()
+}
+
+/// Converts the tool choice.
+///
+/// # Errors
+/// 400 for an unsupported choice.
+fn tool_choice(choice: FunctionChoice) -> Result<ToolChoice, ApiError> {
+    let named = match choice {
+        FunctionChoice::Mode(word) => return Ok(ToolChoice::Word(word)),
+        FunctionChoice::Named(named) => named,
+    };
+    if named.kind != "function" {
+        return Err(ApiError::unsupported(
+            "tool_choice.type",
+            format!(
+                "'tool_choice' must be none, auto, required or a function; '{}' is not supported \
+                 by this server.",
+                named.kind
+            ),
+        ));
+    }
+    let name = (named.name).ok_or_else(|| ApiError::missing("tool_choice.name"))?;
+    Ok(ToolChoice::Named(NamedToolChoice {
+        kind: "function".to_owned(),
+        function: Some(JsonObject(NamedFunction { name })),
+    }))
+}
+
+/// Returns the reasoning effort.
+///
+/// # Errors
+/// 400 for a summary: the reasoning is returned unchanged.
+fn effort(reasoning: ReasoningConfig) -> Result<Option<String>, ApiError> {
+    for (name, summary) in [
+        ("summary", &reasoning.summary),
+        ("generate_summary", &reasoning.generate_summary),
+    ] {
+        if summary.as_deref().is_some_and(|summary| summary != "auto") {
+            return Err(ApiError::unsupported(
+                format!("reasoning.{name}"),
+                format!(
+                    "Thoughts are not summarised by this server, they come as they are: leave \
+                     'reasoning.{name}' out or send \"auto\"."
+                ),
+            ));
+        }
+    }
+    Ok(reasoning.effort)
+}
+
+/// Sets the output format.
+///
+/// # Errors
+/// 400 for unsupported settings.
+fn shape(text: TextConfig, chat: &mut ChatRequest) -> Result<(), ApiError> {
+    if text
+        .verbosity
+        .is_some_and(|verbosity| verbosity != "medium")
+    {
+        return Err(unsupported("text.verbosity"));
+    }
+    let Some(JsonObject(format)) = text.format else {
+        return Ok(());
+    };
+    let is_schema = format.kind == "json_schema";
+    chat.response_format = Some(JsonObject(ResponseFormat {
+        kind: format.kind,
+        json_schema: is_schema.then(|| {
+            JsonObject(NamedSchema {
+                name: format.name.unwrap_or_default(),
+                schema: format.schema,
+                ..NamedSchema::default()
+            })
+        }),
+        schema: None,
+    }));
+    Ok(())
+}
+
+fn unsupported(param: &str) -> ApiError {
+    let message = format!("The parameter '{param}' is not supported by this server. Leave it out.");
+    ApiError::unsupported(param, message)
+}

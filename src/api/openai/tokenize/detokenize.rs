@@ -1,0 +1,49 @@
+//! `POST /detokenize`: converts token ids to text.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use tracing::Span;
+
+use super::types::{DetokenizeRequest, Detokenized};
+use crate::api::generate::answer::{json_response, to_json};
+use crate::api::generate::model_name::check_model;
+use crate::api::generate::prompt::check_ids;
+use crate::api::http::error::ApiError;
+use crate::api::http::extract::{JsonBody, json_body, parse};
+use crate::api::http::state::AppState;
+use crate::registry::ServedModel;
+use crate::text::SpecialTokens;
+
+/// Returns the text of token ids, control tokens included.
+///
+/// # Errors
+/// 400 for ids that do not exist, 404 for another model, 503 while the model loads.
+pub(crate) async fn detokenize(
+    State(app): State<AppState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let JsonBody { text: body, held } = json_body(&app, request).await?;
+    let model = Arc::clone(app.model()?);
+    let span = Span::current();
+    let num_bytes = body.len();
+    let work = move || {
+        let _held = held;
+        answer(parse(&body)?, &model, &span)
+    };
+    app.workers().run_sized(num_bytes, work).await?
+}
+
+fn answer(
+    fields: DetokenizeRequest,
+    model: &ServedModel,
+    span: &Span,
+) -> Result<Response, ApiError> {
+    span.record("model", check_model(fields.model, model)?);
+    let ids = check_ids(&fields.tokens, model.vocab_size, |idx| {
+        format!("tokens[{idx}]")
+    })?;
+    let prompt = model.tokenizer.decode(&ids, SpecialTokens::Keep);
+    Ok(json_response(to_json(&Detokenized { prompt })))
+}

@@ -1,0 +1,157 @@
+//! `POST /tokenize`: returns the tokens of a text or a chat.
+
+pub(crate) mod detokenize;
+pub(crate) mod types;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use tracing::Span;
+
+use self::types::{TokenizeRequest, Tokenized};
+use super::chat::check_chat;
+use super::chat::message::ChatMessage;
+use super::chat::prompting::Prompting;
+use super::chat::request::ChatTemplateKwargs;
+use super::chat::thinking::thinking_wish;
+use super::chat::tool_types::ToolDefinition;
+use super::chat::tools::{ToolFields, convert_tools};
+use crate::api::generate::answer::{json_response, to_json};
+use crate::api::generate::model_name::check_model;
+use crate::api::generate::prompt::encode_chat;
+use crate::api::generate::size::{MAX_TOKENIZED, check_size, least_tokens};
+use crate::api::http::error::ApiError;
+use crate::api::http::extract::{JsonBody, json_body, parse};
+use crate::api::http::object::JsonObject;
+use crate::api::http::refused_fields::{self, refuse};
+use crate::api::http::state::AppState;
+use crate::core::TokenId;
+use crate::registry::ServedModel;
+use crate::text::AddSpecialTokens;
+
+/// Counts and lists tokens. Images are counted, not decoded.
+///
+/// # Errors
+/// 400 for an invalid request, 404 for another model, 503 while the model loads.
+pub(crate) async fn tokenize(
+    State(app): State<AppState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let JsonBody { text: body, held } = json_body(&app, request).await?;
+    let model = Arc::clone(app.model()?);
+    let span = Span::current();
+    let work = move || {
+        let _held = held;
+        let fields: TokenizeRequest = parse(&body)?;
+        refuse(&body, &[refused_fields::TOKENIZE])?;
+        answer(fields, &model, &span)
+    };
+    app.workers().run(work).await?
+}
+
+fn answer(fields: TokenizeRequest, model: &ServedModel, span: &Span) -> Result<Response, ApiError> {
+    span.record("model", check_model(fields.model, model)?);
+    let tokens = match (&fields.prompt, fields.messages) {
+        (Some(prompt), None) => {
+            let of_chats = [
+                ("tools", fields.tools.is_some_and(|tools| !tools.is_empty())),
+                (
+                    "add_generation_prompt",
+                    fields.add_generation_prompt == Some(false),
+                ),
+                (
+                    "continue_final_message",
+                    fields.continue_final_message == Some(true),
+                ),
+                (
+                    "chat_template_kwargs",
+                    fields.chat_template_kwargs.is_some(),
+                ),
+            ];
+            if let Some((name, _)) = of_chats.iter().find(|(_, is_asked)| *is_asked) {
+                return Err(ApiError::contradiction(
+                    *name,
+                    format!("'{name}' is for chats: send 'messages' in place of 'prompt'."),
+                ));
+            }
+            encode_text(prompt, fields.add_special_tokens, model)?
+        }
+        (None, Some(messages)) => encode_messages(
+            MessagesToEncode {
+                messages,
+                tools: fields.tools,
+                add_special_tokens: fields.add_special_tokens,
+                add_generation_prompt: fields.add_generation_prompt,
+                continue_final_message: fields.continue_final_message,
+                chat_template_kwargs: fields.chat_template_kwargs,
+            },
+            model,
+        )?,
+        (None, None) => return Err(ApiError::missing("prompt")),
+        (Some(_), Some(_)) => {
+            return Err(ApiError::contradiction(
+                "messages",
+                "Send either 'prompt' or 'messages'.",
+            ));
+        }
+    };
+    let token_strs = fields.return_token_strs.unwrap_or(false).then(|| {
+        let tokens = tokens.iter();
+        tokens
+            .map(|id| model.tokenizer.vocabulary_entry(*id).unwrap_or_default())
+            .collect()
+    });
+    Ok(json_response(to_json(&Tokenized {
+        count: tokens.len(),
+        max_model_len: model.max_model_len,
+        tokens,
+        token_strs,
+    })))
+}
+
+fn encode_text(
+    prompt: &str,
+    add_special_tokens: Option<bool>,
+    model: &ServedModel,
+) -> Result<Vec<TokenId>, ApiError> {
+    let least = least_tokens(prompt.len(), 0, 0);
+    check_size(least, MAX_TOKENIZED).map_err(|error| error.at("prompt"))?;
+    let add = match add_special_tokens {
+        None | Some(true) => AddSpecialTokens::Yes,
+        Some(false) => AddSpecialTokens::No,
+    };
+    Ok(model.tokenizer.encode_raw(prompt, add)?)
+}
+
+/// A chat to tokenize, with the fields that shape its prompt.
+struct MessagesToEncode {
+    messages: Vec<JsonObject<ChatMessage>>,
+    tools: Option<Vec<JsonObject<ToolDefinition>>>,
+    add_special_tokens: Option<bool>,
+    add_generation_prompt: Option<bool>,
+    continue_final_message: Option<bool>,
+    chat_template_kwargs: Option<JsonObject<ChatTemplateKwargs>>,
+}
+
+fn encode_messages(
+    fields: MessagesToEncode,
+    model: &ServedModel,
+) -> Result<Vec<TokenId>, ApiError> {
+    if fields.add_special_tokens == Some(true) {
+        return Err(ApiError::contradiction(
+            "add_special_tokens",
+            "The chat template adds special tokens itself: leave 'add_special_tokens' out.",
+        ));
+    }
+    let tools = ToolFields {
+        tools: fields.tools,
+        ..ToolFields::default()
+    };
+    let tools = convert_tools(tools, model.tool_format)?;
+    let wish = thinking_wish(fields.chat_template_kwargs, model)?;
+    let mut chat = Prompting::new(tools.as_ref(), None, wish, model).chat(fields.messages)?;
+    chat.end(fields.add_generation_prompt, fields.continue_final_message)?;
+    check_chat(&chat, model, MAX_TOKENIZED)?;
+    Ok(encode_chat(model, &chat.messages, chat.end)?.ids)
+}

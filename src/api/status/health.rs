@@ -1,0 +1,51 @@
+//! `GET /health`, `/livez`, `/ready` and `/readyz`, for an orchestrator's probes. None needs a key.
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::server_state::Status;
+use crate::api::generate::answer::{json_response, to_json};
+use crate::api::http::error::ApiError;
+use crate::api::http::state::{AppState, Readiness};
+use crate::error::Error;
+
+/// Health: whether the model can answer. Other servers listen only then, or answer 503 until then,
+/// so scripts and probes that were written for them wait as they should.
+///
+/// # Errors
+/// 503 while loading, and when the process must be restarted.
+pub(crate) async fn health(State(app): State<AppState>) -> Result<Response, ApiError> {
+    match app.readiness() {
+        Readiness::Ready | Readiness::Draining => Ok(status("ok")),
+        Readiness::Loading => Err(ApiError::loading()),
+        Readiness::Dead => Err(Error::EngineDead.into()),
+    }
+}
+
+/// Liveness: succeeds unless the engine has died, also while the server loads or drains.
+///
+/// # Errors
+/// 503 when the process must be restarted.
+pub(crate) async fn live(State(app): State<AppState>) -> Result<Response, ApiError> {
+    match app.readiness() {
+        Readiness::Ready | Readiness::Loading | Readiness::Draining => Ok(status("ok")),
+        Readiness::Dead => Err(Error::EngineDead.into()),
+    }
+}
+
+/// Readiness: whether the server accepts requests.
+///
+/// # Errors
+/// 503 while loading, while draining, and when the engine is dead.
+pub(crate) async fn ready(State(app): State<AppState>) -> Result<Response, ApiError> {
+    match app.readiness() {
+        Readiness::Ready => Ok(status("ready")),
+        Readiness::Loading => Err(ApiError::loading()),
+        Readiness::Draining => Err(Error::Draining.into()),
+        Readiness::Dead => Err(Error::EngineDead.into()),
+    }
+}
+
+fn status(status: &str) -> Response {
+    json_response(to_json(&Status { status }))
+}
