@@ -5,7 +5,7 @@
 
 use super::format::Format;
 use super::ifd::Directory;
-use super::metadata::{RiffChunk, jpeg_segments, riff_chunks};
+use super::metadata::{RiffChunk, jpeg_segments, png_chunks, riff_chunks};
 use crate::error::ImageError;
 
 /// Most scans that a progressive JPEG may have. Cameras and optimisers write about ten; each costs
@@ -29,9 +29,14 @@ pub(super) fn size(format: Format, encoded: &[u8]) -> Result<(u32, u32), ImageEr
     .ok_or(ImageError::Undecodable)
 }
 
+/// A palette must consist of whole colours: the decoder panics at the end of one that does not.
 fn png(encoded: &[u8]) -> Option<(u32, u32)> {
     let header = encoded.get(8..24)?;
-    (header[4..8] == *b"IHDR").then(|| (be32(&header[8..]), be32(&header[12..])))
+    let palette_is_whole = png_chunks(encoded)
+        .filter(|chunk| chunk.kind == b"PLTE")
+        .all(|palette| palette.data.len() % 3 == 0);
+    (header[4..8] == *b"IHDR" && palette_is_whole)
+        .then(|| (be32(&header[8..]), be32(&header[12..])))
 }
 
 fn jpeg(encoded: &[u8]) -> Result<(u32, u32), ImageError> {

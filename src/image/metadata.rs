@@ -97,26 +97,39 @@ pub(super) fn jpeg_segments(encoded: &[u8]) -> impl Iterator<Item = JpegSegment<
 
 fn in_png(encoded: &[u8]) -> Metadata<'_> {
     let mut found = Metadata::default();
-    let mut rest = encoded.get(8..).unwrap_or_default();
-    while let Some((length, after)) = rest.split_first_chunk::<4>()
-        && let Some((kind, after)) = after.split_first_chunk::<4>()
-        && let Some(data) = after.get(..u32::from_be_bytes(*length) as usize)
-    {
-        match kind {
+    for chunk in png_chunks(encoded) {
+        match chunk.kind {
             b"eXIf" => {
-                found.exif.get_or_insert(data);
+                found.exif.get_or_insert(chunk.data);
             }
             b"iTXt" => {
                 // keyword, compressed?, method, language, translated keyword, text
-                if let Some(text) = data.strip_prefix(b"XML:com.adobe.xmp\0\0\0") {
+                if let Some(text) = chunk.data.strip_prefix(b"XML:com.adobe.xmp\0\0\0") {
                     found.xmp.get_or_insert(text);
                 }
             }
             _ => {}
         }
-        rest = after.get(data.len() + 4..).unwrap_or_default();
     }
     found
+}
+
+/// One chunk of a PNG file.
+pub(super) struct PngChunk<'a> {
+    pub(super) kind: &'a [u8; 4],
+    pub(super) data: &'a [u8],
+}
+
+/// The chunks of a PNG file, its checksums unread; ends at the first that does not fit.
+pub(super) fn png_chunks(encoded: &[u8]) -> impl Iterator<Item = PngChunk<'_>> {
+    let mut rest = encoded.get(8..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (kind, after) = after.split_first_chunk::<4>()?;
+        let data = after.get(..u32::from_be_bytes(*length) as usize)?;
+        rest = after.get(data.len() + 4..).unwrap_or_default();
+        Some(PngChunk { kind, data })
+    })
 }
 
 fn in_webp(encoded: &[u8]) -> Metadata<'_> {

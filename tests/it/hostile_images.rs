@@ -310,6 +310,47 @@ fn many_scans(num: usize) -> Vec<u8> {
     .concat()
 }
 
+/// The checksum of a PNG's chunk.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
+}
+
+/// A PNG whose palette has `len` bytes and a right checksum.
+fn png_with_palette(name: &str, len: usize) -> Vec<u8> {
+    let bytes = sample(name);
+    let start = find(&bytes, b"PLTE");
+    let stated = bytes[start - 4..start].try_into().expect("four bytes");
+    let end = start + 4 + u32::from_be_bytes(stated) as usize;
+    let colours = bytes[start + 4..end].iter().cycle().take(len);
+    let chunk: Vec<u8> = b"PLTE".iter().chain(colours).copied().collect();
+    [
+        &bytes[..start - 4],
+        &(len as u32).to_be_bytes(),
+        &chunk,
+        &crc32(&chunk).to_be_bytes(),
+        &bytes[end + 4..],
+    ]
+    .concat()
+}
+
+#[test]
+fn a_palette_of_any_length_ends_in_an_image_or_an_error() {
+    for name in ["palette.png", "palette_alpha.png", "palette_one_clear.png"] {
+        let whole = png_with_palette(name, 768);
+        assert_eq!(refusal(&whole, &LIMITS), None, "{name}");
+        for len in (0..12).chain(750..=773) {
+            let refusal = refusal(&png_with_palette(name, len), &LIMITS);
+            if len % 3 != 0 {
+                assert_eq!(refusal, Some(ImageError::Undecodable), "{name} {len}");
+            }
+        }
+    }
+}
+
 #[test]
 fn limits_are_inclusive() {
     let encoded = sample("rgb_61x47.png");
