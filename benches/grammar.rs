@@ -123,7 +123,7 @@ fn cases() -> [(&'static str, GrammarSource, String); 3] {
     [
         (
             "schema",
-            GrammarSource::JsonSchema(schema),
+            GrammarSource::JsonSchema(schema.to_string()),
             document.clone(),
         ),
         ("any object", GrammarSource::JsonObject, document),

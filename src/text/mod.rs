@@ -23,6 +23,7 @@ mod detokenizer;
 mod grammar;
 mod jinja;
 mod jinja_bounds;
+mod json_size;
 mod message;
 mod placeholder;
 mod prompt;
@@ -47,8 +48,8 @@ pub use control::{ControlSpan, ControlToken, ControlTokens};
 pub use detokenizer::{Detokenizer, Piece};
 pub use grammar::{
     GrammarCompiler, GrammarError, GrammarErrorKind, GrammarLimits, GrammarSource,
-    GrammarVocabulary, Grammars, ThoughtRule, check_schema, json_grammar, run_fork_server,
-    with_thought,
+    GrammarVocabulary, Grammars, ThoughtRule, check_schema, check_schema_size, json_grammar,
+    run_fork_server, with_thought,
 };
 pub use message::{Content, Message, Part, Role};
 pub use placeholder::{EncodedPrompt, ImageTokens, encode_prompt};
@@ -57,4 +58,4 @@ pub use template_files::NamedTokens;
 pub use thought::{THINKING_INSTRUCTION, ThoughtMarkers, without_thoughts};
 pub use tokenizer::{AddSpecialTokens, SpecialTokens, Tokenizer};
 pub use tool_calls::{CallLimit, CallParser, CallPlace, CallSyntax, Tool};
-pub use tool_prompt::{PastArguments, PastCall, ToolFormat, ToolResult, tool_results};
+pub use tool_prompt::{PastCall, ToolFormat, ToolResult, tool_results};

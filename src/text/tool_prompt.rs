@@ -5,6 +5,11 @@
 
 use serde_json::{Map, Value};
 
+use super::json_size::JsonSize;
+
+/// Maximum number of values in the arguments of one call of an earlier turn that are deserialized.
+const MAX_ARGUMENT_VALUES: usize = 20_000;
+
 /// The format in which a model writes calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToolFormat {
@@ -19,18 +24,9 @@ pub enum ToolFormat {
 pub struct PastCall {
     /// Name of the function.
     pub name: String,
-    /// Its arguments.
-    pub arguments: PastArguments,
-}
-
-/// The arguments of a call of an earlier turn.
-#[derive(Clone, Debug, PartialEq)]
-pub enum PastArguments {
-    /// Values by parameter name.
-    Named(Map<String, Value>),
-    /// Text that is not a JSON object, such as the arguments of an answer that was cut off. It goes
-    /// into the prompt unchanged.
-    Text(String),
+    /// Its arguments, the text of a JSON object. Any other text goes into the prompt unchanged, such
+    /// as the arguments of an answer that was cut off.
+    pub arguments: String,
 }
 
 /// The result of a tool call of an earlier turn.
@@ -43,9 +39,9 @@ pub struct ToolResult {
 }
 
 impl ToolFormat {
-    /// Returns the instructions that describe the tools to the model. Each tool is an object with
-    /// name, description and parameters.
-    pub fn instructions(self, tools: &[Value]) -> String {
+    /// Returns the instructions that describe the tools to the model. Each tool is the text of an
+    /// object with name, description and parameters.
+    pub fn instructions(self, tools: &[String]) -> String {
         let form = match self {
             Self::Pythonic => {
                 "[func_name1(params_name1=params_value1, params_name2=params_value2...), \
@@ -56,7 +52,6 @@ impl ToolFormat {
                  value}"
             }
         };
-        let tools: Vec<String> = tools.iter().map(Value::to_string).collect();
         format!(
             "You have access to functions. If you decide to invoke any of the function(s), you \
              MUST put it in the format of\n{form}\n\nYou SHOULD NOT include any other text in the \
@@ -97,26 +92,39 @@ pub fn tool_results(results: &[ToolResult]) -> String {
 }
 
 fn pythonic(call: &PastCall) -> String {
-    let arguments = match &call.arguments {
-        PastArguments::Named(arguments) => {
+    let arguments = match named_arguments(&call.arguments) {
+        Some(arguments) => {
             let arguments = arguments.iter();
             let arguments: Vec<String> = arguments
                 .map(|(name, value)| format!("{name}={}", literal(value)))
                 .collect();
             arguments.join(", ")
         }
-        PastArguments::Text(text) => text.clone(),
+        None => call.arguments.clone(),
     };
     format!("{}({arguments})", call.name)
 }
 
 fn json(call: &PastCall) -> String {
     let name = Value::from(call.name.as_str());
-    let arguments = match &call.arguments {
-        PastArguments::Named(arguments) => spaced(&Value::Object(arguments.clone())),
-        PastArguments::Text(text) => text.clone(),
+    let arguments = match named_arguments(&call.arguments) {
+        Some(arguments) => spaced(&Value::Object(arguments)),
+        None => call.arguments.clone(),
     };
     format!("{{\"name\": {name}, \"parameters\": {arguments}}}")
+}
+
+/// Deserializes arguments; `None` if they are not a JSON object, or have more values than a model
+/// would write. For a function without parameters, some clients send an empty string.
+fn named_arguments(text: &str) -> Option<Map<String, Value>> {
+    if text.trim().is_empty() {
+        return Some(Map::new());
+    }
+    let size = JsonSize::of(text);
+    if size.num_values > MAX_ARGUMENT_VALUES {
+        return None;
+    }
+    serde_json::from_str(text).ok()
 }
 
 /// Formats a value as a Python literal. Strings are the same in Python and JSON.
@@ -169,7 +177,7 @@ mod tests {
     fn call(name: &str, arguments: Value) -> PastCall {
         PastCall {
             name: name.to_owned(),
-            arguments: PastArguments::Named(arguments.as_object().expect("an object").clone()),
+            arguments: arguments.to_string(),
         }
     }
 
@@ -233,8 +241,8 @@ mod tests {
     #[test]
     fn a_prompt_names_the_form_and_each_tool() {
         let tools = [
-            json!({"name": "f", "parameters": {"type": "object"}}),
-            json!({"name": "g"}),
+            json!({"name": "f", "parameters": {"type": "object"}}).to_string(),
+            json!({"name": "g"}).to_string(),
         ];
         let told = ToolFormat::Pythonic.instructions(&tools);
         assert!(told.contains("\n[func_name1(params_name1="), "{told}");

@@ -357,7 +357,7 @@ fn whatever_is_sampled_is_a_document_that_the_schema_allows() {
     let schemas = schemas();
     assert_eq!(schemas.len(), 20);
     for (name, schema) in &schemas {
-        let source = GrammarSource::JsonSchema(schema.clone());
+        let source = GrammarSource::JsonSchema(schema.to_string());
         let grammar = grammars.compile(&source);
         let grammar = grammar.unwrap_or_else(|error| panic!("{name}: {error:?}"));
         for seed in 0..25 {
@@ -466,18 +466,18 @@ fn bombs_are_refused_in_bounded_time() {
         GrammarSource::Regex("(a|aa|aaa)*(b|bb)*((a|b)*c){50}".to_owned()),
         GrammarSource::Regex("(.*a){40}.{40}".to_owned()),
         GrammarSource::Regex("x".repeat(100_000)),
-        GrammarSource::JsonSchema(deep),
-        GrammarSource::JsonSchema(json!({"enum": wide})),
-        GrammarSource::JsonSchema(json!({"type": "object", "properties": many})),
+        GrammarSource::JsonSchema(deep.to_string()),
+        GrammarSource::JsonSchema(json!({"enum": wide}).to_string()),
+        GrammarSource::JsonSchema(json!({"type": "object", "properties": many}).to_string()),
         GrammarSource::JsonSchema(
-            json!({"type": "string", "minLength": 1_000_000, "maxLength": 2_000_000}),
+            json!({"type": "string", "minLength": 1_000_000, "maxLength": 2_000_000}).to_string(),
         ),
-        GrammarSource::JsonSchema(json!({"type": "array", "minItems": 1_000_000})),
-        GrammarSource::JsonSchema(json!({"$ref": "#"})),
-        GrammarSource::JsonSchema(json!({"allOf": [{"$ref": "#"}]})),
-        GrammarSource::JsonSchema(json!({"$ref": "http://169.254.169.254/latest"})),
-        GrammarSource::JsonSchema(json!({"$ref": "file:///etc/passwd"})),
-        GrammarSource::JsonSchema(nested_choice),
+        GrammarSource::JsonSchema(json!({"type": "array", "minItems": 1_000_000}).to_string()),
+        GrammarSource::JsonSchema(json!({"$ref": "#"}).to_string()),
+        GrammarSource::JsonSchema(json!({"allOf": [{"$ref": "#"}]}).to_string()),
+        GrammarSource::JsonSchema(json!({"$ref": "http://169.254.169.254/latest"}).to_string()),
+        GrammarSource::JsonSchema(json!({"$ref": "file:///etc/passwd"}).to_string()),
+        GrammarSource::JsonSchema(nested_choice.to_string()),
         GrammarSource::Choice(vec!["x".repeat(200_000)]),
         GrammarSource::Lark("start: start start | \"a\"".to_owned()),
         GrammarSource::Lark("start: a{1000000}\na: \"x\"".to_owned()),

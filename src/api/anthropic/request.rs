@@ -2,8 +2,8 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
+use crate::api::generate::types::json_text::{JsonText, ObjectText};
 use crate::api::generate::types::text_or::TextOr;
 use crate::api::http::object::JsonObject;
 
@@ -36,7 +36,7 @@ pub(crate) struct MessagesRequest {
     pub(crate) output_config: Option<JsonObject<OutputConfig>>,
     /// Without effect: the server caches the prefix of every prompt.
     #[serde(rename = "cache_control")]
-    _cache_control: Option<Map<String, Value>>,
+    _cache_control: Option<ObjectText>,
     /// The client's id of the end user; without effect.
     #[serde(rename = "metadata")]
     _metadata: Option<JsonObject<MessagesMetadata>>,
@@ -75,7 +75,7 @@ pub(crate) struct InputBlock {
     /// Name of the tool, in a `tool_use` block.
     pub(crate) name: Option<String>,
     /// Arguments of a `tool_use` block, an object.
-    pub(crate) input: Option<Map<String, Value>>,
+    pub(crate) input: Option<ObjectText>,
     /// Id of the call, in a `tool_result` block.
     pub(crate) tool_use_id: Option<String>,
     /// Result of the call, in a `tool_result` block.
@@ -117,7 +117,7 @@ pub(crate) struct InputTool {
     /// Description of the tool.
     pub(crate) description: Option<String>,
     /// JSON schema of the arguments.
-    pub(crate) input_schema: Option<Map<String, Value>>,
+    pub(crate) input_schema: Option<ObjectText>,
     /// Whether the arguments must be valid under the schema.
     pub(crate) strict: Option<bool>,
 }
@@ -162,5 +162,5 @@ pub(crate) struct OutputFormat {
     #[serde(rename = "type")]
     pub(crate) kind: String,
     /// The schema.
-    pub(crate) schema: Option<Value>,
+    pub(crate) schema: Option<JsonText>,
 }

@@ -1,9 +1,8 @@
 //! Converts Anthropic's messages to chat messages: blocks become parts, calls and tool messages.
 
-use serde_json::Value;
-
 use super::request::{ImageSource, InputBlock, InputMessage, ResultBlock};
 use crate::api::generate::names::MessageNames;
+use crate::api::generate::types::json_text::ObjectText;
 use crate::api::generate::types::text_or::TextOr;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
@@ -172,13 +171,13 @@ fn image_part(block: InputBlock, path: &str) -> Result<Part, ApiError> {
 }
 
 fn call(block: InputBlock, path: &str) -> Result<MessageToolCall, ApiError> {
-    let input = block.input.ok_or_else(|| missing(path, "input"))?;
+    let ObjectText(input) = block.input.ok_or_else(|| missing(path, "input"))?;
     Ok(MessageToolCall {
         id: block.id.ok_or_else(|| missing(path, "id"))?,
         kind: Some("function".to_owned()),
         function: JsonObject(CalledFunction {
             name: block.name.ok_or_else(|| missing(path, "name"))?,
-            arguments: Value::Object(input).to_string(),
+            arguments: input,
         }),
     })
 }

@@ -1,7 +1,8 @@
 //! The output format of an answer, and whether it may contain reasoning.
 
-use serde_json::Value;
+use serde::de::IgnoredAny;
 
+use super::types::json_text::JsonText;
 use super::types::output_format::{NamedSchema, ResponseFormat, StructuredOutputs};
 use super::types::presence::Presence;
 use crate::api::http::error::ApiError;
@@ -83,7 +84,7 @@ fn of_format(format: ResponseFormat) -> Result<Option<AskedGrammar>, ApiError> {
         ("json_schema", Some(JsonObject(named))) => {
             check_name(&named)?;
             match named.schema {
-                Some(schema) => asked(
+                Some(JsonText(schema)) => asked(
                     "response_format.json_schema.schema",
                     GrammarSource::JsonSchema(schema),
                 ),
@@ -97,7 +98,9 @@ fn of_format(format: ResponseFormat) -> Result<Option<AskedGrammar>, ApiError> {
         )),
         ("text", None) => Ok(None),
         ("json_object", None) => match format.schema {
-            Some(schema) => asked("response_format.schema", GrammarSource::JsonSchema(schema)),
+            Some(JsonText(schema)) => {
+                asked("response_format.schema", GrammarSource::JsonSchema(schema))
+            }
             None => asked("response_format", GrammarSource::JsonObject),
         },
         (kind, _) => Err(ApiError::invalid_value(
@@ -136,13 +139,14 @@ fn of_structured(structured: StructuredOutputs) -> Result<Option<AskedGrammar>, 
         let message = format!("The parameter '{param}' is not supported by this server.");
         return Err(ApiError::unsupported(param, message));
     }
-    let json = structured.json.map(|schema| {
+    let json = structured.json.map(|JsonText(schema)| {
         // Clients such as Pydantic's `model_dump_json` send the schema as a string.
-        let parsed = schema.as_str().map(serde_json::from_str::<Value>);
-        match parsed {
-            None => Ok(schema),
-            Some(Ok(parsed)) => Ok(parsed),
-            Some(Err(error)) => Err(ApiError::invalid_value(
+        let Ok(schema) = serde_json::from_str::<String>(&schema) else {
+            return Ok(schema);
+        };
+        match serde_json::from_str::<IgnoredAny>(&schema) {
+            Ok(_) => Ok(schema),
+            Err(error) => Err(ApiError::invalid_value(
                 "structured_outputs.json",
                 format!("'structured_outputs.json' is a string that is not JSON: {error}."),
             )),

@@ -203,7 +203,7 @@ fn encode_text(text: &str, model: &ServedModel, path: &str) -> Result<Vec<TokenI
     Ok(ids)
 }
 
-fn convert_ids(ids: &[i64], model: &ServedModel, path: &str) -> Result<Converted, ApiError> {
+fn convert_ids(ids: &[i32], model: &ServedModel, path: &str) -> Result<Converted, ApiError> {
     check_length(ids.len(), model.max_model_len).map_err(|error| error.at(path))?;
     let ids = check_ids(ids, model.vocab_size, |idx| format!("{path}[{idx}]"))?;
     let prefix = model.tokenizer.prefix();
@@ -225,7 +225,7 @@ fn convert_ids(ids: &[i64], model: &ServedModel, path: &str) -> Result<Converted
 /// # Errors
 /// 400 at the path of the first unknown id.
 pub(crate) fn check_ids(
-    ids: &[i64],
+    ids: &[i32],
     vocab_size: usize,
     path: impl Fn(usize) -> String,
 ) -> Result<Vec<TokenId>, ApiError> {

@@ -304,7 +304,7 @@ fn stop_strings(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
     Ok(strings)
 }
 
-fn stop_ids(ids: Option<Vec<i64>>, vocab_size: usize) -> Result<Vec<TokenId>, ApiError> {
+fn stop_ids(ids: Option<Vec<i32>>, vocab_size: usize) -> Result<Vec<TokenId>, ApiError> {
     let ids = ids.unwrap_or_default();
     if ids.len() > MAX_STOP_IDS {
         return Err(ApiError::invalid_value(

@@ -236,6 +236,7 @@ fn refusal(path: Option<String>, error: &serde_json::Error) -> ApiError {
     let found = found
         .replace("expected f64", "expected a number")
         .replace("expected i64", "expected an integer")
+        .replace("expected i32", "expected a token id")
         .replace("expected a sequence", "expected an array");
     let message = match &path {
         Some(path) => format!("Invalid value for '{path}': {found}."),

@@ -7,7 +7,7 @@ use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::lark::check_lark;
 use super::schema::{check_schema, json_grammar};
@@ -15,6 +15,9 @@ use super::source::GrammarSource;
 use super::state::{Grammar, shortened};
 use super::vocabulary::GrammarVocabulary;
 use crate::core::Constraint;
+
+/// The schema of any JSON object.
+pub(super) const ANY_OBJECT: &str = r#"{"type":"object"}"#;
 
 const MAX_REGEX: usize = 16 << 10;
 const MAX_LARK: usize = 256 << 10;
@@ -103,7 +106,7 @@ impl GrammarCompiler {
         &self,
         source: &GrammarSource,
     ) -> Result<Grammar, GrammarError> {
-        let parser = self.factory()?.create_parser(grammar(source));
+        let parser = self.factory()?.create_parser(grammar(source)?);
         let parser = parser.map_err(|error| GrammarError::new(reason(&error)))?;
         let mut matcher = Matcher::new(Ok(parser));
         // The first mask is the most expensive, and shows whether any output is possible at all.
@@ -193,13 +196,11 @@ pub(super) fn check(source: &GrammarSource) -> Result<(), GrammarError> {
 }
 
 /// Converts the source to the library's type.
-fn grammar(source: &GrammarSource) -> TopLevelGrammar {
-    match source {
-        GrammarSource::JsonObject => {
-            TopLevelGrammar::from_json_schema(json_grammar(&json!({"type": "object"})))
-        }
+fn grammar(source: &GrammarSource) -> Result<TopLevelGrammar, GrammarError> {
+    Ok(match source {
+        GrammarSource::JsonObject => TopLevelGrammar::from_json_schema(json_grammar(ANY_OBJECT)?),
         GrammarSource::JsonSchema(schema) => {
-            TopLevelGrammar::from_json_schema(json_grammar(schema))
+            TopLevelGrammar::from_json_schema(json_grammar(schema)?)
         }
         GrammarSource::Regex(regex) => TopLevelGrammar::from_regex(regex),
         GrammarSource::Choice(choices) => {
@@ -209,7 +210,7 @@ fn grammar(source: &GrammarSource) -> TopLevelGrammar {
             TopLevelGrammar::from_lark(format!("start: {}", choices.join(" | ")))
         }
         GrammarSource::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
-    }
+    })
 }
 
 /// Returns the library's error message, from the outermost cause to the innermost.

@@ -27,7 +27,7 @@ mod vocabulary;
 pub use compiler::{GrammarCompiler, GrammarError, GrammarErrorKind};
 pub use grammars::{GrammarLimits, Grammars};
 pub use process::run_fork_server;
-pub use schema::{check_schema, json_grammar};
+pub use schema::{check_schema, check_schema_size, json_grammar};
 pub use source::GrammarSource;
 pub use thought::{ThoughtRule, with_thought};
 pub use vocabulary::GrammarVocabulary;

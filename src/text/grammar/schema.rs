@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::compiler::GrammarError;
 use super::schema_graph::SchemaGraph;
+use crate::text::json_size::JsonSize;
 
 /// Maximum number of objects, arrays, strings and numbers in a schema, all together.
 const MAX_VALUES: usize = 20_000;
@@ -54,21 +55,45 @@ const SCHEMAS: &[&str] = &[
     "prefixItems",
 ];
 
-/// Checks a schema without compiling it.
+/// Checks the text of a schema without compiling it.
 ///
 /// # Errors
 /// The path, and the unsupported keyword or the exceeded limit.
-pub fn check_schema(schema: &Value) -> Result<(), GrammarError> {
-    let num_bytes = schema.to_string().len();
+pub fn check_schema(schema: &str) -> Result<(), GrammarError> {
+    check_schema_size(schema)?;
+    let schema = parse(schema)?;
+    check_keywords(&schema, "")?;
+    SchemaGraph::new(&schema).check()
+}
+
+/// Checks that the text of a schema may be deserialized.
+///
+/// # Errors
+/// The exceeded limit.
+pub fn check_schema_size(schema: &str) -> Result<(), GrammarError> {
+    let num_bytes = schema.len();
     if num_bytes > MAX_BYTES {
         return Err(GrammarError::new(format!(
             "the schema has {num_bytes} bytes; at most {MAX_BYTES} are taken"
         )));
     }
-    let mut num_values = 0;
-    count(schema, 0, &mut num_values)?;
-    check_keywords(schema, "")?;
-    SchemaGraph::new(schema).check()
+    let JsonSize { num_values, depth } = JsonSize::of(schema);
+    if num_values > MAX_VALUES {
+        return Err(GrammarError::new(format!(
+            "the schema has more than {MAX_VALUES} values"
+        )));
+    }
+    if depth > MAX_DEPTH {
+        return Err(GrammarError::new(format!(
+            "the schema is nested more than {MAX_DEPTH} deep"
+        )));
+    }
+    Ok(())
+}
+
+fn parse(schema: &str) -> Result<Value, GrammarError> {
+    let parsed = serde_json::from_str(schema);
+    parsed.map_err(|error| GrammarError::new(format!("the schema is not JSON: {error}")))
 }
 
 /// Whether and how the value of a keyword contains schemas.
@@ -90,29 +115,6 @@ pub(super) fn holds(keyword: &str) -> Holds {
         Holds::Schemas
     } else {
         Holds::Nothing
-    }
-}
-
-fn count(value: &Value, depth: usize, num_values: &mut usize) -> Result<(), GrammarError> {
-    *num_values += 1;
-    if *num_values > MAX_VALUES {
-        return Err(GrammarError::new(format!(
-            "the schema has more than {MAX_VALUES} values"
-        )));
-    }
-    if depth > MAX_DEPTH {
-        return Err(GrammarError::new(format!(
-            "the schema is nested more than {MAX_DEPTH} deep"
-        )));
-    }
-    match value {
-        Value::Array(values) => values
-            .iter()
-            .try_for_each(|value| count(value, depth + 1, num_values)),
-        Value::Object(values) => values
-            .values()
-            .try_for_each(|value| count(value, depth + 1, num_values)),
-        _ => Ok(()),
     }
 }
 
@@ -166,15 +168,18 @@ fn each(
 
 /// Returns a schema with our white space rule, in the library's format, for use alone or in Lark's
 /// `%json`.
-pub fn json_grammar(schema: &Value) -> Value {
-    let mut schema = match schema {
-        Value::Object(keywords) => keywords.clone(),
+///
+/// # Errors
+/// If the schema is not JSON.
+pub fn json_grammar(schema: &str) -> Result<Value, GrammarError> {
+    let mut schema = match parse(schema)? {
+        Value::Object(keywords) => keywords,
         // `true` and `false` cannot contain options.
         other => Map::from_iter([("allOf".to_owned(), json!([other]))]),
     };
     let options = json!({"whitespace_pattern": WHITE_SPACE});
     schema.insert(OPTIONS.to_owned(), options);
-    Value::Object(schema)
+    Ok(Value::Object(schema))
 }
 
 #[cfg(test)]
@@ -204,7 +209,7 @@ mod tests {
             (json!({"properties": []}), "", "'properties'"),
             (json!({"items": 5}), ".items", "a schema"),
         ] {
-            let error = check_schema(&schema).expect_err("it cannot be followed");
+            let error = check_schema(&schema.to_string()).expect_err("it cannot be followed");
             assert_eq!(error.path, place, "{schema}");
             assert!(error.message.contains(keyword), "{}", error.message);
         }
@@ -214,7 +219,7 @@ mod tests {
             "const": {"if": 5},
             "deprecated": true,
         });
-        assert!(check_schema(&harmless).is_ok());
+        assert!(check_schema(&harmless.to_string()).is_ok());
     }
 
     #[test]
@@ -226,7 +231,7 @@ mod tests {
         let wide = json!({"enum": (0..20_000).collect::<Vec<_>>()});
         let long = json!({"description": "x".repeat(MAX_BYTES)});
         for schema in [deep, wide, long] {
-            assert!(check_schema(&schema).is_err());
+            assert!(check_schema(&schema.to_string()).is_err());
         }
     }
 }

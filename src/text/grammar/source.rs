@@ -10,8 +10,8 @@ use crate::core::CacheSalt;
 pub enum GrammarSource {
     /// Any JSON object.
     JsonObject,
-    /// JSON that is valid under a schema.
-    JsonSchema(Value),
+    /// JSON that is valid under a schema, whose text this is.
+    JsonSchema(String),
     /// Text that a regular expression matches as a whole.
     Regex(String),
     /// One of these strings.
@@ -29,7 +29,7 @@ impl GrammarSource {
         };
         let (kind, text) = match self {
             Self::JsonObject => (0, String::new()),
-            Self::JsonSchema(schema) => (1, schema.to_string()),
+            Self::JsonSchema(schema) => (1, schema.clone()),
             Self::Regex(regex) => (2, regex.clone()),
             // JSON keeps the strings separate.
             Self::Choice(choices) => (3, Value::from(choices.clone()).to_string()),

@@ -8,7 +8,6 @@ use std::time::Duration;
 use medgemma::text::{
     GrammarErrorKind, GrammarLimits, GrammarSource, GrammarVocabulary, Grammars, check_schema,
 };
-use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
@@ -53,11 +52,11 @@ fn compile(source: GrammarSource) {
 }
 
 pub(super) fn schema(schema: &[u8]) {
-    let Ok(schema) = serde_json::from_slice::<Value>(schema) else {
+    let Ok(schema) = std::str::from_utf8(schema) else {
         return;
     };
-    if check_schema(&schema).is_ok() {
-        compile(GrammarSource::JsonSchema(schema));
+    if check_schema(schema).is_ok() {
+        compile(GrammarSource::JsonSchema(schema.to_owned()));
     }
 }
 

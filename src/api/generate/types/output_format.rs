@@ -2,8 +2,8 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 
+use super::json_text::JsonText;
 use super::presence::Presence;
 use crate::api::http::object::JsonObject;
 
@@ -17,7 +17,7 @@ pub(crate) struct ResponseFormat {
     /// The schema, for the type `json_schema`.
     pub(crate) json_schema: Option<JsonObject<NamedSchema>>,
     /// A JSON schema for the type `json_object`, as llama.cpp and Together take it.
-    pub(crate) schema: Option<Value>,
+    pub(crate) schema: Option<JsonText>,
 }
 
 /// A JSON schema with its name.
@@ -30,7 +30,7 @@ pub(crate) struct NamedSchema {
     #[serde(rename = "description")]
     pub(crate) _description: Option<String>,
     /// A JSON schema. Absent: any JSON object.
-    pub(crate) schema: Option<Value>,
+    pub(crate) schema: Option<JsonText>,
     /// Without effect: every schema is enforced.
     #[serde(rename = "strict")]
     pub(crate) _strict: Option<bool>,
@@ -40,7 +40,7 @@ pub(crate) struct NamedSchema {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct StructuredOutputs {
     /// A JSON schema, or a JSON schema written as a string.
-    pub(crate) json: Option<Value>,
+    pub(crate) json: Option<JsonText>,
     /// A regular expression that the whole answer matches.
     pub(crate) regex: Option<String>,
     /// The possible answers.

@@ -57,7 +57,7 @@ pub(crate) struct SamplingFields {
     pub(crate) stop: Option<Stop>,
     /// Token ids that end the answer.
     #[schemars(with = "Option<Vec<TokenId>>", length(max = 1024))]
-    pub(crate) stop_token_ids: Option<Vec<i64>>,
+    pub(crate) stop_token_ids: Option<Vec<i32>>,
     /// Minimum number of new tokens.
     #[schemars(range(min = 0), extend("default" = 0))]
     pub(crate) min_tokens: Option<i64>,

@@ -1,14 +1,12 @@
 //! Tool calls of earlier turns and their results.
 
-use serde_json::Map;
-
 use super::convert::{missing, not_served};
 use super::message::{ChatMessage, Content};
 use super::tool_types::MessageToolCall;
 use crate::api::generate::types::presence::Presence;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
-use crate::text::{PastArguments, PastCall, ToolResult};
+use crate::text::{PastCall, ToolResult};
 
 /// The calls so far. Each result refers to one of them.
 #[derive(Debug, Default)]
@@ -37,11 +35,10 @@ impl PastCalls {
                 return Err(ApiError::unsupported(format!("{path}.type"), message));
             }
             let JsonObject(function) = call.function;
-            let arguments = arguments(function.arguments);
             self.known.push((call.id, function.name.clone()));
             calls.push(PastCall {
                 name: function.name,
-                arguments,
+                arguments: function.arguments,
             });
         }
         Ok(calls)
@@ -93,17 +90,5 @@ impl PastCalls {
             name: name.clone(),
             text,
         })
-    }
-}
-
-/// Parses arguments. For a function without parameters, some clients send an empty string. Text that
-/// is not a JSON object is kept: a client may send back what a model wrote, complete or not.
-fn arguments(json: String) -> PastArguments {
-    if json.trim().is_empty() {
-        return PastArguments::Named(Map::new());
-    }
-    match serde_json::from_str(&json) {
-        Ok(arguments) => PastArguments::Named(arguments),
-        Err(_) => PastArguments::Text(json),
     }
 }

@@ -1,7 +1,10 @@
 //! `POST /v1/chat/completions`: fields of chat requests only.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::message::ChatMessage;
@@ -55,11 +58,42 @@ pub(crate) struct ChatRequest {
 }
 
 /// `chat_template_kwargs`.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, JsonSchema)]
 pub(crate) struct ChatTemplateKwargs {
     /// Whether to reason before answering.
     pub(crate) enable_thinking: Option<bool>,
-    /// All other settings, which are refused by name.
-    #[serde(flatten)]
-    pub(crate) others: Map<String, Value>,
+    /// Name of the first other setting that is not null. All others are refused by name.
+    #[schemars(flatten, with = "Map<String, Value>")]
+    pub(crate) other: Option<String>,
+}
+
+struct KwargsVisitor;
+
+impl<'de> Visitor<'de> for KwargsVisitor {
+    type Value = ChatTemplateKwargs;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut kwargs = ChatTemplateKwargs::default();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "enable_thinking" {
+                if kwargs.enable_thinking.is_some() {
+                    return Err(A::Error::duplicate_field("enable_thinking"));
+                }
+                kwargs.enable_thinking = map.next_value()?;
+            } else if map.next_value::<Option<IgnoredAny>>()?.is_some() {
+                kwargs.other.get_or_insert(name);
+            }
+        }
+        Ok(kwargs)
+    }
+}
+
+impl<'de> Deserialize<'de> for ChatTemplateKwargs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(KwargsVisitor)
+    }
 }

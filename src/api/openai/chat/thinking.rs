@@ -164,7 +164,7 @@ fn enable_thinking(
     let Some(JsonObject(kwargs)) = kwargs else {
         return Ok(None);
     };
-    if let Some((name, _)) = kwargs.others.iter().find(|(_, value)| !value.is_null()) {
+    if let Some(name) = kwargs.other {
         let param = format!("chat_template_kwargs.{name}");
         let message = format!(
             "The parameter '{param}' is not supported by this server; 'enable_thinking' is."

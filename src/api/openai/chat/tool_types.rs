@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+use crate::api::generate::types::json_text::ObjectText;
 use crate::api::http::object::JsonObject;
 
 /// A tool that may be called.
@@ -30,7 +30,7 @@ pub(crate) struct FunctionDefinition {
     /// Description of the function for the model.
     pub(crate) description: Option<String>,
     /// JSON schema of the arguments, which must be an object. Absent: there are no arguments.
-    pub(crate) parameters: Option<Map<String, Value>>,
+    pub(crate) parameters: Option<ObjectText>,
     /// Whether the arguments must always be valid under the schema.
     pub(crate) strict: Option<bool>,
 }

@@ -41,9 +41,9 @@ pub(crate) enum Prompt {
     /// `["…", "…"]`.
     Texts(Vec<String>),
     /// `[2, 651]`: one prompt.
-    Ids(Vec<i64>),
+    Ids(Vec<i32>),
     /// `[[2, 651], [2, 5]]`: several prompts.
-    IdLists(Vec<Vec<i64>>),
+    IdLists(Vec<Vec<i32>>),
     /// `[]`: an empty list of unknown type.
     Nothing,
 }
@@ -51,20 +51,24 @@ pub(crate) enum Prompt {
 /// The first element of an array, which determines the type of the others.
 enum First {
     Text(String),
-    Id(i64),
-    Ids(Vec<i64>),
+    Id(i32),
+    Ids(Vec<i32>),
 }
 
 struct PromptVisitor;
 struct FirstVisitor;
 
 /// Reads the rest of an array whose first element is known, so that a long one is stored only once.
+/// It grows by a quarter, since a list of ids may be most of the body.
 fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
     first: T,
     mut seq: A,
 ) -> Result<Vec<T>, A::Error> {
     let mut all = vec![first];
     while let Some(element) = seq.next_element()? {
+        if all.len() == all.capacity() {
+            all.reserve_exact(16 + all.len() / 4);
+        }
         all.push(element);
     }
     Ok(all)
@@ -135,22 +139,23 @@ impl<'de> Visitor<'de> for FirstVisitor {
         Ok(First::Text(value.to_owned()))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<First, E> {
-        Ok(First::Id(value))
+    fn visit_i64<E: Error>(self, value: i64) -> Result<First, E> {
+        let id = i32::try_from(value);
+        id.map(First::Id)
+            .map_err(|_| E::custom(format!("{value} is no token id")))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<First, E> {
-        let id = i64::try_from(value);
+        let id = i32::try_from(value);
         id.map(First::Id)
             .map_err(|_| E::custom(format!("{value} is no token id")))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<First, A::Error> {
-        let mut ids = Vec::new();
-        while let Some(id) = seq.next_element()? {
-            ids.push(id);
+        match seq.next_element()? {
+            None => Ok(First::Ids(Vec::new())),
+            Some(id) => rest(id, seq).map(First::Ids),
         }
-        Ok(First::Ids(ids))
     }
 }
 

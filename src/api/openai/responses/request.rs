@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
+use crate::api::generate::types::json_text::{JsonText, ObjectText};
 use crate::api::generate::types::presence::Presence;
 use crate::api::generate::types::text_or::TextOr;
 use crate::api::http::object::JsonObject;
@@ -101,7 +101,7 @@ pub(crate) struct TextFormat {
     #[serde(rename = "description")]
     _description: Option<String>,
     /// The schema, for the type `json_schema`.
-    pub(crate) schema: Option<Value>,
+    pub(crate) schema: Option<JsonText>,
     /// Without effect: every schema is enforced.
     #[serde(rename = "strict")]
     _strict: Option<bool>,
@@ -129,7 +129,7 @@ pub(crate) struct FunctionTool {
     /// Description of the function.
     pub(crate) description: Option<String>,
     /// JSON schema of the arguments.
-    pub(crate) parameters: Option<Map<String, Value>>,
+    pub(crate) parameters: Option<ObjectText>,
     /// Whether the arguments must be valid under the schema.
     pub(crate) strict: Option<bool>,
 }

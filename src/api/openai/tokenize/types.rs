@@ -53,7 +53,7 @@ pub(crate) struct DetokenizeRequest {
     pub(crate) model: Option<String>,
     /// The token ids.
     #[schemars(with = "Vec<TokenId>")]
-    pub(crate) tokens: Vec<i64>,
+    pub(crate) tokens: Vec<i32>,
 }
 
 /// The text of token ids.

@@ -5,10 +5,12 @@ use serde_json::{Map, Value, json};
 
 use super::tool_types::{FunctionDefinition, ToolChoice, ToolDefinition};
 use crate::api::generate::output::AskedGrammar;
+use crate::api::generate::types::json_text::ObjectText;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
 use crate::text::{
-    CallLimit, CallPlace, CallSyntax, GrammarSource, Tool, ToolFormat, check_schema, json_grammar,
+    CallLimit, CallPlace, CallSyntax, GrammarSource, Tool, ToolFormat, check_schema,
+    check_schema_size, json_grammar,
 };
 
 #[cfg(test)]
@@ -41,8 +43,12 @@ pub(crate) struct ToolPlan {
 #[derive(Debug)]
 struct Function {
     name: String,
-    description: Option<String>,
-    parameters: Option<Map<String, Value>>,
+    /// The function as the prompt shows it, the text of an object.
+    shown: String,
+    /// Names of the parameters.
+    properties: Vec<String>,
+    /// Text of the schema of its arguments, which is always an object.
+    schema: String,
     is_strict: bool,
 }
 
@@ -134,24 +140,66 @@ fn check_function(path: &str, function: FunctionDefinition) -> Result<Function, 
         );
         return Err(ApiError::invalid_value(format!("{path}.name"), message));
     }
-    let kind = function
-        .parameters
+    let param = format!("{path}.parameters");
+    let parameters = match function.parameters {
+        None => None,
+        Some(ObjectText(text)) => Some(parameters(&param, &text)?),
+    };
+    let properties = parameters
         .as_ref()
-        .and_then(|schema| schema.get("type"));
-    if let Some(kind) = kind
-        && kind != "object"
-    {
-        return Err(ApiError::invalid_value(
-            format!("{path}.parameters.type"),
-            "A function's parameters must be an object: its schema's type must be \"object\".",
-        ));
+        .and_then(|schema| schema.get("properties")?.as_object())
+        .map_or(Vec::new(), |all| all.keys().cloned().collect());
+    let schema = arguments_schema(parameters.as_ref());
+    let mut shown = Map::new();
+    shown.insert("name".to_owned(), json!(function.name));
+    if let Some(description) = function.description {
+        shown.insert("description".to_owned(), Value::String(description));
+    }
+    if let Some(parameters) = parameters {
+        shown.insert("parameters".to_owned(), Value::Object(parameters));
     }
     Ok(Function {
         name: function.name,
-        description: function.description,
-        parameters: function.parameters,
+        shown: Value::Object(shown).to_string(),
+        properties,
+        schema,
         is_strict: function.strict.unwrap_or(false),
     })
+}
+
+/// Deserializes the schema of a function's parameters, the field `param`.
+fn parameters(param: &str, text: &str) -> Result<Map<String, Value>, ApiError> {
+    check_schema_size(text).map_err(|error| {
+        let message = format!("'{param}' is too large: {}.", error.message);
+        ApiError::invalid_value(param, message)
+    })?;
+    let schema: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
+        let message = format!("'{param}' is not valid JSON: {error}.");
+        ApiError::invalid_value(param, message)
+    })?;
+    if schema.get("type").is_some_and(|kind| kind != "object") {
+        return Err(ApiError::invalid_value(
+            format!("{param}.type"),
+            "A function's parameters must be an object: its schema's type must be \"object\".",
+        ));
+    }
+    Ok(schema)
+}
+
+/// Returns the schema of a function's arguments.
+fn arguments_schema(parameters: Option<&Map<String, Value>>) -> String {
+    let Some(parameters) = parameters else {
+        return r#"{"type":"object","properties":{},"additionalProperties":false}"#.to_owned();
+    };
+    let says_otherwise = ["type", "anyOf", "oneOf", "allOf", "$ref"];
+    let mut schema = json!(parameters);
+    if says_otherwise
+        .iter()
+        .all(|name| !parameters.contains_key(*name))
+    {
+        schema["type"] = json!("object");
+    }
+    schema.to_string()
 }
 
 /// Converts `tool_choice`; `None` if no tool may be called.
@@ -205,7 +253,7 @@ impl ToolPlan {
     pub(crate) fn syntax(&self) -> CallSyntax {
         let tools = self.offered().map(|(_, function)| Tool {
             name: function.name.clone(),
-            properties: function.properties(),
+            properties: function.properties.clone(),
         });
         CallSyntax {
             tools: tools.collect(),
@@ -220,7 +268,8 @@ impl ToolPlan {
 
     /// Returns the description of the tools for the prompt.
     pub(crate) fn prompt(&self, asked: Option<&AskedGrammar>) -> String {
-        let tools: Vec<Value> = self.functions.iter().map(Function::to_json).collect();
+        let functions = self.functions.iter();
+        let tools: Vec<String> = functions.map(|function| function.shown.clone()).collect();
         self.format(asked).instructions(&tools)
     }
 
@@ -276,13 +325,8 @@ impl ToolPlan {
         lark.push_str(&names.join(" | "));
         for (idx, function) in self.offered() {
             let name = &function.name;
-            let schema = function.schema();
-            check_schema(&schema).map_err(|error| {
-                let param = format!("tools[{idx}].function.parameters{}", error.path);
-                let message = format!("'{param}' cannot constrain an answer: {}.", error.message);
-                ApiError::invalid_value(param, message)
-            })?;
-            let schema = json_grammar(&schema);
+            let param = format!("tools[{idx}].function.parameters");
+            let schema = checked_grammar(&param, &function.schema)?;
             lark.push_str(&format!(
                 "\ncall_{idx}: \"{{\\\"name\\\": \\\"{name}\\\", \\\"parameters\\\": \" \
                  arguments_{idx} \"}}\"\narguments_{idx}: %json {schema}"
@@ -313,16 +357,12 @@ impl ToolPlan {
 fn document(asked: AskedGrammar) -> Result<String, ApiError> {
     match asked.source {
         GrammarSource::JsonObject => {
-            let object = json_grammar(&json!({"type": "object"}));
+            let object = checked_grammar(&asked.param, r#"{"type":"object"}"#)?;
             Ok(format!("document: %json {object}"))
         }
         GrammarSource::JsonSchema(schema) => {
-            check_schema(&schema).map_err(|error| {
-                let param = format!("{}{}", asked.param, error.path);
-                let message = format!("'{param}' cannot constrain an answer: {}.", error.message);
-                ApiError::invalid_value(param, message)
-            })?;
-            Ok(format!("document: %json {}", json_grammar(&schema)))
+            let schema = checked_grammar(&asked.param, &schema)?;
+            Ok(format!("document: %json {schema}"))
         }
         GrammarSource::Regex(_) | GrammarSource::Choice(_) | GrammarSource::Lark(_) => {
             let message = format!(
@@ -335,40 +375,12 @@ fn document(asked: AskedGrammar) -> Result<String, ApiError> {
     }
 }
 
-impl Function {
-    fn properties(&self) -> Vec<String> {
-        let properties = self.parameters.as_ref();
-        let properties = properties.and_then(|schema| schema.get("properties"));
-        let properties = properties.and_then(Value::as_object);
-        properties.map_or(Vec::new(), |all| all.keys().cloned().collect())
-    }
-
-    /// Returns the function as the prompt shows it.
-    fn to_json(&self) -> Value {
-        let mut shown = Map::new();
-        shown.insert("name".to_owned(), json!(self.name));
-        if let Some(description) = &self.description {
-            shown.insert("description".to_owned(), json!(description));
-        }
-        if let Some(parameters) = &self.parameters {
-            shown.insert("parameters".to_owned(), Value::Object(parameters.clone()));
-        }
-        Value::Object(shown)
-    }
-
-    /// Returns the schema of its arguments, which is always an object.
-    fn schema(&self) -> Value {
-        let Some(parameters) = &self.parameters else {
-            return json!({"type": "object", "properties": {}, "additionalProperties": false});
-        };
-        let mut schema = parameters.clone();
-        let says_otherwise = ["type", "anyOf", "oneOf", "allOf", "$ref"];
-        if says_otherwise
-            .iter()
-            .all(|name| !schema.contains_key(*name))
-        {
-            schema.insert("type".to_owned(), json!("object"));
-        }
-        Value::Object(schema)
-    }
+/// Returns the schema in the field `param` as Lark's `%json` takes it.
+fn checked_grammar(param: &str, schema: &str) -> Result<Value, ApiError> {
+    let checked = check_schema(schema).and_then(|()| json_grammar(schema));
+    checked.map_err(|error| {
+        let param = format!("{param}{}", error.path);
+        let message = format!("'{param}' cannot constrain an answer: {}.", error.message);
+        ApiError::invalid_value(param, message)
+    })
 }

@@ -1,0 +1,65 @@
+//! JSON of clients that is kept as text: it may be much larger once it is deserialized.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::{Deserialize, Deserializer, Error};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+/// The text of any JSON value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct JsonText(pub(in crate::api) String);
+
+/// The text of a JSON object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ObjectText(pub(in crate::api) String);
+
+impl<'de> Deserialize<'de> for JsonText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        Ok(Self(Box::<str>::from(raw).into_string()))
+    }
+}
+
+impl<'de> Deserialize<'de> for ObjectText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let JsonText(text) = JsonText::deserialize(deserializer)?;
+        if text.starts_with('{') {
+            return Ok(Self(text));
+        }
+        // Fails at the first byte, with the library's own words.
+        match serde_json::from_str::<Map<String, Value>>(&text) {
+            Ok(_) => Err(D::Error::custom("invalid type: expected a map")),
+            Err(error) => Err(D::Error::custom(error)),
+        }
+    }
+}
+
+impl JsonSchema for JsonText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Value::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Value::json_schema(generator)
+    }
+}
+
+impl JsonSchema for ObjectText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Map::<String, Value>::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Map::<String, Value>::json_schema(generator)
+    }
+}
