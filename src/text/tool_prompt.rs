@@ -62,19 +62,19 @@ impl ToolFormat {
 
     /// Formats calls as the model itself would have written them.
     pub fn calls(self, calls: &[PastCall]) -> String {
-        match self {
-            Self::Pythonic => {
-                let calls: Vec<String> = calls.iter().map(pythonic).collect();
-                format!("[{}]", calls.join(", "))
-            }
-            Self::Json => {
-                let calls: Vec<String> = calls.iter().map(json).collect();
-                match calls.as_slice() {
-                    [call] => call.clone(),
-                    calls => format!("[{}]", calls.join(", ")),
-                }
+        // Arguments may be long, so each call is written where it stays.
+        let is_list = self == Self::Pythonic || calls.len() != 1;
+        let mut text = String::new();
+        text.push_str(if is_list { "[" } else { "" });
+        for (call_idx, call) in calls.iter().enumerate() {
+            text.push_str(if call_idx > 0 { ", " } else { "" });
+            match self {
+                Self::Pythonic => write_pythonic(call, &mut text),
+                Self::Json => write_json(call, &mut text),
             }
         }
+        text.push_str(if is_list { "]" } else { "" });
+        text
     }
 }
 
@@ -91,27 +91,30 @@ pub fn tool_results(results: &[ToolResult]) -> String {
     blocks.join("\n")
 }
 
-fn pythonic(call: &PastCall) -> String {
-    let arguments = match named_arguments(&call.arguments) {
+fn write_pythonic(call: &PastCall, text: &mut String) {
+    text.push_str(&call.name);
+    text.push('(');
+    match named_arguments(&call.arguments) {
+        None => text.push_str(&call.arguments),
         Some(arguments) => {
             let arguments = arguments.iter();
             let arguments: Vec<String> = arguments
                 .map(|(name, value)| format!("{name}={}", literal(value)))
                 .collect();
-            arguments.join(", ")
+            text.push_str(&arguments.join(", "));
         }
-        None => call.arguments.clone(),
-    };
-    format!("{}({arguments})", call.name)
+    }
+    text.push(')');
 }
 
-fn json(call: &PastCall) -> String {
+fn write_json(call: &PastCall, text: &mut String) {
     let name = Value::from(call.name.as_str());
-    let arguments = match named_arguments(&call.arguments) {
-        Some(arguments) => spaced(&Value::Object(arguments)),
-        None => call.arguments.clone(),
-    };
-    format!("{{\"name\": {name}, \"parameters\": {arguments}}}")
+    text.push_str(&format!("{{\"name\": {name}, \"parameters\": "));
+    match named_arguments(&call.arguments) {
+        None => text.push_str(&call.arguments),
+        Some(arguments) => text.push_str(&spaced(&Value::Object(arguments))),
+    }
+    text.push('}');
 }
 
 /// Deserializes arguments; `None` if they are not a JSON object, or have more values than a model

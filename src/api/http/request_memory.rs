@@ -20,11 +20,11 @@ use crate::error::ImageError;
 /// Copies of a body's text besides the body itself: the deserialized text, and one more that is
 /// copied, decoded or written into a prompt.
 const COPIES: u64 = 2;
-/// Bytes for each value, name or container of a body. The most expensive are objects of one field
-/// in a tool's schema, which exist in two copies.
-const NODE_BYTES: u64 = 384;
+/// Bytes for each value, name or container of a body. The most expensive are small content blocks,
+/// which are converted to another API's parts. Schemas and arguments stay text.
+const NODE_BYTES: u64 = 160;
 /// Bytes for each token id of a prompt, in a growing list.
-const NUMBER_BYTES: u64 = 24;
+const NUMBER_BYTES: u64 = 16;
 
 /// Bodies up to this length may also use the reserve, so that chats are accepted beside very large
 /// requests.

@@ -345,6 +345,28 @@ async fn arguments_that_were_cut_off_go_into_the_prompt_unchanged() {
 }
 
 #[tokio::test]
+async fn arguments_of_very_many_values_go_into_the_prompt_unchanged() {
+    let mut server = Plan {
+        max_model_len: 131_072,
+        ..Plan::for_test()
+    }
+    .start();
+    let wide = |num_values: usize| format!("{{\"a\": [{}1]}}", "1,".repeat(num_values));
+    for (num_values, expected) in [(10, "f(a=[1, 1,"), (20_000, "f({\"a\": [1,1,")] {
+        let call = json!({"id": "a", "type": "function", "function": {
+            "name": "f", "arguments": wide(num_values),
+        }});
+        let body = json!({"tools": [weather()], "messages": [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "a", "content": "done"},
+        ]});
+        let prompt = prompted(&mut server, body).await;
+        assert!(prompt.contains(expected), "{num_values}");
+    }
+}
+
+#[tokio::test]
 async fn a_history_is_taken_as_clients_keep_it() {
     let mut server = server_that_says("Well.");
     let mut prompt_of = async |assistant: Value| {
@@ -433,6 +455,11 @@ async fn tools_that_cannot_be_are_refused() {
             function(json!({"name": "a", "parameters": {"type": "string"}})),
             VALUE,
             "tools[0].function.parameters.type",
+        ),
+        (
+            function(json!({"name": "a", "parameters": {"enum": vec![0; 20_000]}})),
+            VALUE,
+            "tools[0].function.parameters",
         ),
         (json!({"tool_choice": "auto"}), CONTRADICTION, "tool_choice"),
         (

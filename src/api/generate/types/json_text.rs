@@ -63,3 +63,29 @@ impl JsonSchema for ObjectText {
         Map::<String, Value>::json_schema(generator)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_kept_as_it_was_sent() {
+        let sent = "{\"a\": [1,  {}], \"b\":\"\\u0041\"}";
+        let text: ObjectText = serde_json::from_str(sent).expect("an object");
+        assert_eq!(text, ObjectText(sent.to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_object_is_named() {
+        for (sent, kind) in [
+            ("[{}]", "sequence"),
+            ("\"a\"", "string \"a\""),
+            ("1", "integer `1`"),
+            ("true", "boolean `true`"),
+        ] {
+            let error = serde_json::from_str::<ObjectText>(sent).expect_err("no object");
+            let expected = format!("invalid type: {kind}, expected a map");
+            assert!(error.to_string().starts_with(&expected), "{error}");
+        }
+    }
+}
