@@ -231,6 +231,13 @@ fn refusal(path: Option<String>, error: &serde_json::Error) -> ApiError {
         let message = format!("The parameter '{param}' is given twice.");
         return ApiError::invalid_json(Some(param), message);
     }
+    if let Some(path) = &path
+        && let Some(id) = quoted(&found, "invalid value: integer `")
+        && found.contains("expected i32")
+    {
+        let message = format!("Token ids are smaller than 2147483648, got {id}.");
+        return ApiError::invalid_value(path, message);
+    }
     // The path is enough to find the field, so the line and column are removed.
     let found = found.split(" at line ").next().unwrap_or(&found);
     let found = found

@@ -5,7 +5,7 @@ use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
 
 use crate::api::generate::types::output_format::{ResponseFormat, StructuredOutputs};
 use crate::api::http::object::JsonObject;
@@ -142,13 +142,13 @@ impl<'de> Visitor<'de> for FirstVisitor {
     fn visit_i64<E: Error>(self, value: i64) -> Result<First, E> {
         let id = i32::try_from(value);
         id.map(First::Id)
-            .map_err(|_| E::custom(format!("{value} is no token id")))
+            .map_err(|_| E::invalid_value(Unexpected::Signed(value), &"i32"))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<First, E> {
         let id = i32::try_from(value);
         id.map(First::Id)
-            .map_err(|_| E::custom(format!("{value} is no token id")))
+            .map_err(|_| E::invalid_value(Unexpected::Unsigned(value), &"i32"))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<First, A::Error> {
