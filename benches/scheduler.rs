@@ -1,4 +1,5 @@
-//! A scheduler step without a model: `schedule` and `update` while everybody decodes.
+//! A scheduler step without a model: `schedule` and `update` while everybody decodes, and the same
+//! with the device's input, which outlives the step after it, as it does in a pipelined engine.
 //!
 //!     cargo bench --bench scheduler
 
@@ -8,6 +9,7 @@ use std::hint::black_box;
 
 use harness::{Mode, median, report, seconds};
 use medgemma::core::{GenerateRequest, SamplingParams, SchedulingParams, SeqId, TokenId};
+use medgemma::engine::ModelInput;
 use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig};
 
 /// `running` sequences that decode and `waiting` ones behind them.
@@ -82,6 +84,14 @@ fn step(scheduler: &mut Scheduler) -> usize {
     sampled.len()
 }
 
+/// Plans, writes out and takes in one step; `in_flight` is the input of the step before it.
+fn step_with_input(scheduler: &mut Scheduler, in_flight: &mut ModelInput) {
+    let batch = scheduler.schedule();
+    *in_flight = ModelInput::new(scheduler, &batch);
+    let sampled: Vec<_> = batch.sampling().map(|seq| (seq, TokenId(9))).collect();
+    black_box(scheduler.update(&batch, &sampled));
+}
+
 fn main() {
     let mode = Mode::from_arguments();
     if let Some(bytes) = bytes_per_waiting(mode.pick(10_000, 100)) {
@@ -98,5 +108,10 @@ fn main() {
         });
         let what = format!("step with {running} running, {waiting} waiting");
         report(&what, took * 1e6, "µs");
+        let mut in_flight = ModelInput::default();
+        let took = median(runs, || {
+            seconds(|| step_with_input(&mut scheduler, &mut in_flight))
+        });
+        report(&format!("{what}, with its input"), took * 1e6, "µs");
     }
 }
