@@ -15,7 +15,7 @@ impl Scheduler {
         }
     }
 
-    /// Includes a held sequence in steps again.
+    /// Includes a held sequence in steps again; if its sample was skipped, once that step is applied.
     pub fn release(&mut self, id: SeqId) {
         if let Some(seq) = self.sequence_mut(id) {
             seq.is_held = false;

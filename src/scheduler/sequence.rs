@@ -53,7 +53,8 @@ pub struct Sequence {
     sample_idx: usize,
     /// Whether the sequence is left out of plans while it runs.
     pub(super) is_held: bool,
-    /// Whether the planned token of the batch in flight is not sampled.
+    /// Whether the planned token of the batch in flight is not sampled. Nothing is planned behind
+    /// it until that batch is applied.
     pub(super) is_sample_skipped: bool,
     /// Blocks for all positions computed, scheduled and planned.
     pub(super) kv: KvTables,
@@ -298,7 +299,7 @@ impl Sequence {
 
     /// Whether a chunk of this sequence may be planned.
     pub(super) fn is_free(&self) -> bool {
-        self.num_planned_tokens == 0 && !self.is_held
+        self.num_planned_tokens == 0 && !self.is_held && !self.is_sample_skipped
     }
 
     /// Appends a sampled token and returns the finish reason if it was the last.

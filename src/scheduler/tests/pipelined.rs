@@ -113,6 +113,22 @@ fn a_preempted_sequence_keeps_the_token_that_is_being_sampled() {
 }
 
 #[test]
+fn nothing_is_planned_behind_a_skipped_sample() {
+    let mut scheduler = scheduler(SchedulerConfig::for_test());
+    scheduler.add(SeqId(1), text(4, 50)).unwrap();
+    let first = scheduler.schedule();
+    scheduler.hold(SeqId(1));
+    scheduler.skip_sample(SeqId(1));
+    // Its mask arrives before the step has ended.
+    scheduler.release(SeqId(1));
+    assert!(scheduler.schedule().is_empty());
+    scheduler.update(&first, &[]);
+    scheduler.check_integrity();
+    assert_eq!(step(&mut scheduler).0, [(1, 3, 1)]);
+    assert_eq!(step(&mut scheduler).0, [(1, 4, 1)]);
+}
+
+#[test]
 fn decodes_get_their_tokens_while_a_long_prompt_is_read() {
     let config = SchedulerConfig {
         max_model_len: 131_072,
