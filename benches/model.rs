@@ -6,6 +6,7 @@
 mod harness;
 
 use std::path::{Path, PathBuf};
+use std::slice::from_ref;
 
 use harness::{Mode, median, report, seconds};
 use medgemma::backend::BLOCK_SIZE;
@@ -103,7 +104,8 @@ impl Rig {
             .runner
             .execute(&self.scheduler, &batch)
             .expect("a step");
-        let tokens: Vec<_> = sampled.iter().map(|(id, s)| (*id, s.token)).collect();
+        let tokens = sampled.iter().map(|(id, s)| (*id, from_ref(&s.token)));
+        let tokens: Vec<_> = tokens.collect();
         self.scheduler.update(&batch, &tokens);
     }
 

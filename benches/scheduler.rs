@@ -10,7 +10,7 @@ use std::hint::black_box;
 use harness::{Mode, median, report, seconds};
 use medgemma::core::{GenerateRequest, SamplingParams, SchedulingParams, SeqId, TokenId};
 use medgemma::engine::ModelInput;
-use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig};
+use medgemma::scheduler::{Batch, BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig};
 
 /// `running` sequences that decode and `waiting` ones behind them.
 fn crowded(running: usize, waiting: usize) -> Scheduler {
@@ -71,15 +71,18 @@ fn bytes_per_waiting(num_waiting: usize) -> Option<f64> {
     Some(bytes / num_waiting as f64)
 }
 
+/// A token for each sequence that samples one.
+fn sampled(batch: &Batch) -> Vec<(SeqId, &'static [TokenId])> {
+    let sampling = batch.chunks.iter().filter(|chunk| chunk.num_samples > 0);
+    sampling
+        .map(|chunk| (chunk.seq, &[TokenId(9)][..]))
+        .collect()
+}
+
 /// Plans and takes in one step; how many sequences got a token.
 fn step(scheduler: &mut Scheduler) -> usize {
     let batch = scheduler.schedule();
-    let sampled: Vec<_> = batch
-        .chunks
-        .iter()
-        .filter(|chunk| chunk.samples)
-        .map(|chunk| (chunk.seq, TokenId(9)))
-        .collect();
+    let sampled = sampled(&batch);
     black_box(scheduler.update(&batch, &sampled));
     sampled.len()
 }
@@ -88,8 +91,7 @@ fn step(scheduler: &mut Scheduler) -> usize {
 fn step_with_input(scheduler: &mut Scheduler, in_flight: &mut ModelInput) {
     let batch = scheduler.schedule();
     *in_flight = ModelInput::new(scheduler, &batch);
-    let sampled: Vec<_> = batch.sampling().map(|seq| (seq, TokenId(9))).collect();
-    black_box(scheduler.update(&batch, &sampled));
+    black_box(scheduler.update(&batch, &sampled(&batch)));
 }
 
 fn main() {

@@ -14,6 +14,7 @@ mod histogram;
 mod workload;
 
 use std::collections::VecDeque;
+use std::slice::from_ref;
 use std::time::Instant;
 
 use gpu::{Grouping, KV_BYTES, Work};
@@ -275,7 +276,7 @@ impl Simulation {
         let Launched { batch, end } = launched.expect("there is work and none of it planned");
         self.host_clock = self.host_clock.max(end);
         let mut sampled: Vec<(SeqId, TokenId)> = Vec::with_capacity(batch.chunks.len());
-        for chunk in batch.chunks.iter().filter(|chunk| chunk.samples) {
+        for chunk in batch.chunks.iter().filter(|chunk| chunk.num_samples > 0) {
             if let Some(asked) = &mut self.asked[chunk.seq.0 as usize] {
                 sampled.push((chunk.seq, asked.conversation.token(chunk.end())));
                 if asked.num_tokens == 0 {
@@ -288,8 +289,9 @@ impl Simulation {
                 asked.num_tokens += 1;
             }
         }
-        for (id, _) in self.scheduler.update(&batch, &sampled) {
-            let asked = self.asked[id.0 as usize].take().expect("it ends once");
+        let sampled: Vec<_> = sampled.iter().map(|(id, t)| (*id, from_ref(t))).collect();
+        for end in self.scheduler.update(&batch, &sampled) {
+            let asked = self.asked[end.seq.0 as usize].take().expect("it ends once");
             assert_eq!(asked.num_tokens, asked.conversation.num_answer_tokens());
             assert!(asked.prompt_len > 0);
             let between = (asked.last - asked.first) / (asked.num_tokens - 1).max(1) as f64;

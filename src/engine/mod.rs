@@ -34,6 +34,7 @@ mod watchdog;
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -582,17 +583,21 @@ impl Engine {
             self.end_unsound(*id);
         }
         let num_sampled = num_sampled - step.skipped.len();
-        let sampled: Vec<_> = sampled
-            .into_iter()
-            .filter(|(id, _)| !step.skipped.contains(id))
-            .collect();
+        // No drafts are proposed, so each sequence has one sample.
         let tokens: Vec<_> = sampled
             .iter()
-            .map(|(id, sampled)| (*id, sampled.token))
+            .map(|(id, sampled)| match step.skipped.contains(id) {
+                true => (*id, [].as_slice()),
+                false => (*id, slice::from_ref(&sampled.token)),
+            })
             .collect();
         let finished = self.scheduler.update(batch, &tokens);
-        let finished: HashMap<SeqId, FinishReason> = finished.into_iter().collect();
+        let finished: HashMap<SeqId, FinishReason> =
+            finished.iter().map(|end| (end.seq, end.reason)).collect();
         for (id, sampled) in sampled {
+            if step.skipped.contains(&id) {
+                continue;
+            }
             let finish = finished.get(&id).copied();
             if let Some(num_tokens) = self.requests.token(id, sampled, finish) {
                 self.inbox.report(|report| report.rate.answer(num_tokens));

@@ -115,8 +115,10 @@ impl ModelInput {
                 input.token_ids.push(TokenId::default());
             }
             None => {
-                let tokens = &sequence.tokens()[positions.clone()];
-                input.token_ids.extend_from_slice(tokens);
+                let known = chunk.start..chunk.end() - chunk.num_drafts();
+                input.token_ids.extend_from_slice(&sequence.tokens()[known]);
+                let drafts = &sequence.drafts()[..chunk.num_drafts()];
+                input.token_ids.extend_from_slice(drafts);
             }
         }
         input.positions.extend(positions.clone().map(narrow));
@@ -137,12 +139,14 @@ impl ModelInput {
             pixels: span.pixels.clone(),
             salt: sequence.scheduling().cache_salt,
         }));
-        if chunk.samples {
-            input.logit_rows.push(narrow(input.token_ids.len() - 1));
+        for position in chunk.end() + 1 - chunk.num_samples..=chunk.end() {
+            input
+                .logit_rows
+                .push(narrow(row + position - chunk.start - 1));
             self.samples.push(SampleInput {
                 params: Arc::clone(sequence.sampling()),
-                position: chunk.end(),
-                num_generated: chunk.end() - sequence.num_prompt_tokens(),
+                position,
+                num_generated: position - sequence.num_prompt_tokens(),
                 mask: None,
                 seen: None,
             });
@@ -176,5 +180,58 @@ fn table(table: &scheduler::BlockTable) -> BlockTable {
     BlockTable {
         num_released: table.num_released(),
         blocks: table.blocks().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{GenerateRequest, SchedulingParams};
+    use crate::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
+
+    fn scheduler() -> Scheduler {
+        let mut scheduler = Scheduler::new(SchedulerConfig {
+            max_num_seqs: 4,
+            max_num_batched_tokens: 16,
+            max_model_len: 100,
+            block_size: 4,
+            groups: KvGroups::Global,
+            num_blocks: BlockCount {
+                global: 50,
+                sliding: 0,
+            },
+            prefix_caching: PrefixCaching::Off,
+        })
+        .expect("the limits can work");
+        for id in 1..=2 {
+            let request = GenerateRequest {
+                prompt: vec![TokenId(5); 3],
+                images: Vec::new(),
+                sampling: SamplingParams::greedy(20),
+                constraint: None,
+                prompt_logprobs: None,
+                scheduling: SchedulingParams::default(),
+            };
+            scheduler.add(SeqId(id), request).expect("it fits");
+        }
+        scheduler
+    }
+
+    #[test]
+    fn each_draft_is_a_row_and_a_token_is_sampled_behind_each() {
+        let mut scheduler = scheduler();
+        scheduler.propose(SeqId(1), &[TokenId(6), TokenId(7)]);
+        let batch = scheduler.schedule();
+        let order = ModelInput::new(&scheduler, &batch);
+        let ids: Vec<_> = order.input.token_ids.iter().map(|id| id.0).collect();
+        assert_eq!(ids, [5, 5, 5, 6, 7, 5, 5, 5]);
+        assert_eq!(order.input.positions, [0, 1, 2, 3, 4, 0, 1, 2]);
+        assert_eq!(order.input.logit_rows, [2, 3, 4, 7]);
+        let samples: Vec<_> = order
+            .samples
+            .iter()
+            .map(|sample| (sample.position, sample.num_generated))
+            .collect();
+        assert_eq!(samples, [(3, 0), (4, 1), (5, 2), (3, 0)]);
     }
 }

@@ -23,8 +23,8 @@ impl Scheduler {
     }
 
     /// Tells the scheduler that the batch in flight does not sample the planned token of this
-    /// sequence; [`update`](Self::update) then does not expect it. The sequence must be held, and
-    /// no later batch may have a chunk of it.
+    /// sequence; [`update`](Self::update) then expects no token of it. The sequence must be held,
+    /// and no later batch may have a chunk of it.
     pub fn skip_sample(&mut self, id: SeqId) {
         if let Some(seq) = self.sequence_mut(id) {
             assert!(seq.is_held, "{id} would be planned further");
@@ -32,27 +32,11 @@ impl Scheduler {
         }
     }
 
-    fn sequence_mut(&mut self, id: SeqId) -> Option<&mut super::Sequence> {
+    pub(super) fn sequence_mut(&mut self, id: SeqId) -> Option<&mut super::Sequence> {
         let place = self.places.get(&id)?;
         match self.running_idx(place) {
             Some(idx) => Some(&mut self.running[idx]),
             None => self.waiting.get_mut(place),
         }
-    }
-
-    /// Handles a computed chunk of a running sequence whose token was not sampled: its last
-    /// positions are to be computed again.
-    pub(super) fn retract(&mut self, idx: usize, num_tokens: usize) {
-        let seq = &mut self.running[idx];
-        let end = seq.num_computed_tokens() + num_tokens;
-        let again = end - 1;
-        // An atomic run must be computed again as a whole.
-        let again = seq.run_around(again).map_or(again, |run| run.start);
-        let num_kept = again.saturating_sub(seq.num_computed_tokens());
-        seq.unschedule(num_tokens - num_kept);
-        self.advance(idx, num_kept);
-        let seq = &mut self.running[idx];
-        let num_computed_tokens = seq.num_computed_tokens();
-        self.blocks.release_behind(&mut seq.kv, num_computed_tokens);
     }
 }

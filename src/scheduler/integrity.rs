@@ -171,15 +171,28 @@ impl Scheduler {
             seq.num_pending_tokens() <= num_chunks,
             "{id}: tokens sampled"
         );
-        // A token is pending exactly if the last token is being computed.
+        // A token is pending exactly if the last token is being computed; drafts are behind it.
         let num_launched = seq.num_launched_tokens();
+        let num_drafts = match seq.num_pending_tokens() {
+            0 => 0,
+            _ => seq.drafts().len(),
+        };
         assert!(
-            num_launched < seq.len() && seq.len() <= seq.max_computed_tokens() + 1,
-            "{id}: {num_launched} launched of {}",
+            num_launched < seq.len() + num_drafts,
+            "{id}: {num_launched} launched of {} and {num_drafts} drafts",
+            seq.len()
+        );
+        assert!(
+            seq.len() + num_drafts <= seq.max_computed_tokens() + 1,
+            "{id}: {} and {num_drafts} drafts are more than may be computed",
             seq.len()
         );
         if seq.num_pending_tokens() > 0 {
-            assert_eq!(num_launched + 1, seq.len(), "{id}: launched and sampled");
+            assert_eq!(
+                num_launched + 1,
+                seq.len() + num_drafts,
+                "{id}: launched and sampled"
+            );
         }
         assert!(
             seq.num_computed_tokens() < seq.tokens().len(),

@@ -31,8 +31,8 @@
 //! # Steps in flight
 //! One batch may be in flight while the next is planned; both modes are the same code. A sequence
 //! whose token is still being sampled is planned one token further, with [`Chunk::fed`] in place of
-//! a token id. A sequence's maximum length is known beforehand, so it is never planned past its
-//! end. A stop token is not known beforehand, so a sequence that has ended, like one that was
+//! token id. A sequence's maximum length is known beforehand, so it is never planned past its end,
+//! nor behind drafts, since how many of them are right is not known yet. A stop token is not known beforehand, so a sequence that has ended, like one that was
 //! aborted or preempted, may have a stale chunk in flight. It does no harm, because the device
 //! executes batches in order:
 //! - A stale chunk writes only behind what was computed when it was planned. Blocks that other
@@ -41,6 +41,12 @@
 //!   later, so it writes the block later, and reads only what it has written itself.
 //! - Blocks are registered as full, and those behind the window are freed, only in
 //!   [`Scheduler::update`]: after the batch has completed and can no longer fail.
+//!
+//! # Drafts
+//! A caller that can guess a sequence's next tokens [proposes](Scheduler::propose) them. They are
+//! computed together with the last known token, if the step has tokens and blocks left that no
+//! other sequence uses, and [`Scheduler::update`] gets as many tokens as turned out to be right.
+//! The positions behind these are computed again, when their tokens are known.
 //!
 //! # Held sequences
 //! A sequence's next token may be constrained by a mask that takes long to compute. The engine then
@@ -98,7 +104,7 @@ mod waiting_queue;
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::core::{FinishReason, GenerateRequest, SeqId, TokenId};
+use crate::core::{GenerateRequest, SeqId, TokenId};
 use crate::error::Result;
 
 use block_manager::BlockManager;
@@ -106,7 +112,7 @@ use pending_blocks::PendingBlocks;
 use queue_key::{ArrivalSeq, QueueKey, Rank};
 use waiting_queue::WaitingQueue;
 
-pub use batch::{Batch, Chunk};
+pub use batch::{Batch, Chunk, Finished};
 pub use block_table::BlockTable;
 pub use config::{PrefixCaching, SchedulerConfig};
 pub use kv_groups::{BlockCount, KvGroups};
@@ -217,18 +223,17 @@ impl Scheduler {
         was_there
     }
 
-    /// Applies the results of the oldest batch in flight: `sampled` has the token of each chunk
-    /// that samples, in the batch's order. Sequences that were aborted or have ended since
-    /// [`schedule`](Self::schedule) are skipped, with or without a token; preempted ones keep their
-    /// token. Returns the sequences that ended; they are removed and their blocks free.
+    /// Applies the results of the oldest batch in flight. `sampled` has the tokens of each chunk
+    /// that samples, in the batch's order: the samples up to and including the first that differs
+    /// from the draft behind it; none if the sample [was skipped](Self::skip_sample). Sequences that
+    /// were aborted or have ended since [`schedule`](Self::schedule) are skipped, with or without
+    /// tokens; preempted ones keep their tokens. Returns the sequences that ended; they are removed
+    /// and their blocks free.
     ///
     /// # Panics
-    /// Panics when `batch` is not the oldest in flight, or a token is missing.
-    pub fn update(
-        &mut self,
-        batch: &Batch,
-        sampled: &[(SeqId, TokenId)],
-    ) -> Vec<(SeqId, FinishReason)> {
+    /// Panics when `batch` is not the oldest in flight, or when a chunk that samples has no entry,
+    /// none or too many tokens.
+    pub fn update(&mut self, batch: &Batch, sampled: &[(SeqId, &[TokenId])]) -> Vec<Finished> {
         let mut finished = Vec::new();
         if batch.is_empty() {
             return finished;
@@ -248,15 +253,10 @@ impl Scheduler {
                 idx += 1;
             }
             let runs = self.running.get(idx).is_some_and(|seq| seq.id == id);
-            let is_skipped =
-                chunk.samples && self.sequence(id).is_some_and(|s| s.is_sample_skipped);
-            if runs {
-                match is_skipped {
-                    false => self.advance(idx, chunk.len),
-                    true => self.retract(idx, chunk.len),
+            if chunk.num_samples == 0 {
+                if runs {
+                    self.advance(idx, chunk.len);
                 }
-            }
-            if !chunk.samples {
                 continue;
             }
             let seq = if runs {
@@ -266,19 +266,44 @@ impl Scheduler {
             } else {
                 continue;
             };
-            if is_skipped {
-                seq.forget_sample();
-                continue;
-            }
-            let &(_, token) = sampled
+            let &(_, tokens) = sampled
                 .find(|&&(of, _)| of == id)
-                .expect("each chunk that samples has a token");
-            if let Some(reason) = seq.push(token) {
+                .expect("each chunk that samples has its tokens");
+            assert!(
+                tokens.len() <= chunk.num_samples && tokens.is_empty() == seq.is_sample_skipped,
+                "{id} has {} tokens of {} samples",
+                tokens.len(),
+                chunk.num_samples
+            );
+            // First the tokens: they are part of what the blocks that the chunk fills hold.
+            let (num_tokens, reason) = seq.take_samples(tokens);
+            if runs {
+                match chunk.num_samples - num_tokens {
+                    0 => self.advance(idx, chunk.len),
+                    num_dropped => self.retract(idx, chunk.len, num_dropped),
+                }
+            }
+            if let Some(reason) = reason {
                 self.abort(id);
-                finished.push((id, reason));
+                finished.push(Finished {
+                    seq: id,
+                    reason,
+                    num_tokens,
+                });
             }
         }
         finished
+    }
+
+    /// Proposes tokens that may follow those which the host knows of a sequence. The next chunk
+    /// that samples for it verifies as many of them, from the first on, as the step has tokens and
+    /// blocks for once everything else is planned. Replaces what was proposed before. Has no effect
+    /// if the sequence is gone or a sample of it is pending, since the drafts would belong behind
+    /// that one; the caller proposes again after each [`update`](Self::update).
+    pub fn propose(&mut self, id: SeqId, drafts: &[TokenId]) {
+        if let Some(seq) = self.sequence_mut(id) {
+            seq.propose(drafts);
+        }
     }
 
     /// Returns a waiting or running sequence.
@@ -361,6 +386,23 @@ impl Scheduler {
         let seq = &mut self.running[idx];
         self.blocks
             .release_behind_window(&mut seq.kv, num_computed_tokens);
+    }
+
+    /// Applies a computed chunk of a running sequence without its last `num_dropped` positions:
+    /// these were drafts that turned out to be wrong, or what precedes a token that was not sampled.
+    /// They are computed again.
+    fn retract(&mut self, idx: usize, num_tokens: usize, num_dropped: usize) {
+        let seq = &mut self.running[idx];
+        let again = seq.num_computed_tokens() + num_tokens - num_dropped;
+        // An atomic run must be computed again as a whole.
+        let again = seq.run_around(again).map_or(again, |run| run.start);
+        let num_kept = again.saturating_sub(seq.num_computed_tokens());
+        seq.unschedule(num_tokens - num_kept);
+        self.advance(idx, num_kept);
+        let seq = &mut self.running[idx];
+        assert_eq!(seq.num_scheduled_tokens(), 0, "{} was planned on", seq.id);
+        let num_computed_tokens = seq.num_computed_tokens();
+        self.blocks.release_behind(&mut seq.kv, num_computed_tokens);
     }
 
     /// Registers the blocks that a running sequence has filled.

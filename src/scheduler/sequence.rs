@@ -23,6 +23,10 @@ use super::queue_key::{AdmissionSeq, ArrivalSeq, QueueKey, Rank};
 ///                  [ computed ][ scheduled: in flight ][ planned ]  │ pending
 ///                                                                   sampled, not yet seen
 /// ```
+///
+/// Drafts are guesses at the tokens behind the known ones. They are planned together with the last
+/// known token, and at most one chunk in flight has some: it decides how long the sequence is, so
+/// nothing is planned behind it.
 #[derive(Debug)]
 pub struct Sequence {
     pub(super) id: SeqId,
@@ -46,11 +50,14 @@ pub struct Sequence {
     num_scheduled_tokens: usize,
     /// Number of tokens in the chunk of the batch that is being planned.
     pub(super) num_planned_tokens: usize,
-    /// Number of tokens that the batches in flight sample, at most one each. A preemption keeps
-    /// them.
+    /// Number of tokens that the batches in flight are expected to sample: one for each that
+    /// samples, whatever becomes of drafts. A preemption keeps them.
     num_pending_tokens: usize,
     /// Index of this sequence's sample in the last batch that samples for it.
     sample_idx: usize,
+    /// Tokens proposed to follow the known ones, then those of them that are being verified. Ends
+    /// with the next sample.
+    drafts: Vec<TokenId>,
     /// Whether the sequence is left out of plans while it runs.
     pub(super) is_held: bool,
     /// Whether the planned token of the batch in flight is not sampled. Nothing is planned behind
@@ -106,6 +113,7 @@ impl Sequence {
             num_planned_tokens: 0,
             num_pending_tokens: 0,
             sample_idx: 0,
+            drafts: Vec::new(),
             is_held: false,
             is_sample_skipped: false,
             kv: KvTables::new(block_size),
@@ -123,13 +131,19 @@ impl Sequence {
         &self.tokens
     }
 
+    /// Draft tokens, which may follow [`tokens`](Self::tokens). The newest chunk ends with the first
+    /// [`Chunk::num_drafts`] of them.
+    pub fn drafts(&self) -> &[TokenId] {
+        &self.drafts
+    }
+
     /// Length of the prompt, images included.
     pub fn num_prompt_tokens(&self) -> usize {
         self.num_prompt_tokens
     }
 
-    /// Number of tokens sampled before the one that the newest chunk samples, including those that
-    /// the host has not seen yet.
+    /// Number of tokens sampled before the last one that the newest chunk samples, including drafts
+    /// and those that the host has not seen yet.
     pub fn num_generated_tokens(&self) -> usize {
         self.tokens.len().max(self.num_launched_tokens()) - self.num_prompt_tokens
     }
@@ -222,10 +236,21 @@ impl Sequence {
         self.num_computed_tokens + self.num_scheduled_tokens
     }
 
-    /// Number of tokens for which a chunk can be planned: 1 while decoding. It is 0 only if the
-    /// token that a batch in flight samples is known to be the last.
+    /// Number of tokens for which a chunk can be planned: 1 while decoding. It is 0 if the token
+    /// that a batch in flight samples is known to be the last, or drafts are being verified.
     pub(super) fn num_missing_tokens(&self) -> usize {
-        self.len().min(self.max_computed_tokens()) - self.num_launched_tokens()
+        let end = self.len().min(self.max_computed_tokens());
+        end.saturating_sub(self.num_launched_tokens())
+    }
+
+    /// Number of drafts that can be added to the planned chunk: none unless it ends with the last
+    /// token and the host knows that one, and no more than may be accepted.
+    pub(super) fn num_possible_drafts(&self) -> usize {
+        let end = self.num_launched_tokens() + self.num_planned_tokens;
+        if self.drafts.is_empty() || end != self.tokens.len() {
+            return 0;
+        }
+        self.drafts.len().min(self.max_computed_tokens() - end)
     }
 
     /// Maximum number of tokens that are ever computed: the last one is sampled and needs no KV
@@ -265,17 +290,18 @@ impl Sequence {
         let len = std::mem::take(&mut self.num_planned_tokens);
         self.num_scheduled_tokens += len;
         let end = start + len;
-        let fed = (end > self.tokens.len()).then_some(self.sample_idx);
-        let samples = end == self.len();
-        if samples {
+        let fed = (start >= self.tokens.len()).then_some(self.sample_idx);
+        let num_samples = (end + 1).saturating_sub(self.len());
+        if num_samples > 0 {
             self.num_pending_tokens += 1;
             self.sample_idx = num_sampled_tokens;
+            self.drafts.truncate(num_samples - 1);
         }
         Chunk {
             seq: self.id,
             start,
             len,
-            samples,
+            num_samples,
             fed,
         }
     }
@@ -291,10 +317,12 @@ impl Sequence {
         self.num_scheduled_tokens -= num_tokens;
     }
 
-    /// Drops the pending sample of the oldest batch in flight.
-    pub(super) fn forget_sample(&mut self) {
-        self.num_pending_tokens -= 1;
-        self.is_sample_skipped = false;
+    /// Sets the tokens that may follow the known ones. Without effect while a sample is pending.
+    pub(super) fn propose(&mut self, drafts: &[TokenId]) {
+        if self.num_pending_tokens == 0 {
+            self.drafts.clear();
+            self.drafts.extend_from_slice(drafts);
+        }
     }
 
     /// Whether a chunk of this sequence may be planned.
@@ -302,9 +330,21 @@ impl Sequence {
         self.num_planned_tokens == 0 && !self.is_held && !self.is_sample_skipped
     }
 
-    /// Appends a sampled token and returns the finish reason if it was the last.
-    pub(super) fn push(&mut self, token: TokenId) -> Option<FinishReason> {
+    /// Appends the tokens that the oldest batch in flight sampled, up to the sequence's end. Returns
+    /// how many there are, and the finish reason if the last of them is the sequence's last.
+    pub(super) fn take_samples(&mut self, sampled: &[TokenId]) -> (usize, Option<FinishReason>) {
         self.num_pending_tokens -= 1;
+        self.is_sample_skipped = false;
+        self.drafts.clear();
+        for (idx, &token) in sampled.iter().enumerate() {
+            if let Some(reason) = self.push(token) {
+                return (idx + 1, Some(reason));
+            }
+        }
+        (sampled.len(), None)
+    }
+
+    fn push(&mut self, token: TokenId) -> Option<FinishReason> {
         self.tokens.push(token);
         let num_generated = self.tokens.len() - self.num_prompt_tokens;
         let may_stop = num_generated >= self.sampling.min_tokens;
@@ -333,9 +373,10 @@ impl Sequence {
         self.num_computed_tokens >= self.turn_end
     }
 
-    /// Resets what was computed; generated tokens and pending samples are kept. The blocks must
-    /// have been freed.
+    /// Resets what was computed; generated tokens and pending samples are kept, drafts are not. The
+    /// blocks must have been freed.
     pub(super) fn restart(&mut self) {
+        self.drafts.clear();
         self.num_computed_tokens = 0;
         self.num_scheduled_tokens = 0;
         self.num_planned_tokens = 0;

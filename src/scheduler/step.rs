@@ -21,7 +21,8 @@ impl Scheduler {
     /// 3. the missing tokens of the other running sequences, by rank, but each other tenant's part
     ///    comes first if the best-ranked one would take the whole budget (`shares`), and
     /// 4. waiting sequences of a better priority, and then the other waiting ones, as slots and
-    ///    blocks allow.
+    ///    blocks allow;
+    /// 5. drafts, by rank, if there are free blocks for them.
     ///
     /// So neither side starves: decodes come before prefill, and there are never more of them than
     /// the budget has tokens; an image that needs their tokens takes them every other step.
@@ -63,8 +64,9 @@ impl Scheduler {
         let mut num_sampled_tokens = 0;
         for seq in self.running.iter_mut() {
             if seq.num_planned_tokens > 0 {
+                add_drafts(&mut self.blocks, seq, &mut step);
                 let chunk = seq.launch(num_sampled_tokens);
-                num_sampled_tokens += usize::from(chunk.samples);
+                num_sampled_tokens += chunk.num_samples;
                 flights.push((seq.id, seq.rank()));
                 chunks.push(chunk);
             }
@@ -182,6 +184,17 @@ impl Scheduler {
         self.stop_running(&mut seq);
         seq.restart();
         seq
+    }
+}
+
+/// Extends a planned chunk by drafts. They may be wrong, so they take nothing from other sequences.
+fn add_drafts(blocks: &mut BlockManager, seq: &mut Sequence, step: &mut Step) {
+    let num_drafts = seq.num_possible_drafts().min(step.budget);
+    let end = seq.num_launched_tokens() + seq.num_planned_tokens + num_drafts;
+    if num_drafts > 0 && blocks.can_allocate(&seq.kv, end) {
+        blocks.allocate(&mut seq.kv, end);
+        seq.num_planned_tokens += num_drafts;
+        step.budget -= num_drafts;
     }
 }
 

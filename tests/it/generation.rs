@@ -133,7 +133,8 @@ impl Rig {
         let sampled = self.runner.collect().expect("a step").sampled;
         let batch = self.launched.pop_front().expect("one is collected");
         let sampled: Vec<_> = batch.sampling().zip(sampled).collect();
-        let tokens: Vec<_> = sampled.iter().map(|(id, s)| (*id, s.token)).collect();
+        let tokens: Vec<_> = sampled.iter().map(|(_, sampled)| sampled.token).collect();
+        let tokens: Vec<_> = batch.sampling().zip(tokens.chunks(1)).collect();
         let living: Vec<_> = sampled
             .into_iter()
             .filter(|(id, _)| self.scheduler.sequence(*id).is_some())

@@ -116,7 +116,7 @@ pub(super) struct Device {
 impl Device {
     /// Runs a batch as the model does: all keys of the step are written, then each query reads what
     /// it sees. `contents` belong to the chunks' sequences.
-    pub(super) fn run(&mut self, scheduler: &Scheduler, work: &[(&Chunk, &Contents)]) {
+    pub(super) fn run(&mut self, scheduler: &Scheduler, work: &[(&Chunk, Contents)]) {
         let tables = |chunk: &Chunk| scheduler.sequence(chunk.seq).expect("it is in the batch");
         let groups = scheduler.config().groups;
         if groups.has_global() {

@@ -2,6 +2,7 @@
 
 mod device;
 mod door;
+mod drafts;
 mod kv;
 mod order;
 mod pipelined;
@@ -19,7 +20,9 @@ use crate::core::{
     SchedulingParams, SeqId, TokenId,
 };
 
-use super::{Batch, BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig, Sequence};
+use super::{
+    Batch, BlockCount, Finished, KvGroups, PrefixCaching, Scheduler, SchedulerConfig, Sequence,
+};
 
 /// Never a stop token in these tests.
 const WORD: TokenId = TokenId(7);
@@ -87,9 +90,14 @@ fn chunks(batch: &Batch) -> Vec<Computed> {
 }
 
 /// `WORD` for every chunk that samples.
-fn words(batch: &Batch) -> Vec<(SeqId, TokenId)> {
-    let sampling = batch.chunks.iter().filter(|chunk| chunk.samples);
-    sampling.map(|chunk| (chunk.seq, WORD)).collect()
+fn words(batch: &Batch) -> Vec<(SeqId, &'static [TokenId])> {
+    let sampling = batch.chunks.iter().filter(|chunk| chunk.num_samples > 0);
+    sampling.map(|chunk| (chunk.seq, &[WORD][..])).collect()
+}
+
+/// The sequences that ended, and why.
+fn ends(finished: &[Finished]) -> Vec<(SeqId, FinishReason)> {
+    finished.iter().map(|end| (end.seq, end.reason)).collect()
 }
 
 /// One step in which each chunk that samples samples `WORD`.
@@ -98,7 +106,7 @@ fn step(scheduler: &mut Scheduler) -> (Vec<Computed>, Vec<(SeqId, FinishReason)>
     scheduler.check_integrity();
     let finished = scheduler.update(&batch, &words(&batch));
     scheduler.check_integrity();
-    (chunks(&batch), finished)
+    (chunks(&batch), ends(&finished))
 }
 
 /// The chunks of the next `count` steps.

@@ -41,7 +41,7 @@ fn a_decode_goes_on_with_the_token_that_the_device_has() {
     assert!(scheduler.schedule().is_empty());
     let finished = scheduler.update(&fourth, &words(&fourth));
     let length = FinishReason::Length;
-    assert_eq!(finished, [(SeqId(1), length), (SeqId(2), length)]);
+    assert_eq!(ends(&finished), [(SeqId(1), length), (SeqId(2), length)]);
     assert!(!scheduler.has_work());
     scheduler.check_integrity();
 }
@@ -70,8 +70,8 @@ fn a_stop_token_leaves_a_stale_chunk_that_nobody_misses() {
     scheduler.add(SeqId(1), stopping(4, 50)).unwrap();
     let first = scheduler.schedule();
     let second = scheduler.schedule();
-    let finished = scheduler.update(&first, &[(SeqId(1), STOP)]);
-    assert_eq!(finished, [(SeqId(1), FinishReason::Stop)]);
+    let finished = scheduler.update(&first, &[(SeqId(1), &[STOP])]);
+    assert_eq!(ends(&finished), [(SeqId(1), FinishReason::Stop)]);
     assert_eq!(scheduler.num_free_blocks(), all);
     assert!(!scheduler.has_work());
     scheduler.add(SeqId(2), text(4, 2)).unwrap();
@@ -100,7 +100,7 @@ fn a_preempted_sequence_keeps_the_token_that_is_being_sampled() {
         assert_eq!(second.preempted, [SeqId(1)]);
         assert_eq!(fed(&second), [(2, 0, None)]);
         scheduler.check_integrity();
-        let finished = scheduler.update(&first, &[(SeqId(1), sampled)]);
+        let finished = scheduler.update(&first, &[(SeqId(1), &[sampled])]);
         assert_eq!(finished.len(), usize::from(ends));
         scheduler.check_integrity();
         scheduler.update(&second, &words(&second));
@@ -122,7 +122,7 @@ fn nothing_is_planned_behind_a_skipped_sample() {
     // Its mask arrives before the step has ended.
     scheduler.release(SeqId(1));
     assert!(scheduler.schedule().is_empty());
-    scheduler.update(&first, &[]);
+    scheduler.update(&first, &[(SeqId(1), &[])]);
     scheduler.check_integrity();
     assert_eq!(step(&mut scheduler).0, [(1, 3, 1)]);
     assert_eq!(step(&mut scheduler).0, [(1, 4, 1)]);

@@ -134,6 +134,8 @@ struct Record {
     tokens: Vec<TokenId>,
     num_prompt_tokens: usize,
     num_computed: usize,
+    /// What was proposed before the step.
+    drafts: Vec<TokenId>,
     /// It runs, and in the last step nothing of it was computed for lack of budget.
     was_skipped: bool,
     /// Steps in a row in which that happened to it as the oldest.
@@ -146,16 +148,48 @@ impl Record {
         self.whole.iter().find(|run| run.start == self.num_computed)
     }
 
+    /// Length at which it ends.
+    fn max_len(&self, config: &SchedulerConfig) -> usize {
+        let wanted = self.num_prompt_tokens + self.ask.max_tokens;
+        wanted.min(config.max_model_len)
+    }
+
     fn expected_end(&self, config: &SchedulerConfig) -> Option<FinishReason> {
         let generated = self.tokens.len() - self.num_prompt_tokens;
         let drew_stop = self.ask.stops && self.tokens.last() == Some(&STOP);
         if drew_stop && generated >= self.ask.min_tokens {
             return Some(FinishReason::Stop);
         }
-        let at_limit =
-            generated == self.ask.max_tokens || self.tokens.len() == config.max_model_len;
+        let at_limit = self.tokens.len() == self.max_len(config);
         at_limit.then_some(FinishReason::Length)
     }
+}
+
+/// The token that the sequence has at this position of its answer.
+fn answer(id: SeqId, position: usize) -> TokenId {
+    match (id.0 * 31 + position as u64 * 17) % 7 {
+        0 => STOP,
+        dice => TokenId(10 + dice as u32),
+    }
+}
+
+/// At most `max_drafts` guesses at the next tokens, most of them right.
+fn guesses(id: SeqId, len: usize, max_drafts: usize) -> Vec<TokenId> {
+    let dice = |position: usize| (id.0 as usize * 13 + len * 5 + position * 11) % 6;
+    let guess = |position| match dice(position) {
+        0 => TokenId(99),
+        _ => answer(id, position),
+    };
+    (len..len + max_drafts.min(dice(0))).map(guess).collect()
+}
+
+/// Number of blocks that drafts take in each group.
+fn draft_blocks(batch: &Batch, block_size: usize) -> usize {
+    let blocks = |len: usize| len.div_ceil(block_size);
+    let chunks = batch.chunks.iter();
+    chunks
+        .map(|c| blocks(c.end()) - blocks(c.end() - c.num_drafts()))
+        .sum()
 }
 
 /// Contents of one group's blocks: the sequence and position of each key.
@@ -189,11 +223,13 @@ struct World {
     global: Memory,
     sliding: Memory,
     num_added: u64,
+    max_drafts: usize,
 }
 
 impl World {
-    fn new(config: SchedulerConfig) -> Self {
+    fn new(config: SchedulerConfig, max_drafts: usize) -> Self {
         Self {
+            max_drafts,
             scheduler: scheduler(config),
             config,
             records: BTreeMap::new(),
@@ -213,6 +249,7 @@ impl World {
             tokens: request.prompt.clone(),
             num_prompt_tokens: request.prompt.len(),
             num_computed: 0,
+            drafts: Vec::new(),
             was_skipped: false,
             num_skipped_as_oldest: 0,
             ask,
@@ -262,6 +299,10 @@ impl World {
 
     fn step(&mut self, abort_within: Option<usize>, hold_within: Option<usize>) {
         let ran: BTreeSet<SeqId> = self.scheduler.running.iter().map(|seq| seq.id).collect();
+        for (&id, record) in &mut self.records {
+            record.drafts = guesses(id, record.tokens.len(), self.max_drafts);
+            self.scheduler.propose(id, &record.drafts);
+        }
         let batch = self.scheduler.schedule();
         self.scheduler.check_integrity();
         if self.held.is_empty() {
@@ -312,7 +353,11 @@ impl World {
 
     /// Checks that no running sequence was left out without a reason or for long.
     fn check_fairness(&mut self, batch: &Batch) {
-        let budget_left = self.config.max_num_batched_tokens - batch.num_tokens();
+        // Drafts take only what is left when everything else is planned.
+        let num_drafts: usize = batch.chunks.iter().map(Chunk::num_drafts).sum();
+        let num_tokens = batch.num_tokens() - num_drafts;
+        let budget_left = self.config.max_num_batched_tokens - num_tokens;
+        let draft_blocks = draft_blocks(batch, self.config.block_size);
         let scheduled: BTreeSet<SeqId> = batch.chunks.iter().map(|chunk| chunk.seq).collect();
         // Only an image that had to wait in the step before may go before decodes.
         let mut reading = batch.chunks.iter().filter(|chunk| {
@@ -334,7 +379,8 @@ impl World {
                 continue;
             }
             let is_newest = idx + 1 == running.len();
-            let lacks_blocks = is_newest && self.lacks_blocks(&self.records[&id], budget_left);
+            let lacks_blocks =
+                is_newest && self.lacks_blocks(&self.records[&id], budget_left, draft_blocks);
             let record = self.record(id);
             let next_len = record.next_whole().map_or(1, |run| run.len());
             let lacks_budget = budget_left < next_len || !batch.preempted.is_empty();
@@ -362,8 +408,9 @@ impl World {
         }
     }
 
-    /// Whether the pools have too few free blocks for what would be computed of a sequence next.
-    fn lacks_blocks(&self, record: &Record, budget: usize) -> bool {
+    /// Whether the pools have too few free blocks for what would be computed of a sequence next,
+    /// with those that drafts took.
+    fn lacks_blocks(&self, record: &Record, budget: usize, draft_blocks: usize) -> bool {
         let mut end = record.tokens.len().min(record.num_computed + budget);
         if let Some(cut) = record
             .whole
@@ -376,22 +423,22 @@ impl World {
         let missing = blocks(end) - blocks(record.num_computed);
         let free = self.scheduler.num_free_blocks();
         let groups = self.config.groups;
-        (groups.has_global() && missing > free.global)
-            || (groups.window().is_some() && missing > free.sliding)
+        (groups.has_global() && missing > free.global + draft_blocks)
+            || (groups.window().is_some() && missing > free.sliding + draft_blocks)
     }
 
     fn check_chunk(&mut self, chunk: &Chunk) {
+        let config = self.config;
+        let sequence = self.scheduler.sequence(chunk.seq).expect("it is scheduled");
+        let drafts = sequence.drafts()[..chunk.num_drafts()].to_vec();
         let record = self.record(chunk.seq);
         assert_eq!(chunk.start, record.num_computed, "{chunk:?}");
-        assert!(
-            chunk.len > 0 && chunk.end() <= record.tokens.len(),
-            "{chunk:?}"
-        );
-        assert_eq!(
-            chunk.samples,
-            chunk.end() == record.tokens.len(),
-            "{chunk:?}"
-        );
+        let end = chunk.end() - chunk.num_drafts();
+        let len = record.tokens.len();
+        assert!(chunk.start < end && end <= len, "{chunk:?}");
+        assert_eq!(chunk.num_samples > 0, end == len, "{chunk:?}");
+        assert!(record.drafts.starts_with(&drafts), "{chunk:?}: {drafts:?}");
+        assert!(chunk.end() < record.max_len(&config), "{chunk:?}");
         for run in &record.whole {
             let inside = chunk.start <= run.start && run.end <= chunk.end();
             let outside = run.end <= chunk.start || chunk.end() <= run.start;
@@ -426,47 +473,60 @@ impl World {
                 // k > q − window for the first query q, up to the last query itself.
                 let keys = (chunk.start + 1).saturating_sub(window)..chunk.end();
                 read(&self.sliding, seq.sliding_table(), chunk, keys);
-                let most = self.config.blocks_for(seq.tokens().len()).sliding;
+                let most = self.config.blocks_for(chunk.end()).sliding;
                 assert!(seq.sliding_table().blocks().len() <= most, "{chunk:?}");
             }
         }
     }
 
     fn finish(&mut self, batch: &Batch, held: Option<SeqId>) {
-        let mut sampled = Vec::new();
+        let mut sampled: Vec<(SeqId, Vec<TokenId>)> = Vec::new();
         let mut expected = Vec::new();
         for chunk in &batch.chunks {
             let Some(record) = self.records.get_mut(&chunk.seq) else {
                 // The sequence was aborted. The engine may still have sampled a token for it.
-                if chunk.samples && chunk.seq.0 % 2 == 0 {
-                    sampled.push((chunk.seq, WORD));
+                if chunk.num_samples > 0 && chunk.seq.0 % 2 == 0 {
+                    sampled.push((chunk.seq, vec![WORD]));
                 }
                 continue;
             };
             record.num_computed = chunk.end();
-            if !chunk.samples {
+            if chunk.num_samples == 0 {
                 continue;
             }
             if held == Some(chunk.seq) {
-                let again = chunk.end() - 1;
+                let again = chunk.end() - chunk.num_samples;
                 let run = record.whole.iter().find(|run| run.contains(&again));
                 record.num_computed = run.map_or(again, |run| run.start);
+                sampled.push((chunk.seq, Vec::new()));
                 continue;
             }
-            let dice = (chunk.seq.0 * 31 + record.tokens.len() as u64 * 17) % 7;
-            let token = if dice == 0 {
-                STOP
-            } else {
-                TokenId(10 + dice as u32)
-            };
-            record.tokens.push(token);
-            sampled.push((chunk.seq, token));
-            if let Some(reason) = record.expected_end(&self.config) {
-                expected.push((chunk.seq, reason));
+            let len = record.tokens.len();
+            let tokens = (len..).map(|position| answer(chunk.seq, position));
+            let drafts = &record.drafts[..chunk.num_drafts()];
+            let num_right = drafts
+                .iter()
+                .zip(tokens.clone())
+                .take_while(|(d, t)| **d == *t);
+            let num_right = num_right.count();
+            let tokens: Vec<_> = tokens.take(1 + num_right).collect();
+            for (idx, &token) in tokens.iter().enumerate() {
+                record.tokens.push(token);
+                record.num_computed = len + idx;
+                if let Some(reason) = record.expected_end(&self.config) {
+                    expected.push(Finished {
+                        seq: chunk.seq,
+                        reason,
+                        num_tokens: idx + 1,
+                    });
+                    break;
+                }
             }
+            sampled.push((chunk.seq, tokens));
         }
+        let sampled: Vec<_> = sampled.iter().map(|(id, list)| (*id, &list[..])).collect();
         assert_eq!(self.scheduler.update(batch, &sampled), expected);
-        for (id, _) in expected {
+        for Finished { seq: id, .. } in expected {
             self.records.remove(&id);
             self.held.remove(&id);
             assert!(self.scheduler.sequence(id).is_none());
@@ -491,9 +551,10 @@ proptest! {
     #[test]
     fn whatever_happens_the_books_balance_and_every_request_ends(
         config in configs(),
+        max_drafts in prop_oneof![Just(0), 1..4usize],
         ops in ops(),
     ) {
-        let mut world = World::new(config);
+        let mut world = World::new(config, max_drafts);
         for op in ops {
             match op {
                 Op::Add(ask) => world.add(ask),

@@ -159,6 +159,8 @@ struct Record {
     /// Number of positions computed in batches that were applied.
     num_computed: usize,
     num_admissions: usize,
+    /// A chunk with drafts is in flight.
+    is_verifying: bool,
     num_cached: Option<usize>,
     /// Number of launched batches in a row without it, though it had one token to compute.
     num_left_out: usize,
@@ -167,7 +169,10 @@ struct Record {
 /// A launched batch with its samples, and how often each of its sequences had been admitted.
 struct InFlight {
     batch: Batch,
-    sampled_tokens: Vec<(SeqId, TokenId)>,
+    /// As they are on the device.
+    samples: Vec<(SeqId, TokenId)>,
+    /// Those of each chunk that follow its drafts.
+    accepted: Vec<Vec<TokenId>>,
     num_admissions: Vec<usize>,
 }
 
@@ -179,11 +184,13 @@ struct World {
     prompts: Vec<GenerateRequest>,
     ended: Vec<GenerateRequest>,
     num_added: u64,
+    max_drafts: usize,
 }
 
 impl World {
-    fn new(config: SchedulerConfig) -> Self {
+    fn new(config: SchedulerConfig, max_drafts: usize) -> Self {
         Self {
+            max_drafts,
             scheduler: scheduler(config),
             device: Device::default(),
             records: BTreeMap::new(),
@@ -232,6 +239,7 @@ impl World {
             next: None,
             num_computed: 0,
             num_admissions: 0,
+            is_verifying: false,
             num_cached: None,
             num_left_out: 0,
             request,
@@ -252,6 +260,11 @@ impl World {
         if self.in_flight.len() == 2 {
             self.take_in();
         }
+        for (&id, record) in &self.records {
+            // Also where they have no effect.
+            let drafts = record.guesses(self.max_drafts);
+            self.scheduler.propose(id, &drafts);
+        }
         let batch = self.scheduler.schedule();
         self.scheduler.check_integrity();
         let config = *self.scheduler.config();
@@ -264,34 +277,50 @@ impl World {
             record.next = None;
             record.num_computed = 0;
         }
-        let previous = self
-            .in_flight
-            .back()
-            .map(|last| last.sampled_tokens.clone());
+        let previous = self.in_flight.back().map(|last| last.samples.clone());
         for chunk in &batch.chunks {
             self.check_chunk(chunk, previous.as_deref());
         }
         self.check_delays(&batch);
-        let contents = |chunk: &Chunk| &self.records[&chunk.seq].contents;
+        let contents = |chunk: &Chunk| {
+            let sequence = self.scheduler.sequence(chunk.seq).expect("it is scheduled");
+            let mut contents = self.records[&chunk.seq].contents.clone();
+            let drafts = &sequence.drafts()[..chunk.num_drafts()];
+            drafts.iter().for_each(|&token| contents.push(token));
+            contents
+        };
         let work: Vec<_> = batch.chunks.iter().map(|c| (c, contents(c))).collect();
         self.device.run(&self.scheduler, &work);
-        let mut sampled_tokens = Vec::new();
-        let mut num_admissions = Vec::new();
-        for chunk in &batch.chunks {
+        let mut launched = InFlight {
+            samples: Vec::new(),
+            accepted: Vec::new(),
+            num_admissions: Vec::new(),
+            batch: batch.clone(),
+        };
+        for (chunk, contents) in work {
+            let samples = (chunk.end() + 1 - chunk.num_samples..=chunk.end())
+                .map(|len| (chunk.seq, contents.next_token(len)));
+            launched.samples.extend(samples);
             let record = self.records.get_mut(&chunk.seq).expect("it was checked");
-            num_admissions.push(record.num_admissions);
-            if chunk.samples {
-                let token = record.contents.next_token(chunk.end());
+            launched.num_admissions.push(record.num_admissions);
+            let mut accepted = Vec::new();
+            // The last known token, and each draft that equals the sample before it.
+            for len in chunk.end() + 1 - chunk.num_samples..=chunk.end() {
+                let token = contents.next_token(len);
+                accepted.push(token);
                 record.contents.push(token);
-                sampled_tokens.push((chunk.seq, token));
+                if contents.tokens.get(len) != Some(&token) {
+                    break;
+                }
             }
+            if chunk.num_drafts() > 0 {
+                record.is_verifying = true;
+                record.next = Some(record.contents.tokens.len() - 1);
+            }
+            launched.accepted.push(accepted);
         }
         if !batch.is_empty() {
-            self.in_flight.push_back(InFlight {
-                batch,
-                sampled_tokens,
-                num_admissions,
-            });
+            self.in_flight.push_back(launched);
         }
     }
 
@@ -312,9 +341,14 @@ impl World {
             }
         }
         record.next = Some(chunk.end());
+        assert!(!record.is_verifying, "{chunk:?} is behind drafts");
         let len = record.contents.tokens.len();
-        assert!(chunk.len > 0 && chunk.end() <= len, "{chunk:?} of {len}");
-        assert_eq!(chunk.samples, chunk.end() == len, "{chunk:?} of {len}");
+        let end = chunk.end() - chunk.num_drafts();
+        assert!(chunk.start < end && end <= len, "{chunk:?} of {len}");
+        assert_eq!(chunk.num_samples > 0, end == len, "{chunk:?} of {len}");
+        let drafts = &seq.drafts()[..chunk.num_drafts()];
+        let proposed = record.guesses(self.max_drafts);
+        assert!(proposed.starts_with(drafts), "{chunk:?}: {drafts:?}");
         assert_eq!(
             seq.num_generated_tokens(),
             len.max(chunk.end()) - record.request.prompt.len(),
@@ -327,7 +361,7 @@ impl World {
             }
         }
         // The host must know every token that it passes in; the others are pending samples.
-        assert_eq!(chunk.fed.is_some(), chunk.end() > record.num_known);
+        assert_eq!(chunk.fed.is_some(), end > record.num_known);
         if let Some(fed) = chunk.fed {
             assert_eq!(chunk.len, 1, "{chunk:?}");
             let sampled = previous.expect("a batch is in flight")[fed];
@@ -350,7 +384,7 @@ impl World {
                 .max_model_len
                 .min(record.request.prompt.len() + record.request.sampling.max_tokens);
             let len = record.contents.tokens.len();
-            let decodes = record.next == Some(len - 1) && len < max_len;
+            let decodes = record.next == Some(len - 1) && len < max_len && !record.is_verifying;
             let is_in = batch.chunks.iter().any(|chunk| chunk.seq == *id);
             if is_in || !decodes {
                 record.num_left_out = 0;
@@ -362,37 +396,48 @@ impl World {
     }
 
     fn take_in(&mut self) {
-        let Some(InFlight {
-            batch,
-            sampled_tokens,
-            num_admissions,
-        }) = self.in_flight.pop_front()
-        else {
+        let Some(launched) = self.in_flight.pop_front() else {
             return;
         };
+        let max_model_len = self.scheduler.config().max_model_len;
+        let batch = launched.batch;
         let mut expected = Vec::new();
         let mut sampled = Vec::new();
-        for (chunk, num_admissions) in batch.chunks.iter().zip(num_admissions) {
-            let sample = sampled_tokens.iter().find(|&&(id, _)| id == chunk.seq);
+        let chunks = batch.chunks.iter().zip(&launched.accepted);
+        for ((chunk, accepted), num_admissions) in chunks.zip(launched.num_admissions) {
             let Some(record) = self.records.get_mut(&chunk.seq) else {
-                // Stale chunk. The engine may still pass its token in.
-                sampled.extend(sample.filter(|_| chunk.seq.0 % 2 == 0));
+                // Stale chunk. The engine may still pass its tokens in.
+                if chunk.num_samples > 0 && chunk.seq.0 % 2 == 0 {
+                    sampled.push((chunk.seq, &accepted[..]));
+                }
                 continue;
             };
-            if record.next.is_some() && record.num_admissions == num_admissions {
-                record.num_computed = chunk.end();
+            if chunk.num_drafts() > 0 {
+                record.is_verifying = false;
             }
-            if chunk.samples {
-                let &(id, token) = sample.expect("it samples");
+            if record.next.is_some() && record.num_admissions == num_admissions {
+                let num_dropped = chunk.num_samples - accepted.len();
+                record.num_computed = chunk.end() - num_dropped;
+            }
+            if chunk.num_samples == 0 {
+                continue;
+            }
+            sampled.push((chunk.seq, accepted));
+            for (idx, &token) in accepted.iter().enumerate() {
                 assert_eq!(record.contents.tokens[record.num_known], token);
                 record.num_known += 1;
-                sampled.push((id, token));
-                let reason = record.expected_end(self.scheduler.config().max_model_len);
-                expected.extend(reason.map(|reason| (id, reason)));
+                if let Some(reason) = record.expected_end(max_model_len) {
+                    expected.push(Finished {
+                        seq: chunk.seq,
+                        reason,
+                        num_tokens: idx + 1,
+                    });
+                    break;
+                }
             }
         }
         assert_eq!(self.scheduler.update(&batch, &sampled), expected);
-        for (id, _) in expected {
+        for Finished { seq: id, .. } in expected {
             assert!(self.scheduler.sequence(id).is_none());
             let record = self.records.remove(&id).expect("it has just ended");
             let mut request = record.request;
@@ -443,6 +488,20 @@ impl World {
 }
 
 impl Record {
+    /// At most `max_drafts` guesses at the tokens behind those that the device has; most are right.
+    fn guesses(&self, max_drafts: usize) -> Vec<TokenId> {
+        let mut contents = self.contents.clone();
+        let len = contents.tokens.len();
+        for position in len..len + (len * 7 % (max_drafts + 1)) {
+            let token = match (len * 3 + position) % 5 {
+                0 => WORD,
+                _ => contents.next_token(position),
+            };
+            contents.push(token);
+        }
+        contents.tokens.split_off(len)
+    }
+
     fn expected_end(&self, max_model_len: usize) -> Option<FinishReason> {
         let sampling = &self.request.sampling;
         let num_generated = self.num_known - self.request.prompt.len();
@@ -466,9 +525,10 @@ proptest! {
     #[test]
     fn every_query_reads_its_own_keys_whatever_is_shared_and_in_flight(
         config in configs(),
+        max_drafts in prop_oneof![Just(0), 1..4usize],
         ops in ops(),
     ) {
-        let mut world = World::new(config);
+        let mut world = World::new(config, max_drafts);
         ops.into_iter().for_each(|op| world.run(op));
         world.finish();
     }

@@ -294,8 +294,8 @@ fn computed(config: SchedulerConfig, customers: &[Option<&Customer>], ahead: boo
         for chunk in &batch.chunks {
             computed[(chunk.seq.0 / TENANT) as usize - 1] += chunk.len;
         }
-        for (id, _) in scheduler.update(&batch, &tokens) {
-            living[(id.0 / TENANT) as usize - 1] -= 1;
+        for end in scheduler.update(&batch, &tokens) {
+            living[(end.seq.0 / TENANT) as usize - 1] -= 1;
         }
         scheduler.check_integrity();
     }

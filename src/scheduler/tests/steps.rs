@@ -26,10 +26,10 @@ fn only_the_chunk_that_reaches_the_last_token_samples() {
     let mut scheduler = scheduler(SchedulerConfig::for_test());
     scheduler.add(SeqId(1), text(17, 1)).unwrap();
     let first = scheduler.schedule();
-    assert!(!first.chunks[0].samples);
+    assert_eq!(first.chunks[0].num_samples, 0);
     scheduler.update(&first, &[]);
     let second = scheduler.schedule();
-    assert!(second.chunks[0].samples);
+    assert_eq!(second.chunks[0].num_samples, 1);
     assert_eq!((second.chunks[0].start, second.chunks[0].end()), (16, 17));
 }
 
@@ -329,7 +329,9 @@ fn neighbours_of_an_aborted_sequence_get_their_own_tokens() {
     }
     let batch = scheduler.schedule();
     scheduler.abort(SeqId(2));
-    let sampled = [1, 2, 3].map(|id| (SeqId(id), TokenId(100 + id as u32)));
+    let tokens = [101, 102, 103].map(TokenId);
+    let ids = [1, 2, 3].map(SeqId);
+    let sampled: Vec<_> = ids.into_iter().zip(tokens.chunks(1)).collect();
     scheduler.update(&batch, &sampled);
     for id in [1, 3] {
         let seq = scheduler.sequence(SeqId(id)).unwrap();
@@ -338,7 +340,7 @@ fn neighbours_of_an_aborted_sequence_get_their_own_tokens() {
 }
 
 #[test]
-#[should_panic(expected = "each chunk that samples has a token")]
+#[should_panic(expected = "each chunk that samples has its tokens")]
 fn a_token_that_is_missing_is_noticed() {
     let mut scheduler = scheduler(SchedulerConfig::for_test());
     scheduler.add(SeqId(1), text(2, 5)).unwrap();
@@ -366,8 +368,8 @@ fn end_of(request: GenerateRequest, sampled: &[TokenId]) -> (usize, FinishReason
     scheduler.add(SeqId(1), request).unwrap();
     for (idx, &token) in sampled.iter().enumerate() {
         let batch = scheduler.schedule();
-        if let [(_, reason)] = scheduler.update(&batch, &[(SeqId(1), token)])[..] {
-            return (idx + 1, reason);
+        if let [end] = scheduler.update(&batch, &[(SeqId(1), &[token])])[..] {
+            return (idx + 1, end.reason);
         }
     }
     panic!("did not end within {} tokens", sampled.len());
