@@ -3,6 +3,7 @@
 //! Plain data only. Knows nothing of HTTP, tokenizers, tensors or devices, so that every other
 //! module may use it.
 
+mod block_table;
 mod constraint;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use block_table::BlockTable;
 pub use constraint::{Constraint, ConstraintState, NextMask, TokenMask, Urgency};
 
 /// A token id: an index into the model's vocabulary.

@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::core::{BlockId, PixelValues, SamplingParams, TokenId, TokenLogprobs, TokenMask};
+use crate::core::{BlockTable, PixelValues, SamplingParams, TokenId, TokenLogprobs, TokenMask};
 use crate::error::Result;
 
 pub use seen_tokens::{SeenToken, SeenTokens};
@@ -164,20 +164,6 @@ pub struct Ropes<'a> {
     pub global: &'a Rope,
     /// Rotary frequencies of the sliding layers.
     pub sliding: &'a Rope,
-}
-
-/// Block table of one sequence in one group of the cache.
-///
-/// ```text
-/// position  0 ........ 32·num_released ....................
-/// blocks    (given back) [ blocks[0] ][ blocks[1] ] …
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BlockTable {
-    /// Number of leading blocks that were freed, since they are behind the window.
-    pub num_released: usize,
-    /// The remaining blocks, in order of position.
-    pub blocks: Vec<BlockId>,
 }
 
 /// One sequence's part of a step: `len` tokens from position `start` on.

@@ -4,11 +4,9 @@
 use std::sync::Arc;
 
 use super::encoder_cache::FeatureKey;
-use crate::backend::{
-    BlockTable, FedRow, SampleRow, ScoreRow, SeenTokens, StepInput, StepSequence,
-};
+use crate::backend::{FedRow, SampleRow, ScoreRow, SeenTokens, StepInput, StepSequence};
 use crate::core::{CacheSalt, PixelValues, SamplingParams, SeqId, TokenId, TokenMask};
-use crate::scheduler::{self, Batch, Chunk, Scheduler, Sequence};
+use crate::scheduler::{Batch, Chunk, Scheduler, Sequence};
 
 /// The inputs of one step.
 #[derive(Clone, Debug, Default)]
@@ -127,8 +125,8 @@ impl ModelInput {
             row,
             start: chunk.start,
             len: chunk.len,
-            global: table(sequence.global_table()),
-            sliding: table(sequence.sliding_table()),
+            global: sequence.global_table().clone(),
+            sliding: sequence.sliding_table().clone(),
             image_spans: images
                 .iter()
                 .map(|span| span.start..span.start + span.len)
@@ -174,13 +172,6 @@ impl ModelInput {
 
 fn narrow(number: usize) -> u32 {
     u32::try_from(number).expect("contexts and steps are far below 4 G tokens")
-}
-
-fn table(table: &scheduler::BlockTable) -> BlockTable {
-    BlockTable {
-        num_released: table.num_released(),
-        blocks: table.blocks().to_vec(),
-    }
 }
 
 #[cfg(test)]

@@ -23,10 +23,10 @@ mod projector;
 mod siglip;
 
 use crate::backend::{
-    AttentionShape, BLOCK_SIZE, Backend, BlockTable, KvLayout, LayerKind, SampleRow, ScoreRow,
-    StepInput, StepSequence,
+    AttentionShape, BLOCK_SIZE, Backend, KvLayout, LayerKind, SampleRow, ScoreRow, StepInput,
+    StepSequence,
 };
-use crate::core::{BlockId, PixelValues, SamplingParams, TokenId};
+use crate::core::{BlockId, BlockTable, PixelValues, SamplingParams, TokenId};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
@@ -248,13 +248,9 @@ impl<B: Backend> Model<B> {
     fn warm_up_step(&self, num_tokens: usize) -> StepInput {
         let vocab_size = self.vocab_size();
         let layers = self.decoder.layer_kinds();
-        let table = |kind| BlockTable {
-            num_released: 0,
-            blocks: layers
-                .contains(&kind)
-                .then_some(BlockId(0))
-                .into_iter()
-                .collect(),
+        let table = |kind| {
+            let block = layers.contains(&kind).then_some(BlockId(0));
+            BlockTable::new(BLOCK_SIZE, 0, Vec::from_iter(block))
         };
         let narrow = |number: usize| u32::try_from(number).expect("far below 4 G tokens");
         StepInput {

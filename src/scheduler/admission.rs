@@ -69,7 +69,7 @@ impl Scheduler {
             let has_slot = self.running.len() < self.config.max_num_seqs;
             if has_slot && (claimed + claim).fits_in(self.blocks.num_free()) {
                 let num_preempted = step.preempted.len();
-                let idx = self.admit(&prefix);
+                let idx = self.admit(prefix);
                 self.schedule_chunk(idx, step.budget, step);
                 claimed = if num_preempted == step.preempted.len() {
                     claimed + self.claim(&self.running[idx])
@@ -126,10 +126,11 @@ impl Scheduler {
 
     /// Moves the front of the waiting queue to the running sequences, starting behind its cached
     /// prefix, and returns its index there.
-    fn admit(&mut self, prefix: &CachedPrefix) -> usize {
+    fn admit(&mut self, prefix: CachedPrefix) -> usize {
         let mut seq = self.waiting.pop_front().expect("who admits it has seen it");
+        let num_cached_blocks = prefix.num_blocks;
         self.blocks.adopt(&mut seq.kv, prefix);
-        seq.begin(prefix.num_blocks, self.config.max_num_batched_tokens);
+        seq.begin(num_cached_blocks, self.config.max_num_batched_tokens);
         if seq.admission_seq.is_none() {
             seq.admission_seq = Some(AdmissionSeq(self.next_admission_seq));
             self.next_admission_seq += 1;
@@ -143,7 +144,7 @@ impl Scheduler {
         // tokens not generated yet have no hash.
         self.pending_blocks.make(
             seq.id,
-            &seq.hashes()[prefix.num_blocks.min(seq.hashes().len())..],
+            &seq.hashes()[num_cached_blocks.min(seq.hashes().len())..],
         );
         let rank = seq.rank();
         let idx = self.running.partition_point(|other| other.rank() < rank);

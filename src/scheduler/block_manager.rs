@@ -7,11 +7,10 @@
 //! No sequence writes a block that others read: only full blocks have a hash, only blocks with a
 //! hash are shared, and a sequence writes only positions behind its shared blocks.
 
-use crate::core::BlockId;
+use crate::core::{BlockId, BlockTable};
 
 use super::block_hash::BlockHash;
 use super::block_pool::BlockPool;
-use super::block_table::BlockTable;
 use super::kv_groups::{BlockCount, KvGroups};
 use super::sequence::Sequence;
 
@@ -26,8 +25,8 @@ pub(super) struct KvTables {
 impl KvTables {
     pub(super) fn new(block_size: usize) -> Self {
         Self {
-            global: BlockTable::new(block_size),
-            sliding: BlockTable::new(block_size),
+            global: BlockTable::new(block_size, 0, Vec::new()),
+            sliding: BlockTable::new(block_size, 0, Vec::new()),
         }
     }
 
@@ -211,18 +210,19 @@ impl BlockManager {
         pool.find(hash).is_some()
     }
 
-    /// Starts empty tables with a prefix that was just found.
-    pub(super) fn adopt(&mut self, tables: &mut KvTables, prefix: &CachedPrefix) {
+    /// Starts a sequence's tables with a prefix that was just found.
+    pub(super) fn adopt(&mut self, tables: &mut KvTables, prefix: CachedPrefix) {
         for &block in &prefix.global {
             self.global.share(block);
         }
         for &block in &prefix.sliding {
             self.sliding.share(block);
         }
-        tables.global.begin(0, &prefix.global);
+        let size = self.block_size;
+        tables.global = BlockTable::new(size, 0, prefix.global);
         if self.groups.window().is_some() {
             let first = self.blocks_in_window(prefix.num_blocks).start;
-            tables.sliding.begin(first, &prefix.sliding);
+            tables.sliding = BlockTable::new(size, first, prefix.sliding);
         }
     }
 

@@ -77,7 +77,7 @@ impl BlockPool {
     /// # Panics
     /// Panics while iterating when fewer than `count` blocks are free; check
     /// [`num_free`](Self::num_free) first.
-    pub(super) fn take(&mut self, count: usize) -> impl Iterator<Item = BlockId> {
+    pub(super) fn take(&mut self, count: usize) -> impl ExactSizeIterator<Item = BlockId> {
         (0..count).map(|_| self.take_one())
     }
 

@@ -2,10 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::core::BlockId;
+use crate::core::{BlockId, BlockTable};
 
 use super::block_pool::BlockPool;
-use super::block_table::BlockTable;
 use super::sequence::Sequence;
 use super::{PrefixCaching, Scheduler};
 

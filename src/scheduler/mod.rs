@@ -85,7 +85,6 @@ mod batch;
 mod block_hash;
 mod block_manager;
 mod block_pool;
-mod block_table;
 mod config;
 mod eviction_order;
 mod held;
@@ -113,7 +112,6 @@ use queue_key::{ArrivalSeq, QueueKey, Rank};
 use waiting_queue::WaitingQueue;
 
 pub use batch::{Batch, Chunk, Finished};
-pub use block_table::BlockTable;
 pub use config::{PrefixCaching, SchedulerConfig};
 pub use kv_groups::{BlockCount, KvGroups};
 pub use sequence::Sequence;

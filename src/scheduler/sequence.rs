@@ -4,13 +4,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::core::{
-    FinishReason, GenerateRequest, ImageSpan, SamplingParams, SchedulingParams, SeqId, TokenId,
+    BlockTable, FinishReason, GenerateRequest, ImageSpan, SamplingParams, SchedulingParams, SeqId,
+    TokenId,
 };
 
 use super::batch::Chunk;
 use super::block_hash::BlockHash;
 use super::block_manager::KvTables;
-use super::block_table::BlockTable;
 use super::queue_key::{AdmissionSeq, ArrivalSeq, QueueKey, Rank};
 
 /// Tokens of a request; the first `num_computed_tokens` have their keys and values in the cache.

@@ -4,10 +4,10 @@
 use super::random::{activations, weight};
 use super::{Effort, Sizes};
 use crate::backend::{
-    AttentionShape, BLOCK_SIZE, Backend, BlockTable, KvLayout, LayerKind, LayerRef, QkNorm, Rope,
-    Ropes, StepInput, StepSequence,
+    AttentionShape, BLOCK_SIZE, Backend, KvLayout, LayerKind, LayerRef, QkNorm, Rope, Ropes,
+    StepInput, StepSequence,
 };
-use crate::core::{BlockId, TokenId};
+use crate::core::{BlockId, BlockTable, TokenId};
 use crate::error::Result;
 
 const EPS: f64 = 1e-6;
@@ -156,15 +156,16 @@ impl Attention {
                 LayerKind::Sliding => (start + 1).saturating_sub(self.window) / BLOCK_SIZE,
             };
             let total = (self.context + self.rows).div_ceil(BLOCK_SIZE);
-            let table = BlockTable {
+            let table = BlockTable::new(
+                BLOCK_SIZE,
                 num_released,
-                blocks: (num_released..num_blocks)
+                (num_released..num_blocks)
                     .map(|idx| {
                         let block = 2 * (total - 1 - idx) + which;
                         BlockId(u32::try_from(block).expect("a check has few blocks"))
                     })
                     .collect(),
-            };
+            );
             let is_last = start == self.context;
             let image = start + 2..start + len - 1;
             input.sequences.push(StepSequence {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::Sizes;
-use crate::backend::{BLOCK_SIZE, Backend, BlockTable, StepInput, StepSequence};
-use crate::core::{BlockId, ImageHash, PixelValues, TokenId};
+use crate::backend::{BLOCK_SIZE, Backend, StepInput, StepSequence};
+use crate::core::{BlockId, BlockTable, ImageHash, PixelValues, TokenId};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::{ImageRows, Model, StepOf};
@@ -59,12 +59,13 @@ pub(super) fn logits<B: Backend>(backend: B) -> Result<Vec<(String, Vec<f32>)>> 
     {
         let has_image = start == 0;
         // In descending order, so that block ids differ from block indices.
-        let table = BlockTable {
-            num_released: 0,
-            blocks: (0..(start + len).div_ceil(BLOCK_SIZE))
+        let table = BlockTable::new(
+            BLOCK_SIZE,
+            0,
+            (0..(start + len).div_ceil(BLOCK_SIZE))
                 .map(|idx| BlockId(u32::try_from(num_blocks - 1 - idx).expect("a tiny context")))
                 .collect(),
-        };
+        );
         let span = NUM_WORDS..NUM_WORDS + image_len;
         let input = StepInput {
             token_ids: (0..len)

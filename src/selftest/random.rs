@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use half::bf16;
 
 use crate::backend::{
-    BLOCK_SIZE, Backend, BlockTable, HostDtype, HostTensor, Rope, Ropes, StepInput, StepSequence,
+    BLOCK_SIZE, Backend, HostDtype, HostTensor, Rope, Ropes, StepInput, StepSequence,
 };
-use crate::core::{BlockId, TokenId};
+use crate::core::{BlockId, BlockTable, TokenId};
 use crate::error::Result;
 
 /// Returns numbers that bf16 represents exactly, roughly normally distributed around 0 with the
@@ -54,10 +54,8 @@ pub(super) fn activations<B: Backend>(
 ) -> Result<B::Tensor> {
     let table = backend.matrix(vec![weight(random, &[rows, width], 1.0)])?;
     let count = u32::try_from(rows).expect("a check has few rows");
-    let table_of_rows = BlockTable {
-        num_released: 0,
-        blocks: vec![BlockId(0); rows.div_ceil(BLOCK_SIZE)],
-    };
+    let blocks = vec![BlockId(0); rows.div_ceil(BLOCK_SIZE)];
+    let table_of_rows = BlockTable::new(BLOCK_SIZE, 0, blocks);
     let input = StepInput {
         token_ids: (0..count).map(TokenId).collect(),
         positions: (0..count).collect(),

@@ -4,8 +4,8 @@ use std::fs;
 
 use medgemma::backend::candle::CandleBackend;
 use medgemma::backend::cpu::CpuBackend;
-use medgemma::backend::{Backend, BlockTable, StepInput, StepSequence};
-use medgemma::core::{BlockId, PixelValues, TokenId};
+use medgemma::backend::{Backend, StepInput, StepSequence};
+use medgemma::core::{BlockId, BlockTable, PixelValues, TokenId};
 use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
@@ -49,10 +49,8 @@ pub(crate) fn whole_prompt(
 ) -> StepInput {
     let len = ids.len();
     let num_blocks = len.div_ceil(medgemma::backend::BLOCK_SIZE) as u32;
-    let table = BlockTable {
-        num_released: 0,
-        blocks: (0..num_blocks).rev().map(|idx| BlockId(2 * idx)).collect(),
-    };
+    let blocks = (0..num_blocks).rev().map(|idx| BlockId(2 * idx));
+    let table = BlockTable::new(medgemma::backend::BLOCK_SIZE, 0, blocks.collect());
     let starts = (0..len).filter(|&idx| {
         let is_soft = |idx: usize| Some(ids[idx].0) == image_token;
         is_soft(idx) && (idx == 0 || !is_soft(idx - 1))

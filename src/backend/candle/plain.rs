@@ -7,8 +7,9 @@ use candle_core::{D, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
 use crate::backend::{
-    AttentionShape, BLOCK_SIZE, BlockTable, LayerKind, QkNorm, Rope, StepInput, StepSequence,
+    AttentionShape, BLOCK_SIZE, LayerKind, QkNorm, Rope, StepInput, StepSequence,
 };
+use crate::core::BlockTable;
 
 /// A step's metadata on the device.
 #[derive(Debug)]
@@ -162,8 +163,9 @@ pub(super) fn rope_and_cache(
 
 /// Returns the pool's slot of a position's key.
 fn slot(table: &BlockTable, position: usize) -> usize {
-    let block = table.blocks[position / BLOCK_SIZE - table.num_released];
-    block.0 as usize * BLOCK_SIZE + position % BLOCK_SIZE
+    let slot = table.slot(position);
+    let (block, offset) = slot.expect("a key that is seen has a slot");
+    block.0 as usize * BLOCK_SIZE + offset
 }
 
 pub(super) fn paged_attention(

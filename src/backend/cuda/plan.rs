@@ -2,8 +2,8 @@
 
 use super::kernels::paged::HeadShape;
 use super::step::PaddingBlocks;
-use crate::backend::{BLOCK_SIZE, BlockTable, StepInput, StepSequence};
-use crate::core::TokenId;
+use crate::backend::{BLOCK_SIZE, StepInput, StepSequence};
+use crate::core::{BlockTable, TokenId};
 
 /// Maximum number of rows of a step that is captured and replayed.
 pub const MAX_RECORDED_ROWS: usize = 256;
@@ -87,10 +87,7 @@ impl CudaPlan {
 /// on, all in the padding blocks.
 fn warm_up_step(num_sequences: usize, len: usize, padding_blocks: PaddingBlocks) -> StepInput {
     let position = |idx: usize| u32::try_from(idx).expect("steps are far below 4 G tokens");
-    let table = |block| BlockTable {
-        num_released: 0,
-        blocks: vec![block; len.div_ceil(BLOCK_SIZE)],
-    };
+    let table = |block| BlockTable::new(BLOCK_SIZE, 0, vec![block; len.div_ceil(BLOCK_SIZE)]);
     StepInput {
         token_ids: vec![TokenId(0); num_sequences * len],
         positions: (0..num_sequences)

@@ -10,8 +10,8 @@
 
 use super::device::DevicePtr;
 use super::kernels::attention::tiles_of;
-use crate::backend::{BLOCK_SIZE, BlockTable, LayerKind, StepInput, StepSequence};
-use crate::core::BlockId;
+use crate::backend::{BLOCK_SIZE, LayerKind, StepInput, StepSequence};
+use crate::core::{BlockId, BlockTable};
 
 /// Unit of `table_rows`, in table entries.
 pub(super) const TABLE_STRIDE: usize = 32;
@@ -200,10 +200,7 @@ impl PackedStep {
             (LayerKind::Global, padding_blocks.global),
             (LayerKind::Sliding, padding_blocks.sliding),
         ] {
-            let table_row = self.add_table(&BlockTable {
-                num_released: 0,
-                blocks: vec![block],
-            });
+            let table_row = self.add_table(&BlockTable::new(BLOCK_SIZE, 0, vec![block]));
             for row in num_real..self.layout.num_rows {
                 self.set_row(kind, row, table_row, [0, 1]);
             }
@@ -221,16 +218,17 @@ impl PackedStep {
     /// Adds a table and returns the place of its position 0, in strides, as if no block had been
     /// freed.
     fn add_table(&mut self, table: &BlockTable) -> u32 {
+        let num_released = table.num_released();
         assert!(
-            table.num_released <= BIAS,
-            "{} blocks given back are more than any context has",
-            table.num_released
+            num_released <= BIAS,
+            "{num_released} blocks given back are more than any context has"
         );
         let used = self.words.len() - self.layout.tables();
-        let zero = (used + BIAS - table.num_released).next_multiple_of(TABLE_STRIDE);
-        let first = zero + table.num_released - BIAS;
+        let zero = (used + BIAS - num_released).next_multiple_of(TABLE_STRIDE);
+        let first = zero + num_released - BIAS;
         self.words.resize(self.layout.tables() + first, 0);
-        self.words.extend(table.blocks.iter().map(|block| block.0));
+        self.words
+            .extend(table.blocks().iter().map(|block| block.0));
         u32::try_from(zero / TABLE_STRIDE).expect("tables have far fewer than 4 G entries")
     }
 }
@@ -247,10 +245,7 @@ mod tests {
     };
 
     fn table(num_released: usize, blocks: std::ops::Range<u32>) -> BlockTable {
-        BlockTable {
-            num_released,
-            blocks: blocks.map(BlockId).collect(),
-        }
+        BlockTable::new(BLOCK_SIZE, num_released, blocks.map(BlockId).collect())
     }
 
     /// Two sequences: one decodes at position 2100, one computes its first three tokens.

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::core::{BlockId, CacheSalt, ImageSpan};
+use crate::core::{BlockId, BlockTable, CacheSalt, ImageSpan};
 
-use super::super::{BlockTable, Chunk};
+use super::super::Chunk;
 use super::*;
 
 /// Hash of all that a key depends on: every token and image up to its position, all images of its

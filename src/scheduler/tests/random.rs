@@ -7,9 +7,9 @@ use std::ops::Range;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::core::BlockId;
+use crate::core::{BlockId, BlockTable};
 
-use super::super::{BlockTable, Chunk};
+use super::super::Chunk;
 use super::kv::most_touched;
 use super::*;
 

@@ -6,9 +6,9 @@ use std::fs;
 use medgemma::backend::cuda::kernels::paged::HeadShape;
 use medgemma::backend::cuda::{CudaBackend, CudaPlan, Replay};
 use medgemma::backend::{
-    BLOCK_SIZE, Backend, BlockTable, FedRow, LayerKind, SampleRow, Sampled, StepInput, StepSequence,
+    BLOCK_SIZE, Backend, FedRow, LayerKind, SampleRow, Sampled, StepInput, StepSequence,
 };
-use medgemma::core::{BlockId, SamplingParams, TokenId};
+use medgemma::core::{BlockId, BlockTable, SamplingParams, TokenId};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
 use medgemma::model::{ImageRows, Model, Stage, StepOf};
@@ -83,10 +83,8 @@ impl<'a, 'd> Sequences<'a, 'd> {
     fn table(&self, idx: usize, end: usize) -> BlockTable {
         let last = BLOCKS_EACH * self.lens.len() - 1;
         let block = |place: usize| BlockId((last - place * self.lens.len() - idx) as u32);
-        BlockTable {
-            num_released: 0,
-            blocks: (0..end.div_ceil(BLOCK_SIZE)).map(block).collect(),
-        }
+        let blocks = (0..end.div_ceil(BLOCK_SIZE)).map(block);
+        BlockTable::new(BLOCK_SIZE, 0, blocks.collect())
     }
 
     /// A step that goes on with these sequences; the last row of each has its logits.

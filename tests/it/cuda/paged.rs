@@ -5,10 +5,10 @@ use medgemma::backend::cuda::device::{Device, DevicePtr};
 use medgemma::backend::cuda::kernels::paged::{HeadShape, PagedRows, Pools};
 use medgemma::backend::cuda::kernels::rope::{self, RopeArgs, RopeKernel};
 use medgemma::backend::{
-    AttentionShape, BLOCK_SIZE, Backend, BlockTable, KvLayout, LayerKind, LayerRef, QkNorm, Rope,
-    Ropes, StepInput, StepSequence,
+    AttentionShape, BLOCK_SIZE, Backend, KvLayout, LayerKind, LayerRef, QkNorm, Rope, Ropes,
+    StepInput, StepSequence,
 };
-use medgemma::core::{BlockId, TokenId};
+use medgemma::core::{BlockId, BlockTable, TokenId};
 
 use super::workbench::{BF16, Random, Workbench, assert_close, numbers_of, reference};
 
@@ -178,13 +178,9 @@ impl Case {
                 Some(window) if releases => (part.start + 1).saturating_sub(window) / BLOCK_SIZE,
                 _ => 0,
             };
-            let table = BlockTable {
-                num_released,
-                blocks: blocks[num_released..needed]
-                    .iter()
-                    .map(|block| BlockId(*block))
-                    .collect(),
-            };
+            let held = blocks[num_released..needed].iter();
+            let held = held.map(|block| BlockId(*block)).collect();
+            let table = BlockTable::new(BLOCK_SIZE, num_released, held);
             input.sequences.push(StepSequence {
                 row: input.token_ids.len(),
                 start: part.start,
@@ -295,7 +291,7 @@ fn upload_rows<D: Device>(
     let table_stride = input
         .sequences
         .iter()
-        .map(|sequence| sequence.sliding.blocks.len())
+        .map(|sequence| sequence.sliding.blocks().len())
         .max()
         .unwrap_or(0);
     let (mut sequence_of_row, mut key_ranges, mut tables) = (Vec::new(), Vec::new(), Vec::new());
@@ -307,7 +303,7 @@ fn upload_rows<D: Device>(
         }
         let mut table: Vec<u32> = sequence
             .sliding
-            .blocks
+            .blocks()
             .iter()
             .map(|block| block.0)
             .collect();
@@ -318,7 +314,7 @@ fn upload_rows<D: Device>(
     let num_released: Vec<u32> = input
         .sequences
         .iter()
-        .map(|sequence| sequence.sliding.num_released as u32)
+        .map(|sequence| sequence.sliding.num_released() as u32)
         .collect();
     PagedRows {
         num_rows: input.token_ids.len() as u32,

@@ -8,7 +8,8 @@
 //! ```
 
 use super::tile::PANEL;
-use crate::backend::{AttentionShape, BLOCK_SIZE, BlockTable, LayerKind, StepSequence};
+use crate::backend::{AttentionShape, BLOCK_SIZE, LayerKind, StepSequence};
+use crate::core::BlockTable;
 
 /// Inputs of one layer's attention in one step, besides the numbers.
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +70,8 @@ impl KvPool {
 /// # Panics
 /// Panics if the table does not hold it: it was freed, or never allocated.
 pub(super) fn pool_block(table: &BlockTable, block: usize) -> usize {
-    let idx = block
-        .checked_sub(table.num_released)
-        .expect("a released block is behind every key that is still seen");
-    table.blocks[idx].0 as usize
+    let block = table.block(block);
+    block
+        .expect("a released block is behind every key that is still seen")
+        .0 as usize
 }

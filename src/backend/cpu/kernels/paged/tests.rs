@@ -3,8 +3,8 @@
 use super::super::fixtures::{attention, check_close, numbers};
 use super::super::rope::{RopeArgs, rope_and_cache};
 use super::*;
-use crate::backend::{AttentionShape, BlockTable};
-use crate::core::BlockId;
+use crate::backend::AttentionShape;
+use crate::core::{BlockId, BlockTable};
 
 fn shape(num_heads: usize, num_kv_heads: usize, head_dim: usize) -> AttentionShape {
     AttentionShape {
@@ -40,13 +40,14 @@ impl History {
             q: rows(seed, shape.num_heads),
             k: rows(seed + 1, shape.num_kv_heads),
             v: rows(seed + 2, shape.num_kv_heads),
-            table: BlockTable {
-                num_released: 0,
-                blocks: (0..num_blocks)
+            table: BlockTable::new(
+                BLOCK_SIZE,
+                0,
+                (0..num_blocks)
                     .rev()
                     .map(|idx| BlockId(first_block + 3 * idx))
                     .collect(),
-            },
+            ),
             image_spans: Vec::new(),
         }
     }
@@ -236,8 +237,7 @@ fn released_blocks_are_not_needed() {
     history.write(&mut pool, 0..300);
     let mut step = history.step(0, 290..300);
     // The first query sees keys from 251 on.
-    step.sliding.num_released = 7;
-    step.sliding.blocks.drain(..7);
+    assert_eq!(step.sliding.release_before(251).count(), 7);
     let q = &history.q[290 * 256..];
     let out = attend(&shape, LayerKind::Sliding, &pool, &[step], q);
     check_close(
