@@ -18,12 +18,13 @@
 //!  main ─> { api, batch, bench, selftest } ─> registry ─> { engine, text, image }
 //!  main ─> { exit_code, probe, terminal } ─> { config, log }
 //!          api ─> metrics ─> engine ─> { scheduler, model } ─> backend
+//!          { registry, backend } ─> config
 //!          { batch, metrics } ─> log
 //!          api ─> web
 //! ```
 //! All modules may use [`core`] and [`error`]. The modules registry, model and text read files through
 //! [`files`], and every outgoing HTTP request goes through [`http_client`]. Dependencies only point down;
-//! a test (`tests/it/tidy.rs`) checks it.
+//! a test (`tests/it/tidy.rs`) checks it, and that only the backend names a vendor's libraries.
 //!
 //! # Invariants
 //! - Every accepted request ends in an answer or an error. Dropping its stream frees its place.

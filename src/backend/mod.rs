@@ -13,7 +13,10 @@ pub mod cuda;
 pub mod sampler;
 
 mod adjust;
+mod device_memory;
+mod open;
 mod seen_tokens;
+mod shape;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -23,7 +26,11 @@ use rayon::prelude::*;
 use crate::core::{BlockTable, PixelValues, SamplingParams, TokenId, TokenLogprobs, TokenMask};
 use crate::error::Result;
 
+pub use cuda::precompile::{CompiledKernels, KernelCompiler};
+pub use device_memory::{CapturedRows, DeviceMemory, MemorySharing};
+pub use open::{BackendUser, Opened, Processor, open};
 pub use seen_tokens::{SeenToken, SeenTokens};
+pub use shape::{ModelShape, StepLimits};
 
 /// Number of positions per KV block, in both groups.
 pub const BLOCK_SIZE: usize = 32;

@@ -7,12 +7,13 @@ use futures_util::future::join_all;
 
 use super::bandwidth::read_bandwidth;
 use super::{Report, Row};
+use crate::backend::Processor;
 use crate::config::{DecodePlan, PrefillPlan, ServeConfig};
 use crate::core::{GenerateRequest, SamplingParams, SchedulingParams, TokenId};
 use crate::engine::EngineHandle;
 use crate::error::{Error, Result};
 use crate::model::config::TextConfig;
-use crate::registry::{self, ModelSource, Processor};
+use crate::registry::{self, ModelSource};
 
 /// A loaded model and what one step of it must read.
 struct Rig {

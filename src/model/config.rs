@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use crate::backend::LayerKind;
+use crate::backend::{LayerKind, ModelShape};
 use crate::error::Result;
 use crate::files;
 
@@ -105,6 +105,20 @@ pub struct VisionConfig {
 }
 
 impl ModelConfig {
+    /// Returns the sizes by which a device's kernels are chosen.
+    pub fn shape(&self) -> ModelShape {
+        let text = &self.text;
+        let has_sliding = text.num_layers(LayerKind::Sliding) > 0;
+        ModelShape {
+            hidden_size: text.hidden_size,
+            intermediate_size: text.intermediate_size,
+            num_heads: text.num_attention_heads,
+            num_kv_heads: text.num_key_value_heads,
+            head_dim: text.head_dim,
+            window: has_sliding.then_some(text.sliding_window),
+        }
+    }
+
     /// Reads config.json. `file` is named in errors.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Memory-mapped files: the one place outside `backend/cuda` with unsafe code.
+//! Memory-mapped files, which need unsafe code.
 
 use std::fs::File;
 use std::io;

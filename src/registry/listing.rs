@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::catalog::{Catalog, CatalogEntry, HubModel, Thinking};
 use super::hub::{CachedModel, Completeness, HubCache, inventory};
-use super::memory::{LeastMemory, Place, least_memory};
+use super::memory::{LeastMemory, least_memory};
+use crate::backend::DeviceMemory;
 use crate::config::{ByteSize, Dtype, Limits, ModelsConfig};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
@@ -174,14 +175,12 @@ impl Wanted {
             }),
             ..self.limits
         };
-        let place = match self.computed_on {
-            ComputedOn::Cpu => Place::Host { available: None },
-            ComputedOn::Gpu => Place::Gpu {
-                available: u64::MAX,
-            },
+        let device = match self.computed_on {
+            ComputedOn::Cpu => DeviceMemory::of_host(None),
+            ComputedOn::Gpu => DeviceMemory::of_gpu(u64::MAX),
         };
         // None if the length exceeds the context.
-        let memory = least_memory(config, weights, &limits, place).ok();
+        let memory = least_memory(config, weights, &limits, device).ok();
         ModelEntry {
             name: None,
             hub: None,

@@ -11,17 +11,13 @@ use serde_json::Value;
 
 use super::available_memory::available_memory;
 use super::catalog::Thinking;
-use super::cuda_plan::cuda_plan;
-use super::device::{self, Chosen};
 use super::load_progress::LoadProgress;
-use super::memory::{self, MemoryPlan, Place};
+use super::memory::{self, MemoryPlan};
 use super::model_files::ModelFiles;
 use super::request_seeds::RequestSeeds;
 use super::served_model::{ImageSupport, RolePolicy, ServedModel, ThinkingSupport};
 use super::source::{ModelSource, resolve};
-use crate::backend::Backend;
-use crate::backend::cpu::CpuBackend;
-use crate::backend::cuda::CudaBackend;
+use crate::backend::{self, Backend, BackendUser, Processor};
 use crate::config::{self, ByteSize, ServeConfig};
 use crate::core::TokenId;
 use crate::engine::{
@@ -59,15 +55,6 @@ pub struct Loaded {
     pub processor: Processor,
 }
 
-/// Kind of processor that computes a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Processor {
-    /// This machine's CPU.
-    Cpu,
-    /// A GPU.
-    Gpu,
-}
-
 /// Finds and loads the model that the settings name. Blocks the thread for seconds to minutes.
 ///
 /// # Errors
@@ -82,8 +69,13 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         tracing::warn!("the checkpoint has no chat template: it only continues text");
     }
     let thinking = thinking(&source, &tokenizer)?;
-    let device = device::choose(&settings.compute)?;
-    check_shapes(&source, &device)?;
+    let device = backend::open(&settings.compute)?;
+    device
+        .check_shape(&source.config.shape())
+        .map_err(|message| Error::Checkpoint {
+            file: source.files.path("config.json"),
+            message,
+        })?;
     let images = match &source.config.vision {
         Some(vision) => Some(image_support(settings, &source, vision, &tokenizer)?),
         None => None,
@@ -99,50 +91,40 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     expected_tensors::check(&source.config, &weights)?;
     check_token_ids(&source, &tokenizer)?;
     let grammars = start_grammars(settings, &source, &tokenizer);
-    let place = place(settings, &device)?;
+    let gpu_share = settings.compute.gpu_memory_utilization;
+    let memory = device.memory(gpu_share, available_memory())?;
     let mut plan = memory::plan(
         &source.name,
         &source.config,
         weights.num_bytes(source.config.num_parameters()),
         &settings.limits,
-        place,
+        memory,
     )?;
     plan.scheduler.prefix_caching = match settings.prefix_caching {
         config::PrefixCaching::On => PrefixCaching::On,
         config::PrefixCaching::Off => PrefixCaching::Off,
     };
-    match place {
-        Place::Host {
-            available: Some(available),
-        }
-        | Place::Gpu { available } => {
-            tracing::info!(model = source.name, available = %ByteSize(available), "memory: {plan}");
-        }
-        Place::Host { available: None } => {
-            tracing::info!(model = source.name, "memory: {plan}");
-        }
+    match memory.available.map(ByteSize) {
+        Some(available) => tracing::info!(model = source.name, %available, "memory: {plan}"),
+        None => tracing::info!(model = source.name, "memory: {plan}"),
     }
     let blocks = plan.scheduler.num_blocks;
-    let processor = match device {
-        Chosen::Cpu => Processor::Cpu,
-        Chosen::Candle(_) | Chosen::Gpu(_) => Processor::Gpu,
-    };
+    let processor = device.processor();
     let start = Start {
         settings,
         source: &source,
         processor,
+        // If the CPU is the device, planning ahead would only make new requests wait a step longer.
+        stepping: if device.is_asynchronous() {
+            Stepping::Ahead
+        } else {
+            Stepping::Alternating
+        },
         weights,
         plan: &plan,
     };
-    let (engine, thread) = match device {
-        // The CPU is the device: planning ahead would only make new requests wait a step longer.
-        Chosen::Cpu => start.with(CpuBackend, Stepping::Alternating)?,
-        Chosen::Candle(backend) => start.with(backend, Stepping::Alternating)?,
-        Chosen::Gpu(gpu) => {
-            let sizes = cuda_plan(&source.config, &plan, gpu.info().num_sms);
-            start.with(CudaBackend::new(*gpu, sizes)?, Stepping::Ahead)?
-        }
-    };
+    let shape = source.config.shape();
+    let (engine, thread) = device.start(&shape, &plan.step_limits(), start)?;
     tracing::info!(
         model = source.name,
         max_model_len = plan.scheduler.max_model_len,
@@ -218,40 +200,26 @@ fn grammar_limits() -> GrammarLimits {
     }
 }
 
-/// Returns the kind of memory that the model will use.
-fn place(settings: &ServeConfig, device: &Chosen) -> Result<Place> {
-    Ok(match device {
-        Chosen::Cpu => Place::Host {
-            available: available_memory(),
-        },
-        Chosen::Gpu(gpu) => Place::Gpu {
-            available: device::usable_memory(gpu, settings.compute.gpu_memory_utilization)?,
-        },
-        // Candle does not report its memory, and allocates it as needed.
-        Chosen::Candle(_) => Place::Host { available: None },
-    })
-}
-
 /// Inputs for starting a model on any backend.
 struct Start<'a> {
     settings: &'a ServeConfig,
     source: &'a ModelSource,
     processor: Processor,
+    stepping: Stepping,
     weights: Weights,
     plan: &'a MemoryPlan,
 }
 
-impl Start<'_> {
+impl BackendUser for Start<'_> {
+    type Output = (EngineHandle, EngineThread);
+
     /// Loads the weights and starts the threads that compute with them.
-    fn with<B: Backend + 'static>(
-        self,
-        backend: B,
-        stepping: Stepping,
-    ) -> Result<(EngineHandle, EngineThread)> {
+    fn with<B: Backend + 'static>(self, backend: B) -> Result<Self::Output> {
         let Self {
             settings,
             source,
             processor,
+            stepping,
             weights,
             plan,
         } = self;
@@ -319,37 +287,6 @@ fn engine_limits(scheduler: SchedulerConfig, max_queued: Option<usize>) -> Engin
         max_queued_tokens: queued_tokens.max(scheduler.max_model_len.saturating_mul(4)),
         max_queued_per_tenant: None,
         scheduler,
-    }
-}
-
-/// Checks shapes that the architecture allows but the device's kernels do not support.
-fn check_shapes(source: &ModelSource, device: &Chosen) -> Result<()> {
-    let text = &source.config.text;
-    let head_dim = text.head_dim;
-    let refused = |message| {
-        Err(Error::Checkpoint {
-            file: source.files.path("config.json"),
-            message,
-        })
-    };
-    match device {
-        Chosen::Cpu if !head_dim.is_multiple_of(16) => refused(format!(
-            "head_dim is {head_dim}; on the CPU it must be a multiple of 16"
-        )),
-        Chosen::Gpu(_) if !(head_dim.is_power_of_two() && (16..=256).contains(&head_dim)) => {
-            refused(format!(
-                "head_dim is {head_dim}; on a GPU it must be 16, 32, 64, 128 or 256"
-            ))
-        }
-        Chosen::Gpu(_)
-            if !text.hidden_size.is_multiple_of(8) || !text.intermediate_size.is_multiple_of(8) =>
-        {
-            refused(format!(
-                "hidden_size is {} and intermediate_size {}; on a GPU they must be multiples of 8",
-                text.hidden_size, text.intermediate_size
-            ))
-        }
-        _ => Ok(()),
     }
 }
 

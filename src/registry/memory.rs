@@ -5,8 +5,7 @@
 use std::fmt;
 
 use super::kv_plan::{KvBudget, KvPlan, KvShape, UseOfBytes};
-use crate::backend::BLOCK_SIZE;
-use crate::backend::cuda::plan::MAX_RECORDED_ROWS;
+use crate::backend::{BLOCK_SIZE, DeviceMemory, MemorySharing, StepLimits};
 use crate::config::{ByteSize, Limits};
 use crate::error::{Error, Result};
 use crate::model::MAX_IMAGES_PER_CALL;
@@ -15,10 +14,6 @@ use crate::scheduler::{PrefixCaching, SchedulerConfig};
 
 /// Activations are f32 on the CPU; on GPUs only some are, so this is an upper bound.
 const ELEMENT_BYTES: u64 = 4;
-/// Memory of a GPU that the driver needs for itself, its code and its queues.
-const GPU_BYTES: u64 = 768 << 20;
-/// Split buffers of matmuls and attention, on the largest GPU.
-const SPLIT_BYTES: u64 = 16 << 20;
 /// The program itself, a tokenizer of 262 thousand tokens, connections, prompts in flight.
 const PROCESS_BYTES: u64 = 256 << 20;
 /// Maximum share of the memory besides the weights that the KV cache gets by default: the machine
@@ -31,62 +26,22 @@ const LEAST_MODEL_LEN: usize = 512;
 const NO_ROOM: &str = "Lower --max-num-batched-tokens, --max-num-seqs or --max-model-len, serve a \
                        smaller model, or give the server more memory.";
 
-/// Kind of memory that the model uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// The machine's memory, which is also used by other programs.
-    Host {
-        /// Available bytes; `None` if unknown.
-        available: Option<u64>,
-    },
-    /// A GPU's memory, used by this program alone.
-    Gpu {
-        /// Bytes that may be used.
-        available: u64,
-    },
+/// Returns the bytes besides weights, activations and the cache.
+fn base_bytes(memory: DeviceMemory) -> u64 {
+    match memory.sharing {
+        MemorySharing::Shared => PROCESS_BYTES + memory.driver_bytes,
+        MemorySharing::Exclusive => memory.driver_bytes,
+    }
 }
 
-impl Place {
-    fn available(self) -> u64 {
-        match self {
-            Self::Host { available } => available.unwrap_or(u64::MAX),
-            Self::Gpu { available } => available,
+/// Returns the default size of the KV cache when `free` bytes are left.
+fn kv_share(memory: DeviceMemory, free: u64) -> (u64, UseOfBytes) {
+    match memory.sharing {
+        MemorySharing::Shared => {
+            let (share, of) = KV_SHARE;
+            (free / of * share, UseOfBytes::AsNeeded)
         }
-    }
-
-    /// Number of bytes per number of a key or value.
-    fn kv_element_bytes(self) -> usize {
-        match self {
-            Self::Host { .. } => 4,
-            Self::Gpu { .. } => 2,
-        }
-    }
-
-    /// Memory besides weights, activations and the cache.
-    fn base_bytes(self) -> u64 {
-        match self {
-            Self::Host { .. } => PROCESS_BYTES,
-            Self::Gpu { .. } => GPU_BYTES,
-        }
-    }
-
-    /// Buffers through which split kernels pass their partial results.
-    fn split_bytes(self) -> u64 {
-        match self {
-            Self::Host { .. } => 0,
-            Self::Gpu { .. } => SPLIT_BYTES,
-        }
-    }
-
-    /// Default size of the KV cache when `free` bytes are left.
-    fn kv_share(self, free: u64) -> (u64, UseOfBytes) {
-        match self {
-            Self::Host { .. } => {
-                let (share, of) = KV_SHARE;
-                (free / of * share, UseOfBytes::AsNeeded)
-            }
-            Self::Gpu { .. } => (free, UseOfBytes::All),
-        }
+        MemorySharing::Exclusive => (free, UseOfBytes::All),
     }
 }
 
@@ -124,6 +79,18 @@ impl fmt::Display for MemoryPlan {
 }
 
 impl MemoryPlan {
+    /// Sizes of the largest step, for the device's backend.
+    pub fn step_limits(&self) -> StepLimits {
+        StepLimits {
+            max_rows: self.scheduler.max_num_batched_tokens,
+            max_sequences: self.scheduler.max_num_seqs,
+            max_model_len: self.scheduler.max_model_len,
+            activation_bytes: self.activations,
+            captured_bytes: self.recorded,
+            feature_bytes: self.features,
+        }
+    }
+
     /// Number of tokens that the KV cache holds, in the layers that keep every token.
     pub fn num_tokens(&self) -> usize {
         let blocks = self.scheduler.num_blocks;
@@ -180,16 +147,16 @@ pub fn least_memory(
     config: &ModelConfig,
     weights: u64,
     limits: &Limits,
-    place: Place,
+    memory: DeviceMemory,
 ) -> Result<LeastMemory> {
     check_limits(config, limits)?;
     let shape = KvShape::new(
         &config.text,
         limits.max_num_batched_tokens,
-        place.kv_element_bytes(),
+        memory.kv_element_bytes,
     );
     let context = config.text.max_position_embeddings;
-    let Workspace { sum, .. } = Workspace::new(config, limits, place);
+    let Workspace { sum, .. } = Workspace::new(config, limits, memory);
     Ok(LeastMemory {
         weights,
         workspace: sum,
@@ -207,12 +174,9 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn new(config: &ModelConfig, limits: &Limits, place: Place) -> Self {
-        let activations = activation_bytes(config, limits) + place.split_bytes();
-        let recorded = match place {
-            Place::Host { .. } => 0,
-            Place::Gpu { .. } => recorded_bytes(config, limits),
-        };
+    fn new(config: &ModelConfig, limits: &Limits, memory: DeviceMemory) -> Self {
+        let activations = activation_bytes(config, limits) + memory.split_bytes;
+        let recorded = recorded_bytes(config, limits, memory);
         let features = match config.vision {
             Some(_) => limits.encoder_cache_memory.0,
             None => 0,
@@ -221,12 +185,12 @@ impl Workspace {
             activations,
             recorded,
             features,
-            sum: activations + recorded + features + place.base_bytes(),
+            sum: activations + recorded + features + base_bytes(memory),
         }
     }
 }
 
-/// Plans the memory for a place and a model whose weights take `weights` bytes there.
+/// Plans the use of a device's memory for a model whose weights take `weights` bytes there.
 ///
 /// # Errors
 /// Returns `OutOfMemory` with the needed and available bytes, and which option helps. `Config` for
@@ -236,7 +200,7 @@ pub fn plan(
     config: &ModelConfig,
     weights: u64,
     limits: &Limits,
-    place: Place,
+    memory: DeviceMemory,
 ) -> Result<MemoryPlan> {
     check_limits(config, limits)?;
     let Workspace {
@@ -244,16 +208,16 @@ pub fn plan(
         recorded,
         features,
         sum,
-    } = Workspace::new(config, limits, place);
+    } = Workspace::new(config, limits, memory);
     let needs = Needs {
         name,
         weights,
         workspace: sum,
-        place,
+        memory,
         shape: KvShape::new(
             &config.text,
             limits.max_num_batched_tokens,
-            place.kv_element_bytes(),
+            memory.kv_element_bytes,
         ),
         context: config.text.max_position_embeddings,
     };
@@ -314,11 +278,14 @@ fn activation_bytes(config: &ModelConfig, limits: &Limits) -> u64 {
     (text_rows.max(vision_rows) + logits) * ELEMENT_BYTES
 }
 
-/// Like [`activation_bytes`], for a step of one row per sequence.
-fn recorded_bytes(config: &ModelConfig, limits: &Limits) -> u64 {
-    let num_rows = limits.max_num_seqs.next_multiple_of(16);
-    let num_rows = num_rows.min(MAX_RECORDED_ROWS);
-    (num_rows * (text_row(config) + config.text.vocab_size)) as u64 * ELEMENT_BYTES + SPLIT_BYTES
+/// Like [`activation_bytes`], for a captured step of one row per sequence; 0 if none is captured.
+fn recorded_bytes(config: &ModelConfig, limits: &Limits, memory: DeviceMemory) -> u64 {
+    let Some(captured) = memory.captured_rows else {
+        return 0;
+    };
+    let num_rows = captured.at_most(limits.max_num_seqs);
+    let row = text_row(config) + config.text.vocab_size;
+    (num_rows * row) as u64 * ELEMENT_BYTES + memory.split_bytes
 }
 
 /// Number of values of one row that are alive at the same time.
@@ -336,7 +303,7 @@ struct Needs<'a> {
     name: &'a str,
     weights: u64,
     workspace: u64,
-    place: Place,
+    memory: DeviceMemory,
     shape: KvShape,
     /// The checkpoint's own maximum length.
     context: usize,
@@ -344,7 +311,7 @@ struct Needs<'a> {
 
 impl Needs<'_> {
     fn kv_plan(&self, limits: &Limits) -> Result<KvPlan> {
-        let available = self.place.available();
+        let available = self.memory.available_or_max();
         if self.weights >= available {
             return Err(Error::OutOfMemory(format!(
                 "{} needs {} for its weights alone, but {} are available. Serve a smaller \
@@ -359,7 +326,7 @@ impl Needs<'_> {
         let (bytes, use_of_bytes) = match limits.kv_cache_memory {
             Some(ByteSize(bytes)) if bytes > free => return Err(self.too_large(bytes)),
             Some(ByteSize(bytes)) => (bytes, UseOfBytes::All),
-            None => self.place.kv_share(free),
+            None => kv_share(self.memory, free),
         };
         let budget = KvBudget {
             bytes,
@@ -387,7 +354,7 @@ impl Needs<'_> {
 
     /// Bytes that weights and workspace leave.
     fn free(&self) -> u64 {
-        let available = self.place.available();
+        let available = self.memory.available_or_max();
         available.saturating_sub(self.weights + self.workspace)
     }
 
@@ -438,7 +405,7 @@ impl Needs<'_> {
             ByteSize(self.workspace),
             ByteSize(kv_cache),
             ByteSize(self.weights + self.workspace + kv_cache),
-            ByteSize(self.place.available())
+            ByteSize(self.memory.available_or_max())
         )
     }
 }

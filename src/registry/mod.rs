@@ -9,8 +9,6 @@
 
 mod available_memory;
 mod catalog;
-mod cuda_plan;
-mod device;
 mod generation_config;
 mod hub;
 mod kernels;
@@ -29,13 +27,12 @@ mod toml_document;
 
 pub use available_memory::{available_memory, request_memory};
 pub use catalog::{Catalog, CatalogEntry, HubModel, Thinking};
-pub use device::open_gpu;
 pub use generation_config::GenerationConfig;
 pub use hub::{Removal, RepoId, find_removal};
-pub use kernels::{CompiledKernels, compile_kernels};
+pub use kernels::compile_kernels;
 pub use listing::Listing;
-pub use load::{Loaded, Processor, load};
-pub use memory::{LeastMemory, MemoryPlan, Place, least_memory, plan};
+pub use load::{Loaded, load};
+pub use memory::{LeastMemory, MemoryPlan, least_memory, plan};
 pub use model_files::ModelFiles;
 pub use processor_config::check_processor_config;
 pub use pull::{Pulled, pull, removal};

@@ -2,13 +2,13 @@
 
 use super::{Check, Effort, MAX_ROWS, MAX_SEQUENCES, Precision, Sizes, run};
 use crate::backend::cpu::CpuBackend;
-use crate::backend::cuda::CudaBackend;
 use crate::backend::cuda::device::Device;
+use crate::backend::cuda::driver::{CudaDevice, KERNELS, Kernels};
 use crate::backend::cuda::kernels::paged::HeadShape;
 use crate::backend::cuda::plan::{CudaPlan, Replay};
-use crate::config::ComputeConfig;
-use crate::error::Result;
-use crate::registry;
+use crate::backend::cuda::{self, CudaBackend};
+use crate::config::{ComputeConfig, DeviceChoice};
+use crate::error::{Error, Result};
 
 /// Buffer for the activations of the largest check, in bytes.
 const ACTIVATION_BYTES: usize = 512 << 20;
@@ -20,9 +20,27 @@ const FEATURE_BYTES: usize = 16 << 20;
 /// # Errors
 /// Returns `Config` for a GPU that cannot be used, and the GPU's errors.
 pub fn on_gpu(compute: &ComputeConfig, tell: &mut dyn FnMut(&Check)) -> Result<bool> {
-    let gpu = registry::open_gpu(compute)?;
+    let gpu = open(compute)?;
     let num_multiprocessors = gpu.info().num_sms;
     on_device(&gpu, num_multiprocessors, Effort::Full, tell)
+}
+
+fn open(compute: &ComputeConfig) -> Result<CudaDevice> {
+    let ordinal = match compute.device {
+        DeviceChoice::Cuda(ordinal) => ordinal,
+        DeviceChoice::Auto => 0,
+        DeviceChoice::Cpu => {
+            return Err(Error::Config(
+                "selftest compares a GPU with the CPU: pass --device cuda or cuda:N".to_owned(),
+            ));
+        }
+    };
+    if KERNELS == Kernels::Candle {
+        return Err(Error::Config(
+            "this program was built with candle's kernels in place of its own".to_owned(),
+        ));
+    }
+    cuda::open(ordinal, compute).map_err(|error| Error::Device(error.to_string()))
 }
 
 /// Runs all checks on any device that runs the GPU kernels.

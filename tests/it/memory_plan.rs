@@ -1,9 +1,9 @@
 //! The forecast: it holds for every named model, it fits, and it says what helps.
 
-use medgemma::backend::BLOCK_SIZE;
+use medgemma::backend::{BLOCK_SIZE, DeviceMemory};
 use medgemma::config::{ByteSize, Limits};
 use medgemma::model::config::ModelConfig;
-use medgemma::registry::{Catalog, CatalogEntry, MemoryPlan, Place, plan};
+use medgemma::registry::{Catalog, CatalogEntry, MemoryPlan, plan};
 use proptest::prelude::*;
 
 const GIB: u64 = 1 << 30;
@@ -33,10 +33,8 @@ fn plan_for(name: &str, limits: &Limits, gib: u64) -> Result<MemoryPlan, String>
     plan(name, &config(name), weights(name), limits, host(gib * GIB)).map_err(|e| e.to_string())
 }
 
-fn host(available: u64) -> Place {
-    Place::Host {
-        available: Some(available),
-    }
+fn host(available: u64) -> DeviceMemory {
+    DeviceMemory::of_host(Some(available))
 }
 
 fn total(plan: &MemoryPlan) -> u64 {
@@ -202,9 +200,7 @@ fn memory_that_was_asked_for_is_used() {
 fn a_gpu_is_filled_with_cache_of_half_the_width() {
     let name = "medgemma-4b-it";
     let on = |place| plan(name, &config(name), weights(name), &LIMITS, place).unwrap();
-    let gpu = on(Place::Gpu {
-        available: 40 * GIB,
-    });
+    let gpu = on(DeviceMemory::of_gpu(40 * GIB));
     assert_eq!(gpu.scheduler.max_model_len, 131_072);
     assert!(total(&gpu) <= 40 * GIB);
     assert!(total(&gpu) > 36 * GIB, "{gpu}");
@@ -217,7 +213,7 @@ fn a_gpu_is_filled_with_cache_of_half_the_width() {
 #[test]
 fn unknown_memory_is_no_reason_to_refuse() {
     let config = config("gemma-3-1b-it");
-    let plan = plan("x", &config, 0, &LIMITS, Place::Host { available: None }).unwrap();
+    let plan = plan("x", &config, 0, &LIMITS, DeviceMemory::of_host(None)).unwrap();
     assert_eq!(plan.scheduler.max_model_len, 32_768);
 }
 

@@ -10,7 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("error", &[]),
     // What a checkpoint's readers read through.
     ("files", &[]),
-    ("backend", &[]),
+    ("backend", &["config"]),
     ("model", &["backend", "files"]),
     ("scheduler", &[]),
     ("engine", &["scheduler", "model", "backend"]),
@@ -250,6 +250,48 @@ fn unsafe_is_only_where_it_must_be() {
             "{} allows itself unsafe code",
             file.display()
         );
+    }
+}
+
+/// Words that only these files and folders of `src` may use, comments included. A
+/// reader of the rest need not know what they mean.
+const LOCAL_WORDS: &[(&str, &[&str])] = &[(
+    "cuda",
+    &[
+        "backend/",
+        "selftest/",
+        "config/compute.rs",
+        // What a user types.
+        "config/arguments.rs",
+    ],
+)];
+
+#[test]
+fn what_is_local_to_a_module_is_named_there_only() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in source_files() {
+        let source = fs::read_to_string(&file).expect("sources are UTF-8");
+        let inside = file.strip_prefix(&src).expect("the walk began in src");
+        let inside = inside.to_string_lossy();
+        for (word, places) in LOCAL_WORDS {
+            let allowed = places.iter().any(|place| inside.starts_with(place));
+            let line = source
+                .lines()
+                .position(|line| line.to_lowercase().contains(word));
+            if let Some(line) = line.filter(|_| !allowed) {
+                panic!("src/{inside}:{} speaks of {word}", line + 1);
+            }
+        }
+    }
+    // Every place is needed.
+    for (word, places) in LOCAL_WORDS {
+        for place in *places {
+            let speaks = source_files().iter().any(|file| {
+                let source = fs::read_to_string(file).expect("sources are UTF-8");
+                file.starts_with(src.join(place)) && source.to_lowercase().contains(word)
+            });
+            assert!(speaks, "{place} never speaks of {word}");
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod driver;
 pub mod kernel_store;
 pub mod kernels;
 pub mod plan;
+pub mod precompile;
 pub mod survey;
 
 mod arena;
@@ -22,6 +23,7 @@ mod attention;
 mod backend;
 mod matmul;
 mod memory;
+mod open;
 mod operations;
 mod sample_params;
 mod sampled_tokens;
@@ -31,6 +33,7 @@ mod weights;
 
 pub use backend::{CudaBackend, CudaKvCache, CudaStep};
 pub use memory::{MemoryKind, MemoryStats};
+pub use open::{open, usable_memory};
 pub use plan::{CudaPlan, Replay};
 pub use sampled_tokens::CudaSampledTokens;
 pub use tensor::{CudaMatrix, CudaTensor, Dtype};

@@ -2,11 +2,21 @@
 
 use super::kernels::paged::HeadShape;
 use super::step::PaddingBlocks;
+use crate::backend::device_memory::{CapturedRows, DeviceMemory, MemorySharing};
+use crate::backend::shape::{ModelShape, StepLimits};
 use crate::backend::{BLOCK_SIZE, StepInput, StepSequence};
 use crate::core::{BlockTable, TokenId};
 
 /// Maximum number of rows of a step that is captured and replayed.
-pub const MAX_RECORDED_ROWS: usize = 256;
+const MAX_RECORDED_ROWS: usize = 256;
+/// Numbers of captured rows above [`FINE_ROWS`] are multiples of this number.
+const COARSE_MULTIPLE: usize = 16;
+/// Up to this number of rows, numbers of captured rows are closer together.
+const FINE_ROWS: usize = 64;
+/// Memory of a GPU that the driver needs for itself, its code and its queues.
+const DRIVER_BYTES: u64 = 768 << 20;
+/// Split buffers of matmuls and attention, on the largest GPU.
+const SPLIT_BYTES: u64 = 16 << 20;
 
 /// Sizes that are fixed for the backend's lifetime.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +53,75 @@ pub enum Replay {
     Decode,
 }
 
+impl DeviceMemory {
+    /// Returns a GPU's memory of which `available` bytes may be used: keys and values are bf16, and
+    /// decode steps are captured.
+    pub fn of_gpu(available: u64) -> Self {
+        Self {
+            available: Some(available),
+            sharing: MemorySharing::Exclusive,
+            kv_element_bytes: 2,
+            driver_bytes: DRIVER_BYTES,
+            split_bytes: SPLIT_BYTES,
+            captured_rows: Some(CapturedRows {
+                multiple: COARSE_MULTIPLE,
+                max: MAX_RECORDED_ROWS,
+            }),
+        }
+    }
+}
+
 impl CudaPlan {
+    /// Creates the plan for a model of this shape, on a GPU with this number of multiprocessors.
+    ///
+    /// # Panics
+    /// Panics if a head count is above 4 G, or a size is above the address space.
+    pub fn new(shape: &ModelShape, limits: &StepLimits, num_multiprocessors: u32) -> Self {
+        let narrow = |number: usize| u32::try_from(number).expect("head counts are small");
+        let bytes = |bytes: u64| usize::try_from(bytes).expect("addresses have 64 bits");
+        Self {
+            max_rows: limits.max_rows,
+            max_sequences: limits.max_sequences,
+            max_model_len: limits.max_model_len,
+            heads: HeadShape {
+                num_heads: narrow(shape.num_heads),
+                num_kv_heads: narrow(shape.num_kv_heads),
+                head_dim: narrow(shape.head_dim),
+            },
+            window: shape.window,
+            activation_bytes: bytes(limits.activation_bytes),
+            recorded_bytes: bytes(limits.captured_bytes),
+            feature_bytes: bytes(limits.feature_bytes),
+            replay: Replay::Decode,
+            num_multiprocessors,
+        }
+    }
+
+    /// Checks for sizes that the architecture allows but the kernels do not support.
+    ///
+    /// # Errors
+    /// Returns a message that names the size and what it must be.
+    pub fn check_shape(shape: &ModelShape) -> Result<(), String> {
+        let ModelShape {
+            hidden_size,
+            intermediate_size,
+            head_dim,
+            ..
+        } = *shape;
+        if !(head_dim.is_power_of_two() && (16..=256).contains(&head_dim)) {
+            return Err(format!(
+                "head_dim is {head_dim}; on a GPU it must be 16, 32, 64, 128 or 256"
+            ));
+        }
+        if !hidden_size.is_multiple_of(8) || !intermediate_size.is_multiple_of(8) {
+            return Err(format!(
+                "hidden_size is {hidden_size} and intermediate_size {intermediate_size}; on a GPU \
+                 they must be multiples of 8"
+            ));
+        }
+        Ok(())
+    }
+
     /// Number of rows of the graph for a decode step of `num_rows` rows, including padding: 1 to 8
     /// as they are, then multiples of 8 up to 64 and of 16 beyond. `None` for steps that are not
     /// captured.
@@ -53,8 +131,8 @@ impl CudaPlan {
         }
         let bucket = match num_rows {
             1..=8 => num_rows,
-            9..=64 => num_rows.next_multiple_of(8),
-            _ => num_rows.next_multiple_of(16),
+            9..=FINE_ROWS => num_rows.next_multiple_of(8),
+            _ => num_rows.next_multiple_of(COARSE_MULTIPLE),
         };
         (bucket <= MAX_RECORDED_ROWS && bucket <= self.max_rows).then_some(bucket)
     }
@@ -130,6 +208,45 @@ mod tests {
         replay: Replay::Decode,
         num_multiprocessors: 132,
     };
+
+    #[test]
+    fn sizes_that_no_kernel_supports_are_named() {
+        let good = ModelShape {
+            hidden_size: 640,
+            intermediate_size: 2048,
+            num_heads: 4,
+            num_kv_heads: 1,
+            head_dim: 256,
+            window: None,
+        };
+        assert_eq!(CudaPlan::check_shape(&good), Ok(()));
+        for (head_dim, hidden_size, says) in [
+            (8, 640, "head_dim is 8; on a GPU"),
+            (48, 640, "head_dim is 48; on a GPU"),
+            (512, 640, "head_dim is 512; on a GPU"),
+            (64, 644, "hidden_size is 644 and intermediate_size 2048"),
+        ] {
+            let shape = ModelShape {
+                head_dim,
+                hidden_size,
+                ..good
+            };
+            let message = CudaPlan::check_shape(&shape).unwrap_err();
+            assert!(message.starts_with(says), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_planned_memory_is_that_of_the_largest_recording() {
+        let rows = DeviceMemory::of_gpu(0).captured_rows.unwrap();
+        for max_sequences in 1..400 {
+            let captured = (1..=max_sequences).filter_map(|rows| PLAN.recorded_rows(rows));
+            let most = captured.max().unwrap();
+            assert!(rows.at_most(max_sequences) >= most, "{max_sequences}");
+        }
+        assert_eq!(rows.at_most(65), 80);
+        assert_eq!(rows.at_most(1000), 256);
+    }
 
     #[test]
     fn few_recordings_serve_every_number_of_rows() {
