@@ -157,7 +157,7 @@ impl<'r> Costs<'r> {
         self.seconds.push(seconds(|| {
             mask = Some(
                 self.runtime
-                    .block_on(state.next_mask(sampled, Urgency::Now)),
+                    .block_on(state.next_mask(sampled, usize::MAX, Urgency::Now)),
             );
         }));
         let mask = mask.expect("it was run").expect("it goes on");

@@ -89,6 +89,12 @@ pub trait Constraint: fmt::Debug + Send + Sync {
     /// # Errors
     /// Fails when the rule cannot be followed at all.
     fn start(&self) -> Result<Box<dyn ConstraintState>>;
+
+    /// Number of tokens that an answer needs at least, as far as it is known. What may come before
+    /// the answer leaves it so many.
+    fn least_tokens(&self) -> usize {
+        0
+    }
 }
 
 /// Result of [`ConstraintState::next_mask`]: which tokens may come next; `None` when every token
@@ -97,14 +103,21 @@ pub type NextMask<'a> = Pin<Box<dyn Future<Output = Result<Option<TokenMask>>> +
 
 /// The state of one answer within a [`Constraint`].
 pub trait ConstraintState: fmt::Debug + Send {
-    /// Advances by the tokens that were sampled since the last mask, and computes the next mask.
+    /// Advances by the tokens that were sampled since the last mask, and computes the next mask. The
+    /// answer may have `num_left` more tokens, the next one included; a rule that can be satisfied
+    /// within them is.
     /// Where the answer may end, its stop tokens are allowed. The mask may be computed elsewhere;
     /// the future then only waits.
     ///
     /// # Errors
     /// Fails when the rule cannot be followed any further, or a token was not allowed; the request
     /// has then failed.
-    fn next_mask<'a>(&'a mut self, sampled: &'a [TokenId], urgency: Urgency) -> NextMask<'a>;
+    fn next_mask<'a>(
+        &'a mut self,
+        sampled: &'a [TokenId],
+        num_left: usize,
+        urgency: Urgency,
+    ) -> NextMask<'a>;
 }
 
 /// How soon a mask is needed.

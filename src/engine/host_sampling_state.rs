@@ -206,7 +206,9 @@ impl BitmaskJob {
             Some(state) => state,
             None => state.insert(rule.start()?),
         };
-        let Some(mask) = state.next_mask(&self.sampled, self.urgency).await? else {
+        let num_left = self.params.max_tokens.saturating_sub(self.num_generated);
+        let mask = state.next_mask(&self.sampled, num_left, self.urgency);
+        let Some(mask) = mask.await? else {
             return Ok(None);
         };
         let mut mask = mask.resized(self.vocab_size);

@@ -41,7 +41,7 @@ fn wander(constraint: &dyn Constraint, tokenizer: &Tokenizer, seed: u64) -> Stri
     while said.len() < MOST_TOKENS {
         let last = &said[said.len().saturating_sub(1)..];
         let mask = state
-            .next_mask(last, Urgency::Now)
+            .next_mask(last, usize::MAX, Urgency::Now)
             .now_or_never()
             .expect("it computes here");
         let mask = mask.expect("it goes on").expect("not all may come");
@@ -57,6 +57,112 @@ fn wander(constraint: &dyn Constraint, tokenizer: &Tokenizer, seed: u64) -> Stri
         said.push(token);
     }
     panic!("no end after {MOST_TOKENS} tokens");
+}
+
+/// Samples evenly among what may come, at most `max_tokens` times; and whether it came to an end.
+fn wander_within(
+    constraint: &dyn Constraint,
+    tokenizer: &Tokenizer,
+    seed: u64,
+    max_tokens: usize,
+) -> (String, bool) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut state = constraint.start().expect("it begins");
+    let mut said: Vec<TokenId> = Vec::new();
+    for num_left in (1..=max_tokens).rev() {
+        let last = &said[said.len().saturating_sub(1)..];
+        let mask = state.next_mask(last, num_left, Urgency::Now).now_or_never();
+        let mask = mask.expect("it computes here").expect("it goes on");
+        let mask = mask.expect("not all may come");
+        let allowed: Vec<u32> = (0..VOCAB_SIZE as u32)
+            .filter(|id| mask.contains(TokenId(*id)))
+            .collect();
+        assert!(!allowed.is_empty(), "nothing may come after {said:?}");
+        let token = TokenId(allowed[random.usize(..allowed.len())]);
+        if STOP_IDS.contains(&token) {
+            return (tokenizer.decode(&said, SpecialTokens::Keep), true);
+        }
+        said.push(token);
+    }
+    (tokenizer.decode(&said, SpecialTokens::Keep), false)
+}
+
+/// A schema as people write them: nothing in it has a greatest length.
+fn any_schema(random: &mut fastrand::Rng, depth: usize) -> Value {
+    let leaves = 8;
+    match random.u8(..if depth == 0 { leaves } else { 13 }) {
+        0 | 1 => json!({"type": "string"}),
+        2 => json!({"type": "integer"}),
+        3 => json!({"type": "number", "minimum": 0}),
+        4 => json!({"type": "boolean"}),
+        5 => json!({"enum": ["left", "right upper lobe", "none"]}),
+        6 => json!({"type": ["string", "null"], "minLength": 2}),
+        7 => json!({"type": "integer", "minimum": -5, "maximum": 1000}),
+        8 => json!({"type": "array", "items": any_schema(random, depth - 1)}),
+        9 => {
+            let min_items = random.u8(1..3);
+            json!({"type": "array", "items": any_schema(random, depth - 1), "minItems": min_items})
+        }
+        10 => json!({"anyOf": [any_schema(random, depth - 1), {"type": "null"}]}),
+        _ => {
+            let mut properties = serde_json::Map::new();
+            let mut required = Vec::new();
+            for name in ["finding", "size", "sure", "where"] {
+                if random.u8(..3) > 0 {
+                    properties.insert(name.to_owned(), any_schema(random, depth - 1));
+                    if random.bool() {
+                        required.push(name);
+                    }
+                }
+            }
+            json!({"type": "object", "properties": properties, "required": required})
+        }
+    }
+}
+
+#[test]
+fn a_document_is_whole_before_its_tokens_run_out() {
+    let (tokenizer, grammars) = compiler();
+    let mut random = fastrand::Rng::with_seed(16);
+    let (mut num_whole, mut num_too_long) = (0, 0);
+    for round in 0..200 {
+        let schema = any_schema(&mut random, 3);
+        let source = GrammarSource::JsonSchema(schema.to_string());
+        let grammar = grammars.compile(&source);
+        let grammar = grammar.unwrap_or_else(|error| panic!("{schema}: {error:?}"));
+        let least = grammar.least_tokens();
+        assert!(least > 0, "{schema}");
+        for max_tokens in [40, 100, 400] {
+            let (text, is_over) = wander_within(&*grammar, &tokenizer, round, max_tokens);
+            // The document and the stop token.
+            if max_tokens > least {
+                assert!(is_over, "{schema} of {least} in {max_tokens}: {text}");
+                judge("any", &schema, &text);
+                num_whole += 1;
+            } else {
+                assert!(!is_over, "{schema} of {least} in {max_tokens}: {text}");
+                num_too_long += 1;
+            }
+        }
+    }
+    assert!(
+        num_whole > 500,
+        "{num_whole} whole, {num_too_long} too long"
+    );
+}
+
+#[test]
+fn numbers_have_as_many_digits_as_their_kind_needs() {
+    let (tokenizer, grammars) = compiler();
+    let source = GrammarSource::JsonSchema(json!({"type": "number"}).to_string());
+    let grammar = grammars.compile(&source).expect("sound");
+    for seed in 0..200 {
+        let text = wander(&*grammar, &tokenizer, seed);
+        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((&text, ""));
+        let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        assert!(integer.trim_start_matches('-').len() <= 20, "{text}");
+        assert!(fraction.len() <= 17 && exponent.len() <= 4, "{text}");
+    }
 }
 
 /// Twenty schemas with bounded strings and arrays: what OpenAI's strict mode takes, and more.
@@ -377,7 +483,8 @@ fn other_grammars_hold_too() {
     for seed in 0..25 {
         let text = sample(GrammarSource::JsonObject, seed);
         let object = serde_json::from_str::<Value>(&text);
-        assert!(object.is_ok_and(|object| object.is_object()), "{text}");
+        let object = object.unwrap_or_else(|error| panic!("{error}: {text:?}"));
+        assert!(object.is_object(), "{text:?}");
         let text = sample(
             GrammarSource::Regex("[a-f]{2,4}(-[0-9]+)?".to_owned()),
             seed,
@@ -422,7 +529,7 @@ fn control_tokens_are_no_part_of_any_text() {
     let anything = grammars.compile(&GrammarSource::Regex("(.|\n)*".to_owned()));
     let mut state = anything.expect("sound").start().expect("it begins");
     let mask = state
-        .next_mask(&[], Urgency::Now)
+        .next_mask(&[], usize::MAX, Urgency::Now)
         .now_or_never()
         .expect("it computes here");
     let mask = mask.expect("a mask").expect("not all may come");
@@ -501,7 +608,9 @@ fn bombs_are_refused_in_bounded_time() {
         // What is taken can be worked with.
         if let Ok(grammar) = compiled {
             let mut state = grammar.start().expect("it begins");
-            let _ = state.next_mask(&[], Urgency::Now).now_or_never();
+            let _ = state
+                .next_mask(&[], usize::MAX, Urgency::Now)
+                .now_or_never();
         }
     }
 }

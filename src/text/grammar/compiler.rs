@@ -13,6 +13,7 @@ use super::lark::check_lark;
 use super::schema::{check_schema, json_grammar};
 use super::source::GrammarSource;
 use super::state::{Grammar, shortened};
+use super::tokens::Tokens;
 use super::vocabulary::GrammarVocabulary;
 use crate::core::Constraint;
 
@@ -75,6 +76,7 @@ pub struct GrammarCompiler {
     vocabulary: GrammarVocabulary,
     /// Takes seconds for a vocabulary of 262k tokens, so it is created on first use.
     factory: OnceLock<Result<ParserFactory, String>>,
+    tokens: Arc<Tokens>,
 }
 
 impl fmt::Debug for GrammarCompiler {
@@ -87,6 +89,7 @@ impl GrammarCompiler {
     /// Creates a compiler for grammars over these tokens.
     pub fn new(vocabulary: GrammarVocabulary) -> Self {
         Self {
+            tokens: Arc::new(Tokens::new(&vocabulary)),
             vocabulary,
             factory: OnceLock::new(),
         }
@@ -116,12 +119,8 @@ impl GrammarCompiler {
             let nothing = "nothing that this model can say fits it";
             return Err(GrammarError::new(nothing.to_owned()));
         }
-        let GrammarVocabulary {
-            vocab_size,
-            stop_ids,
-            ..
-        } = &self.vocabulary;
-        Ok(Grammar::new(matcher, *vocab_size, stop_ids))
+        let tokens = Arc::clone(&self.tokens);
+        Grammar::new(source, matcher, &self.vocabulary, tokens)
     }
 
     /// Prepares the data that all grammars share, so that the first one need not wait for it.
@@ -188,10 +187,12 @@ pub(super) fn check(source: &GrammarSource) -> Result<(), GrammarError> {
             }
             Ok(())
         }
-        GrammarSource::Lark(grammar) if grammar.len() > MAX_LARK => {
-            too_long("the grammar", MAX_LARK)
+        GrammarSource::Lark(grammar) | GrammarSource::Calls(grammar) => {
+            if grammar.len() > MAX_LARK {
+                return too_long("the grammar", MAX_LARK);
+            }
+            check_lark(grammar)
         }
-        GrammarSource::Lark(grammar) => check_lark(grammar),
     }
 }
 
@@ -209,7 +210,9 @@ fn grammar(source: &GrammarSource) -> Result<TopLevelGrammar, GrammarError> {
             let choices: Vec<_> = choices.map(|choice| choice.to_string()).collect();
             TopLevelGrammar::from_lark(format!("start: {}", choices.join(" | ")))
         }
-        GrammarSource::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
+        GrammarSource::Lark(grammar) | GrammarSource::Calls(grammar) => {
+            TopLevelGrammar::from_lark(grammar.clone())
+        }
     })
 }
 

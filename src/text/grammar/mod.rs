@@ -12,9 +12,13 @@
 //! rules for reasoning. Knows nothing of the API's fields and nothing of the engine, which sees
 //! only masks.
 
+mod closed_objects;
+mod closing;
 mod compiler;
 mod depth;
 mod grammars;
+mod growth;
+mod json_cursor;
 mod lark;
 mod process;
 mod schema;
@@ -22,6 +26,7 @@ mod schema_graph;
 mod source;
 mod state;
 mod thought;
+mod tokens;
 mod vocabulary;
 
 pub use compiler::{GrammarCompiler, GrammarError, GrammarErrorKind};

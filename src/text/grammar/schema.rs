@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::closed_objects::close_objects;
 use super::compiler::GrammarError;
 use super::schema_graph::SchemaGraph;
 use crate::text::json_size::JsonSize;
@@ -14,9 +15,9 @@ const MAX_BYTES: usize = 512 << 10;
 /// The keyword in which the library takes its options. Clients may not use it.
 const OPTIONS: &str = "x-guidance";
 
-/// White space between JSON tokens: some spaces, or one line break and an indent. More would let a
-/// model that has lost its way generate white space forever.
-const WHITE_SPACE: &str = r"( {1,8}|\n {0,32})";
+/// White space between JSON tokens: a space, or a line break and an indent. More would let a model
+/// that has lost its way generate white space forever.
+const WHITE_SPACE: &str = r"( |\n {0,32})";
 
 /// Keywords that restrict a document and that masks cannot enforce. Unknown keywords are only
 /// annotations, according to the specification.
@@ -166,13 +167,15 @@ fn each(
         .try_for_each(|(name, schema)| check(name, schema))
 }
 
-/// Returns a schema with our white space rule, in the library's format, for use alone or in Lark's
+/// Returns a schema with closed objects and our white space rule, in the library's format, for use alone or in Lark's
 /// `%json`.
 ///
 /// # Errors
 /// If the schema is not JSON.
 pub fn json_grammar(schema: &str) -> Result<Value, GrammarError> {
-    let mut schema = match parse(schema)? {
+    let mut schema = parse(schema)?;
+    close_objects(&mut schema);
+    let mut schema = match schema {
         Value::Object(keywords) => keywords,
         // `true` and `false` cannot contain options.
         other => Map::from_iter([("allOf".to_owned(), json!([other]))]),

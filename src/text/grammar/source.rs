@@ -18,9 +18,33 @@ pub enum GrammarSource {
     Choice(Vec<String>),
     /// A context-free grammar in Lark's notation; the start rule is `start`.
     Lark(String),
+    /// A grammar in Lark's notation of tool calls in JSON. Other text may be allowed besides.
+    Calls(String),
 }
 
 impl GrammarSource {
+    /// Returns whether answers that begin with `first` are JSON.
+    pub(super) fn is_json_after(&self, first: u8) -> bool {
+        match self {
+            Self::JsonObject | Self::JsonSchema(_) => true,
+            Self::Calls(_) => matches!(first, b'{' | b'[' | b'"'),
+            Self::Regex(_) | Self::Choice(_) | Self::Lark(_) => false,
+        }
+    }
+
+    /// Returns the schemas of the JSON that an answer may be.
+    pub(super) fn schemas(&self) -> Vec<Value> {
+        match self {
+            Self::JsonSchema(schema) => serde_json::from_str(schema).into_iter().collect(),
+            Self::Calls(grammar) => {
+                let schemas = grammar.lines().filter_map(|line| line.split_once("%json "));
+                let schemas = schemas.filter_map(|(_, schema)| serde_json::from_str(schema).ok());
+                schemas.collect()
+            }
+            Self::JsonObject | Self::Regex(_) | Self::Choice(_) | Self::Lark(_) => Vec::new(),
+        }
+    }
+
     /// Returns a hash of the source, which is equal only for equal sources with the same salt.
     pub(super) fn digest(&self, salt: Option<CacheSalt>) -> [u8; 32] {
         let mut hasher = match salt {
@@ -34,6 +58,7 @@ impl GrammarSource {
             // JSON keeps the strings separate.
             Self::Choice(choices) => (3, Value::from(choices.clone()).to_string()),
             Self::Lark(grammar) => (4, grammar.clone()),
+            Self::Calls(grammar) => (5, grammar.clone()),
         };
         hasher.update(&[kind]).update(text.as_bytes());
         *hasher.finalize().as_bytes()

@@ -83,27 +83,33 @@ struct ThoughtState {
 }
 
 impl ThoughtState {
-    async fn mask(&mut self, urgency: Urgency) -> Result<Option<TokenMask>> {
+    async fn mask(&mut self, num_left: usize, urgency: Urgency) -> Result<Option<TokenMask>> {
         let ThoughtMarkers { open, close } = self.rules.markers;
         let vocab_size = self.rules.vocab_size;
+        let grammar = self.rules.grammar.as_ref();
+        // After this token there must be enough left for the end of the reasoning, the answer and
+        // its stop token.
+        let has_time = grammar.is_none_or(|grammar| num_left > grammar.least_tokens() + 2);
         match (self.stage, self.rules.rule) {
             // A second reasoning would not be subject to the budget.
             (_, ThoughtRule::Banned)
             | (Stage::Answer, ThoughtRule::Allowed { budget: Some(_) }) => {
-                let mask = self.answer_mask(urgency).await?;
+                let mask = self.answer_mask(num_left, urgency).await?;
                 let mut mask = mask.unwrap_or_else(|| TokenMask::all(vocab_size));
                 mask.forbid(open);
                 Ok(Some(mask))
             }
             (Stage::Start, ThoughtRule::Allowed { .. }) => {
-                let mut mask = self.answer_mask(urgency).await?;
-                if let Some(mask) = &mut mask {
+                let mut mask = self.answer_mask(num_left, urgency).await?;
+                if let Some(mask) = &mut mask
+                    && has_time
+                {
                     mask.allow(open);
                 }
                 Ok(mask)
             }
             (Stage::Thought(num_tokens), ThoughtRule::Allowed { budget })
-                if budget.is_some_and(|budget| num_tokens >= budget) =>
+                if !has_time || budget.is_some_and(|budget| num_tokens >= budget) =>
             {
                 let mut mask = TokenMask::none(vocab_size);
                 mask.allow(close);
@@ -118,16 +124,20 @@ impl ThoughtState {
             }
             (Stage::Thought(_), ThoughtRule::Allowed { .. }) => Ok(None),
             (Stage::Answer, ThoughtRule::Allowed { budget: None }) => {
-                self.answer_mask(urgency).await
+                self.answer_mask(num_left, urgency).await
             }
         }
     }
 
-    async fn answer_mask(&mut self, urgency: Urgency) -> Result<Option<TokenMask>> {
+    async fn answer_mask(
+        &mut self,
+        num_left: usize,
+        urgency: Urgency,
+    ) -> Result<Option<TokenMask>> {
         match &mut self.answer {
             Some(answer) => {
                 let sampled = std::mem::take(&mut self.unseen);
-                answer.next_mask(&sampled, urgency).await
+                answer.next_mask(&sampled, num_left, urgency).await
             }
             None => Ok(None),
         }
@@ -159,12 +169,17 @@ impl ThoughtState {
 }
 
 impl ConstraintState for ThoughtState {
-    fn next_mask<'a>(&'a mut self, sampled: &'a [TokenId], urgency: Urgency) -> NextMask<'a> {
+    fn next_mask<'a>(
+        &'a mut self,
+        sampled: &'a [TokenId],
+        num_left: usize,
+        urgency: Urgency,
+    ) -> NextMask<'a> {
         Box::pin(async move {
             for token in sampled {
                 self.accept(*token)?;
             }
-            self.mask(urgency).await
+            self.mask(num_left, urgency).await
         })
     }
 }
@@ -193,10 +208,19 @@ mod tests {
         fn start(&self) -> Result<Box<dyn ConstraintState>> {
             Ok(Box::new(Self))
         }
+
+        fn least_tokens(&self) -> usize {
+            3
+        }
     }
 
     impl ConstraintState for Stubborn {
-        fn next_mask<'a>(&'a mut self, sampled: &'a [TokenId], _: Urgency) -> NextMask<'a> {
+        fn next_mask<'a>(
+            &'a mut self,
+            sampled: &'a [TokenId],
+            _: usize,
+            _: Urgency,
+        ) -> NextMask<'a> {
             let only = sampled.iter().all(|token| *token == ONLY);
             assert!(only, "a token that is no part of the answer");
             let mut mask = TokenMask::none(VOCAB_SIZE);
@@ -216,15 +240,20 @@ mod tests {
     }
 
     impl Way {
-        fn next(&mut self) -> Result<Option<TokenMask>> {
+        fn next(&mut self, num_left: usize) -> Result<Option<TokenMask>> {
             let sampled = std::mem::take(&mut self.1);
-            let mask = self.0.next_mask(&sampled, Urgency::Now).now_or_never();
-            mask.expect("it waits for nothing")
+            let mask = self.0.next_mask(&sampled, num_left, Urgency::Now);
+            mask.now_or_never().expect("it waits for nothing")
         }
 
         /// Returns the tokens that may follow; `None` if all may.
         fn allowed(&mut self) -> Option<Vec<u32>> {
-            let mask = self.next().expect("it goes on")?;
+            self.allowed_of(1000)
+        }
+
+        /// Returns the tokens that may follow as the first of `num_left`; `None` if all may.
+        fn allowed_of(&mut self, num_left: usize) -> Option<Vec<u32>> {
+            let mask = self.next(num_left).expect("it goes on")?;
             let tokens = (0..VOCAB_SIZE as u32).filter(|token| mask.contains(TokenId(*token)));
             Some(tokens.collect())
         }
@@ -252,7 +281,7 @@ mod tests {
             state.push(TokenId(7));
         }
         state.push(MARKERS.open);
-        assert!(state.next().is_err());
+        assert!(state.next(1000).is_err());
         let mut state = start(Some(Stubborn), ThoughtRule::Banned);
         assert_eq!(state.allowed(), Some(vec![ONLY.0]));
     }
@@ -269,6 +298,19 @@ mod tests {
         assert_eq!(state.allowed(), Some(vec![MARKERS.close.0]));
         state.push(MARKERS.close);
         assert_eq!(state.allowed(), all_but(MARKERS.open));
+    }
+
+    #[test]
+    fn a_thought_leaves_the_answer_its_tokens() {
+        let rule = ThoughtRule::Allowed { budget: None };
+        let mut state = start(Some(Stubborn), rule);
+        // The end of the thought, three tokens and the stop token.
+        assert_eq!(state.allowed_of(5), Some(vec![ONLY.0]));
+        assert_eq!(state.allowed_of(6), Some(vec![ONLY.0, MARKERS.open.0]));
+        state.push(MARKERS.open);
+        assert_eq!(state.allowed_of(6), all_but(STOP));
+        state.push(TokenId(7));
+        assert_eq!(state.allowed_of(5), Some(vec![MARKERS.close.0]));
     }
 
     #[test]

@@ -22,7 +22,9 @@ fn takes(constraint: &dyn Constraint, text: &str) -> bool {
     all.push(END_OF_TURN);
     let is_allowed = |at: usize| {
         let before = &all[at.saturating_sub(1)..at];
-        let mask = state.next_mask(before, Urgency::Now).now_or_never();
+        let mask = state
+            .next_mask(before, usize::MAX, Urgency::Now)
+            .now_or_never();
         let mask = mask.expect("it computes here").expect("it goes on");
         mask.expect("not all may come").contains(all[at])
     };
@@ -137,7 +139,9 @@ async fn an_answer_ends_with_any_of_the_models_stop_tokens() {
     let kept = constraint(&mut server, fields).await.expect("a constraint");
     let mut state = kept.start().expect("it begins");
     let mut mask_behind = |sampled: &[TokenId]| {
-        let mask = state.next_mask(sampled, Urgency::Now).now_or_never();
+        let mask = state
+            .next_mask(sampled, usize::MAX, Urgency::Now)
+            .now_or_never();
         let mask = mask.expect("it computes here").expect("it goes on");
         mask.expect("not all may come")
     };

@@ -74,7 +74,7 @@ impl Count {
 }
 
 impl ConstraintState for Count {
-    fn next_mask<'a>(&'a mut self, sampled: &'a [TokenId], _: Urgency) -> NextMask<'a> {
+    fn next_mask<'a>(&'a mut self, sampled: &'a [TokenId], _: usize, _: Urgency) -> NextMask<'a> {
         self.count += sampled.len();
         self.rule.accepted.lock().expect("alone").extend(sampled);
         let mask = self.mask();
@@ -297,7 +297,7 @@ impl Constraint for Gated {
 }
 
 impl ConstraintState for Waiting {
-    fn next_mask<'a>(&'a mut self, _: &'a [TokenId], _: Urgency) -> NextMask<'a> {
+    fn next_mask<'a>(&'a mut self, _: &'a [TokenId], _: usize, _: Urgency) -> NextMask<'a> {
         Box::pin(async {
             let opened = self.0.lock().await.recv().await;
             opened.expect("the test lets it go on");

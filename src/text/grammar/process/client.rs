@@ -221,6 +221,8 @@ impl Drop for Running {
 pub(in crate::text::grammar) struct GrammarProcess {
     worker: Arc<Worker>,
     private_bytes: u64,
+    /// Number of tokens of the shortest answer, as far as it is known.
+    least_tokens: usize,
 }
 
 impl fmt::Debug for GrammarProcess {
@@ -258,12 +260,17 @@ impl GrammarProcess {
         let process = Self {
             worker,
             private_bytes: 0,
+            least_tokens: 0,
         };
         // From here on the compilation takes turns with other slow ones.
         tokio::spawn(process.worker.watch().supervise());
         match compiled.await {
-            Ok(Reply::Compiled { private_bytes }) => Ok(Self {
+            Ok(Reply::Compiled {
                 private_bytes,
+                least_tokens,
+            }) => Ok(Self {
+                private_bytes,
+                least_tokens: usize::try_from(least_tokens).unwrap_or(usize::MAX),
                 ..process
             }),
             Ok(Reply::Refused(error)) => Err(error),
@@ -305,6 +312,10 @@ impl Constraint for GrammarProcess {
             cpu_left: FIRST_CPU,
             last_cpu: Duration::ZERO,
         }))
+    }
+
+    fn least_tokens(&self) -> usize {
+        self.least_tokens
     }
 }
 
@@ -613,7 +624,12 @@ impl fmt::Debug for Answer {
 }
 
 impl Answer {
-    async fn mask(&mut self, sampled: &[TokenId], urgency: Urgency) -> Result<TokenMask> {
+    async fn mask(
+        &mut self,
+        sampled: &[TokenId],
+        num_left: usize,
+        urgency: Urgency,
+    ) -> Result<TokenMask> {
         self.num_tokens += sampled.len();
         self.cpu_left += CPU_PER_TOKEN * u32::try_from(sampled.len()).unwrap_or(u32::MAX);
         let is_light = self.last_cpu <= LIGHT;
@@ -623,6 +639,7 @@ impl Answer {
         };
         let order = Order::Mask {
             answer: self.answer,
+            num_left: num_left as u64,
             urgency,
             sampled: sampled.to_vec(),
         };
@@ -661,8 +678,13 @@ impl Answer {
 }
 
 impl ConstraintState for Answer {
-    fn next_mask<'a>(&'a mut self, sampled: &'a [TokenId], urgency: Urgency) -> NextMask<'a> {
-        Box::pin(async move { self.mask(sampled, urgency).await.map(Some) })
+    fn next_mask<'a>(
+        &'a mut self,
+        sampled: &'a [TokenId],
+        num_left: usize,
+        urgency: Urgency,
+    ) -> NextMask<'a> {
+        Box::pin(async move { self.mask(sampled, num_left, urgency).await.map(Some) })
     }
 }
 

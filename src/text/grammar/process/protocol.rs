@@ -23,6 +23,8 @@ pub(super) enum Order {
     /// Compute the next mask of an answer. An unknown answer is new.
     Mask {
         answer: u64,
+        /// Number of tokens that the answer may still have.
+        num_left: u64,
         urgency: Urgency,
         sampled: Vec<TokenId>,
     },
@@ -37,6 +39,8 @@ pub(super) enum Reply {
     Compiled {
         /// Memory that the worker does not share with others, in bytes.
         private_bytes: u64,
+        /// Number of tokens of the shortest answer, as far as it is known.
+        least_tokens: u64,
     },
     /// The grammar cannot be compiled; the worker ends.
     Refused(GrammarError),
@@ -64,6 +68,7 @@ impl Order {
             }
             Self::Mask {
                 answer,
+                num_left,
                 urgency,
                 sampled,
             } => {
@@ -72,7 +77,10 @@ impl Order {
                     Urgency::Now => 1,
                     Urgency::Background => 3,
                 };
-                message(kind, &[&answer.to_le_bytes(), &sampled])
+                message(
+                    kind,
+                    &[&answer.to_le_bytes(), &num_left.to_le_bytes(), &sampled],
+                )
             }
             Self::Forget { answer } => message(2, &[&answer.to_le_bytes()]),
         }
@@ -87,6 +95,7 @@ impl Order {
             0 => Self::Compile(serde_json::from_slice(content)?),
             1 | 3 => Self::Mask {
                 answer: u64::from_le_bytes(take(&mut content)?),
+                num_left: u64::from_le_bytes(take(&mut content)?),
                 urgency: match kind {
                     1 => Urgency::Now,
                     _ => Urgency::Background,
@@ -104,7 +113,13 @@ impl Order {
 impl Reply {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Compiled { private_bytes } => message(0, &[&private_bytes.to_le_bytes()]),
+            Self::Compiled {
+                private_bytes,
+                least_tokens,
+            } => message(
+                0,
+                &[&private_bytes.to_le_bytes(), &least_tokens.to_le_bytes()],
+            ),
             Self::Refused(error) => {
                 let error = serde_json::to_vec(error).expect("errors are plain JSON");
                 message(1, &[&error])
@@ -140,6 +155,7 @@ impl Reply {
         Ok(match kind {
             0 => Self::Compiled {
                 private_bytes: u64::from_le_bytes(take(&mut content)?),
+                least_tokens: u64::from_le_bytes(take(&mut content)?),
             },
             1 => Self::Refused(serde_json::from_slice(content)?),
             2 => {
@@ -290,11 +306,13 @@ mod tests {
             Order::Compile(GrammarSource::Lark("start: \"ä\"".to_owned())),
             Order::Mask {
                 answer: 7,
+                num_left: 100,
                 urgency: Urgency::Now,
                 sampled: vec![TokenId(1), TokenId(262_143)],
             },
             Order::Mask {
                 answer: 8,
+                num_left: u64::MAX,
                 urgency: Urgency::Background,
                 sampled: Vec::new(),
             },
@@ -308,7 +326,10 @@ mod tests {
         let mut mask = TokenMask::none(70);
         mask.allow(TokenId(69));
         let replies = [
-            Reply::Compiled { private_bytes: 9 },
+            Reply::Compiled {
+                private_bytes: 9,
+                least_tokens: 4,
+            },
             Reply::Refused(GrammarError::new("no".to_owned()).at(".a")),
             Reply::Mask {
                 answer: 3,

@@ -78,6 +78,7 @@ struct Worker {
 
 struct MaskOrder {
     answer: u64,
+    num_left: usize,
     urgency: Urgency,
     sampled: Vec<TokenId>,
 }
@@ -117,11 +118,13 @@ impl Worker {
                 }
                 Order::Mask {
                     answer,
+                    num_left,
                     urgency,
                     sampled,
                 } => {
                     locked(&self.queue).push_back(MaskOrder {
                         answer,
+                        num_left: usize::try_from(num_left).unwrap_or(usize::MAX),
                         urgency,
                         sampled,
                     });
@@ -148,7 +151,11 @@ impl Worker {
             Ok(()) => {
                 limit_cpu(MASK_CPU_SECONDS);
                 let private_bytes = private_bytes();
-                self.reply(&Reply::Compiled { private_bytes });
+                let least_tokens = self.grammar.get().map_or(0, Grammar::least_tokens);
+                self.reply(&Reply::Compiled {
+                    private_bytes,
+                    least_tokens: least_tokens as u64,
+                });
             }
             Err(error) => {
                 self.reply(&Reply::Refused(error));
@@ -195,14 +202,17 @@ impl Worker {
 
     fn make_mask(&self, order: MaskOrder) {
         let MaskOrder {
-            answer, sampled, ..
+            answer,
+            num_left,
+            sampled,
+            ..
         } = order;
         let begun = thread_cpu_time();
         let state = locked(&self.answers).remove(&answer);
         let grammar = self.grammar.get();
         let grammar = grammar.expect("these threads start behind the grammar");
         let mut state = state.unwrap_or_else(|| grammar.begin());
-        let made = state.next(&sampled);
+        let made = state.next(&sampled, num_left);
         let reply = match made {
             Ok(mask) => {
                 locked(&self.answers).insert(answer, state);

@@ -335,7 +335,7 @@ impl ToolPlan {
         lark.push('\n');
         Ok(Some(AskedGrammar {
             param: "tools".to_owned(),
-            source: GrammarSource::Lark(lark),
+            source: GrammarSource::Calls(lark),
         }))
     }
 
@@ -364,7 +364,10 @@ fn document(asked: AskedGrammar) -> Result<String, ApiError> {
             let schema = checked_grammar(&asked.param, &schema)?;
             Ok(format!("document: %json {schema}"))
         }
-        GrammarSource::Regex(_) | GrammarSource::Choice(_) | GrammarSource::Lark(_) => {
+        GrammarSource::Regex(_)
+        | GrammarSource::Choice(_)
+        | GrammarSource::Lark(_)
+        | GrammarSource::Calls(_) => {
             let message = format!(
                 "'{}' cannot be combined with 'tools': only JSON can. Leave one of them out, or \
                  send 'tool_choice': \"none\".",

@@ -42,7 +42,7 @@ fn schema(value: Value) -> AskedGrammar {
 
 /// Whether the grammar accepts `text` as a whole answer.
 fn takes(grammar: &AskedGrammar, text: &str) -> bool {
-    let GrammarSource::Lark(lark) = &grammar.source else {
+    let GrammarSource::Calls(lark) = &grammar.source else {
         panic!("{grammar:?}");
     };
     let env = ApproximateTokEnv::single_byte_env();
