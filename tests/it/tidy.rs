@@ -404,3 +404,40 @@ fn docs_and_names_are_whole() {
         assert!(odd(line).is_none(), "{line}");
     }
 }
+
+/// The modules that have a folder but are not its `mod.rs`. Folders of a file's tests may stand
+/// beside it.
+fn modules_beside_their_folder(source: &Path) -> Vec<PathBuf> {
+    let has_more_than_tests = |folder: &Path| {
+        let files = files_under(folder);
+        files.iter().any(|file| !file.ends_with("tests.rs"))
+    };
+    let mut files = files_under(source);
+    files.retain(|file| {
+        let folder = file.with_extension("");
+        folder.is_dir() && has_more_than_tests(&folder)
+    });
+    files
+}
+
+#[test]
+fn a_module_with_a_folder_is_its_mod_rs() {
+    for tree in ["src", "tests/it", "benches"] {
+        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join(tree);
+        assert_eq!(
+            modules_beside_their_folder(&tree),
+            [""; 0].map(PathBuf::from)
+        );
+    }
+    let tree = tempfile::tempdir().expect("a folder");
+    for (folder, file) in [("torn", "part"), ("whole", "tests")] {
+        let folder = tree.path().join(folder);
+        fs::create_dir(&folder).expect("a folder");
+        fs::write(folder.with_extension("rs"), "").expect("a file");
+        fs::write(folder.join(file).with_extension("rs"), "").expect("a file");
+    }
+    assert_eq!(
+        modules_beside_their_folder(tree.path()),
+        [tree.path().join("torn.rs")]
+    );
+}
