@@ -68,7 +68,7 @@ impl DummyWeights {
         let seed = name.bytes().fold(self.seed, |seed, byte| {
             SplitMix(seed ^ u64::from(byte)).next()
         });
-        let size = HostDtype::Bf16.size();
+        let size = HostDtype::Bf16.blocks().num_bytes;
         let mut data = vec![0; shape.iter().product::<usize>() * size];
         data.par_chunks_mut(CHUNK * size)
             .enumerate()

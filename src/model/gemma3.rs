@@ -1,6 +1,9 @@
 //! The text decoder. Follows transformers' `modeling_gemma3.py`.
 
-use crate::backend::{AttentionShape, Backend, LayerKind, LayerRef, NormPair, QkNorm, Rope, Ropes};
+use crate::backend::{
+    AttentionShape, Backend, BackendTypes, HostLinear, LayerKind, LayerRef, Loading, NormPair,
+    QkNorm, Role, Rope, Ropes,
+};
 use crate::error::Result;
 use crate::model::config::{ModelConfig, TextConfig};
 use crate::model::weights::Weights;
@@ -12,11 +15,11 @@ const PREFIX: &str = "language_model.model";
 const HEAD: &str = "language_model.lm_head.weight";
 
 /// Embedding, layers, final norm and head.
-pub struct Decoder<B: Backend> {
+pub struct Decoder<B: BackendTypes> {
     /// `(vocab, hidden)`; also used as the head unless `head` is present.
-    embedding: B::Matrix,
+    embedding: B::Linear,
     /// `(vocab, hidden)`
-    head: Option<B::Matrix>,
+    head: Option<B::Linear>,
     vocab_size: usize,
     embedding_scale: f32,
     layers: Vec<Layer<B>>,
@@ -28,7 +31,7 @@ pub struct Decoder<B: Backend> {
     eps: f64,
 }
 
-struct Layer<B: Backend> {
+struct Layer<B: BackendTypes> {
     kind: LayerKind,
     // (hidden) each, 1 + weight
     input_norm: B::Tensor,
@@ -37,16 +40,16 @@ struct Layer<B: Backend> {
     post_feedforward_norm: B::Tensor,
     qk_norm: QkNorm<B::Tensor>,
     /// `((heads + 2·kv_heads)·head_dim, hidden)`
-    qkv: B::Matrix,
+    qkv: B::Linear,
     /// `(hidden, heads·head_dim)`
-    output: B::Matrix,
+    output: B::Linear,
     /// `(2·mlp, hidden)`, gate first
-    gate_up: B::Matrix,
+    gate_up: B::Linear,
     /// `(hidden, mlp)`
-    down: B::Matrix,
+    down: B::Linear,
 }
 
-impl<B: Backend> Layer<B> {
+impl<B: Loading> Layer<B> {
     fn load(backend: &B, config: &TextConfig, weights: &Weights, index: usize) -> Result<Self> {
         let (hidden, mlp, head_dim) = (
             config.hidden_size,
@@ -69,22 +72,34 @@ impl<B: Backend> Layer<B> {
                 query: norm("self_attn.q_norm", head_dim)?,
                 key: norm("self_attn.k_norm", head_dim)?,
             },
-            qkv: backend.matrix(vec![
-                tensor("self_attn.q_proj", &[query_width, hidden])?,
-                tensor("self_attn.k_proj", &[kv_width, hidden])?,
-                tensor("self_attn.v_proj", &[kv_width, hidden])?,
-            ])?,
-            output: backend.matrix(vec![tensor("self_attn.o_proj", &[hidden, query_width])?])?,
-            gate_up: backend.gate_up(
-                tensor("mlp.gate_proj", &[mlp, hidden])?,
-                tensor("mlp.up_proj", &[mlp, hidden])?,
-            )?,
-            down: backend.matrix(vec![tensor("mlp.down_proj", &[hidden, mlp])?])?,
+            qkv: backend.load_linear(HostLinear::stacked(
+                Role::Column,
+                vec![
+                    tensor("self_attn.q_proj", &[query_width, hidden])?,
+                    tensor("self_attn.k_proj", &[kv_width, hidden])?,
+                    tensor("self_attn.v_proj", &[kv_width, hidden])?,
+                ],
+            ))?,
+            output: backend.load_linear(HostLinear::new(
+                Role::Row,
+                tensor("self_attn.o_proj", &[hidden, query_width])?,
+            ))?,
+            gate_up: backend.load_linear(HostLinear::stacked(
+                Role::Column,
+                vec![
+                    tensor("mlp.gate_proj", &[mlp, hidden])?,
+                    tensor("mlp.up_proj", &[mlp, hidden])?,
+                ],
+            ))?,
+            down: backend.load_linear(HostLinear::new(
+                Role::Row,
+                tensor("mlp.down_proj", &[hidden, mlp])?,
+            ))?,
         })
     }
 }
 
-impl<B: Backend> Decoder<B> {
+impl<B: Loading> Decoder<B> {
     /// Loads the decoder's tensors.
     pub fn load(backend: &B, config: &ModelConfig, weights: &Weights) -> Result<Self> {
         let ties_head = config.tie_word_embeddings;
@@ -99,9 +114,13 @@ impl<B: Backend> Decoder<B> {
         let table_shape = [vocab_size, config.hidden_size];
         // Packed first: it is the largest tensor, and its pages are released when others are
         // requested.
-        let embedding = backend.matrix(vec![weights.tensor(&table_name, &table_shape)?])?;
+        let table = |name: &str| {
+            let tensor = weights.tensor(name, &table_shape)?;
+            backend.load_linear(HostLinear::new(Role::Head, tensor))
+        };
+        let embedding = table(&table_name)?;
         let head = if weights.contains(HEAD) || !ties_head {
-            Some(backend.matrix(vec![weights.tensor(HEAD, &table_shape)?])?)
+            Some(table(HEAD)?)
         } else {
             None
         };
@@ -134,7 +153,9 @@ impl<B: Backend> Decoder<B> {
             eps: config.rms_norm_eps,
         })
     }
+}
 
+impl<B: Backend> Decoder<B> {
     /// Number of rows of the embedding.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
@@ -189,11 +210,12 @@ impl<B: Backend> Decoder<B> {
         runs: &[ScoredRun<'_>],
         cache: &mut B::KvCache,
     ) -> Result<Computed<B>> {
+        let metadata = &self.begin_step(backend, &step)?;
         let mut scores = Vec::new();
-        let logits = self.forward_observed(backend, step, cache, &mut |stage, hidden| {
+        let logits = self.compute(backend, &step, metadata, cache, &mut |stage, hidden| {
             if stage == Stage::Final {
                 for run in runs {
-                    self.score(backend, hidden, run, &mut scores)?;
+                    self.score(backend, metadata, hidden, run, &mut scores)?;
                 }
             }
             Ok(())
@@ -204,14 +226,15 @@ impl<B: Backend> Decoder<B> {
     fn score(
         &self,
         backend: &B,
+        step: &B::Step,
         hidden: &B::Tensor,
         run: &ScoredRun<'_>,
         scores: &mut Vec<B::SampledTokens>,
     ) -> Result<()> {
         let mut row = run.row;
         for rows in run.rows.chunks(backend.max_score_rows()) {
-            let few = backend.rows(hidden, row..row + rows.len())?; // (rows, hidden)
-            let logits = backend.linear(&few, self.head())?; // (rows, vocab)
+            let few = backend.rows(step, hidden, row..row + rows.len())?; // (rows, hidden)
+            let logits = backend.linear(step, &few, self.head())?; // (rows, vocab)
             scores.push(backend.score(&logits, rows)?);
             row += rows.len();
         }
@@ -237,15 +260,15 @@ impl<B: Backend> Decoder<B> {
         let mut residual = backend.embed(step, &self.embedding, self.embedding_scale)?; // (tokens, hidden)
         for image in step_of.images {
             // Unscaled: the reference writes the image embeddings over the scaled text embeddings.
-            residual = backend.put_image_features(residual, &image.features, image.row)?;
+            residual = backend.put_image_features(step, residual, &image.features, image.row)?;
         }
         observe(Stage::Embedded, &residual)?;
 
         let Some(first) = self.layers.first() else {
             return Ok(None);
         };
-        let normed = backend.rms_norm(&residual, &first.input_norm, self.eps)?;
-        let mut qkv = backend.linear(&normed, &first.qkv)?; // (tokens, (heads + 2·kv_heads)·head_dim)
+        let normed = backend.rms_norm(step, &residual, &first.input_norm, self.eps)?;
+        let mut qkv = backend.linear(step, &normed, &first.qkv)?; // (tokens, (heads + 2·kv_heads)·head_dim)
         let mut last = None;
         for (index, layer) in self.layers.iter().enumerate() {
             let layer_ref = LayerRef {
@@ -254,15 +277,15 @@ impl<B: Backend> Decoder<B> {
             };
             let mixed =
                 backend.attend(step, &qkv, &layer.qk_norm, &self.shape, layer_ref, cache)?; // (tokens, heads·head_dim)
-            let attended = backend.linear(&mixed, &layer.output)?; // (tokens, hidden)
+            let attended = backend.linear(step, &mixed, &layer.output)?; // (tokens, hidden)
             let before_mlp = NormPair {
                 post: &layer.post_attention_norm,
                 next: &layer.pre_feedforward_norm,
                 eps: self.eps,
             };
             let (attended_residual, inner) =
-                backend.add_norm_geglu(&residual, &attended, &before_mlp, &layer.gate_up)?; // (tokens, mlp)
-            let branch = backend.linear(&inner, &layer.down)?; // (tokens, hidden)
+                backend.add_norm_geglu(step, &residual, &attended, &before_mlp, &layer.gate_up)?; // (tokens, mlp)
+            let branch = backend.linear(step, &inner, &layer.down)?; // (tokens, hidden)
 
             // The next layer's first norm and matmul are fused here; after the last layer, the
             // final norm.
@@ -275,6 +298,7 @@ impl<B: Backend> Decoder<B> {
                         eps: self.eps,
                     };
                     (residual, qkv) = backend.add_norm_linear(
+                        step,
                         &attended_residual,
                         &branch,
                         &between,
@@ -282,13 +306,13 @@ impl<B: Backend> Decoder<B> {
                     )?;
                 }
                 None => {
-                    let (sum, normed) = backend.add_norm_norm(
-                        &attended_residual,
-                        &branch,
+                    let end = NormPair {
                         post,
-                        &self.final_norm,
-                        self.eps,
-                    )?;
+                        next: &self.final_norm,
+                        eps: self.eps,
+                    };
+                    let (sum, normed) =
+                        backend.add_norm_norm(step, &attended_residual, &branch, &end)?;
                     residual = sum;
                     last = Some(normed);
                 }
@@ -302,10 +326,10 @@ impl<B: Backend> Decoder<B> {
             return Ok(None);
         }
         let last = backend.select_logit_rows(step, &last)?; // (logit_rows, hidden)
-        Ok(Some(backend.linear(&last, self.head())?)) // (logit_rows, vocab)
+        Ok(Some(backend.linear(step, &last, self.head())?)) // (logit_rows, vocab)
     }
 
-    fn head(&self) -> &B::Matrix {
+    fn head(&self) -> &B::Linear {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 }

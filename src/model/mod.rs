@@ -23,8 +23,8 @@ mod projector;
 mod siglip;
 
 use crate::backend::{
-    AttentionShape, BLOCK_SIZE, Backend, KvLayout, LayerKind, SampleRow, ScoreRow, StepInput,
-    StepSequence,
+    AttentionShape, BLOCK_SIZE, Backend, BackendTypes, KvLayout, LayerKind, SampleRow, ScoreRow,
+    StepInput, StepSequence,
 };
 use crate::core::{BlockId, BlockTable, PixelValues, SamplingParams, TokenId};
 use crate::error::Result;
@@ -333,7 +333,7 @@ impl<B: Backend> Model<B> {
 }
 
 /// Callback for a stage's hidden state `(tokens, hidden)`.
-pub type Observer<'a, B> = dyn FnMut(Stage, &<B as Backend>::Tensor) -> Result<()> + 'a;
+pub type Observer<'a, B> = dyn FnMut(Stage, &<B as BackendTypes>::Tensor) -> Result<()> + 'a;
 
 /// Points at which the hidden state can be compared with the reference's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

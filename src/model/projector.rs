@@ -1,17 +1,17 @@
 //! The multimodal projector: turns patches of the vision encoder into decoder tokens. Follows
 //! `Gemma3MultiModalProjector`.
 
-use crate::backend::Backend;
+use crate::backend::{BackendTypes, HostLinear, Loading, Role, VisionOps};
 use crate::error::Result;
 use crate::model::config::VisionConfig;
 use crate::model::weights::Weights;
 
 /// Average pooling, norm and one matmul.
-pub struct Projector<B: Backend> {
+pub struct Projector<B: BackendTypes> {
     /// `(vision)`, 1 + weight
     norm: B::Tensor,
     /// `(hidden, vision)`; the file holds its transpose
-    weight: B::Matrix,
+    weight: B::Linear,
     /// Number of patches per side of the image.
     grid: usize,
     /// Number of patches per side of the square that becomes one token.
@@ -19,7 +19,7 @@ pub struct Projector<B: Backend> {
     eps: f64,
 }
 
-impl<B: Backend> Projector<B> {
+impl<B: Loading> Projector<B> {
     /// Loads the projector's tensors; `hidden` is the decoder's width.
     pub fn load(
         backend: &B,
@@ -37,17 +37,18 @@ impl<B: Backend> Projector<B> {
         )?;
         Ok(Self {
             norm: backend.norm_weight(norm)?,
-            weight: backend.matrix_transposed(weight)?,
+            weight: backend.load_linear(HostLinear::transposed(Role::Replicated, weight))?,
             grid,
             kernel: grid / tokens_per_side,
             eps: config.layer_norm_eps,
         })
     }
+}
 
+impl<B: VisionOps> Projector<B> {
     /// Maps `(images·patches, vision)` to `(images·image_tokens, hidden)`.
     pub fn forward(&self, backend: &B, patches: &B::Tensor) -> Result<B::Tensor> {
         let pooled = backend.average_pool(patches, self.grid, self.kernel)?;
-        let normed = backend.rms_norm(&pooled, &self.norm, self.eps)?;
-        backend.linear(&normed, &self.weight)
+        backend.norm_linear(&pooled, &self.norm, self.eps, &self.weight)
     }
 }

@@ -1,6 +1,6 @@
 //! The vision encoder: SigLIP without its pooling head. Follows transformers' `modeling_siglip.py`.
 
-use crate::backend::{Backend, HostTensor};
+use crate::backend::{BackendTypes, HostLinear, HostTensor, Loading, Role, VisionOps};
 use crate::core::{ImageHash, PixelValues};
 use crate::error::Result;
 use crate::model::config::VisionConfig;
@@ -10,9 +10,9 @@ use crate::model::weights::Weights;
 const PREFIX: &str = "vision_tower.vision_model";
 
 /// Patch embedding, pre-norm layers and the final norm.
-pub struct VisionTower<B: Backend> {
+pub struct VisionTower<B: BackendTypes> {
     /// `(vision, 3·patch²)`, channel first
-    patch_weight: B::Matrix,
+    patch_weight: B::Linear,
     /// `(vision)`
     patch_bias: B::Tensor,
     /// `(patches, vision)`
@@ -33,20 +33,20 @@ struct Affine<T> {
 }
 
 /// A matmul with bias.
-struct Dense<B: Backend> {
+struct Dense<B: BackendTypes> {
     /// `(out, in)`
-    weight: B::Matrix,
+    weight: B::Linear,
     /// `(out)`
     bias: B::Tensor,
 }
 
-impl<B: Backend> Dense<B> {
+impl<B: VisionOps> Dense<B> {
     fn forward(&self, backend: &B, x: &B::Tensor) -> Result<B::Tensor> {
         backend.linear_bias(x, &self.weight, &self.bias)
     }
 }
 
-struct Layer<B: Backend> {
+struct Layer<B: BackendTypes> {
     attention_norm: Affine<B::Tensor>,
     /// `(3·vision, vision)`: q, k, v
     qkv: Dense<B>,
@@ -57,13 +57,13 @@ struct Layer<B: Backend> {
 }
 
 /// Loads tensors by name below one prefix.
-struct Loader<'a, B: Backend> {
+struct Loader<'a, B: Loading> {
     backend: &'a B,
     weights: &'a Weights,
     prefix: String,
 }
 
-impl<B: Backend> Loader<'_, B> {
+impl<B: Loading> Loader<'_, B> {
     fn affine(&self, name: &str, width: usize) -> Result<Affine<B::Tensor>> {
         Ok(Affine {
             weight: self.parameter(&format!("{name}.weight"), &[width])?,
@@ -79,7 +79,7 @@ impl<B: Backend> Loader<'_, B> {
     }
 
     /// Stacks the named weights, each `(out, in)`, to one.
-    fn dense(&self, names: &[&str], out: usize, input: usize) -> Result<Dense<B>> {
+    fn dense(&self, role: Role, names: &[&str], [out, input]: [usize; 2]) -> Result<Dense<B>> {
         let weights = names
             .iter()
             .map(|name| {
@@ -95,13 +95,15 @@ impl<B: Backend> Loader<'_, B> {
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Dense {
-            weight: self.backend.matrix(weights)?,
+            weight: self
+                .backend
+                .load_linear(HostLinear::stacked(role, weights))?,
             bias: self.backend.parameter(HostTensor::concat(&biases))?,
         })
     }
 }
 
-impl<B: Backend> VisionTower<B> {
+impl<B: Loading> VisionTower<B> {
     /// Loads the encoder's tensors.
     pub fn load(backend: &B, config: &VisionConfig, weights: &Weights) -> Result<Self> {
         let (width, mlp) = (config.hidden_size, config.intermediate_size);
@@ -126,19 +128,19 @@ impl<B: Backend> VisionTower<B> {
                 Ok(Layer {
                     attention_norm: layer.affine("layer_norm1", width)?,
                     qkv: layer.dense(
+                        Role::Column,
                         &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-                        width,
-                        width,
+                        [width, width],
                     )?,
-                    output: layer.dense(&["self_attn.out_proj"], width, width)?,
+                    output: layer.dense(Role::Row, &["self_attn.out_proj"], [width, width])?,
                     mlp_norm: layer.affine("layer_norm2", width)?,
-                    up: layer.dense(&["mlp.fc1"], mlp, width)?,
-                    down: layer.dense(&["mlp.fc2"], width, mlp)?,
+                    up: layer.dense(Role::Column, &["mlp.fc1"], [mlp, width])?,
+                    down: layer.dense(Role::Row, &["mlp.fc2"], [width, mlp])?,
                 })
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {
-            patch_weight: backend.matrix(vec![kernel])?,
+            patch_weight: backend.load_linear(HostLinear::new(Role::Replicated, kernel))?,
             patch_bias: root.parameter("embeddings.patch_embedding.bias", &[width])?,
             positions: root.parameter(
                 "embeddings.position_embedding.weight",
@@ -152,7 +154,9 @@ impl<B: Backend> VisionTower<B> {
             eps: config.layer_norm_eps,
         })
     }
+}
 
+impl<B: VisionOps> VisionTower<B> {
     /// Returns a grey image of the encoder's input size.
     pub fn blank_image(&self) -> PixelValues {
         PixelValues {

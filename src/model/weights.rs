@@ -101,7 +101,7 @@ impl Weights {
             Self::Blank => Ok(HostTensor {
                 dtype: HostDtype::Bf16,
                 shape: shape.to_vec(),
-                data: vec![0; shape.iter().product::<usize>() * HostDtype::Bf16.size()].into(),
+                data: vec![0; num_bytes(shape)].into(),
             }),
             Self::Watched(weights, watch) => {
                 let tensor = weights.tensor(name, shape)?;
@@ -146,7 +146,7 @@ impl Weights {
     pub fn num_bytes(&self, num_parameters: u64) -> u64 {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.num_bytes(),
-            Self::Dummy(_) | Self::Blank => num_parameters * HostDtype::Bf16.size() as u64,
+            Self::Dummy(_) | Self::Blank => num_parameters * num_bytes(&[1]) as u64,
             Self::Watched(weights, _) => weights.num_bytes(num_parameters),
         }
     }
@@ -159,4 +159,10 @@ impl Weights {
             Self::Watched(weights, _) => weights.unexpected(),
         }
     }
+}
+
+/// Number of bytes of a generated tensor.
+fn num_bytes(shape: &[usize]) -> usize {
+    let num_bytes = HostDtype::Bf16.blocks().num_bytes(shape);
+    num_bytes.expect("a config's sizes are limited")
 }

@@ -3,9 +3,11 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::random::{activations, numbers, tensor, weight};
+use super::random::{activations, numbers, step, tensor, weight};
 use super::{Effort, Sizes};
-use crate::backend::{Backend, KvLayout, LayerKind, SampleRow};
+use crate::backend::{
+    Backend, HostLinear, HostTensor, KvLayout, LayerKind, NormPair, Role, SampleRow,
+};
 use crate::core::{ImageHash, PixelValues, SamplingParams};
 use crate::error::Result;
 
@@ -64,6 +66,12 @@ pub(super) enum Operation {
     Add {
         rows: usize,
         width: usize,
+    },
+    /// A norm, then a matmul with a weight that is stored `(k, n)`.
+    NormLinear {
+        rows: usize,
+        n: usize,
+        k: usize,
     },
     PatchEmbed {
         images: usize,
@@ -126,6 +134,11 @@ pub(super) fn all(effort: Effort) -> Vec<Operation> {
             LayerNorm { rows, width: 1152 },
             Gelu { rows, width: 304 },
             Add { rows, width: 640 },
+            NormLinear {
+                rows,
+                n: 320,
+                k: 144,
+            },
         ]);
     }
     all.extend([
@@ -189,37 +202,46 @@ impl Operation {
         let out = match *self {
             Self::Linear { rows, n, k } => {
                 let x = activations(backend, random, rows, k)?;
-                let weight = backend.matrix(vec![weight(random, &[n, k], scale(k))])?;
-                backend.linear(&x, &weight)?
+                let weight = backend.load_linear(column(weight(random, &[n, k], scale(k))))?;
+                backend.linear(&step(backend, rows)?, &x, &weight)?
             }
             Self::LinearBias { rows, n, k } => {
                 let x = activations(backend, random, rows, k)?;
                 let bias = backend.parameter(weight(random, &[n], 1.0))?;
-                let weight = backend.matrix(vec![weight(random, &[n, k], scale(k))])?;
+                let weight = backend.load_linear(column(weight(random, &[n, k], scale(k))))?;
                 backend.linear_bias(&x, &weight, &bias)?
             }
             Self::Transposed { rows, n, k } => {
                 let x = activations(backend, random, rows, k)?;
-                let weight = backend.matrix_transposed(weight(random, &[k, n], scale(k)))?;
-                backend.linear(&x, &weight)?
+                let weight = weight(random, &[k, n], scale(k));
+                let weight = HostLinear::transposed(Role::Replicated, weight);
+                let weight = backend.load_linear(weight)?;
+                backend.linear(&step(backend, rows)?, &x, &weight)?
             }
             Self::RmsNorm { rows, width } => {
                 let x = activations(backend, random, rows, width)?;
                 let weight = backend.norm_weight(weight(random, &[width], 0.3))?;
-                backend.rms_norm(&x, &weight, EPS)?
+                backend.rms_norm(&step(backend, rows)?, &x, &weight, EPS)?
             }
             Self::AddNormNorm { rows, width } => {
                 let residual = activations(backend, random, rows, width)?;
                 let branch = activations(backend, random, rows, width)?;
                 let post = backend.norm_weight(weight(random, &[width], 0.3))?;
                 let next = backend.norm_weight(weight(random, &[width], 0.3))?;
-                let (sum, normed) = backend.add_norm_norm(&residual, &branch, &post, &next, EPS)?;
+                let norms = NormPair {
+                    post: &post,
+                    next: &next,
+                    eps: EPS,
+                };
+                let step = step(backend, rows)?;
+                let (sum, normed) = backend.add_norm_norm(&step, &residual, &branch, &norms)?;
                 let mut both = backend.read(&sum)?.1;
                 both.extend(backend.read(&normed)?.1);
                 return Ok(both);
             }
             Self::Geglu { rows, width } => {
-                backend.geglu(&activations(backend, random, rows, 2 * width)?)?
+                let gate_up = activations(backend, random, rows, 2 * width)?;
+                backend.geglu(&step(backend, rows)?, &gate_up)?
             }
             Self::KeepRows { rows, width } => {
                 let x = activations(backend, random, rows, width)?;
@@ -228,7 +250,7 @@ impl Operation {
             Self::PutImageFeatures { rows, width } => {
                 let hidden = activations(backend, random, rows, width)?;
                 let features = activations(backend, random, rows / 3, width)?;
-                backend.put_image_features(hidden, &features, rows / 4)?
+                backend.put_image_features(&step(backend, rows)?, hidden, &features, rows / 4)?
             }
             Self::LayerNorm { rows, width } => {
                 let x = activations(backend, random, rows, width)?;
@@ -247,6 +269,14 @@ impl Operation {
                 let a = activations(backend, random, rows, width)?;
                 backend.add(a, &activations(backend, random, rows, width)?)?
             }
+            Self::NormLinear { rows, n, k } => {
+                let x = activations(backend, random, rows, k)?;
+                let norm = backend.norm_weight(weight(random, &[k], 0.3))?;
+                let weight = weight(random, &[k, n], scale(k));
+                let weight = HostLinear::transposed(Role::Replicated, weight);
+                let weight = backend.load_linear(weight)?;
+                backend.norm_linear(&x, &norm, EPS, &weight)?
+            }
             Self::PatchEmbed { images, patch } => {
                 const GRID: usize = 4;
                 const HIDDEN: usize = 144;
@@ -255,7 +285,7 @@ impl Operation {
                 let bias = backend.parameter(weight(random, &[HIDDEN], 0.1))?;
                 let positions = backend.parameter(weight(random, &[GRID * GRID, HIDDEN], 0.5))?;
                 let kernel = weight(random, &[HIDDEN, inputs], scale(inputs));
-                let kernel = backend.matrix(vec![kernel])?;
+                let kernel = backend.load_linear(column(kernel))?;
                 backend.patch_embed(&images, patch, &kernel, &bias, &positions)?
             }
             Self::Sample { rows, vocab } => {
@@ -319,6 +349,10 @@ fn sampled_tokens<B: Backend>(backend: &B, logits: &B::Tensor, rows: usize) -> R
         out.extend(logprobs.top.iter().map(|(_, logprob)| logprob / 10.0));
     }
     Ok(out)
+}
+
+fn column(weight: HostTensor<'_>) -> HostLinear<'_> {
+    HostLinear::new(Role::Column, weight)
 }
 
 /// Returns a factor that keeps dot products of `k` terms near 1.

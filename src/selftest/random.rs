@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use half::bf16;
 
 use crate::backend::{
-    BLOCK_SIZE, Backend, HostDtype, HostTensor, Rope, Ropes, StepInput, StepSequence,
+    BLOCK_SIZE, Backend, HostDtype, HostLinear, HostTensor, Role, Rope, Ropes, StepInput,
+    StepSequence,
 };
 use crate::core::{BlockId, BlockTable, TokenId};
 use crate::error::Result;
@@ -52,7 +53,13 @@ pub(super) fn activations<B: Backend>(
     rows: usize,
     width: usize,
 ) -> Result<B::Tensor> {
-    let table = backend.matrix(vec![weight(random, &[rows, width], 1.0)])?;
+    let table = HostLinear::new(Role::Head, weight(random, &[rows, width], 1.0));
+    let table = backend.load_linear(table)?;
+    backend.embed(&step(backend, rows)?, &table, 1.0)
+}
+
+/// Begins a step of one sequence with `rows` tokens: the ids from 0 on, at the positions from 0 on.
+pub(super) fn step<B: Backend>(backend: &B, rows: usize) -> Result<B::Step> {
     let count = u32::try_from(rows).expect("a check has few rows");
     let blocks = vec![BlockId(0); rows.div_ceil(BLOCK_SIZE)];
     let table_of_rows = BlockTable::new(BLOCK_SIZE, 0, blocks);
@@ -76,6 +83,5 @@ pub(super) fn activations<B: Backend>(
         global: &rope,
         sliding: &rope,
     };
-    let step = backend.begin_step(&input, None, ropes)?;
-    backend.embed(&step, &table, 1.0)
+    backend.begin_step(&input, None, ropes)
 }

@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use ::image::{ImageFormat, RgbImage, imageops};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use medgemma::backend::cpu::CpuBackend;
-use medgemma::backend::{BLOCK_SIZE, Backend};
+use medgemma::backend::{BLOCK_SIZE, BackendTypes};
 use medgemma::core::{PixelValues, TokenId};
 use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted};
 use medgemma::model::config::ModelConfig;
@@ -243,7 +243,7 @@ async fn levels_on_another_scale_show() {
 }
 
 /// An image's tokens, as the tower and the projector make them: (256, hidden).
-type Features = <CpuBackend as Backend>::Tensor;
+type Features = <CpuBackend as BackendTypes>::Tensor;
 
 /// Where an image's tokens stand in a prompt, from the first to the last.
 #[derive(Clone, Copy, Debug)]

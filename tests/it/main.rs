@@ -16,6 +16,7 @@ mod grammar;
 mod hostile_images;
 mod hub;
 mod image;
+mod linear_roles;
 mod memory_plan;
 mod model;
 mod not_finite;

@@ -11,8 +11,9 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::backend::sampler::{sample_row, score_row};
 use crate::backend::{
-    AttentionShape, Backend, HostDtype, HostTensor, KvLayout, LayerKind, LayerRef, QkNorm, Ropes,
-    SampleRow, Sampled, ScoreRow, StepInput,
+    AttentionShape, BackendTypes, HostDtype, HostLinear, HostTensor, KvLayout, LayerKind, LayerRef,
+    Linear, LinearSpec, Loading, NormPair, QkNorm, Ropes, SampleRow, Sampled, SamplingOps,
+    ScoreRow, StepInput, StoredLinear, TextOps, VisionOps,
 };
 use crate::core::PixelValues;
 use crate::error::{Error, Result};
@@ -40,6 +41,19 @@ impl CandleBackend {
         let device = Device::new_cuda(ordinal)
             .map_err(|error| Error::Config(format!("candle cannot open GPU {ordinal}: {error}")))?;
         Ok(Self { device })
+    }
+}
+
+/// A weight of a matmul, `(out, in)` f32.
+#[derive(Debug)]
+pub struct CandleLinear {
+    weight: Tensor,
+    spec: LinearSpec,
+}
+
+impl Linear for CandleLinear {
+    fn spec(&self) -> LinearSpec {
+        self.spec
     }
 }
 
@@ -71,13 +85,19 @@ impl CandleBackend {
     }
 }
 
-impl Backend for CandleBackend {
+impl BackendTypes for CandleBackend {
     type Tensor = Tensor;
-    type Matrix = Tensor;
+    type Linear = CandleLinear;
     type KvCache = CandleKvCache;
     type Step = CandleStep;
     type SampledTokens = Vec<Sampled>;
 
+    fn read(&self, x: &Tensor) -> Result<(Vec<usize>, Vec<f32>)> {
+        Ok((x.dims().to_vec(), x.flatten_all()?.to_vec1()?))
+    }
+}
+
+impl Loading for CandleBackend {
     fn parameter(&self, tensor: HostTensor<'_>) -> Result<Tensor> {
         self.upload(&tensor)
     }
@@ -86,19 +106,22 @@ impl Backend for CandleBackend {
         Ok((self.upload(&tensor)? + 1.0)?)
     }
 
-    fn matrix(&self, parts: Vec<HostTensor<'_>>) -> Result<Tensor> {
-        let parts = parts
-            .iter()
-            .map(|part| self.upload(part))
-            .collect::<Result<Vec<_>>>()?;
-        match parts.as_slice() {
-            [only] => Ok(only.clone()),
-            several => Ok(Tensor::cat(several, 0)?),
-        }
-    }
-
-    fn matrix_transposed(&self, tensor: HostTensor<'_>) -> Result<Tensor> {
-        Ok(self.upload(&tensor)?.t()?.contiguous()?)
+    fn load_linear(&self, weight: HostLinear<'_>) -> Result<CandleLinear> {
+        let spec = LinearSpec {
+            format: HostDtype::F32,
+            ..weight.spec()?
+        };
+        let weight = match &weight.stored {
+            StoredLinear::Stacked(parts) => {
+                let parts: Vec<Tensor> = parts
+                    .iter()
+                    .map(|part| self.upload(part))
+                    .collect::<Result<_>>()?;
+                Tensor::cat(&parts, 0)?
+            }
+            StoredLinear::Transposed(tensor) => self.upload(tensor)?.t()?.contiguous()?,
+        };
+        Ok(CandleLinear { weight, spec })
     }
 
     fn kv_cache(&self, layout: &KvLayout) -> Result<CandleKvCache> {
@@ -120,7 +143,9 @@ impl Backend for CandleBackend {
             .collect::<candle_core::Result<_>>()?;
         Ok(CandleKvCache { layers })
     }
+}
 
+impl TextOps for CandleBackend {
     fn begin_step(
         &self,
         input: &StepInput,
@@ -133,33 +158,44 @@ impl Backend for CandleBackend {
         Ok(CandleStep(step))
     }
 
-    fn embed(&self, step: &CandleStep, table: &Tensor, scale: f32) -> Result<Tensor> {
-        Ok(plain::embed(&step.0, table, scale)?)
+    fn embed(&self, step: &CandleStep, table: &CandleLinear, scale: f32) -> Result<Tensor> {
+        Ok(plain::embed(&step.0, &table.weight, scale)?)
     }
 
-    fn put_image_features(&self, hidden: Tensor, features: &Tensor, row: usize) -> Result<Tensor> {
+    fn put_image_features(
+        &self,
+        _step: &CandleStep,
+        hidden: Tensor,
+        features: &Tensor,
+        row: usize,
+    ) -> Result<Tensor> {
         Ok(plain::put_rows(&hidden, features, row)?)
     }
 
-    fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    fn rms_norm(
+        &self,
+        _step: &CandleStep,
+        x: &Tensor,
+        weight: &Tensor,
+        eps: f64,
+    ) -> Result<Tensor> {
         Ok(plain::rms_norm(x, weight, eps)?)
     }
 
     fn add_norm_norm(
         &self,
+        _step: &CandleStep,
         residual: &Tensor,
         branch: &Tensor,
-        post: &Tensor,
-        next: &Tensor,
-        eps: f64,
+        norms: &NormPair<'_, Tensor>,
     ) -> Result<(Tensor, Tensor)> {
-        let sum = (residual + plain::rms_norm(branch, post, eps)?)?;
-        let normed = plain::rms_norm(&sum, next, eps)?;
+        let sum = (residual + plain::rms_norm(branch, norms.post, norms.eps)?)?;
+        let normed = plain::rms_norm(&sum, norms.next, norms.eps)?;
         Ok((sum, normed))
     }
 
-    fn linear(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-        Ok(plain::linear(x, weight)?)
+    fn linear(&self, _step: &CandleStep, x: &Tensor, weight: &CandleLinear) -> Result<Tensor> {
+        Ok(plain::linear(x, &weight.weight)?)
     }
 
     fn rope_and_cache(
@@ -189,7 +225,7 @@ impl Backend for CandleBackend {
         Ok(plain::paged_attention(&step.0, q, shape, layer.kind, pool)?)
     }
 
-    fn geglu(&self, gate_up: &Tensor) -> Result<Tensor> {
+    fn geglu(&self, _step: &CandleStep, gate_up: &Tensor) -> Result<Tensor> {
         Ok(plain::geglu(gate_up)?)
     }
 
@@ -198,45 +234,25 @@ impl Backend for CandleBackend {
         Ok(x.index_select(&Tensor::new(rows, &self.device)?, 0)?)
     }
 
-    fn sample(&self, logits: &Tensor, rows: &[SampleRow<'_>]) -> Result<Vec<Sampled>> {
-        let logits = logits.to_vec2::<f32>()?;
-        Ok(logits
-            .iter()
-            .zip(rows)
-            .map(|(logits, row)| sample_row(logits, row))
-            .collect())
-    }
-
-    fn score(&self, logits: &Tensor, rows: &[ScoreRow]) -> Result<Vec<Sampled>> {
-        let logits = logits.to_vec2::<f32>()?;
-        Ok(logits
-            .iter()
-            .zip(rows)
-            .map(|(logits, row)| score_row(logits, row))
-            .collect())
-    }
-
-    fn rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor> {
+    fn rows(&self, _step: &CandleStep, x: &Tensor, rows: Range<usize>) -> Result<Tensor> {
         Ok(x.narrow(0, rows.start, rows.len())?)
     }
+}
 
-    fn sampled(&self, sampled_tokens: &Vec<Sampled>) -> Result<Vec<Sampled>> {
-        Ok(sampled_tokens.clone())
-    }
-
+impl VisionOps for CandleBackend {
     fn patch_embed(
         &self,
         images: &[PixelValues],
         patch_size: usize,
-        weight: &Tensor,
+        weight: &CandleLinear,
         bias: &Tensor,
         positions: &Tensor,
     ) -> Result<Tensor> {
         let width = 3 * patch_size * patch_size;
-        let patches = crate::backend::patches(images, patch_size);
+        let patches = crate::backend::patches::patches(images, patch_size);
         let num_patches = patches.len() / width;
         let patches = Tensor::from_vec(patches, (num_patches, width), &self.device)?;
-        let convolved = plain::linear(&patches, weight)?.broadcast_add(bias)?;
+        let convolved = plain::linear(&patches, &weight.weight)?.broadcast_add(bias)?;
         let (per_image, hidden) = positions.dims2()?;
         Ok(convolved
             .reshape((images.len(), per_image, hidden))?
@@ -248,8 +264,8 @@ impl Backend for CandleBackend {
         Ok(plain::layer_norm(x, weight, bias, eps)?)
     }
 
-    fn linear_bias(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-        Ok(plain::linear(x, weight)?.broadcast_add(bias)?)
+    fn linear_bias(&self, x: &Tensor, weight: &CandleLinear, bias: &Tensor) -> Result<Tensor> {
+        Ok(plain::linear(x, &weight.weight)?.broadcast_add(bias)?)
     }
 
     fn full_attention(&self, qkv: &Tensor, num_images: usize, num_heads: usize) -> Result<Tensor> {
@@ -268,11 +284,44 @@ impl Backend for CandleBackend {
         Ok(plain::average_pool(x, grid, kernel)?)
     }
 
+    fn norm_linear(
+        &self,
+        x: &Tensor,
+        norm: &Tensor,
+        eps: f64,
+        weight: &CandleLinear,
+    ) -> Result<Tensor> {
+        Ok(plain::linear(
+            &plain::rms_norm(x, norm, eps)?,
+            &weight.weight,
+        )?)
+    }
+
     fn keep_rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor> {
         Ok(x.narrow(0, rows.start, rows.len())?.copy()?)
     }
+}
 
-    fn read(&self, x: &Tensor) -> Result<(Vec<usize>, Vec<f32>)> {
-        Ok((x.dims().to_vec(), x.flatten_all()?.to_vec1()?))
+impl SamplingOps for CandleBackend {
+    fn sample(&self, logits: &Tensor, rows: &[SampleRow<'_>]) -> Result<Vec<Sampled>> {
+        let logits = logits.to_vec2::<f32>()?;
+        Ok(logits
+            .iter()
+            .zip(rows)
+            .map(|(logits, row)| sample_row(logits, row))
+            .collect())
+    }
+
+    fn score(&self, logits: &Tensor, rows: &[ScoreRow]) -> Result<Vec<Sampled>> {
+        let logits = logits.to_vec2::<f32>()?;
+        Ok(logits
+            .iter()
+            .zip(rows)
+            .map(|(logits, row)| score_row(logits, row))
+            .collect())
+    }
+
+    fn sampled(&self, sampled_tokens: &Vec<Sampled>) -> Result<Vec<Sampled>> {
+        Ok(sampled_tokens.clone())
     }
 }

@@ -6,6 +6,7 @@
 
 mod cos_sin;
 pub mod kernels;
+mod shapes;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,13 +15,15 @@ use rayon::prelude::*;
 
 use crate::backend::sampler::{sample_row, score_row};
 use crate::backend::{
-    AttentionShape, Backend, HostTensor, KvLayout, LayerKind, LayerRef, QkNorm, Ropes, SampleRow,
-    Sampled, ScoreRow, StepInput,
+    AttentionShape, BackendTypes, HostLinear, HostTensor, KvLayout, LayerKind, LayerRef, Linear,
+    LinearSpec, Loading, NormPair, QkNorm, Role, Ropes, SampleRow, Sampled, SamplingOps, ScoreRow,
+    StepInput, StoredLinear, TextOps, VisionOps,
 };
 use crate::core::PixelValues;
 use crate::error::{Error, Result};
 use cos_sin::CosSin;
 use kernels::{KvPool, LayerStep, PackedMatrix, RopeArgs};
+use shapes::{check, check_matmul, check_range, check_step, check_vector, check_width};
 
 /// The CPU backend; uses all of rayon's threads.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,6 +61,24 @@ impl Rows {
     }
 }
 
+/// A weight of a matmul, f32 or bf16.
+#[derive(Clone, Debug)]
+pub struct CpuLinear {
+    packed: PackedMatrix,
+    role: Role,
+}
+
+impl Linear for CpuLinear {
+    fn spec(&self) -> LinearSpec {
+        LinearSpec {
+            num_out: self.packed.n(),
+            num_in: self.packed.k(),
+            role: self.role,
+            format: self.packed.format(),
+        }
+    }
+}
+
 /// KV cache with one pool per layer.
 #[derive(Debug)]
 pub struct CpuKvCache {
@@ -73,6 +94,10 @@ pub struct CpuStep {
 }
 
 impl CpuStep {
+    fn num_tokens(&self) -> usize {
+        self.input.token_ids.len()
+    }
+
     fn layer<'a>(&'a self, kind: LayerKind, shape: &'a AttentionShape) -> LayerStep<'a> {
         LayerStep {
             sequences: &self.input.sequences,
@@ -89,13 +114,29 @@ impl CpuStep {
     }
 }
 
-fn wrong_rank(what: &str, shape: &[usize]) -> Error {
-    Error::Backend(format!("{what} has the shape {shape:?}"))
+fn no_layer(layer: LayerRef) -> Error {
+    Error::Backend(format!("the cache has no layer {}", layer.index))
 }
 
-impl Backend for CpuBackend {
+/// Computes `x · weightᵀ`.
+fn matmul(x: &Rows, weight: &CpuLinear) -> Result<Rows> {
+    check_matmul(x, weight)?;
+    let mut out = x.room(weight.packed.n());
+    kernels::linear(&x.values, &weight.packed, &mut out);
+    Ok(Rows::new(out, weight.packed.n()))
+}
+
+/// Computes `x / rms(x) · weight`, per row.
+fn normed(x: &Rows, weight: &Rows, eps: f64) -> Result<Rows> {
+    check_vector("a norm's weight", weight, x.width)?;
+    let mut out = x.room(x.width);
+    kernels::rms_norm(&x.values, &weight.values, eps, &mut out);
+    Ok(Rows::new(out, x.width))
+}
+
+impl BackendTypes for CpuBackend {
     type Tensor = Rows;
-    type Matrix = PackedMatrix;
+    type Linear = CpuLinear;
     type KvCache = CpuKvCache;
     type Step = CpuStep;
     type SampledTokens = Vec<Sampled>;
@@ -105,10 +146,17 @@ impl Backend for CpuBackend {
         rayon::scope(|_| work())
     }
 
+    fn read(&self, x: &Rows) -> Result<(Vec<usize>, Vec<f32>)> {
+        Ok((vec![x.num_rows(), x.width], x.values.to_vec()))
+    }
+}
+
+impl Loading for CpuBackend {
     fn parameter(&self, tensor: HostTensor<'_>) -> Result<Rows> {
         let Some(&width) = tensor.shape.last() else {
-            return Err(wrong_rank("a parameter", &tensor.shape));
+            return Err(Error::Backend("a parameter has no width".to_owned()));
         };
+        tensor.check_bytes()?;
         Ok(Rows::new(tensor.to_f32(), width))
     }
 
@@ -118,18 +166,13 @@ impl Backend for CpuBackend {
         Ok(weight)
     }
 
-    fn matrix(&self, parts: Vec<HostTensor<'_>>) -> Result<PackedMatrix> {
-        match parts.iter().find(|part| part.shape.len() != 2) {
-            Some(part) => Err(wrong_rank("a matrix", &part.shape)),
-            None => Ok(PackedMatrix::stacked(&parts)),
-        }
-    }
-
-    fn matrix_transposed(&self, tensor: HostTensor<'_>) -> Result<PackedMatrix> {
-        match tensor.shape.len() {
-            2 => Ok(PackedMatrix::transposed(&tensor)),
-            _ => Err(wrong_rank("a matrix", &tensor.shape)),
-        }
+    fn load_linear(&self, weight: HostLinear<'_>) -> Result<CpuLinear> {
+        let role = weight.spec()?.role;
+        let packed = match &weight.stored {
+            StoredLinear::Stacked(parts) => PackedMatrix::stacked(parts),
+            StoredLinear::Transposed(tensor) => PackedMatrix::transposed(tensor),
+        };
+        Ok(CpuLinear { packed, role })
     }
 
     fn kv_cache(&self, layout: &KvLayout) -> Result<CpuKvCache> {
@@ -152,7 +195,9 @@ impl Backend for CpuBackend {
             .collect();
         Ok(CpuKvCache { layers })
     }
+}
 
+impl TextOps for CpuBackend {
     fn begin_step(
         &self,
         input: &StepInput,
@@ -169,7 +214,8 @@ impl Backend for CpuBackend {
         })
     }
 
-    fn embed(&self, step: &CpuStep, table: &PackedMatrix, scale: f32) -> Result<Rows> {
+    fn embed(&self, step: &CpuStep, table: &CpuLinear, scale: f32) -> Result<Rows> {
+        let table = &table.packed;
         let width = table.k();
         let ids = &step.input.token_ids;
         let mut out = vec![0.0; ids.len() * width];
@@ -186,41 +232,51 @@ impl Backend for CpuBackend {
         Ok(Rows::new(out, width))
     }
 
-    fn put_image_features(&self, mut hidden: Rows, features: &Rows, row: usize) -> Result<Rows> {
+    fn put_image_features(
+        &self,
+        step: &CpuStep,
+        mut hidden: Rows,
+        features: &Rows,
+        row: usize,
+    ) -> Result<Rows> {
+        check("the embeddings", &hidden, step.num_tokens(), hidden.width)?;
+        check_width("an image's embeddings", features, hidden.width)?;
+        check_range(&hidden, &(row..row + features.num_rows()))?;
         let first = row * hidden.width;
         hidden.values_mut()[first..first + features.values.len()].copy_from_slice(&features.values);
         Ok(hidden)
     }
 
-    fn rms_norm(&self, x: &Rows, weight: &Rows, eps: f64) -> Result<Rows> {
-        let mut out = x.room(x.width);
-        kernels::rms_norm(&x.values, &weight.values, eps, &mut out);
-        Ok(Rows::new(out, x.width))
+    fn rms_norm(&self, step: &CpuStep, x: &Rows, weight: &Rows, eps: f64) -> Result<Rows> {
+        check_step(step, x)?;
+        normed(x, weight, eps)
     }
 
     fn add_norm_norm(
         &self,
+        step: &CpuStep,
         residual: &Rows,
         branch: &Rows,
-        post: &Rows,
-        next: &Rows,
-        eps: f64,
+        norms: &NormPair<'_, Rows>,
     ) -> Result<(Rows, Rows)> {
         let width = residual.width;
+        check_step(step, residual)?;
+        check("the branch", branch, residual.num_rows(), width)?;
+        check_vector("the branch's norm", norms.post, width)?;
+        check_vector("the next norm", norms.next, width)?;
         let (mut sum, mut normed) = (residual.room(width), residual.room(width));
         kernels::add_norm_norm(
             [&residual.values, &branch.values],
-            [&post.values, &next.values],
-            eps,
+            [&norms.post.values, &norms.next.values],
+            norms.eps,
             [&mut sum, &mut normed],
         );
         Ok((Rows::new(sum, width), Rows::new(normed, width)))
     }
 
-    fn linear(&self, x: &Rows, weight: &PackedMatrix) -> Result<Rows> {
-        let mut out = x.room(weight.n());
-        kernels::linear(&x.values, weight, &mut out);
-        Ok(Rows::new(out, weight.n()))
+    fn linear(&self, step: &CpuStep, x: &Rows, weight: &CpuLinear) -> Result<Rows> {
+        check_step(step, x)?;
+        matmul(x, weight)
     }
 
     fn rope_and_cache(
@@ -233,6 +289,12 @@ impl Backend for CpuBackend {
         cache: &mut CpuKvCache,
     ) -> Result<Rows> {
         let width = shape.num_heads * shape.head_dim;
+        let both = 2 * shape.num_kv_heads * shape.head_dim;
+        check("q, k and v", qkv, step.num_tokens(), width + both)?;
+        check_vector("the query's norm", &norm.query, shape.head_dim)?;
+        check_vector("the key's norm", &norm.key, shape.head_dim)?;
+        let pool = cache.layers.get_mut(layer.index);
+        let pool = pool.ok_or_else(|| no_layer(layer))?;
         let mut q = qkv.room(width);
         let cos_sin = step.cos_sin(layer.kind);
         let rope = RopeArgs {
@@ -245,7 +307,7 @@ impl Backend for CpuBackend {
             step.layer(layer.kind, shape),
             &qkv.values,
             rope,
-            &mut cache.layers[layer.index],
+            pool,
             &mut q,
         );
         Ok(Rows::new(q, width))
@@ -259,18 +321,19 @@ impl Backend for CpuBackend {
         layer: LayerRef,
         cache: &CpuKvCache,
     ) -> Result<Rows> {
+        let width = shape.num_heads * shape.head_dim;
+        check("the queries", q, step.num_tokens(), width)?;
+        let pool = cache.layers.get(layer.index);
+        let pool = pool.ok_or_else(|| no_layer(layer))?;
         let mut out = q.room(q.width);
-        kernels::paged_attention(
-            step.layer(layer.kind, shape),
-            &q.values,
-            &cache.layers[layer.index],
-            &mut out,
-        );
+        kernels::paged_attention(step.layer(layer.kind, shape), &q.values, pool, &mut out);
         Ok(Rows::new(out, q.width))
     }
 
-    fn geglu(&self, gate_up: &Rows) -> Result<Rows> {
+    fn geglu(&self, step: &CpuStep, gate_up: &Rows) -> Result<Rows> {
         let width = gate_up.width / 2;
+        check_step(step, gate_up)?;
+        check_width("gate and up", gate_up, 2 * width)?;
         let mut out = gate_up.room(width);
         kernels::geglu(&gate_up.values, width, &mut out);
         Ok(Rows::new(out, width))
@@ -278,6 +341,10 @@ impl Backend for CpuBackend {
 
     fn select_logit_rows(&self, step: &CpuStep, x: &Rows) -> Result<Rows> {
         let rows = &step.input.logit_rows;
+        check("the hidden state", x, step.num_tokens(), x.width)?;
+        for &row in rows {
+            check_range(x, &(row as usize..row as usize + 1))?;
+        }
         let out = rows
             .iter()
             .flat_map(|&row| &x.values[row as usize * x.width..][..x.width])
@@ -286,42 +353,26 @@ impl Backend for CpuBackend {
         Ok(Rows::new(out, x.width))
     }
 
-    fn sample(&self, logits: &Rows, rows: &[SampleRow<'_>]) -> Result<Vec<Sampled>> {
-        Ok(logits
-            .values
-            .par_chunks_exact(logits.width)
-            .zip(rows)
-            .map(|(logits, row)| sample_row(logits, row))
-            .collect())
-    }
-
-    fn score(&self, logits: &Rows, rows: &[ScoreRow]) -> Result<Vec<Sampled>> {
-        Ok(logits
-            .values
-            .par_chunks_exact(logits.width)
-            .zip(rows)
-            .map(|(logits, row)| score_row(logits, row))
-            .collect())
-    }
-
-    fn rows(&self, x: &Rows, rows: Range<usize>) -> Result<Rows> {
+    fn rows(&self, step: &CpuStep, x: &Rows, rows: Range<usize>) -> Result<Rows> {
+        check_step(step, x)?;
         self.keep_rows(x, rows)
     }
+}
 
-    fn sampled(&self, sampled_tokens: &Vec<Sampled>) -> Result<Vec<Sampled>> {
-        Ok(sampled_tokens.clone())
-    }
-
+impl VisionOps for CpuBackend {
     fn patch_embed(
         &self,
         images: &[PixelValues],
         patch_size: usize,
-        weight: &PackedMatrix,
+        weight: &CpuLinear,
         bias: &Rows,
         positions: &Rows,
     ) -> Result<Rows> {
         let width = 3 * patch_size * patch_size;
-        let patches = Rows::new(crate::backend::patches(images, patch_size), width);
+        let patches = Rows::new(crate::backend::patches::patches(images, patch_size), width);
+        check_width("the positions", positions, weight.packed.n())?;
+        let num_patches = images.len() * positions.num_rows();
+        check("the patches", &patches, num_patches, width)?;
         let mut embedded = self.linear_bias(&patches, weight, bias)?;
         for image in embedded
             .values_mut()
@@ -333,27 +384,30 @@ impl Backend for CpuBackend {
     }
 
     fn layer_norm(&self, x: &Rows, weight: &Rows, bias: &Rows, eps: f64) -> Result<Rows> {
+        check_vector("a layer norm's weight", weight, x.width)?;
+        check_vector("a layer norm's bias", bias, x.width)?;
         let mut out = x.room(x.width);
         kernels::layer_norm(&x.values, &weight.values, &bias.values, eps, &mut out);
         Ok(Rows::new(out, x.width))
     }
 
-    fn linear_bias(&self, x: &Rows, weight: &PackedMatrix, bias: &Rows) -> Result<Rows> {
-        let mut out = x.room(weight.n());
-        kernels::linear_bias(&x.values, weight, &bias.values, &mut out);
-        Ok(Rows::new(out, weight.n()))
+    fn linear_bias(&self, x: &Rows, weight: &CpuLinear, bias: &Rows) -> Result<Rows> {
+        check_matmul(x, weight)?;
+        let packed = &weight.packed;
+        check_vector("a matmul's bias", bias, packed.n())?;
+        let mut out = x.room(packed.n());
+        kernels::linear_bias(&x.values, packed, &bias.values, &mut out);
+        Ok(Rows::new(out, packed.n()))
     }
 
     fn full_attention(&self, qkv: &Rows, num_images: usize, num_heads: usize) -> Result<Rows> {
         let hidden = qkv.width / 3;
+        let head_dim = hidden / num_heads;
+        check_width("q, k and v", qkv, 3 * num_heads * head_dim)?;
+        let num_patches = qkv.num_rows() / num_images;
+        check("q, k and v", qkv, num_images * num_patches, qkv.width)?;
         let mut out = qkv.room(hidden);
-        kernels::full_attention(
-            &qkv.values,
-            num_images,
-            num_heads,
-            hidden / num_heads,
-            &mut out,
-        );
+        kernels::full_attention(&qkv.values, num_images, num_heads, head_dim, &mut out);
         Ok(Rows::new(out, hidden))
     }
 
@@ -363,6 +417,7 @@ impl Backend for CpuBackend {
     }
 
     fn add(&self, mut a: Rows, b: &Rows) -> Result<Rows> {
+        check("the second term of a sum", b, a.num_rows(), a.width)?;
         kernels::add(a.values_mut(), &b.values);
         Ok(a)
     }
@@ -370,6 +425,7 @@ impl Backend for CpuBackend {
     fn average_pool(&self, x: &Rows, grid: usize, kernel: usize) -> Result<Rows> {
         let (width, side) = (x.width, grid / kernel);
         let num_images = x.num_rows() / (grid * grid);
+        check("the patches", x, num_images * grid * grid, width)?;
         let mut out = vec![0.0; num_images * side * side * width];
         out.par_chunks_exact_mut(width)
             .enumerate()
@@ -388,12 +444,39 @@ impl Backend for CpuBackend {
         Ok(Rows::new(out, width))
     }
 
+    fn norm_linear(&self, x: &Rows, norm: &Rows, eps: f64, weight: &CpuLinear) -> Result<Rows> {
+        matmul(&normed(x, norm, eps)?, weight)
+    }
+
     fn keep_rows(&self, x: &Rows, rows: Range<usize>) -> Result<Rows> {
+        check_range(x, &rows)?;
         let values = &x.values[rows.start * x.width..rows.end * x.width];
         Ok(Rows::new(values.to_vec(), x.width))
     }
+}
 
-    fn read(&self, x: &Rows) -> Result<(Vec<usize>, Vec<f32>)> {
-        Ok((vec![x.num_rows(), x.width], x.values.to_vec()))
+impl SamplingOps for CpuBackend {
+    fn sample(&self, logits: &Rows, rows: &[SampleRow<'_>]) -> Result<Vec<Sampled>> {
+        check("the logits", logits, rows.len(), logits.width)?;
+        Ok(logits
+            .values
+            .par_chunks_exact(logits.width)
+            .zip(rows)
+            .map(|(logits, row)| sample_row(logits, row))
+            .collect())
+    }
+
+    fn score(&self, logits: &Rows, rows: &[ScoreRow]) -> Result<Vec<Sampled>> {
+        check("the logits", logits, rows.len(), logits.width)?;
+        Ok(logits
+            .values
+            .par_chunks_exact(logits.width)
+            .zip(rows)
+            .map(|(logits, row)| score_row(logits, row))
+            .collect())
+    }
+
+    fn sampled(&self, sampled_tokens: &Vec<Sampled>) -> Result<Vec<Sampled>> {
+        Ok(sampled_tokens.clone())
     }
 }

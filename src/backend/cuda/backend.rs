@@ -19,7 +19,7 @@ use super::plan::CudaPlan;
 use super::step::{PackedStep, PaddingBlocks, StepLayout, TABLE_STRIDE};
 use super::tensor::{CudaMatrix, CudaTensor, Dtype};
 use super::{attention, matmul, weights};
-use crate::backend::{AttentionShape, Backend, LayerKind, NormPair, QkNorm, Rope, StepWork};
+use crate::backend::{AttentionShape, LayerKind, NormPair, QkNorm, Rope, StepWork};
 use crate::error::{Error, Result};
 
 /// The CUDA backend on one device.
@@ -286,8 +286,7 @@ impl<D: Device> CudaBackend<D> {
             let out = matmul::few_rows(self, Input::AddNormNorm(&op), residual, weight, output)?;
             return Ok((sum, out));
         }
-        let (sum, normed) =
-            self.add_norm_norm(residual, branch, norms.post, norms.next, norms.eps)?;
+        let (sum, normed) = self.add_normed(residual, branch, norms)?;
         let epilogue = match output {
             Output::Geglu => Epilogue::Geglu,
             Output::Bf16 => Epilogue::Bf16,

@@ -25,21 +25,37 @@ use super::step::{PackedStep, PaddingBlocks};
 use super::tensor::{CudaMatrix, CudaTensor, Dtype};
 use super::{attention, matmul, sampled_tokens, weights};
 use crate::backend::{
-    AttentionShape, BLOCK_SIZE, Backend, HostTensor, KvLayout, LayerKind, LayerRef, NormPair,
-    QkNorm, Ropes, SampleRow, Sampled, ScoreRow, StepInput, StepWork,
+    AttentionShape, BLOCK_SIZE, BackendTypes, HostLinear, HostTensor, KvLayout, LayerKind,
+    LayerRef, Loading, NormPair, QkNorm, Ropes, SampleRow, Sampled, SamplingOps, ScoreRow,
+    StepInput, StepWork, TextOps, VisionOps,
 };
 use crate::core::{BlockId, PixelValues};
 use crate::error::{Error, Result};
 
 use super::backend::{CudaBackend, CudaKvCache, CudaStep, count};
 
-impl<D: Device> Backend for CudaBackend<D> {
+impl<D: Device> BackendTypes for CudaBackend<D> {
     type Tensor = CudaTensor;
-    type Matrix = CudaMatrix;
+    type Linear = CudaMatrix;
     type KvCache = CudaKvCache;
     type Step = CudaStep;
     type SampledTokens = sampled_tokens::CudaSampledTokens;
 
+    fn memory(&self) -> Option<String> {
+        Some(self.account.to_string())
+    }
+
+    fn read(&self, x: &CudaTensor) -> Result<(Vec<usize>, Vec<f32>)> {
+        let x = self.widened(x)?;
+        let mut bytes = vec![0; x.num_bytes()];
+        self.device.download(x.at, &mut bytes)?;
+        let numbers = bytes.as_chunks::<4>().0.iter();
+        let numbers = numbers.map(|number| f32::from_le_bytes(*number)).collect();
+        Ok((vec![x.num_rows, x.width], numbers))
+    }
+}
+
+impl<D: Device> Loading for CudaBackend<D> {
     fn parameter(&self, tensor: HostTensor<'_>) -> Result<CudaTensor> {
         weights::parameter(&self.device, &self.account, &tensor, |number| number)
     }
@@ -48,12 +64,8 @@ impl<D: Device> Backend for CudaBackend<D> {
         weights::parameter(&self.device, &self.account, &tensor, |number| number + 1.0)
     }
 
-    fn matrix(&self, parts: Vec<HostTensor<'_>>) -> Result<CudaMatrix> {
-        weights::matrix(&self.device, &self.account, &parts)
-    }
-
-    fn matrix_transposed(&self, tensor: HostTensor<'_>) -> Result<CudaMatrix> {
-        weights::matrix_transposed(&self.device, &self.account, &tensor)
+    fn load_linear(&self, weight: HostLinear<'_>) -> Result<CudaMatrix> {
+        weights::linear(&self.device, &self.account, &weight)
     }
 
     fn kv_cache(&self, layout: &KvLayout) -> Result<CudaKvCache> {
@@ -103,11 +115,9 @@ impl<D: Device> Backend for CudaBackend<D> {
             self.plan.warm_up_steps(padding_blocks)
         })
     }
+}
 
-    fn memory(&self) -> Option<String> {
-        Some(self.account.to_string())
-    }
-
+impl<D: Device> TextOps for CudaBackend<D> {
     fn begin_step(
         &self,
         input: &StepInput,
@@ -213,6 +223,7 @@ impl<D: Device> Backend for CudaBackend<D> {
 
     fn put_image_features(
         &self,
+        _step: &CudaStep,
         hidden: CudaTensor,
         features: &CudaTensor,
         row: usize,
@@ -229,35 +240,27 @@ impl<D: Device> Backend for CudaBackend<D> {
         Ok(hidden)
     }
 
-    fn rms_norm(&self, x: &CudaTensor, weight: &CudaTensor, eps: f64) -> Result<CudaTensor> {
-        let out = self.alloc_tensor(x.num_rows, x.width, Dtype::Bf16)?;
-        let op = RmsNorm {
-            x: x.typed(Dtype::F32, "a norm")?,
-            weight: weight.parameter(x.width, "a norm's weight")?,
-            eps: eps as f32,
-            out: out.at,
-        };
-        norm::rms_norm(&self.device, norm_rows(x), &op)?;
-        Ok(out)
+    fn rms_norm(
+        &self,
+        _step: &CudaStep,
+        x: &CudaTensor,
+        weight: &CudaTensor,
+        eps: f64,
+    ) -> Result<CudaTensor> {
+        self.normed(x, weight, eps)
     }
 
     fn add_norm_norm(
         &self,
+        _step: &CudaStep,
         residual: &CudaTensor,
         branch: &CudaTensor,
-        post: &CudaTensor,
-        next: &CudaTensor,
-        eps: f64,
+        norms: &NormPair<'_, CudaTensor>,
     ) -> Result<(CudaTensor, CudaTensor)> {
-        let sum = self.alloc_tensor(residual.num_rows, residual.width, Dtype::F32)?;
-        let out = self.alloc_tensor(residual.num_rows, residual.width, Dtype::Bf16)?;
-        let norms = NormPair { post, next, eps };
-        let op = self.add_norm_norm_op(residual, branch, &norms, &sum, out.at)?;
-        norm::add_norm_norm(&self.device, norm_rows(residual), &op)?;
-        Ok((sum, out))
+        self.add_normed(residual, branch, norms)
     }
 
-    fn linear(&self, x: &CudaTensor, weight: &CudaMatrix) -> Result<CudaTensor> {
+    fn linear(&self, _step: &CudaStep, x: &CudaTensor, weight: &CudaMatrix) -> Result<CudaTensor> {
         matmul::linear(self, x, weight, None)
     }
 
@@ -311,7 +314,7 @@ impl<D: Device> Backend for CudaBackend<D> {
         attention::decode(self, &rows, Queries::Rotated(rope), shape.scale, pools)
     }
 
-    fn geglu(&self, gate_up: &CudaTensor) -> Result<CudaTensor> {
+    fn geglu(&self, _step: &CudaStep, gate_up: &CudaTensor) -> Result<CudaTensor> {
         let width = gate_up.width / 2;
         let out = self.alloc_tensor(gate_up.num_rows, width, Dtype::Bf16)?;
         let from = gate_up.typed(Dtype::F32, "gate and up")?;
@@ -322,6 +325,7 @@ impl<D: Device> Backend for CudaBackend<D> {
 
     fn add_norm_linear(
         &self,
+        _step: &CudaStep,
         residual: &CudaTensor,
         branch: &CudaTensor,
         norms: &NormPair<'_, CudaTensor>,
@@ -332,6 +336,7 @@ impl<D: Device> Backend for CudaBackend<D> {
 
     fn add_norm_geglu(
         &self,
+        _step: &CudaStep,
         residual: &CudaTensor,
         branch: &CudaTensor,
         norms: &NormPair<'_, CudaTensor>,
@@ -357,39 +362,16 @@ impl<D: Device> Backend for CudaBackend<D> {
         Ok(out)
     }
 
-    fn sample(
-        &self,
-        logits: &CudaTensor,
-        rows: &[SampleRow<'_>],
-    ) -> Result<sampled_tokens::CudaSampledTokens> {
-        sampled_tokens::sample(self, logits, rows)
-    }
-
-    fn score(
-        &self,
-        logits: &CudaTensor,
-        rows: &[ScoreRow],
-    ) -> Result<sampled_tokens::CudaSampledTokens> {
-        sampled_tokens::score(self, logits, rows)
-    }
-
-    fn max_score_rows(&self) -> usize {
-        // The planned memory has space for twice as many rows of logits.
-        self.plan.max_sequences.clamp(1, 32)
-    }
-
-    fn rows(&self, x: &CudaTensor, rows: Range<usize>) -> Result<CudaTensor> {
+    fn rows(&self, _step: &CudaStep, x: &CudaTensor, rows: Range<usize>) -> Result<CudaTensor> {
         Ok(CudaTensor {
             at: x.at.at(rows.start * x.width * x.dtype.size()),
             num_rows: rows.len(),
             ..x.clone()
         })
     }
+}
 
-    fn sampled(&self, sampled_tokens: &sampled_tokens::CudaSampledTokens) -> Result<Vec<Sampled>> {
-        sampled_tokens.wait()
-    }
-
+impl<D: Device> VisionOps for CudaBackend<D> {
     fn patch_embed(
         &self,
         images: &[PixelValues],
@@ -474,6 +456,33 @@ impl<D: Device> Backend for CudaBackend<D> {
         Ok(out)
     }
 
+    fn average_pool(&self, x: &CudaTensor, grid: usize, kernel: usize) -> Result<CudaTensor> {
+        let x = self.widened(x)?;
+        let num_images = x.num_rows / (grid * grid);
+        let pooled = grid / kernel;
+        let out = self.alloc_tensor(num_images * pooled * pooled, x.width, Dtype::F32)?;
+        let op = AveragePool {
+            x: x.at,
+            num_images: count(num_images),
+            grid: count(grid),
+            kernel: count(kernel),
+            width: count(x.width),
+            out: out.at,
+        };
+        elementwise::average_pool(&self.device, &op)?;
+        Ok(out)
+    }
+
+    fn norm_linear(
+        &self,
+        x: &CudaTensor,
+        norm: &CudaTensor,
+        eps: f64,
+        weight: &CudaMatrix,
+    ) -> Result<CudaTensor> {
+        matmul::linear(self, &self.normed(x, norm, eps)?, weight, None)
+    }
+
     fn keep_rows(&self, x: &CudaTensor, rows: Range<usize>) -> Result<CudaTensor> {
         let row_bytes = x.width * x.dtype.size();
         let num_bytes = rows.len() * row_bytes;
@@ -492,31 +501,32 @@ impl<D: Device> Backend for CudaBackend<D> {
             .copy(x.at.at(rows.start * row_bytes), kept.at, num_bytes)?;
         Ok(kept)
     }
+}
 
-    fn average_pool(&self, x: &CudaTensor, grid: usize, kernel: usize) -> Result<CudaTensor> {
-        let x = self.widened(x)?;
-        let num_images = x.num_rows / (grid * grid);
-        let pooled = grid / kernel;
-        let out = self.alloc_tensor(num_images * pooled * pooled, x.width, Dtype::F32)?;
-        let op = AveragePool {
-            x: x.at,
-            num_images: count(num_images),
-            grid: count(grid),
-            kernel: count(kernel),
-            width: count(x.width),
-            out: out.at,
-        };
-        elementwise::average_pool(&self.device, &op)?;
-        Ok(out)
+impl<D: Device> SamplingOps for CudaBackend<D> {
+    fn sample(
+        &self,
+        logits: &CudaTensor,
+        rows: &[SampleRow<'_>],
+    ) -> Result<sampled_tokens::CudaSampledTokens> {
+        sampled_tokens::sample(self, logits, rows)
     }
 
-    fn read(&self, x: &CudaTensor) -> Result<(Vec<usize>, Vec<f32>)> {
-        let x = self.widened(x)?;
-        let mut bytes = vec![0; x.num_bytes()];
-        self.device.download(x.at, &mut bytes)?;
-        let numbers = bytes.as_chunks::<4>().0.iter();
-        let numbers = numbers.map(|number| f32::from_le_bytes(*number)).collect();
-        Ok((vec![x.num_rows, x.width], numbers))
+    fn score(
+        &self,
+        logits: &CudaTensor,
+        rows: &[ScoreRow],
+    ) -> Result<sampled_tokens::CudaSampledTokens> {
+        sampled_tokens::score(self, logits, rows)
+    }
+
+    fn max_score_rows(&self) -> usize {
+        // The planned memory has space for twice as many rows of logits.
+        self.plan.max_sequences.clamp(1, 32)
+    }
+
+    fn sampled(&self, sampled_tokens: &sampled_tokens::CudaSampledTokens) -> Result<Vec<Sampled>> {
+        sampled_tokens.wait()
     }
 }
 
@@ -529,6 +539,33 @@ impl<D: Device> CudaBackend<D> {
         let out = self.alloc_tensor(x.num_rows, x.width, Dtype::F32)?;
         elementwise::to_f32(&self.device, x.at, (x.num_rows * x.width) as u64, out.at)?;
         Ok(out)
+    }
+
+    /// Computes `x / rms(x) · weight`, per row.
+    fn normed(&self, x: &CudaTensor, weight: &CudaTensor, eps: f64) -> Result<CudaTensor> {
+        let out = self.alloc_tensor(x.num_rows, x.width, Dtype::Bf16)?;
+        let op = RmsNorm {
+            x: x.typed(Dtype::F32, "a norm")?,
+            weight: weight.parameter(x.width, "a norm's weight")?,
+            eps: eps as f32,
+            out: out.at,
+        };
+        norm::rms_norm(&self.device, norm_rows(x), &op)?;
+        Ok(out)
+    }
+
+    /// See [`TextOps::add_norm_norm`].
+    pub(super) fn add_normed(
+        &self,
+        residual: &CudaTensor,
+        branch: &CudaTensor,
+        norms: &NormPair<'_, CudaTensor>,
+    ) -> Result<(CudaTensor, CudaTensor)> {
+        let sum = self.alloc_tensor(residual.num_rows, residual.width, Dtype::F32)?;
+        let out = self.alloc_tensor(residual.num_rows, residual.width, Dtype::Bf16)?;
+        let op = self.add_norm_norm_op(residual, branch, norms, &sum, out.at)?;
+        norm::add_norm_norm(&self.device, norm_rows(residual), &op)?;
+        Ok((sum, out))
     }
 
     /// Concatenates the parts' rows.

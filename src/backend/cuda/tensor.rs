@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::device::DevicePtr;
+use crate::backend::{HostDtype, Linear, LinearSpec, Role};
 use crate::error::{Error, Result};
 
 /// Number types on the device.
@@ -80,12 +81,33 @@ impl fmt::Debug for CudaTensor {
 pub struct CudaMatrix {
     pub(super) at: DevicePtr,
     pub(super) num_out: usize,
+    /// Number of columns, padding included.
     pub(super) width: usize,
+    /// Number of columns of the weight itself.
+    pub(super) num_in: usize,
+    pub(super) role: Role,
     pub(super) _owner: Owner,
+}
+
+impl Linear for CudaMatrix {
+    fn spec(&self) -> LinearSpec {
+        LinearSpec {
+            num_out: self.num_out,
+            num_in: self.num_in,
+            role: self.role,
+            format: HostDtype::Bf16,
+        }
+    }
 }
 
 impl fmt::Debug for CudaMatrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "({}, {}) bf16", self.num_out, self.width)
+        let Self {
+            num_out,
+            width,
+            role,
+            ..
+        } = self;
+        write!(f, "({num_out}, {width}) bf16 {role:?}")
     }
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::device::{Device, DevicePtr};
 use super::memory::{MemoryKind, MemoryStats};
 use super::tensor::{CudaMatrix, CudaTensor, Dtype};
-use crate::backend::{HostDtype, HostTensor};
+use crate::backend::{HostDtype, HostLinear, HostTensor, LinearSpec, StoredLinear};
 use crate::error::{Error, Result};
 
 /// Numbers that are converted at a time: little host memory, and it overlaps with the previous
@@ -40,27 +40,32 @@ pub(super) fn parameter<D: Device>(
     })
 }
 
-/// Uploads matrices `(num_out_i, width)` stacked to one, each row padded with zeros to a width that
-/// kernels can read.
-pub(super) fn matrix<D: Device>(
+/// Uploads a weight as bf16, each row padded with zeros to a width that kernels can read.
+pub(super) fn linear<D: Device>(
     device: &D,
     account: &MemoryStats,
+    weight: &HostLinear<'_>,
+) -> Result<CudaMatrix> {
+    let spec = weight.spec()?;
+    match &weight.stored {
+        StoredLinear::Stacked(parts) => stacked(device, account, spec, parts),
+        StoredLinear::Transposed(tensor) => {
+            let turned = transpose(tensor, spec);
+            stacked(device, account, spec, std::slice::from_ref(&turned))
+        }
+    }
+}
+
+/// Uploads matrices `(num_out_i, width)` stacked to one.
+fn stacked<D: Device>(
+    device: &D,
+    account: &MemoryStats,
+    spec: LinearSpec,
     parts: &[HostTensor<'_>],
 ) -> Result<CudaMatrix> {
-    let mut num_out = 0;
-    let mut width = None;
-    for part in parts {
-        let &[rows, columns] = part.shape.as_slice() else {
-            return Err(wrong_shape(&part.shape));
-        };
-        if *width.get_or_insert(columns) != columns {
-            return Err(wrong_shape(&part.shape));
-        }
-        num_out += rows;
-    }
-    let width = width.ok_or_else(|| wrong_shape(&[]))?;
+    let width = spec.num_in;
     let padded = padded_width(width);
-    let buffer = account.allocate(device, MemoryKind::Weights, num_out * padded * 2)?;
+    let buffer = account.allocate(device, MemoryKind::Weights, spec.num_out * padded * 2)?;
     let first = device.address(&buffer);
     let mut at = first;
     for part in parts {
@@ -73,8 +78,10 @@ pub(super) fn matrix<D: Device>(
     }
     Ok(CudaMatrix {
         at: first,
-        num_out,
+        num_out: spec.num_out,
         width: padded,
+        num_in: width,
+        role: spec.role,
         _owner: buffer,
     })
 }
@@ -84,30 +91,25 @@ pub(super) fn padded_width(width: usize) -> usize {
     width.next_multiple_of(8)
 }
 
-/// Uploads a matrix whose file holds its transpose, `(width, num_out)`.
-pub(super) fn matrix_transposed<D: Device>(
-    device: &D,
-    account: &MemoryStats,
-    tensor: &HostTensor<'_>,
-) -> Result<CudaMatrix> {
-    let &[width, num_out] = tensor.shape.as_slice() else {
-        return Err(wrong_shape(&tensor.shape));
-    };
+/// Returns the transpose of a tensor `(num_in, num_out)`, in bf16.
+fn transpose(tensor: &HostTensor<'_>, spec: LinearSpec) -> HostTensor<'static> {
+    let LinearSpec {
+        num_out, num_in, ..
+    } = spec;
     let numbers = tensor.to_f32();
     let mut data = vec![0; numbers.len() * 2];
-    data.par_chunks_mut(width * 2)
+    data.par_chunks_mut(num_in * 2)
         .enumerate()
         .for_each(|(row, out)| {
             for (column, bytes) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
                 *bytes = bf16::from_f32(numbers[column * num_out + row]).to_le_bytes();
             }
         });
-    let turned = HostTensor {
+    HostTensor {
         dtype: HostDtype::Bf16,
-        shape: vec![num_out, width],
+        shape: vec![num_out, num_in],
         data: data.into(),
-    };
-    matrix(device, account, std::slice::from_ref(&turned))
+    }
 }
 
 /// Uploads the numbers as bf16; directly from the file if they are stored as bf16.
@@ -130,10 +132,13 @@ fn send_padded<D: Device>(
     to: DevicePtr,
 ) -> Result<()> {
     let padded = padded_width(width);
-    let size = tensor.dtype.size();
-    let mut data = vec![0; tensor.shape[0] * padded * size];
-    let rows = tensor.data.chunks_exact(width * size);
-    for (out, row) in data.chunks_exact_mut(padded * size).zip(rows) {
+    let bytes_of = |width| tensor.dtype.blocks().row_bytes(width);
+    let (Some(row_bytes), Some(padded_bytes)) = (bytes_of(width), bytes_of(padded)) else {
+        return Err(wrong_shape(&tensor.shape));
+    };
+    let mut data = vec![0; tensor.shape[0] * padded_bytes];
+    let rows = tensor.data.chunks_exact(row_bytes);
+    for (out, row) in data.chunks_exact_mut(padded_bytes).zip(rows) {
         out[..row.len()].copy_from_slice(row);
     }
     let tensor = HostTensor {

@@ -7,7 +7,7 @@ use medgemma::backend::cuda::kernels::decode_attention::{
     self, DecodeAttention, Queries, SplitSpace, partial_bytes, stats_bytes,
 };
 use medgemma::backend::cuda::kernels::paged::HeadShape;
-use medgemma::backend::{BLOCK_SIZE, Backend};
+use medgemma::backend::{BLOCK_SIZE, VisionOps};
 
 use super::emulated;
 use super::paged::{Case, Part, part};

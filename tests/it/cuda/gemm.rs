@@ -1,14 +1,16 @@
 //! Matmuls on the tensor cores against the reference's.
 
-use medgemma::backend::Backend;
 use medgemma::backend::candle::CandleBackend;
 use medgemma::backend::cuda::device::Device;
 use medgemma::backend::cuda::kernels::gemm::{
     self, Addend, Epilogue, Gemm, SplitSpace, num_counters, num_splits, partial_bytes,
 };
+use medgemma::backend::{TextOps, VisionOps};
 
 use super::emulated;
-use super::workbench::{BF16, Random, Workbench, assert_close, numbers_of, reference};
+use super::workbench::{
+    BF16, Random, Workbench, assert_close, numbers_of, reference, reference_step, reference_weight,
+};
 
 /// Sizes of one matmul.
 #[derive(Clone, Copy, Debug)]
@@ -99,9 +101,10 @@ fn check_split<D: Device>(
         }
     }
 
-    let weight = reference(&[num_weight_rows, width], &weight);
+    let step = &reference_step(num_rows);
+    let weight = reference_weight(&[num_weight_rows, width], &weight);
     let x = reference(&[num_rows, width], &x);
-    let mut expected = cpu.linear(&x, &weight).expect("shapes fit");
+    let mut expected = cpu.linear(step, &x, &weight).expect("shapes fit");
     if added != Added::Nothing {
         let bias = reference(&[num_out], &bias);
         expected = cpu.linear_bias(&x, &weight, &bias).expect("shapes fit");
@@ -116,7 +119,7 @@ fn check_split<D: Device>(
     }
     let expected = match epilogue {
         Epilogue::F32 | Epilogue::Bf16 => expected,
-        Epilogue::Geglu => cpu.geglu(&expected).expect("even width"),
+        Epilogue::Geglu => cpu.geglu(step, &expected).expect("even width"),
         Epilogue::Gelu => cpu.gelu(expected).expect("any shape"),
     };
     // Inputs are the same on both sides; sums of f32 are in another order, and a bf16 rounds.

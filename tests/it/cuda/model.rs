@@ -6,7 +6,8 @@ use std::fs;
 use medgemma::backend::cuda::kernels::paged::HeadShape;
 use medgemma::backend::cuda::{CudaBackend, CudaPlan, Replay};
 use medgemma::backend::{
-    BLOCK_SIZE, Backend, FedRow, LayerKind, SampleRow, Sampled, StepInput, StepSequence,
+    BLOCK_SIZE, BackendTypes, FedRow, LayerKind, SampleRow, Sampled, SamplingOps, StepInput,
+    StepSequence,
 };
 use medgemma::core::{BlockId, BlockTable, SamplingParams, TokenId};
 use medgemma::model::config::ModelConfig;
@@ -61,7 +62,7 @@ fn load<'a>(device: &'a TestDevice, name: &str, replay: Replay) -> CudaModel<'a>
 /// tables fails.
 struct Sequences<'a, 'd> {
     model: &'a CudaModel<'d>,
-    cache: <CudaBackend<&'d TestDevice> as Backend>::KvCache,
+    cache: <CudaBackend<&'d TestDevice> as BackendTypes>::KvCache,
     /// Tokens computed so far, each sequence's.
     lens: Vec<usize>,
 }

@@ -5,8 +5,8 @@ use medgemma::backend::cuda::device::{Device, DevicePtr};
 use medgemma::backend::cuda::kernels::paged::{HeadShape, PagedRows, Pools};
 use medgemma::backend::cuda::kernels::rope::{self, RopeArgs, RopeKernel};
 use medgemma::backend::{
-    AttentionShape, BLOCK_SIZE, Backend, KvLayout, LayerKind, LayerRef, QkNorm, Rope, Ropes,
-    StepInput, StepSequence,
+    AttentionShape, BLOCK_SIZE, BackendTypes, KvLayout, LayerKind, LayerRef, Loading, QkNorm, Rope,
+    Ropes, StepInput, StepSequence, TextOps,
 };
 use medgemma::core::{BlockId, BlockTable, TokenId};
 
@@ -273,7 +273,7 @@ fn begin(
     cpu: &CandleBackend,
     input: &StepInput,
     head_dim: usize,
-) -> <CandleBackend as Backend>::Step {
+) -> <CandleBackend as BackendTypes>::Step {
     let rope = rope(head_dim);
     let ropes = Ropes {
         global: &rope,

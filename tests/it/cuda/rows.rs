@@ -1,6 +1,5 @@
 //! Kernels that work on rows: embedding, norms, matmuls for few rows, activations, moves.
 
-use medgemma::backend::Backend;
 use medgemma::backend::candle::CandleBackend;
 use medgemma::backend::cuda::device::Device;
 use medgemma::backend::cuda::kernels::elementwise::{self, AveragePool, Patches, SelectRows};
@@ -9,10 +8,13 @@ use medgemma::backend::cuda::kernels::gemv::{self, Gemv, Input, Output};
 use medgemma::backend::cuda::kernels::norm::{
     self, AddNormNorm, LayerNorm, NormOutput, RmsNorm, Rows,
 };
+use medgemma::backend::{NormPair, TextOps, VisionOps};
 
 use super::emulated;
 use super::gemm::Matmul;
-use super::workbench::{BF16, Random, Workbench, assert_close, numbers_of, reference};
+use super::workbench::{
+    BF16, Random, Workbench, assert_close, numbers_of, reference, reference_step, reference_weight,
+};
 
 const EPS: f32 = 1e-6;
 /// Sums of f32 in another order.
@@ -55,6 +57,7 @@ pub(super) fn check_norms<D: Device>(device: &D, num_rows: usize, width: usize) 
     let bench = Workbench::new(device);
     let mut random = Random(width as u64);
     let cpu = CandleBackend::cpu();
+    let step = reference_step(num_rows);
     let shape = [num_rows, width];
     let (residual, branch) = (
         random.numbers(num_rows * width),
@@ -79,6 +82,7 @@ pub(super) fn check_norms<D: Device>(device: &D, num_rows: usize, width: usize) 
     norm::rms_norm(device, rows, &op).expect("launches");
     let expected = cpu
         .rms_norm(
+            &step,
             &reference(&shape, &residual),
             &reference(&[width], &post),
             f64::from(EPS),
@@ -140,11 +144,14 @@ pub(super) fn check_norms<D: Device>(device: &D, num_rows: usize, width: usize) 
     norm::add_norm_norm(device, rows, &op).expect("launches");
     let (sum, normed) = cpu
         .add_norm_norm(
+            &step,
             &reference(&shape, &residual),
             &reference(&shape, &branch),
-            &reference(&[width], &post),
-            &reference(&[width], &next),
-            f64::from(EPS),
+            &NormPair {
+                post: &reference(&[width], &post),
+                next: &reference(&[width], &next),
+                eps: f64::from(EPS),
+            },
         )
         .expect("shapes fit");
     assert_close(
@@ -213,15 +220,19 @@ pub(super) fn check_gemv<D: Device>(device: &D, matmul: Matmul, output: Output, 
     };
     gemv::gemv(device, &op).expect("launches");
 
+    let step = &reference_step(num_rows);
     let mut input = reference(&[num_rows, width], &x);
     if with_norms {
         let (sum, normed) = cpu
             .add_norm_norm(
+                step,
                 &input,
                 &reference(&[num_rows, width], &branch),
-                &reference(&[width], &post),
-                &reference(&[width], &next),
-                f64::from(EPS),
+                &NormPair {
+                    post: &reference(&[width], &post),
+                    next: &reference(&[width], &next),
+                    eps: f64::from(EPS),
+                },
             )
             .expect("shapes fit");
         let sum = numbers_of(&sum);
@@ -238,10 +249,10 @@ pub(super) fn check_gemv<D: Device>(device: &D, matmul: Matmul, output: Output, 
             .collect();
         input = reference(&[num_rows, width], &narrowed);
     }
-    let weight = reference(&[num_weight_rows, width], &weight);
-    let mut expected = cpu.linear(&input, &weight).expect("shapes fit");
+    let weight = reference_weight(&[num_weight_rows, width], &weight);
+    let mut expected = cpu.linear(step, &input, &weight).expect("shapes fit");
     if output == Output::Geglu {
-        expected = cpu.geglu(&expected).expect("even width");
+        expected = cpu.geglu(step, &expected).expect("even width");
     }
     let expected = numbers_of(&expected);
     let count = num_rows * num_out;
@@ -296,7 +307,10 @@ pub(super) fn check_elementwise<D: Device>(device: &D, num_rows: usize, width: u
 
     elementwise::geglu(device, x_at, num_rows as u32, width as u32, out).expect("launches");
     let expected = cpu
-        .geglu(&reference(&[num_rows, 2 * width], &x))
+        .geglu(
+            &reference_step(num_rows),
+            &reference(&[num_rows, 2 * width], &x),
+        )
         .expect("even width");
     assert_close(
         "geglu",

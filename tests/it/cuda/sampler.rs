@@ -9,7 +9,9 @@ use medgemma::backend::cuda::kernels::sampler::{
 };
 use medgemma::backend::cuda::{CudaBackend, CudaPlan, Replay};
 use medgemma::backend::sampler::{sample_row, score_row};
-use medgemma::backend::{Backend, HostDtype, HostTensor, SampleRow, Sampled, ScoreRow, SeenTokens};
+use medgemma::backend::{
+    HostDtype, HostTensor, Loading, SampleRow, Sampled, SamplingOps, ScoreRow, SeenTokens,
+};
 use medgemma::core::{SamplingParams, TokenId, TokenLogprobs, TokenMask};
 
 use super::emulated;

@@ -3,9 +3,13 @@
 use std::cell::RefCell;
 
 use half::bf16;
-use medgemma::backend::candle::CandleBackend;
+use medgemma::backend::candle::{CandleBackend, CandleLinear, CandleStep};
 use medgemma::backend::cuda::device::{Device, DevicePtr};
-use medgemma::backend::{Backend, HostDtype, HostTensor};
+use medgemma::backend::{
+    BLOCK_SIZE, BackendTypes, HostDtype, HostLinear, HostTensor, Loading, Role, Rope, Ropes,
+    StepInput, StepSequence, TextOps,
+};
+use medgemma::core::{BlockId, BlockTable, TokenId};
 
 /// A bf16 number is within this of what it was rounded from, relative to it.
 pub(super) const BF16: f32 = 1.0 / 256.0;
@@ -139,7 +143,7 @@ impl Random {
 }
 
 /// A tensor of the reference.
-pub(super) type Reference = <CandleBackend as Backend>::Tensor;
+pub(super) type Reference = <CandleBackend as BackendTypes>::Tensor;
 
 pub(super) fn host(shape: &[usize], numbers: &[f32]) -> HostTensor<'static> {
     HostTensor {
@@ -153,6 +157,43 @@ pub(super) fn reference(shape: &[usize], numbers: &[f32]) -> Reference {
     CandleBackend::cpu()
         .parameter(host(shape, numbers))
         .expect("the shape fits")
+}
+
+/// A weight of the reference.
+pub(super) fn reference_weight(shape: &[usize], numbers: &[f32]) -> CandleLinear {
+    CandleBackend::cpu()
+        .load_linear(HostLinear::new(Role::Column, host(shape, numbers)))
+        .expect("the shape fits")
+}
+
+/// A step of the reference: one sequence of `num_rows` tokens, from its first on.
+pub(super) fn reference_step(num_rows: usize) -> CandleStep {
+    let count = num_rows as u32;
+    let blocks = vec![BlockId(0); num_rows.div_ceil(BLOCK_SIZE)];
+    let table = BlockTable::new(BLOCK_SIZE, 0, blocks);
+    let input = StepInput {
+        token_ids: (0..count).map(TokenId).collect(),
+        positions: (0..count).collect(),
+        sequences: vec![StepSequence {
+            row: 0,
+            start: 0,
+            len: num_rows,
+            global: table.clone(),
+            sliding: table,
+            image_spans: Vec::new(),
+        }],
+        ..StepInput::default()
+    };
+    let rope = Rope {
+        inv_freq: vec![1.0],
+    };
+    let ropes = Ropes {
+        global: &rope,
+        sliding: &rope,
+    };
+    CandleBackend::cpu()
+        .begin_step(&input, None, ropes)
+        .expect("a valid step")
 }
 
 pub(super) fn numbers_of(tensor: &Reference) -> Vec<f32> {

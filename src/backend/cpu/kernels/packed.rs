@@ -52,7 +52,7 @@ impl PackedMatrix {
             assert_eq!(part.shape[1], k, "stacked weights of different widths");
         }
         let n = parts.iter().map(|part| part.shape[0]).sum();
-        let rows = StackedRows { parts, k };
+        let rows = StackedRows { parts };
         let all_bf16 = parts.iter().all(|part| part.dtype == HostDtype::Bf16);
         let storage = if all_bf16 {
             Storage::Bf16(pack(n, k, |first, panel| rows.fill_bf16(first, panel)))
@@ -92,6 +92,14 @@ impl PackedMatrix {
         self.k
     }
 
+    /// Returns the format of the numbers.
+    pub fn format(&self) -> HostDtype {
+        match &self.storage {
+            Storage::F32(_) => HostDtype::F32,
+            Storage::Bf16(_) => HostDtype::Bf16,
+        }
+    }
+
     /// Number of bytes held.
     pub fn num_bytes(&self) -> usize {
         match &self.storage {
@@ -127,10 +135,9 @@ fn check_bytes(tensor: &HostTensor<'_>) {
     let [rows, columns] = tensor.shape[..] else {
         panic!("a weight of shape {:?} is not a matrix", tensor.shape);
     };
-    let num_bytes = rows * columns * tensor.dtype.size();
     assert_eq!(
-        tensor.data.len(),
-        num_bytes,
+        Some(tensor.data.len()),
+        tensor.dtype.blocks().num_bytes(&tensor.shape),
         "bytes of a weight {rows} × {columns} of {:?}",
         tensor.dtype
     );
@@ -149,7 +156,6 @@ fn pack<W: Stored>(n: usize, k: usize, fill: impl Fn(usize, &mut [W]) + Sync) ->
 /// Rows of several stacked weights.
 struct StackedRows<'a> {
     parts: &'a [HostTensor<'a>],
-    k: usize,
 }
 
 impl StackedRows<'_> {
@@ -158,7 +164,7 @@ impl StackedRows<'_> {
         for part in self.parts {
             let num_rows = part.shape[0];
             if row < num_rows {
-                let num_bytes = self.k * part.dtype.size();
+                let num_bytes = part.data.len() / num_rows;
                 return Some((part.dtype, &part.data[row * num_bytes..][..num_bytes]));
             }
             row -= num_rows;
@@ -198,9 +204,10 @@ impl StackedRows<'_> {
         for (idx, steps) in panel.chunks_mut(FILL_STEPS).enumerate() {
             for column in 0..PANEL {
                 if let Some((dtype, row)) = self.row(first + column) {
-                    let start = idx * FILL_STEPS * dtype.size();
-                    let bytes = &row[start..][..steps.len() * dtype.size()];
-                    put(dtype, bytes, column, steps);
+                    let blocks = dtype.blocks();
+                    let bytes_of = |steps| blocks.row_bytes(steps).expect("whole blocks");
+                    let start = idx * bytes_of(FILL_STEPS);
+                    put(dtype, &row[start..][..bytes_of(steps.len())], column, steps);
                 }
             }
         }
