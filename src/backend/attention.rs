@@ -1,60 +1,89 @@
 //! Descriptions of attention layers, and of the KV cache that they read and write.
+//!
+//! ```text
+//!  LayerSpec ── group ──> StepSequence::tables   the block table that the layer reads
+//!            ── rope  ──> ropes of begin_step    the frequencies that turn its queries and keys
+//!            ── pool  ──> KvLayout::pools        the keys and values that the tables point into
+//! ```
+//!
+//! Layers of one KV group share block tables, so they have the same window; heads, scale and
+//! frequencies may differ from layer to layer.
 
-/// Kinds of attention layers, by the keys that a query sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LayerKind {
-    /// All positions up to the query's.
-    Global,
-    /// The last `window` positions, the query's own included.
-    Sliding,
-}
+use crate::error::{Error, Result};
 
-/// The constants of attention in one model; the layers differ only in their kind.
+/// Dimensions of one layer's attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionShape {
-    /// Query heads.
+    /// Number of query heads.
     pub num_heads: usize,
-    /// Key and value heads; divides `num_heads`.
+    /// Number of key and value heads; divides `num_heads`.
     pub num_kv_heads: usize,
-    /// Numbers per head.
+    /// Number of values per head.
     pub head_dim: usize,
-    /// `query_pre_attn_scalar^-0.5`, which need not be `head_dim^-0.5`.
+    /// Factor of the scores, such as `query_pre_attn_scalar^-0.5`, which need not be
+    /// `head_dim^-0.5`.
     pub scale: f32,
-    /// Keys that a sliding layer sees, the query's own included.
+    /// Number of keys that a query sees, its own included; `None` if it sees all before it.
     pub window: Option<usize>,
     /// Epsilon of the norms over each head of q and k.
     pub eps: f64,
 }
 
-/// Rotary frequencies of one kind of layer.
+/// One attention layer: its dimensions, and where it finds what it shares with others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerSpec {
+    /// Dimensions of the layer.
+    pub shape: AttentionShape,
+    /// KV group: an index into the tables of each sequence.
+    pub group: usize,
+    /// Rotary frequencies: an index into those that a step begins with.
+    pub rope: usize,
+    /// Keys and values: an index into the cache's pools.
+    pub pool: usize,
+}
+
+/// Rotary frequencies of some layers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// `(head_dim / 2)`: `theta^(-2i/head_dim) / factor`, in f32 as the reference computes it.
     pub inv_freq: Vec<f32>,
 }
 
-/// Rotary frequencies of both kinds of layers.
-#[derive(Clone, Copy, Debug)]
-pub struct Ropes<'a> {
-    /// Rotary frequencies of the global layers.
-    pub global: &'a Rope,
-    /// Rotary frequencies of the sliding layers.
-    pub sliding: &'a Rope,
-}
-
 /// Dimensions of a KV cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvLayout {
-    /// One entry per layer.
-    pub layers: Vec<LayerKind>,
-    /// Key and value heads.
+    /// The pools.
+    pub pools: Vec<PoolLayout>,
+    /// Number of blocks in each pool of a group, by group.
+    pub num_blocks: Vec<usize>,
+}
+
+/// Dimensions of one layer's keys and values in a KV cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolLayout {
+    /// KV group whose tables point into the pool.
+    pub group: usize,
+    /// Number of key and value heads.
     pub num_kv_heads: usize,
-    /// Numbers per head.
+    /// Number of values per head.
     pub head_dim: usize,
-    /// Blocks in each global layer's pool.
-    pub num_global_blocks: usize,
-    /// Blocks in each sliding layer's pool.
-    pub num_sliding_blocks: usize,
+}
+
+impl KvLayout {
+    /// Returns each pool with its number of blocks.
+    ///
+    /// # Errors
+    /// Returns `Backend` for a pool of a group that has no number of blocks.
+    pub fn sized_pools(&self) -> Result<Vec<(PoolLayout, usize)>> {
+        let sized = self.pools.iter().map(|pool| {
+            let num_blocks = self.num_blocks.get(pool.group);
+            let num_blocks = num_blocks.ok_or_else(|| {
+                Error::Backend(format!("the cache has no KV group {}", pool.group))
+            })?;
+            Ok((*pool, *num_blocks))
+        });
+        sized.collect()
+    }
 }
 
 /// Weights of the q and k norms of one decoder layer.
@@ -64,13 +93,4 @@ pub struct QkNorm<T> {
     pub query: T,
     /// `(head_dim)`, 1 + weight.
     pub key: T,
-}
-
-/// Identifies an attention layer: it selects the cache and the rotary frequencies.
-#[derive(Clone, Copy, Debug)]
-pub struct LayerRef {
-    /// Index in `KvLayout::layers`.
-    pub index: usize,
-    /// Kind of the layer.
-    pub kind: LayerKind,
 }

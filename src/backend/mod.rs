@@ -31,7 +31,7 @@ mod seen_tokens;
 mod shape;
 mod step_input;
 
-pub use attention::{AttentionShape, KvLayout, LayerKind, LayerRef, QkNorm, Rope, Ropes};
+pub use attention::{AttentionShape, KvLayout, LayerSpec, PoolLayout, QkNorm, Rope};
 pub use cuda::precompile::{CompiledKernels, KernelCompiler};
 pub use device_memory::{CapturedRows, DeviceMemory, MemorySharing};
 pub use host_tensor::{BlockFormat, HostDtype, HostTensor};

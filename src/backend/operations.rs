@@ -17,7 +17,7 @@
 
 use std::ops::Range;
 
-use super::attention::{AttentionShape, KvLayout, LayerRef, QkNorm, Ropes};
+use super::attention::{KvLayout, LayerSpec, QkNorm, Rope};
 use super::host_tensor::HostTensor;
 use super::linear::{HostLinear, Linear};
 use super::sampling::{SampleRow, Sampled, ScoreRow};
@@ -104,8 +104,8 @@ pub type StepWork<'a, B> = dyn FnMut(
 /// Operations of a step of the decoder. Each takes the step, so that a backend can tell which
 /// sequence a row belongs to, and refuse a tensor that has more rows than the step.
 pub trait TextOps: BackendTypes {
-    /// Moves a step's metadata to the device. `ropes` has the frequencies of global and sliding
-    /// layers; `previous` has the samples that `input.fed` refers to.
+    /// Moves a step's metadata to the device. `ropes` has the frequencies that [`LayerSpec::rope`]
+    /// refers to; `previous` has the samples that `input.fed` refers to.
     ///
     /// # Errors
     /// Returns `Backend` for more rows or sequences than the backend was opened for.
@@ -116,7 +116,7 @@ pub trait TextOps: BackendTypes {
         &self,
         input: &StepInput,
         previous: Option<&Self::SampledTokens>,
-        ropes: Ropes<'_>,
+        ropes: &[Rope],
     ) -> Result<Self::Step>;
 
     /// Runs a step's work. A backend with a high cost per queued operation may capture what `work`
@@ -181,8 +181,7 @@ pub trait TextOps: BackendTypes {
         step: &Self::Step,
         qkv: &Self::Tensor,
         norm: &QkNorm<Self::Tensor>,
-        shape: &AttentionShape,
-        layer: LayerRef,
+        layer: &LayerSpec,
         cache: &mut Self::KvCache,
     ) -> Result<Self::Tensor>;
 
@@ -193,8 +192,7 @@ pub trait TextOps: BackendTypes {
         &self,
         step: &Self::Step,
         q: &Self::Tensor,
-        shape: &AttentionShape,
-        layer: LayerRef,
+        layer: &LayerSpec,
         cache: &Self::KvCache,
     ) -> Result<Self::Tensor>;
 
@@ -204,12 +202,11 @@ pub trait TextOps: BackendTypes {
         step: &Self::Step,
         qkv: &Self::Tensor,
         norm: &QkNorm<Self::Tensor>,
-        shape: &AttentionShape,
-        layer: LayerRef,
+        layer: &LayerSpec,
         cache: &mut Self::KvCache,
     ) -> Result<Self::Tensor> {
-        let q = self.rope_and_cache(step, qkv, norm, shape, layer, cache)?;
-        self.paged_attention(step, &q, shape, layer, cache)
+        let q = self.rope_and_cache(step, qkv, norm, layer, cache)?;
+        self.paged_attention(step, &q, layer, cache)
     }
 
     /// Computes `gelu_tanh(gate) · up` of `(rows, 2·width)`, gate first: `(rows, width)`.

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::attention::LayerKind;
 use super::sampling::Sampled;
 use crate::core::{BlockTable, TokenId};
 
@@ -15,10 +14,8 @@ pub struct StepSequence {
     pub start: usize,
     /// Number of rows.
     pub len: usize,
-    /// Blocks of the global group, up to position `start + len`.
-    pub global: BlockTable,
-    /// Blocks of the sliding group, up to position `start + len`.
-    pub sliding: BlockTable,
+    /// Blocks up to position `start + len`, by KV group.
+    pub tables: Vec<BlockTable>,
     /// Positions of images within `start..start + len`; tokens of one image see each other.
     pub image_spans: Vec<Range<usize>>,
 }
@@ -37,14 +34,6 @@ impl StepSequence {
             .find(|span| span.contains(&position))
             .map_or(position + 1, |span| span.end);
         first..end
-    }
-
-    /// Returns the table of the group that `kind` reads.
-    pub fn table(&self, kind: LayerKind) -> &BlockTable {
-        match kind {
-            LayerKind::Global => &self.global,
-            LayerKind::Sliding => &self.sliding,
-        }
     }
 }
 

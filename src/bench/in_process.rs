@@ -47,7 +47,7 @@ impl Footprint {
 
     /// Bytes that one decoding step reads: `batch` sequences with `context` tokens each.
     fn step_bytes(&self, batch: usize, context: usize) -> f64 {
-        use crate::backend::LayerKind;
+        use crate::model::config::LayerKind;
 
         let text = &self.text;
         let attention = text.hidden_size

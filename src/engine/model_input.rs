@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::encoder_cache::FeatureKey;
 use crate::backend::{FedRow, SampleRow, ScoreRow, SeenTokens, StepInput, StepSequence};
-use crate::core::{CacheSalt, PixelValues, SamplingParams, SeqId, TokenId, TokenMask};
+use crate::core::{BlockTable, CacheSalt, PixelValues, SamplingParams, SeqId, TokenId, TokenMask};
 use crate::scheduler::{Batch, Chunk, Scheduler, Sequence};
 
 /// The inputs of one step.
@@ -125,8 +125,7 @@ impl ModelInput {
             row,
             start: chunk.start,
             len: chunk.len,
-            global: sequence.global_table().clone(),
-            sliding: sequence.sliding_table().clone(),
+            tables: sequence.tables().map(BlockTable::clone).to_vec(),
             image_spans: images
                 .iter()
                 .map(|span| span.start..span.start + span.len)

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use crate::backend::{LayerKind, ModelShape};
+use crate::backend::ModelShape;
 use crate::error::Result;
 use crate::files;
 
@@ -23,6 +23,29 @@ const MAX_HEADS: usize = 1 << 10;
 const MAX_VOCAB: usize = 1 << 24;
 const MAX_POSITIONS: usize = 1 << 27;
 const MAX_IMAGE_SIZE: usize = 1 << 13;
+
+/// Kinds of attention layers, by the keys that a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LayerKind {
+    /// All positions up to the query's.
+    Global,
+    /// The last `sliding_window` positions, the query's own included.
+    Sliding,
+}
+
+impl LayerKind {
+    /// Both kinds, in the order of their KV groups.
+    pub const ALL: [Self; 2] = [Self::Global, Self::Sliding];
+
+    /// Returns the KV group of the kind's layers, which is also the index of their rotary
+    /// frequencies.
+    pub fn group(self) -> usize {
+        match self {
+            Self::Global => 0,
+            Self::Sliding => 1,
+        }
+    }
+}
 
 /// A checkpoint's architecture.
 #[derive(Clone, Debug, PartialEq)]

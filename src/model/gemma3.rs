@@ -1,11 +1,11 @@
 //! The text decoder. Follows transformers' `modeling_gemma3.py`.
 
 use crate::backend::{
-    AttentionShape, Backend, BackendTypes, HostLinear, LayerKind, LayerRef, Loading, NormPair,
-    QkNorm, Role, Rope, Ropes,
+    AttentionShape, Backend, BackendTypes, HostLinear, LayerSpec, Loading, NormPair, QkNorm, Role,
+    Rope,
 };
 use crate::error::Result;
-use crate::model::config::{ModelConfig, TextConfig};
+use crate::model::config::{LayerKind, ModelConfig, TextConfig};
 use crate::model::weights::Weights;
 use crate::model::{Computed, Observer, ScoredRun, Stage, StepOf};
 
@@ -25,14 +25,13 @@ pub struct Decoder<B: BackendTypes> {
     layers: Vec<Layer<B>>,
     /// `(hidden)`
     final_norm: B::Tensor,
-    shape: AttentionShape,
-    global_rope: Rope,
-    sliding_rope: Rope,
+    /// Rotary frequencies of each kind of layer.
+    ropes: [Rope; 2],
     eps: f64,
 }
 
 struct Layer<B: BackendTypes> {
-    kind: LayerKind,
+    spec: LayerSpec,
     // (hidden) each, 1 + weight
     input_norm: B::Tensor,
     post_attention_norm: B::Tensor,
@@ -49,6 +48,27 @@ struct Layer<B: BackendTypes> {
     down: B::Linear,
 }
 
+/// Returns the description of an attention layer; each has keys and values of its own.
+fn layer_spec(config: &TextConfig, index: usize) -> LayerSpec {
+    let kind = config.layer_kinds[index];
+    LayerSpec {
+        shape: AttentionShape {
+            num_heads: config.num_attention_heads,
+            num_kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+            scale: config.query_pre_attn_scalar.powf(-0.5) as f32,
+            window: match kind {
+                LayerKind::Global => None,
+                LayerKind::Sliding => Some(config.sliding_window),
+            },
+            eps: config.rms_norm_eps,
+        },
+        group: kind.group(),
+        rope: kind.group(),
+        pool: index,
+    }
+}
+
 impl<B: Loading> Layer<B> {
     fn load(backend: &B, config: &TextConfig, weights: &Weights, index: usize) -> Result<Self> {
         let (hidden, mlp, head_dim) = (
@@ -63,7 +83,7 @@ impl<B: Loading> Layer<B> {
         };
         let norm = |name: &str, width: usize| backend.norm_weight(tensor(name, &[width])?);
         Ok(Self {
-            kind: config.layer_kinds[index],
+            spec: layer_spec(config, index),
             input_norm: norm("input_layernorm", hidden)?,
             post_attention_norm: norm("post_attention_layernorm", hidden)?,
             pre_feedforward_norm: norm("pre_feedforward_layernorm", hidden)?,
@@ -128,7 +148,6 @@ impl<B: Loading> Decoder<B> {
             .map(|index| Layer::load(backend, config, weights, index))
             .collect::<Result<Vec<_>>>()?;
         let final_norm = weights.tensor(&format!("{PREFIX}.norm.weight"), &[config.hidden_size])?;
-        let has_sliding = config.layer_kinds.contains(&LayerKind::Sliding);
         Ok(Self {
             embedding,
             head,
@@ -136,20 +155,15 @@ impl<B: Loading> Decoder<B> {
             embedding_scale: (config.hidden_size as f64).sqrt() as f32,
             layers,
             final_norm: backend.norm_weight(final_norm)?,
-            shape: AttentionShape {
-                num_heads: config.num_attention_heads,
-                num_kv_heads: config.num_key_value_heads,
-                head_dim: config.head_dim,
-                scale: config.query_pre_attn_scalar.powf(-0.5) as f32,
-                window: has_sliding.then_some(config.sliding_window),
-                eps: config.rms_norm_eps,
-            },
-            global_rope: Rope {
-                inv_freq: config.rope_global.inv_freq(config.head_dim),
-            },
-            sliding_rope: Rope {
-                inv_freq: config.rope_local.inv_freq(config.head_dim),
-            },
+            ropes: LayerKind::ALL.map(|kind| {
+                let rope = match kind {
+                    LayerKind::Global => config.rope_global,
+                    LayerKind::Sliding => config.rope_local,
+                };
+                Rope {
+                    inv_freq: rope.inv_freq(config.head_dim),
+                }
+            }),
             eps: config.rms_norm_eps,
         })
     }
@@ -161,14 +175,9 @@ impl<B: Backend> Decoder<B> {
         self.vocab_size
     }
 
-    /// The constants of attention.
-    pub fn attention_shape(&self) -> &AttentionShape {
-        &self.shape
-    }
-
-    /// Returns the kind of each layer.
-    pub fn layer_kinds(&self) -> Vec<LayerKind> {
-        self.layers.iter().map(|layer| layer.kind).collect()
+    /// Returns the attention layers.
+    pub fn attention_layers(&self) -> Vec<LayerSpec> {
+        self.layers.iter().map(|layer| layer.spec).collect()
     }
 
     /// See [`crate::model::Model::forward`].
@@ -242,11 +251,7 @@ impl<B: Backend> Decoder<B> {
     }
 
     fn begin_step(&self, backend: &B, step: &StepOf<'_, B>) -> Result<B::Step> {
-        let ropes = Ropes {
-            global: &self.global_rope,
-            sliding: &self.sliding_rope,
-        };
-        backend.begin_step(step.input, step.previous, ropes)
+        backend.begin_step(step.input, step.previous, &self.ropes)
     }
 
     fn compute(
@@ -271,12 +276,7 @@ impl<B: Backend> Decoder<B> {
         let mut qkv = backend.linear(step, &normed, &first.qkv)?; // (tokens, (heads + 2·kv_heads)·head_dim)
         let mut last = None;
         for (index, layer) in self.layers.iter().enumerate() {
-            let layer_ref = LayerRef {
-                index,
-                kind: layer.kind,
-            };
-            let mixed =
-                backend.attend(step, &qkv, &layer.qk_norm, &self.shape, layer_ref, cache)?; // (tokens, heads·head_dim)
+            let mixed = backend.attend(step, &qkv, &layer.qk_norm, &layer.spec, cache)?; // (tokens, heads·head_dim)
             let attended = backend.linear(step, &mixed, &layer.output)?; // (tokens, hidden)
             let before_mlp = NormPair {
                 post: &layer.post_attention_norm,

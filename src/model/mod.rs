@@ -23,12 +23,12 @@ mod projector;
 mod siglip;
 
 use crate::backend::{
-    AttentionShape, BLOCK_SIZE, Backend, BackendTypes, KvLayout, LayerKind, SampleRow, ScoreRow,
-    StepInput, StepSequence,
+    BLOCK_SIZE, Backend, BackendTypes, KvLayout, PoolLayout, SampleRow, ScoreRow, StepInput,
+    StepSequence,
 };
 use crate::core::{BlockId, BlockTable, PixelValues, SamplingParams, TokenId};
 use crate::error::Result;
-use crate::model::config::ModelConfig;
+use crate::model::config::{LayerKind, ModelConfig};
 use crate::model::weights::Weights;
 
 pub use gemma3::Decoder;
@@ -146,11 +146,6 @@ impl<B: Backend> Model<B> {
         &self.backend
     }
 
-    /// The constants of attention, the same in every layer.
-    pub fn attention_shape(&self) -> &AttentionShape {
-        self.decoder.attention_shape()
-    }
-
     /// Number of rows of the embedding; token ids must be smaller.
     pub fn vocab_size(&self) -> usize {
         self.decoder.vocab_size()
@@ -167,13 +162,15 @@ impl<B: Backend> Model<B> {
         num_global_blocks: usize,
         num_sliding_blocks: usize,
     ) -> Result<B::KvCache> {
-        let shape = self.attention_shape();
+        let layers = self.decoder.attention_layers();
+        let pools = layers.iter().map(|layer| PoolLayout {
+            group: layer.group,
+            num_kv_heads: layer.shape.num_kv_heads,
+            head_dim: layer.shape.head_dim,
+        });
         self.backend.kv_cache(&KvLayout {
-            layers: self.decoder.layer_kinds(),
-            num_kv_heads: shape.num_kv_heads,
-            head_dim: shape.head_dim,
-            num_global_blocks,
-            num_sliding_blocks,
+            pools: pools.collect(),
+            num_blocks: vec![num_global_blocks, num_sliding_blocks],
         })
     }
 
@@ -247,9 +244,10 @@ impl<B: Backend> Model<B> {
 
     fn warm_up_step(&self, num_tokens: usize) -> StepInput {
         let vocab_size = self.vocab_size();
-        let layers = self.decoder.layer_kinds();
-        let table = |kind| {
-            let block = layers.contains(&kind).then_some(BlockId(0));
+        let layers = self.decoder.attention_layers();
+        let table = |kind: &LayerKind| {
+            let is_used = layers.iter().any(|layer| layer.group == kind.group());
+            let block = is_used.then_some(BlockId(0));
             BlockTable::new(BLOCK_SIZE, 0, Vec::from_iter(block))
         };
         let narrow = |number: usize| u32::try_from(number).expect("far below 4 G tokens");
@@ -263,8 +261,7 @@ impl<B: Backend> Model<B> {
                 row: 0,
                 start: 0,
                 len: num_tokens,
-                global: table(LayerKind::Global),
-                sliding: table(LayerKind::Sliding),
+                tables: LayerKind::ALL.iter().map(table).collect(),
                 image_spans: Vec::new(),
             }],
             fed: Vec::new(),

@@ -3,8 +3,8 @@
 //! The number of blocks that a sequence needs is computed by the scheduler
 //! (`KvGroups::blocks_for`).
 
-use crate::backend::{BLOCK_SIZE, LayerKind};
-use crate::model::config::TextConfig;
+use crate::backend::BLOCK_SIZE;
+use crate::model::config::{LayerKind, TextConfig};
 use crate::scheduler::{BlockCount, KvGroups};
 
 /// Length in tokens of a typical sequence for which the pools are sized: a chat with an image or a

@@ -188,6 +188,11 @@ impl Sequence {
         &self.scheduling
     }
 
+    /// Returns the block table of each KV group: of the global layers, and of the sliding ones.
+    pub fn tables(&self) -> [&BlockTable; 2] {
+        [&self.kv.global, &self.kv.sliding]
+    }
+
     /// Block table of the global layers.
     pub fn global_table(&self) -> &BlockTable {
         &self.kv.global

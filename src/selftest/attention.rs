@@ -4,11 +4,12 @@
 use super::random::{activations, weight};
 use super::{Effort, Sizes};
 use crate::backend::{
-    AttentionShape, BLOCK_SIZE, Backend, KvLayout, LayerKind, LayerRef, QkNorm, Rope, Ropes,
-    StepInput, StepSequence,
+    AttentionShape, BLOCK_SIZE, Backend, KvLayout, LayerSpec, PoolLayout, QkNorm, Rope, StepInput,
+    StepSequence,
 };
 use crate::core::{BlockId, BlockTable, TokenId};
 use crate::error::Result;
+use crate::model::config::LayerKind;
 
 const EPS: f64 = 1e-6;
 
@@ -36,7 +37,7 @@ pub(super) fn all(effort: Effort) -> Vec<Attention> {
         Effort::Brief => &[(4, 2, 16)],
     };
     for &(heads, kv_heads, head_dim) in shapes {
-        for kind in [LayerKind::Global, LayerKind::Sliding] {
+        for kind in LayerKind::ALL {
             for (context, rows) in [
                 (0, 1),
                 (0, 77),
@@ -101,7 +102,10 @@ impl Attention {
             num_kv_heads: self.kv_heads,
             head_dim: self.head_dim,
             scale: (self.head_dim as f32).sqrt().recip(),
-            window: Some(self.window),
+            window: match self.kind {
+                LayerKind::Global => None,
+                LayerKind::Sliding => Some(self.window),
+            },
             eps: EPS,
         };
         let norm = QkNorm {
@@ -110,15 +114,18 @@ impl Attention {
         };
         let num_blocks = 2 * (self.context + self.rows).div_ceil(BLOCK_SIZE) + 1;
         let mut cache = backend.kv_cache(&KvLayout {
-            layers: vec![self.kind],
-            num_kv_heads: self.kv_heads,
-            head_dim: self.head_dim,
-            num_global_blocks: num_blocks,
-            num_sliding_blocks: num_blocks,
+            pools: vec![PoolLayout {
+                group: self.kind.group(),
+                num_kv_heads: self.kv_heads,
+                head_dim: self.head_dim,
+            }],
+            num_blocks: vec![num_blocks; 2],
         })?;
-        let layer = LayerRef {
-            index: 0,
-            kind: self.kind,
+        let layer = LayerSpec {
+            shape,
+            group: self.kind.group(),
+            rope: 0,
+            pool: 0,
         };
         let width = (self.heads + 2 * self.kv_heads) * self.head_dim;
         let mut last = None;
@@ -132,14 +139,10 @@ impl Attention {
                     .map(|idx| 10_000_f32.powf(-2.0 * idx as f32 / self.head_dim as f32))
                     .collect(),
             };
-            let ropes = Ropes {
-                global: &rope,
-                sliding: &rope,
-            };
             let qkv = activations(backend, random, 2 * len, width)?;
-            let step = backend.begin_step(&input, None, ropes)?;
-            let q = backend.rope_and_cache(&step, &qkv, &norm, &shape, layer, &mut cache)?;
-            last = Some(backend.paged_attention(&step, &q, &shape, layer, &cache)?);
+            let step = backend.begin_step(&input, None, &[rope])?;
+            let q = backend.rope_and_cache(&step, &qkv, &norm, &layer, &mut cache)?;
+            last = Some(backend.paged_attention(&step, &q, &layer, &cache)?);
         }
         let last = last.expect("the last chunk has rows");
         Ok(backend.read(&last)?.1)
@@ -172,8 +175,7 @@ impl Attention {
                 row: which * len,
                 start,
                 len,
-                global: table.clone(),
-                sliding: table,
+                tables: vec![table; 2],
                 image_spans: if is_last && self.has_image {
                     vec![image]
                 } else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::random::{activations, numbers, step, tensor, weight};
 use super::{Effort, Sizes};
 use crate::backend::{
-    Backend, HostLinear, HostTensor, KvLayout, LayerKind, NormPair, Role, SampleRow,
+    Backend, HostLinear, HostTensor, KvLayout, NormPair, PoolLayout, Role, SampleRow,
 };
 use crate::core::{ImageHash, PixelValues, SamplingParams};
 use crate::error::Result;
@@ -181,12 +181,14 @@ pub(super) fn all(effort: Effort) -> Vec<Operation> {
 
 /// A cache of minimal size, in both groups.
 pub(super) fn cache_layout(sizes: Sizes) -> KvLayout {
-    KvLayout {
-        layers: vec![LayerKind::Global, LayerKind::Sliding],
+    let pool = |group| PoolLayout {
+        group,
         num_kv_heads: sizes.num_kv_heads,
         head_dim: sizes.head_dim,
-        num_global_blocks: 1,
-        num_sliding_blocks: 1,
+    };
+    KvLayout {
+        pools: vec![pool(0), pool(1)],
+        num_blocks: vec![1, 1],
     }
 }
 

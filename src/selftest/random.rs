@@ -5,8 +5,7 @@ use std::borrow::Cow;
 use half::bf16;
 
 use crate::backend::{
-    BLOCK_SIZE, Backend, HostDtype, HostLinear, HostTensor, Role, Rope, Ropes, StepInput,
-    StepSequence,
+    BLOCK_SIZE, Backend, HostDtype, HostLinear, HostTensor, Role, Rope, StepInput, StepSequence,
 };
 use crate::core::{BlockId, BlockTable, TokenId};
 use crate::error::Result;
@@ -70,8 +69,7 @@ pub(super) fn step<B: Backend>(backend: &B, rows: usize) -> Result<B::Step> {
             row: 0,
             start: 0,
             len: rows,
-            global: table_of_rows.clone(),
-            sliding: table_of_rows,
+            tables: vec![table_of_rows; 2],
             image_spans: Vec::new(),
         }],
         ..StepInput::default()
@@ -79,9 +77,5 @@ pub(super) fn step<B: Backend>(backend: &B, rows: usize) -> Result<B::Step> {
     let rope = Rope {
         inv_freq: vec![1.0; 8],
     };
-    let ropes = Ropes {
-        global: &rope,
-        sliding: &rope,
-    };
-    backend.begin_step(&input, None, ropes)
+    backend.begin_step(&input, None, &[rope])
 }

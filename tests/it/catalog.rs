@@ -3,9 +3,8 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use medgemma::backend::LayerKind;
 use medgemma::config::{self, Command};
-use medgemma::model::config::{ModelConfig, RopeParams, VisionConfig};
+use medgemma::model::config::{LayerKind, ModelConfig, RopeParams, VisionConfig};
 use medgemma::registry::{
     Catalog, CatalogEntry, HubModel, ModelSource, SamplingDefaults, Thinking, resolve,
 };

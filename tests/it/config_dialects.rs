@@ -3,8 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use medgemma::backend::LayerKind;
-use medgemma::model::config::{ModelConfig, RopeParams};
+use medgemma::model::config::{LayerKind, ModelConfig, RopeParams};
 use serde_json::{Value, json};
 
 fn golden(name: &str) -> PathBuf {

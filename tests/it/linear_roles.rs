@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::backend::{
     BLOCK_SIZE, BackendTypes, HostDtype, HostLinear, HostTensor, KvLayout, Linear, LinearSpec,
-    Loading, Role, Rope, Ropes, StepInput, StepSequence, StoredLinear, TextOps,
+    Loading, Role, Rope, StepInput, StepSequence, StoredLinear, TextOps,
 };
 use medgemma::core::{BlockId, BlockTable, TokenId};
 use medgemma::error::Result;
@@ -132,8 +132,7 @@ fn step(num_tokens: u32) -> <CpuBackend as BackendTypes>::Step {
             row: 0,
             start: 0,
             len: num_tokens as usize,
-            global: table.clone(),
-            sliding: table,
+            tables: vec![table; 2],
             image_spans: Vec::new(),
         }],
         ..StepInput::default()
@@ -141,11 +140,7 @@ fn step(num_tokens: u32) -> <CpuBackend as BackendTypes>::Step {
     let rope = Rope {
         inv_freq: vec![1.0; 8],
     };
-    let ropes = Ropes {
-        global: &rope,
-        sliding: &rope,
-    };
-    CpuBackend.begin_step(&input, None, ropes).unwrap()
+    CpuBackend.begin_step(&input, None, &[rope]).unwrap()
 }
 
 fn random(shape: &[usize], seed: u64) -> HostTensor<'static> {

@@ -63,8 +63,7 @@ pub(crate) fn whole_prompt(
             row: 0,
             start: 0,
             len,
-            global: table.clone(),
-            sliding: table,
+            tables: vec![table; 2],
             image_spans: starts
                 .map(|start| start..start + tokens_per_image)
                 .collect(),

@@ -11,9 +11,9 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::backend::sampler::{sample_row, score_row};
 use crate::backend::{
-    AttentionShape, BackendTypes, HostDtype, HostLinear, HostTensor, KvLayout, LayerKind, LayerRef,
-    Linear, LinearSpec, Loading, NormPair, QkNorm, Ropes, SampleRow, Sampled, SamplingOps,
-    ScoreRow, StepInput, StoredLinear, TextOps, VisionOps,
+    BackendTypes, HostDtype, HostLinear, HostTensor, KvLayout, LayerSpec, Linear, LinearSpec,
+    Loading, NormPair, QkNorm, Rope, SampleRow, Sampled, SamplingOps, ScoreRow, StepInput,
+    StoredLinear, TextOps, VisionOps,
 };
 use crate::core::PixelValues;
 use crate::error::{Error, Result};
@@ -60,7 +60,7 @@ impl Linear for CandleLinear {
 /// Pools of all layers.
 #[derive(Debug)]
 pub struct CandleKvCache {
-    layers: Vec<plain::KvPool>,
+    pools: Vec<plain::KvPool>,
 }
 
 /// A step's metadata as tensors.
@@ -125,23 +125,11 @@ impl Loading for CandleBackend {
     }
 
     fn kv_cache(&self, layout: &KvLayout) -> Result<CandleKvCache> {
-        let layers = layout
-            .layers
-            .iter()
-            .map(|kind| {
-                let num_blocks = match kind {
-                    LayerKind::Global => layout.num_global_blocks,
-                    LayerKind::Sliding => layout.num_sliding_blocks,
-                };
-                plain::KvPool::new(
-                    num_blocks,
-                    layout.num_kv_heads,
-                    layout.head_dim,
-                    &self.device,
-                )
-            })
+        let pools = layout.sized_pools()?.into_iter();
+        let pools = pools
+            .map(|(pool, num_blocks)| plain::KvPool::new(pool, num_blocks, &self.device))
             .collect::<candle_core::Result<_>>()?;
-        Ok(CandleKvCache { layers })
+        Ok(CandleKvCache { pools })
     }
 }
 
@@ -150,11 +138,11 @@ impl TextOps for CandleBackend {
         &self,
         input: &StepInput,
         previous: Option<&Vec<Sampled>>,
-        ropes: Ropes<'_>,
+        ropes: &[Rope],
     ) -> Result<CandleStep> {
         let mut input = input.clone();
         input.token_ids = input.resolved_token_ids(previous);
-        let step = plain::Step::new(&input, ropes.global, ropes.sliding, &self.device)?;
+        let step = plain::Step::new(&input, ropes, &self.device)?;
         Ok(CandleStep(step))
     }
 
@@ -203,26 +191,22 @@ impl TextOps for CandleBackend {
         step: &CandleStep,
         qkv: &Tensor,
         norm: &QkNorm<Tensor>,
-        shape: &AttentionShape,
-        layer: LayerRef,
+        layer: &LayerSpec,
         cache: &mut CandleKvCache,
     ) -> Result<Tensor> {
-        let pool = &cache.layers[layer.index];
-        Ok(plain::rope_and_cache(
-            &step.0, qkv, norm, shape, layer.kind, pool,
-        )?)
+        let pool = &cache.pools[layer.pool];
+        Ok(plain::rope_and_cache(&step.0, qkv, norm, layer, pool)?)
     }
 
     fn paged_attention(
         &self,
         step: &CandleStep,
         q: &Tensor,
-        shape: &AttentionShape,
-        layer: LayerRef,
+        layer: &LayerSpec,
         cache: &CandleKvCache,
     ) -> Result<Tensor> {
-        let pool = &cache.layers[layer.index];
-        Ok(plain::paged_attention(&step.0, q, shape, layer.kind, pool)?)
+        let pool = &cache.pools[layer.pool];
+        Ok(plain::paged_attention(&step.0, q, layer, pool)?)
     }
 
     fn geglu(&self, _step: &CandleStep, gate_up: &Tensor) -> Result<Tensor> {

@@ -6,9 +6,7 @@
 use candle_core::{D, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
-use crate::backend::{
-    AttentionShape, BLOCK_SIZE, LayerKind, QkNorm, Rope, StepInput, StepSequence,
-};
+use crate::backend::{BLOCK_SIZE, LayerSpec, PoolLayout, QkNorm, Rope, StepInput, StepSequence};
 use crate::core::BlockTable;
 
 /// A step's metadata on the device.
@@ -17,11 +15,11 @@ pub(super) struct Step {
     pub(super) input: StepInput,
     /// `(tokens)`, u32
     token_ids: Tensor,
-    global: CosSin,
-    sliding: CosSin,
+    /// One entry per rope.
+    cos_sin: Vec<CosSin>,
 }
 
-/// Cosines and sines of one kind of layer, each `(tokens, 1, head_dim / 2)`.
+/// Cosines and sines of some layers, each `(tokens, 1, head_dim / 2)`.
 #[derive(Debug)]
 struct CosSin {
     cos: Tensor,
@@ -44,26 +42,16 @@ impl CosSin {
 }
 
 impl Step {
-    pub(super) fn new(
-        input: &StepInput,
-        global: &Rope,
-        sliding: &Rope,
-        device: &Device,
-    ) -> Result<Self> {
+    pub(super) fn new(input: &StepInput, ropes: &[Rope], device: &Device) -> Result<Self> {
         let ids: Vec<u32> = input.token_ids.iter().map(|id| id.0).collect();
+        let cos_sin = ropes
+            .iter()
+            .map(|rope| CosSin::new(rope, &input.positions, device));
         Ok(Self {
             token_ids: Tensor::new(ids, device)?,
-            global: CosSin::new(global, &input.positions, device)?,
-            sliding: CosSin::new(sliding, &input.positions, device)?,
+            cos_sin: cos_sin.collect::<Result<_>>()?,
             input: input.clone(),
         })
-    }
-
-    fn cos_sin(&self, kind: LayerKind) -> &CosSin {
-        match kind {
-            LayerKind::Global => &self.global,
-            LayerKind::Sliding => &self.sliding,
-        }
     }
 }
 
@@ -75,12 +63,12 @@ pub(super) struct KvPool {
 }
 
 impl KvPool {
-    pub(super) fn new(
-        num_blocks: usize,
-        num_kv_heads: usize,
-        head_dim: usize,
-        device: &Device,
-    ) -> Result<Self> {
+    pub(super) fn new(layout: PoolLayout, num_blocks: usize, device: &Device) -> Result<Self> {
+        let PoolLayout {
+            num_kv_heads,
+            head_dim,
+            ..
+        } = layout;
         let shape = (num_blocks * BLOCK_SIZE, num_kv_heads, head_dim);
         let pool = || Tensor::zeros(shape, candle_core::DType::F32, device);
         Ok(Self {
@@ -127,17 +115,17 @@ pub(super) fn rope_and_cache(
     step: &Step,
     qkv: &Tensor,
     norm: &QkNorm<Tensor>,
-    shape: &AttentionShape,
-    kind: LayerKind,
+    layer: &LayerSpec,
     pool: &KvPool,
 ) -> Result<Tensor> {
     let num_tokens = qkv.dim(0)?;
+    let shape = &layer.shape;
     let (heads, kv_heads, head_dim) = (shape.num_heads, shape.num_kv_heads, shape.head_dim);
     let part = |first_head: usize, num_heads: usize| {
         qkv.narrow(1, first_head * head_dim, num_heads * head_dim)?
             .reshape((num_tokens, num_heads, head_dim))
     };
-    let cos_sin = step.cos_sin(kind);
+    let cos_sin = &step.cos_sin[layer.rope];
     let q = rope(
         &rms_norm(&part(0, heads)?, &norm.query, shape.eps)?,
         cos_sin,
@@ -149,7 +137,7 @@ pub(super) fn rope_and_cache(
     let v = part(heads + kv_heads, kv_heads)?.contiguous()?;
 
     for sequence in &step.input.sequences {
-        let table = sequence.table(kind);
+        let table = &sequence.tables[layer.group];
         for idx in 0..sequence.len {
             let slot = slot(table, sequence.start + idx);
             let row = sequence.row + idx;
@@ -171,15 +159,14 @@ fn slot(table: &BlockTable, position: usize) -> usize {
 pub(super) fn paged_attention(
     step: &Step,
     q: &Tensor,
-    shape: &AttentionShape,
-    kind: LayerKind,
+    layer: &LayerSpec,
     pool: &KvPool,
 ) -> Result<Tensor> {
     let outputs = step
         .input
         .sequences
         .iter()
-        .map(|sequence| sequence_attention(sequence, q, shape, kind, pool))
+        .map(|sequence| sequence_attention(sequence, q, layer, pool))
         .collect::<Result<Vec<_>>>()?;
     Tensor::cat(&outputs, 0)
 }
@@ -188,27 +175,23 @@ pub(super) fn paged_attention(
 fn sequence_attention(
     sequence: &StepSequence,
     q: &Tensor,
-    shape: &AttentionShape,
-    kind: LayerKind,
+    layer: &LayerSpec,
     pool: &KvPool,
 ) -> Result<Tensor> {
     let device = q.device();
     let len = sequence.len;
+    let shape = &layer.shape;
     let (kv_heads, head_dim) = (shape.num_kv_heads, shape.head_dim);
     let group = shape.num_heads / kv_heads;
-    let window = match kind {
-        LayerKind::Global => None,
-        LayerKind::Sliding => shape.window,
-    };
     let ranges: Vec<_> = (sequence.start..sequence.start + len)
-        .map(|position| sequence.key_range(position, window))
+        .map(|position| sequence.key_range(position, shape.window))
         .collect();
     let first_key = ranges.iter().map(|range| range.start).min().unwrap_or(0);
     let end_key = ranges.iter().map(|range| range.end).max().unwrap_or(0);
     let num_keys = end_key - first_key;
 
     let slots: Vec<u32> = (first_key..end_key)
-        .map(|position| slot(sequence.table(kind), position) as u32)
+        .map(|position| slot(&sequence.tables[layer.group], position) as u32)
         .collect();
     let slots = Tensor::new(slots, device)?;
     // (kv_heads, keys, head_dim)

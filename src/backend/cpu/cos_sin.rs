@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::backend::Rope;
 
-/// Cosines and sines for one kind of layer, each `(tokens, head_dim / 2)`.
+/// Cosines and sines for some layers, each `(tokens, head_dim / 2)`.
 #[derive(Debug)]
 pub(super) struct CosSin {
     pub(super) cos: Vec<f32>,

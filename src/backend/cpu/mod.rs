@@ -15,9 +15,9 @@ use rayon::prelude::*;
 
 use crate::backend::sampler::{sample_row, score_row};
 use crate::backend::{
-    AttentionShape, BackendTypes, HostLinear, HostTensor, KvLayout, LayerKind, LayerRef, Linear,
-    LinearSpec, Loading, NormPair, QkNorm, Role, Ropes, SampleRow, Sampled, SamplingOps, ScoreRow,
-    StepInput, StoredLinear, TextOps, VisionOps,
+    BackendTypes, HostLinear, HostTensor, KvLayout, LayerSpec, Linear, LinearSpec, Loading,
+    NormPair, QkNorm, Role, Rope, SampleRow, Sampled, SamplingOps, ScoreRow, StepInput,
+    StoredLinear, TextOps, VisionOps,
 };
 use crate::core::PixelValues;
 use crate::error::{Error, Result};
@@ -82,15 +82,15 @@ impl Linear for CpuLinear {
 /// KV cache with one pool per layer.
 #[derive(Debug)]
 pub struct CpuKvCache {
-    layers: Vec<KvPool>,
+    pools: Vec<KvPool>,
 }
 
-/// A step's metadata with the cosines and sines of both kinds of layers.
+/// A step's metadata with the cosines and sines of its positions.
 #[derive(Debug)]
 pub struct CpuStep {
     input: StepInput,
-    global: CosSin,
-    sliding: CosSin,
+    /// One entry per rope.
+    cos_sin: Vec<CosSin>,
 }
 
 impl CpuStep {
@@ -98,24 +98,21 @@ impl CpuStep {
         self.input.token_ids.len()
     }
 
-    fn layer<'a>(&'a self, kind: LayerKind, shape: &'a AttentionShape) -> LayerStep<'a> {
+    fn layer<'a>(&'a self, layer: &'a LayerSpec) -> LayerStep<'a> {
         LayerStep {
             sequences: &self.input.sequences,
-            kind,
-            shape,
-        }
-    }
-
-    fn cos_sin(&self, kind: LayerKind) -> &CosSin {
-        match kind {
-            LayerKind::Global => &self.global,
-            LayerKind::Sliding => &self.sliding,
+            group: layer.group,
+            shape: &layer.shape,
         }
     }
 }
 
-fn no_layer(layer: LayerRef) -> Error {
-    Error::Backend(format!("the cache has no layer {}", layer.index))
+fn no_rope(layer: &LayerSpec) -> Error {
+    Error::Backend(format!("the step has no rotary frequencies {}", layer.rope))
+}
+
+fn no_pool(layer: &LayerSpec) -> Error {
+    Error::Backend(format!("the cache has no pool {}", layer.pool))
 }
 
 /// Computes `x · weightᵀ`.
@@ -176,24 +173,17 @@ impl Loading for CpuBackend {
     }
 
     fn kv_cache(&self, layout: &KvLayout) -> Result<CpuKvCache> {
-        if !layout.head_dim.is_multiple_of(16) {
-            return Err(Error::Config(format!(
-                "head_dim is {}; the CPU backend computes heads of a multiple of 16 numbers",
-                layout.head_dim
-            )));
+        let mut pools = Vec::with_capacity(layout.pools.len());
+        for (pool, num_blocks) in layout.sized_pools()? {
+            if !pool.head_dim.is_multiple_of(16) {
+                return Err(Error::Config(format!(
+                    "head_dim is {}; the CPU backend computes heads of a multiple of 16 numbers",
+                    pool.head_dim
+                )));
+            }
+            pools.push(KvPool::new(num_blocks, pool.num_kv_heads, pool.head_dim));
         }
-        let layers = layout
-            .layers
-            .iter()
-            .map(|kind| {
-                let num_blocks = match kind {
-                    LayerKind::Global => layout.num_global_blocks,
-                    LayerKind::Sliding => layout.num_sliding_blocks,
-                };
-                KvPool::new(num_blocks, layout.num_kv_heads, layout.head_dim)
-            })
-            .collect();
-        Ok(CpuKvCache { layers })
+        Ok(CpuKvCache { pools })
     }
 }
 
@@ -202,11 +192,13 @@ impl TextOps for CpuBackend {
         &self,
         input: &StepInput,
         previous: Option<&Vec<Sampled>>,
-        ropes: Ropes<'_>,
+        ropes: &[Rope],
     ) -> Result<CpuStep> {
         Ok(CpuStep {
-            global: CosSin::new(ropes.global, &input.positions),
-            sliding: CosSin::new(ropes.sliding, &input.positions),
+            cos_sin: ropes
+                .iter()
+                .map(|rope| CosSin::new(rope, &input.positions))
+                .collect(),
             input: StepInput {
                 token_ids: input.resolved_token_ids(previous),
                 ..input.clone()
@@ -284,32 +276,27 @@ impl TextOps for CpuBackend {
         step: &CpuStep,
         qkv: &Rows,
         norm: &QkNorm<Rows>,
-        shape: &AttentionShape,
-        layer: LayerRef,
+        layer: &LayerSpec,
         cache: &mut CpuKvCache,
     ) -> Result<Rows> {
+        let shape = &layer.shape;
         let width = shape.num_heads * shape.head_dim;
         let both = 2 * shape.num_kv_heads * shape.head_dim;
         check("q, k and v", qkv, step.num_tokens(), width + both)?;
         check_vector("the query's norm", &norm.query, shape.head_dim)?;
         check_vector("the key's norm", &norm.key, shape.head_dim)?;
-        let pool = cache.layers.get_mut(layer.index);
-        let pool = pool.ok_or_else(|| no_layer(layer))?;
+        let pool = cache.pools.get_mut(layer.pool);
+        let pool = pool.ok_or_else(|| no_pool(layer))?;
         let mut q = qkv.room(width);
-        let cos_sin = step.cos_sin(layer.kind);
+        let cos_sin = step.cos_sin.get(layer.rope);
+        let cos_sin = cos_sin.ok_or_else(|| no_rope(layer))?;
         let rope = RopeArgs {
             query_norm: &norm.query.values,
             key_norm: &norm.key.values,
             cos: &cos_sin.cos,
             sin: &cos_sin.sin,
         };
-        kernels::rope_and_cache(
-            step.layer(layer.kind, shape),
-            &qkv.values,
-            rope,
-            pool,
-            &mut q,
-        );
+        kernels::rope_and_cache(step.layer(layer), &qkv.values, rope, pool, &mut q);
         Ok(Rows::new(q, width))
     }
 
@@ -317,16 +304,16 @@ impl TextOps for CpuBackend {
         &self,
         step: &CpuStep,
         q: &Rows,
-        shape: &AttentionShape,
-        layer: LayerRef,
+        layer: &LayerSpec,
         cache: &CpuKvCache,
     ) -> Result<Rows> {
+        let shape = &layer.shape;
         let width = shape.num_heads * shape.head_dim;
         check("the queries", q, step.num_tokens(), width)?;
-        let pool = cache.layers.get(layer.index);
-        let pool = pool.ok_or_else(|| no_layer(layer))?;
+        let pool = cache.pools.get(layer.pool);
+        let pool = pool.ok_or_else(|| no_pool(layer))?;
         let mut out = q.room(q.width);
-        kernels::paged_attention(step.layer(layer.kind, shape), &q.values, pool, &mut out);
+        kernels::paged_attention(step.layer(layer), &q.values, pool, &mut out);
         Ok(Rows::new(out, q.width))
     }
 

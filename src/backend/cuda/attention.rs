@@ -9,14 +9,14 @@ use super::kernels::decode_attention::{
 use super::kernels::paged::{PagedRows, Pools};
 use super::matmul;
 use super::tensor::{CudaTensor, Dtype};
-use crate::backend::LayerKind;
 use crate::error::Result;
 
-/// A step's rows for one kind of layer.
+/// A step's rows for the layers of one KV group.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rows {
     pub(super) paged: PagedRows,
-    pub(super) kind: LayerKind,
+    /// Number of keys that a row sees; `None` if it sees all before it.
+    pub(super) window: Option<usize>,
     /// Tiles of rows `(tiles, 2)`; none if every sequence has one row.
     pub(super) tiles: DevicePtr,
     pub(super) num_tiles: usize,
@@ -59,10 +59,9 @@ pub(super) fn decode<D: Device>(
     let num_rows = rows.paged.num_rows;
     // The number of keys that a row could see, not that it sees: a captured graph must not depend
     // on lengths.
-    let max_keys = match (rows.kind, plan.window) {
-        (LayerKind::Sliding, Some(window)) => plan.max_model_len.min(window),
-        _ => plan.max_model_len,
-    };
+    let max_keys = rows
+        .window
+        .map_or(plan.max_model_len, |window| plan.max_model_len.min(window));
     let num_splits = splits_for(
         num_rows,
         &plan.heads,

@@ -16,10 +16,11 @@ use super::kernels::paged::{HeadShape, PagedRows, Pools};
 use super::kernels::rope::{self, RopeArgs};
 use super::memory::{MemoryStats, Standing};
 use super::plan::CudaPlan;
-use super::step::{PackedStep, PaddingBlocks, StepLayout, TABLE_STRIDE};
+use super::step::{PackedStep, StepLayout, TABLE_STRIDE};
 use super::tensor::{CudaMatrix, CudaTensor, Dtype};
 use super::{attention, matmul, weights};
-use crate::backend::{AttentionShape, LayerKind, NormPair, QkNorm, Rope, StepWork};
+use crate::backend::{LayerSpec, NormPair, QkNorm, Rope, StepWork};
+use crate::core::BlockId;
 use crate::error::{Error, Result};
 
 /// The CUDA backend on one device.
@@ -28,15 +29,15 @@ pub struct CudaBackend<D: Device> {
     pub(super) plan: CudaPlan,
     pub(super) account: MemoryStats,
     pub(super) standing: Standing<D>,
-    /// Rotary frequencies on the device: two kinds, which never change.
+    /// Rotary frequencies on the device: a few, which never change.
     pub(super) frequencies: Mutex<Vec<Frequencies<D>>>,
     /// Captured graphs by number of rows.
     pub(super) recordings: Mutex<HashMap<usize, CapturedGraph<D>>>,
     /// Whether a graph is being captured; activations are then allocated in the captured steps'
     /// arena.
     pub(super) records: AtomicBool,
-    /// Padding blocks of the latest cache.
-    pub(super) padding_blocks: Mutex<Option<PaddingBlocks>>,
+    /// Padding block of each KV group of the latest cache.
+    pub(super) padding_blocks: Mutex<Option<Vec<BlockId>>>,
 }
 
 pub(super) struct Frequencies<D: Device> {
@@ -72,10 +73,10 @@ pub struct CudaStep {
     /// Place and number of its tiles of rows; none if every sequence has one row.
     pub(super) tiles: usize,
     pub(super) num_tiles: usize,
-    /// Inverse frequencies of global and sliding layers.
-    pub(super) frequencies: [DevicePtr; 2],
-    /// Cosines and sines of both, computed by the step's first operation.
-    pub(super) cos_sin: OnceCell<[CudaTensor; 2]>,
+    /// Inverse frequencies, one entry per rope.
+    pub(super) frequencies: Vec<DevicePtr>,
+    /// Cosines and sines of each, computed by the step's first operation.
+    pub(super) cos_sin: OnceCell<Vec<CudaTensor>>,
 }
 
 impl<D: Device> CudaBackend<D> {
@@ -108,8 +109,9 @@ impl<D: Device> CudaBackend<D> {
         &self.device
     }
 
-    pub(super) fn padding_blocks(&self) -> Option<PaddingBlocks> {
-        *self.padding_blocks.lock().expect("a fault ends the engine")
+    pub(super) fn padding_blocks(&self) -> Option<Vec<BlockId>> {
+        let blocks = self.padding_blocks.lock();
+        blocks.expect("a fault ends the engine").clone()
     }
 
     pub(super) fn arena(&self) -> &Arena {
@@ -160,24 +162,24 @@ impl<D: Device> CudaBackend<D> {
         self.standing.metadata.at(idx * 4)
     }
 
-    /// Returns the kernels' description of the rows for this kind of layer.
-    pub(super) fn rows(&self, step: &CudaStep, kind: LayerKind) -> PagedRows {
+    /// Returns the kernels' description of the rows for the layers of this KV group.
+    pub(super) fn paged_rows(&self, step: &CudaStep, group: usize) -> PagedRows {
         let layout = step.layout;
         PagedRows {
             num_rows: count(step.num_rows),
             positions: self.word(layout.positions()),
-            sequence_of_row: self.word(layout.table_rows(kind)),
-            key_ranges: self.word(layout.key_ranges(kind)),
+            sequence_of_row: self.word(layout.table_rows(group)),
+            key_ranges: self.word(layout.key_ranges(group)),
             tables: PackedStep::tables_at(self.standing.metadata, layout),
             table_stride: TABLE_STRIDE as u32,
             num_released: self.standing.none_released,
         }
     }
 
-    pub(super) fn attention_rows(&self, step: &CudaStep, kind: LayerKind) -> attention::Rows {
+    pub(super) fn attention_rows(&self, step: &CudaStep, layer: &LayerSpec) -> attention::Rows {
         attention::Rows {
-            paged: self.rows(step, kind),
-            kind,
+            paged: self.paged_rows(step, layer.group),
+            window: layer.shape.window,
             tiles: self.word(step.tiles),
             num_tiles: step.num_tiles,
         }
@@ -189,13 +191,13 @@ impl<D: Device> CudaBackend<D> {
         step: &CudaStep,
         qkv: &CudaTensor,
         norm: &QkNorm<CudaTensor>,
-        shape: &AttentionShape,
-        kind: LayerKind,
+        layer: &LayerSpec,
     ) -> Result<RopeArgs> {
-        self.check_heads(shape)?;
+        self.check_layer(layer)?;
+        let shape = &layer.shape;
         Ok(RopeArgs {
             qkv: qkv.typed(Dtype::F32, "q, k and v")?,
-            cos_sin: self.cos_sin(step, kind)?.at,
+            cos_sin: self.cos_sin(step, layer)?.at,
             query_norm: norm.query.parameter(shape.head_dim, "the query's norm")?,
             key_norm: norm.key.parameter(shape.head_dim, "the key's norm")?,
             eps: shape.eps as f32,
@@ -205,44 +207,44 @@ impl<D: Device> CudaBackend<D> {
     pub(super) fn cos_sin<'a>(
         &self,
         step: &'a CudaStep,
-        kind: LayerKind,
+        layer: &LayerSpec,
     ) -> Result<&'a CudaTensor> {
-        let both = match step.cos_sin.get() {
-            Some(both) => both,
+        let all = match step.cos_sin.get() {
+            Some(all) => all,
             None => {
                 let head_dim = self.plan.heads.head_dim as usize;
-                let compute = |kind, frequencies| -> Result<CudaTensor> {
+                // Only the positions are read, which all groups share.
+                let rows = self.paged_rows(step, 0);
+                let compute = |frequencies: &DevicePtr| -> Result<CudaTensor> {
                     let out = self.alloc_tensor(step.num_rows, head_dim, Dtype::F32)?;
-                    let rows = self.rows(step, kind);
-                    rope::cos_sin(&self.device, &rows, &self.plan.heads, frequencies, out.at)?;
+                    rope::cos_sin(&self.device, &rows, &self.plan.heads, *frequencies, out.at)?;
                     Ok(out)
                 };
-                let [global, sliding] = step.frequencies;
-                let both = [
-                    compute(LayerKind::Global, global)?,
-                    compute(LayerKind::Sliding, sliding)?,
-                ];
-                step.cos_sin.get_or_init(|| both)
+                let all = step.frequencies.iter().map(compute);
+                let all = all.collect::<Result<_>>()?;
+                step.cos_sin.get_or_init(|| all)
             }
         };
-        Ok(match kind {
-            LayerKind::Global => &both[0],
-            LayerKind::Sliding => &both[1],
+        all.get(layer.rope).ok_or_else(|| {
+            Error::Backend(format!("the step has no rotary frequencies {}", layer.rope))
         })
     }
 
-    pub(super) fn check_heads(&self, shape: &AttentionShape) -> Result<()> {
+    /// Checks that a layer is what the kernels were chosen for.
+    pub(super) fn check_layer(&self, layer: &LayerSpec) -> Result<()> {
+        let shape = &layer.shape;
         let heads = HeadShape {
             num_heads: count(shape.num_heads),
             num_kv_heads: count(shape.num_kv_heads),
             head_dim: count(shape.head_dim),
         };
-        if heads == self.plan.heads && shape.window == self.plan.window {
+        let windows = self.plan.windows();
+        if heads == self.plan.heads && windows.get(layer.group) == Some(&shape.window) {
             return Ok(());
         }
         Err(Error::Backend(format!(
-            "the model's attention {shape:?} is not the plan's {:?}, window {:?}",
-            self.plan.heads, self.plan.window
+            "the model's attention {layer:?} is not the plan's {:?}, windows {windows:?}",
+            self.plan.heads
         )))
     }
 
@@ -307,6 +309,7 @@ impl<D: Device> CudaBackend<D> {
         // results again.
         let first = CudaStep {
             cos_sin: OnceCell::new(),
+            frequencies: step.frequencies.clone(),
             ..step
         };
         let warm = work(&first, cache)?;

@@ -100,8 +100,12 @@ impl<D: Device> Standing<D> {
             buffers.push(buffer);
             Ok(at)
         };
-        let metadata_words =
-            StepLayout::max_words(plan.max_rows, plan.max_sequences, plan.max_model_len);
+        let metadata_words = StepLayout::max_words(
+            plan.windows().len(),
+            plan.max_rows,
+            plan.max_sequences,
+            plan.max_model_len,
+        );
         let num_tables = StepLayout::max_table_rows(metadata_words);
         // Attention needs one per row and key head; matmuls fewer than two per multiprocessor.
         let num_counters = (plan.max_rows * plan.heads.num_kv_heads as usize)

@@ -21,13 +21,13 @@ use super::kernels::norm::{self, LayerNorm, NormOutput, RmsNorm};
 use super::kernels::paged::Pools;
 use super::kernels::rope::{self, RopeKernel};
 use super::memory::MemoryKind;
-use super::step::{PackedStep, PaddingBlocks};
+use super::step::PackedStep;
 use super::tensor::{CudaMatrix, CudaTensor, Dtype};
 use super::{attention, matmul, sampled_tokens, weights};
 use crate::backend::{
-    AttentionShape, BLOCK_SIZE, BackendTypes, HostLinear, HostTensor, KvLayout, LayerKind,
-    LayerRef, Loading, NormPair, QkNorm, Ropes, SampleRow, Sampled, SamplingOps, ScoreRow,
-    StepInput, StepWork, TextOps, VisionOps,
+    BLOCK_SIZE, BackendTypes, HostLinear, HostTensor, KvLayout, LayerSpec, Loading, NormPair,
+    PoolLayout, QkNorm, Rope, SampleRow, Sampled, SamplingOps, ScoreRow, StepInput, StepWork,
+    TextOps, VisionOps,
 };
 use crate::core::{BlockId, PixelValues};
 use crate::error::{Error, Result};
@@ -69,37 +69,31 @@ impl<D: Device> Loading for CudaBackend<D> {
     }
 
     fn kv_cache(&self, layout: &KvLayout) -> Result<CudaKvCache> {
+        let sized_pools = layout.sized_pools()?;
         // One more block in each pool, for padding rows.
-        let pool_bytes = |num_blocks: usize| {
-            (num_blocks + 1) * layout.num_kv_heads * BLOCK_SIZE * layout.head_dim * 2
+        let pool_bytes = |&(pool, num_blocks): &(PoolLayout, usize)| {
+            (num_blocks + 1) * pool.num_kv_heads * BLOCK_SIZE * pool.head_dim * 2
         };
-        let of_kind = |kind| match kind {
-            LayerKind::Global => pool_bytes(layout.num_global_blocks),
-            LayerKind::Sliding => pool_bytes(layout.num_sliding_blocks),
-        };
-        let num_bytes = layout.layers.iter().map(|kind| 2 * of_kind(*kind)).sum();
+        let num_bytes = sized_pools.iter().map(|pool| 2 * pool_bytes(pool)).sum();
         let buffer = self
             .account
             .allocate(&self.device, MemoryKind::KvCache, num_bytes)?;
         let mut at = self.device.address(&buffer);
         // Memory that no row has written yet is never seen, but must be finite.
         self.device.fill_zero(at, num_bytes)?;
-        let layers = layout
-            .layers
+        let layers = sized_pools
             .iter()
-            .map(|kind| {
+            .map(|pool| {
                 let pools = Pools {
                     keys: at,
-                    values: at.at(of_kind(*kind)),
+                    values: at.at(pool_bytes(pool)),
                 };
-                at = at.at(2 * of_kind(*kind));
+                at = at.at(2 * pool_bytes(pool));
                 pools
             })
             .collect();
-        let padding_blocks = PaddingBlocks {
-            global: BlockId(count(layout.num_global_blocks)),
-            sliding: BlockId(count(layout.num_sliding_blocks)),
-        };
+        let num_blocks = layout.num_blocks.iter();
+        let padding_blocks = num_blocks.map(|num| BlockId(count(*num))).collect();
         *self.padding_blocks.lock().expect("a fault ends the engine") = Some(padding_blocks);
         // Captured graphs write into the cache that they were captured with.
         let mut recordings = self.recordings.lock().expect("a fault ends the engine");
@@ -112,7 +106,7 @@ impl<D: Device> Loading for CudaBackend<D> {
 
     fn warm_up_steps(&self) -> Vec<StepInput> {
         self.padding_blocks().map_or(Vec::new(), |padding_blocks| {
-            self.plan.warm_up_steps(padding_blocks)
+            self.plan.warm_up_steps(&padding_blocks)
         })
     }
 }
@@ -122,7 +116,7 @@ impl<D: Device> TextOps for CudaBackend<D> {
         &self,
         input: &StepInput,
         previous: Option<&sampled_tokens::CudaSampledTokens>,
-        ropes: Ropes<'_>,
+        ropes: &[Rope],
     ) -> Result<CudaStep> {
         let num_real = input.token_ids.len();
         let is_decode = input.sequences.iter().all(|sequence| sequence.len == 1)
@@ -132,7 +126,7 @@ impl<D: Device> TextOps for CudaBackend<D> {
             .padding_blocks()
             .ok_or_else(|| Error::Backend("a step without a cache".to_owned()))?;
         let num_packed = recorded.unwrap_or(num_real);
-        let packed = PackedStep::new(input, self.plan.window, num_packed, padding_blocks);
+        let packed = PackedStep::new(input, &self.plan.windows(), num_packed, &padding_blocks);
         if packed.words.len() > self.standing.metadata_words {
             return Err(Error::Backend(format!(
                 "a step of {num_real} rows in {} sequences needs {} words of metadata, over {}",
@@ -161,10 +155,10 @@ impl<D: Device> TextOps for CudaBackend<D> {
             is_decode,
             tiles: packed.tiles,
             num_tiles: packed.num_tiles,
-            frequencies: [
-                self.frequencies(ropes.global)?,
-                self.frequencies(ropes.sliding)?,
-            ],
+            frequencies: ropes
+                .iter()
+                .map(|rope| self.frequencies(rope))
+                .collect::<Result<_>>()?,
             cos_sin: OnceCell::new(),
         })
     }
@@ -269,16 +263,15 @@ impl<D: Device> TextOps for CudaBackend<D> {
         step: &CudaStep,
         qkv: &CudaTensor,
         norm: &QkNorm<CudaTensor>,
-        shape: &AttentionShape,
-        layer: LayerRef,
+        layer: &LayerSpec,
         cache: &mut CudaKvCache,
     ) -> Result<CudaTensor> {
-        let rope = self.rope(step, qkv, norm, shape, layer.kind)?;
-        let out =
-            self.alloc_tensor(step.num_rows, shape.num_heads * shape.head_dim, Dtype::Bf16)?;
+        let rope = self.rope(step, qkv, norm, layer)?;
+        let width = layer.shape.num_heads * layer.shape.head_dim;
+        let out = self.alloc_tensor(step.num_rows, width, Dtype::Bf16)?;
         let op = RopeKernel { rope, q: out.at };
-        let rows = self.rows(step, layer.kind);
-        let pools = &cache.layers[layer.index];
+        let rows = self.paged_rows(step, layer.group);
+        let pools = &cache.layers[layer.pool];
         rope::rope_and_cache(&self.device, &rows, &self.plan.heads, pools, &op)?;
         Ok(out)
     }
@@ -287,12 +280,11 @@ impl<D: Device> TextOps for CudaBackend<D> {
         &self,
         step: &CudaStep,
         q: &CudaTensor,
-        shape: &AttentionShape,
-        layer: LayerRef,
+        layer: &LayerSpec,
         cache: &CudaKvCache,
     ) -> Result<CudaTensor> {
-        let rows = self.attention_rows(step, layer.kind);
-        attention::paged(self, &rows, q, shape.scale, &cache.layers[layer.index])
+        let rows = self.attention_rows(step, layer);
+        attention::paged(self, &rows, q, layer.shape.scale, &cache.layers[layer.pool])
     }
 
     fn attend(
@@ -300,18 +292,23 @@ impl<D: Device> TextOps for CudaBackend<D> {
         step: &CudaStep,
         qkv: &CudaTensor,
         norm: &QkNorm<CudaTensor>,
-        shape: &AttentionShape,
-        layer: LayerRef,
+        layer: &LayerSpec,
         cache: &mut CudaKvCache,
     ) -> Result<CudaTensor> {
-        let rows = self.attention_rows(step, layer.kind);
+        let rows = self.attention_rows(step, layer);
         if rows.num_tiles > 0 {
-            let q = self.rope_and_cache(step, qkv, norm, shape, layer, cache)?;
-            return self.paged_attention(step, &q, shape, layer, cache);
+            let q = self.rope_and_cache(step, qkv, norm, layer, cache)?;
+            return self.paged_attention(step, &q, layer, cache);
         }
-        let rope = self.rope(step, qkv, norm, shape, layer.kind)?;
-        let pools = &cache.layers[layer.index];
-        attention::decode(self, &rows, Queries::Rotated(rope), shape.scale, pools)
+        let rope = self.rope(step, qkv, norm, layer)?;
+        let pools = &cache.layers[layer.pool];
+        attention::decode(
+            self,
+            &rows,
+            Queries::Rotated(rope),
+            layer.shape.scale,
+            pools,
+        )
     }
 
     fn geglu(&self, _step: &CudaStep, gate_up: &CudaTensor) -> Result<CudaTensor> {

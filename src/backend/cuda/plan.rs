@@ -1,11 +1,10 @@
 //! The backend's configuration: sizes and shapes that must be known before memory is allocated.
 
 use super::kernels::paged::HeadShape;
-use super::step::PaddingBlocks;
 use crate::backend::device_memory::{CapturedRows, DeviceMemory, MemorySharing};
 use crate::backend::shape::{ModelShape, StepLimits};
 use crate::backend::{BLOCK_SIZE, StepInput, StepSequence};
-use crate::core::{BlockTable, TokenId};
+use crate::core::{BlockId, BlockTable, TokenId};
 
 /// Maximum number of rows of a step that is captured and replayed.
 const MAX_RECORDED_ROWS: usize = 256;
@@ -122,6 +121,12 @@ impl CudaPlan {
         Ok(())
     }
 
+    /// Returns the window of each KV group: the first one's layers see all keys, the second one's a
+    /// window of them.
+    pub(super) fn windows(&self) -> [Option<usize>; 2] {
+        [None, self.window]
+    }
+
     /// Number of rows of the graph for a decode step of `num_rows` rows, including padding: 1 to 8
     /// as they are, then multiples of 8 up to 64 and of 16 beyond. `None` for steps that are not
     /// captured.
@@ -139,7 +144,7 @@ impl CudaPlan {
 
     /// Returns decode steps of every captured number of rows, and chunks of one sequence: with few
     /// rows, more, and the maximum.
-    pub(super) fn warm_up_steps(&self, padding_blocks: PaddingBlocks) -> Vec<StepInput> {
+    pub(super) fn warm_up_steps(&self, padding_blocks: &[BlockId]) -> Vec<StepInput> {
         // Numbers of rows that are not captured all behave alike.
         let alike = |num_rows: usize| match self.recorded_rows(num_rows) {
             Some(recorded) => recorded,
@@ -163,7 +168,7 @@ impl CudaPlan {
 
 /// Returns a step of `num_sequences` sequences with `len` tokens each, from their first position
 /// on, all in the padding blocks.
-fn warm_up_step(num_sequences: usize, len: usize, padding_blocks: PaddingBlocks) -> StepInput {
+fn warm_up_step(num_sequences: usize, len: usize, padding_blocks: &[BlockId]) -> StepInput {
     let position = |idx: usize| u32::try_from(idx).expect("steps are far below 4 G tokens");
     let table = |block| BlockTable::new(BLOCK_SIZE, 0, vec![block; len.div_ceil(BLOCK_SIZE)]);
     StepInput {
@@ -176,8 +181,7 @@ fn warm_up_step(num_sequences: usize, len: usize, padding_blocks: PaddingBlocks)
                 row: idx * len,
                 start: 0,
                 len,
-                global: table(padding_blocks.global),
-                sliding: table(padding_blocks.sliding),
+                tables: padding_blocks.iter().map(|block| table(*block)).collect(),
                 image_spans: Vec::new(),
             })
             .collect(),

@@ -1,8 +1,8 @@
 //! A step's metadata: packed on the host, copied to the device at once.
 //!
 //! ```text
-//! fixed by the number of rows                                              │ variable length
-//! token_ids positions │ table_rows ×2 │ key_ranges ×2 │ logit_rows         │ tables │ fed │ tiles
+//! fixed by the number of rows                                               │ variable length
+//! token_ids positions │ logit_rows │ table_rows ×groups │ key_ranges ×groups │ tables │ fed │ tiles
 //! ```
 //!
 //! So a graph that was captured for a number of rows always finds everything in the same place,
@@ -10,7 +10,7 @@
 
 use super::device::DevicePtr;
 use super::kernels::attention::tiles_of;
-use crate::backend::{BLOCK_SIZE, LayerKind, StepInput, StepSequence};
+use crate::backend::{BLOCK_SIZE, StepInput, StepSequence};
 use crate::core::{BlockId, BlockTable};
 
 /// Unit of `table_rows`, in table entries.
@@ -21,21 +21,25 @@ const BIAS: usize = 1 << 16;
 /// Alignment of every array, in 4-byte words.
 const ALIGN_WORDS: usize = 64;
 
-/// Places of the arrays, in words from the buffer's start. Depends on `num_rows` only.
+/// Places of the arrays, in words from the buffer's start. Depends on the number of rows and KV
+/// groups only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StepLayout {
     /// Number of rows, padding included.
     pub(super) num_rows: usize,
+    num_groups: usize,
     array_words: usize,
 }
 
 impl StepLayout {
-    const NUM_SINGLE: usize = 5;
+    /// Number of arrays of one word per row, besides those of each group.
+    const NUM_SINGLE: usize = 3;
 
     /// Returns the layout of a step with this many rows.
-    pub(super) fn new(num_rows: usize) -> Self {
+    pub(super) fn new(num_rows: usize, num_groups: usize) -> Self {
         Self {
             num_rows,
+            num_groups,
             array_words: num_rows.next_multiple_of(ALIGN_WORDS),
         }
     }
@@ -54,38 +58,37 @@ impl StepLayout {
         self.array(1)
     }
 
-    /// `(rows)` u32: start of this row's sequence in the kind's tables, in strides.
-    pub(super) fn table_rows(&self, kind: LayerKind) -> usize {
-        match kind {
-            LayerKind::Global => self.array(2),
-            LayerKind::Sliding => self.array(3),
-        }
-    }
-
     /// `(logit rows)` u32
     pub(super) fn logit_rows(&self) -> usize {
-        self.array(4)
+        self.array(2)
+    }
+
+    /// `(rows)` u32: start of this row's sequence in the group's tables, in strides.
+    pub(super) fn table_rows(&self, group: usize) -> usize {
+        self.array(Self::NUM_SINGLE + group)
     }
 
     /// `(rows, 2)` u32: first position that the row sees, and one past the last.
-    pub(super) fn key_ranges(&self, kind: LayerKind) -> usize {
-        match kind {
-            LayerKind::Global => self.array(Self::NUM_SINGLE),
-            LayerKind::Sliding => self.array(Self::NUM_SINGLE + 2),
-        }
+    pub(super) fn key_ranges(&self, group: usize) -> usize {
+        self.array(Self::NUM_SINGLE + self.num_groups + 2 * group)
     }
 
-    /// Block tables of both kinds.
+    /// Block tables of all groups.
     pub(super) fn tables(&self) -> usize {
-        self.array(Self::NUM_SINGLE + 4)
+        self.array(Self::NUM_SINGLE + 3 * self.num_groups)
     }
 
     /// Maximum number of words of a step within these limits; determines the buffer's size.
-    pub(super) fn max_words(max_rows: usize, max_sequences: usize, max_model_len: usize) -> usize {
+    pub(super) fn max_words(
+        num_groups: usize,
+        max_rows: usize,
+        max_sequences: usize,
+        max_model_len: usize,
+    ) -> usize {
         let blocks = max_model_len.div_ceil(BLOCK_SIZE) + 1;
         // Each table may begin up to a stride late; padding has one of its own.
-        let tables = 2 * (max_sequences + 1) * (blocks + TABLE_STRIDE);
-        Self::new(max_rows).tables() + tables + 2 * ALIGN_WORDS + 4 * max_rows
+        let tables = num_groups * (max_sequences + 1) * (blocks + TABLE_STRIDE);
+        Self::new(max_rows, num_groups).tables() + tables + 2 * ALIGN_WORDS + 4 * max_rows
     }
 
     /// Required length of the array of zeros that is passed as `num_released`.
@@ -109,24 +112,16 @@ pub(super) struct PackedStep {
     pub(super) num_tiles: usize,
 }
 
-/// Blocks that padding rows see: one of each kind, which no sequence uses.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PaddingBlocks {
-    /// Block of the global pools.
-    pub(super) global: BlockId,
-    /// Block of the sliding pools.
-    pub(super) sliding: BlockId,
-}
-
 impl PackedStep {
-    /// Packs `input`, padded to `num_rows` rows with sequences that see only `padding_blocks`.
+    /// Packs `input`, padded to `num_rows` rows with sequences that see only `padding_blocks`: one
+    /// of each group, which no sequence uses. `windows` has the window of each group.
     pub(super) fn new(
         input: &StepInput,
-        window: Option<usize>,
+        windows: &[Option<usize>],
         num_rows: usize,
-        padding_blocks: PaddingBlocks,
+        padding_blocks: &[BlockId],
     ) -> Self {
-        let layout = StepLayout::new(num_rows);
+        let layout = StepLayout::new(num_rows, windows.len());
         let mut packed = Self {
             layout,
             words: vec![0; layout.tables()],
@@ -142,7 +137,7 @@ impl PackedStep {
         packed.words[logit_rows..logit_rows + input.logit_rows.len()]
             .copy_from_slice(&input.logit_rows);
         for sequence in &input.sequences {
-            packed.add(sequence, window);
+            packed.add(sequence, windows);
         }
         let num_real = input.token_ids.len();
         if num_real < num_rows {
@@ -176,17 +171,13 @@ impl PackedStep {
         DevicePtr(first.wrapping_sub(BIAS as u64 * 4))
     }
 
-    fn add(&mut self, sequence: &StepSequence, window: Option<usize>) {
-        for kind in [LayerKind::Global, LayerKind::Sliding] {
-            let table_row = self.add_table(sequence.table(kind));
-            let window = match kind {
-                LayerKind::Global => None,
-                LayerKind::Sliding => window,
-            };
+    fn add(&mut self, sequence: &StepSequence, windows: &[Option<usize>]) {
+        for (group, (table, &window)) in sequence.tables.iter().zip(windows).enumerate() {
+            let table_row = self.add_table(table);
             for idx in 0..sequence.len {
                 let range = sequence.key_range(sequence.start + idx, window);
                 self.set_row(
-                    kind,
+                    group,
                     sequence.row + idx,
                     table_row,
                     [range.start, range.end],
@@ -195,21 +186,18 @@ impl PackedStep {
         }
     }
 
-    fn fill_up(&mut self, num_real: usize, padding_blocks: PaddingBlocks) {
-        for (kind, block) in [
-            (LayerKind::Global, padding_blocks.global),
-            (LayerKind::Sliding, padding_blocks.sliding),
-        ] {
+    fn fill_up(&mut self, num_real: usize, padding_blocks: &[BlockId]) {
+        for (group, &block) in padding_blocks.iter().enumerate() {
             let table_row = self.add_table(&BlockTable::new(BLOCK_SIZE, 0, vec![block]));
             for row in num_real..self.layout.num_rows {
-                self.set_row(kind, row, table_row, [0, 1]);
+                self.set_row(group, row, table_row, [0, 1]);
             }
         }
     }
 
-    fn set_row(&mut self, kind: LayerKind, row: usize, table_row: u32, range: [usize; 2]) {
-        self.words[self.layout.table_rows(kind) + row] = table_row;
-        let ranges = self.layout.key_ranges(kind) + 2 * row;
+    fn set_row(&mut self, group: usize, row: usize, table_row: u32, range: [usize; 2]) {
+        self.words[self.layout.table_rows(group) + row] = table_row;
+        let ranges = self.layout.key_ranges(group) + 2 * row;
         for (word, position) in self.words[ranges..ranges + 2].iter_mut().zip(range) {
             *word = u32::try_from(position).expect("contexts are far below 4 G tokens");
         }
@@ -239,10 +227,10 @@ mod tests {
     use crate::backend::FedRow;
     use crate::core::TokenId;
 
-    const SPARE: PaddingBlocks = PaddingBlocks {
-        global: BlockId(900),
-        sliding: BlockId(901),
-    };
+    const SPARE: [BlockId; 2] = [BlockId(900), BlockId(901)];
+    const WINDOWS: [Option<usize>; 2] = [None, Some(1024)];
+    const GLOBAL: usize = 0;
+    const SLIDING: usize = 1;
 
     fn table(num_released: usize, blocks: std::ops::Range<u32>) -> BlockTable {
         BlockTable::new(BLOCK_SIZE, num_released, blocks.map(BlockId).collect())
@@ -258,16 +246,14 @@ mod tests {
                     row: 0,
                     start: 2100,
                     len: 1,
-                    global: table(0, 0..66),
-                    sliding: table(33, 100..133),
+                    tables: vec![table(0, 0..66), table(33, 100..133)],
                     image_spans: vec![],
                 },
                 StepSequence {
                     row: 1,
                     start: 0,
                     len: 3,
-                    global: table(0, 70..71),
-                    sliding: table(0, 140..141),
+                    tables: vec![table(0, 70..71), table(0, 140..141)],
                     image_spans: vec![],
                 },
             ],
@@ -277,31 +263,31 @@ mod tests {
     }
 
     /// Returns the block of a row's position, computed as a kernel does.
-    fn block(packed: &PackedStep, kind: LayerKind, row: usize, position: usize) -> u32 {
+    fn block(packed: &PackedStep, group: usize, row: usize, position: usize) -> u32 {
         let layout = packed.layout;
-        let table_row = packed.words[layout.table_rows(kind) + row] as usize;
+        let table_row = packed.words[layout.table_rows(group) + row] as usize;
         let entry = table_row * TABLE_STRIDE + position / BLOCK_SIZE;
         packed.words[layout.tables() + entry - BIAS]
     }
 
-    fn range(packed: &PackedStep, kind: LayerKind, row: usize) -> [u32; 2] {
-        let at = packed.layout.key_ranges(kind) + 2 * row;
+    fn range(packed: &PackedStep, group: usize, row: usize) -> [u32; 2] {
+        let at = packed.layout.key_ranges(group) + 2 * row;
         [packed.words[at], packed.words[at + 1]]
     }
 
     #[test]
     fn kernels_find_every_rows_blocks_and_keys() {
-        let packed = PackedStep::new(&input(), Some(1024), 4, SPARE);
-        let find = |kind, row, position| block(&packed, kind, row, position);
-        assert_eq!(find(LayerKind::Global, 0, 0), 0);
-        assert_eq!(find(LayerKind::Global, 0, 2100), 65);
-        assert_eq!(find(LayerKind::Sliding, 0, 33 * BLOCK_SIZE), 100);
-        assert_eq!(find(LayerKind::Sliding, 0, 2100), 132);
-        assert_eq!(find(LayerKind::Global, 3, 2), 70);
-        assert_eq!(find(LayerKind::Sliding, 1, 0), 140);
-        assert_eq!(range(&packed, LayerKind::Global, 0), [0, 2101]);
-        assert_eq!(range(&packed, LayerKind::Sliding, 0), [2100 - 1023, 2101]);
-        assert_eq!(range(&packed, LayerKind::Sliding, 2), [0, 2]);
+        let packed = PackedStep::new(&input(), &WINDOWS, 4, &SPARE);
+        let find = |group, row, position| block(&packed, group, row, position);
+        assert_eq!(find(GLOBAL, 0, 0), 0);
+        assert_eq!(find(GLOBAL, 0, 2100), 65);
+        assert_eq!(find(SLIDING, 0, 33 * BLOCK_SIZE), 100);
+        assert_eq!(find(SLIDING, 0, 2100), 132);
+        assert_eq!(find(GLOBAL, 3, 2), 70);
+        assert_eq!(find(SLIDING, 1, 0), 140);
+        assert_eq!(range(&packed, GLOBAL, 0), [0, 2101]);
+        assert_eq!(range(&packed, SLIDING, 0), [2100 - 1023, 2101]);
+        assert_eq!(range(&packed, SLIDING, 2), [0, 2]);
         assert_eq!(
             packed.words[packed.layout.token_ids()..][..4],
             [7, 8, 9, 10]
@@ -310,26 +296,26 @@ mod tests {
         assert_eq!(packed.words[packed.fed..][..2], [0, 5]);
         assert_eq!(packed.words[packed.tiles..], [0, 1, 1, 3]);
         assert_eq!(packed.num_tiles, 2);
-        assert!(packed.words.len() <= StepLayout::max_words(4, 2, 2101));
+        assert!(packed.words.len() <= StepLayout::max_words(2, 4, 2, 2101));
     }
 
     #[test]
     fn rows_that_fill_up_see_the_spare_blocks_only() {
-        let packed = PackedStep::new(&input(), Some(1024), 8, SPARE);
+        let packed = PackedStep::new(&input(), &WINDOWS, 8, &SPARE);
         for row in 4..8 {
-            assert_eq!(block(&packed, LayerKind::Global, row, 0), 900);
-            assert_eq!(block(&packed, LayerKind::Sliding, row, 0), 901);
-            assert_eq!(range(&packed, LayerKind::Sliding, row), [0, 1]);
+            assert_eq!(block(&packed, GLOBAL, row, 0), 900);
+            assert_eq!(block(&packed, SLIDING, row, 0), 901);
+            assert_eq!(range(&packed, SLIDING, row), [0, 1]);
         }
-        assert_eq!(block(&packed, LayerKind::Sliding, 0, 2100), 132);
+        assert_eq!(block(&packed, SLIDING, 0, 2100), 132);
     }
 
     #[test]
     fn the_layout_depends_on_the_rows_alone() {
         let mut longer = input();
-        longer.sequences[1].global = table(0, 70..700);
-        let short = PackedStep::new(&input(), Some(1024), 8, SPARE);
-        let long = PackedStep::new(&longer, Some(1024), 8, SPARE);
+        longer.sequences[1].tables[GLOBAL] = table(0, 70..700);
+        let short = PackedStep::new(&input(), &WINDOWS, 8, &SPARE);
+        let long = PackedStep::new(&longer, &WINDOWS, 8, &SPARE);
         assert_eq!(short.layout, long.layout);
     }
 }

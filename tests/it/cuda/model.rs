@@ -6,11 +6,10 @@ use std::fs;
 use medgemma::backend::cuda::kernels::paged::HeadShape;
 use medgemma::backend::cuda::{CudaBackend, CudaPlan, Replay};
 use medgemma::backend::{
-    BLOCK_SIZE, BackendTypes, FedRow, LayerKind, SampleRow, Sampled, SamplingOps, StepInput,
-    StepSequence,
+    BLOCK_SIZE, BackendTypes, FedRow, SampleRow, Sampled, SamplingOps, StepInput, StepSequence,
 };
 use medgemma::core::{BlockId, BlockTable, SamplingParams, TokenId};
-use medgemma::model::config::ModelConfig;
+use medgemma::model::config::{LayerKind, ModelConfig};
 use medgemma::model::weights::Weights;
 use medgemma::model::{ImageRows, Model, Stage, StepOf};
 
@@ -98,8 +97,7 @@ impl<'a, 'd> Sequences<'a, 'd> {
                 row: input.token_ids.len(),
                 start,
                 len: ids.len(),
-                global: self.table(*idx, end),
-                sliding: self.table(*idx, end),
+                tables: vec![self.table(*idx, end); 2],
                 image_spans: Vec::new(),
             });
             input.token_ids.extend_from_slice(ids);

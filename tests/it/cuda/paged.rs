@@ -5,18 +5,14 @@ use medgemma::backend::cuda::device::{Device, DevicePtr};
 use medgemma::backend::cuda::kernels::paged::{HeadShape, PagedRows, Pools};
 use medgemma::backend::cuda::kernels::rope::{self, RopeArgs, RopeKernel};
 use medgemma::backend::{
-    AttentionShape, BLOCK_SIZE, BackendTypes, KvLayout, LayerKind, LayerRef, Loading, QkNorm, Rope,
-    Ropes, StepInput, StepSequence, TextOps,
+    AttentionShape, BLOCK_SIZE, BackendTypes, KvLayout, LayerSpec, Loading, PoolLayout, QkNorm,
+    Rope, StepInput, StepSequence, TextOps,
 };
 use medgemma::core::{BlockId, BlockTable, TokenId};
 
 use super::workbench::{BF16, Random, Workbench, assert_close, numbers_of, reference};
 
 const EPS: f32 = 1e-6;
-const LAYER: LayerRef = LayerRef {
-    index: 0,
-    kind: LayerKind::Sliding,
-};
 
 /// One sequence: what is cached, what is new, and images among the new.
 #[derive(Clone, Debug)]
@@ -87,6 +83,15 @@ impl Prepared {
 }
 
 impl Case {
+    fn layer(&self) -> LayerSpec {
+        LayerSpec {
+            shape: self.shape(),
+            group: 0,
+            rope: 0,
+            pool: 0,
+        }
+    }
+
     fn shape(&self) -> AttentionShape {
         AttentionShape {
             num_heads: self.heads.num_heads as usize,
@@ -121,11 +126,12 @@ impl Case {
 
         let mut cache = cpu
             .kv_cache(&KvLayout {
-                layers: vec![LAYER.kind],
-                num_kv_heads: shape.num_kv_heads,
-                head_dim: shape.head_dim,
-                num_global_blocks: 0,
-                num_sliding_blocks: num_blocks,
+                pools: vec![PoolLayout {
+                    group: 0,
+                    num_kv_heads: shape.num_kv_heads,
+                    head_dim: shape.head_dim,
+                }],
+                num_blocks: vec![num_blocks],
             })
             .expect("small pools");
         let pool_bytes = num_blocks * BLOCK_SIZE * shape.num_kv_heads * shape.head_dim * 2;
@@ -146,7 +152,7 @@ impl Case {
         let stored = self.store(bench, &mut random, &input, &norms, &pools, &mut cache);
         let step = begin(&cpu, &input, shape.head_dim);
         let attended = cpu
-            .paged_attention(&step, &stored.reference_q, &shape, LAYER, &cache)
+            .paged_attention(&step, &stored.reference_q, &self.layer(), &cache)
             .expect("shapes fit");
         Prepared {
             rows: stored.rows,
@@ -185,8 +191,7 @@ impl Case {
                 row: input.token_ids.len(),
                 start: part.start,
                 len: part.len,
-                global: table.clone(),
-                sliding: table,
+                tables: vec![table; 2],
                 image_spans: part.image_spans.clone(),
             });
             for position in part.start..part.start + part.len {
@@ -219,7 +224,7 @@ impl Case {
         let step = begin(&cpu, input, shape.head_dim);
         let reference_qkv = reference(&[num_rows, width], &qkv);
         let reference_q = cpu
-            .rope_and_cache(&step, &reference_qkv, &norm, &shape, LAYER, cache)
+            .rope_and_cache(&step, &reference_qkv, &norm, &self.layer(), cache)
             .expect("shapes fit");
 
         let rows = upload_rows(bench, input, self.window);
@@ -275,11 +280,7 @@ fn begin(
     head_dim: usize,
 ) -> <CandleBackend as BackendTypes>::Step {
     let rope = rope(head_dim);
-    let ropes = Ropes {
-        global: &rope,
-        sliding: &rope,
-    };
-    cpu.begin_step(input, None, ropes).expect("a valid step")
+    cpu.begin_step(input, None, &[rope]).expect("a valid step")
 }
 
 /// A step's metadata of the sliding group, as the kernels want it.
@@ -291,7 +292,7 @@ fn upload_rows<D: Device>(
     let table_stride = input
         .sequences
         .iter()
-        .map(|sequence| sequence.sliding.blocks().len())
+        .map(|sequence| sequence.tables[0].blocks().len())
         .max()
         .unwrap_or(0);
     let (mut sequence_of_row, mut key_ranges, mut tables) = (Vec::new(), Vec::new(), Vec::new());
@@ -301,8 +302,7 @@ fn upload_rows<D: Device>(
             sequence_of_row.push(idx as u32);
             key_ranges.extend([range.start as u32, range.end as u32]);
         }
-        let mut table: Vec<u32> = sequence
-            .sliding
+        let mut table: Vec<u32> = sequence.tables[0]
             .blocks()
             .iter()
             .map(|block| block.0)
@@ -314,7 +314,7 @@ fn upload_rows<D: Device>(
     let num_released: Vec<u32> = input
         .sequences
         .iter()
-        .map(|sequence| sequence.sliding.num_released() as u32)
+        .map(|sequence| sequence.tables[0].num_released() as u32)
         .collect();
     PagedRows {
         num_rows: input.token_ids.len() as u32,

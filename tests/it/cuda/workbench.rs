@@ -6,8 +6,8 @@ use half::bf16;
 use medgemma::backend::candle::{CandleBackend, CandleLinear, CandleStep};
 use medgemma::backend::cuda::device::{Device, DevicePtr};
 use medgemma::backend::{
-    BLOCK_SIZE, BackendTypes, HostDtype, HostLinear, HostTensor, Loading, Role, Rope, Ropes,
-    StepInput, StepSequence, TextOps,
+    BLOCK_SIZE, BackendTypes, HostDtype, HostLinear, HostTensor, Loading, Role, Rope, StepInput,
+    StepSequence, TextOps,
 };
 use medgemma::core::{BlockId, BlockTable, TokenId};
 
@@ -178,8 +178,7 @@ pub(super) fn reference_step(num_rows: usize) -> CandleStep {
             row: 0,
             start: 0,
             len: num_rows,
-            global: table.clone(),
-            sliding: table,
+            tables: vec![table; 2],
             image_spans: Vec::new(),
         }],
         ..StepInput::default()
@@ -187,12 +186,8 @@ pub(super) fn reference_step(num_rows: usize) -> CandleStep {
     let rope = Rope {
         inv_freq: vec![1.0],
     };
-    let ropes = Ropes {
-        global: &rope,
-        sliding: &rope,
-    };
     CandleBackend::cpu()
-        .begin_step(&input, None, ropes)
+        .begin_step(&input, None, &[rope])
         .expect("a valid step")
 }
 

@@ -8,7 +8,7 @@
 //! ```
 
 use super::tile::PANEL;
-use crate::backend::{AttentionShape, BLOCK_SIZE, LayerKind, StepSequence};
+use crate::backend::{AttentionShape, BLOCK_SIZE, StepSequence};
 use crate::core::BlockTable;
 
 /// Inputs of one layer's attention in one step, besides the numbers.
@@ -16,9 +16,9 @@ use crate::core::BlockTable;
 pub struct LayerStep<'a> {
     /// In order of `row`; together they cover every row once.
     pub sequences: &'a [StepSequence],
-    /// Kind of the layer, which selects the table and the mask.
-    pub kind: LayerKind,
-    /// Dimensions of the model's attention.
+    /// KV group of the layer, which selects the table.
+    pub group: usize,
+    /// Dimensions of the layer, the window of its mask among them.
     pub shape: &'a AttentionShape,
 }
 

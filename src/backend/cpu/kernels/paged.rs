@@ -15,7 +15,7 @@ use super::kv_pool::{KvPool, LayerStep, pool_block};
 use super::lanes::{Kernel, Lanes, dispatch};
 use super::softmax::{Running, score};
 use super::tile::{fetch, pack_strip, strips};
-use crate::backend::{BLOCK_SIZE, LayerKind, StepSequence};
+use crate::backend::{BLOCK_SIZE, StepSequence};
 
 /// Number of keys in a segment.
 const SEGMENT: usize = 1024;
@@ -96,10 +96,6 @@ fn tiles<'a>(step: LayerStep<'a>, q: &'a [f32], out: &'a mut [f32]) -> Vec<Tile<
     let group = shape.num_heads / shape.num_kv_heads;
     let group_width = group * shape.head_dim;
     let width = shape.num_heads * shape.head_dim;
-    let window = match step.kind {
-        LayerKind::Global => None,
-        LayerKind::Sliding => shape.window,
-    };
     let tokens_per_tile = (TILE_ROWS / group).max(1);
 
     let mut rows = q.chunks_exact(width).zip(out.chunks_exact_mut(width));
@@ -109,7 +105,7 @@ fn tiles<'a>(step: LayerStep<'a>, q: &'a [f32], out: &'a mut [f32]) -> Vec<Tile<
             let num_tokens = tokens_per_tile.min(sequence.len - first);
             let key_ranges: Vec<_> = (sequence.start + first..)
                 .take(num_tokens)
-                .map(|position| sequence.key_range(position, window))
+                .map(|position| sequence.key_range(position, shape.window))
                 .collect();
             let first_tile = tiles.len();
             tiles.extend((0..shape.num_kv_heads).map(|head| Tile {
@@ -226,7 +222,7 @@ impl Kernel for SegmentKernel<'_> {
     fn run<L: Lanes>(self, lanes: L) {
         let tile = self.tile;
         let group = tile.group();
-        let table = tile.sequence.table(self.step.kind);
+        let table = &tile.sequence.tables[self.step.group];
         let seen = clip(&tile.keys(), self.segment * SEGMENT, SEGMENT);
         let mut scores = vec![[0.0; BLOCK_SIZE]; tile.num_rows()];
         for block in seen.start / BLOCK_SIZE..seen.end.div_ceil(BLOCK_SIZE) {

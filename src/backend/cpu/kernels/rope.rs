@@ -101,7 +101,7 @@ fn shares<'a>(step: LayerStep<'_>, pool: &'a mut KvPool) -> Vec<Share<'a>> {
         while position < end {
             let first = position % BLOCK_SIZE;
             let len = (BLOCK_SIZE - first).min(end - position);
-            let block = pool_block(sequence.table(step.kind), position / BLOCK_SIZE);
+            let block = pool_block(&sequence.tables[step.group], position / BLOCK_SIZE);
             places.push((block, sequence.row + position - sequence.start, first, len));
             position += len;
         }

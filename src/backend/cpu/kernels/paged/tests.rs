@@ -6,6 +6,13 @@ use super::*;
 use crate::backend::AttentionShape;
 use crate::core::{BlockId, BlockTable};
 
+/// Kinds of layers, by the keys that a query sees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum LayerKind {
+    Global,
+    Sliding,
+}
+
 fn shape(num_heads: usize, num_kv_heads: usize, head_dim: usize) -> AttentionShape {
     AttentionShape {
         num_heads,
@@ -59,8 +66,7 @@ impl History {
             row,
             start: range.start,
             len: range.len(),
-            global: self.table.clone(),
-            sliding: self.table.clone(),
+            tables: vec![self.table.clone()],
             image_spans: self.image_spans.iter().filter(inside).cloned().collect(),
         }
     }
@@ -152,10 +158,11 @@ fn attend(
     sequences: &[StepSequence],
     q: &[f32],
 ) -> Vec<f32> {
+    let window = shape.window.filter(|_| kind == LayerKind::Sliding);
     let step = LayerStep {
         sequences,
-        kind,
-        shape,
+        group: 0,
+        shape: &AttentionShape { window, ..*shape },
     };
     let mut out = vec![f32::NAN; q.len()];
     paged_attention(step, q, pool, &mut out);
@@ -237,7 +244,7 @@ fn released_blocks_are_not_needed() {
     history.write(&mut pool, 0..300);
     let mut step = history.step(0, 290..300);
     // The first query sees keys from 251 on.
-    assert_eq!(step.sliding.release_before(251).count(), 7);
+    assert_eq!(step.tables[0].release_before(251).count(), 7);
     let q = &history.q[290 * 256..];
     let out = attend(&shape, LayerKind::Sliding, &pool, &[step], q);
     check_close(
@@ -427,7 +434,7 @@ fn what_is_rotated_and_stored_is_what_attention_reads() {
         };
         let step = LayerStep {
             sequences: &sequences,
-            kind: LayerKind::Global,
+            group: 0,
             shape: &shape,
         };
         rope_and_cache(step, &qkv, rope, &mut pool, &mut q);
