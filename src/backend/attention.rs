@@ -42,6 +42,17 @@ pub struct LayerSpec {
     pub pool: usize,
 }
 
+impl LayerSpec {
+    /// Returns the dimensions of the layer's keys and values.
+    pub fn pool_layout(&self) -> PoolLayout {
+        PoolLayout {
+            group: self.group,
+            num_kv_heads: self.shape.num_kv_heads,
+            head_dim: self.shape.head_dim,
+        }
+    }
+}
+
 /// Rotary frequencies of some layers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
@@ -70,6 +81,28 @@ pub struct PoolLayout {
 }
 
 impl KvLayout {
+    /// Returns the pools that these layers read and write.
+    ///
+    /// # Errors
+    /// Returns `Backend` for pools that no layer has, and layers that share one but do not agree on
+    /// its dimensions.
+    pub fn pools_of(layers: &[LayerSpec]) -> Result<Vec<PoolLayout>> {
+        let num_pools = layers.iter().map(|layer| layer.pool + 1).max().unwrap_or(0);
+        let pools = (0..num_pools).map(|pool| {
+            let mut layouts = layers
+                .iter()
+                .filter(|layer| layer.pool == pool)
+                .map(LayerSpec::pool_layout);
+            match layouts.next() {
+                Some(first) if layouts.all(|other| other == first) => Ok(first),
+                _ => Err(Error::Backend(format!(
+                    "no layer has the KV pool {pool}, or its layers do not agree"
+                ))),
+            }
+        });
+        pools.collect()
+    }
+
     /// Returns each pool with its number of blocks.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ use super::runner::{Runner, StepOutput};
 use crate::backend::Backend;
 use crate::core::GenerateRequest;
 use crate::error::{Error, Result};
-use crate::model::{ImageShape, Model};
+use crate::model::{Forward, ImageShape, Model};
 
 /// A command to the device.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ pub struct DeviceShape {
 
 impl DeviceShape {
     /// Returns the shape of a model's inputs.
-    pub fn of<B: Backend>(model: &Model<B>) -> Self {
+    pub fn of<B: Backend, F: Forward<B>>(model: &Model<B, F>) -> Self {
         Self {
             vocab_size: model.vocab_size(),
             image: model.image_shape(),
@@ -161,10 +161,11 @@ pub fn device_channel(shape: DeviceShape) -> (DeviceHandle, DeviceInbox) {
 ///
 /// # Errors
 /// Fails when the thread cannot be started.
-pub(super) fn start_device<B>(mut runner: Runner<B>) -> Result<DeviceHandle>
+pub(super) fn start_device<B, F>(mut runner: Runner<B, F>) -> Result<DeviceHandle>
 where
     B: Backend + 'static,
-    Runner<B>: Send,
+    F: Forward<B> + 'static,
+    Runner<B, F>: Send,
 {
     let (handle, inbox) = device_channel(DeviceShape::of(runner.model()));
     std::thread::Builder::new()
@@ -198,8 +199,8 @@ fn work(
 
 /// Executes one command. `forwards` holds the time that each uncollected step took before its
 /// sample, oldest first.
-fn execute<B: Backend>(
-    runner: &mut Runner<B>,
+fn execute<B: Backend, F: Forward<B>>(
+    runner: &mut Runner<B, F>,
     forwards: &mut VecDeque<Duration>,
     order: DeviceCommand,
 ) -> Result<Option<StepReport>> {

@@ -10,7 +10,7 @@ use super::model_input::{ImageAt, ModelInput, SampleInput};
 use crate::backend::{Backend, SampleRow, Sampled};
 use crate::core::{PixelValues, SeqId};
 use crate::error::{Error, Result};
-use crate::model::{Computed, ImageRows, Model, ScoredRun, StepOf, WarmUpImages};
+use crate::model::{Computed, Forward, Gemma3, ImageRows, Model, ScoredRun, StepOf, WarmUpImages};
 use crate::scheduler::{Batch, Scheduler};
 
 /// Default size of the encoder cache in bytes.
@@ -19,8 +19,8 @@ const ENCODER_CACHE_BYTES: usize = 512 << 20;
 const FEATURE_BYTES: usize = 4;
 
 /// Executes steps on one device, in the order in which they are launched.
-pub struct Runner<B: Backend> {
-    model: Model<B>,
+pub struct Runner<B: Backend, F: Forward<B> = Gemma3<B>> {
+    model: Model<B, F>,
     cache: B::KvCache,
     encoder_cache: EncoderCache<B::Tensor>,
     /// Samples of the last `num_uncollected` steps, oldest first; always includes those of the
@@ -48,10 +48,10 @@ pub struct StepOutput {
     pub scores: Vec<Sampled>,
 }
 
-impl<B: Backend> Runner<B> {
+impl<B: Backend, F: Forward<B>> Runner<B, F> {
     /// Creates a runner whose KV cache has this many blocks in each group.
     pub fn new(
-        model: Model<B>,
+        model: Model<B, F>,
         num_global_blocks: usize,
         num_sliding_blocks: usize,
     ) -> Result<Self> {
@@ -95,7 +95,7 @@ impl<B: Backend> Runner<B> {
     }
 
     /// The model.
-    pub fn model(&self) -> &Model<B> {
+    pub fn model(&self) -> &Model<B, F> {
         &self.model
     }
 
@@ -147,7 +147,7 @@ impl<B: Backend> Runner<B> {
     fn enter<R: Send>(
         &mut self,
         order: &ModelInput,
-        then: impl FnOnce(&Model<B>, Computed<B>) -> Result<R> + Send,
+        then: impl FnOnce(&Model<B, F>, Computed<B>) -> Result<R> + Send,
     ) -> Result<R> {
         if self.unsampled.is_some() {
             let early = "a step was ordered before the sample of the one before it";
@@ -159,7 +159,7 @@ impl<B: Backend> Runner<B> {
             encoder_cache,
             ..
         } = self;
-        let model: &Model<B> = model;
+        let model: &Model<B, F> = model;
         // Moved out and back in: samples may change threads, but are not `Sync`.
         let previous = self.sampled_tokens.pop_back();
         let (previous, done) = model.backend().enter(move || {
@@ -229,8 +229,8 @@ impl<B: Backend> Runner<B> {
 }
 
 /// Runs the model on the packed step.
-fn compute<B: Backend>(
-    model: &Model<B>,
+fn compute<B: Backend, F: Forward<B>>(
+    model: &Model<B, F>,
     cache: &mut B::KvCache,
     encoder_cache: &mut EncoderCache<B::Tensor>,
     order: &ModelInput,
@@ -264,8 +264,8 @@ fn compute<B: Backend>(
 }
 
 /// Samples the rows that need a token.
-fn sample<B: Backend>(
-    model: &Model<B>,
+fn sample<B: Backend, F: Forward<B>>(
+    model: &Model<B, F>,
     computed: Computed<B>,
     samples: &[SampleInput],
 ) -> Result<StepSamples<B>> {
@@ -285,8 +285,8 @@ fn sample<B: Backend>(
 /// Returns the images' embeddings, from the cache or encoded in one batch. Each image is encoded
 /// once per salt: two tenants that send the same image in the same step must not learn of each
 /// other.
-fn features<B: Backend>(
-    model: &Model<B>,
+fn features<B: Backend, F: Forward<B>>(
+    model: &Model<B, F>,
     cache: &mut EncoderCache<B::Tensor>,
     images: &[ImageAt],
 ) -> Result<Vec<ImageRows<B::Tensor>>> {

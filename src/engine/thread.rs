@@ -8,6 +8,7 @@ use super::runner::Runner;
 use super::{Engine, EngineConfig, EngineExit};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
+use crate::model::Forward;
 
 /// The engine's planning thread; joined at the end of the process.
 #[derive(Debug)]
@@ -25,10 +26,14 @@ impl EngineThread {
 ///
 /// # Errors
 /// Fails when the scheduler cannot work within the limits, or a thread cannot be started.
-pub fn start<B>(runner: Runner<B>, config: EngineConfig) -> Result<(EngineHandle, EngineThread)>
+pub fn start<B, F>(
+    runner: Runner<B, F>,
+    config: EngineConfig,
+) -> Result<(EngineHandle, EngineThread)>
 where
     B: Backend + 'static,
-    Runner<B>: Send,
+    F: Forward<B> + 'static,
+    Runner<B, F>: Send,
 {
     let (handle, engine) = Engine::new(config, start_device(runner)?)?;
     // A small runtime of its own for timers, channels and masks.

@@ -1,260 +1,67 @@
-//! The text decoder. Follows transformers' `modeling_gemma3.py`.
+//! Gemma 3: the text decoder with its vision encoder and projector.
 
-use crate::backend::{
-    AttentionShape, Backend, BackendTypes, HostLinear, LayerSpec, Loading, NormPair, QkNorm, Role,
-    Rope,
-};
+use super::config::ModelConfig;
+use super::forward::Forward;
+use super::weights::Weights;
+use super::{Decoder, ImageShape, Observer, Projector, StepOf, VisionTower};
+use crate::backend::{Backend, LayerSpec, Rope};
+use crate::core::PixelValues;
 use crate::error::Result;
-use crate::model::config::{LayerKind, ModelConfig, TextConfig};
-use crate::model::weights::Weights;
-use crate::model::{Computed, Observer, ScoredRun, Stage, StepOf};
 
-/// Prefix of the decoder's tensors in the hub's layout.
-const PREFIX: &str = "language_model.model";
-/// Present when the head is not tied to the embedding.
-const HEAD: &str = "language_model.lm_head.weight";
-
-/// Embedding, layers, final norm and head.
-pub struct Decoder<B: BackendTypes> {
-    /// `(vocab, hidden)`; also used as the head unless `head` is present.
-    embedding: B::Linear,
-    /// `(vocab, hidden)`
-    head: Option<B::Linear>,
-    vocab_size: usize,
-    embedding_scale: f32,
-    layers: Vec<Layer<B>>,
-    /// `(hidden)`
-    final_norm: B::Tensor,
-    /// Rotary frequencies of each kind of layer.
-    ropes: [Rope; 2],
-    eps: f64,
+/// The weights of a Gemma 3 checkpoint.
+pub struct Gemma3<B: Backend> {
+    decoder: Decoder<B>,
+    vision: Option<Vision<B>>,
 }
 
-struct Layer<B: BackendTypes> {
-    spec: LayerSpec,
-    // (hidden) each, 1 + weight
-    input_norm: B::Tensor,
-    post_attention_norm: B::Tensor,
-    pre_feedforward_norm: B::Tensor,
-    post_feedforward_norm: B::Tensor,
-    qk_norm: QkNorm<B::Tensor>,
-    /// `((heads + 2·kv_heads)·head_dim, hidden)`
-    qkv: B::Linear,
-    /// `(hidden, heads·head_dim)`
-    output: B::Linear,
-    /// `(2·mlp, hidden)`, gate first
-    gate_up: B::Linear,
-    /// `(hidden, mlp)`
-    down: B::Linear,
+struct Vision<B: Backend> {
+    tower: VisionTower<B>,
+    projector: Projector<B>,
+    image: ImageShape,
 }
 
-/// Returns the description of an attention layer; each has keys and values of its own.
-fn layer_spec(config: &TextConfig, index: usize) -> LayerSpec {
-    let kind = config.layer_kinds[index];
-    LayerSpec {
-        shape: AttentionShape {
-            num_heads: config.num_attention_heads,
-            num_kv_heads: config.num_key_value_heads,
-            head_dim: config.head_dim,
-            scale: config.query_pre_attn_scalar.powf(-0.5) as f32,
-            window: match kind {
-                LayerKind::Global => None,
-                LayerKind::Sliding => Some(config.sliding_window),
-            },
-            eps: config.rms_norm_eps,
-        },
-        group: kind.group(),
-        rope: kind.group(),
-        pool: index,
-    }
-}
-
-impl<B: Loading> Layer<B> {
-    fn load(backend: &B, config: &TextConfig, weights: &Weights, index: usize) -> Result<Self> {
-        let (hidden, mlp, head_dim) = (
-            config.hidden_size,
-            config.intermediate_size,
-            config.head_dim,
-        );
-        let query_width = config.num_attention_heads * head_dim;
-        let kv_width = config.num_key_value_heads * head_dim;
-        let tensor = |name: &str, shape: &[usize]| {
-            weights.tensor(&format!("{PREFIX}.layers.{index}.{name}.weight"), shape)
-        };
-        let norm = |name: &str, width: usize| backend.norm_weight(tensor(name, &[width])?);
-        Ok(Self {
-            spec: layer_spec(config, index),
-            input_norm: norm("input_layernorm", hidden)?,
-            post_attention_norm: norm("post_attention_layernorm", hidden)?,
-            pre_feedforward_norm: norm("pre_feedforward_layernorm", hidden)?,
-            post_feedforward_norm: norm("post_feedforward_layernorm", hidden)?,
-            qk_norm: QkNorm {
-                query: norm("self_attn.q_norm", head_dim)?,
-                key: norm("self_attn.k_norm", head_dim)?,
-            },
-            qkv: backend.load_linear(HostLinear::stacked(
-                Role::Column,
-                vec![
-                    tensor("self_attn.q_proj", &[query_width, hidden])?,
-                    tensor("self_attn.k_proj", &[kv_width, hidden])?,
-                    tensor("self_attn.v_proj", &[kv_width, hidden])?,
-                ],
-            ))?,
-            output: backend.load_linear(HostLinear::new(
-                Role::Row,
-                tensor("self_attn.o_proj", &[hidden, query_width])?,
-            ))?,
-            gate_up: backend.load_linear(HostLinear::stacked(
-                Role::Column,
-                vec![
-                    tensor("mlp.gate_proj", &[mlp, hidden])?,
-                    tensor("mlp.up_proj", &[mlp, hidden])?,
-                ],
-            ))?,
-            down: backend.load_linear(HostLinear::new(
-                Role::Row,
-                tensor("mlp.down_proj", &[hidden, mlp])?,
-            ))?,
-        })
-    }
-}
-
-impl<B: Loading> Decoder<B> {
-    /// Loads the decoder's tensors.
+impl<B: Backend> Gemma3<B> {
+    /// Loads every tensor that the architecture needs from `weights`.
+    ///
+    /// # Errors
+    /// Returns an error that names the file and the tensor that is missing or has the wrong shape.
     pub fn load(backend: &B, config: &ModelConfig, weights: &Weights) -> Result<Self> {
-        let ties_head = config.tie_word_embeddings;
-        let config = &config.text;
-        let table_name = format!("{PREFIX}.embed_tokens.weight");
-        // The tensor's shape takes precedence over the config, whose default is that of multimodal
-        // checkpoints.
-        let vocab_size = weights
-            .shape(&table_name)
-            .and_then(|shape| shape.first().copied())
-            .unwrap_or(config.vocab_size);
-        let table_shape = [vocab_size, config.hidden_size];
-        // Packed first: it is the largest tensor, and its pages are released when others are
-        // requested.
-        let table = |name: &str| {
-            let tensor = weights.tensor(name, &table_shape)?;
-            backend.load_linear(HostLinear::new(Role::Head, tensor))
-        };
-        let embedding = table(&table_name)?;
-        let head = if weights.contains(HEAD) || !ties_head {
-            Some(table(HEAD)?)
-        } else {
-            None
-        };
-        let layers = (0..config.num_hidden_layers)
-            .map(|index| Layer::load(backend, config, weights, index))
-            .collect::<Result<Vec<_>>>()?;
-        let final_norm = weights.tensor(&format!("{PREFIX}.norm.weight"), &[config.hidden_size])?;
-        Ok(Self {
-            embedding,
-            head,
-            vocab_size,
-            embedding_scale: (config.hidden_size as f64).sqrt() as f32,
-            layers,
-            final_norm: backend.norm_weight(final_norm)?,
-            ropes: LayerKind::ALL.map(|kind| {
-                let rope = match kind {
-                    LayerKind::Global => config.rope_global,
-                    LayerKind::Sliding => config.rope_local,
-                };
-                Rope {
-                    inv_freq: rope.inv_freq(config.head_dim),
-                }
+        let decoder = Decoder::load(backend, config, weights)?;
+        let hidden = config.text.hidden_size;
+        let vision = match &config.vision {
+            Some(vision) => Some(Vision {
+                tower: VisionTower::load(backend, vision, weights)?,
+                projector: Projector::load(backend, vision, hidden, weights)?,
+                image: ImageShape {
+                    size: vision.image_size,
+                    num_tokens: vision.mm_tokens_per_image,
+                    hidden,
+                },
             }),
-            eps: config.rms_norm_eps,
-        })
+            None => None,
+        };
+        Ok(Self { decoder, vision })
     }
 }
 
-impl<B: Backend> Decoder<B> {
-    /// Number of rows of the embedding.
-    pub fn vocab_size(&self) -> usize {
-        self.vocab_size
+impl<B: Backend> Forward<B> for Gemma3<B> {
+    fn vocab_size(&self) -> usize {
+        self.decoder.vocab_size()
     }
 
-    /// Returns the attention layers.
-    pub fn attention_layers(&self) -> Vec<LayerSpec> {
-        self.layers.iter().map(|layer| layer.spec).collect()
+    fn attention_layers(&self) -> Vec<LayerSpec> {
+        self.decoder.attention_layers()
     }
 
-    /// See [`crate::model::Model::forward`].
-    pub fn forward(
-        &self,
-        backend: &B,
-        step: StepOf<'_, B>,
-        cache: &mut B::KvCache,
-    ) -> Result<Option<B::Tensor>> {
-        let metadata = self.begin_step(backend, &step)?;
-        let mut work = |metadata: &B::Step, cache: &mut B::KvCache| {
-            self.compute(backend, &step, metadata, cache, &mut |_, _| Ok(()))
-        };
-        if step.images.is_empty() {
-            backend.run_step(metadata, cache, &mut work)
-        } else {
-            // Image embeddings belong to this step only, so it must not be captured or replayed.
-            work(&metadata, cache)
-        }
+    fn ropes(&self) -> &[Rope] {
+        self.decoder.ropes()
     }
 
-    /// See [`crate::model::Model::forward_observed`].
-    pub fn forward_observed(
-        &self,
-        backend: &B,
-        step: StepOf<'_, B>,
-        cache: &mut B::KvCache,
-        observe: &mut Observer<'_, B>,
-    ) -> Result<Option<B::Tensor>> {
-        let metadata = self.begin_step(backend, &step)?;
-        self.compute(backend, &step, &metadata, cache, observe)
+    fn image_shape(&self) -> Option<ImageShape> {
+        self.vision.as_ref().map(|vision| vision.image)
     }
 
-    /// See [`crate::model::Model::forward_scored`].
-    pub fn forward_scored(
-        &self,
-        backend: &B,
-        step: StepOf<'_, B>,
-        runs: &[ScoredRun<'_>],
-        cache: &mut B::KvCache,
-    ) -> Result<Computed<B>> {
-        let metadata = &self.begin_step(backend, &step)?;
-        let mut scores = Vec::new();
-        let logits = self.compute(backend, &step, metadata, cache, &mut |stage, hidden| {
-            if stage == Stage::Final {
-                for run in runs {
-                    self.score(backend, metadata, hidden, run, &mut scores)?;
-                }
-            }
-            Ok(())
-        })?;
-        Ok(Computed { logits, scores })
-    }
-
-    fn score(
-        &self,
-        backend: &B,
-        step: &B::Step,
-        hidden: &B::Tensor,
-        run: &ScoredRun<'_>,
-        scores: &mut Vec<B::SampledTokens>,
-    ) -> Result<()> {
-        let mut row = run.row;
-        for rows in run.rows.chunks(backend.max_score_rows()) {
-            let few = backend.rows(step, hidden, row..row + rows.len())?; // (rows, hidden)
-            let logits = backend.linear(step, &few, self.head())?; // (rows, vocab)
-            scores.push(backend.score(&logits, rows)?);
-            row += rows.len();
-        }
-        Ok(())
-    }
-
-    fn begin_step(&self, backend: &B, step: &StepOf<'_, B>) -> Result<B::Step> {
-        backend.begin_step(step.input, step.previous, &self.ropes)
-    }
-
-    fn compute(
+    fn hidden(
         &self,
         backend: &B,
         step_of: &StepOf<'_, B>,
@@ -262,74 +69,17 @@ impl<B: Backend> Decoder<B> {
         cache: &mut B::KvCache,
         observe: &mut Observer<'_, B>,
     ) -> Result<Option<B::Tensor>> {
-        let mut residual = backend.embed(step, &self.embedding, self.embedding_scale)?; // (tokens, hidden)
-        for image in step_of.images {
-            // Unscaled: the reference writes the image embeddings over the scaled text embeddings.
-            residual = backend.put_image_features(step, residual, &image.features, image.row)?;
-        }
-        observe(Stage::Embedded, &residual)?;
-
-        let Some(first) = self.layers.first() else {
-            return Ok(None);
-        };
-        let normed = backend.rms_norm(step, &residual, &first.input_norm, self.eps)?;
-        let mut qkv = backend.linear(step, &normed, &first.qkv)?; // (tokens, (heads + 2·kv_heads)·head_dim)
-        let mut last = None;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let mixed = backend.attend(step, &qkv, &layer.qk_norm, &layer.spec, cache)?; // (tokens, heads·head_dim)
-            let attended = backend.linear(step, &mixed, &layer.output)?; // (tokens, hidden)
-            let before_mlp = NormPair {
-                post: &layer.post_attention_norm,
-                next: &layer.pre_feedforward_norm,
-                eps: self.eps,
-            };
-            let (attended_residual, inner) =
-                backend.add_norm_geglu(step, &residual, &attended, &before_mlp, &layer.gate_up)?; // (tokens, mlp)
-            let branch = backend.linear(step, &inner, &layer.down)?; // (tokens, hidden)
-
-            // The next layer's first norm and matmul are fused here; after the last layer, the
-            // final norm.
-            let post = &layer.post_feedforward_norm;
-            match self.layers.get(index + 1) {
-                Some(next) => {
-                    let between = NormPair {
-                        post,
-                        next: &next.input_norm,
-                        eps: self.eps,
-                    };
-                    (residual, qkv) = backend.add_norm_linear(
-                        step,
-                        &attended_residual,
-                        &branch,
-                        &between,
-                        &next.qkv,
-                    )?;
-                }
-                None => {
-                    let end = NormPair {
-                        post,
-                        next: &self.final_norm,
-                        eps: self.eps,
-                    };
-                    let (sum, normed) =
-                        backend.add_norm_norm(step, &attended_residual, &branch, &end)?;
-                    residual = sum;
-                    last = Some(normed);
-                }
-            }
-            observe(Stage::Layer(index), &residual)?;
-        }
-
-        let last = last.expect("there is a last layer"); // (tokens, hidden)
-        observe(Stage::Final, &last)?;
-        if step_of.input.logit_rows.is_empty() {
-            return Ok(None);
-        }
-        let last = backend.select_logit_rows(step, &last)?; // (logit_rows, hidden)
-        Ok(Some(backend.linear(step, &last, self.head())?)) // (logit_rows, vocab)
+        self.decoder.hidden(backend, step_of, step, cache, observe)
     }
 
-    fn head(&self) -> &B::Linear {
-        self.head.as_ref().unwrap_or(&self.embedding)
+    fn logits(&self, backend: &B, step: &B::Step, hidden: &B::Tensor) -> Result<B::Tensor> {
+        self.decoder.logits(backend, step, hidden)
+    }
+
+    fn encode_images(&self, backend: &B, images: &[PixelValues]) -> Result<B::Tensor> {
+        let vision = self.vision.as_ref();
+        let vision = vision.expect("images reach only models with a tower");
+        let patches = vision.tower.forward(backend, images)?; // (images·patches, vision)
+        vision.projector.forward(backend, &patches) // (images·image_tokens, hidden)
     }
 }

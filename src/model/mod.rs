@@ -1,7 +1,12 @@
-//! Gemma 3 with its SigLIP vision encoder, written once over [`Backend`].
+//! Models, written once over [`Backend`]: [`Gemma3`] with its SigLIP vision encoder.
 //!
 //! Owns the weights and the order of operations. Knows nothing of requests, sampling parameters or
 //! the number of sequences: a step is packed rows with block tables.
+//!
+//! ```text
+//!  Model ── what every family does alike: cache, warm-up, scoring, images in small batches
+//!    └── Forward ── what a family computes: Gemma3 { Decoder, VisionTower, Projector }
+//! ```
 //!
 //! Dimensions: `tokens` packed rows of a step; `hidden`; `heads` and `kv_heads` of `head_dim`;
 //! `mlp` the inner width; `vocab`; in the vision encoder `patches` per image, its width `vision`,
@@ -17,35 +22,31 @@ pub mod shard_index;
 pub mod tensor_names;
 pub mod weights;
 
+mod decoder;
+mod forward;
 mod gemma3;
 mod mapped_file;
 mod projector;
 mod siglip;
 
 use crate::backend::{
-    BLOCK_SIZE, Backend, BackendTypes, KvLayout, PoolLayout, SampleRow, ScoreRow, StepInput,
-    StepSequence,
+    BLOCK_SIZE, Backend, BackendTypes, KvLayout, SampleRow, ScoreRow, StepInput, StepSequence,
 };
-use crate::core::{BlockId, BlockTable, PixelValues, SamplingParams, TokenId};
+use crate::core::{BlockId, BlockTable, ImageHash, PixelValues, SamplingParams, TokenId};
 use crate::error::Result;
-use crate::model::config::{LayerKind, ModelConfig};
+use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
 
-pub use gemma3::Decoder;
+pub use decoder::Decoder;
+pub use forward::Forward;
+pub use gemma3::Gemma3;
 pub use projector::Projector;
 pub use siglip::VisionTower;
 
 /// A loaded checkpoint on its device.
-pub struct Model<B: Backend> {
+pub struct Model<B: Backend, F: Forward<B> = Gemma3<B>> {
     backend: B,
-    decoder: Decoder<B>,
-    vision: Option<Vision<B>>,
-}
-
-struct Vision<B: Backend> {
-    tower: VisionTower<B>,
-    projector: Projector<B>,
-    image: ImageShape,
+    family: F,
 }
 
 /// Whether a warm-up encodes an image, which takes a CPU many seconds with a large vision encoder.
@@ -56,6 +57,10 @@ pub enum WarmUpImages {
     /// Encode no image.
     None,
 }
+
+/// Number of block tables of a sequence: the layers of the first see all keys, those of the second
+/// a window of them. A model may have layers of one only.
+const NUM_KV_GROUPS: usize = 2;
 
 /// Maximum number of images that are encoded together. A few have enough rows to occupy any device,
 /// and the encoder's working memory grows with each.
@@ -73,6 +78,15 @@ pub struct ImageShape {
 }
 
 impl ImageShape {
+    /// Returns a grey image of this size.
+    pub fn blank(&self) -> PixelValues {
+        PixelValues {
+            size: self.size,
+            rgb: vec![127; self.size * self.size * 3].into(),
+            hash: ImageHash([0; 32]),
+        }
+    }
+
     /// Number of values in one image's embeddings.
     pub fn num_features(&self) -> usize {
         self.num_tokens * self.hidden
@@ -115,30 +129,21 @@ pub struct StepOf<'a, B: Backend> {
     pub images: &'a [ImageRows<B::Tensor>],
 }
 
-impl<B: Backend> Model<B> {
+impl<B: Backend> Model<B, Gemma3<B>> {
     /// Loads every tensor that the architecture needs from `weights`.
     ///
     /// # Errors
     /// Returns an error that names the file and the tensor that is missing or has the wrong shape.
     pub fn load(backend: B, config: &ModelConfig, weights: &Weights) -> Result<Self> {
-        let decoder = Decoder::load(&backend, config, weights)?;
-        let vision = match &config.vision {
-            Some(vision) => Some(Vision {
-                tower: VisionTower::load(&backend, vision, weights)?,
-                projector: Projector::load(&backend, vision, config.text.hidden_size, weights)?,
-                image: ImageShape {
-                    size: vision.image_size,
-                    num_tokens: vision.mm_tokens_per_image,
-                    hidden: config.text.hidden_size,
-                },
-            }),
-            None => None,
-        };
-        Ok(Self {
-            backend,
-            decoder,
-            vision,
-        })
+        let family = Gemma3::load(&backend, config, weights)?;
+        Ok(Self::new(backend, family))
+    }
+}
+
+impl<B: Backend, F: Forward<B>> Model<B, F> {
+    /// Creates a model from weights that are on the backend's device.
+    pub fn new(backend: B, family: F) -> Self {
+        Self { backend, family }
     }
 
     /// The backend.
@@ -148,12 +153,12 @@ impl<B: Backend> Model<B> {
 
     /// Number of rows of the embedding; token ids must be smaller.
     pub fn vocab_size(&self) -> usize {
-        self.decoder.vocab_size()
+        self.family.vocab_size()
     }
 
     /// Dimensions of the vision encoder, if there is one.
     pub fn image_shape(&self) -> Option<ImageShape> {
-        self.vision.as_ref().map(|vision| vision.image)
+        self.family.image_shape()
     }
 
     /// Creates a cache with this many blocks in each group's pools.
@@ -162,14 +167,9 @@ impl<B: Backend> Model<B> {
         num_global_blocks: usize,
         num_sliding_blocks: usize,
     ) -> Result<B::KvCache> {
-        let layers = self.decoder.attention_layers();
-        let pools = layers.iter().map(|layer| PoolLayout {
-            group: layer.group,
-            num_kv_heads: layer.shape.num_kv_heads,
-            head_dim: layer.shape.head_dim,
-        });
+        let layers = self.family.attention_layers();
         self.backend.kv_cache(&KvLayout {
-            pools: pools.collect(),
+            pools: KvLayout::pools_of(&layers)?,
             num_blocks: vec![num_global_blocks, num_sliding_blocks],
         })
     }
@@ -195,8 +195,8 @@ impl<B: Backend> Model<B> {
             let sampled_tokens = self.backend.sample(&logits, &rows)?;
             self.backend.sampled(&sampled_tokens)?;
         }
-        if let Some(vision) = &self.vision {
-            self.encode_images(&[vision.tower.blank_image()])?;
+        if let Some(image) = self.image_shape() {
+            self.encode_images(&[image.blank()])?;
         }
         Ok(())
     }
@@ -229,9 +229,9 @@ impl<B: Backend> Model<B> {
             {
                 return Ok(false);
             }
-            match (&self.vision, images) {
-                (Some(vision), WarmUpImages::One) => {
-                    let features = self.encode_images(&[vision.tower.blank_image()])?;
+            match (self.image_shape(), images) {
+                (Some(image), WarmUpImages::One) => {
+                    let features = self.encode_images(&[image.blank()])?;
                     features
                         .iter()
                         .map(is_finite)
@@ -244,9 +244,9 @@ impl<B: Backend> Model<B> {
 
     fn warm_up_step(&self, num_tokens: usize) -> StepInput {
         let vocab_size = self.vocab_size();
-        let layers = self.decoder.attention_layers();
-        let table = |kind: &LayerKind| {
-            let is_used = layers.iter().any(|layer| layer.group == kind.group());
+        let layers = self.family.attention_layers();
+        let table = |group| {
+            let is_used = layers.iter().any(|layer| layer.group == group);
             let block = is_used.then_some(BlockId(0));
             BlockTable::new(BLOCK_SIZE, 0, Vec::from_iter(block))
         };
@@ -261,7 +261,7 @@ impl<B: Backend> Model<B> {
                 row: 0,
                 start: 0,
                 len: num_tokens,
-                tables: LayerKind::ALL.iter().map(table).collect(),
+                tables: (0..NUM_KV_GROUPS).map(table).collect(),
                 image_spans: Vec::new(),
             }],
             fed: Vec::new(),
@@ -278,14 +278,12 @@ impl<B: Backend> Model<B> {
     pub fn encode_images(&self, images: &[PixelValues]) -> Result<Vec<B::Tensor>> {
         let mut features = Vec::with_capacity(images.len());
         for images in images.chunks(MAX_IMAGES_PER_CALL) {
-            let vision = self
-                .vision
-                .as_ref()
-                .expect("images reach only models with a tower");
-            let patches = vision.tower.forward(&self.backend, images)?; // (images·patches, vision)
-            let together = vision.projector.forward(&self.backend, &patches)?; // (images·image_tokens, hidden)
+            let shape = self.image_shape();
+            let num_tokens = shape
+                .expect("images reach only models with a tower")
+                .num_tokens;
+            let together = self.family.encode_images(&self.backend, images)?; // (images·image_tokens, hidden)
             for idx in 0..images.len() {
-                let num_tokens = vision.image.num_tokens;
                 let rows = idx * num_tokens..(idx + 1) * num_tokens;
                 features.push(self.backend.keep_rows(&together, rows)?);
             }
@@ -300,7 +298,16 @@ impl<B: Backend> Model<B> {
         step: StepOf<'_, B>,
         cache: &mut B::KvCache,
     ) -> Result<Option<B::Tensor>> {
-        self.decoder.forward(&self.backend, step, cache)
+        let metadata = self.begin_step(&step)?;
+        let mut work = |metadata: &B::Step, cache: &mut B::KvCache| {
+            self.compute(&step, metadata, cache, &mut |_, _| Ok(()))
+        };
+        if step.images.is_empty() {
+            self.backend.run_step(metadata, cache, &mut work)
+        } else {
+            // Image embeddings belong to this step only, so it must not be captured or replayed.
+            work(&metadata, cache)
+        }
     }
 
     /// [`Self::forward`] that also returns log-probabilities of known tokens behind some rows.
@@ -312,8 +319,17 @@ impl<B: Backend> Model<B> {
         runs: &[ScoredRun<'_>],
         cache: &mut B::KvCache,
     ) -> Result<Computed<B>> {
-        self.decoder
-            .forward_scored(&self.backend, step, runs, cache)
+        let metadata = &self.begin_step(&step)?;
+        let mut scores = Vec::new();
+        let logits = self.compute(&step, metadata, cache, &mut |stage, hidden| {
+            if stage == Stage::Final {
+                for run in runs {
+                    self.score(metadata, hidden, run, &mut scores)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Computed { logits, scores })
     }
 
     /// [`Self::forward`] that passes every stage's hidden state to an observer, for comparisons
@@ -324,8 +340,51 @@ impl<B: Backend> Model<B> {
         cache: &mut B::KvCache,
         observe: &mut Observer<'_, B>,
     ) -> Result<Option<B::Tensor>> {
-        self.decoder
-            .forward_observed(&self.backend, step, cache, observe)
+        let metadata = self.begin_step(&step)?;
+        self.compute(&step, &metadata, cache, observe)
+    }
+
+    fn begin_step(&self, step: &StepOf<'_, B>) -> Result<B::Step> {
+        let ropes = self.family.ropes();
+        self.backend.begin_step(step.input, step.previous, ropes)
+    }
+
+    fn compute(
+        &self,
+        step_of: &StepOf<'_, B>,
+        step: &B::Step,
+        cache: &mut B::KvCache,
+        observe: &mut Observer<'_, B>,
+    ) -> Result<Option<B::Tensor>> {
+        let (backend, family) = (&self.backend, &self.family);
+        let hidden = family.hidden(backend, step_of, step, cache, observe)?;
+        let Some(hidden) = hidden else {
+            return Ok(None);
+        };
+        observe(Stage::Final, &hidden)?;
+        if step_of.input.logit_rows.is_empty() {
+            return Ok(None);
+        }
+        let selected = backend.select_logit_rows(step, &hidden)?; // (logit_rows, hidden)
+        family.logits(backend, step, &selected).map(Some) // (logit_rows, vocab)
+    }
+
+    /// Computes the scores of one run, a few rows at a time.
+    fn score(
+        &self,
+        step: &B::Step,
+        hidden: &B::Tensor,
+        run: &ScoredRun<'_>,
+        scores: &mut Vec<B::SampledTokens>,
+    ) -> Result<()> {
+        let mut row = run.row;
+        for rows in run.rows.chunks(self.backend.max_score_rows()) {
+            let few = self.backend.rows(step, hidden, row..row + rows.len())?; // (rows, hidden)
+            let logits = self.family.logits(&self.backend, step, &few)?; // (rows, vocab)
+            scores.push(self.backend.score(&logits, rows)?);
+            row += rows.len();
+        }
+        Ok(())
     }
 }
 

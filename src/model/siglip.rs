@@ -1,7 +1,7 @@
 //! The vision encoder: SigLIP without its pooling head. Follows transformers' `modeling_siglip.py`.
 
 use crate::backend::{BackendTypes, HostLinear, HostTensor, Loading, Role, VisionOps};
-use crate::core::{ImageHash, PixelValues};
+use crate::core::PixelValues;
 use crate::error::Result;
 use crate::model::config::VisionConfig;
 use crate::model::weights::Weights;
@@ -19,7 +19,6 @@ pub struct VisionTower<B: BackendTypes> {
     positions: B::Tensor,
     layers: Vec<Layer<B>>,
     post_norm: Affine<B::Tensor>,
-    image_size: usize,
     patch_size: usize,
     num_heads: usize,
     eps: f64,
@@ -148,7 +147,6 @@ impl<B: Loading> VisionTower<B> {
             )?,
             layers,
             post_norm: root.affine("post_layernorm", width)?,
-            image_size: config.image_size,
             patch_size: patch,
             num_heads: config.num_attention_heads,
             eps: config.layer_norm_eps,
@@ -157,15 +155,6 @@ impl<B: Loading> VisionTower<B> {
 }
 
 impl<B: VisionOps> VisionTower<B> {
-    /// Returns a grey image of the encoder's input size.
-    pub fn blank_image(&self) -> PixelValues {
-        PixelValues {
-            size: self.image_size,
-            rgb: vec![127; self.image_size * self.image_size * 3].into(),
-            hash: ImageHash([0; 32]),
-        }
-    }
-
     /// Returns the hidden state `(images·patches, vision)`.
     pub fn forward(&self, backend: &B, images: &[PixelValues]) -> Result<B::Tensor> {
         self.forward_observed(backend, images, &mut |_| Ok(()))

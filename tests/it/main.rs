@@ -10,6 +10,7 @@ mod damaged_checkpoints;
 mod engine;
 mod engine_script;
 mod films;
+mod forward_seam;
 mod generation;
 mod golden;
 mod grammar;
