@@ -13,9 +13,9 @@ use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::core::{GenerateRequest, SamplingParams, SchedulingParams, SeqId, TokenId};
 use medgemma::engine::Runner;
-use medgemma::model::Model;
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
+use medgemma::model::{Gemma3, Model};
 use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig};
 
 const GEMMA_3_270M: &str = r#"{"model_type": "gemma3_text", "vocab_size": 262144,
@@ -33,7 +33,7 @@ const SMOKE: &str = r#"{"model_type": "gemma3_text", "vocab_size": 512,
 /// Scheduler and runner, stepped by hand.
 struct Rig {
     scheduler: Scheduler,
-    runner: Runner<CpuBackend>,
+    runner: Runner<CpuBackend, Gemma3<CpuBackend>>,
     next_id: u64,
 }
 

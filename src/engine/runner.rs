@@ -10,7 +10,7 @@ use super::model_input::{ImageAt, ModelInput, SampleInput};
 use crate::backend::{Backend, SampleRow, Sampled};
 use crate::core::{PixelValues, SeqId};
 use crate::error::{Error, Result};
-use crate::model::{Computed, Forward, Gemma3, ImageRows, Model, ScoredRun, StepOf, WarmUpImages};
+use crate::model::{Computed, Forward, ImageRows, Model, ScoredRun, StepOf, WarmUpImages};
 use crate::scheduler::{Batch, Scheduler};
 
 /// Default size of the encoder cache in bytes.
@@ -19,7 +19,7 @@ const ENCODER_CACHE_BYTES: usize = 512 << 20;
 const FEATURE_BYTES: usize = 4;
 
 /// Executes steps on one device, in the order in which they are launched.
-pub struct Runner<B: Backend, F: Forward<B> = Gemma3<B>> {
+pub struct Runner<B: Backend, F: Forward<B>> {
     model: Model<B, F>,
     cache: B::KvCache,
     encoder_cache: EncoderCache<B::Tensor>,

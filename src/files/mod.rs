@@ -20,9 +20,9 @@ use crate::error::{Error, Result};
 pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Bytes of an index of shards: 27B's has 130 kB.
 pub const MAX_INDEX_BYTES: u64 = 8 << 20;
-/// Bytes of a tokenizer.json: Gemma 3's has 33 MB.
+/// Bytes of a tokenizer.json: one of 262 thousand tokens has 33 MB.
 pub const MAX_TOKENIZER_BYTES: u64 = 96 << 20;
-/// Bytes of a tokenizer_config.json: Gemma 3's has 1.2 MB, for it lists 6,242 tokens.
+/// Bytes of a tokenizer_config.json: one that lists 6,242 tokens has 1.2 MB.
 pub const MAX_TOKENIZER_CONFIG_BYTES: u64 = 8 << 20;
 /// Bytes of a chat template: long ones, with tools, have 20 kB.
 pub const MAX_TEMPLATE_BYTES: u64 = 256 << 10;

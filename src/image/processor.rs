@@ -22,7 +22,7 @@ pub enum Resize {
 /// Normalisation, `(x − 127.5) / 127.5`, is the backend's: until then an image is bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageProcessor {
-    /// Side of the square; 896 for Gemma 3.
+    /// Side of the square, in pixels.
     pub size: usize,
     /// How it becomes square.
     pub resize: Resize,

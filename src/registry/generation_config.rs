@@ -114,7 +114,7 @@ mod tests {
         let cases = [
             ("{}", (0.0, 0, 1.0)),
             (r#"{"eos_token_id": 1, "do_sample": false}"#, (0.0, 0, 1.0)),
-            // Gemma 3's file.
+            // A file of the hub.
             (
                 r#"{"do_sample": true, "top_k": 64, "top_p": 0.95}"#,
                 (1.0, 64, 0.95),

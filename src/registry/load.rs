@@ -299,8 +299,8 @@ fn tokenizer(files: &ModelFiles) -> Result<Tokenizer> {
 }
 
 /// Checks for token ids without a row in the embedding: text must not produce one, and no answer
-/// may end with one. Control tokens may lack a row (Gemma 3 1B has one for images, which it cannot
-/// see); requests that contain them are refused individually.
+/// may end with one. Control tokens may lack a row (a text-only checkpoint may have one for images,
+/// which it cannot see); requests that contain them are refused individually.
 fn check_token_ids(source: &ModelSource, tokenizer: &Tokenizer) -> Result<()> {
     let rows = source.config.text.vocab_size;
     let refused = |file, message| {

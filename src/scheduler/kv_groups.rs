@@ -16,7 +16,7 @@ pub enum KvGroups {
         /// Number of keys a query sees; at least 1.
         window: usize,
     },
-    /// Both kinds, as in Gemma 3.
+    /// Both kinds.
     Both {
         /// Number of keys a query of a sliding layer sees; at least 1.
         window: usize,

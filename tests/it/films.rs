@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use ::image::{ImageFormat, RgbImage, imageops};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use medgemma::backend::cpu::CpuBackend;
-use medgemma::backend::{BLOCK_SIZE, BackendTypes};
+use medgemma::backend::{BLOCK_SIZE, BackendTypes, VisionOps};
 use medgemma::core::{PixelValues, TokenId};
 use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted};
 use medgemma::model::config::ModelConfig;

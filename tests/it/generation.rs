@@ -14,9 +14,9 @@ use medgemma::core::{
 };
 use medgemma::engine::{ModelInput, Runner, Stepping};
 use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted};
-use medgemma::model::Model;
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
+use medgemma::model::{Gemma3, Model};
 use medgemma::scheduler::{Batch, BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig};
 
 use crate::golden::{self, Case, GreedyToken, Numbers};
@@ -26,7 +26,7 @@ const LOGPROBS: f32 = 1e-4;
 /// A tiny model under a scheduler, stepped by hand so that a test sees what happens.
 pub(crate) struct Rig {
     pub(crate) scheduler: Scheduler,
-    runner: Runner<CpuBackend>,
+    runner: Runner<CpuBackend, Gemma3<CpuBackend>>,
     events: HashMap<SeqId, Vec<TokenEvent>>,
     next_id: u64,
     stepping: Stepping,
