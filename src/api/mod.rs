@@ -27,9 +27,9 @@ mod serve;
 mod status;
 
 pub use docs::fields;
-pub use http::auth::ApiKeys;
 pub use http::connections::ConnectionLimits;
 pub use http::extract::MAX_BODY;
+pub use http::keys::ApiKeys;
 pub use http::limits::KeyLimits;
 pub use http::request_memory::RequestMemory;
 pub use http::site::Site;

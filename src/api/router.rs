@@ -9,9 +9,10 @@ use tower::util::MapRequest;
 use crate::api::anthropic;
 use crate::api::docs::{openapi, pages};
 use crate::api::http::error::ApiError;
+use crate::api::http::route_kind::RouteKind;
 use crate::api::http::state::AppState;
 use crate::api::http::tidy_path::tidy_path;
-use crate::api::http::{auth, extract, gate, metrics_access, request_id};
+use crate::api::http::{auth, extract, gate, request_id};
 use crate::api::openai::tokenize::{self, detokenize};
 use crate::api::openai::{chat, completions, models, responses};
 use crate::api::status::{health, metrics, version};
@@ -37,7 +38,7 @@ pub fn router(app: AppState) -> Router {
         .route("/detokenize", post(detokenize::detokenize))
         .merge(probes())
         .route("/version", get(version::version))
-        .route("/metrics", get(metrics::metrics))
+        .route(METRICS, get(metrics::metrics))
         .route("/openapi.json", get(openapi::openapi))
         .merge(pages::pages())
         .fallback(unknown_route)
@@ -51,32 +52,49 @@ pub fn router(app: AppState) -> Router {
     with_tidy_paths(routes)
 }
 
-/// The routes of an orchestrator's probes.
+/// Paths of an orchestrator's probes.
+const PROBES: [&str; 4] = ["/health", "/livez", "/ready", "/readyz"];
+
+const METRICS: &str = "/metrics";
+
+/// Returns the routes of an orchestrator's probes.
 fn probes() -> Router<AppState> {
+    let [health_path, live_path, ready_path, readyz_path] = PROBES;
     Router::new()
-        .route("/health", get(health::health))
-        .route("/livez", get(health::live))
-        .route("/ready", get(health::ready))
-        .route("/readyz", get(health::ready))
+        .route(health_path, get(health::health))
+        .route(live_path, get(health::live))
+        .route(ready_path, get(health::ready))
+        .route(readyz_path, get(health::ready))
 }
 
-/// Tidies the path of a request before its route is looked for.
+/// Tidies the path of a request and names the kind of its route before any middleware sees it.
 fn with_tidy_paths(routes: Router) -> Router {
-    Router::new().fallback_service(MapRequest::new(routes, tidy_path))
+    Router::new().fallback_service(MapRequest::new(routes, |request| {
+        let mut request = tidy_path(request);
+        let kind = route_kind(request.uri().path());
+        request.extensions_mut().insert(kind);
+        request
+    }))
+}
+
+fn route_kind(path: &str) -> RouteKind {
+    match path {
+        METRICS => RouteKind::Metrics,
+        path if PROBES.contains(&path) => RouteKind::Probe,
+        path if pages::is_page(path) => RouteKind::Page,
+        _ => RouteKind::Keyed,
+    }
 }
 
 /// Returns the routes of the separate metrics address: metrics and probes.
 pub(crate) fn metrics_router(app: AppState) -> Router {
     let routes = Router::new()
         .merge(probes())
-        .route("/metrics", get(metrics::metrics))
+        .route(METRICS, get(metrics::metrics))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method);
     let routes = routes
-        .layer(from_fn_with_state(
-            app.clone(),
-            metrics_access::require_key_beside,
-        ))
+        .layer(from_fn_with_state(app.clone(), auth::require_metrics_key))
         .layer(from_fn_with_state(app.clone(), gate::guard))
         .layer(from_fn_with_state(app.clone(), request_id::identify))
         .with_state(app);

@@ -213,6 +213,16 @@ pub enum FinishReason {
     Length,
 }
 
+impl FinishReason {
+    /// Returns its name in OpenAI's API and in the log: `stop` or `length`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
 /// One generated token with its metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenEvent {

@@ -8,12 +8,13 @@ use super::response::{
     MessagesUsage, OutputBlock,
 };
 use crate::api::generate::Answering;
-use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent, to_json};
+use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent};
 use crate::api::generate::generation::{AnswerDelta, Finish};
+use crate::api::generate::types::stop_reason::StopReason;
 use crate::api::generate::types::usage::Usage;
 use crate::api::http::error::ApiError;
+use crate::api::http::json_response::to_json;
 use crate::api::http::random::random_id;
-use crate::api::openai::chat::response::StopReason;
 use crate::core::FinishReason;
 use crate::text::AnswerPart;
 

@@ -6,17 +6,17 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::http::header::HeaderName;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
-use serde::Serialize;
 
 use super::generation::{AnswerDelta, Finish, Generation};
 use super::options::Delivery;
 use super::types::usage::Usage;
 use crate::api::http::error::ApiError;
-use crate::core::{FinishReason, TokenEvent};
+use crate::api::http::json_response::json_response;
+use crate::core::TokenEvent;
 use crate::text::AnswerPart;
 
 /// A comment is sent after this time without a token, so that no proxy takes a long prefill for a
@@ -98,14 +98,6 @@ pub(crate) struct ToolCall {
     pub(crate) arguments: String,
 }
 
-/// Returns the `finish_reason` used in responses and in the log.
-pub(crate) fn finish_name(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-    }
-}
-
 /// Runs a generation to its end, or returns a response that streams its events.
 ///
 /// # Errors
@@ -178,17 +170,6 @@ impl AnswerBuilder {
             finish: (self.finish).expect("an answer's last delta says how it ended"),
         }
     }
-}
-
-/// Makes a 200 response with this JSON body.
-pub(crate) fn json_response(body: String) -> Response {
-    let json = HeaderValue::from_static("application/json");
-    ([(CONTENT_TYPE, json)], body).into_response()
-}
-
-/// Serializes a response type as JSON.
-pub(crate) fn to_json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("the wire's types have string keys only")
 }
 
 /// State of an event stream.

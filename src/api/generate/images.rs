@@ -10,10 +10,18 @@ use tokio_util::sync::CancellationToken;
 use crate::api::http::error::ApiError;
 use crate::api::http::request_memory::{Charge, RequestMemory};
 use crate::api::http::state::AppState;
-use crate::api::openai::chat::convert::WireImage;
 use crate::core::PixelValues;
 use crate::error::ImageError;
 use crate::image::{ImageProcessor, Wanted, fetch};
+
+/// An image as the client sent it.
+#[derive(Debug)]
+pub(crate) struct WireImage {
+    /// Its path: `messages[i].content[j]`.
+    pub(crate) param: String,
+    /// A data URI, not yet checked.
+    pub(crate) url: String,
+}
 
 /// Images that are ready for the engine.
 #[derive(Debug, Default)]

@@ -3,18 +3,10 @@
 use super::images::Images;
 use crate::api::http::error::ApiError;
 use crate::api::http::request_memory::Charge;
-use crate::api::openai::completions::request::Prompt;
 use crate::core::{ImageSpan, TokenId};
 use crate::error::Error;
 use crate::registry::ServedModel;
-use crate::text::{
-    AddSpecialTokens, EncodedPrompt, Message, PromptEnd, SpecialTokens, encode_prompt,
-};
-
-use super::size::{check_size, least_tokens};
-
-/// Maximum number of prompts in one request. Each one is a separate sequence in the engine.
-const MAX_PROMPTS: usize = 1024;
+use crate::text::{EncodedPrompt, Message, PromptEnd, encode_prompt};
 
 /// A tokenized prompt with its images.
 #[derive(Debug)]
@@ -37,15 +29,6 @@ pub(crate) struct EchoedPrompt {
     /// Number of tokens at the start that are not in the text: a `<bos>` that the client did not
     /// write.
     pub(crate) num_silent: usize,
-}
-
-/// Whether answers begin with their prompts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Echo {
-    /// They do (`echo`).
-    Yes,
-    /// They do not, which is the default.
-    No,
 }
 
 impl PreparedPrompt {
@@ -107,119 +90,6 @@ pub(crate) fn check_length(prompt_len: usize, max_model_len: usize) -> Result<()
     .into())
 }
 
-/// Converts the prompts of a text completion. Texts get `<bos>` unless they begin with it; ids are
-/// taken unchanged.
-///
-/// # Errors
-/// 400 for no prompt, an empty one, unknown ids, and prompts that are too long.
-pub(crate) fn convert_prompts(
-    prompt: Prompt,
-    echo: Echo,
-    model: &ServedModel,
-) -> Result<Vec<PreparedPrompt>, ApiError> {
-    let is_list = matches!(prompt, Prompt::Texts(_) | Prompt::IdLists(_));
-    let path = |prompt_idx: usize| match is_list {
-        true => format!("prompt[{prompt_idx}]"),
-        false => "prompt".to_owned(),
-    };
-    let prompts = match prompt {
-        Prompt::Text(text) => vec![convert_text(text, model, &path(0))?],
-        Prompt::Ids(ids) => vec![convert_ids(&ids, model, &path(0))?],
-        Prompt::Texts(texts) => {
-            check_number(texts.len())?;
-            let texts = texts.into_iter().enumerate();
-            texts
-                .map(|(prompt_idx, text)| convert_text(text, model, &path(prompt_idx)))
-                .collect::<Result<_, _>>()?
-        }
-        Prompt::IdLists(lists) => {
-            check_number(lists.len())?;
-            let lists = lists.iter().enumerate();
-            lists
-                .map(|(prompt_idx, ids)| convert_ids(ids, model, &path(prompt_idx)))
-                .collect::<Result<_, _>>()?
-        }
-        Prompt::Nothing => Vec::new(),
-    };
-    if prompts.is_empty() {
-        return Err(ApiError::invalid_value(
-            "prompt",
-            "'prompt' must not be empty.",
-        ));
-    }
-    let prepared = prompts.into_iter().enumerate().map(|(prompt_idx, prompt)| {
-        let Converted { ids, echoed } = prompt;
-        let path = path(prompt_idx);
-        if ids.is_empty() {
-            let message = format!("'{path}' must not be empty.");
-            return Err(ApiError::invalid_value(path, message));
-        }
-        check_length(ids.len(), model.max_model_len).map_err(|error| error.at(path))?;
-        Ok(PreparedPrompt {
-            ids,
-            images: Vec::new(),
-            echo: (echo == Echo::Yes).then_some(echoed),
-            held: None,
-        })
-    });
-    prepared.collect()
-}
-
-fn check_number(num_prompts: usize) -> Result<(), ApiError> {
-    if num_prompts <= MAX_PROMPTS {
-        return Ok(());
-    }
-    Err(ApiError::invalid_value(
-        "prompt",
-        format!("'prompt' takes up to {MAX_PROMPTS} prompts, got {num_prompts}."),
-    ))
-}
-
-/// A prompt's ids and text.
-struct Converted {
-    ids: Vec<TokenId>,
-    echoed: EchoedPrompt,
-}
-
-fn convert_text(text: String, model: &ServedModel, path: &str) -> Result<Converted, ApiError> {
-    let ids = encode_text(&text, model, path)?;
-    let prefix = model.tokenizer.prefix();
-    let written = model.tokenizer.decode(prefix, SpecialTokens::Keep);
-    let num_silent = match text.starts_with(&written) {
-        true => 0,
-        false => prefix.len(),
-    };
-    Ok(Converted {
-        ids,
-        echoed: EchoedPrompt { text, num_silent },
-    })
-}
-
-fn encode_text(text: &str, model: &ServedModel, path: &str) -> Result<Vec<TokenId>, ApiError> {
-    let least = least_tokens(text.len(), 0, 0);
-    check_size(least, model.max_model_len).map_err(|error| error.at(path))?;
-    let ids = model.tokenizer.encode_raw(text, AddSpecialTokens::Yes)?;
-    check_rows(&ids, model.vocab_size).map_err(|error| error.at(path))?;
-    Ok(ids)
-}
-
-fn convert_ids(ids: &[i32], model: &ServedModel, path: &str) -> Result<Converted, ApiError> {
-    check_length(ids.len(), model.max_model_len).map_err(|error| error.at(path))?;
-    let ids = check_ids(ids, model.vocab_size, |idx| format!("{path}[{idx}]"))?;
-    let prefix = model.tokenizer.prefix();
-    let num_silent = match ids.starts_with(prefix) {
-        true => prefix.len(),
-        false => 0,
-    };
-    let text = model
-        .tokenizer
-        .decode(&ids[num_silent..], SpecialTokens::Keep);
-    Ok(Converted {
-        echoed: EchoedPrompt { text, num_silent },
-        ids,
-    })
-}
-
 /// Converts ids within the model's vocabulary.
 ///
 /// # Errors
@@ -244,7 +114,7 @@ pub(crate) fn check_ids(
 }
 
 /// Checks that the model has all tokens: a tokenizer may have tokens that the model lacks.
-fn check_rows(ids: &[TokenId], vocab_size: usize) -> Result<(), ApiError> {
+pub(crate) fn check_rows(ids: &[TokenId], vocab_size: usize) -> Result<(), ApiError> {
     match ids.iter().find(|id| id.0 as usize >= vocab_size) {
         None => Ok(()),
         Some(id) => Err(ApiError::unsupported(

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::answer::finish_name;
 use crate::api::http::error::Refusal;
 use crate::core::{FinishReason, TokenEvent};
 use crate::metrics::{AnswerMeter, Metrics};
@@ -135,7 +134,7 @@ impl Drop for RequestLog {
                 self.metrics.error(refusal.code.unwrap_or("unknown"));
                 ("request failed", "error", Some(refusal))
             }
-            End::Finished(reason) => ("request finished", finish_name(*reason), None),
+            End::Finished(reason) => ("request finished", reason.as_str(), None),
             End::Open | End::Refused => {
                 self.metrics.cancelled();
                 ("request finished", "client left", None)

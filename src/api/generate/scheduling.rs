@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::types::scheduling_fields::SchedulingFields;
-use crate::api::http::auth::{Caller, Priorities};
 use crate::api::http::error::ApiError;
+use crate::api::http::keys::{Caller, Priorities};
 use crate::core::{CacheSalt, SchedulingParams};
 
 /// Context of the hash, so that salts differ from all other hashes.

@@ -11,11 +11,11 @@ use axum::http::{HeaderMap, HeaderValue, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::auth;
 use super::connections::SeatKind;
 use super::error::ApiError;
 use super::extract;
 use super::peer::Peer;
+use super::route_kind::RouteKind;
 use super::site::{Origin, host_of};
 use super::state::AppState;
 
@@ -58,7 +58,7 @@ pub(crate) async fn guard(State(app): State<AppState>, request: Request, next: N
 
 fn judge<'r>(app: &AppState, peer: Peer, request: &'r Request) -> Result<Origin<'r>, ApiError> {
     let headers = request.headers();
-    let is_probe = auth::is_probe(request.uri().path());
+    let is_probe = RouteKind::of(request) == RouteKind::Probe;
     if request.extensions().get() == Some(&SeatKind::Spare) && !is_probe {
         return Err(ApiError::too_many_connections());
     }

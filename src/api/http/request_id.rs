@@ -15,8 +15,8 @@ use tracing::{Instrument, field};
 use super::dialect::Dialect;
 use super::error::ApiError;
 use super::random::random_id;
+use super::route_kind::RouteKind;
 use super::state::AppState;
-use crate::api::docs::pages;
 
 /// Maximum length of a client's own id. A longer one is replaced.
 const MAX_ID: usize = 128;
@@ -38,7 +38,7 @@ pub(crate) async fn identify(
         _ => random_id("req-"),
     };
     let dialect = Dialect::of_route(request.uri().path());
-    let is_page = pages::is_page(request.uri().path());
+    let is_page = RouteKind::of(&request) == RouteKind::Page;
     let span = tracing::info_span!("request", request_id = id, model = field::Empty);
     let answered = AssertUnwindSafe(next.run(request).instrument(span.clone()))
         .catch_unwind()

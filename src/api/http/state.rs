@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::auth::ApiKeys;
 use super::auth_failures::AuthFailures;
 use super::connections::ConnectionLimits;
 use super::error::ApiError;
+use super::keys::ApiKeys;
 use super::request_memory::{Charge, RequestMemory};
 use super::site::Site;
 use super::workers::Workers;

@@ -5,8 +5,8 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 
 use super::model_list::{ModelCard, ModelList};
-use crate::api::generate::answer::{json_response, to_json};
 use crate::api::http::error::ApiError;
+use crate::api::http::json_response::{json_response, to_json};
 use crate::api::http::state::AppState;
 use crate::registry::ServedModel;
 

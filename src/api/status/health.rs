@@ -4,8 +4,8 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::server_state::Status;
-use crate::api::generate::answer::{json_response, to_json};
 use crate::api::http::error::ApiError;
+use crate::api::http::json_response::{json_response, to_json};
 use crate::api::http::state::{AppState, Readiness};
 use crate::error::Error;
 

@@ -3,7 +3,7 @@
 use axum::response::Response;
 
 use super::server_state::Version;
-use crate::api::generate::answer::{json_response, to_json};
+use crate::api::http::json_response::{json_response, to_json};
 
 /// Returns the server's version.
 pub(crate) async fn version() -> Response {

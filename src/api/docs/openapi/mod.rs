@@ -17,7 +17,7 @@ use axum::response::Response;
 #[cfg(test)]
 use serde_json::Value;
 
-use crate::api::generate::answer::{json_response, to_json};
+use crate::api::http::json_response::{json_response, to_json};
 #[cfg(test)]
 use crate::api::http::refused_fields::RefusedField;
 

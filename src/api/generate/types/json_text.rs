@@ -9,11 +9,11 @@ use serde_json::{Map, Value};
 
 /// The text of any JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct JsonText(pub(in crate::api) String);
+pub(crate) struct JsonText(pub(crate) String);
 
 /// The text of a JSON object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ObjectText(pub(in crate::api) String);
+pub(crate) struct ObjectText(pub(crate) String);
 
 impl<'de> Deserialize<'de> for JsonText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -11,5 +11,6 @@ pub(crate) mod presence;
 pub(crate) mod sampling_fields;
 pub(crate) mod scheduling_fields;
 pub(crate) mod seed;
+pub(crate) mod stop_reason;
 pub(crate) mod text_or;
 pub(crate) mod usage;

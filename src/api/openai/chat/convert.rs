@@ -1,11 +1,11 @@
 //! Converts messages to the form that templates take, and separates their images.
 
 use std::borrow::Cow;
-use std::fmt::Display;
 
 use super::message::{ChatMessage, Content, Part};
-use super::past_calls::PastCalls;
+use super::past_calls::{PastCalls, missing, not_served};
 use super::turns::arrange;
+use crate::api::generate::images::WireImage;
 use crate::api::generate::types::presence::Presence;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
@@ -24,15 +24,6 @@ pub(crate) struct Chat {
     pub(crate) text_bytes: usize,
     /// How the prompt ends.
     pub(crate) end: PromptEnd,
-}
-
-/// An image as the client sent it.
-#[derive(Debug)]
-pub(crate) struct WireImage {
-    /// Its path: `messages[i].content[j]`.
-    pub(crate) param: String,
-    /// A data URI, not yet checked.
-    pub(crate) url: String,
 }
 
 /// How messages are converted.
@@ -273,11 +264,6 @@ fn check_served(path: &str, message: &ChatMessage) -> Result<(), ApiError> {
     }
 }
 
-pub(super) fn not_served(param: String) -> ApiError {
-    let message = format!("The parameter '{param}' is not supported by this server. Leave it out.");
-    ApiError::unsupported(param, message)
-}
-
 fn role(path: &str, role: &str) -> Result<text::Role, ApiError> {
     let param = format!("{path}.role");
     match role {
@@ -353,10 +339,6 @@ fn convert_parts(
         }
     }
     Ok(parts)
-}
-
-pub(super) fn missing(path: &dyn Display, name: &str) -> ApiError {
-    ApiError::missing(format!("{path}.{name}"))
 }
 
 /// Rejects URLs that decoding would certainly reject, before anything is decoded.

@@ -1,6 +1,7 @@
 //! Tool calls of earlier turns and their results.
 
-use super::convert::{missing, not_served};
+use std::fmt::Display;
+
 use super::message::{ChatMessage, Content};
 use super::tool_types::MessageToolCall;
 use crate::api::generate::types::presence::Presence;
@@ -91,4 +92,15 @@ impl PastCalls {
             text,
         })
     }
+}
+
+/// Returns the error of a field of a message that is known and not supported.
+pub(super) fn not_served(param: String) -> ApiError {
+    let message = format!("The parameter '{param}' is not supported by this server. Leave it out.");
+    ApiError::unsupported(param, message)
+}
+
+/// Returns the error of a part without the field `name`.
+pub(super) fn missing(path: &dyn Display, name: &str) -> ApiError {
+    ApiError::missing(format!("{path}.{name}"))
 }

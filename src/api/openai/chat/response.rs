@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::tool_types::{AnswerToolCall, DeltaToolCall};
 use crate::api::generate::types::logprobs::{ChatLogprobs, PromptLogprobs};
+use crate::api::generate::types::stop_reason::StopReason;
 use crate::api::generate::types::usage::Usage;
 use crate::core::TokenId;
 
@@ -128,14 +129,4 @@ pub(crate) struct Delta<'a> {
     /// At most one call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tool_calls: Option<[DeltaToolCall<'a>; 1]>,
-}
-
-/// What ended an answer, other than the model's own stop tokens and the length limit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub(crate) enum StopReason {
-    /// A stop string.
-    Text(String),
-    /// One of the client's stop tokens.
-    Token(TokenId),
 }

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use super::call::prepare;
 use super::convert::Chat;
 use super::message::ChatMessage;
-use super::prepare;
 use crate::api::generate::names::{MessageNames, Names};
 use crate::api::generate::prompt::PreparedPrompt;
 use crate::api::http::error::ApiError;

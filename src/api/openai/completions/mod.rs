@@ -1,5 +1,6 @@
 //! `POST /v1/completions`: continues a raw prompt, without a chat template.
 
+mod convert;
 pub(crate) mod request;
 pub(crate) mod response;
 
@@ -9,19 +10,21 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
+use self::convert::{Echo, convert_prompts};
 use self::request::CompletionRequest;
 use self::response::{Completion, CompletionChoice};
-use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent, finish_name, to_json};
+use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent};
 use crate::api::generate::generation::{AnswerDelta, Finish};
 use crate::api::generate::labels::ServiceTier;
 use crate::api::generate::logprobs::{self, EchoedTokens};
 use crate::api::generate::options::{StreamUsage, TokenIds, completion_logprobs};
 use crate::api::generate::output::{OutputPlan, asked_grammar};
-use crate::api::generate::prompt::{Echo, PreparedPrompt, convert_prompts};
+use crate::api::generate::prompt::PreparedPrompt;
 use crate::api::generate::types::usage::Usage;
 use crate::api::generate::{Answering, Call, Endpoint, OwnFields, SharedFields, generate};
 use crate::api::http::error::ApiError;
 use crate::api::http::extract::parse;
+use crate::api::http::json_response::to_json;
 use crate::api::http::refused_fields::{self, refuse};
 use crate::api::http::state::AppState;
 use crate::core::{TokenEvent, TokenId};
@@ -177,10 +180,7 @@ impl CompletionFormat {
             prompt_logprobs: (self.answering.prompt_logprobs.zip(of_prompt)).map(
                 |(num_top, of_prompt)| logprobs::for_prompt(prompt, of_prompt, num_top, tokenizer),
             ),
-            finish_reason: part
-                .finish
-                .as_ref()
-                .map(|finish| finish_name(finish.reason)),
+            finish_reason: part.finish.as_ref().map(|finish| finish.reason.as_str()),
             stop_reason: part.finish.and_then(|finish| finish.stop_reason),
             prompt_token_ids: (returns_ids && is_first).then_some(prompt),
             token_ids: returns_ids.then(|| part.tokens.iter().map(|event| event.token).collect()),

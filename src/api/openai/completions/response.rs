@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::api::generate::types::logprobs::{CompletionLogprobs, PromptLogprobs};
+use crate::api::generate::types::stop_reason::StopReason;
 use crate::api::generate::types::usage::Usage;
-use crate::api::openai::chat::response::{FINISH_REASONS_OR_NULL, StopReason};
+use crate::api::openai::chat::response::FINISH_REASONS_OR_NULL;
 use crate::core::TokenId;
 
 /// The whole response, or one event of a stream.

@@ -13,12 +13,13 @@ use super::response::{
     ResponseStatus, ResponsesUsage,
 };
 use crate::api::generate::Answering;
-use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent, to_json};
+use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent};
 use crate::api::generate::generation::AnswerDelta;
 use crate::api::generate::logprobs;
 use crate::api::generate::types::logprobs::TokenLogprob;
 use crate::api::generate::types::usage::Usage;
 use crate::api::http::error::ApiError;
+use crate::api::http::json_response::to_json;
 use crate::core::{FinishReason, TokenEvent};
 use crate::text::AnswerPart;
 

@@ -23,7 +23,7 @@ use self::convert::{Translated, translate};
 use self::format::ResponsesFormat;
 pub(crate) use self::refused::REFUSED;
 use self::request::{RepeatedFields, ResponsesRequest};
-use super::chat::chat_call;
+use super::chat::call::chat_call;
 use super::chat::translation::NamedChat;
 use crate::api::generate::answer::AnswerFormat;
 use crate::api::generate::prompt::PreparedPrompt;

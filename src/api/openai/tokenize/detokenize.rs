@@ -7,11 +7,11 @@ use axum::response::Response;
 use tracing::Span;
 
 use super::types::{DetokenizeRequest, Detokenized};
-use crate::api::generate::answer::{json_response, to_json};
 use crate::api::generate::model_name::check_model;
 use crate::api::generate::prompt::check_ids;
 use crate::api::http::error::ApiError;
 use crate::api::http::extract::{JsonBody, json_body, parse};
+use crate::api::http::json_response::{json_response, to_json};
 use crate::api::http::state::AppState;
 use crate::registry::ServedModel;
 use crate::text::SpecialTokens;

@@ -1,0 +1,128 @@
+//! Turns a chat request, from whichever API it came, into a checked call, and its conversation into a
+//! prompt.
+
+use std::sync::Arc;
+
+use super::convert::Chat;
+use super::prompting::Prompting;
+use super::request::ChatRequest;
+use super::thinking::{ThinkingFields, convert_thinking};
+use super::tools::{ToolFields, ToolPlan, convert_tools};
+use crate::api::generate::images::{Images, decode_all};
+use crate::api::generate::options::chat_logprobs;
+use crate::api::generate::output::{OutputPlan, asked_grammar};
+use crate::api::generate::prompt::{PreparedPrompt, check_length, encode_chat};
+use crate::api::generate::size::{check_size, least_tokens};
+use crate::api::generate::{Call, OwnFields, SharedFields};
+use crate::api::http::error::ApiError;
+use crate::api::http::state::AppState;
+use crate::registry::ServedModel;
+use crate::text::AnswerSyntax;
+
+/// Converts and checks a chat request, from whichever API it came.
+///
+/// # Errors
+/// 400 for invalid fields, 404 for another model.
+pub(crate) fn chat_call(
+    fields: ChatRequest,
+    shared: SharedFields,
+    model: &ServedModel,
+) -> Result<Call<Chat>, ApiError> {
+    let tools = convert_tools(
+        ToolFields {
+            tools: fields.tools,
+            tool_choice: fields.tool_choice,
+            parallel_tool_calls: fields.parallel_tool_calls,
+        },
+        model.tool_format,
+    )?;
+    let thinking = convert_thinking(
+        ThinkingFields {
+            reasoning_effort: fields.reasoning_effort,
+            thinking_token_budget: fields.thinking_token_budget,
+            include_reasoning: fields.include_reasoning,
+            chat_template_kwargs: fields.chat_template_kwargs,
+        },
+        &model.names[0],
+        model.thinking,
+    )?;
+    let asked = asked_grammar(fields.response_format, fields.structured_outputs)?;
+    let prompting = Prompting::new(tools.as_ref(), asked.as_ref(), thinking.wish, model);
+    let own = OwnFields {
+        model: fields.model,
+        top_logprobs: chat_logprobs(fields.logprobs, fields.top_logprobs)?,
+        output: OutputPlan {
+            grammar: match &tools {
+                Some(tools) => tools.grammar(asked)?,
+                None => asked,
+            },
+            thought: thinking.thought,
+        },
+        syntax: AnswerSyntax {
+            thoughts: thinking.syntax,
+            calls: tools.as_ref().map(ToolPlan::syntax),
+        },
+    };
+    let call = Call::new(shared, own, model)?;
+    let mut chat = prompting.chat(fields.messages)?;
+    chat.end(fields.add_generation_prompt, fields.continue_final_message)?;
+    check_chat(&chat, model, model.max_model_len)?;
+    Ok(call.with(chat))
+}
+
+/// Checks a conversation before its template is rendered.
+///
+/// # Errors
+/// 400 for images to a model that takes none, and for a prompt that certainly exceeds `max_tokens`.
+pub(crate) fn check_chat(
+    chat: &Chat,
+    model: &ServedModel,
+    max_tokens: usize,
+) -> Result<(), ApiError> {
+    let image_tokens = match (&model.images, chat.images.first()) {
+        (Some(images), _) => chat.images.len() * images.tokens.tokens_per_image,
+        (None, None) => 0,
+        (None, Some(image)) => {
+            let message = format!(
+                "The model '{}' takes text only. Remove the images, or use a model that takes \
+                 them, such as medgemma-4b-it.",
+                model.names[0]
+            );
+            return Err(ApiError::invalid_value(image.param.clone(), message));
+        }
+    };
+    let least = least_tokens(chat.text_bytes, chat.messages.len(), image_tokens);
+    check_size(least, max_tokens).map_err(|error| error.at("messages"))
+}
+
+/// Builds the prompt. Text is tokenized before images are decoded, so that a prompt that is too
+/// long costs no decoding.
+///
+/// # Errors
+/// 400 for a prompt that does not fit the model and for invalid images.
+pub(crate) async fn prepare(
+    app: &AppState,
+    model: &Arc<ServedModel>,
+    chat: Chat,
+) -> Result<PreparedPrompt, ApiError> {
+    let Chat {
+        messages,
+        images,
+        text_bytes,
+        end,
+    } = chat;
+    let encode = {
+        let model = Arc::clone(model);
+        move || encode_chat(&model, &messages, end)
+    };
+    let prompt = app.workers().run_sized(text_bytes, encode).await??;
+    check_length(prompt.ids.len(), model.max_model_len).map_err(|error| error.at("messages"))?;
+    let (images, tokens_per_image) = match &model.images {
+        Some(support) => (
+            decode_all(images, &support.processor, app).await?,
+            support.tokens.tokens_per_image,
+        ),
+        None => (Images::default(), 0),
+    };
+    Ok(PreparedPrompt::new(prompt, images, tokens_per_image))
+}
