@@ -7,7 +7,8 @@ use axum::routing::{get, post};
 use tower::util::MapRequest;
 
 use crate::api::anthropic;
-use crate::api::docs::{openapi, pages};
+use crate::api::docs::openapi::{self, Operation};
+use crate::api::docs::pages;
 use crate::api::http::error::ApiError;
 use crate::api::http::route_kind::RouteKind;
 use crate::api::http::state::AppState;
@@ -19,6 +20,26 @@ use crate::api::status::{health, metrics, version};
 
 /// Every route exists with and without `/v1`: clients differ in whether their base URL includes it.
 const PREFIXES: [&str; 2] = ["/v1", ""];
+
+/// Exactly the operations that the router serves, for the description of the API; a test compares
+/// them.
+pub(crate) const OPERATIONS: &[Operation] = &[
+    chat::OPERATION,
+    completions::OPERATION,
+    responses::OPERATION,
+    anthropic::MESSAGES,
+    anthropic::COUNT_TOKENS,
+    models::LIST_MODELS,
+    models::RETRIEVE_MODEL,
+    tokenize::TOKENIZE,
+    tokenize::DETOKENIZE,
+    health::HEALTH,
+    health::LIVE,
+    health::READY,
+    version::OPERATION,
+    metrics::OPERATION,
+    openapi::OPERATION,
+];
 
 /// Returns the whole server as a service from request to response. It needs no socket.
 pub fn router(app: AppState) -> Router {
@@ -39,8 +60,8 @@ pub fn router(app: AppState) -> Router {
         .merge(probes())
         .route("/version", get(version::version))
         .route(METRICS, get(metrics::metrics))
-        .route("/openapi.json", get(openapi::openapi))
-        .merge(pages::pages())
+        .route("/openapi.json", get(|| openapi::openapi(OPERATIONS)))
+        .merge(pages::pages(OPERATIONS))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         // `extract` has its own limit, with an error in our format.
@@ -111,4 +132,84 @@ async fn wrong_method(request: Request) -> ApiError {
     let (head, body) = request.into_parts();
     extract::discard(&head.headers, body).await;
     ApiError::wrong_method(&head.method, head.uri.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::http::refused_fields::refuse;
+
+    /// Fields that chat and text completions support.
+    const SERVED: &[&str] = &[
+        "model",
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "seed",
+        "stop",
+        "stop_token_ids",
+        "min_tokens",
+        "ignore_eos",
+        "n",
+        "logprobs",
+        "stream",
+        "stream_options",
+        "return_token_ids",
+        "user",
+        "priority",
+        "cache_salt",
+        "timeout",
+        "response_format",
+        "structured_outputs",
+        "prompt_logprobs",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "logit_bias",
+        "service_tier",
+        "metadata",
+        "store",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+    ];
+
+    #[test]
+    fn a_field_is_refused_once_or_served() {
+        for operation in [chat::OPERATION, completions::OPERATION] {
+            let body = operation.body.expect("it has one");
+            let names: Vec<_> = body
+                .refused
+                .concat()
+                .iter()
+                .map(|field| field.name)
+                .collect();
+            for (at, name) in names.iter().enumerate() {
+                assert!(!names[..at].contains(name), "{name} stands twice");
+                assert!(!SERVED.contains(name), "{name} is served");
+            }
+        }
+    }
+
+    #[test]
+    fn each_field_is_refused_and_its_neutral_values_are_not() {
+        for body in OPERATIONS.iter().filter_map(|operation| operation.body) {
+            for field in body.refused.concat() {
+                let with = |value: &str| format!("{{\"{}\": {value}}}", field.name);
+                let error = refuse(&with("{\"some\": [\"value\"]}"), body.refused);
+                let message = error.expect_err(field.name).to_json();
+                assert!(
+                    message.contains(&format!("\"param\":\"{}\"", field.name)),
+                    "{message}"
+                );
+                for value in field.neutral.iter().chain(&["null"]) {
+                    let neutral = refuse(&with(value), body.refused);
+                    assert!(neutral.is_ok(), "{}: {value}", field.name);
+                }
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@
 
 pub(crate) mod convert;
 mod format;
+mod operation;
 mod refused;
 pub(crate) mod request;
 pub(crate) mod response;
@@ -22,7 +23,8 @@ use tracing::Span;
 
 use self::convert::{Translated, translate};
 use self::format::{MessagesEcho, MessagesFormat};
-pub(crate) use self::refused::REFUSED;
+pub(crate) use self::operation::{COUNT_TOKENS, MESSAGES};
+use self::refused::REFUSED;
 use self::request::MessagesRequest;
 use self::response::TokenCount;
 use crate::api::generate::answer::AnswerFormat;

@@ -14,7 +14,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::openapi;
+use super::openapi::{self, Operation};
 use crate::api::http::state::AppState;
 use crate::web::ASSETS;
 
@@ -45,7 +45,7 @@ const HEADERS: [(HeaderName, &str); 7] = [
 ];
 
 /// Returns the routes of all pages.
-pub(crate) fn pages() -> Router<AppState> {
+pub(crate) fn pages(operations: &'static [Operation]) -> Router<AppState> {
     let router = ASSETS.iter().fold(Router::new(), |router, asset| {
         let body = Bytes::from_static(asset.text.as_bytes());
         let serve = move || async move { page(asset.media_type, body) };
@@ -54,7 +54,7 @@ pub(crate) fn pages() -> Router<AppState> {
     // Generated once, on the first request.
     let reference = Arc::new(OnceLock::new());
     let docs = move || async move {
-        let body = reference.get_or_init(|| Bytes::from(openapi::reference()));
+        let body = reference.get_or_init(|| Bytes::from(openapi::reference(operations)));
         page("text/html; charset=utf-8", body.clone())
     };
     router.route(DOCS, get(docs))

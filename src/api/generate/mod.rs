@@ -12,6 +12,7 @@ pub(crate) mod names;
 pub(crate) mod options;
 pub(crate) mod output;
 pub(crate) mod prompt;
+pub(crate) mod refused;
 pub(crate) mod request_log;
 pub(crate) mod sampling;
 pub(crate) mod scheduling;

@@ -5,10 +5,35 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 
 use super::model_list::{ModelCard, ModelList};
+use crate::api::docs::openapi::{Access, Answer, Method, Operation, written};
 use crate::api::http::error::ApiError;
 use crate::api::http::json_response::{json_response, to_json};
 use crate::api::http::state::AppState;
 use crate::registry::ServedModel;
+
+/// `GET /v1/models` in the description of the API.
+pub(crate) const LIST_MODELS: Operation = Operation {
+    method: Method::Get,
+    paths: &["/v1/models", "/models"],
+    id: "listModels",
+    summary: "All names that requests may use.",
+    body: None,
+    answer: Answer::Json(written::<ModelList<'static>>),
+    errors: &[503],
+    access: Access::Key,
+};
+
+/// `GET /v1/models/{id}` in the description of the API.
+pub(crate) const RETRIEVE_MODEL: Operation = Operation {
+    method: Method::Get,
+    paths: &["/v1/models/{id}", "/models/{id}"],
+    id: "retrieveModel",
+    summary: "One name; it may contain slashes.",
+    body: None,
+    answer: Answer::Json(written::<ModelCard<'static>>),
+    errors: &[400, 404, 503],
+    access: Access::Key,
+};
 
 /// Lists all names that requests may use.
 ///

@@ -4,10 +4,47 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::server_state::Status;
+use crate::api::docs::openapi::{Access, Answer, Method, Operation, written};
 use crate::api::http::error::ApiError;
 use crate::api::http::json_response::{json_response, to_json};
 use crate::api::http::state::{AppState, Readiness};
 use crate::error::Error;
+
+/// `GET /health` in the description of the API.
+pub(crate) const HEALTH: Operation = Operation {
+    method: Method::Get,
+    paths: &["/health"],
+    id: "health",
+    summary: "Whether the model can answer.",
+    body: None,
+    answer: Answer::Json(written::<Status<'static>>),
+    errors: &[503],
+    access: Access::Open,
+};
+
+/// `GET /livez` in the description of the API.
+pub(crate) const LIVE: Operation = Operation {
+    method: Method::Get,
+    paths: &["/livez"],
+    id: "live",
+    summary: "Whether the process can work: also while it loads or drains.",
+    body: None,
+    answer: Answer::Json(written::<Status<'static>>),
+    errors: &[503],
+    access: Access::Open,
+};
+
+/// `GET /ready` and `/readyz` in the description of the API.
+pub(crate) const READY: Operation = Operation {
+    method: Method::Get,
+    paths: &["/ready", "/readyz"],
+    id: "ready",
+    summary: "Whether requests are welcome.",
+    body: None,
+    answer: Answer::Json(written::<Status<'static>>),
+    errors: &[503],
+    access: Access::Open,
+};
 
 /// Health: whether the model can answer. Other servers listen only then, or answer 503 until then,
 /// so scripts and probes that were written for them wait as they should.

@@ -5,11 +5,25 @@ use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
+use crate::api::docs::openapi::{Access, Answer, Method, Operation};
 use crate::api::http::error::ApiError;
 use crate::api::http::state::AppState;
 
 /// Content type of Prometheus' text format.
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// `GET /metrics` in the description of the API.
+pub(crate) const OPERATION: Operation = Operation {
+    method: Method::Get,
+    paths: &["/metrics"],
+    id: "metrics",
+    summary: "Numbers for Prometheus and for routers. Where several keys open the server, it takes a \
+              key of its own.",
+    body: None,
+    answer: Answer::Metrics,
+    errors: &[503],
+    access: Access::Key,
+};
 
 /// Returns the server's metrics.
 ///

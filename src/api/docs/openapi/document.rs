@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::operations::OPERATIONS;
+use super::operation::Operation;
 use super::schemas::Schemas;
 
 const DESCRIPTION: &str = "MedGemma and Gemma 3 behind OpenAI's API, with vLLM's extensions. \
@@ -10,10 +10,10 @@ const DESCRIPTION: &str = "MedGemma and Gemma 3 behind OpenAI's API, with vLLM's
      it sends one.";
 
 /// Returns the OpenAPI Object.
-pub(super) fn document() -> Value {
+pub(super) fn document(operations: &[Operation]) -> Value {
     let mut schemas = Schemas::new();
     let mut paths = Map::new();
-    for operation in OPERATIONS {
+    for operation in operations {
         for (path_idx, path) in operation.paths.iter().enumerate() {
             let object = operation.at(path_idx, &mut schemas);
             let item = paths.entry(*path).or_insert_with(|| json!({}));

@@ -8,16 +8,22 @@ use super::schemas::{Body, Schemas};
 use crate::api::http::dialect::Dialect;
 use crate::api::http::error::{AnthropicEnvelope, ErrorEnvelope};
 
+/// Error statuses of generating operations.
+pub(crate) const GENERATION_ERRORS: &[u16] = &[400, 403, 404, 408, 413, 415, 429, 500, 503, 504];
+
+/// Error statuses of operations that process a body without generating.
+pub(crate) const BODY_ERRORS: &[u16] = &[400, 404, 408, 413, 415, 500, 503];
+
 /// The HTTP method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Method {
+pub(crate) enum Method {
     Get,
     Post,
 }
 
 /// Who may use an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
+pub(crate) enum Access {
     /// Everybody.
     Open,
     /// Clients with a key, if the server has keys.
@@ -25,11 +31,11 @@ pub(super) enum Access {
 }
 
 /// Returns a reference to the schema of a response type.
-pub(super) type Written = fn(&mut Schemas) -> Value;
+pub(crate) type Written = fn(&mut Schemas) -> Value;
 
 /// How a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StreamEnd {
+pub(crate) enum StreamEnd {
     /// With the data `[DONE]`.
     Done,
     /// With an event whose type says so.
@@ -38,7 +44,7 @@ pub(super) enum StreamEnd {
 
 /// The content of a response with status 200.
 #[derive(Clone, Copy)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// JSON.
     Json(Written),
     /// JSON, or events if the request sets `stream`.
@@ -55,28 +61,28 @@ pub(super) enum Answer {
 
 /// A route with its method.
 #[derive(Clone, Copy)]
-pub(super) struct Operation {
-    pub(super) method: Method,
+pub(crate) struct Operation {
+    pub(crate) method: Method,
     /// The second path, if there is one, is the first without `/v1`.
-    pub(super) paths: &'static [&'static str],
+    pub(crate) paths: &'static [&'static str],
     /// The operation's name in generated clients.
-    pub(super) id: &'static str,
-    pub(super) summary: &'static str,
-    pub(super) body: Option<Body>,
-    pub(super) answer: Answer,
+    pub(crate) id: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) body: Option<Body>,
+    pub(crate) answer: Answer,
     /// The other possible statuses.
-    pub(super) errors: &'static [u16],
-    pub(super) access: Access,
+    pub(crate) errors: &'static [u16],
+    pub(crate) access: Access,
 }
 
 /// Returns a reference to the schema of `T` as a response.
-pub(super) fn written<T: JsonSchema>(schemas: &mut Schemas) -> Value {
+pub(crate) fn written<T: JsonSchema>(schemas: &mut Schemas) -> Value {
     schemas.answer::<T>()
 }
 
 impl Method {
     /// Returns the name used in the document.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Get => "get",
             Self::Post => "post",
@@ -86,7 +92,7 @@ impl Method {
 
 impl Operation {
     /// Returns its Operation Object for one of its paths.
-    pub(super) fn at(&self, path_idx: usize, schemas: &mut Schemas) -> Value {
+    pub(crate) fn at(&self, path_idx: usize, schemas: &mut Schemas) -> Value {
         let mut object = Map::new();
         let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
         let id = match path_idx {

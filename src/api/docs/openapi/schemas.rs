@@ -9,19 +9,19 @@ use crate::api::http::refused_fields::RefusedField;
 
 /// A request body: the types that are read from the same JSON object.
 #[derive(Clone, Copy)]
-pub(super) struct Body {
+pub(crate) struct Body {
     /// Name in the document.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// `T::json_schema` of each type.
-    pub(super) parts: &'static [fn(&mut SchemaGenerator) -> Schema],
+    pub(crate) parts: &'static [fn(&mut SchemaGenerator) -> Schema],
     /// Known fields that are refused.
-    pub(super) refused: &'static [&'static [RefusedField]],
+    pub(crate) refused: &'static [&'static [RefusedField]],
     /// Example bodies.
-    pub(super) examples: &'static [Example],
+    pub(crate) examples: &'static [Example],
 }
 
 /// The schemas collected so far.
-pub(super) struct Schemas {
+pub(crate) struct Schemas {
     /// Schemas of request types: a field with a default may be absent.
     requests: SchemaGenerator,
     /// Schemas of response types: a field that is always written is required.
@@ -31,7 +31,7 @@ pub(super) struct Schemas {
 }
 
 impl Schemas {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let settings = SchemaSettings::draft2020_12().with(|settings| {
             settings.definitions_path = "/components/schemas".into();
             settings.meta_schema = None;
@@ -44,12 +44,12 @@ impl Schemas {
     }
 
     /// Returns a reference to the schema of `T` as a response type.
-    pub(super) fn answer<T: JsonSchema>(&mut self) -> Value {
+    pub(crate) fn answer<T: JsonSchema>(&mut self) -> Value {
         self.answers.subschema_for::<T>().to_value()
     }
 
     /// Returns a reference to the schema of a body.
-    pub(super) fn body(&mut self, body: &Body) -> Value {
+    pub(crate) fn body(&mut self, body: &Body) -> Value {
         let reference = json!({ "$ref": format!("#/components/schemas/{}", body.name) });
         if self.bodies.contains_key(body.name) {
             return reference;
@@ -85,7 +85,7 @@ impl Schemas {
     }
 
     /// Returns all schemas by name.
-    pub(super) fn into_components(mut self) -> Map<String, Value> {
+    pub(crate) fn into_components(mut self) -> Map<String, Value> {
         let mut all = self.requests.take_definitions(true);
         for (name, schema) in self.answers.take_definitions(true) {
             let before = all.insert(name.clone(), schema.clone());

@@ -9,8 +9,10 @@
 pub(crate) mod call;
 pub(crate) mod convert;
 pub(crate) mod message;
+mod operation;
 pub(crate) mod past_calls;
 pub(crate) mod prompting;
+mod refused;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod thinking;
@@ -26,6 +28,8 @@ use axum::response::Response;
 
 use self::call::{chat_call, prepare};
 use self::convert::Chat;
+pub(crate) use self::operation::OPERATION;
+use self::refused::REFUSED;
 use self::response::{
     AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, Delta,
 };
@@ -36,13 +40,14 @@ use crate::api::generate::labels::ServiceTier;
 use crate::api::generate::logprobs;
 use crate::api::generate::options::{StreamUsage, TokenIds};
 use crate::api::generate::prompt::PreparedPrompt;
+use crate::api::generate::refused::GENERATION;
 use crate::api::generate::types::usage::Usage;
 use crate::api::generate::{Answering, Call, Endpoint, SharedFields, generate};
 use crate::api::http::error::ApiError;
 use crate::api::http::extract::parse;
 use crate::api::http::json_response::to_json;
 use crate::api::http::random::random_id;
-use crate::api::http::refused_fields::{self, refuse};
+use crate::api::http::refused_fields::refuse;
 use crate::api::http::state::AppState;
 use crate::core::{FinishReason, TokenEvent};
 use crate::registry::ServedModel;
@@ -72,7 +77,7 @@ impl Endpoint for Chats {
     fn read(body: &str, model: &ServedModel) -> Result<Call<Chat>, ApiError> {
         let fields = parse(body)?;
         let shared = SharedFields::parse(body)?;
-        refuse(body, &[refused_fields::CHAT, refused_fields::GENERATION])?;
+        refuse(body, &[REFUSED, GENERATION])?;
         chat_call(fields, shared, model)
     }
 

@@ -1,6 +1,8 @@
 //! `POST /v1/completions`: continues a raw prompt, without a chat template.
 
 mod convert;
+mod operation;
+mod refused;
 pub(crate) mod request;
 pub(crate) mod response;
 
@@ -11,6 +13,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use self::convert::{Echo, convert_prompts};
+pub(crate) use self::operation::OPERATION;
+use self::refused::REFUSED;
 use self::request::CompletionRequest;
 use self::response::{Completion, CompletionChoice};
 use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent};
@@ -20,12 +24,13 @@ use crate::api::generate::logprobs::{self, EchoedTokens};
 use crate::api::generate::options::{StreamUsage, TokenIds, completion_logprobs};
 use crate::api::generate::output::{OutputPlan, asked_grammar};
 use crate::api::generate::prompt::PreparedPrompt;
+use crate::api::generate::refused::GENERATION;
 use crate::api::generate::types::usage::Usage;
 use crate::api::generate::{Answering, Call, Endpoint, OwnFields, SharedFields, generate};
 use crate::api::http::error::ApiError;
 use crate::api::http::extract::parse;
 use crate::api::http::json_response::to_json;
-use crate::api::http::refused_fields::{self, refuse};
+use crate::api::http::refused_fields::refuse;
 use crate::api::http::state::AppState;
 use crate::core::{TokenEvent, TokenId};
 use crate::registry::ServedModel;
@@ -55,10 +60,7 @@ impl Endpoint for Completions {
     fn read(body: &str, model: &ServedModel) -> Result<Call<Self::Content>, ApiError> {
         let fields: CompletionRequest = parse(body)?;
         let shared = SharedFields::parse(body)?;
-        refuse(
-            body,
-            &[refused_fields::COMPLETION, refused_fields::GENERATION],
-        )?;
+        refuse(body, &[REFUSED, GENERATION])?;
         let top_logprobs = completion_logprobs(fields.logprobs)?;
         let own = OwnFields {
             model: fields.model,

@@ -9,6 +9,7 @@ pub(crate) mod convert;
 pub(crate) mod event;
 mod format;
 mod items;
+mod operation;
 mod refused;
 pub(crate) mod request;
 pub(crate) mod response;
@@ -21,16 +22,18 @@ use axum::response::Response;
 
 use self::convert::{Translated, translate};
 use self::format::ResponsesFormat;
-pub(crate) use self::refused::REFUSED;
+pub(crate) use self::operation::OPERATION;
+use self::refused::REFUSED;
 use self::request::{RepeatedFields, ResponsesRequest};
 use super::chat::call::chat_call;
 use super::chat::translation::NamedChat;
 use crate::api::generate::answer::AnswerFormat;
 use crate::api::generate::prompt::PreparedPrompt;
+use crate::api::generate::refused::GENERATION;
 use crate::api::generate::{Answering, Call, Endpoint, SharedFields, generate};
 use crate::api::http::error::ApiError;
 use crate::api::http::extract::parse;
-use crate::api::http::refused_fields::{self, refuse};
+use crate::api::http::refused_fields::refuse;
 use crate::api::http::state::AppState;
 use crate::registry::ServedModel;
 
@@ -56,7 +59,7 @@ impl Endpoint for Responses {
         let fields: ResponsesRequest = parse(body)?;
         let mut shared = SharedFields::parse(body)?;
         let repeated: RepeatedFields = parse(body)?;
-        refuse(body, &[REFUSED, refused_fields::GENERATION])?;
+        refuse(body, &[REFUSED, GENERATION])?;
         shared.sampling.max_completion_tokens = fields.max_output_tokens;
         let Translated { chat, names } = translate(fields)?;
         let mut call = chat_call(chat, shared, model).map_err(|error| names.rename(error))?;

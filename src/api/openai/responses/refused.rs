@@ -3,6 +3,7 @@
 
 use crate::api::http::refused_fields::{RefusedField, field};
 
+/// The fields with their neutral values.
 pub(crate) const REFUSED: &[RefusedField] = &[
     // OpenAI's.
     field("access_programs", &["{}"], ""),

@@ -1,6 +1,8 @@
 //! `POST /tokenize`: returns the tokens of a text or a chat.
 
 pub(crate) mod detokenize;
+mod operation;
+mod refused;
 pub(crate) mod types;
 
 use std::sync::Arc;
@@ -9,6 +11,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use tracing::Span;
 
+pub(crate) use self::operation::{DETOKENIZE, TOKENIZE};
+use self::refused::REFUSED;
 use self::types::{TokenizeRequest, Tokenized};
 use super::chat::call::check_chat;
 use super::chat::message::ChatMessage;
@@ -24,7 +28,7 @@ use crate::api::http::error::ApiError;
 use crate::api::http::extract::{JsonBody, json_body, parse};
 use crate::api::http::json_response::{json_response, to_json};
 use crate::api::http::object::JsonObject;
-use crate::api::http::refused_fields::{self, refuse};
+use crate::api::http::refused_fields::refuse;
 use crate::api::http::state::AppState;
 use crate::core::TokenId;
 use crate::registry::ServedModel;
@@ -44,7 +48,7 @@ pub(crate) async fn tokenize(
     let work = move || {
         let _held = held;
         let fields: TokenizeRequest = parse(&body)?;
-        refuse(&body, &[refused_fields::TOKENIZE])?;
+        refuse(&body, &[REFUSED])?;
         answer(fields, &model, &span)
     };
     app.workers().run(work).await?
