@@ -32,10 +32,10 @@ use crate::api::generate::prompt::{PreparedPrompt, encode_chat};
 use crate::api::generate::types::sampling_fields::StreamFields;
 use crate::api::generate::types::scheduling_fields::SchedulingFields;
 use crate::api::generate::{Answering, Call, Endpoint, generate};
+use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
-use crate::api::http::extract::{JsonBody, json_body, parse};
+use crate::api::http::extract::{JsonBody, json_body};
 use crate::api::http::json_response::{json_response, to_json};
-use crate::api::http::refused_fields::refuse;
 use crate::api::http::state::AppState;
 use crate::api::openai::chat::call::chat_call;
 use crate::api::openai::chat::translation::NamedChat;
@@ -92,13 +92,19 @@ fn read(
     model: &ServedModel,
     purpose: Purpose,
 ) -> Result<Call<NamedChat, MessagesEcho>, ApiError> {
-    let mut fields: MessagesRequest = parse(body)?;
+    let names = [
+        names_of::<MessagesRequest>(),
+        names_of::<StreamFields>(),
+        names_of::<SchedulingFields>(),
+    ];
+    let body = BodyFields::find(body, &names, &[REFUSED]);
+    let mut fields: MessagesRequest = body.read()?;
     let stream: StreamFields = match purpose {
-        Purpose::Answer => parse(body)?,
+        Purpose::Answer => body.read()?,
         Purpose::Count => StreamFields::default(),
     };
-    let scheduling: SchedulingFields = parse(body)?;
-    refuse(body, &[REFUSED])?;
+    let scheduling: SchedulingFields = body.read()?;
+    body.check_refused()?;
     let max_tokens = match (fields.max_tokens, purpose) {
         (None, Purpose::Answer) => return Err(ApiError::missing("max_tokens")),
         (_, Purpose::Count) => {

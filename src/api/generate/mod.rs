@@ -43,8 +43,9 @@ use self::scheduling::RequestedScheduling;
 use self::types::label_fields::LabelFields;
 use self::types::sampling_fields::{SamplingFields, StreamFields};
 use self::types::scheduling_fields::SchedulingFields;
+use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
-use crate::api::http::extract::{JsonBody, json_body, parse};
+use crate::api::http::extract::{JsonBody, json_body};
 use crate::api::http::keys::Caller;
 use crate::api::http::limits::{Need, Permit};
 use crate::api::http::request_memory::Charge;
@@ -136,16 +137,26 @@ pub(crate) struct SharedFields {
 }
 
 impl SharedFields {
+    /// Returns the names of the fields, to look for in a body.
+    pub(crate) fn names() -> [&'static [&'static str]; 4] {
+        [
+            names_of::<SamplingFields>(),
+            names_of::<SchedulingFields>(),
+            names_of::<StreamFields>(),
+            names_of::<LabelFields>(),
+        ]
+    }
+
     /// Reads the fields of an API that uses their standard names.
     ///
     /// # Errors
     /// 400 for values of the wrong type.
-    pub(crate) fn parse(body: &str) -> Result<Self, ApiError> {
+    pub(crate) fn read(body: &BodyFields<'_>) -> Result<Self, ApiError> {
         Ok(Self {
-            sampling: parse(body)?,
-            scheduling: parse(body)?,
-            stream: parse(body)?,
-            labels: parse(body)?,
+            sampling: body.read()?,
+            scheduling: body.read()?,
+            stream: body.read()?,
+            labels: body.read()?,
         })
     }
 }

@@ -30,6 +30,7 @@ use self::call::{chat_call, prepare};
 use self::convert::Chat;
 pub(crate) use self::operation::OPERATION;
 use self::refused::REFUSED;
+use self::request::ChatRequest;
 use self::response::{
     AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, Delta,
 };
@@ -43,11 +44,10 @@ use crate::api::generate::prompt::PreparedPrompt;
 use crate::api::generate::refused::GENERATION;
 use crate::api::generate::types::usage::Usage;
 use crate::api::generate::{Answering, Call, Endpoint, SharedFields, generate};
+use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
-use crate::api::http::extract::parse;
 use crate::api::http::json_response::to_json;
 use crate::api::http::random::random_id;
-use crate::api::http::refused_fields::refuse;
 use crate::api::http::state::AppState;
 use crate::core::{FinishReason, TokenEvent};
 use crate::registry::ServedModel;
@@ -75,9 +75,18 @@ impl Endpoint for Chats {
     type Echo = ();
 
     fn read(body: &str, model: &ServedModel) -> Result<Call<Chat>, ApiError> {
-        let fields = parse(body)?;
-        let shared = SharedFields::parse(body)?;
-        refuse(body, &[REFUSED, GENERATION])?;
+        let [sampling, scheduling, stream, labels] = SharedFields::names();
+        let names = [
+            names_of::<ChatRequest>(),
+            sampling,
+            scheduling,
+            stream,
+            labels,
+        ];
+        let body = BodyFields::find(body, &names, &[REFUSED, GENERATION]);
+        let fields = body.read()?;
+        let shared = SharedFields::read(&body)?;
+        body.check_refused()?;
         chat_call(fields, shared, model)
     }
 

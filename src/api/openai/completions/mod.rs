@@ -27,10 +27,9 @@ use crate::api::generate::prompt::PreparedPrompt;
 use crate::api::generate::refused::GENERATION;
 use crate::api::generate::types::usage::Usage;
 use crate::api::generate::{Answering, Call, Endpoint, OwnFields, SharedFields, generate};
+use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
-use crate::api::http::extract::parse;
 use crate::api::http::json_response::to_json;
-use crate::api::http::refused_fields::refuse;
 use crate::api::http::state::AppState;
 use crate::core::{TokenEvent, TokenId};
 use crate::registry::ServedModel;
@@ -58,9 +57,18 @@ impl Endpoint for Completions {
     type Echo = ();
 
     fn read(body: &str, model: &ServedModel) -> Result<Call<Self::Content>, ApiError> {
-        let fields: CompletionRequest = parse(body)?;
-        let shared = SharedFields::parse(body)?;
-        refuse(body, &[REFUSED, GENERATION])?;
+        let [sampling, scheduling, stream, labels] = SharedFields::names();
+        let names = [
+            names_of::<CompletionRequest>(),
+            sampling,
+            scheduling,
+            stream,
+            labels,
+        ];
+        let body = BodyFields::find(body, &names, &[REFUSED, GENERATION]);
+        let fields: CompletionRequest = body.read()?;
+        let shared = SharedFields::read(&body)?;
+        body.check_refused()?;
         let top_logprobs = completion_logprobs(fields.logprobs)?;
         let own = OwnFields {
             model: fields.model,

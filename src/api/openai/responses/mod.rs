@@ -31,9 +31,8 @@ use crate::api::generate::answer::AnswerFormat;
 use crate::api::generate::prompt::PreparedPrompt;
 use crate::api::generate::refused::GENERATION;
 use crate::api::generate::{Answering, Call, Endpoint, SharedFields, generate};
+use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
-use crate::api::http::extract::parse;
-use crate::api::http::refused_fields::refuse;
 use crate::api::http::state::AppState;
 use crate::registry::ServedModel;
 
@@ -56,10 +55,15 @@ impl Endpoint for Responses {
     type Echo = RepeatedFields;
 
     fn read(body: &str, model: &ServedModel) -> Result<Call<NamedChat, RepeatedFields>, ApiError> {
-        let fields: ResponsesRequest = parse(body)?;
-        let mut shared = SharedFields::parse(body)?;
-        let repeated: RepeatedFields = parse(body)?;
-        refuse(body, &[REFUSED, GENERATION])?;
+        let [sampling, scheduling, stream, labels] = SharedFields::names();
+        let own = names_of::<ResponsesRequest>();
+        let repeated = names_of::<RepeatedFields>();
+        let names = [own, sampling, scheduling, stream, labels, repeated];
+        let body = BodyFields::find(body, &names, &[REFUSED, GENERATION]);
+        let fields: ResponsesRequest = body.read()?;
+        let mut shared = SharedFields::read(&body)?;
+        let repeated: RepeatedFields = body.read()?;
+        body.check_refused()?;
         shared.sampling.max_completion_tokens = fields.max_output_tokens;
         let Translated { chat, names } = translate(fields)?;
         let mut call = chat_call(chat, shared, model).map_err(|error| names.rename(error))?;

@@ -24,11 +24,11 @@ use super::chat::tools::{ToolFields, convert_tools};
 use crate::api::generate::model_name::check_model;
 use crate::api::generate::prompt::encode_chat;
 use crate::api::generate::size::{MAX_TOKENIZED, check_size, least_tokens};
+use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
-use crate::api::http::extract::{JsonBody, json_body, parse};
+use crate::api::http::extract::{JsonBody, json_body};
 use crate::api::http::json_response::{json_response, to_json};
 use crate::api::http::object::JsonObject;
-use crate::api::http::refused_fields::refuse;
 use crate::api::http::state::AppState;
 use crate::core::TokenId;
 use crate::registry::ServedModel;
@@ -47,8 +47,9 @@ pub(crate) async fn tokenize(
     let span = Span::current();
     let work = move || {
         let _held = held;
-        let fields: TokenizeRequest = parse(&body)?;
-        refuse(&body, &[REFUSED])?;
+        let body = BodyFields::find(&body, &[names_of::<TokenizeRequest>()], &[REFUSED]);
+        let fields: TokenizeRequest = body.read()?;
+        body.check_refused()?;
         answer(fields, &model, &span)
     };
     app.workers().run(work).await?
