@@ -7,8 +7,8 @@ use super::response::{
     BlockDelta, MessageEnd, MessageObject, MessageStop, MessagesEvent, MessagesOutputDetails,
     MessagesUsage, OutputBlock,
 };
-use crate::api::generate::Answering;
 use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent};
+use crate::api::generate::answering::Answering;
 use crate::api::generate::generation::{AnswerDelta, Finish};
 use crate::api::generate::types::stop_reason::StopReason;
 use crate::api::generate::types::usage::Usage;
@@ -157,7 +157,7 @@ fn failure(error: &ApiError) -> Vec<StreamEvent> {
 impl AnswerFormat for MessagesFormat {
     fn opening(&mut self) -> Vec<StreamEvent> {
         // The number of cached prompt tokens is not known yet; the last event has it.
-        let usage = usage_of(Usage::new(self.answering.prompts[0].len(), 0, 0, 0));
+        let usage = usage_of(Usage::new(self.answering.prompts[0].ids.len(), 0, 0, 0));
         let message = self.message(Vec::new(), usage);
         vec![
             event(&MessagesEvent::MessageStart { message }),

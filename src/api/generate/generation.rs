@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::stream::{SelectAll, Stream, StreamExt};
 
-use super::prompt::PreparedPrompt;
+use super::answering::Answering;
 use super::request_log::RequestLog;
 use super::sampling::SamplingPlan;
 use super::types::stop_reason::StopReason;
@@ -17,11 +17,10 @@ use super::types::usage::Usage;
 use crate::api::http::error::ApiError;
 use crate::api::http::limits::Permit;
 use crate::api::http::state::Ticket;
-use crate::core::{Constraint, FinishReason, GenerateRequest, SchedulingParams, TokenEvent};
+use crate::core::{FinishReason, GenerateRequest, TokenEvent};
 use crate::engine::TokenStream;
 use crate::error::{Error, Result};
 use crate::metrics::{AnswerMeter, FinishedReason};
-use crate::registry::ServedModel;
 use crate::text::{AnswerPart, AnswerReader, AnswerSyntax, Read, ReadEnd};
 
 /// All answers to one request. Dropping it aborts the unfinished ones.
@@ -42,19 +41,6 @@ pub(crate) struct Generation {
     permit: Option<Permit>,
     log: RequestLog,
     _ticket: Ticket,
-}
-
-/// The engine's work for one request.
-#[derive(Debug)]
-pub(crate) struct Task<'a> {
-    pub(crate) prompts: &'a [PreparedPrompt],
-    pub(crate) plan: SamplingPlan,
-    pub(crate) constraint: Option<Arc<dyn Constraint>>,
-    /// Which parts of the output are parsed as reasoning or tool calls.
-    pub(crate) syntax: AnswerSyntax,
-    pub(crate) scheduling: SchedulingParams,
-    /// Admission under the key's limits.
-    pub(crate) permit: Permit,
 }
 
 /// What one or more tokens add to one answer.
@@ -83,52 +69,37 @@ pub(crate) struct Finish {
 }
 
 impl Generation {
-    /// Submits each prompt to the engine once for each of its answers: all of them or none.
+    /// Submits the engine's requests, one for each answer: all of them or none. Takes the log once
+    /// the engine has them.
     ///
     /// # Errors
     /// The engine's error if it rejects the request.
+    ///
+    /// # Panics
+    /// If the log is already taken.
     pub(crate) fn start(
-        model: &ServedModel,
-        task: Task<'_>,
-        mut log: RequestLog,
+        answering: &Answering,
+        requests: Vec<GenerateRequest>,
+        syntax: &AnswerSyntax,
+        mut permit: Permit,
         ticket: Ticket,
+        log: &mut Option<RequestLog>,
     ) -> std::result::Result<Self, ApiError> {
-        let Task {
-            prompts,
+        let Answering {
+            model,
             plan,
-            constraint,
-            syntax,
-            scheduling,
-            mut permit,
-        } = task;
-        let mut requests = Vec::with_capacity(prompts.len() * plan.num_choices);
-        for prompt in prompts {
-            let room = model.max_model_len.saturating_sub(prompt.ids.len()).max(1);
-            requests.extend((0..plan.num_choices).map(|choice| GenerateRequest {
-                prompt: prompt.ids.clone(),
-                images: prompt.images.clone(),
-                sampling: plan.params(choice, room),
-                constraint: constraint.clone(),
-                prompt_logprobs: plan.prompt_logprobs.max(plan.echoed_logprobs),
-                scheduling,
-            }));
-        }
-        let streams = match model.engine.submit_all(requests) {
-            Ok(streams) => streams,
-            Err(error) => {
-                log.refused();
-                return Err(error.into());
-            }
-        };
-        let num_choices = plan.num_choices;
-        let plan = Arc::new(plan);
+            prompts,
+            ..
+        } = answering;
+        let streams = model.engine.submit_all(requests)?;
+        let mut log = log.take().expect("a request is submitted once");
         let answers = streams.into_iter().enumerate().map(|(index, tokens)| {
-            let prompt_len = prompts[index / num_choices].ids.len();
+            let prompt_len = prompts[index / plan.num_choices].ids.len();
             AnswerStream {
                 index,
                 tokens: Some(tokens),
-                reader: AnswerReader::new(Arc::clone(&model.tokenizer), &syntax, plan.stop_rule()),
-                plan: Arc::clone(&plan),
+                reader: AnswerReader::new(Arc::clone(&model.tokenizer), syntax, plan.stop_rule()),
+                plan: Arc::clone(plan),
                 held: Vec::new(),
                 num_thought: 0,
                 meter: log.meter(prompt_len),
@@ -142,7 +113,7 @@ impl Generation {
             permit: Some(permit),
             num_open: answers.len(),
             answers,
-            num_choices,
+            num_choices: plan.num_choices,
             prompt_tokens,
             cached_tokens: vec![0; prompts.len()],
             reasoning_tokens: 0,

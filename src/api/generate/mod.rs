@@ -1,9 +1,9 @@
 //! The steps that chats and text completions share, from a request's arrival to its generation.
 
 pub(crate) mod answer;
+pub(crate) mod answering;
 pub(crate) mod constraint;
 pub(crate) mod generation;
-pub(crate) mod identity;
 pub(crate) mod images;
 pub(crate) mod labels;
 pub(crate) mod logprobs;
@@ -28,15 +28,15 @@ use futures_util::future::try_join;
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
-use self::answer::AnswerFormat;
+use self::answer::{AnswerFormat, respond};
+use self::answering::{Answering, Identity};
 use self::constraint::constraint;
-use self::generation::{Generation, Task};
-use self::identity::Identity;
+use self::generation::Generation;
 use self::labels::check_labels;
 use self::model_name::check_model;
 use self::options::{AnswerOptions, Delivery, TokenIds, delivery};
 use self::output::OutputPlan;
-use self::prompt::{EchoedPrompt, PreparedPrompt};
+use self::prompt::PreparedPrompt;
 use self::request_log::RequestLog;
 use self::sampling::SamplingPlan;
 use self::scheduling::RequestedScheduling;
@@ -47,10 +47,8 @@ use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
 use crate::api::http::extract::{JsonBody, json_body};
 use crate::api::http::keys::Caller;
-use crate::api::http::limits::{Need, Permit};
-use crate::api::http::request_memory::Charge;
-use crate::api::http::state::{AppState, Ticket};
-use crate::core::{Constraint, SchedulingParams, TokenId};
+use crate::api::http::limits::Need;
+use crate::api::http::state::AppState;
 use crate::error::Error;
 use crate::registry::ServedModel;
 use crate::text::AnswerSyntax;
@@ -97,24 +95,6 @@ pub(crate) struct Call<C, E = ()> {
     pub(crate) syntax: AnswerSyntax,
     pub(crate) scheduling: RequestedScheduling,
     pub(crate) options: AnswerOptions,
-}
-
-/// What a response needs besides the generated tokens.
-pub(crate) struct Answering {
-    pub(crate) identity: Identity,
-    pub(crate) model: Arc<ServedModel>,
-    pub(crate) options: AnswerOptions,
-    /// Number of answers to each prompt.
-    pub(crate) num_choices: usize,
-    /// Token ids of each prompt.
-    pub(crate) prompts: Vec<Vec<TokenId>>,
-    /// The text that the answers to each prompt begin with, if requested.
-    pub(crate) echoes: Vec<Option<EchoedPrompt>>,
-    /// Number of alternatives for each prompt token, if `prompt_logprobs` was requested.
-    pub(crate) prompt_logprobs: Option<usize>,
-    /// Number of alternatives for each echoed prompt token, if the prompt's log-probabilities are
-    /// returned together with the answer's.
-    pub(crate) echoed_logprobs: Option<usize>,
 }
 
 /// Values of shared options that each endpoint reads from its own fields.
@@ -171,55 +151,32 @@ pub(crate) async fn generate<E: Endpoint>(
     request: Request,
 ) -> Result<Response, ApiError> {
     // If this is dropped without a result, the client has disconnected.
-    let mut log = RequestLog::begin(Arc::clone(app.metrics()));
-    match prepare::<E>(&app, request, log.arrived()).await {
-        Ok(prepared) => prepared.answer::<E>(log).await,
-        Err(error) => {
-            log.refused();
-            Err(error)
-        }
+    let log = RequestLog::begin(Arc::clone(app.metrics()));
+    let arrived = log.arrived();
+    let mut log = Some(log);
+    let response = answer::<E>(&app, request, arrived, &mut log).await;
+    // Once a generation has begun, the log is its own.
+    if let (Some(log), Err(_)) = (&mut log, &response) {
+        log.refused();
     }
+    response
 }
 
-/// A request that is ready for the engine.
-struct Prepared<T> {
-    model: Arc<ServedModel>,
-    echo: T,
-    model_name: String,
-    prompts: Vec<PreparedPrompt>,
-    plan: SamplingPlan,
-    constraint: Option<Arc<dyn Constraint>>,
-    syntax: AnswerSyntax,
-    scheduling: SchedulingParams,
-    options: AnswerOptions,
-    ticket: Ticket,
-    permit: Permit,
-    /// Memory charged for the body, until the engine has the request.
-    held: Arc<Charge>,
-}
-
-async fn prepare<E: Endpoint>(
+/// Reads, checks and prepares a request, hands it to the engine together with its log, and returns
+/// the response.
+async fn answer<E: Endpoint>(
     app: &AppState,
     request: Request,
     arrived: Instant,
-) -> Result<Prepared<E::Echo>, ApiError> {
+    log: &mut Option<RequestLog>,
+) -> Result<Response, ApiError> {
     let caller = request.extensions().get::<Caller>().copied();
     let caller = caller.expect("a request that passed the key check has a caller");
-    let JsonBody { text: body, held } = json_body(app, request).await?;
-    let (model, ticket) = app.admit()?;
-
-    let call = {
-        let num_bytes = body.len();
-        let model = Arc::clone(&model);
-        // The work continues after its client has disconnected, so it must keep its memory charged.
-        let held = Arc::clone(&held);
-        let work = move || {
-            let call = E::read(&body, &model);
-            drop(held);
-            call
-        };
-        app.workers().run_sized(num_bytes, work).await??
-    };
+    let body = json_body(app, request).await?;
+    // The memory for the body stays charged until the engine has the request.
+    let held = Arc::clone(&body.held);
+    let (model, mut ticket) = app.admit()?;
+    let call = read::<E>(app, body, &model).await?;
     Span::current().record("model", call.model_name.as_str());
 
     let limit = app.request_timeout();
@@ -246,63 +203,40 @@ async fn prepare<E: Endpoint>(
         max_tokens: call.plan.asked_max_tokens(),
     };
     let permit = app.keys().quotas().admit(caller.tenant, need)?;
-    Ok(Prepared {
-        permit,
+    let limits = permit.headers();
+    let mut answering = Answering {
+        identity: Identity::new(E::ID_PREFIX, call.model_name, &model),
         model,
-        echo: call.echo,
-        model_name: call.model_name,
-        prompts,
-        plan: call.plan,
-        constraint,
-        syntax: call.syntax,
-        scheduling,
         options: call.options,
-        ticket,
-        held,
-    })
+        plan: Arc::new(call.plan),
+        prompts,
+    };
+    let requests = answering.requests(constraint, scheduling, &mut ticket);
+    let syntax = &call.syntax;
+    let generation = Generation::start(&answering, requests, syntax, permit, ticket, log)?;
+    drop(held);
+    let format = E::format(answering, call.echo);
+    let mut response = respond(generation, format, call.options.delivery).await?;
+    response.headers_mut().extend(limits);
+    Ok(response)
 }
 
-impl<T> Prepared<T> {
-    async fn answer<E: Endpoint<Echo = T>>(
-        mut self,
-        log: RequestLog,
-    ) -> Result<Response, ApiError> {
-        let num_choices = self.plan.num_choices;
-        let (prompt_logprobs, echoed_logprobs) =
-            (self.plan.prompt_logprobs, self.plan.echoed_logprobs);
-        let limits = self.permit.headers();
-        let images = self
-            .prompts
-            .iter_mut()
-            .filter_map(|prompt| prompt.held.take());
-        self.ticket.hold(images);
-        let task = Task {
-            prompts: &self.prompts,
-            plan: self.plan,
-            constraint: self.constraint,
-            syntax: self.syntax,
-            scheduling: self.scheduling,
-            permit: self.permit,
-        };
-        let generation = Generation::start(&self.model, task, log, self.ticket)?;
-        drop(self.held);
-        let prompts = self.prompts.into_iter();
-        let (prompts, echoes) = prompts.map(|prompt| (prompt.ids, prompt.echo)).unzip();
-        let answering = Answering {
-            identity: Identity::new(E::ID_PREFIX, self.model_name, &self.model),
-            model: self.model,
-            options: self.options,
-            num_choices,
-            prompts,
-            echoes,
-            prompt_logprobs,
-            echoed_logprobs,
-        };
-        let format = E::format(answering, self.echo);
-        let mut response = answer::respond(generation, format, self.options.delivery).await?;
-        response.headers_mut().extend(limits);
-        Ok(response)
-    }
+/// Deserializes and checks a body off the async threads.
+async fn read<E: Endpoint>(
+    app: &AppState,
+    body: JsonBody,
+    model: &Arc<ServedModel>,
+) -> Result<Call<E::Content, E::Echo>, ApiError> {
+    let JsonBody { text: body, held } = body;
+    let num_bytes = body.len();
+    let model = Arc::clone(model);
+    // The work continues after its client has disconnected, so it must keep its memory charged.
+    let work = move || {
+        let call = E::read(&body, &model);
+        drop(held);
+        call
+    };
+    app.workers().run_sized(num_bytes, work).await?
 }
 
 impl Call<()> {

@@ -36,6 +36,7 @@ use self::response::{
 };
 use self::tool_types::{AnswerFunction, AnswerToolCall, DeltaFunction, DeltaToolCall};
 use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent, ToolCall};
+use crate::api::generate::answering::Answering;
 use crate::api::generate::generation::AnswerDelta;
 use crate::api::generate::labels::ServiceTier;
 use crate::api::generate::logprobs;
@@ -43,7 +44,7 @@ use crate::api::generate::options::{StreamUsage, TokenIds};
 use crate::api::generate::prompt::PreparedPrompt;
 use crate::api::generate::refused::GENERATION;
 use crate::api::generate::types::usage::Usage;
-use crate::api::generate::{Answering, Call, Endpoint, SharedFields, generate};
+use crate::api::generate::{Call, Endpoint, SharedFields, generate};
 use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
 use crate::api::http::json_response::to_json;
@@ -100,7 +101,7 @@ impl Endpoint for Chats {
 
     fn format(answering: Answering, (): ()) -> impl AnswerFormat {
         ChatFormat {
-            num_calls: vec![0; answering.num_choices],
+            num_calls: vec![0; answering.plan.num_choices],
             answering,
         }
     }
@@ -130,7 +131,7 @@ impl ChatFormat {
             },
             service_tier: self.answering.options.service_tier.map(ServiceTier::name),
             prompt_token_ids: match kind {
-                Chunk::First(_) => self.when_returned(|| self.answering.prompts[0].as_slice()),
+                Chunk::First(_) => self.when_returned(|| self.answering.prompts[0].ids.as_slice()),
                 Chunk::Later(_) | Chunk::Usage(_) => None,
             },
         };
@@ -233,7 +234,7 @@ enum Chunk {
 
 impl AnswerFormat for ChatFormat {
     fn opening(&mut self) -> Vec<StreamEvent> {
-        let prompt_len = self.answering.prompts[0].len();
+        let prompt_len = self.answering.prompts[0].ids.len();
         let usage = Usage::new(prompt_len, 0, 0, 0);
         let chunk = |index| {
             let delta = Delta {
@@ -248,7 +249,7 @@ impl AnswerFormat for ChatFormat {
             };
             StreamEvent::data(self.chunk(vec![self.choice(index, delta, &[])], kind))
         };
-        (0..self.answering.num_choices).map(chunk).collect()
+        (0..self.answering.plan.num_choices).map(chunk).collect()
     }
 
     fn delta(&mut self, delta: AnswerDelta, usage: Usage) -> Vec<StreamEvent> {
@@ -293,10 +294,15 @@ impl AnswerFormat for ChatFormat {
         // All answers have the same prompt.
         let of_prompt = answers.first().and_then(|answer| answer.tokens.first());
         let of_prompt = of_prompt.and_then(|event| event.prompt_logprobs.clone());
-        let of_prompt = self.answering.prompt_logprobs.zip(of_prompt);
+        let of_prompt = self.answering.plan.prompt_logprobs.zip(of_prompt);
         let prompt_logprobs = of_prompt.map(|(num_top, of_prompt)| {
             let tokenizer = &self.answering.model.tokenizer;
-            logprobs::for_prompt(&self.answering.prompts[0], &of_prompt, num_top, tokenizer)
+            logprobs::for_prompt(
+                &self.answering.prompts[0].ids,
+                &of_prompt,
+                num_top,
+                tokenizer,
+            )
         });
         let choices = answers.into_iter().enumerate();
         let choices = choices.map(|(index, answer)| ChatChoice {
@@ -318,7 +324,7 @@ impl AnswerFormat for ChatFormat {
             service_tier: self.answering.options.service_tier.map(ServiceTier::name),
             system_fingerprint: &self.answering.identity.system_fingerprint,
             prompt_logprobs,
-            prompt_token_ids: self.when_returned(|| self.answering.prompts[0].as_slice()),
+            prompt_token_ids: self.when_returned(|| self.answering.prompts[0].ids.as_slice()),
         })
     }
 }

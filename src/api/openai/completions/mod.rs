@@ -18,6 +18,7 @@ use self::refused::REFUSED;
 use self::request::CompletionRequest;
 use self::response::{Completion, CompletionChoice};
 use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent};
+use crate::api::generate::answering::Answering;
 use crate::api::generate::generation::{AnswerDelta, Finish};
 use crate::api::generate::labels::ServiceTier;
 use crate::api::generate::logprobs::{self, EchoedTokens};
@@ -26,7 +27,7 @@ use crate::api::generate::output::{OutputPlan, asked_grammar};
 use crate::api::generate::prompt::PreparedPrompt;
 use crate::api::generate::refused::GENERATION;
 use crate::api::generate::types::usage::Usage;
-use crate::api::generate::{Answering, Call, Endpoint, OwnFields, SharedFields, generate};
+use crate::api::generate::{Call, Endpoint, OwnFields, SharedFields, generate};
 use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
 use crate::api::http::json_response::to_json;
@@ -100,7 +101,7 @@ impl Endpoint for Completions {
     }
 
     fn format(answering: Answering, (): ()) -> impl AnswerFormat {
-        let num_answers = answering.prompts.len() * answering.num_choices;
+        let num_answers = answering.prompts.len() * answering.plan.num_choices;
         CompletionFormat {
             answering,
             progress: vec![Progress::default(); num_answers],
@@ -166,15 +167,15 @@ impl CompletionFormat {
     fn choice<'a>(&'a self, part: Part<'a>, progress: &mut Progress) -> CompletionChoice<'a> {
         let is_first = !std::mem::replace(&mut progress.has_begun, true);
         let returns_ids = self.answering.options.token_ids == TokenIds::Return;
-        let prompt = self.answering.prompts[part.index / self.answering.num_choices].as_slice();
+        let prompt = &self.answering.prompts[part.index / self.answering.plan.num_choices];
         let tokenizer = &self.answering.model.tokenizer;
         let of_prompt = part.tokens.first();
         let of_prompt = of_prompt.and_then(|event| event.prompt_logprobs.as_deref());
-        let echo = self.answering.echoes[part.index / self.answering.num_choices].as_ref();
+        let echo = prompt.echo.as_ref();
         let echo = echo.filter(|_| is_first);
-        let echoed = echo.zip(self.answering.echoed_logprobs);
+        let echoed = echo.zip(self.answering.plan.echoed_logprobs);
         let echoed = echoed.map(|(echo, num_top)| EchoedTokens {
-            ids: prompt,
+            ids: &prompt.ids,
             num_silent: echo.num_silent,
             logprobs: of_prompt.unwrap_or_default(),
             num_top,
@@ -187,12 +188,14 @@ impl CompletionFormat {
                 None => Cow::Borrowed(part.text),
             },
             logprobs: logprobs::for_completion(echoed, part.tokens, tokenizer, offset),
-            prompt_logprobs: (self.answering.prompt_logprobs.zip(of_prompt)).map(
-                |(num_top, of_prompt)| logprobs::for_prompt(prompt, of_prompt, num_top, tokenizer),
+            prompt_logprobs: (self.answering.plan.prompt_logprobs.zip(of_prompt)).map(
+                |(num_top, of_prompt)| {
+                    logprobs::for_prompt(&prompt.ids, of_prompt, num_top, tokenizer)
+                },
             ),
             finish_reason: part.finish.as_ref().map(|finish| finish.reason.as_str()),
             stop_reason: part.finish.and_then(|finish| finish.stop_reason),
-            prompt_token_ids: (returns_ids && is_first).then_some(prompt),
+            prompt_token_ids: (returns_ids && is_first).then_some(prompt.ids.as_slice()),
             token_ids: returns_ids.then(|| part.tokens.iter().map(|event| event.token).collect()),
         }
     }
@@ -203,7 +206,7 @@ impl CompletionFormat {
             self.answering.options.token_ids,
             self.answering.prompts.as_slice(),
         ) {
-            (TokenIds::Return, [prompt]) => Some(prompt),
+            (TokenIds::Return, [prompt]) => Some(&prompt.ids),
             _ => None,
         }
     }

@@ -12,8 +12,8 @@ use super::response::{
     IncompleteDetails, InputTokensDetails, OutputTokensDetails, ResponseFault, ResponseObject,
     ResponseStatus, ResponsesUsage,
 };
-use crate::api::generate::Answering;
 use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent};
+use crate::api::generate::answering::Answering;
 use crate::api::generate::generation::AnswerDelta;
 use crate::api::generate::logprobs;
 use crate::api::generate::types::logprobs::TokenLogprob;
