@@ -177,28 +177,24 @@ fn next_bytes(matcher: &mut Matcher, tokens: &Tokens, place: Option<&JsonCursor>
         })
     };
     let text = (b' '..=b'~').chain([b'\n', b'\t']).chain(0x80..=0xff);
-    match place {
-        Some(place) if place.is_in_string() => {
-            if is_allowed(b'"') {
-                return vec![b'"'];
-            }
+    let is_in_string = place.is_some_and(JsonCursor::is_in_string);
+    if is_in_string && is_allowed(b'"') {
+        return vec![b'"'];
+    }
+    if place.is_some() && !is_in_string {
+        if let Some(end) = ENDS.iter().find(|byte| is_allowed(**byte)) {
+            return vec![*end];
         }
-        Some(_) => {
-            if let Some(end) = ENDS.iter().find(|byte| is_allowed(**byte)) {
-                return vec![*end];
-            }
-            let digits = DIGITS.iter().copied().filter(|byte| is_allowed(*byte));
-            let mut allowed: Vec<u8> = digits.collect();
-            // The first digit of a bound, and what a number of more digits may begin with.
-            if allowed.len() > 3 {
-                allowed = vec![allowed[0], allowed[1], allowed[allowed.len() - 1]];
-            }
-            allowed.extend(VALUES.iter().copied().filter(|byte| is_allowed(*byte)));
-            if !allowed.is_empty() {
-                return allowed;
-            }
+        let digits = DIGITS.iter().copied().filter(|byte| is_allowed(*byte));
+        let mut allowed: Vec<u8> = digits.collect();
+        // The first digit of a bound, and what a number of more digits may begin with.
+        if allowed.len() > 3 {
+            allowed = vec![allowed[0], allowed[1], allowed[allowed.len() - 1]];
         }
-        None => {}
+        allowed.extend(VALUES.iter().copied().filter(|byte| is_allowed(*byte)));
+        if !allowed.is_empty() {
+            return allowed;
+        }
     }
     let text = b"0aA"
         .iter()
