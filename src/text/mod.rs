@@ -55,7 +55,7 @@ pub use message::{Content, Message, Part, Role};
 pub use placeholder::{EncodedPrompt, ImageTokens, encode_prompt};
 pub use prompt::RenderedPrompt;
 pub use template_files::NamedTokens;
-pub use thought::{THINKING_INSTRUCTION, ThoughtMarkers, without_thoughts};
+pub use thought::{THINKING_INSTRUCTION, THINKING_PHRASE, ThoughtMarkers, without_thoughts};
 pub use tokenizer::{AddSpecialTokens, SpecialTokens, Tokenizer};
 pub use tool_calls::{CallLimit, CallParser, CallPlace, CallSyntax, Tool};
 pub use tool_prompt::{PastCall, ToolFormat, ToolResult, tool_results};

@@ -17,6 +17,9 @@ pub(super) const LABEL: &str = "thought\n";
 /// for word as in training.
 pub const THINKING_INSTRUCTION: &str = "SYSTEM INSTRUCTION: think silently if needed. ";
 
+/// The part of [`THINKING_INSTRUCTION`] by which a client's own instruction to reason is recognized.
+pub const THINKING_PHRASE: &str = "think silently";
+
 /// The tokens around the reasoning: `<unused94>thought\n…<unused95>`. Plain text with the same
 /// characters is not a marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

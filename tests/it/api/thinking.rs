@@ -1,6 +1,7 @@
 //! Thoughts: who thinks, for how long, and where the thought goes.
 
-use medgemma::core::TokenId;
+use futures_util::FutureExt;
+use medgemma::core::{TokenId, Urgency};
 use medgemma::registry::Thinking;
 use serde_json::{Value, json};
 
@@ -186,6 +187,52 @@ async fn a_wish_to_think_goes_into_the_system_text() {
         let counted = server.post("/tokenize", body.to_string()).await.ok();
         server.chat(body).await.ok();
         assert_eq!(counted["tokens"], json!(server.request().await.prompt));
+    }
+}
+
+#[tokio::test]
+async fn a_bound_answer_begins_with_a_thought_only_where_one_was_asked_for() {
+    let system = |text: &str| {
+        json!({"messages": [
+            {"role": "system", "content": text}, {"role": "user", "content": "hi"},
+        ]})
+    };
+    let object = json!({"type": "json_object"});
+    for (when, fields, may_think) in [
+        (Thinking::OnRequest, json!({}), false),
+        (Thinking::OnRequest, system("Be brief."), false),
+        (Thinking::OnRequest, system(INSTRUCTION), true),
+        (
+            Thinking::OnRequest,
+            json!({"reasoning_effort": "low"}),
+            true,
+        ),
+        (
+            Thinking::OnRequest,
+            json!({"thinking_token_budget": 9}),
+            true,
+        ),
+        (Thinking::Unasked, json!({}), true),
+        (
+            Thinking::Unasked,
+            json!({"reasoning_effort": "none"}),
+            false,
+        ),
+    ] {
+        let mut body = fields.clone();
+        body["response_format"] = object.clone();
+        let mut server = thinker(when);
+        server.chat(body).await;
+        let constraint = server.request().await.constraint.expect("it is bound");
+        let mut state = constraint.start().expect("it begins");
+        let mask = state.next_mask(&[], 1000, Urgency::Now).now_or_never();
+        let mask = mask.expect("it computes here").expect("it goes on");
+        let mask = mask.expect("not all may come");
+        assert_eq!(
+            mask.contains(tokens("<unused94>")[0]),
+            may_think,
+            "{when:?} {fields}"
+        );
     }
 }
 

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use super::convert::Chat;
 use super::prompting::Prompting;
 use super::request::ChatRequest;
-use super::thinking::{ThinkingFields, convert_thinking};
+use super::thinking::{ThinkingFields, ThinkingWish, convert_thinking};
 use super::tools::{ToolFields, ToolPlan, convert_tools};
 use crate::api::generate::images::{Images, decode_all};
 use crate::api::generate::options::chat_logprobs;
-use crate::api::generate::output::{OutputPlan, asked_grammar};
+use crate::api::generate::output::{OutputPlan, ThoughtPlan, asked_grammar};
 use crate::api::generate::prompt::{PreparedPrompt, check_length, encode_chat};
 use crate::api::generate::size::{check_size, least_tokens};
 use crate::api::generate::{Call, OwnFields, SharedFields};
 use crate::api::http::error::ApiError;
 use crate::api::http::state::AppState;
-use crate::registry::ServedModel;
+use crate::registry::{ServedModel, Thinking};
 use crate::text::AnswerSyntax;
 
 /// Converts and checks a chat request, from whichever API it came.
@@ -63,8 +63,16 @@ pub(crate) fn chat_call(
             calls: tools.as_ref().map(ToolPlan::syntax),
         },
     };
-    let call = Call::new(shared, own, model)?;
+    let mut call = Call::new(shared, own, model)?;
     let mut chat = prompting.chat(fields.messages)?;
+    // A mask leaves the first tokens of the format and the marker, which alone would make even an
+    // improbable thought probable.
+    let is_on_request =
+        (model.thinking).is_some_and(|thinking| thinking.when == Thinking::OnRequest);
+    let is_asked = thinking.wish == ThinkingWish::Asked || chat.asks_to_think();
+    if call.output.grammar.is_some() && is_on_request && !is_asked {
+        call.output.thought = ThoughtPlan::Banned;
+    }
     chat.end(fields.add_generation_prompt, fields.continue_final_message)?;
     check_chat(&chat, model, model.max_model_len)?;
     Ok(call.with(chat))

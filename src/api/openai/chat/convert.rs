@@ -11,7 +11,7 @@ use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
 use crate::error::ImageError;
 use crate::registry::RolePolicy;
-use crate::text::{self, PromptEnd, ToolFormat, ToolResult, tool_results};
+use crate::text::{self, PromptEnd, THINKING_PHRASE, ToolFormat, ToolResult, tool_results};
 
 /// A checked conversation.
 #[derive(Debug)]
@@ -125,6 +125,18 @@ pub(crate) fn convert_messages(
 }
 
 impl Chat {
+    /// Whether a text of the client asks the model to think, as MedGemma's own instruction does.
+    pub(crate) fn asks_to_think(&self) -> bool {
+        let asks = |text: &String| text.contains(THINKING_PHRASE);
+        self.messages.iter().any(|message| match &message.content {
+            text::Content::Text(text) => asks(text),
+            text::Content::Parts(parts) => parts.iter().any(|part| match part {
+                text::Part::Text(text) => asks(text),
+                text::Part::Image => false,
+            }),
+        })
+    }
+
     /// Adds the results of tools as one user turn.
     fn answer(&mut self, results: &mut Vec<ToolResult>) {
         if results.is_empty() {
