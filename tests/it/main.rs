@@ -27,3 +27,4 @@ mod served;
 mod study;
 mod text;
 mod tidy;
+mod tidy_graph;
