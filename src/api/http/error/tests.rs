@@ -1,5 +1,7 @@
 //! Tests of the formats of errors.
 
+use std::time::Duration;
+
 use super::*;
 
 #[test]
