@@ -2,7 +2,6 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
-pub(crate) mod model_list;
 pub(crate) mod models;
 pub(crate) mod responses;
 pub(crate) mod tokenize;

@@ -3,13 +3,36 @@
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::model_list::{ModelCard, ModelList};
 use crate::api::docs::openapi::{Access, Answer, Method, Operation, written};
 use crate::api::http::error::ApiError;
 use crate::api::http::json_response::{json_response, to_json};
 use crate::api::http::state::AppState;
 use crate::registry::ServedModel;
+
+/// The list of all served names.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ModelList<'a> {
+    #[schemars(extend("const" = "list"))]
+    pub(crate) object: &'static str,
+    pub(crate) data: Vec<ModelCard<'a>>,
+}
+
+/// One served name.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ModelCard<'a> {
+    pub(crate) id: &'a str,
+    #[schemars(extend("const" = "model"))]
+    pub(crate) object: &'static str,
+    pub(crate) created: u64,
+    pub(crate) owned_by: &'static str,
+    /// The model's main name; `id` may be another of its names.
+    pub(crate) root: &'a str,
+    /// vLLM's: maximum length of prompt and output together, in tokens.
+    pub(crate) max_model_len: usize,
+}
 
 /// `GET /v1/models` in the description of the API.
 pub(crate) const LIST_MODELS: Operation = Operation {

@@ -2,13 +2,21 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::server_state::Status;
 use crate::api::docs::openapi::{Access, Answer, Method, Operation, written};
 use crate::api::http::error::ApiError;
 use crate::api::http::json_response::{json_response, to_json};
 use crate::api::http::state::{AppState, Readiness};
 use crate::error::Error;
+
+/// State of the server.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Status<'a> {
+    /// `ok` or `ready`.
+    pub(crate) status: &'a str,
+}
 
 /// `GET /health` in the description of the API.
 pub(crate) const HEALTH: Operation = Operation {

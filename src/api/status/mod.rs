@@ -2,5 +2,4 @@
 
 pub(crate) mod health;
 pub(crate) mod metrics;
-pub(crate) mod server_state;
 pub(crate) mod version;

@@ -1,10 +1,18 @@
 //! `GET /version`.
 
 use axum::response::Response;
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::server_state::Version;
 use crate::api::docs::openapi::{Access, Answer, Method, Operation, written};
 use crate::api::http::json_response::{json_response, to_json};
+
+/// Version of the server.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Version {
+    /// Version of the package.
+    pub(crate) version: &'static str,
+}
 
 /// `GET /version` in the description of the API.
 pub(crate) const OPERATION: Operation = Operation {
