@@ -8,7 +8,8 @@ mod harness;
 use std::path::PathBuf;
 
 use harness::{Mode, median, report, seconds};
-use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted, decode};
+use medgemma::core::ImageFit;
+use medgemma::image::{ImageLimits, ImageProcessor, Wanted, decode};
 
 fn main() {
     let mode = Mode::from_arguments();
@@ -25,7 +26,7 @@ fn main() {
     let encoded = std::fs::read(&file).expect("the image can be read");
     let processor = ImageProcessor {
         size: 896,
-        resize: Resize::Squash,
+        resize: ImageFit::Squash,
         limits: ImageLimits::default(),
     };
     let runs = mode.pick(21, 1);

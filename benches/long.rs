@@ -17,12 +17,14 @@ use futures_util::StreamExt;
 use harness::{Mode, report};
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cpu::CpuBackend;
-use medgemma::core::{GenerateRequest, SamplingParams, SchedulingParams, TokenId, TokenLogprobs};
+use medgemma::core::{
+    GenerateRequest, PrefixCaching, SamplingParams, SchedulingParams, TokenId, TokenLogprobs,
+};
 use medgemma::engine::{self, EngineConfig, EngineHandle, EngineLimits, Runner, Stepping};
 use medgemma::model::Model;
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
-use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
+use medgemma::scheduler::{BlockCount, KvGroups, SchedulerConfig};
 use serde::Deserialize;
 
 /// Tokens of a step.

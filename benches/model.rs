@@ -11,12 +11,14 @@ use std::slice::from_ref;
 use harness::{Mode, median, report, seconds};
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cpu::CpuBackend;
-use medgemma::core::{GenerateRequest, SamplingParams, SchedulingParams, SeqId, TokenId};
+use medgemma::core::{
+    GenerateRequest, PrefixCaching, SamplingParams, SchedulingParams, SeqId, TokenId,
+};
 use medgemma::engine::Runner;
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
 use medgemma::model::{Gemma3, Model};
-use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig};
+use medgemma::scheduler::{BlockCount, KvGroups, Scheduler, SchedulerConfig};
 
 const GEMMA_3_270M: &str = r#"{"model_type": "gemma3_text", "vocab_size": 262144,
     "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,

@@ -8,9 +8,11 @@ mod harness;
 use std::hint::black_box;
 
 use harness::{Mode, median, report, seconds};
-use medgemma::core::{GenerateRequest, SamplingParams, SchedulingParams, SeqId, TokenId};
+use medgemma::core::{
+    GenerateRequest, PrefixCaching, SamplingParams, SchedulingParams, SeqId, TokenId,
+};
 use medgemma::engine::ModelInput;
-use medgemma::scheduler::{Batch, BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig};
+use medgemma::scheduler::{Batch, BlockCount, KvGroups, Scheduler, SchedulerConfig};
 
 /// `running` sequences that decode and `waiting` ones behind them.
 fn crowded(running: usize, waiting: usize) -> Scheduler {

@@ -5,9 +5,10 @@ use std::sync::mpsc;
 
 use medgemma::api::{ApiKeys, AppState, serve};
 use medgemma::config::{self, Command};
+use medgemma::core::PrefixCaching;
 use medgemma::engine::{EngineLimits, channel};
 use medgemma::registry::{self, ServedModel};
-use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
+use medgemma::scheduler::{BlockCount, KvGroups, SchedulerConfig};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 

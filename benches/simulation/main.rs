@@ -20,8 +20,8 @@ use std::time::Instant;
 use gpu::{Grouping, KV_BYTES, Work};
 use harness::Mode;
 use histogram::Histogram;
-use medgemma::core::{SeqId, TokenId};
-use medgemma::scheduler::{Batch, PrefixCaching, Scheduler, SchedulerConfig};
+use medgemma::core::{PrefixCaching, SeqId, TokenId};
+use medgemma::scheduler::{Batch, Scheduler, SchedulerConfig};
 use workload::{Arrivals, Conversation, Workload};
 
 /// A request is served well when its first token comes within this many seconds …

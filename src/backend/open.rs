@@ -9,7 +9,8 @@ use super::cuda::driver::{CudaDevice, KERNELS, Kernels};
 use super::cuda::{self, CudaBackend, CudaPlan};
 use super::device_memory::DeviceMemory;
 use super::shape::{ModelShape, StepLimits};
-use crate::config::{ComputeConfig, DeviceChoice, Dtype};
+use crate::config::{ComputeConfig, DeviceChoice, DtypeChoice};
+use crate::core::Dtype;
 use crate::error::{Error, Result};
 
 /// A device on which a model can be loaded.
@@ -76,16 +77,16 @@ fn open_gpu(ordinal: usize, compute: &ComputeConfig) -> Result<Device> {
     Ok(Device::Gpu(Box::new(gpu)))
 }
 
-fn check_dtype(device: &Device, dtype: Dtype) -> Result<()> {
+fn check_dtype(device: &Device, dtype: DtypeChoice) -> Result<()> {
     match (device, dtype) {
-        (Device::Cpu, Dtype::Bf16) => Err(Error::Config(
+        (Device::Cpu, DtypeChoice::Only(Dtype::Bf16)) => Err(Error::Config(
             "--dtype bf16 is for GPUs: on the CPU it must be auto or f32".to_owned(),
         )),
-        (Device::Gpu(_), Dtype::F32) => Err(Error::Config(
+        (Device::Gpu(_), DtypeChoice::Only(Dtype::F32)) => Err(Error::Config(
             "--dtype f32 is for the CPU (--device cpu): on a GPU it must be auto or bf16"
                 .to_owned(),
         )),
-        (Device::Candle(_), Dtype::Bf16) => Err(Error::Config(
+        (Device::Candle(_), DtypeChoice::Only(Dtype::Bf16)) => Err(Error::Config(
             "--dtype bf16: candle's kernels are built in as a reference, in f32".to_owned(),
         )),
         _ => Ok(()),
@@ -162,7 +163,7 @@ impl Opened {
 mod tests {
     use super::*;
 
-    fn cpu(dtype: Dtype) -> Result<Opened> {
+    fn cpu(dtype: DtypeChoice) -> Result<Opened> {
         open(&ComputeConfig {
             device: DeviceChoice::Cpu,
             dtype,
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_cpu_answers_what_it_can_run() {
-        let opened = cpu(Dtype::Auto).unwrap();
+        let opened = cpu(DtypeChoice::Auto).unwrap();
         assert_eq!(opened.processor(), Processor::Cpu);
         assert!(!opened.is_asynchronous());
         assert_eq!(opened.check_shape(&SHAPE), Ok(()));
@@ -200,7 +201,7 @@ mod tests {
             opened.memory(0.5, Some(7)).unwrap(),
             DeviceMemory::of_host(Some(7))
         );
-        let Err(Error::Config(message)) = cpu(Dtype::Bf16) else {
+        let Err(Error::Config(message)) = cpu(DtypeChoice::Only(Dtype::Bf16)) else {
             panic!("the CPU computes in f32");
         };
         assert!(message.contains("bf16"), "{message}");
@@ -224,7 +225,9 @@ mod tests {
             captured_bytes: 0,
             feature_bytes: 0,
         };
-        let name = cpu(Dtype::F32).unwrap().start(&SHAPE, &limits, Name);
+        let name = cpu(DtypeChoice::Only(Dtype::F32))
+            .unwrap()
+            .start(&SHAPE, &limits, Name);
         assert!(name.unwrap().ends_with("CpuBackend"));
     }
 }

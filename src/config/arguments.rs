@@ -9,20 +9,20 @@ use clap::builder::BoolishValueParser;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use super::api_key::api_key;
 use super::batch::RunBatchArguments;
 use super::bench::BenchArguments;
 use super::cached::{ModelsArguments, PullArguments, RmArguments};
-use super::compute::share;
+use super::compute::{SelfTestArguments, share};
 use super::hub::HubArguments;
+use super::kernels::KernelsArguments;
 use super::key_limits::KeyLimitArguments;
 use super::network::NetworkArguments;
 use super::probe::ReadyArguments;
 use super::request_defaults::RequestDefaultArguments;
 use super::seconds::{Seconds, any_seconds, some_seconds};
-use super::{
-    ApiKey, ByteSize, DeviceChoice, Dtype, ImageFit, LoadFormat, LogFormat, LogLevel, Thinking,
-    ToolFormat,
-};
+use super::{ApiKey, ByteSize, DeviceChoice, DtypeChoice, LoadFormat, LogFormat, LogLevel};
+use crate::core::{ImageFit, Thinking, ToolFormat};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -442,10 +442,10 @@ pub(super) struct ServeArguments {
         long,
         env = "MEDGEMMA_DTYPE",
         default_value = "auto",
-        value_parser = str::parse::<Dtype>,
+        value_parser = str::parse::<DtypeChoice>,
         help_heading = "Speed and memory"
     )]
-    pub(super) dtype: Dtype,
+    pub(super) dtype: DtypeChoice,
 
     /// Share of the GPU's memory that may be used, by this server and whatever else uses it; the
     /// KV cache takes what is left of it, unless --kv-cache-memory says how much
@@ -501,42 +501,6 @@ pub(super) struct ServeArguments {
     pub(super) log_level: LogLevel,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct KernelsArguments {
-    /// What to compile for: sm_80, sm_89, sm_90a, sm_100a, sm_120 and others; repeat it for several
-    #[arg(
-        long,
-        value_name = "ARCH",
-        env = "MEDGEMMA_ARCH",
-        value_delimiter = ',',
-        required = true
-    )]
-    pub(super) arch: Vec<String>,
-
-    /// Where to put the machine code, for `serve --kernels`; without it, it is only compiled
-    #[arg(long, value_name = "DIR", env = "MEDGEMMA_OUT")]
-    pub(super) out: Option<PathBuf>,
-
-    /// A catalogue of models in place of the built-in models.toml
-    #[arg(long, value_name = "FILE", env = "MEDGEMMA_MODELS")]
-    pub(super) models: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct SelfTestArguments {
-    /// The GPU: cuda or cuda:N
-    #[arg(long, env = "MEDGEMMA_DEVICE", default_value = "cuda")]
-    pub(super) device: DeviceChoice,
-
-    /// A folder of kernels that `medgemma kernels` made
-    #[arg(long, value_name = "DIR", env = "MEDGEMMA_KERNELS")]
-    pub(super) kernels: Option<PathBuf>,
-
-    /// A folder for kernels that are compiled here
-    #[arg(long, value_name = "DIR", env = "MEDGEMMA_KERNEL_CACHE")]
-    pub(super) kernel_cache: Option<PathBuf>,
-}
-
 pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     // Far above what any machine can do, low enough that products of it are exact.
     const MAX: usize = 1 << 24;
@@ -544,14 +508,5 @@ pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(number @ 1..=MAX) => Ok(number),
         Ok(_) => Err(format!("it must be between 1 and {MAX}")),
         Err(_) => Err("it must be a whole number".to_owned()),
-    }
-}
-
-pub(super) fn api_key(text: &str) -> Result<ApiKey, String> {
-    match text {
-        "" => Err("an empty key would keep nobody out".to_owned()),
-        // What cannot stand in a header could never be sent.
-        key if key.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(ApiKey(key.to_owned())),
-        _ => Err("it must be of visible ASCII characters, without spaces".to_owned()),
     }
 }

@@ -11,7 +11,8 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
 use super::arguments::ServeArguments;
-use super::{LogLevel, ServeConfig, network, resolve};
+use super::serve::resolve;
+use super::{LogLevel, ServeConfig, network};
 
 /// Options of `serve` that mean nothing where there is no server.
 const OF_SERVERS: [&str; 10] = [

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::arguments::at_least_one;
 use super::hub::{CacheArguments, HubArguments, Variables};
-use super::{Dtype, HubConfig, Limits, ProgressOutput, ReportFormat};
+use super::{DtypeChoice, HubConfig, Limits, ProgressOutput, ReportFormat};
 
 /// A model to download.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub struct ModelsConfig {
     /// What memory is told for, as `serve` would have it; no length is a usual one.
     pub limits: Limits,
     /// The numbers that are computed with.
-    pub dtype: Dtype,
+    pub dtype: DtypeChoice,
     /// For people or for machines.
     pub format: ReportFormat,
 }
@@ -100,9 +100,9 @@ pub(super) struct ModelsArguments {
         long,
         env = "MEDGEMMA_DTYPE",
         default_value = "auto",
-        value_parser = str::parse::<Dtype>
+        value_parser = str::parse::<DtypeChoice>
     )]
-    dtype: Dtype,
+    dtype: DtypeChoice,
 
     /// One JSON object instead of a table
     #[arg(long)]

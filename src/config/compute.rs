@@ -3,13 +3,17 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::Args;
+
+use crate::core::Dtype;
+
 /// Where to compute, and what GPUs need for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ComputeConfig {
     /// The processor or a GPU.
     pub device: DeviceChoice,
     /// Type of the numbers.
-    pub dtype: Dtype,
+    pub dtype: DtypeChoice,
     /// Share of a GPU's memory that may be used, by everything that uses it.
     pub gpu_memory_utilization: f64,
     /// A folder of kernels that were compiled ahead.
@@ -48,27 +52,52 @@ impl FromStr for DeviceChoice {
 
 /// Type of the numbers to compute with; sums are f32 in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    /// What the device is best at.
+pub enum DtypeChoice {
+    /// The type that the device is best at.
     Auto,
-    /// 32 bits.
-    F32,
-    /// The upper half of an f32.
-    Bf16,
+    /// This type, or nothing.
+    Only(Dtype),
 }
 
-impl FromStr for Dtype {
+impl FromStr for DtypeChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(Self::Auto),
-            "f32" | "float32" | "float" => Ok(Self::F32),
-            "bf16" | "bfloat16" => Ok(Self::Bf16),
+            "f32" | "float32" | "float" => Ok(Self::Only(Dtype::F32)),
+            "bf16" | "bfloat16" => Ok(Self::Only(Dtype::Bf16)),
             "f16" | "fp16" | "float16" | "half" => {
                 Err("Gemma 3 overflows in half precision; use auto, bf16 or f32".to_owned())
             }
             _ => Err("it must be auto, f32 (CPU) or bf16 (GPUs)".to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SelfTestArguments {
+    /// The GPU: cuda or cuda:N
+    #[arg(long, env = "MEDGEMMA_DEVICE", default_value = "cuda")]
+    device: DeviceChoice,
+
+    /// A folder of kernels that `medgemma kernels` made
+    #[arg(long, value_name = "DIR", env = "MEDGEMMA_KERNELS")]
+    kernels: Option<PathBuf>,
+
+    /// A folder for kernels that are compiled here
+    #[arg(long, value_name = "DIR", env = "MEDGEMMA_KERNEL_CACHE")]
+    kernel_cache: Option<PathBuf>,
+}
+
+impl SelfTestArguments {
+    pub(super) fn resolve(self) -> ComputeConfig {
+        ComputeConfig {
+            device: self.device,
+            dtype: DtypeChoice::Auto,
+            gpu_memory_utilization: 1.0,
+            kernels: self.kernels,
+            kernel_cache: self.kernel_cache,
         }
     }
 }

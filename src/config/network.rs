@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::ApiKey;
-use super::arguments::{api_key, at_least_one};
+use super::api_key::api_key;
+use super::arguments::at_least_one;
 use super::seconds::{Seconds, some_seconds};
 
 /// Options that mean nothing where there is no server.

@@ -4,6 +4,7 @@
 //! module may use it.
 
 mod block_table;
+mod choices;
 mod constraint;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use block_table::BlockTable;
+pub use choices::{Dtype, ImageFit, PrefixCaching, RolePolicy, Thinking, ToolFormat};
 pub use constraint::{Constraint, ConstraintState, NextMask, TokenMask, Urgency};
 
 /// A token id: an index into the model's vocabulary.

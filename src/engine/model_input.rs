@@ -176,8 +176,8 @@ fn narrow(number: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{GenerateRequest, SchedulingParams};
-    use crate::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
+    use crate::core::{GenerateRequest, PrefixCaching, SchedulingParams};
+    use crate::scheduler::{BlockCount, KvGroups, SchedulerConfig};
 
     fn scheduler() -> Scheduler {
         let mut scheduler = Scheduler::new(SchedulerConfig {

@@ -31,6 +31,6 @@ mod tiff;
 mod wanted;
 
 pub use decode::{ImageLimits, decode};
-pub use processor::{ImageProcessor, Resize};
+pub use processor::ImageProcessor;
 pub use raster::{Raster, Samples};
 pub use wanted::Wanted;

@@ -4,18 +4,8 @@ use super::decode::{ImageLimits, decode, decoding_bytes};
 use super::raster::Raster;
 use super::resize::{Side, resize};
 use super::wanted::Wanted;
-use crate::core::{ImageHash, PixelValues};
+use crate::core::{ImageFit, ImageHash, PixelValues};
 use crate::error::ImageError;
-
-/// How an image that is not square becomes one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resize {
-    /// Each side for itself, as transformers' `Gemma3ImageProcessor` does.
-    Squash,
-    /// In the middle of a black square, as MedGemma's own serving container does ("as in
-    /// training"); of an odd number of black rows or columns, more come after it.
-    PadToSquare,
-}
 
 /// Decodes images and resizes them to `size × size`.
 ///
@@ -25,7 +15,7 @@ pub struct ImageProcessor {
     /// Side of the square, in pixels.
     pub size: usize,
     /// How it becomes square.
-    pub resize: Resize,
+    pub resize: ImageFit,
     /// What is taken at all.
     pub limits: ImageLimits,
 }
@@ -58,8 +48,8 @@ impl ImageProcessor {
     /// [`ImageError::Abandoned`] between rows, once it is not `wanted` any more.
     pub fn prepare(&self, raster: &Raster, wanted: Wanted<'_>) -> Result<PixelValues, ImageError> {
         let (horizontal, vertical) = match self.resize {
-            Resize::Squash => (Side::whole(raster.width), Side::whole(raster.height)),
-            Resize::PadToSquare => {
+            ImageFit::Squash => (Side::whole(raster.width), Side::whole(raster.height)),
+            ImageFit::Pad => {
                 let side = raster.width.max(raster.height);
                 (
                     Side::centred(raster.width, side),
@@ -82,8 +72,8 @@ impl ImageProcessor {
         let mut hasher = blake3::Hasher::new_derive_key("medgemma-server 1 prepared image");
         hasher.update(&(self.size as u64).to_le_bytes());
         hasher.update(&[match self.resize {
-            Resize::Squash => 0,
-            Resize::PadToSquare => 1,
+            ImageFit::Squash => 0,
+            ImageFit::Pad => 1,
         }]);
         hasher.update(rgb);
         ImageHash(*hasher.finalize().as_bytes())
@@ -100,7 +90,7 @@ mod tests {
             .expect("it is wanted")
     }
 
-    fn processor(size: usize, resize: Resize) -> ImageProcessor {
+    fn processor(size: usize, resize: ImageFit) -> ImageProcessor {
         ImageProcessor {
             size,
             resize,
@@ -111,15 +101,15 @@ mod tests {
     #[test]
     fn squashed_or_in_the_middle_of_black() {
         let raster = Raster::grey(3, 2, vec![10, 20, 30, 40, 50, 60]);
-        let squashed = prepare(processor(3, Resize::Squash), &raster);
+        let squashed = prepare(processor(3, ImageFit::Squash), &raster);
         let levels =
             |pixels: &PixelValues| pixels.rgb.iter().step_by(3).copied().collect::<Vec<_>>();
         assert_eq!(levels(&squashed), [10, 20, 30, 25, 35, 45, 40, 50, 60]);
         // One black row, and it comes after.
-        let padded = prepare(processor(3, Resize::PadToSquare), &raster);
+        let padded = prepare(processor(3, ImageFit::Pad), &raster);
         assert_eq!(levels(&padded), [10, 20, 30, 40, 50, 60, 0, 0, 0]);
         let wide = Raster::grey(4, 1, vec![9; 4]);
-        let wide = prepare(processor(4, Resize::PadToSquare), &wide);
+        let wide = prepare(processor(4, ImageFit::Pad), &wide);
         assert_eq!(
             levels(&wide),
             [0, 0, 0, 0, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0]
@@ -130,7 +120,7 @@ mod tests {
     fn padding_a_very_long_image_takes_no_memory_for_its_square() {
         // The square would have 4 · 10¹⁰ pixels.
         let raster = Raster::grey(200_000, 1, vec![255; 200_000]);
-        let pixels = prepare(processor(8, Resize::PadToSquare), &raster);
+        let pixels = prepare(processor(8, ImageFit::Pad), &raster);
         assert!(
             pixels.rgb.iter().all(|&v| v == 0),
             "one row of 200,000 rounds to nothing"
@@ -140,7 +130,7 @@ mod tests {
     #[test]
     fn the_hash_is_of_pixels_size_and_settings() {
         let black = |w: usize, h: usize| Raster::grey(w, h, vec![0; w * h]);
-        let squash = processor(4, Resize::Squash);
+        let squash = processor(4, ImageFit::Squash);
         let hash = prepare(squash, &black(4, 4)).hash;
         assert_eq!(hash, prepare(squash, &black(4, 4)).hash);
         assert_eq!(
@@ -150,11 +140,11 @@ mod tests {
         );
         assert_ne!(
             hash,
-            prepare(processor(5, Resize::Squash), &black(4, 4)).hash
+            prepare(processor(5, ImageFit::Squash), &black(4, 4)).hash
         );
         assert_ne!(
             hash,
-            prepare(processor(4, Resize::PadToSquare), &black(4, 4)).hash
+            prepare(processor(4, ImageFit::Pad), &black(4, 4)).hash
         );
         let mut grey = vec![0; 16];
         grey[5] = 1;

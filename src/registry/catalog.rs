@@ -4,15 +4,14 @@
 //! where files are.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::generation_config::sampling_defaults;
 use super::{SamplingDefaults, toml_document};
+use crate::core::{Thinking, ToolFormat};
 use crate::error::{Error, Result};
 use crate::model::config::{DEFAULT_IMAGE_TOKEN_ID, ModelConfig, TextConfig, VisionConfig};
 use crate::model::fields::Fields;
-use crate::text::ToolFormat;
 
 const BUILT_IN: &str = include_str!("../../models.toml");
 /// Name of the embedded file in messages.
@@ -50,34 +49,6 @@ pub struct HubModel {
     pub tool_format: ToolFormat,
     /// Sampling defaults from its generation_config.json.
     pub sampling: SamplingDefaults,
-}
-
-/// When answers begin with a chain of thought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Thinking {
-    /// Never; it was not trained to.
-    Never,
-    /// When the system message asks for it.
-    OnRequest,
-    /// Also without being asked.
-    Unasked,
-}
-
-impl Thinking {
-    /// Returns the value in words.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Never => "never",
-            Self::OnRequest => "on request",
-            Self::Unasked => "unasked",
-        }
-    }
-}
-
-impl fmt::Display for Thinking {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
 }
 
 impl Catalog {

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::catalog::{Catalog, CatalogEntry, HubModel, Thinking};
+use super::catalog::{Catalog, CatalogEntry, HubModel};
 use super::hub::{CachedModel, Completeness, HubCache, inventory};
 use super::memory::{LeastMemory, least_memory};
 use crate::backend::DeviceMemory;
-use crate::config::{ByteSize, Dtype, Limits, ModelsConfig};
+use crate::config::{ByteSize, DtypeChoice, Limits, ModelsConfig};
+use crate::core::{Dtype, Thinking};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 
@@ -99,8 +100,8 @@ impl Listing {
     pub fn new(config: &ModelsConfig) -> Result<Self> {
         let catalog = Catalog::open(config.models_file.as_deref())?;
         let computed_on = match config.dtype {
-            Dtype::F32 => ComputedOn::Cpu,
-            Dtype::Auto | Dtype::Bf16 => ComputedOn::Gpu,
+            DtypeChoice::Only(Dtype::F32) => ComputedOn::Cpu,
+            DtypeChoice::Auto | DtypeChoice::Only(Dtype::Bf16) => ComputedOn::Gpu,
         };
         let wanted = Wanted {
             limits: config.limits,

@@ -10,28 +10,27 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use super::available_memory::available_memory;
-use super::catalog::Thinking;
 use super::load_progress::LoadProgress;
 use super::memory::{self, MemoryPlan};
 use super::model_files::ModelFiles;
 use super::request_seeds::RequestSeeds;
-use super::served_model::{ImageSupport, RolePolicy, ServedModel, ThinkingSupport};
+use super::served_model::{ImageSupport, ServedModel, ThinkingSupport};
 use super::source::{ModelSource, resolve};
 use crate::backend::{self, Backend, BackendUser, Processor};
-use crate::config::{self, ByteSize, ServeConfig};
-use crate::core::TokenId;
+use crate::config::{ByteSize, ServeConfig};
+use crate::core::{Thinking, TokenId};
 use crate::engine::{
     self, EngineConfig, EngineHandle, EngineLimits, EngineThread, Runner, Stepping,
 };
 use crate::error::{Error, Result};
 use crate::files::{damaged, shown};
-use crate::image::{ImageLimits, ImageProcessor, Resize};
+use crate::image::{ImageLimits, ImageProcessor};
 use crate::model::config::VisionConfig;
 use crate::model::expected_tensors;
 use crate::model::tensor_names::EMBEDDING;
 use crate::model::weights::Weights;
 use crate::model::{Model, WarmUpImages};
-use crate::scheduler::{PrefixCaching, SchedulerConfig};
+use crate::scheduler::SchedulerConfig;
 use crate::text::{
     ChatTemplate, GrammarLimits, GrammarVocabulary, Grammars, ImageTokens, NamedTokens,
     ThoughtMarkers, Tokenizer,
@@ -100,10 +99,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         &settings.limits,
         memory,
     )?;
-    plan.scheduler.prefix_caching = match settings.prefix_caching {
-        config::PrefixCaching::On => PrefixCaching::On,
-        config::PrefixCaching::Off => PrefixCaching::Off,
-    };
+    plan.scheduler.prefix_caching = settings.prefix_caching;
     match memory.available.map(ByteSize) {
         Some(available) => tracing::info!(model = source.name, %available, "memory: {plan}"),
         None => tracing::info!(model = source.name, "memory: {plan}"),
@@ -157,10 +153,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         seeds: RequestSeeds::new(settings.request_defaults.seed),
         thinking,
         tool_format: source.tool_format,
-        roles: match settings.roles {
-            config::Roles::Merge => RolePolicy::Merge,
-            config::Roles::Strict => RolePolicy::Strict,
-        },
+        roles: settings.roles,
         eos_token_ids: source.eos_token_ids,
     };
     Ok(Loaded {
@@ -416,10 +409,7 @@ fn image_support(
         _ => Ok(ImageSupport {
             processor: ImageProcessor {
                 size: vision.image_size,
-                resize: match settings.image_fit {
-                    config::ImageFit::Squash => Resize::Squash,
-                    config::ImageFit::Pad => Resize::PadToSquare,
-                },
+                resize: settings.image_fit,
                 limits: ImageLimits::default(),
             },
             tokens,

@@ -7,10 +7,11 @@ use std::fmt;
 use super::kv_plan::{KvBudget, KvPlan, KvShape, UseOfBytes};
 use crate::backend::{BLOCK_SIZE, DeviceMemory, MemorySharing, StepLimits};
 use crate::config::{ByteSize, Limits};
+use crate::core::PrefixCaching;
 use crate::error::{Error, Result};
 use crate::model::MAX_IMAGES_PER_CALL;
 use crate::model::config::ModelConfig;
-use crate::scheduler::{PrefixCaching, SchedulerConfig};
+use crate::scheduler::SchedulerConfig;
 
 /// Activations are f32 on the CPU; on GPUs only some are, so this is an upper bound.
 const ELEMENT_BYTES: u64 = 4;

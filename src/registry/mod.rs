@@ -26,7 +26,7 @@ mod source;
 mod toml_document;
 
 pub use available_memory::{available_memory, request_memory};
-pub use catalog::{Catalog, CatalogEntry, HubModel, Thinking};
+pub use catalog::{Catalog, CatalogEntry, HubModel};
 pub use generation_config::GenerationConfig;
 pub use hub::{Removal, RepoId, find_removal};
 pub use kernels::compile_kernels;
@@ -37,7 +37,7 @@ pub use model_files::ModelFiles;
 pub use processor_config::check_processor_config;
 pub use pull::{Pulled, pull, removal};
 pub use request_seeds::RequestSeeds;
-pub use served_model::{ImageSupport, RolePolicy, SamplingDefaults, ServedModel, ThinkingSupport};
+pub use served_model::{ImageSupport, SamplingDefaults, ServedModel, ThinkingSupport};
 pub use source::{ModelSource, resolve};
 
 /// Entry point of `medgemma grammar-worker`, which forks processes for grammars.

@@ -5,12 +5,11 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::catalog::Thinking;
 use super::request_seeds::RequestSeeds;
-use crate::core::TokenId;
+use crate::core::{RolePolicy, Thinking, TokenId, ToolFormat};
 use crate::engine::EngineHandle;
 use crate::image::ImageProcessor;
-use crate::text::{ChatTemplate, Grammars, ImageTokens, ThoughtMarkers, Tokenizer, ToolFormat};
+use crate::text::{ChatTemplate, Grammars, ImageTokens, ThoughtMarkers, Tokenizer};
 
 /// A loaded model with everything that converts requests to tokens and back.
 #[derive(Debug)]
@@ -55,16 +54,6 @@ pub struct ThinkingSupport {
     pub when: Thinking,
     /// Tokens around a thought.
     pub markers: ThoughtMarkers,
-}
-
-/// Handling of turns in an order that templates do not accept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RolePolicy {
-    /// Consecutive turns of one role are merged, and so are several system messages; an empty user
-    /// turn is inserted where only a user's turn may be.
-    Merge,
-    /// Turns are not changed: the template refuses them with its own message.
-    Strict,
 }
 
 /// Image preprocessing of a model.

@@ -4,17 +4,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::catalog::{Catalog, CatalogEntry, HubModel, Thinking};
+use super::catalog::{Catalog, CatalogEntry, HubModel};
 use super::generation_config::GenerationConfig;
 use super::hub::{self, RepoId, Snapshot};
 use super::model_files::ModelFiles;
 use super::{SamplingDefaults, processor_config};
-use crate::config::{self, HubConfig, LoadFormat, SamplingSource, ServeConfig};
-use crate::core::TokenId;
+use crate::config::{HubConfig, LoadFormat, SamplingSource, ServeConfig};
+use crate::core::{Thinking, TokenId, ToolFormat};
 use crate::error::{Error, HubProblem, Result};
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
-use crate::text::ToolFormat;
 
 /// Seed of dummy weights; fixed, so that they are the same each time.
 const DUMMY_SEED: u64 = 0;
@@ -72,21 +71,12 @@ pub fn resolve(settings: &ServeConfig) -> Result<ModelSource> {
         Some((_, CatalogEntry::BuiltIn { thinking })) => source.thinking = *thinking,
         None => {}
     }
-    source.thinking = match settings.thinking {
-        None => source.thinking,
-        Some(config::Thinking::Never) => Thinking::Never,
-        Some(config::Thinking::OnRequest) => Thinking::OnRequest,
-        Some(config::Thinking::Unasked) => Thinking::Unasked,
-    };
+    source.thinking = settings.thinking.unwrap_or(source.thinking);
     source.sampling = match settings.request_defaults.sampling {
         SamplingSource::Checkpoint => source.sampling,
         SamplingSource::Neutral => SamplingDefaults::NEUTRAL,
     };
-    source.tool_format = match settings.tool_format {
-        None => source.tool_format,
-        Some(config::ToolFormat::Pythonic) => ToolFormat::Pythonic,
-        Some(config::ToolFormat::Json) => ToolFormat::Json,
-    };
+    source.tool_format = settings.tool_format.unwrap_or(source.tool_format);
     Ok(source)
 }
 

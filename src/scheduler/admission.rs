@@ -4,8 +4,8 @@ use super::block_manager::CachedPrefix;
 use super::queue_key::AdmissionSeq;
 use super::sequence::Waiter;
 use super::step::Step;
-use super::{BlockCount, PrefixCaching, Scheduler, Sequence};
-use crate::core::{SeqId, TenantId};
+use super::{BlockCount, Scheduler, Sequence};
+use crate::core::{PrefixCaching, SeqId, TenantId};
 
 /// A running sequence that will fill the first `num_blocks` blocks that another sequence needs.
 struct Producer {

@@ -1,6 +1,6 @@
 //! Limits of the scheduler, and the check of requests against them before they are queued.
 
-use crate::core::GenerateRequest;
+use crate::core::{GenerateRequest, PrefixCaching};
 use crate::error::{Error, Result};
 
 use super::kv_groups::{BlockCount, KvGroups};
@@ -24,15 +24,6 @@ pub struct SchedulerConfig {
     pub num_blocks: BlockCount,
     /// Whether sequences reuse blocks that others have computed.
     pub prefix_caching: PrefixCaching,
-}
-
-/// Whether a sequence may begin with blocks of another sequence that has the same prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PrefixCaching {
-    /// Blocks are reused if both sequences have the same salt or none.
-    On,
-    /// Each sequence computes all of its tokens.
-    Off,
 }
 
 impl SchedulerConfig {

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::core::{BlockId, BlockTable};
+use crate::core::{BlockId, BlockTable, PrefixCaching};
 
+use super::Scheduler;
 use super::block_pool::BlockPool;
 use super::sequence::Sequence;
-use super::{PrefixCaching, Scheduler};
 
 impl Scheduler {
     /// Checks all invariants that the module's documentation lists. Takes time proportional to all

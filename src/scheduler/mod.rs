@@ -103,7 +103,7 @@ mod waiting_queue;
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::core::{GenerateRequest, SeqId, TokenId};
+use crate::core::{GenerateRequest, PrefixCaching, SeqId, TokenId};
 use crate::error::Result;
 
 use block_manager::BlockManager;
@@ -112,7 +112,7 @@ use queue_key::{ArrivalSeq, QueueKey, Rank};
 use waiting_queue::WaitingQueue;
 
 pub use batch::{Batch, Chunk, Finished};
-pub use config::{PrefixCaching, SchedulerConfig};
+pub use config::SchedulerConfig;
 pub use kv_groups::{BlockCount, KvGroups};
 pub use sequence::Sequence;
 pub use stats::SchedulerStats;

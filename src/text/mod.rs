@@ -58,4 +58,4 @@ pub use template_files::NamedTokens;
 pub use thought::{THINKING_INSTRUCTION, THINKING_PHRASE, ThoughtMarkers, without_thoughts};
 pub use tokenizer::{AddSpecialTokens, SpecialTokens, Tokenizer};
 pub use tool_calls::{CallLimit, CallParser, CallPlace, CallSyntax, Tool};
-pub use tool_prompt::{PastCall, ToolFormat, ToolResult, tool_results};
+pub use tool_prompt::{PastCall, ToolResult, tool_results};

@@ -6,18 +6,10 @@
 use serde_json::{Map, Value};
 
 use super::json_size::JsonSize;
+use crate::core::ToolFormat;
 
 /// Maximum number of values in the arguments of one call of an earlier turn that are deserialized.
 const MAX_ARGUMENT_VALUES: usize = 20_000;
-
-/// The format in which a model writes calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ToolFormat {
-    /// `[f(a=1, b="x"), g()]`
-    Pythonic,
-    /// `{"name": "f", "parameters": {"a": 1, "b": "x"}}`, or a list of such objects.
-    Json,
-}
 
 /// A call of an earlier turn.
 #[derive(Clone, Debug, PartialEq)]

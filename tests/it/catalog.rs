@@ -4,11 +4,9 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use medgemma::config::{self, Command};
+use medgemma::core::{Thinking, ToolFormat};
 use medgemma::model::config::{LayerKind, ModelConfig, RopeParams, VisionConfig};
-use medgemma::registry::{
-    Catalog, CatalogEntry, HubModel, ModelSource, SamplingDefaults, Thinking, resolve,
-};
-use medgemma::text::ToolFormat;
+use medgemma::registry::{Catalog, CatalogEntry, HubModel, ModelSource, SamplingDefaults, resolve};
 
 fn built_in() -> Catalog {
     Catalog::open(None).unwrap()

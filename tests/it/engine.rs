@@ -6,14 +6,14 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cpu::CpuBackend;
-use medgemma::core::{FinishReason, GenerateRequest, TokenId};
+use medgemma::core::{FinishReason, GenerateRequest, PrefixCaching, TokenId};
 use medgemma::engine::{
     EngineConfig, EngineExit, EngineHandle, EngineLimits, EngineState, EngineStats, EngineThread,
     Runner, Stepping, TokenStream, start,
 };
 use medgemma::error::Error;
 use medgemma::model::Model;
-use medgemma::scheduler::{PrefixCaching, SchedulerConfig};
+use medgemma::scheduler::SchedulerConfig;
 
 use crate::generation::{greedy, load, request, roomy};
 use crate::golden::Numbers;

@@ -14,8 +14,8 @@ use ::image::{ImageFormat, RgbImage, imageops};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::backend::{BLOCK_SIZE, BackendTypes, VisionOps};
-use medgemma::core::{PixelValues, TokenId};
-use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted};
+use medgemma::core::{ImageFit, PixelValues, TokenId};
+use medgemma::image::{ImageLimits, ImageProcessor, Wanted};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::{ImageRows, Model, StepOf};
 use medgemma::registry::ModelFiles;
@@ -277,7 +277,7 @@ impl Bare {
         let vision = self.config.vision.as_ref().expect("a tower");
         ImageProcessor {
             size: vision.image_size,
-            resize: Resize::Squash,
+            resize: ImageFit::Squash,
             limits: ImageLimits::default(),
         }
     }

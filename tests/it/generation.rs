@@ -9,15 +9,15 @@ use std::time::Duration;
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::core::{
-    CacheSalt, GenerateRequest, ImageSpan, SamplingParams, SchedulingParams, SeqId, TokenEvent,
-    TokenId, TokenLogprobs,
+    CacheSalt, GenerateRequest, ImageFit, ImageSpan, PrefixCaching, SamplingParams,
+    SchedulingParams, SeqId, TokenEvent, TokenId, TokenLogprobs,
 };
 use medgemma::engine::{ModelInput, Runner, Stepping};
-use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted};
+use medgemma::image::{ImageLimits, ImageProcessor, Wanted};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
 use medgemma::model::{Gemma3, Model};
-use medgemma::scheduler::{Batch, BlockCount, KvGroups, PrefixCaching, Scheduler, SchedulerConfig};
+use medgemma::scheduler::{Batch, BlockCount, KvGroups, Scheduler, SchedulerConfig};
 
 use crate::golden::{self, Case, GreedyToken, Numbers};
 
@@ -193,7 +193,7 @@ pub(crate) fn request(
             let vision = config.vision.as_ref().expect("it has images");
             let processor = ImageProcessor {
                 size: vision.image_size,
-                resize: Resize::Squash,
+                resize: ImageFit::Squash,
                 limits: ImageLimits::default(),
             };
             let file = fs::read(golden::path(&format!("images/{name}"))).expect("an image");

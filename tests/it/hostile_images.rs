@@ -5,8 +5,9 @@ use std::fs;
 use std::panic;
 use std::sync::Once;
 
+use medgemma::core::ImageFit;
 use medgemma::error::ImageError;
-use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted, decode};
+use medgemma::image::{ImageLimits, ImageProcessor, Wanted, decode};
 
 use crate::golden;
 
@@ -399,7 +400,7 @@ const WAYS: [&str; 12] = [
 fn an_image_that_is_not_wanted_any_more_ends_at_the_next_row() {
     let processor = ImageProcessor {
         size: 32,
-        resize: Resize::Squash,
+        resize: ImageFit::Squash,
         limits: LIMITS,
     };
     for name in WAYS {

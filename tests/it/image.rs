@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use medgemma::image::{ImageLimits, ImageProcessor, Resize, Samples, Wanted, decode};
+use medgemma::core::ImageFit;
+use medgemma::image::{ImageLimits, ImageProcessor, Samples, Wanted, decode};
 use serde::Deserialize;
 
 use crate::golden;
@@ -75,7 +76,7 @@ fn every_image_is_resized_to_the_reference_levels() {
         for (size, levels) in [(32, &expected.small), (896, &expected.full)] {
             let processor = ImageProcessor {
                 size,
-                resize: Resize::Squash,
+                resize: ImageFit::Squash,
                 limits: LIMITS,
             };
             let pixels = processor

@@ -5,8 +5,8 @@ use std::fs;
 use medgemma::backend::candle::CandleBackend;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::backend::{Backend, StepInput, StepSequence};
-use medgemma::core::{BlockId, BlockTable, PixelValues, TokenId};
-use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted};
+use medgemma::core::{BlockId, BlockTable, ImageFit, PixelValues, TokenId};
+use medgemma::image::{ImageLimits, ImageProcessor, Wanted};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
 use medgemma::model::{ImageRows, Model, Projector, Stage, StepOf, VisionTower};
@@ -32,7 +32,7 @@ pub(crate) fn image(name: &str, size: usize) -> PixelValues {
     let file = fs::read(golden::path(&format!("images/{name}"))).expect("goldens are there");
     let processor = ImageProcessor {
         size,
-        resize: Resize::Squash,
+        resize: ImageFit::Squash,
         limits: ImageLimits::default(),
     };
     processor

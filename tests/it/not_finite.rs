@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use medgemma::backend::cpu::CpuBackend;
-use medgemma::core::{GenerateRequest, SamplingParams, SchedulingParams, TokenEvent, TokenId};
+use medgemma::core::{
+    GenerateRequest, PrefixCaching, SamplingParams, SchedulingParams, TokenEvent, TokenId,
+};
 use medgemma::engine::{
     EngineConfig, EngineHandle, EngineLimits, EngineThread, Runner, Stepping, start,
 };
@@ -16,7 +18,7 @@ use medgemma::error::{Error, Result};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
 use medgemma::model::{Model, WarmUpImages};
-use medgemma::scheduler::{PrefixCaching, SchedulerConfig};
+use medgemma::scheduler::SchedulerConfig;
 use tempfile::TempDir;
 
 use crate::generation::{greedy, request, roomy};

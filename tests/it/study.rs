@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::core::{
-    GenerateRequest, ImageHash, ImageSpan, PixelValues, SchedulingParams, TokenId,
+    GenerateRequest, ImageHash, ImageSpan, PixelValues, PrefixCaching, SchedulingParams, TokenId,
 };
 use medgemma::model::config::ModelConfig;
-use medgemma::scheduler::{PrefixCaching, SchedulerConfig};
+use medgemma::scheduler::SchedulerConfig;
 
 use crate::generation::{Rig, greedy, load, roomy};
 

@@ -8,7 +8,8 @@ use super::kernels::decode_attention::{
 };
 use super::kernels::paged::{PagedRows, Pools};
 use super::matmul;
-use super::tensor::{CudaTensor, Dtype};
+use super::tensor::CudaTensor;
+use crate::core::Dtype;
 use crate::error::Result;
 
 /// A step's rows for the layers of one KV group.

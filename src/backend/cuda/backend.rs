@@ -17,10 +17,10 @@ use super::kernels::rope::{self, RopeArgs};
 use super::memory::{MemoryStats, Standing};
 use super::plan::CudaPlan;
 use super::step::{PackedStep, StepLayout, TABLE_STRIDE};
-use super::tensor::{CudaMatrix, CudaTensor, Dtype};
+use super::tensor::{CudaMatrix, CudaTensor};
 use super::{attention, matmul, weights};
 use crate::backend::{LayerSpec, NormPair, QkNorm, Rope, StepWork};
-use crate::core::BlockId;
+use crate::core::{BlockId, Dtype};
 use crate::error::{Error, Result};
 
 /// The CUDA backend on one device.

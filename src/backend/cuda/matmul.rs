@@ -5,7 +5,8 @@ use super::device::Device;
 use super::kernels::gemm::{self, Epilogue, Gemm, SplitSpace};
 use super::kernels::gemv::{self, Gemv, Input, Output};
 use super::kernels::{MAX_SHARED_BYTES, elementwise};
-use super::tensor::{CudaMatrix, CudaTensor, Dtype};
+use super::tensor::{CudaMatrix, CudaTensor};
+use crate::core::Dtype;
 use crate::error::{Error, Result};
 
 /// Whether the kernel for few rows can also compute the norms before the matmul.

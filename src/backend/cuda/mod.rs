@@ -36,4 +36,4 @@ pub use memory::{MemoryKind, MemoryStats};
 pub use open::{open, usable_memory};
 pub use plan::{CudaPlan, Replay};
 pub use sampled_tokens::CudaSampledTokens;
-pub use tensor::{CudaMatrix, CudaTensor, Dtype};
+pub use tensor::{CudaMatrix, CudaTensor};

@@ -22,14 +22,14 @@ use super::kernels::paged::Pools;
 use super::kernels::rope::{self, RopeKernel};
 use super::memory::MemoryKind;
 use super::step::PackedStep;
-use super::tensor::{CudaMatrix, CudaTensor, Dtype};
+use super::tensor::{CudaMatrix, CudaTensor};
 use super::{attention, matmul, sampled_tokens, weights};
 use crate::backend::{
     BLOCK_SIZE, BackendTypes, HostLinear, HostTensor, KvLayout, LayerSpec, Loading, NormPair,
     PoolLayout, QkNorm, Rope, SampleRow, Sampled, SamplingOps, ScoreRow, StepInput, StepWork,
     TextOps, VisionOps,
 };
-use crate::core::{BlockId, PixelValues};
+use crate::core::{BlockId, Dtype, PixelValues};
 use crate::error::{Error, Result};
 
 use super::backend::{CudaBackend, CudaKvCache, CudaStep, count};

@@ -13,9 +13,9 @@ use super::backend::{CudaBackend, count};
 use super::device::{Device, DevicePtr, Fetch};
 use super::kernels::sampler::{self, Adjust, LogProbabilities, Logits, MAX_TOP};
 use super::sample_params::SampleParams;
-use super::tensor::{CudaTensor, Dtype};
+use super::tensor::CudaTensor;
 use crate::backend::{SampleRow, Sampled, ScoreRow};
-use crate::core::{TokenId, TokenLogprobs};
+use crate::core::{Dtype, TokenId, TokenLogprobs};
 use crate::error::{Error, Result};
 
 /// The samples of one step.

@@ -5,26 +5,8 @@ use std::sync::Arc;
 
 use super::device::DevicePtr;
 use crate::backend::{HostDtype, Linear, LinearSpec, Role};
+use crate::core::Dtype;
 use crate::error::{Error, Result};
-
-/// Number types on the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    /// 32-bit IEEE.
-    F32,
-    /// bfloat16: the upper half of an f32.
-    Bf16,
-}
-
-impl Dtype {
-    /// Number of bytes per number.
-    pub fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
-        }
-    }
-}
 
 /// Keeps device memory from being reused.
 pub(super) type Owner = Arc<dyn Send + Sync>;

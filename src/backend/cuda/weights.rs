@@ -7,8 +7,9 @@ use rayon::prelude::*;
 
 use super::device::{Device, DevicePtr};
 use super::memory::{MemoryKind, MemoryStats};
-use super::tensor::{CudaMatrix, CudaTensor, Dtype};
+use super::tensor::{CudaMatrix, CudaTensor};
 use crate::backend::{HostDtype, HostLinear, HostTensor, LinearSpec, StoredLinear};
+use crate::core::Dtype;
 use crate::error::{Error, Result};
 
 /// Numbers that are converted at a time: little host memory, and it overlaps with the previous

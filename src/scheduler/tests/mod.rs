@@ -16,13 +16,11 @@ mod steps;
 use std::sync::Arc;
 
 use crate::core::{
-    FinishReason, GenerateRequest, ImageHash, ImageSpan, PixelValues, SamplingParams,
-    SchedulingParams, SeqId, TokenId,
+    FinishReason, GenerateRequest, ImageHash, ImageSpan, PixelValues, PrefixCaching,
+    SamplingParams, SchedulingParams, SeqId, TokenId,
 };
 
-use super::{
-    Batch, BlockCount, Finished, KvGroups, PrefixCaching, Scheduler, SchedulerConfig, Sequence,
-};
+use super::{Batch, BlockCount, Finished, KvGroups, Scheduler, SchedulerConfig, Sequence};
 
 /// Never a stop token in these tests.
 const WORD: TokenId = TokenId(7);

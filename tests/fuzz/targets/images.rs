@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::panic;
 use std::sync::Once;
 
+use medgemma::core::ImageFit;
 use medgemma::error::ImageError;
-use medgemma::image::{ImageLimits, ImageProcessor, Resize, Wanted, fetch};
+use medgemma::image::{ImageLimits, ImageProcessor, Wanted, fetch};
 
 const PROCESSOR: ImageProcessor = ImageProcessor {
     size: 32,
-    resize: Resize::Squash,
+    resize: ImageFit::Squash,
     // Small, so that many files are tried in a second.
     limits: ImageLimits {
         max_bytes: 1 << 16,

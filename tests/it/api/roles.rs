@@ -1,7 +1,6 @@
 //! Turns in any order: merged, or refused where the operator wants it so; and turns that go on.
 
-use medgemma::core::TokenId;
-use medgemma::registry::{RolePolicy, Thinking};
+use medgemma::core::{RolePolicy, Thinking, TokenId};
 use serde_json::{Value, json};
 
 use super::server::{Plan, TestServer, tokens};

@@ -13,18 +13,20 @@ use axum::http::{HeaderMap, Request};
 use axum::response::Response;
 use http_body_util::BodyExt;
 use medgemma::api::{ApiKeys, AppState, RequestMemory, router};
-use medgemma::core::{FinishReason, GenerateRequest, SeqId, TokenEvent, TokenId, TokenLogprobs};
+use medgemma::core::{
+    FinishReason, GenerateRequest, ImageFit, PrefixCaching, RolePolicy, SeqId, Thinking,
+    TokenEvent, TokenId, TokenLogprobs, ToolFormat,
+};
 use medgemma::engine::{Command, EngineHandle, EngineInbox, EngineLimits, channel};
 use medgemma::error::Error;
-use medgemma::image::{ImageLimits, ImageProcessor, Resize};
+use medgemma::image::{ImageLimits, ImageProcessor};
 use medgemma::registry::{
-    ImageSupport, RequestSeeds, RolePolicy, SamplingDefaults, ServedModel, Thinking,
-    ThinkingSupport,
+    ImageSupport, RequestSeeds, SamplingDefaults, ServedModel, ThinkingSupport,
 };
-use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
+use medgemma::scheduler::{BlockCount, KvGroups, SchedulerConfig};
 use medgemma::text::{
     AddSpecialTokens, ChatTemplate, GrammarCompiler, GrammarVocabulary, Grammars, ImageTokens,
-    NamedTokens, ThoughtMarkers, Tokenizer, ToolFormat,
+    NamedTokens, ThoughtMarkers, Tokenizer,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -149,7 +151,7 @@ impl Plan {
         let images = self.takes_images.then(|| ImageSupport {
             processor: ImageProcessor {
                 size: 56,
-                resize: Resize::Squash,
+                resize: ImageFit::Squash,
                 limits: ImageLimits::default(),
             },
             tokens: ImageTokens::new(&tokenizer, 4).expect("it has image tokens"),

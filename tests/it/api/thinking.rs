@@ -1,8 +1,7 @@
 //! Thoughts: who thinks, for how long, and where the thought goes.
 
 use futures_util::FutureExt;
-use medgemma::core::{TokenId, Urgency};
-use medgemma::registry::Thinking;
+use medgemma::core::{Thinking, TokenId, Urgency};
 use serde_json::{Value, json};
 
 use super::server::{End, Plan, TestServer, always, says, tokens};

@@ -1,9 +1,7 @@
 //! Tools: what the model is told of them, which calls come out, and what of earlier turns goes
 //! back in.
 
-use medgemma::core::TokenId;
-use medgemma::registry::Thinking;
-use medgemma::text::ToolFormat;
+use medgemma::core::{Thinking, TokenId, ToolFormat};
 use serde_json::{Value, json};
 
 use super::server::{End, Plan, TestServer, always, says, tokens};

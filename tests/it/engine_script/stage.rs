@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use medgemma::backend::Sampled;
-use medgemma::core::{GenerateRequest, SamplingParams, SchedulingParams, TokenEvent, TokenId};
+use medgemma::core::{
+    GenerateRequest, PrefixCaching, SamplingParams, SchedulingParams, TokenEvent, TokenId,
+};
 use medgemma::engine::{
     DeviceCommand, DeviceInbox, DeviceShape, EncoderStats, Engine, EngineConfig, EngineExit,
     EngineHandle, EngineLimits, ModelInput, SampleInput, StepOutput, StepReport, Stepping,
@@ -13,7 +15,7 @@ use medgemma::engine::{
 };
 use medgemma::error::Result;
 use medgemma::model::ImageShape;
-use medgemma::scheduler::{BlockCount, KvGroups, PrefixCaching, SchedulerConfig};
+use medgemma::scheduler::{BlockCount, KvGroups, SchedulerConfig};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 

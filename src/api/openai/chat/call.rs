@@ -16,7 +16,8 @@ use crate::api::generate::size::{check_size, least_tokens};
 use crate::api::generate::{Call, OwnFields, SharedFields};
 use crate::api::http::error::ApiError;
 use crate::api::http::state::AppState;
-use crate::registry::{ServedModel, Thinking};
+use crate::core::Thinking;
+use crate::registry::ServedModel;
 use crate::text::AnswerSyntax;
 
 /// Converts and checks a chat request, from whichever API it came.

@@ -9,9 +9,9 @@ use crate::api::generate::images::WireImage;
 use crate::api::generate::types::presence::Presence;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
+use crate::core::{RolePolicy, ToolFormat};
 use crate::error::ImageError;
-use crate::registry::RolePolicy;
-use crate::text::{self, PromptEnd, THINKING_PHRASE, ToolFormat, ToolResult, tool_results};
+use crate::text::{self, PromptEnd, THINKING_PHRASE, ToolResult, tool_results};
 
 /// A checked conversation.
 #[derive(Debug)]

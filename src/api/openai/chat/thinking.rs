@@ -198,8 +198,7 @@ mod tests {
     use super::*;
     use crate::api::http::extract::parse;
     use crate::api::openai::chat::request::ChatRequest;
-    use crate::core::TokenId;
-    use crate::registry::Thinking;
+    use crate::core::{Thinking, TokenId};
     use crate::text::ThoughtMarkers;
 
     fn planned(mut body: Value) -> ThinkingPlan {

@@ -1,7 +1,7 @@
 //! Arranges turns in the order that Gemma's templates need: one system text, then alternating user
 //! and assistant turns, the user's first.
 
-use crate::registry::RolePolicy;
+use crate::core::RolePolicy;
 use crate::text::{Content, Message, Part, Role};
 
 /// Arranges turns that are in another order.

@@ -8,9 +8,10 @@ use crate::api::generate::output::AskedGrammar;
 use crate::api::generate::types::json_text::ObjectText;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
+use crate::core::ToolFormat;
 use crate::text::{
-    CallLimit, CallPlace, CallSyntax, GrammarSource, Tool, ToolFormat, check_schema,
-    check_schema_size, json_grammar,
+    CallLimit, CallPlace, CallSyntax, GrammarSource, Tool, check_schema, check_schema_size,
+    json_grammar,
 };
 
 #[cfg(test)]

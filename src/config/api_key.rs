@@ -1,16 +1,44 @@
-//! Keys in a file, one on a line: how orchestrators hand secrets to a container.
+//! Keys that open the server, from an option, a variable or a file.
+//!
+//! A file holds one key on each line: orchestrators hand secrets to a container in this way.
 
-use std::fs;
 use std::path::Path;
+use std::{fmt, fs};
 
-use super::ApiKey;
-use super::arguments::api_key;
+use clap::ArgMatches;
+use clap::parser::ValueSource;
 
 /// A shorter key can be guessed.
 const MIN_STRONG: usize = 16;
 
 /// What some editors put in front of a text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// A secret that opens the server.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(pub String);
+
+impl fmt::Debug for ApiKey {
+    // Settings are printed and logged; keys never.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
+impl AsRef<str> for ApiKey {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+pub(super) fn api_key(text: &str) -> Result<ApiKey, String> {
+    match text {
+        "" => Err("an empty key would keep nobody out".to_owned()),
+        // What cannot stand in a header could never be sent.
+        key if key.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(ApiKey(key.to_owned())),
+        _ => Err("it must be of visible ASCII characters, without spaces".to_owned()),
+    }
+}
 
 /// What the log says of a key that can be guessed: where it stands and what to do, never what it is.
 pub(super) fn weakness(place: &str, key: &ApiKey) -> Option<String> {
@@ -21,6 +49,22 @@ pub(super) fn weakness(place: &str, key: &ApiKey) -> Option<String> {
              {MIN_STRONG}, such as `openssl rand -hex 32` prints"
         )
     })
+}
+
+/// What the log says of an option's keys that can be guessed.
+pub(super) fn weak_keys(option: &str, keys: &[ApiKey], matches: &ArgMatches) -> Vec<String> {
+    let place = match matches.value_source(option) {
+        Some(ValueSource::EnvVariable) => format!("MEDGEMMA_{}", option.to_uppercase()),
+        _ => format!("--{}", option.replace('_', "-")),
+    };
+    let weaknesses = keys.iter().enumerate().filter_map(|(key_idx, key)| {
+        let place = match keys.len() {
+            1 => place.clone(),
+            _ => format!("{place} number {}", key_idx + 1),
+        };
+        weakness(&place, key)
+    });
+    weaknesses.collect()
 }
 
 /// The file's keys. Empty lines count as none. `notes` gets what the log says of them.
