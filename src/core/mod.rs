@@ -12,7 +12,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use block_table::BlockTable;
@@ -21,18 +20,7 @@ pub use constraint::{Constraint, ConstraintState, NextMask, TokenMask, Urgency};
 
 /// A token id: an index into the model's vocabulary.
 #[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    Default,
-    JsonSchema,
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default,
 )]
 #[serde(transparent)]
 pub struct TokenId(pub u32);

@@ -13,4 +13,5 @@ pub(crate) mod scheduling_fields;
 pub(crate) mod seed;
 pub(crate) mod stop_reason;
 pub(crate) mod text_or;
+mod token_id;
 pub(crate) mod usage;
