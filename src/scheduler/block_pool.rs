@@ -136,7 +136,8 @@ impl BlockPool {
     }
 }
 
-/// Accessors for [`check_integrity`](super::Scheduler::check_integrity).
+/// Accessors for `check_integrity`.
+#[cfg(test)]
 impl BlockPool {
     pub(super) fn num_blocks(&self) -> usize {
         self.blocks.len()

@@ -37,6 +37,7 @@ impl EvictionOrder {
         self.first
     }
 
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = BlockId> {
         std::iter::successors(self.first, |block| self.links[block.0 as usize].after)
     }

@@ -1,4 +1,5 @@
-//! Consistency checks of the scheduler's state; tests run them after every step.
+//! Consistency checks of the scheduler's state, which tests run after every step; not part of the
+//! program.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +15,7 @@ impl Scheduler {
     ///
     /// # Panics
     /// Panics with the violated invariant and the numbers.
-    pub fn check_integrity(&self) {
+    pub(super) fn check_integrity(&self) {
         self.check_queues();
         self.check_waiting();
         self.check_promises();

@@ -54,7 +54,7 @@
 //! it, and includes it again ([`Scheduler::release`]) or ends it.
 //!
 //! # Invariants
-//! [`Scheduler::check_integrity`] checks these:
+//! The tests check these after every step (`Scheduler::check_integrity`):
 //! - a step computes at most `max_num_batched_tokens` tokens of at most `max_num_seqs` sequences;
 //! - images are computed as a whole, since their tokens attend to one another in both directions;
 //! - each block is blank, cached or held by as many tables as its reference count says; tables hold
@@ -88,6 +88,7 @@ mod block_pool;
 mod config;
 mod eviction_order;
 mod held;
+#[cfg(test)]
 mod integrity;
 mod kv_groups;
 mod pending_blocks;

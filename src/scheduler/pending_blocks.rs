@@ -38,6 +38,7 @@ impl PendingBlocks {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (BlockHash, SeqId)> {
         self.by_hash.iter().map(|(&hash, &id)| (hash, id))
     }

@@ -232,7 +232,8 @@ impl Tenant {
     }
 }
 
-/// Accessors for [`check_integrity`](super::Scheduler::check_integrity).
+/// Accessors for `check_integrity`.
+#[cfg(test)]
 impl PriorityLevel {
     pub(super) fn preempted(&self) -> impl Iterator<Item = &Sequence> {
         let preempted = self.tenants.values().flat_map(|t| t.preempted.values());
@@ -249,7 +250,6 @@ impl PriorityLevel {
         in_line.chain(self.deferred.values()).map(Box::as_ref)
     }
 
-    #[cfg(test)]
     pub(super) fn num_accounts(&self) -> usize {
         self.tenants.len()
     }

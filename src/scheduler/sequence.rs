@@ -228,6 +228,7 @@ impl Sequence {
         self.tokens.len() + self.num_pending_tokens
     }
 
+    #[cfg(test)]
     pub(super) fn num_pending_tokens(&self) -> usize {
         self.num_pending_tokens
     }

@@ -110,6 +110,7 @@ impl WaitingQueue {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn levels(&self) -> impl Iterator<Item = (i32, &PriorityLevel)> {
         self.levels
             .iter()

@@ -104,7 +104,6 @@ impl Rig {
     /// Plans a step and takes one in: the same one, or, ahead, the one before it.
     pub(crate) fn step(&mut self) {
         let batch = self.scheduler.schedule();
-        self.scheduler.check_integrity();
         self.num_preempted += batch.preempted.len();
         let is_empty = batch.is_empty();
         if !is_empty {
@@ -140,7 +139,6 @@ impl Rig {
             .filter(|(id, _)| self.scheduler.sequence(*id).is_some())
             .collect();
         self.scheduler.update(&batch, &tokens);
-        self.scheduler.check_integrity();
         for (id, sampled) in living {
             assert!(sampled.is_finite);
             self.events.entry(id).or_default().push(TokenEvent {
