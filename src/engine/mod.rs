@@ -14,7 +14,6 @@
 //! Knows nothing of HTTP, text or tensors. Every submitted request gets its tokens or one error.
 
 mod admission;
-mod deadlines;
 mod device;
 mod encoder_cache;
 mod handle;
@@ -22,7 +21,6 @@ mod host_sampling_state;
 mod mask_patience;
 mod mask_workers;
 mod model_input;
-mod prompt_scores;
 mod requests;
 mod runner;
 mod stats;

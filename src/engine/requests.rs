@@ -1,18 +1,18 @@
-//! Requests in flight: the stream, deadline and host-side sampling state of each sequence.
+//! Requests in flight: the stream, deadline, prompt scores and host-side sampling state of each
+//! sequence.
 //!
 //! Owns the sending ends of the streams. Knows nothing of blocks or steps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::deadlines::Deadlines;
 use super::host_sampling_state::HostSamplingState;
-use super::prompt_scores::PromptScores;
 use super::token_stream::EventSender;
 use crate::backend::Sampled;
-use crate::core::{FinishReason, GenerateRequest, SeqId, TokenEvent};
+use crate::core::{FinishReason, GenerateRequest, SeqId, TokenEvent, TokenLogprobs};
 use crate::error::Error;
 
 /// One entry per sequence that the scheduler has.
@@ -191,5 +191,62 @@ impl Requests {
         }
         self.num_late -= usize::from(open.late.is_some());
         Some(open)
+    }
+}
+
+/// Log-probabilities of a prompt's tokens from the second on, collected over several steps; the
+/// first token has none.
+#[derive(Debug)]
+pub(super) struct PromptScores(Vec<Option<TokenLogprobs>>);
+
+impl PromptScores {
+    pub(super) fn new(prompt_len: usize) -> Self {
+        Self(vec![None; prompt_len - 1])
+    }
+
+    /// Stores the scores from `position` on. After a preemption, the same scores are computed
+    /// again.
+    pub(super) fn put(&mut self, position: usize, scores: impl Iterator<Item = TokenLogprobs>) {
+        for (place, score) in self.0[position - 1..].iter_mut().zip(scores) {
+            *place = Some(score);
+        }
+    }
+
+    /// Returns all scores.
+    ///
+    /// # Panics
+    /// Panics when one is missing: with the first token, all of the prompt has been computed.
+    pub(super) fn finish(self) -> Arc<[TokenLogprobs]> {
+        self.0
+            .into_iter()
+            .map(|score| score.expect("all of the prompt has been computed"))
+            .collect()
+    }
+}
+
+/// Set of deadlines, at most one per sequence.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines(BTreeSet<(Instant, SeqId)>);
+
+impl Deadlines {
+    pub(super) fn add(&mut self, at: Instant, id: SeqId) {
+        self.0.insert((at, id));
+    }
+
+    /// Removes the deadline of a sequence that has ended before it.
+    pub(super) fn remove(&mut self, at: Instant, id: SeqId) {
+        self.0.remove(&(at, id));
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.first().map(|&(at, _)| at)
+    }
+
+    /// Removes and returns a sequence whose deadline is at or before `now`, the most overdue first.
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<SeqId> {
+        if self.next()? > now {
+            return None;
+        }
+        self.0.pop_first().map(|(_, id)| id)
     }
 }

@@ -1,4 +1,5 @@
-//! Hashes (256 bits) of everything that a block's keys and values depend on.
+//! Hashes (256 bits) of everything that a block's keys and values depend on, and the pending blocks:
+//! those that a running sequence will fill, so that no other sequence computes them meanwhile.
 //!
 //! ```text
 //!   salt ──> root ──> block 0 ──> block 1 ──> …     each: hash(parent, 32 tokens, their images)
@@ -11,7 +12,9 @@
 //!
 //! The model is not hashed: each scheduler has its own pools and serves one model.
 
-use crate::core::{CacheSalt, ImageSpan, TokenId};
+use std::collections::HashMap;
+
+use crate::core::{CacheSalt, ImageSpan, SeqId, TokenId};
 
 /// Hash that identifies a full block's contents and everything before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,5 +49,43 @@ impl BlockHash {
             bytes.extend_from_slice(&(image.len as u64).to_le_bytes());
         }
         Self(*blake3::hash(&bytes).as_bytes())
+    }
+}
+
+/// Maps the hash of a pending block to the running sequence that will fill it. Each hash has at
+/// most one producer. An entry ends when the block is full or its sequence stops running.
+#[derive(Debug, Default)]
+pub(super) struct PendingBlocks {
+    by_hash: HashMap<BlockHash, SeqId>,
+}
+
+impl PendingBlocks {
+    /// Returns the sequence that will fill this block.
+    pub(super) fn producer(&self, hash: &BlockHash) -> Option<SeqId> {
+        self.by_hash.get(hash).copied()
+    }
+
+    /// Marks the blocks that have no producer yet as pending on `id`.
+    pub(super) fn make(&mut self, id: SeqId, hashes: &[BlockHash]) {
+        for &hash in hashes {
+            self.by_hash.entry(hash).or_insert(id);
+        }
+    }
+
+    /// Removes those of these pending blocks whose producer is `id`.
+    pub(super) fn end(&mut self, id: SeqId, hashes: &[BlockHash]) {
+        if self.by_hash.is_empty() {
+            return;
+        }
+        for hash in hashes {
+            if self.producer(hash) == Some(id) {
+                self.by_hash.remove(hash);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (BlockHash, SeqId)> {
+        self.by_hash.iter().map(|(&hash, &id)| (hash, id))
     }
 }

@@ -91,12 +91,10 @@ mod held;
 #[cfg(test)]
 mod integrity;
 mod kv_groups;
-mod pending_blocks;
 mod priority_level;
 mod queue_key;
 mod sequence;
 mod shares;
-mod stats;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -107,8 +105,8 @@ use std::collections::{HashMap, VecDeque};
 use crate::core::{GenerateRequest, PrefixCaching, SeqId, TokenId};
 use crate::error::Result;
 
+use block_hash::PendingBlocks;
 use block_manager::BlockManager;
-use pending_blocks::PendingBlocks;
 use queue_key::{ArrivalSeq, QueueKey, Rank};
 use waiting_queue::WaitingQueue;
 
@@ -116,7 +114,6 @@ pub use batch::{Batch, Chunk, Finished};
 pub use config::SchedulerConfig;
 pub use kv_groups::{BlockCount, KvGroups};
 pub use sequence::Sequence;
-pub use stats::SchedulerStats;
 
 /// Queues, token budget and blocks. See the module's documentation.
 #[derive(Debug)]
@@ -150,6 +147,28 @@ struct Counters {
     num_preemptions: u64,
     prefix_queried_tokens: u64,
     prefix_hit_tokens: u64,
+}
+
+/// Current gauges, and counters since the start. Read in constant time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SchedulerStats {
+    /// Number of sequences that hold blocks.
+    pub num_running: usize,
+    /// Number of sequences that wait, preempted ones included.
+    pub num_waiting: usize,
+    /// Fraction of the blocks that unfinished sequences hold, 0 to 1, in the fuller group.
+    pub kv_usage: f64,
+    /// Number of blocks that no sequence holds, with or without a cached prefix in them.
+    pub num_free_blocks: BlockCount,
+    /// Number of free blocks that still hold a prefix which a new sequence may find.
+    pub num_cached_blocks: BlockCount,
+    /// Number of times a sequence has lost its blocks to another one.
+    pub num_preemptions: u64,
+    /// Number of prompt tokens that were looked up in the prefix cache, over the sequences admitted
+    /// so far; a preempted sequence counts once.
+    pub prefix_queried_tokens: u64,
+    /// Number of these tokens that were found.
+    pub prefix_hit_tokens: u64,
 }
 
 impl Scheduler {
