@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Method, StatusCode};
 
-use super::{ApiError, INVALID_JSON, INVALID_KEY, shorten};
+use super::{ApiError, INVALID_JSON, INVALID_KEY};
 
 impl ApiError {
     /// A value that the field does not accept.
@@ -332,7 +332,7 @@ impl ApiError {
         .with_header(RETRY_AFTER, HeaderValue::from_static("5"))
     }
 
-    fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "service_unavailable",
