@@ -59,7 +59,7 @@ pub fn router(app: AppState) -> Router {
         .route("/detokenize", post(detokenize::detokenize))
         .merge(probes())
         .route("/version", get(version::version))
-        .route(METRICS, get(metrics::metrics))
+        .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(|| openapi::openapi(OPERATIONS)))
         .merge(pages::pages(OPERATIONS))
         .fallback(unknown_route)
@@ -73,19 +73,13 @@ pub fn router(app: AppState) -> Router {
     with_tidy_paths(routes)
 }
 
-/// Paths of an orchestrator's probes.
-const PROBES: [&str; 4] = ["/health", "/livez", "/ready", "/readyz"];
-
-const METRICS: &str = "/metrics";
-
 /// Returns the routes of an orchestrator's probes.
 fn probes() -> Router<AppState> {
-    let [health_path, live_path, ready_path, readyz_path] = PROBES;
     Router::new()
-        .route(health_path, get(health::health))
-        .route(live_path, get(health::live))
-        .route(ready_path, get(health::ready))
-        .route(readyz_path, get(health::ready))
+        .route("/health", get(health::health))
+        .route("/livez", get(health::live))
+        .route("/ready", get(health::ready))
+        .route("/readyz", get(health::ready))
 }
 
 /// Tidies the path of a request and names the kind of its route before any middleware sees it.
@@ -100,8 +94,8 @@ fn with_tidy_paths(routes: Router) -> Router {
 
 fn route_kind(path: &str) -> RouteKind {
     match path {
-        METRICS => RouteKind::Metrics,
-        path if PROBES.contains(&path) => RouteKind::Probe,
+        "/metrics" => RouteKind::Metrics,
+        "/health" | "/livez" | "/ready" | "/readyz" => RouteKind::Probe,
         path if pages::is_page(path) => RouteKind::Page,
         _ => RouteKind::Keyed,
     }
@@ -111,7 +105,7 @@ fn route_kind(path: &str) -> RouteKind {
 pub(crate) fn metrics_router(app: AppState) -> Router {
     let routes = Router::new()
         .merge(probes())
-        .route(METRICS, get(metrics::metrics))
+        .route("/metrics", get(metrics::metrics))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method);
     let routes = routes

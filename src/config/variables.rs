@@ -76,7 +76,7 @@ mod tests {
     fn what_the_image_and_the_readme_name_is_there() {
         let mut known = known(&crate::config::command());
         // Of the tests, not of the program.
-        known.insert("MEDGEMMA_TEST_GPU".to_owned());
+        known.extend(["MEDGEMMA_TEST_GPU", "MEDGEMMA_UPDATE"].map(str::to_owned));
         let texts = [
             include_str!("../../Dockerfile"),
             include_str!("../../README.md"),

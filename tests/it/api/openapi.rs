@@ -55,7 +55,10 @@ fn routed() -> BTreeSet<String> {
     let merged = source.matches(".merge(").count() + source.matches(".nest").count();
     let others = merged - source.matches(".merge(probes())").count();
     assert_eq!(
-        (others, source.matches(".merge(pages::pages())").count()),
+        (
+            others,
+            source.matches(".merge(pages::pages(OPERATIONS))").count()
+        ),
         (1, 1)
     );
     assert!(routes.len() >= 10, "the walk found only {routes:?}");
