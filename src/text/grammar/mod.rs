@@ -20,6 +20,7 @@ mod grammars;
 mod growth;
 mod json_cursor;
 mod lark;
+mod normalized_schema;
 mod process;
 mod schema;
 mod schema_graph;

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::closed_objects::close_objects;
 use super::compiler::GrammarError;
+use super::normalized_schema::normalize;
 use super::schema_graph::SchemaGraph;
 use crate::text::json_size::JsonSize;
 
@@ -34,7 +35,6 @@ const NOT_FOLLOWED: &[&str] = &[
     "maxContains",
     "minContains",
     "not",
-    "nullable",
     "propertyNames",
     "then",
     "unevaluatedItems",
@@ -174,6 +174,7 @@ fn each(
 /// If the schema is not JSON.
 pub fn json_grammar(schema: &str) -> Result<Value, GrammarError> {
     let mut schema = parse(schema)?;
+    normalize(&mut schema);
     close_objects(&mut schema);
     let mut schema = match schema {
         Value::Object(keywords) => keywords,
@@ -204,9 +205,9 @@ mod tests {
                 "'if'",
             ),
             (
-                json!({"$defs": {"x": {"nullable": true}}}),
+                json!({"$defs": {"x": {"uniqueItems": true}}}),
                 ".$defs.x",
-                "'nullable'",
+                "'uniqueItems'",
             ),
             (json!({"x-guidance": {"lenient": true}}), "", "'x-guidance'"),
             (json!({"properties": []}), "", "'properties'"),

@@ -408,6 +408,10 @@ async fn messages_that_cannot_be() {
             (400, REFUSED, "messages[0].audio"),
         ),
         (
+            user("images", json!(["iVBORw0KGgo="])),
+            (400, REFUSED, "messages[0].images"),
+        ),
+        (
             user("reasoning_content", json!("hm")),
             (400, REFUSED, "messages[0].reasoning_content"),
         ),

@@ -87,6 +87,10 @@ fn shared() -> Vec<Case> {
 fn chat_only() -> Vec<Case> {
     vec![
         ("prompt", json!("x"), vec![]),
+        ("images", json!(["x"]), vec![json!([])]),
+        ("format", json!("json"), vec![]),
+        ("options", json!({"seed": 1}), vec![json!({})]),
+        ("system", json!("Be brief."), vec![]),
         ("echo", json!(true), vec![json!(false)]),
         ("functions", json!([{"name": "f"}]), vec![json!([])]),
         ("function_call", json!("auto"), vec![json!("none")]),

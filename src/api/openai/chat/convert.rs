@@ -256,6 +256,14 @@ fn drop_thoughts(content: &mut text::Content) {
 }
 
 fn check_served(path: &str, message: &ChatMessage) -> Result<(), ApiError> {
+    if message.images == Presence::Set {
+        let param = format!("{path}.images");
+        let message = format!(
+            "The parameter '{param}' is not supported by this server. Send each image as an \
+             image_url part of 'content'."
+        );
+        return Err(ApiError::unsupported(param, message));
+    }
     // An assistant's reasoning is not part of the conversation.
     let of_others = |presence| match message.role.as_str() {
         "assistant" => Presence::Empty,

@@ -40,6 +40,9 @@ pub(crate) struct ChatMessage {
     /// Known, not supported: the reasoning under its newer name.
     #[serde(default)]
     pub(crate) reasoning: Presence,
+    /// Known, not supported: Ollama's images beside the text.
+    #[serde(default)]
+    pub(crate) images: Presence,
     /// Citations in an assistant's answer. They are accepted and have no effect.
     #[expect(dead_code, reason = "citations are not part of a prompt")]
     #[schemars(with = "Option<Vec<serde_json::Value>>")]

@@ -27,6 +27,19 @@ pub(crate) const REFUSED: &[RefusedField] = &[
         &[],
         "A template is chosen when the server starts.",
     ),
+    // Ollama's.
+    field(
+        "images",
+        &["[]"],
+        "Send each image as an image_url part of a message's 'content'.",
+    ),
+    field("format", &[], "Use 'response_format'."),
+    field(
+        "options",
+        &["{}"],
+        "Send its settings as fields of the request, such as 'temperature'.",
+    ),
+    field("system", &[], "Send a message with the role system."),
     field("mm_processor_kwargs", &["{}"], ""),
     field("media_io_kwargs", &["{}"], ""),
 ];
