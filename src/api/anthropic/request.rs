@@ -97,13 +97,15 @@ pub(crate) struct ResultBlock {
 /// The data of an image.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct ImageSource {
-    /// `base64`.
+    /// `base64`, or `url` for a data URI.
     #[serde(rename = "type")]
     pub(crate) kind: String,
     /// Media type of the image: `image/png` and others.
     pub(crate) media_type: Option<String>,
     /// Bytes of the image, in base64.
     pub(crate) data: Option<String>,
+    /// For `url`: the image as a data URI.
+    pub(crate) url: Option<String>,
 }
 
 /// A tool of the client.

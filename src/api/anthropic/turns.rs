@@ -206,12 +206,27 @@ fn data_uri(source: ImageSource, path: &str) -> Result<String, ApiError> {
     let path = format!("{path}.source");
     match source.kind.as_str() {
         "base64" => {}
-        "url" => return Err(ApiError::from(ImageError::Remote).at(path)),
+        "url" => {
+            let url = source.url.ok_or_else(|| missing(&path, "url"))?;
+            let is_data = url
+                .get(..5)
+                .is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
+            return match is_data {
+                true => Ok(url),
+                false => Err(ApiError::invalid_value(
+                    format!("{path}.url"),
+                    "Remote images are not fetched by this server. Send the image itself: \
+                     \"source\": {\"type\": \"base64\", \"media_type\": \"image/png\", \
+                     \"data\": …}.",
+                )),
+            };
+        }
         kind => {
             return Err(ApiError::unsupported(
                 format!("{path}.type"),
                 format!(
-                    "An image's source must be base64; '{kind}' is not supported by this server."
+                    "An image's source must be base64 or url; '{kind}' is not supported by this \
+                     server."
                 ),
             ));
         }

@@ -295,16 +295,22 @@ async fn images_come_as_base64() {
             {"type": "image", "source": source},
         ]}]})
     };
-    let source = json!({"type": "base64", "media_type": "image/bmp", "data": bmp()});
-    ask(&server, with(source)).await.ok();
-    assert_eq!(server.request().await.images.len(), 1);
+    let url = format!("data:image/bmp;base64,{}", bmp());
+    for source in [
+        json!({"type": "base64", "media_type": "image/bmp", "data": bmp()}),
+        json!({"type": "url", "url": url}),
+    ] {
+        ask(&server, with(source)).await.ok();
+        assert_eq!(server.request().await.images.len(), 1);
+    }
 
     let place = "messages[0].content[1]";
     for (source, name) in [
         (
             json!({"type": "url", "url": "https://example.com/x.png"}),
-            ".source",
+            ".source.url",
         ),
+        (json!({"type": "url"}), ".source.url"),
         (json!({"type": "file", "file_id": "x"}), ".source.type"),
         (
             json!({"type": "base64", "media_type": "image/png", "data": "AAAA"}),
