@@ -9,7 +9,6 @@ use crate::api::http::object::JsonObject;
 use crate::api::openai::chat::message::{ChatMessage, Content, ImageUrl, Part};
 use crate::api::openai::chat::tool_types::{CalledFunction, MessageToolCall};
 use crate::api::openai::chat::translation::Turns;
-use crate::error::ImageError;
 
 /// A message under construction.
 struct Turn {

@@ -61,7 +61,8 @@ pub(super) fn normalize(schema: &mut Value) {
 
 /// Narrows a range of integers to those of 18 digits, unless it lies beyond them.
 fn bound(keywords: &mut Map<String, Value>) {
-    let number = |keywords: &Map<String, Value>, name| keywords.get(name).and_then(Value::as_f64);
+    let number =
+        |keywords: &Map<String, Value>, name: &str| keywords.get(name).and_then(Value::as_f64);
     let (least, most) = (-(MOST as f64), MOST as f64);
     let is_beyond = ["minimum", "exclusiveMinimum"]
         .iter()
