@@ -84,7 +84,7 @@ impl ChatTemplate {
         };
         let disguise = self.control.disguise(hello.strings());
         let disguise = disguise.expect("one letter is no noncharacter");
-        let context = context(vec![as_value(&hello, &disguise)], PromptEnd::Generation);
+        let context = context(vec![as_value(hello, &disguise)], PromptEnd::Generation);
         match jinja::render(&self.env, context) {
             Err(error) if jinja::raised(&error).is_none() => Err(refusal(&error)),
             _ => Ok(()),
@@ -110,15 +110,16 @@ impl ChatTemplate {
     /// # Errors
     /// The errors of [`render_to`](Self::render_to).
     pub fn render(&self, messages: &[Message]) -> Result<RenderedPrompt> {
-        self.render_to(messages, PromptEnd::Generation)
+        self.render_to(messages.to_vec(), PromptEnd::Generation)
     }
 
-    /// Renders the prompt with the given end.
+    /// Renders the prompt with the given end. It takes the messages, since a second copy of a long
+    /// conversation is memory that nobody has charged.
     ///
     /// # Errors
     /// [`Error::Template`] with the template's own message if it refuses the messages, or with the
     /// reason why rendering failed.
-    pub fn render_to(&self, messages: &[Message], end: PromptEnd) -> Result<RenderedPrompt> {
+    pub fn render_to(&self, mut messages: Vec<Message>, end: PromptEnd) -> Result<RenderedPrompt> {
         let crowded = || {
             let message = "The messages contain every Unicode noncharacter from U+FDD0 to U+FDEF. \
                            Remove them: they stand for nothing.";
@@ -130,22 +131,23 @@ impl ChatTemplate {
             PromptEnd::Continue => Some(disguise.mark().ok_or_else(crowded)?),
             PromptEnd::Generation | PromptEnd::Nothing => None,
         };
-        let mut values: Vec<Value> = messages.iter().map(|m| as_value(m, &disguise)).collect();
-        if let (Some(mark), Some(last)) = (mark, messages.last()) {
-            let marked = marked(last, mark)?;
-            values.pop();
-            values.push(as_value(&marked, &disguise));
+        if let (Some(mark), Some(last)) = (mark, messages.last_mut()) {
+            add_mark(last, mark)?;
         }
+        let num_images = messages.iter().map(Message::num_images).sum();
+        let messages = messages.into_iter();
+        let values = messages.map(|message| as_value(message, &disguise));
+        let values = values.collect();
         let rendered = jinja::render(&self.env, context(values, end));
         let mut rendered = rendered.map_err(|error| refusal(&error))?;
         if let Some(mark) = mark {
             cut_at(mark, &mut rendered)?;
         }
-        let (text, control) = disguise.reveal(&rendered);
+        let (text, control) = disguise.reveal(rendered);
         Ok(RenderedPrompt {
             text,
             control,
-            num_images: messages.iter().map(Message::num_images).sum(),
+            num_images,
         })
     }
 }
@@ -164,10 +166,9 @@ fn context(messages: Vec<Value>, end: PromptEnd) -> Value {
     ])
 }
 
-/// Returns `message` with a space and `mark` after its last text. The space shows whether the
-/// template trims texts.
-fn marked(message: &Message, mark: char) -> Result<Message> {
-    let mut message = message.clone();
+/// Adds `mark` and a space after the last text of `message`. The space shows whether the template
+/// trims texts.
+fn add_mark(message: &mut Message, mark: char) -> Result<()> {
     let text = match &mut message.content {
         Content::Text(text) => Some(text),
         Content::Parts(parts) => parts.iter_mut().rev().find_map(|part| match part {
@@ -181,7 +182,7 @@ fn marked(message: &Message, mark: char) -> Result<Message> {
     };
     text.push(mark);
     text.push(' ');
-    Ok(message)
+    Ok(())
 }
 
 /// Cuts `rendered` at the end of its last message's text, like transformers'
@@ -203,16 +204,19 @@ fn cut_at(mark: char, rendered: &mut String) -> Result<()> {
 
 /// Converts a message to the value that transformers passes to a template, with stand-ins in its
 /// texts.
-fn as_value(message: &Message, disguise: &Disguise<'_>) -> Value {
-    let part = |part: &Part| match part {
-        Part::Text(text) => Value::from_pairs([("type", "text"), ("text", &disguise.hide(text))]),
+fn as_value(message: Message, disguise: &Disguise<'_>) -> Value {
+    let part = |part: Part| match part {
+        Part::Text(text) => Value::from_pairs([
+            ("type", Value::from("text")),
+            ("text", Value::from(disguise.hide(text))),
+        ]),
         Part::Image => Value::from_pairs([("type", "image")]),
     };
-    let content = match &message.content {
+    let content = match message.content {
         Content::Text(text) => Value::from(disguise.hide(text)),
-        Content::Parts(parts) => parts.iter().map(part).collect(),
+        Content::Parts(parts) => parts.into_iter().map(part).collect(),
     };
-    let role = Value::from(disguise.hide(message.role.as_str()));
+    let role = Value::from(disguise.hide(message.role.as_str().to_owned()));
     Value::from_pairs([("role", role), ("content", content)])
 }
 

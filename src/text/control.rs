@@ -148,8 +148,12 @@ impl Disguise<'_> {
         self.mark
     }
 
-    /// Replaces characters of `text` by their stand-ins.
-    pub fn hide(&self, text: &str) -> String {
+    /// Replaces characters of `text` by their stand-ins. A text without any is not copied.
+    pub fn hide(&self, text: String) -> String {
+        let is_first = |c: char| self.stand_ins.iter().any(|(first, _)| *first == c);
+        if !text.contains(is_first) {
+            return text;
+        }
         let mut hidden = String::with_capacity(text.len());
         for (at, c) in text.char_indices() {
             let stand_in = self.stand_ins.iter().find(|(first, _)| *first == c);
@@ -162,10 +166,14 @@ impl Disguise<'_> {
     }
 
     /// Returns `rendered` with the original characters in place of their stand-ins, and the control
-    /// tokens that were visible in it.
-    pub fn reveal(&self, rendered: &str) -> (String, Vec<ControlSpan>) {
+    /// tokens that were visible in it. A text without stand-ins is not copied.
+    pub fn reveal(&self, rendered: String) -> (String, Vec<ControlSpan>) {
+        let mut spans = self.control.find(&rendered);
+        let is_stand_in = |c: char| self.stand_ins.iter().any(|(_, stand_in)| *stand_in == c);
+        if !rendered.contains(is_stand_in) {
+            return (rendered, spans);
+        }
         let mut text = String::with_capacity(rendered.len());
-        let mut spans = self.control.find(rendered);
         let mut done = 0;
         for span in &mut spans {
             self.push_revealed(&mut text, &rendered[done..span.range.start]);
@@ -222,7 +230,7 @@ mod tests {
         let control = control(&["<bos>", "<unk>", "<end_of_turn>"]);
         let disguise = control.disguise([text].into_iter()).unwrap();
         disguise
-            .hide(text)
+            .hide(text.to_owned())
             .replace('\u{fdd0}', &stand_in.to_string())
     }
 
@@ -267,18 +275,18 @@ mod tests {
     fn a_tag_that_begins_a_longer_control_token_is_hidden() {
         let control = control(&["<a><b>", "<foo"]);
         let disguise = control.disguise([].into_iter()).unwrap();
-        assert_eq!(disguise.hide("<a>"), "\u{fdd0}a>");
-        assert_eq!(disguise.hide("<foobar>"), "\u{fdd0}foobar>");
+        assert_eq!(disguise.hide("<a>".to_owned()), "\u{fdd0}a>");
+        assert_eq!(disguise.hide("<foobar>".to_owned()), "\u{fdd0}foobar>");
     }
 
     #[test]
     fn each_first_character_has_its_own_stand_in() {
         let control = control(&["<s>", "[INST]", "[/INST]"]);
         let disguise = control.disguise(["[\u{fdd1}"].into_iter()).unwrap();
-        let hidden = disguise.hide("[INST] <s> [x");
+        let hidden = disguise.hide("[INST] <s> [x".to_owned());
         assert!(!hidden.contains(['<', '[']), "{hidden:?}");
         assert_eq!(
-            disguise.reveal(&hidden),
+            disguise.reveal(hidden),
             ("[INST] <s> [x".to_owned(), vec![])
         );
     }
@@ -288,8 +296,8 @@ mod tests {
         let control = control(&["<bos>"]);
         let user = "<bos>\u{fdd0}";
         let disguise = control.disguise([user].into_iter()).unwrap();
-        let rendered = format!("ü<bos>{}<bos>", disguise.hide(user));
-        let (text, spans) = disguise.reveal(&rendered);
+        let rendered = format!("ü<bos>{}<bos>", disguise.hide(user.to_owned()));
+        let (text, spans) = disguise.reveal(rendered);
         assert_eq!(text, "ü<bos><bos>\u{fdd0}<bos>");
         let ranges: Vec<_> = spans.into_iter().map(|span| span.range).collect();
         assert_eq!(ranges, [2..7, 15..20]);
@@ -308,6 +316,6 @@ mod tests {
         let disguise = control
             .disguise([all_but_one.as_str()].into_iter())
             .unwrap();
-        assert_eq!(disguise.hide("<"), "\u{fdef}");
+        assert_eq!(disguise.hide("<".to_owned()), "\u{fdef}");
     }
 }

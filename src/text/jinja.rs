@@ -122,14 +122,23 @@ pub(super) fn is_python_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
 
-/// Jinja2's `trim`: Python's `str(value).strip(chars)`.
-fn trim(value: Value, chars: Option<&str>) -> String {
-    let text = value.to_string();
-    let trimmed = match chars {
-        None => text.trim_matches(is_python_space),
-        Some(chars) => text.trim_matches(|c| chars.contains(c)),
+/// Jinja2's `trim`: Python's `str(value).strip(chars)`. A long text that is trimmed already is not
+/// copied.
+fn trim(value: Value, chars: Option<&str>) -> Value {
+    let trimmed = |text: &str| -> Option<String> {
+        let trimmed = match chars {
+            None => text.trim_matches(is_python_space),
+            Some(chars) => text.trim_matches(|c| chars.contains(c)),
+        };
+        (trimmed.len() < text.len()).then(|| trimmed.to_owned())
     };
-    trimmed.to_owned()
+    match value.as_str() {
+        Some(text) => trimmed(text).map_or_else(|| value.clone(), Value::from),
+        None => {
+            let text = value.to_string();
+            Value::from(trimmed(&text).unwrap_or(text))
+        }
+    }
 }
 
 /// Implements methods of Python's types.

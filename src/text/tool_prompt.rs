@@ -52,17 +52,17 @@ impl ToolFormat {
         )
     }
 
-    /// Formats calls as the model itself would have written them.
-    pub fn calls(self, calls: &[PastCall]) -> String {
-        // Arguments may be long, so each call is written where it stays.
+    /// Formats calls as the model itself would have written them. Each call is freed as soon as it
+    /// is written: its arguments may be long.
+    pub fn calls(self, calls: Vec<PastCall>) -> String {
         let is_list = self == Self::Pythonic || calls.len() != 1;
         let mut text = String::new();
         text.push_str(if is_list { "[" } else { "" });
-        for (call_idx, call) in calls.iter().enumerate() {
+        for (call_idx, call) in calls.into_iter().enumerate() {
             text.push_str(if call_idx > 0 { ", " } else { "" });
             match self {
-                Self::Pythonic => write_pythonic(call, &mut text),
-                Self::Json => write_json(call, &mut text),
+                Self::Pythonic => write_pythonic(&call, &mut text),
+                Self::Json => write_json(&call, &mut text),
             }
         }
         text.push_str(if is_list { "]" } else { "" });
@@ -183,16 +183,16 @@ mod tests {
             call("g", json!({})),
         ];
         assert_eq!(
-            ToolFormat::Pythonic.calls(&calls),
+            ToolFormat::Pythonic.calls(calls.to_vec()),
             "[f(a=1, b=[\"x\\\"\\n\", None, {\"c\": True}]), g()]"
         );
         assert_eq!(
-            ToolFormat::Json.calls(&calls),
+            ToolFormat::Json.calls(calls.to_vec()),
             "[{\"name\": \"f\", \"parameters\": {\"a\": 1, \"b\": [\"x\\\"\\n\", null, \
              {\"c\": true}]}}, {\"name\": \"g\", \"parameters\": {}}]"
         );
         assert_eq!(
-            ToolFormat::Json.calls(&calls[1..]),
+            ToolFormat::Json.calls(calls[1..].to_vec()),
             "{\"name\": \"g\", \"parameters\": {}}"
         );
     }
@@ -217,7 +217,7 @@ mod tests {
                 place: CallPlace::Anywhere,
             });
             let mut parts = Vec::new();
-            parser.push(&format.calls(&calls), &mut parts);
+            parser.push(&format.calls(calls.to_vec()), &mut parts);
             parser.finish(&mut parts);
             let read: Vec<_> = parts
                 .chunks(2)

@@ -175,7 +175,7 @@ fn a_turn_goes_on_where_transformers_lets_it() {
     assert!(cases.continued.len() > 4);
     for (name, conversation) in &cases.continued {
         let messages = messages(&conversation.messages).expect("content of the usual kinds");
-        let prompt = tiny.template.render_to(&messages, PromptEnd::Continue);
+        let prompt = tiny.template.render_to(messages, PromptEnd::Continue);
         let prompt = prompt.expect("a conversation that the template takes");
         assert_eq!(prompt.text, conversation.rendered, "{name}");
         assert_eq!(tiny.encode(&prompt).ids, ids(&conversation.ids), "{name}");

@@ -71,7 +71,7 @@ pub(crate) async fn count_tokens(
         span.record("model", call.model_name.as_str());
         let NamedChat { chat, names } = call.content;
         let prompt =
-            encode_chat(&model, &chat.messages, chat.end).map_err(|error| names.rename(error))?;
+            encode_chat(&model, chat.messages, chat.end).map_err(|error| names.rename(error))?;
         Ok(json_response(to_json(&TokenCount {
             input_tokens: prompt.ids.len(),
         })))

@@ -58,7 +58,7 @@ impl PreparedPrompt {
 /// the model's vocabulary.
 pub(crate) fn encode_chat(
     model: &ServedModel,
-    messages: &[Message],
+    messages: Vec<Message>,
     end: PromptEnd,
 ) -> Result<EncodedPrompt, ApiError> {
     let Some(template) = &model.template else {
@@ -95,12 +95,13 @@ pub(crate) fn check_length(prompt_len: usize, max_model_len: usize) -> Result<()
 /// # Errors
 /// 400 at the path of the first unknown id.
 pub(crate) fn check_ids(
-    ids: &[i32],
+    ids: Vec<i32>,
     vocab_size: usize,
     path: impl Fn(usize) -> String,
 ) -> Result<Vec<TokenId>, ApiError> {
-    let ids = ids.iter().enumerate();
-    ids.map(|(idx, id)| match u32::try_from(*id) {
+    // Collected in place: a list of ids may be most of a large body.
+    let ids = ids.into_iter().enumerate();
+    ids.map(|(idx, id)| match u32::try_from(id) {
         Ok(row) if (row as usize) < vocab_size => Ok(TokenId(row)),
         _ => Err(ApiError::invalid_value(
             path(idx),

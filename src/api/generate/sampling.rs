@@ -315,5 +315,5 @@ fn stop_ids(ids: Option<Vec<i32>>, vocab_size: usize) -> Result<Vec<TokenId>, Ap
             ),
         ));
     }
-    check_ids(&ids, vocab_size, |idx| format!("stop_token_ids[{idx}]"))
+    check_ids(ids, vocab_size, |idx| format!("stop_token_ids[{idx}]"))
 }

@@ -9,7 +9,8 @@ use crate::api::http::error::ApiError;
 /// all under 100 bytes.
 const MAX_BYTES_PER_TOKEN: usize = 128;
 
-/// `/tokenize` accepts texts longer than any model's limit, up to this estimated number of tokens.
+/// `/tokenize` and `/detokenize` accept more than any model's limit: up to this number of tokens,
+/// which is estimated for texts.
 pub(crate) const MAX_TOKENIZED: usize = 128 << 10;
 
 /// Returns a lower bound of a prompt's number of tokens.

@@ -628,6 +628,11 @@ async fn tokenizing_what_cannot_be() {
         ("/detokenize", json!({"tokens": "a"}), (400, TYPE, "tokens")),
         (
             "/detokenize",
+            json!({"tokens": vec![1; 131_073]}),
+            (400, VALUE, "tokens"),
+        ),
+        (
+            "/detokenize",
             json!({"tokens": [1, "a"]}),
             (400, TYPE, "tokens[1]"),
         ),

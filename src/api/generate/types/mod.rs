@@ -3,6 +3,7 @@
 //! Defines names, types and formats. Knows nothing of ranges or of what a model supports, nor of how
 //! known but unsupported fields are refused (see `refused_fields`).
 
+pub(crate) mod id_list;
 pub(crate) mod json_text;
 pub(crate) mod label_fields;
 pub(crate) mod logprobs;

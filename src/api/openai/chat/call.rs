@@ -122,7 +122,7 @@ pub(crate) async fn prepare(
     } = chat;
     let encode = {
         let model = Arc::clone(model);
-        move || encode_chat(&model, &messages, end)
+        move || encode_chat(&model, messages, end)
     };
     let prompt = app.workers().run_sized(text_bytes, encode).await??;
     check_length(prompt.ids.len(), model.max_model_len).map_err(|error| error.at("messages"))?;

@@ -113,7 +113,7 @@ pub(crate) fn convert_messages(
                 drop_thoughts(&mut content);
             }
             if !called.is_empty() {
-                append(&mut content, "\n", rules.tool_format.calls(&called));
+                append(&mut content, "\n", rules.tool_format.calls(called));
             }
         }
         chat.messages.push(text::Message { role, content });
@@ -232,11 +232,13 @@ fn append(content: &mut text::Content, between: &str, more: String) {
             }
         },
     };
-    if let Some(text) = last {
-        if !text.is_empty() {
+    match last {
+        Some(text) if text.is_empty() => *text = more,
+        Some(text) => {
             text.push_str(between);
+            text.push_str(&more);
         }
-        text.push_str(&more);
+        None => {}
     }
 }
 

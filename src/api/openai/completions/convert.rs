@@ -39,7 +39,7 @@ pub(crate) fn convert_prompts(
     };
     let prompts = match prompt {
         Prompt::Text(text) => vec![convert_text(text, model, &path(0))?],
-        Prompt::Ids(ids) => vec![convert_ids(&ids, model, &path(0))?],
+        Prompt::Ids(ids) => vec![convert_ids(ids, model, &path(0))?],
         Prompt::Texts(texts) => {
             check_number(texts.len())?;
             let texts = texts.into_iter().enumerate();
@@ -49,7 +49,7 @@ pub(crate) fn convert_prompts(
         }
         Prompt::IdLists(lists) => {
             check_number(lists.len())?;
-            let lists = lists.iter().enumerate();
+            let lists = lists.into_iter().enumerate();
             lists
                 .map(|(prompt_idx, ids)| convert_ids(ids, model, &path(prompt_idx)))
                 .collect::<Result<_, _>>()?
@@ -118,7 +118,7 @@ fn encode_text(text: &str, model: &ServedModel, path: &str) -> Result<Vec<TokenI
     Ok(ids)
 }
 
-fn convert_ids(ids: &[i32], model: &ServedModel, path: &str) -> Result<Converted, ApiError> {
+fn convert_ids(ids: Vec<i32>, model: &ServedModel, path: &str) -> Result<Converted, ApiError> {
     check_length(ids.len(), model.max_model_len).map_err(|error| error.at(path))?;
     let ids = check_ids(ids, model.vocab_size, |idx| format!("{path}[{idx}]"))?;
     let prefix = model.tokenizer.prefix();

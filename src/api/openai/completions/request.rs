@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
 
+use crate::api::generate::types::id_list::read_rest;
 use crate::api::generate::types::output_format::{ResponseFormat, StructuredOutputs};
 use crate::api::http::object::JsonObject;
 
@@ -58,22 +59,6 @@ enum First {
 struct PromptVisitor;
 struct FirstVisitor;
 
-/// Reads the rest of an array whose first element is known, so that a long one is stored only once.
-/// It grows by a quarter, since a list of ids may be most of the body.
-fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
-    first: T,
-    mut seq: A,
-) -> Result<Vec<T>, A::Error> {
-    let mut all = vec![first];
-    while let Some(element) = seq.next_element()? {
-        if all.len() == all.capacity() {
-            all.reserve_exact(16 + all.len() / 4);
-        }
-        all.push(element);
-    }
-    Ok(all)
-}
-
 impl<'de> Visitor<'de> for PromptVisitor {
     type Value = Prompt;
 
@@ -92,9 +77,9 @@ impl<'de> Visitor<'de> for PromptVisitor {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Prompt, A::Error> {
         Ok(match seq.next_element()? {
             None => Prompt::Nothing,
-            Some(First::Text(text)) => Prompt::Texts(rest(text, seq)?),
-            Some(First::Id(id)) => Prompt::Ids(rest(id, seq)?),
-            Some(First::Ids(ids)) => Prompt::IdLists(rest(ids, seq)?),
+            Some(First::Text(text)) => Prompt::Texts(read_rest(text, seq)?),
+            Some(First::Id(id)) => Prompt::Ids(read_rest(id, seq)?),
+            Some(First::Ids(ids)) => Prompt::IdLists(read_rest(ids, seq)?),
         })
     }
 }
@@ -154,7 +139,7 @@ impl<'de> Visitor<'de> for FirstVisitor {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<First, A::Error> {
         match seq.next_element()? {
             None => Ok(First::Ids(Vec::new())),
-            Some(id) => rest(id, seq).map(First::Ids),
+            Some(id) => read_rest(id, seq).map(First::Ids),
         }
     }
 }

@@ -9,6 +9,7 @@ use tracing::Span;
 use super::types::{DetokenizeRequest, Detokenized};
 use crate::api::generate::model_name::check_model;
 use crate::api::generate::prompt::check_ids;
+use crate::api::generate::size::MAX_TOKENIZED;
 use crate::api::http::error::ApiError;
 use crate::api::http::extract::{JsonBody, json_body, parse};
 use crate::api::http::json_response::{json_response, to_json};
@@ -30,7 +31,9 @@ pub(crate) async fn detokenize(
     let num_bytes = body.len();
     let work = move || {
         let _held = held;
-        answer(parse(&body)?, &model, &span)
+        let fields = parse(&body)?;
+        drop(body);
+        answer(fields, &model, &span)
     };
     app.workers().run_sized(num_bytes, work).await?
 }
@@ -41,9 +44,17 @@ fn answer(
     span: &Span,
 ) -> Result<Response, ApiError> {
     span.record("model", check_model(fields.model, model)?);
-    let ids = check_ids(&fields.tokens, model.vocab_size, |idx| {
+    let num_ids = fields.tokens.0.len();
+    if num_ids > MAX_TOKENIZED {
+        let message = format!(
+            "'tokens' takes up to {MAX_TOKENIZED} ids, got {num_ids}. Send them in several requests."
+        );
+        return Err(ApiError::invalid_value("tokens", message));
+    }
+    let ids = check_ids(fields.tokens.0, model.vocab_size, |idx| {
         format!("tokens[{idx}]")
     })?;
     let prompt = model.tokenizer.decode(&ids, SpecialTokens::Keep);
+    drop(ids);
     Ok(json_response(to_json(&Detokenized { prompt })))
 }

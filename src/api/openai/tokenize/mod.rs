@@ -158,5 +158,5 @@ fn encode_messages(
     let mut chat = Prompting::new(tools.as_ref(), None, wish, model).chat(fields.messages)?;
     chat.end(fields.add_generation_prompt, fields.continue_final_message)?;
     check_chat(&chat, model, MAX_TOKENIZED)?;
-    Ok(encode_chat(model, &chat.messages, chat.end)?.ids)
+    Ok(encode_chat(model, chat.messages, chat.end)?.ids)
 }

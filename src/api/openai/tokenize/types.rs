@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::api::generate::types::id_list::IdList;
 use crate::api::http::object::JsonObject;
 use crate::api::openai::chat::message::ChatMessage;
 use crate::api::openai::chat::request::ChatTemplateKwargs;
@@ -47,13 +48,13 @@ pub(crate) struct Tokenized {
 }
 
 /// Token ids to convert to text.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct DetokenizeRequest {
     /// Name of the model. Default: the served model.
     pub(crate) model: Option<String>,
     /// The token ids.
     #[schemars(with = "Vec<TokenId>")]
-    pub(crate) tokens: Vec<i32>,
+    pub(crate) tokens: IdList,
 }
 
 /// The text of token ids.
