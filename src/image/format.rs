@@ -2,12 +2,18 @@
 
 /// The formats that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub enum Format {
+    /// PNG.
     Png,
+    /// JPEG.
     Jpeg,
+    /// WebP.
     WebP,
+    /// GIF.
     Gif,
+    /// BMP.
     Bmp,
+    /// TIFF, also BigTIFF.
     Tiff,
 }
 

@@ -7,6 +7,8 @@
 //!                                      jpeg …    RGB
 //! ```
 //!
+//! Before any of it, `probe` tells from the first bytes how many images a file becomes.
+//!
 //! The reference is Pillow 13 and transformers 5.23 (`image_transforms.convert_to_rgb`,
 //! `Gemma3ImageProcessor`); where a file says that it differs, it says why.
 //!
@@ -24,6 +26,7 @@ mod ifd;
 mod jpeg;
 mod metadata;
 mod orientation;
+mod probe;
 mod processor;
 mod raster;
 mod resize;
@@ -31,6 +34,8 @@ mod tiff;
 mod wanted;
 
 pub use decode::{ImageLimits, decode};
+pub use format::Format;
+pub use probe::{Frame, MediaProbe, PROBED_BYTES, probe};
 pub use processor::ImageProcessor;
 pub use raster::{Raster, Samples};
 pub use wanted::Wanted;

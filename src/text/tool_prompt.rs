@@ -3,9 +3,12 @@
 //! Gemma 3 was trained without a token for tools. This format is the one that Google's
 //! documentation recommends: <https://ai.google.dev/gemma/docs/capabilities/function-calling>.
 
+use std::mem;
+
 use serde_json::{Map, Value};
 
 use super::json_size::JsonSize;
+use super::message::{Content, Part};
 use crate::core::ToolFormat;
 
 /// Maximum number of values in the arguments of one call of an earlier turn that are deserialized.
@@ -28,6 +31,8 @@ pub struct ToolResult {
     pub name: String,
     /// The result, as the client sent it.
     pub text: String,
+    /// Places of the images in it, each with its label.
+    pub images: Vec<Part>,
 }
 
 impl ToolFormat {
@@ -71,16 +76,28 @@ impl ToolFormat {
 }
 
 /// Formats results for a user turn: each in a code fence, with the function's name if there are
-/// several.
-pub fn tool_results(results: &[ToolResult]) -> String {
-    let blocks: Vec<String> = results
-        .iter()
-        .map(|ToolResult { name, text }| match results {
-            [_] => format!("```tool_output\n{text}\n```"),
-            _ => format!("```tool_output\n{name}: {text}\n```"),
-        })
-        .collect();
-    blocks.join("\n")
+/// several. The images of a result follow its fence.
+pub fn tool_results(results: Vec<ToolResult>) -> Content {
+    let is_alone = results.len() == 1;
+    let mut parts: Vec<Part> = Vec::new();
+    for ToolResult { name, text, images } in results {
+        let block = match is_alone {
+            true => format!("```tool_output\n{text}\n```"),
+            false => format!("```tool_output\n{name}: {text}\n```"),
+        };
+        match parts.last_mut() {
+            Some(Part::Text(before)) => {
+                before.push('\n');
+                before.push_str(&block);
+            }
+            Some(Part::Image) | None => parts.push(Part::Text(block)),
+        }
+        parts.extend(images);
+    }
+    match parts.as_mut_slice() {
+        [Part::Text(text)] => Content::Text(mem::take(text)),
+        _ => Content::Parts(parts),
+    }
 }
 
 fn write_pythonic(call: &PastCall, text: &mut String) {
@@ -256,11 +273,40 @@ mod tests {
         let result = |name: &str| ToolResult {
             name: name.to_owned(),
             text: "21 °C".to_owned(),
+            images: Vec::new(),
         };
-        assert_eq!(tool_results(&[result("f")]), "```tool_output\n21 °C\n```");
+        let text = |text: &str| Content::Text(text.to_owned());
         assert_eq!(
-            tool_results(&[result("f"), result("g")]),
-            "```tool_output\nf: 21 °C\n```\n```tool_output\ng: 21 °C\n```"
+            tool_results(vec![result("f")]),
+            text("```tool_output\n21 °C\n```")
+        );
+        assert_eq!(
+            tool_results(vec![result("f"), result("g")]),
+            text("```tool_output\nf: 21 °C\n```\n```tool_output\ng: 21 °C\n```")
+        );
+    }
+
+    #[test]
+    fn the_images_of_a_result_follow_it() {
+        let result = |name: &str, images: Vec<Part>| ToolResult {
+            name: name.to_owned(),
+            text: "a film".to_owned(),
+            images,
+        };
+        let text = |text: &str| Part::Text(text.to_owned());
+        assert_eq!(
+            tool_results(vec![
+                result("f", vec![Part::Image, Part::Image]),
+                result("g", Vec::new()),
+                result("h", vec![Part::Image]),
+            ]),
+            Content::Parts(vec![
+                text("```tool_output\nf: a film\n```"),
+                Part::Image,
+                Part::Image,
+                text("```tool_output\ng: a film\n```\n```tool_output\nh: a film\n```"),
+                Part::Image,
+            ])
         );
     }
 }

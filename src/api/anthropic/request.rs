@@ -87,11 +87,13 @@ pub(crate) struct InputBlock {
 /// One block of a tool's result.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct ResultBlock {
-    /// `text`.
+    /// `text` or `image`.
     #[serde(rename = "type")]
     pub(crate) kind: String,
     /// Text of a `text` block.
     pub(crate) text: Option<String>,
+    /// Image of an `image` block.
+    pub(crate) source: Option<JsonObject<ImageSource>>,
 }
 
 /// The data of an image.

@@ -64,7 +64,7 @@ pub(super) fn push(message: InputMessage, whole: &str, turns: &mut Turns) -> Res
                 turn.add_part(text_part(text), path);
             }
             ("image", "user") => {
-                let part = image_part(block, &path)?;
+                let part = image_part(block.source, &path)?;
                 turn.add_part(part, path);
             }
             ("tool_use", "assistant") => turn.calls.push(JsonObject(call(block, &path)?)),
@@ -112,26 +112,41 @@ fn flush(turn: &mut Turn, turns: &mut Turns) {
 
 fn add_result(block: InputBlock, path: &str, turns: &mut Turns) -> Result<(), ApiError> {
     let id = (block.tool_use_id).ok_or_else(|| missing(path, "tool_use_id"))?;
-    let text = match block.content {
-        None => String::new(),
-        Some(TextOr::Text(text)) => text,
-        Some(TextOr::List(blocks)) => result_text(blocks, &format!("{path}.content"))?,
-    };
-    // A chat's tool messages can report a failure only in their text.
-    let text = match block.is_error {
-        Some(true) => format!("Error: {text}"),
-        Some(false) | None => text,
-    };
-    let message = ChatMessage {
-        role: "tool".to_owned(),
-        content: Some(Content::Text(text)),
-        tool_call_id: Some(id),
-        ..ChatMessage::default()
-    };
-    let names = MessageNames {
+    let mut names = MessageNames {
         whole: path.to_owned(),
         content: format!("{path}.content"),
         parts: Vec::new(),
+    };
+    let mut parts = Vec::new();
+    match block.content {
+        None => {}
+        Some(TextOr::Text(text)) => {
+            parts.push(text_part(text));
+            names.parts.push(names.content.clone());
+        }
+        Some(TextOr::List(blocks)) => {
+            for (block_idx, block) in blocks.into_iter().enumerate() {
+                let path = format!("{}[{block_idx}]", names.content);
+                parts.push(result_part(block, &path)?);
+                names.parts.push(path);
+            }
+        }
+    }
+    // A chat's tool messages can report a failure only in their text.
+    if block.is_error == Some(true) {
+        match parts.first_mut().and_then(|part| part.text.as_mut()) {
+            Some(text) => text.insert_str(0, "Error: "),
+            None => {
+                parts.insert(0, text_part("Error: ".to_owned()));
+                names.parts.insert(0, names.content.clone());
+            }
+        }
+    }
+    let message = ChatMessage {
+        role: "tool".to_owned(),
+        content: Some(Content::Parts(parts)),
+        tool_call_id: Some(id),
+        ..ChatMessage::default()
     };
     turns.add(message, names);
     Ok(())
@@ -156,8 +171,8 @@ fn text_part(text: String) -> Part {
     }
 }
 
-fn image_part(block: InputBlock, path: &str) -> Result<Part, ApiError> {
-    let Some(JsonObject(source)) = block.source else {
+fn image_part(source: Option<JsonObject<ImageSource>>, path: &str) -> Result<Part, ApiError> {
+    let Some(JsonObject(source)) = source else {
         return Err(missing(path, "source"));
     };
     Ok(Part {
@@ -181,24 +196,19 @@ fn call(block: InputBlock, path: &str) -> Result<MessageToolCall, ApiError> {
     })
 }
 
-/// Returns the texts of a result, separated by line breaks.
-fn result_text(blocks: Vec<ResultBlock>, path: &str) -> Result<String, ApiError> {
-    let mut texts = Vec::with_capacity(blocks.len());
-    for (block_idx, block) in blocks.into_iter().enumerate() {
-        let path = format!("{path}[{block_idx}]");
-        if block.kind != "text" {
-            return Err(ApiError::unsupported(
-                format!("{path}.type"),
-                format!(
-                    "A tool's result is text; a block of type '{}' is not supported by this \
-                     server. Send images beside the result.",
-                    block.kind
-                ),
-            ));
-        }
-        texts.push(block.text.ok_or_else(|| missing(&path, "text"))?);
+/// Converts a block of a result.
+fn result_part(block: ResultBlock, path: &str) -> Result<Part, ApiError> {
+    match block.kind.as_str() {
+        "text" => Ok(text_part(block.text.ok_or_else(|| missing(path, "text"))?)),
+        "image" => image_part(block.source, path),
+        kind => Err(ApiError::unsupported(
+            format!("{path}.type"),
+            format!(
+                "A tool's result is text and images; a block of type '{kind}' is not supported by \
+                 this server."
+            ),
+        )),
     }
-    Ok(texts.join("\n"))
 }
 
 fn data_uri(source: ImageSource, path: &str) -> Result<String, ApiError> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::mem;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -12,66 +13,83 @@ use crate::api::http::request_memory::{Charge, RequestMemory};
 use crate::api::http::state::AppState;
 use crate::core::PixelValues;
 use crate::error::ImageError;
-use crate::image::{ImageProcessor, Wanted, fetch};
+use crate::image::{ImageProcessor, MediaProbe, PROBED_BYTES, Wanted, fetch, probe};
 
-/// An image as the client sent it.
+/// A file as the client sent it.
 #[derive(Debug)]
-pub(crate) struct WireImage {
+pub(crate) struct WireMedia {
     /// Its path: `messages[i].content[j]`.
     pub(crate) param: String,
     /// A data URI, not yet checked.
     pub(crate) url: String,
+    /// Number of images that it becomes, as the prompt has places for them.
+    pub(crate) num_images: usize,
+}
+
+/// Tells from the first bytes of a data URI what the file holds.
+pub(crate) fn probe_media(url: &str) -> MediaProbe {
+    probe(&fetch::head_of_data_uri(url, PROBED_BYTES))
 }
 
 /// Images that are ready for the engine.
 #[derive(Debug, Default)]
 pub(crate) struct Images {
-    /// In order of the request's images.
+    /// In the order of their places in the prompt.
     pub(crate) pixels: Vec<PixelValues>,
     /// The memory charged for them.
     pub(crate) held: Option<Charge>,
 }
 
-/// Returns the pixels of `images`, in order.
+/// Returns the pixels of all images of `media`, in order.
 ///
 /// # Errors
-/// 400 for the first invalid image; 503 or 413 if there is not enough memory.
+/// 400 for the first invalid file; 503 or 413 if there is not enough memory.
 pub(crate) async fn decode_all(
-    images: Vec<WireImage>,
+    media: Vec<WireMedia>,
     processor: &ImageProcessor,
     app: &AppState,
 ) -> Result<Images, ApiError> {
-    if images.is_empty() {
+    if media.is_empty() {
         return Ok(Images::default());
     }
-    let (distinct, places) = deduplicate(images);
+    let (distinct, places) = deduplicate(media);
+    let num_images: usize = distinct.iter().map(|media| media.num_images).sum();
     let mut held = app.request_memory().charge();
-    held.hold_more(distinct.len() as u64 * processor.prepared_bytes())?;
+    held.hold_more(num_images as u64 * processor.prepared_bytes())?;
     let workers = app.workers();
-    let pixels: Vec<PixelValues> = stream::iter(distinct)
-        .map(|image| {
+    let pixels: Vec<Vec<PixelValues>> = stream::iter(distinct)
+        .map(|media| {
             let processor = *processor;
             async move {
-                let WireImage { param, url } = image;
+                let WireMedia {
+                    param,
+                    url,
+                    num_images,
+                } = media;
                 let metrics = Arc::clone(app.metrics());
                 let memory = app.request_memory().clone();
                 let work = move |token: &CancellationToken| {
                     let decoded = decode(&url, &processor, &memory, token);
                     match &decoded {
-                        Ok(_) => metrics.image_decoded(),
+                        Ok(pixels) => pixels.iter().for_each(|_| metrics.image_decoded()),
                         Err(ImageError::Abandoned) => metrics.image_abandoned(),
                         Err(_) => {}
                     }
                     decoded
                 };
                 let decoded = workers.run_while_wanted(work).await?;
-                decoded.map_err(|error| ApiError::from(error).at(param))
+                let pixels = decoded.map_err(|error| ApiError::from(error).at(&param))?;
+                // The prompt has places for what the probe saw.
+                match pixels.len() == num_images {
+                    true => Ok(pixels),
+                    false => Err(ApiError::from(ImageError::Undecodable).at(param)),
+                }
             }
         })
         .buffered(workers.num_places())
         .try_collect()
         .await?;
-    let pixels = places.into_iter().map(|place| pixels[place].clone());
+    let pixels = places.into_iter().flat_map(|place| pixels[place].clone());
     Ok(Images {
         pixels: pixels.collect(),
         held: Some(held),
@@ -83,37 +101,34 @@ fn decode(
     processor: &ImageProcessor,
     memory: &RequestMemory,
     token: &CancellationToken,
-) -> Result<PixelValues, ImageError> {
+) -> Result<Vec<PixelValues>, ImageError> {
     let encoded = fetch::from_data_uri(url, &processor.limits)?;
     let needed = processor.decoding_bytes(&encoded)?;
     let _room = memory.wait_for_room(needed, token)?;
     let is_wanted = || !token.is_cancelled();
-    processor.process(&encoded, Wanted::while_true(&is_wanted))
+    let image = processor.process(&encoded, Wanted::while_true(&is_wanted))?;
+    Ok(vec![image])
 }
 
-/// Returns the distinct images in order of appearance, and for each of `images` its index among
-/// them.
-fn deduplicate(images: Vec<WireImage>) -> (Vec<WireImage>, Vec<usize>) {
-    let mut params = Vec::new();
-    let mut places = Vec::with_capacity(images.len());
-    let mut place_of: HashMap<String, usize> = HashMap::with_capacity(images.len());
-    for image in images {
-        let next = params.len();
-        places.push(match place_of.entry(image.url) {
+/// Returns the distinct files in order of appearance, and for each of `media` its index among them.
+fn deduplicate(media: Vec<WireMedia>) -> (Vec<WireMedia>, Vec<usize>) {
+    let mut distinct: Vec<WireMedia> = Vec::new();
+    let mut places = Vec::with_capacity(media.len());
+    let mut place_of: HashMap<String, usize> = HashMap::with_capacity(media.len());
+    for mut media in media {
+        places.push(match place_of.entry(mem::take(&mut media.url)) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => {
-                params.push(image.param);
-                *new.insert(next)
+                let place = *new.insert(distinct.len());
+                distinct.push(media);
+                place
             }
         });
     }
-    let mut urls = vec![String::new(); params.len()];
     for (url, place) in place_of {
-        urls[place] = url;
+        distinct[place].url = url;
     }
-    let distinct = params.into_iter().zip(urls);
-    let distinct = distinct.map(|(param, url)| WireImage { param, url });
-    (distinct.collect(), places)
+    (distinct, places)
 }
 
 #[cfg(test)]
@@ -122,9 +137,10 @@ mod tests {
 
     #[test]
     fn equal_images_are_decoded_once() {
-        let image = |at: usize, url: &str| WireImage {
+        let image = |at: usize, url: &str| WireMedia {
             param: format!("messages[0].content[{at}]"),
             url: url.to_owned(),
+            num_images: 1,
         };
         let images = vec![image(0, "a"), image(1, "b"), image(2, "a"), image(3, "c")];
         let (distinct, places) = deduplicate(images);

@@ -449,7 +449,7 @@ async fn messages_that_cannot_be() {
         ),
         (
             part(json!({"type": "image"})),
-            (400, REFUSED, "messages[0].content[1].type"),
+            (400, MISSING, "messages[0].content[1].image"),
         ),
         (
             part(json!({"type": "image_url"})),

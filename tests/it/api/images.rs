@@ -3,7 +3,7 @@
 use std::fs;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use medgemma::core::TokenId;
+use medgemma::core::{GenerateRequest, TokenId};
 use serde_json::{Value, json};
 
 use super::server::{Plan, golden};
@@ -284,4 +284,91 @@ async fn a_prompt_holds_as_many_images_as_the_operator_allows() {
     );
     assert_eq!(reply.error(), expected);
     assert!(reply.body.contains("at most 2"), "{}", reply.body);
+}
+
+#[tokio::test]
+async fn a_tools_images_are_seen_in_the_turn_of_its_result() {
+    let mut server = Plan {
+        max_model_len: 4096,
+        ..Plan::for_test()
+    }
+    .start();
+    let url = data_uri("grey.png", "png");
+    let data = url.split_once(',').expect("a data URI").1;
+    let image = json!({"type": "image_url", "image_url": {"url": url}});
+    let chat_call = json!({"id": "c", "type": "function",
+                           "function": {"name": "film", "arguments": "{}"}});
+    let ask = json!({"role": "user", "content": "Fetch it."});
+    let call = json!({"role": "assistant", "tool_calls": [chat_call]});
+    // What the same looks like without a tool: the fence, then the image.
+    let expected = json!({"messages": [
+        ask,
+        {"role": "assistant", "content": "[film()]"},
+        {"role": "user", "content": [
+            {"type": "text", "text": "```tool_output\nthe film:\n```"},
+            image,
+        ]},
+    ]});
+    server.chat(expected).await.ok();
+    let expected = server.request().await;
+    assert_eq!(expected.images.len(), 1);
+    let text = "the film:";
+    let chat_parts = json!([{"type": "text", "text": text}, image]);
+    let input_parts = json!([{"type": "input_text", "text": text},
+                             {"type": "input_image", "image_url": url}]);
+    let blocks = json!([
+        {"type": "text", "text": text},
+        {"type": "image",
+         "source": {"type": "base64", "media_type": "image/png", "data": data}},
+    ]);
+    for (path, body) in [
+        (
+            "/v1/chat/completions",
+            json!({"messages": [ask, call, {"role": "tool", "tool_call_id": "c", "content": chat_parts}]}),
+        ),
+        (
+            "/v1/responses",
+            json!({"input": [
+                ask,
+                {"type": "function_call", "call_id": "c", "name": "film", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "c", "output": input_parts},
+            ]}),
+        ),
+        (
+            "/v1/messages",
+            json!({"max_tokens": 20, "messages": [
+                ask,
+                {"role": "assistant", "content": [
+                    {"type": "tool_use", "id": "c", "name": "film", "input": {}}]},
+                {"role": "user", "content": [
+                    {"type": "tool_result", "tool_use_id": "c", "content": blocks}]},
+            ]}),
+        ),
+    ] {
+        server.post(path, body.to_string()).await.ok();
+        let asked = server.request().await;
+        assert_eq!(asked.prompt, expected.prompt, "{path}");
+        let pixels = |request: &GenerateRequest| request.images[0].pixels.hash;
+        assert_eq!(pixels(&asked), pixels(&expected), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_image_part_has_the_names_of_other_apis_too() {
+    let mut server = Plan::for_test().start();
+    let url = data_uri("grey.png", "png");
+    for part in [
+        json!({"type": "image_url", "image_url": {"url": url}}),
+        json!({"type": "image_url", "image_url": url}),
+        json!({"type": "input_image", "image_url": url}),
+        json!({"type": "image", "image": url}),
+        json!({"type": "image", "image": {"url": url}}),
+        json!({"type": "image", "url": url}),
+        json!({"type": "image", "image_url": {"url": url}}),
+    ] {
+        let content = json!([part, {"type": "input_text", "text": "Seen?"}]);
+        let body = json!({"messages": [{"role": "user", "content": content}]});
+        server.chat(body).await.ok();
+        assert_eq!(server.request().await.images.len(), 1, "{part}");
+    }
 }

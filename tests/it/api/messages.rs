@@ -761,7 +761,7 @@ async fn wrong_tools_are_refused_in_the_clients_words() {
             turns(
                 json!([{"type": "tool_result", "tool_use_id": "x", "content": [{"type": "image"}]}]),
             ),
-            "messages[1].content[0].content[0].type",
+            "messages[1].content[0].content[0].source",
         ),
         (
             json!({"thinking": {"type": "enabled"}}),

@@ -88,8 +88,8 @@ pub(crate) fn check_chat(
     model: &ServedModel,
     max_tokens: usize,
 ) -> Result<(), ApiError> {
-    let image_tokens = match (&model.images, chat.images.first()) {
-        (Some(images), _) => chat.images.len() * images.tokens.tokens_per_image,
+    let image_tokens = match (&model.images, chat.media.first()) {
+        (Some(images), _) => chat.num_images() * images.tokens.tokens_per_image,
         (None, None) => 0,
         (None, Some(image)) => {
             let message = format!(
@@ -116,7 +116,7 @@ pub(crate) async fn prepare(
 ) -> Result<PreparedPrompt, ApiError> {
     let Chat {
         messages,
-        images,
+        media,
         text_bytes,
         end,
     } = chat;
@@ -128,7 +128,7 @@ pub(crate) async fn prepare(
     check_length(prompt.ids.len(), model.max_model_len).map_err(|error| error.at("messages"))?;
     let (images, tokens_per_image) = match &model.images {
         Some(support) => (
-            decode_all(images, &support.processor, app).await?,
+            decode_all(media, &support.processor, app).await?,
             support.tokens.tokens_per_image,
         ),
         None => (Images::default(), 0),

@@ -1,16 +1,17 @@
 //! Converts messages to the form that templates take, and separates their images.
 
 use std::borrow::Cow;
+use std::mem;
 
-use super::message::{ChatMessage, Content, Part};
-use super::past_calls::{PastCalls, missing, not_served};
+use super::message::{ChatMessage, Content};
+use super::parts::{convert_parts, not_served};
+use super::past_calls::PastCalls;
 use super::turns::arrange;
-use crate::api::generate::images::WireImage;
+use crate::api::generate::images::WireMedia;
 use crate::api::generate::types::presence::Presence;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
 use crate::core::{RolePolicy, ToolFormat};
-use crate::error::ImageError;
 use crate::text::{self, PromptEnd, THINKING_PHRASE, ToolResult, tool_results};
 
 /// A checked conversation.
@@ -18,8 +19,9 @@ use crate::text::{self, PromptEnd, THINKING_PHRASE, ToolResult, tool_results};
 pub(crate) struct Chat {
     /// The messages for the template.
     pub(crate) messages: Vec<text::Message>,
-    /// The images, in the order of their places in the messages.
-    pub(crate) images: Vec<WireImage>,
+    /// The files, in the order of their places in the messages. Each has as many places there as
+    /// it becomes images.
+    pub(crate) media: Vec<WireMedia>,
     /// Size of all text in bytes.
     pub(crate) text_bytes: usize,
     /// How the prompt ends.
@@ -65,7 +67,7 @@ pub(crate) fn convert_messages(
     }
     let mut chat = Chat {
         messages: Vec::with_capacity(wire.len()),
-        images: Vec::new(),
+        media: Vec::new(),
         text_bytes: 0,
         end: PromptEnd::Generation,
     };
@@ -75,7 +77,7 @@ pub(crate) fn convert_messages(
         let path = format!("messages[{message_idx}]");
         check_served(&path, &message)?;
         if message.role == "tool" {
-            results.push(calls.result(&path, message)?);
+            results.push(calls.result(&path, message, &mut chat.media)?);
             continue;
         }
         chat.answer(&mut results);
@@ -104,7 +106,7 @@ pub(crate) fn convert_messages(
                 text::Content::Text(String::new())
             }
             Some(Content::Parts(parts)) => {
-                let parts = convert_parts(&content_path, &role, parts, &mut chat)?;
+                let parts = convert_parts(&content_path, &role, parts, &mut chat.media)?;
                 text::Content::Parts(parts)
             }
         };
@@ -125,6 +127,11 @@ pub(crate) fn convert_messages(
 }
 
 impl Chat {
+    /// Number of images that the files become.
+    pub(crate) fn num_images(&self) -> usize {
+        self.media.iter().map(|media| media.num_images).sum()
+    }
+
     /// Whether a text of the client asks the model to think, as MedGemma's own instruction does.
     pub(crate) fn asks_to_think(&self) -> bool {
         let asks = |text: &String| text.contains(THINKING_PHRASE);
@@ -144,9 +151,8 @@ impl Chat {
         }
         self.messages.push(text::Message {
             role: text::Role::User,
-            content: text::Content::Text(tool_results(results)),
+            content: tool_results(mem::take(results)),
         });
-        results.clear();
     }
 
     /// Adds instructions before and after the system text. If there is none, they become the system
@@ -301,79 +307,4 @@ fn role(path: &str, role: &str) -> Result<text::Role, ApiError> {
             format!("A role must be system, developer, user, assistant or tool, got '{role}'."),
         )),
     }
-}
-
-fn convert_parts(
-    path: &str,
-    role: &text::Role,
-    wire: Vec<Part>,
-    chat: &mut Chat,
-) -> Result<Vec<text::Part>, ApiError> {
-    if wire.is_empty() {
-        return Err(ApiError::invalid_value(
-            path,
-            format!("'{path}' must not be empty."),
-        ));
-    }
-    let mut parts = Vec::with_capacity(wire.len());
-    for (part_idx, part) in wire.into_iter().enumerate() {
-        let param = format!("{path}[{part_idx}]");
-        if part.uuid == Presence::Set {
-            return Err(not_served(format!("{param}.uuid")));
-        }
-        match part.kind.as_str() {
-            "text" => {
-                let text = part.text.ok_or_else(|| missing(&param, "text"))?;
-                match (role, parts.last_mut()) {
-                    (text::Role::System, Some(text::Part::Text(before))) => {
-                        before.push('\n');
-                        before.push_str(&text);
-                    }
-                    _ => parts.push(text::Part::Text(text)),
-                }
-            }
-            "refusal" if *role == text::Role::Assistant => {
-                let refusal = part.refusal.ok_or_else(|| missing(&param, "refusal"))?;
-                parts.push(text::Part::Text(refusal));
-            }
-            "image_url" if *role == text::Role::System => {
-                return Err(ApiError::invalid_value(
-                    param,
-                    "A system message cannot hold images. Put them into a user message.",
-                ));
-            }
-            "image_url" => {
-                let image = part.image_url.ok_or_else(|| missing(&param, "image_url"))?;
-                check_url(&param, &image.url)?;
-                parts.push(text::Part::Image);
-                chat.images.push(WireImage {
-                    param,
-                    url: image.url,
-                });
-            }
-            kind => {
-                let message = format!(
-                    "A part's type must be text or image_url; '{kind}' is not supported by this \
-                     server."
-                );
-                return Err(ApiError::unsupported(format!("{param}.type"), message));
-            }
-        }
-    }
-    Ok(parts)
-}
-
-/// Rejects URLs that decoding would certainly reject, before anything is decoded.
-fn check_url(param: &str, url: &str) -> Result<(), ApiError> {
-    let is_scheme = |scheme: &str| {
-        let start = url.trim_start().get(..scheme.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    };
-    if is_scheme("http:") || is_scheme("https:") {
-        return Err(ApiError::from(ImageError::Remote).at(param));
-    }
-    if !is_scheme("data:") {
-        return Err(ApiError::from(ImageError::BadDataUri).at(param));
-    }
-    Ok(())
 }

@@ -61,15 +61,20 @@ pub(crate) enum Content {
 /// One part of a message: text or an image.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct Part {
-    /// `text`, `image_url`, or in an assistant's message `refusal`.
+    /// `text`, `image_url`, or in an assistant's message `refusal`. The names that other APIs have
+    /// for them are taken too: `input_text`, `output_text`, `input_image` and `image`.
     #[serde(rename = "type")]
     pub(crate) kind: String,
     /// Text of a `text` part.
     pub(crate) text: Option<String>,
     /// Text of a `refusal` part, which only an assistant's message has.
     pub(crate) refusal: Option<String>,
-    /// Image of an `image_url` part.
+    /// Image of an `image_url` or `input_image` part.
     pub(crate) image_url: Option<ImageUrl>,
+    /// Image of an `image` part; `image_url` and `url` are taken there too.
+    pub(crate) image: Option<ImageUrl>,
+    /// Data URI of an `image` part.
+    pub(crate) url: Option<String>,
     /// Known, not supported: vLLM's id of an image that was sent before.
     #[serde(default)]
     pub(crate) uuid: Presence,

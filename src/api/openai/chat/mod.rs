@@ -10,6 +10,7 @@ pub(crate) mod call;
 pub(crate) mod convert;
 pub(crate) mod message;
 mod operation;
+mod parts;
 pub(crate) mod past_calls;
 pub(crate) mod prompting;
 mod refused;

@@ -1,10 +1,9 @@
 //! Tool calls of earlier turns and their results.
 
-use std::fmt::Display;
-
 use super::message::{ChatMessage, Content};
+use super::parts::{PartContent, not_served, place_image, read_part};
 use super::tool_types::MessageToolCall;
-use crate::api::generate::types::presence::Presence;
+use crate::api::generate::images::WireMedia;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
 use crate::text::{PastCall, ToolResult};
@@ -45,11 +44,16 @@ impl PastCalls {
         Ok(calls)
     }
 
-    /// Converts a tool's result, from the message at `path`.
+    /// Converts a tool's result, from the message at `path`, and adds its files to `media`.
     ///
     /// # Errors
-    /// 400 if it refers to no call, or contains more than text.
-    pub(super) fn result(&self, path: &str, message: ChatMessage) -> Result<ToolResult, ApiError> {
+    /// 400 if it refers to no call, or contains more than text and images.
+    pub(super) fn result(
+        &self,
+        path: &str,
+        message: ChatMessage,
+        media: &mut Vec<WireMedia>,
+    ) -> Result<ToolResult, ApiError> {
         if message.tool_calls.is_some_and(|calls| !calls.is_empty()) {
             return Err(not_served(format!("{path}.tool_calls")));
         }
@@ -66,6 +70,7 @@ impl PastCalls {
             ));
         };
         let path = format!("{path}.content");
+        let mut images = Vec::new();
         let text = match message.content {
             None => return Err(ApiError::missing(path)),
             Some(Content::Text(text)) => text,
@@ -73,16 +78,12 @@ impl PastCalls {
                 let mut texts = Vec::with_capacity(parts.len());
                 for (part_idx, part) in parts.into_iter().enumerate() {
                     let path = format!("{path}[{part_idx}]");
-                    if part.kind != "text" {
-                        return Err(ApiError::unsupported(
-                            format!("{path}.type"),
-                            "A tool answers in text only. Put images into a user message.",
-                        ));
+                    match read_part(&path, part)? {
+                        PartContent::Text(text) | PartContent::Refusal(text) => texts.push(text),
+                        PartContent::Image(image) => {
+                            images.extend(place_image(path, image, media)?);
+                        }
                     }
-                    if part.uuid == Presence::Set {
-                        return Err(not_served(format!("{path}.uuid")));
-                    }
-                    texts.push(part.text.ok_or_else(|| missing(&path, "text"))?);
                 }
                 texts.join("\n")
             }
@@ -90,17 +91,7 @@ impl PastCalls {
         Ok(ToolResult {
             name: name.clone(),
             text,
+            images,
         })
     }
-}
-
-/// Returns the error of a field of a message that is known and not supported.
-pub(super) fn not_served(param: String) -> ApiError {
-    let message = format!("The parameter '{param}' is not supported by this server. Leave it out.");
-    ApiError::unsupported(param, message)
-}
-
-/// Returns the error of a part without the field `name`.
-pub(super) fn missing(path: &dyn Display, name: &str) -> ApiError {
-    ApiError::missing(format!("{path}.{name}"))
 }

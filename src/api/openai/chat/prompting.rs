@@ -52,14 +52,8 @@ impl Prompting {
     /// 400 with the path of an invalid field in the messages.
     pub(crate) fn chat(self, messages: Vec<JsonObject<ChatMessage>>) -> Result<Chat, ApiError> {
         let mut chat = convert_messages(messages, self.rules)?;
-        if let Some(max_images) = self.max_images
-            && let Some(beyond) = chat.images.get(max_images)
-        {
-            return Err(ApiError::too_many_images(
-                &beyond.param,
-                chat.images.len(),
-                max_images,
-            ));
+        if let Some(max_images) = self.max_images {
+            check_number(&chat, max_images)?;
         }
         let before = match self.wish {
             ThinkingWish::Asked => THINKING_INSTRUCTION,
@@ -68,4 +62,20 @@ impl Prompting {
         chat.instruct(before, self.tools);
         Ok(chat)
     }
+}
+
+/// Rejects a chat with more than `max_images` images.
+///
+/// # Errors
+/// 400 with the path of the first file that is too many.
+fn check_number(chat: &Chat, max_images: usize) -> Result<(), ApiError> {
+    let mut num_images = 0;
+    for media in &chat.media {
+        num_images += media.num_images;
+        if num_images > max_images {
+            let total = chat.num_images();
+            return Err(ApiError::too_many_images(&media.param, total, max_images));
+        }
+    }
+    Ok(())
 }

@@ -125,12 +125,6 @@ fn add_output(item: InputItem, path: String, turns: &mut Turns) -> Result<(), Ap
             let mut parts = Vec::with_capacity(wire.len());
             for (part_idx, part) in wire.into_iter().enumerate() {
                 let path = format!("{}[{part_idx}]", names.content);
-                if part.kind != "input_text" {
-                    return Err(ApiError::unsupported(
-                        format!("{path}.type"),
-                        "A call's output is text: send images as a message of the user's.",
-                    ));
-                }
                 parts.push(translate_part(part, &path)?);
                 names.parts.push(path);
             }

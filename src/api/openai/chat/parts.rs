@@ -1,0 +1,177 @@
+//! Converts the parts of a message: texts, and the places of images.
+
+use std::fmt::Display;
+
+use super::message::{ImageUrl, Part};
+use crate::api::generate::images::{WireMedia, probe_media};
+use crate::api::generate::types::presence::Presence;
+use crate::api::http::error::ApiError;
+use crate::error::ImageError;
+use crate::image::Frame;
+use crate::text;
+
+/// Converts the parts of a message's content, at `path`, and adds their files to `media`.
+///
+/// # Errors
+/// 400 with the path of a part that a message of this role cannot hold.
+pub(super) fn convert_parts(
+    path: &str,
+    role: &text::Role,
+    wire: Vec<Part>,
+    media: &mut Vec<WireMedia>,
+) -> Result<Vec<text::Part>, ApiError> {
+    if wire.is_empty() {
+        return Err(ApiError::invalid_value(
+            path,
+            format!("'{path}' must not be empty."),
+        ));
+    }
+    let mut parts = Vec::with_capacity(wire.len());
+    for (part_idx, part) in wire.into_iter().enumerate() {
+        let param = format!("{path}[{part_idx}]");
+        match read_part(&param, part)? {
+            PartContent::Text(text) => match (role, parts.last_mut()) {
+                (text::Role::System, Some(text::Part::Text(before))) => {
+                    before.push('\n');
+                    before.push_str(&text);
+                }
+                _ => parts.push(text::Part::Text(text)),
+            },
+            PartContent::Refusal(refusal) if *role == text::Role::Assistant => {
+                parts.push(text::Part::Text(refusal));
+            }
+            PartContent::Refusal(_) => return Err(unknown_part(&param, "refusal")),
+            PartContent::Image(_) if *role == text::Role::System => {
+                return Err(ApiError::invalid_value(
+                    param,
+                    "A system message cannot hold images. Put them into a user message.",
+                ));
+            }
+            PartContent::Image(image) => parts.extend(place_image(param, image, media)?),
+        }
+    }
+    Ok(parts)
+}
+
+/// What a part holds, under whichever of its names.
+#[derive(Debug)]
+pub(super) enum PartContent {
+    Text(String),
+    Refusal(String),
+    Image(ImageUrl),
+}
+
+/// Reads the part at `path`.
+///
+/// # Errors
+/// 400 with the path of a field that is missing, or known and not supported.
+pub(super) fn read_part(path: &str, part: Part) -> Result<PartContent, ApiError> {
+    if part.uuid == Presence::Set {
+        return Err(not_served(format!("{path}.uuid")));
+    }
+    match part.kind.as_str() {
+        "text" | "input_text" | "output_text" => {
+            let text = part.text.ok_or_else(|| missing(&path, "text"))?;
+            Ok(PartContent::Text(text))
+        }
+        "refusal" => {
+            let refusal = part.refusal.ok_or_else(|| missing(&path, "refusal"))?;
+            Ok(PartContent::Refusal(refusal))
+        }
+        "image_url" | "input_image" => {
+            let image = part.image_url.ok_or_else(|| missing(&path, "image_url"))?;
+            Ok(PartContent::Image(image))
+        }
+        "image" => {
+            let image = part.image.or(part.image_url);
+            let image = image.or_else(|| part.url.map(|url| ImageUrl { url }));
+            let image = image.ok_or_else(|| missing(&path, "image"))?;
+            Ok(PartContent::Image(image))
+        }
+        kind => Err(unknown_part(path, kind)),
+    }
+}
+
+fn unknown_part(path: &str, kind: &str) -> ApiError {
+    let message = format!(
+        "A part's type must be text or image_url; '{kind}' is not supported by this server."
+    );
+    ApiError::unsupported(format!("{path}.type"), message)
+}
+
+/// Adds the file of the image part at `param` to `media`, and returns its places in the prompt.
+///
+/// # Errors
+/// 400 for a part without a data URI.
+pub(super) fn place_image(
+    param: String,
+    image: ImageUrl,
+    media: &mut Vec<WireMedia>,
+) -> Result<impl Iterator<Item = text::Part>, ApiError> {
+    check_url(&param, &image.url)?;
+    let frames = probe_media(&image.url).frames;
+    media.push(WireMedia {
+        param,
+        url: image.url,
+        num_images: frames.len(),
+    });
+    Ok(frames.into_iter().flat_map(parts_of))
+}
+
+/// Returns the parts of a prompt for one image of a file.
+fn parts_of(frame: Frame) -> impl Iterator<Item = text::Part> {
+    [text::Part::Image]
+        .into_iter()
+        .chain(frame.label.map(text::Part::Text))
+}
+
+/// Rejects URLs that decoding would certainly reject, before anything is decoded.
+fn check_url(param: &str, url: &str) -> Result<(), ApiError> {
+    let is_scheme = |scheme: &str| {
+        let start = url.trim_start().get(..scheme.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    if is_scheme("http:") || is_scheme("https:") {
+        return Err(ApiError::from(ImageError::Remote).at(param));
+    }
+    if !is_scheme("data:") {
+        return Err(ApiError::from(ImageError::BadDataUri).at(param));
+    }
+    Ok(())
+}
+
+/// Returns the error of a field of a message that is known and not supported.
+pub(super) fn not_served(param: String) -> ApiError {
+    let message = format!("The parameter '{param}' is not supported by this server. Leave it out.");
+    ApiError::unsupported(param, message)
+}
+
+/// Returns the error of a part without the field `name`.
+fn missing(path: &dyn Display, name: &str) -> ApiError {
+    ApiError::missing(format!("{path}.{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_a_place_for_each_of_its_images() {
+        let slice = |number: usize| Frame {
+            label: Some(format!("SLICE {number}")),
+        };
+        let frames = vec![slice(1), Frame { label: None }, slice(3)];
+        let parts: Vec<_> = frames.into_iter().flat_map(parts_of).collect();
+        let label = |text: &str| text::Part::Text(text.to_owned());
+        assert_eq!(
+            parts,
+            [
+                text::Part::Image,
+                label("SLICE 1"),
+                text::Part::Image,
+                text::Part::Image,
+                label("SLICE 3"),
+            ]
+        );
+    }
+}
