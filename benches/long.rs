@@ -18,13 +18,14 @@ use harness::{Mode, report};
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::core::{
-    GenerateRequest, PrefixCaching, SamplingParams, SchedulingParams, TokenId, TokenLogprobs,
+    BlockCount, GenerateRequest, KvGroups, PrefixCaching, SamplingParams, SchedulingParams,
+    TokenId, TokenLogprobs,
 };
 use medgemma::engine::{self, EngineConfig, EngineHandle, EngineLimits, Runner, Stepping};
 use medgemma::model::Model;
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
-use medgemma::scheduler::{BlockCount, KvGroups, SchedulerConfig};
+use medgemma::scheduler::SchedulerConfig;
 use serde::Deserialize;
 
 /// Tokens of a step.
@@ -61,16 +62,11 @@ fn start(max_model_len: usize) -> EngineHandle {
     let json = std::fs::read(&file).expect("the tests' model is there");
     let config = ModelConfig::from_json(&file, &json).expect("transformers wrote it");
     let weights = Weights::open(&golden("models/text1b")).expect("the tests' model is there");
-    let groups = KvGroups::Both {
-        window: config.text.sliding_window,
-    };
+    let groups = KvGroups::new(&[None, Some(config.text.sliding_window)]);
     let per_sequence = groups.blocks_for(max_model_len, CHUNK, BLOCK_SIZE);
-    let num_blocks = BlockCount {
-        global: 2 * per_sequence.global,
-        sliding: 8 * per_sequence.sliding,
-    };
+    let num_blocks = BlockCount::new(&[2 * per_sequence[0], 8 * per_sequence[1]]);
     let model = Model::load(CpuBackend, &config, &weights).expect("it loads");
-    let runner = Runner::new(model, num_blocks.global, num_blocks.sliding).expect("a cache");
+    let runner = Runner::new(model, num_blocks).expect("a cache");
     let config = EngineConfig {
         limits: EngineLimits {
             scheduler: SchedulerConfig {
@@ -112,7 +108,7 @@ async fn neighbour(engine: &EngineHandle, max_tokens: usize) -> Seen {
         if let Some(last) = last.replace(now) {
             seen.gaps.push((now - last).as_secs_f64());
         }
-        let pool = engine.stats().sliding_blocks;
+        let pool = engine.stats().pools[1];
         seen.most_sliding_blocks = seen.most_sliding_blocks.max(pool.total - pool.free);
     }
     seen

@@ -12,13 +12,14 @@ use harness::{Mode, median, report, seconds};
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::core::{
-    GenerateRequest, PrefixCaching, SamplingParams, SchedulingParams, SeqId, TokenId,
+    BlockCount, GenerateRequest, KvGroups, PrefixCaching, SamplingParams, SchedulingParams, SeqId,
+    TokenId,
 };
 use medgemma::engine::Runner;
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
 use medgemma::model::{Gemma3, Model};
-use medgemma::scheduler::{BlockCount, KvGroups, Scheduler, SchedulerConfig};
+use medgemma::scheduler::{Scheduler, SchedulerConfig};
 
 const GEMMA_3_270M: &str = r#"{"model_type": "gemma3_text", "vocab_size": 262144,
     "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
@@ -58,26 +59,21 @@ impl Rig {
                 (config, Weights::dummy(1))
             }
         };
-        let num_blocks = BlockCount {
-            global: 1024,
-            sliding: 1024,
-        };
+        let num_blocks = BlockCount::new(&[1024; 2]);
         let model = Model::load(CpuBackend, &config, &weights).expect("it loads");
         let limits = SchedulerConfig {
             max_num_seqs: 64,
             max_num_batched_tokens: 2048,
             max_model_len: 2048,
             block_size: BLOCK_SIZE,
-            groups: KvGroups::Both {
-                window: config.text.sliding_window,
-            },
+            groups: KvGroups::new(&[None, Some(config.text.sliding_window)]),
             num_blocks,
             // Each run measures the whole prompt.
             prefix_caching: PrefixCaching::Off,
         };
         Self {
             scheduler: Scheduler::new(limits).expect("limits that work"),
-            runner: Runner::new(model, num_blocks.global, num_blocks.sliding).expect("a cache"),
+            runner: Runner::new(model, num_blocks).expect("a cache"),
             next_id: 0,
         }
     }

@@ -9,10 +9,11 @@ use std::hint::black_box;
 
 use harness::{Mode, median, report, seconds};
 use medgemma::core::{
-    GenerateRequest, PrefixCaching, SamplingParams, SchedulingParams, SeqId, TokenId,
+    BlockCount, GenerateRequest, KvGroups, PrefixCaching, SamplingParams, SchedulingParams, SeqId,
+    TokenId,
 };
 use medgemma::engine::ModelInput;
-use medgemma::scheduler::{Batch, BlockCount, KvGroups, Scheduler, SchedulerConfig};
+use medgemma::scheduler::{Batch, Scheduler, SchedulerConfig};
 
 /// `running` sequences that decode and `waiting` ones behind them.
 fn crowded(running: usize, waiting: usize) -> Scheduler {
@@ -21,11 +22,8 @@ fn crowded(running: usize, waiting: usize) -> Scheduler {
         max_num_batched_tokens: 8192,
         max_model_len: 131_072,
         block_size: 32,
-        groups: KvGroups::Both { window: 1024 },
-        num_blocks: BlockCount {
-            global: running * 128 + 10_000,
-            sliding: running * 40 + 1_000,
-        },
+        groups: KvGroups::new(&[None, Some(1024)]),
+        num_blocks: BlockCount::new(&[running * 128 + 10_000, running * 40 + 1_000]),
         prefix_caching: PrefixCaching::On,
     })
     .expect("limits that work");

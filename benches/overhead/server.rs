@@ -5,10 +5,10 @@ use std::sync::mpsc;
 
 use medgemma::api::{ApiKeys, AppState, serve};
 use medgemma::config::{self, Command};
-use medgemma::core::PrefixCaching;
+use medgemma::core::{BlockCount, KvGroups, PrefixCaching};
 use medgemma::engine::{EngineLimits, channel};
 use medgemma::registry::{self, ServedModel};
-use medgemma::scheduler::{BlockCount, KvGroups, SchedulerConfig};
+use medgemma::scheduler::SchedulerConfig;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
@@ -91,11 +91,8 @@ fn limits(size: Size) -> SchedulerConfig {
         max_num_batched_tokens: 2048,
         max_model_len: 1024,
         block_size: 32,
-        groups: KvGroups::Global,
-        num_blocks: BlockCount {
-            global: 1 << 20,
-            sliding: 0,
-        },
+        groups: KvGroups::new(&[None]),
+        num_blocks: BlockCount::new(&[1 << 20]),
         prefix_caching: PrefixCaching::On,
     }
 }

@@ -1,7 +1,7 @@
 //! What a step costs on an H100 with the 4B model: bytes and operations over plausible shares of
 //! the GPU's ceilings.
 
-use medgemma::scheduler::{BlockCount, KvGroups};
+use medgemma::core::{BlockCount, KvGroups};
 
 /// One block of one layer: 32 tokens, 4 KiB each.
 const LAYER_BLOCK_BYTES: f64 = 32.0 * 4096.0;
@@ -38,8 +38,8 @@ pub(crate) enum Grouping {
 impl Grouping {
     pub(crate) fn groups(self) -> KvGroups {
         match self {
-            Self::SlidingApart => KvGroups::Both { window: WINDOW },
-            Self::AllAlike => KvGroups::Global,
+            Self::SlidingApart => KvGroups::new(&[None, Some(WINDOW)]),
+            Self::AllAlike => KvGroups::new(&[None]),
         }
     }
 
@@ -56,17 +56,12 @@ impl Grouping {
                 let sliding = max_num_seqs * (WINDOW / 32 + 1) + 2 * max_chunk.div_ceil(32);
                 let sliding_bytes = sliding as f64 * SLIDING_LAYERS * LAYER_BLOCK_BYTES;
                 let left = kv_bytes - sliding_bytes;
-                BlockCount {
-                    global: (left / (GLOBAL_LAYERS * LAYER_BLOCK_BYTES)) as usize,
-                    sliding,
-                }
+                let global = (left / (GLOBAL_LAYERS * LAYER_BLOCK_BYTES)) as usize;
+                BlockCount::new(&[global, sliding])
             }
             Self::AllAlike => {
                 let layers = GLOBAL_LAYERS + SLIDING_LAYERS;
-                BlockCount {
-                    global: (kv_bytes / (layers * LAYER_BLOCK_BYTES)) as usize,
-                    sliding: 0,
-                }
+                BlockCount::new(&[(kv_bytes / (layers * LAYER_BLOCK_BYTES)) as usize])
             }
         }
     }

@@ -162,6 +162,7 @@ impl Opened {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::KvGroups;
 
     fn cpu(dtype: DtypeChoice) -> Result<Opened> {
         open(&ComputeConfig {
@@ -179,7 +180,7 @@ mod tests {
         num_heads: 4,
         num_kv_heads: 1,
         head_dim: 256,
-        window: Some(512),
+        groups: KvGroups::new(&[None, Some(512)]),
     };
 
     #[test]

@@ -1,5 +1,7 @@
 //! Sizes that a backend must know before it loads a model.
 
+use crate::core::KvGroups;
+
 /// Sizes of a model by which a device's kernels are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelShape {
@@ -13,8 +15,8 @@ pub struct ModelShape {
     pub num_kv_heads: usize,
     /// Number of values per head.
     pub head_dim: usize,
-    /// Number of keys that a sliding layer sees; `None` if there are no such layers.
-    pub window: Option<usize>,
+    /// KV groups of the layers.
+    pub groups: KvGroups,
 }
 
 /// Sizes of the largest step, and of the buffers that are allocated for it.

@@ -6,6 +6,7 @@
 mod block_table;
 mod choices;
 mod constraint;
+mod kv_groups;
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use block_table::BlockTable;
 pub use choices::{Dtype, ImageFit, PrefixCaching, RolePolicy, Thinking, ToolFormat};
 pub use constraint::{Constraint, ConstraintState, NextMask, TokenMask, Urgency};
+pub use kv_groups::{BlockCount, KvGroups, MAX_KV_GROUPS};
 
 /// A token id: an index into the model's vocabulary.
 #[derive(

@@ -637,8 +637,10 @@ impl Engine {
         stats.num_preemptions = now.num_preemptions;
         stats.prefix_queried_tokens = now.prefix_queried_tokens;
         stats.prefix_hit_tokens = now.prefix_hit_tokens;
-        stats.global_blocks.free = now.num_free_blocks.global;
-        stats.sliding_blocks.free = now.num_free_blocks.sliding;
+        let free = now.num_free_blocks.by_group();
+        for (pool, free) in stats.pools.iter_mut().zip(free) {
+            pool.free = free;
+        }
         let stats = self.stats;
         self.inbox.report(|report| report.stats = stats);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::encoder_cache::FeatureKey;
 use crate::backend::{FedRow, SampleRow, ScoreRow, SeenTokens, StepInput, StepSequence};
-use crate::core::{BlockTable, CacheSalt, PixelValues, SamplingParams, SeqId, TokenId, TokenMask};
+use crate::core::{CacheSalt, PixelValues, SamplingParams, SeqId, TokenId, TokenMask};
 use crate::scheduler::{Batch, Chunk, Scheduler, Sequence};
 
 /// The inputs of one step.
@@ -125,7 +125,7 @@ impl ModelInput {
             row,
             start: chunk.start,
             len: chunk.len,
-            tables: sequence.tables().map(BlockTable::clone).to_vec(),
+            tables: sequence.tables().to_vec(),
             image_spans: images
                 .iter()
                 .map(|span| span.start..span.start + span.len)
@@ -176,8 +176,8 @@ fn narrow(number: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{GenerateRequest, PrefixCaching, SchedulingParams};
-    use crate::scheduler::{BlockCount, KvGroups, SchedulerConfig};
+    use crate::core::{BlockCount, GenerateRequest, KvGroups, PrefixCaching, SchedulingParams};
+    use crate::scheduler::SchedulerConfig;
 
     fn scheduler() -> Scheduler {
         let mut scheduler = Scheduler::new(SchedulerConfig {
@@ -185,11 +185,8 @@ mod tests {
             max_num_batched_tokens: 16,
             max_model_len: 100,
             block_size: 4,
-            groups: KvGroups::Global,
-            num_blocks: BlockCount {
-                global: 50,
-                sliding: 0,
-            },
+            groups: KvGroups::new(&[None]),
+            num_blocks: BlockCount::new(&[50]),
             prefix_caching: PrefixCaching::Off,
         })
         .expect("the limits can work");

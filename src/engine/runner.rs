@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::encoder_cache::{EncoderCache, EncoderStats, FeatureKey};
 use super::model_input::{ImageAt, ModelInput, SampleInput};
 use crate::backend::{Backend, SampleRow, Sampled};
-use crate::core::{PixelValues, SeqId};
+use crate::core::{BlockCount, PixelValues, SeqId};
 use crate::error::{Error, Result};
 use crate::model::{Computed, Forward, ImageRows, Model, ScoredRun, StepOf, WarmUpImages};
 use crate::scheduler::{Batch, Scheduler};
@@ -50,12 +50,8 @@ pub struct StepOutput {
 
 impl<B: Backend, F: Forward<B>> Runner<B, F> {
     /// Creates a runner whose KV cache has this many blocks in each group.
-    pub fn new(
-        model: Model<B, F>,
-        num_global_blocks: usize,
-        num_sliding_blocks: usize,
-    ) -> Result<Self> {
-        let mut cache = model.kv_cache(num_global_blocks, num_sliding_blocks)?;
+    pub fn new(model: Model<B, F>, num_blocks: BlockCount) -> Result<Self> {
+        let mut cache = model.kv_cache(num_blocks)?;
         model.warm_up(&mut cache)?;
         Ok(Self {
             model,

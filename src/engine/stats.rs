@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::core::{KvGroups, MAX_KV_GROUPS};
 use crate::scheduler::SchedulerConfig;
 
 /// A snapshot of the engine's statistics. Totals count from the start of the process.
@@ -23,10 +24,10 @@ pub struct EngineStats {
     pub prefix_hit_tokens: u64,
     /// Number of tokens in a KV block.
     pub block_size: usize,
-    /// Pool of the global layers.
-    pub global_blocks: PoolStats,
-    /// Pool of the sliding layers.
-    pub sliding_blocks: PoolStats,
+    /// The KV groups.
+    pub groups: KvGroups,
+    /// Pool of each KV group.
+    pub pools: [PoolStats; MAX_KV_GROUPS],
     /// Number of images whose embeddings were in the encoder cache.
     pub encoder_hits: u64,
     /// Number of images that the vision encoder had to encode.
@@ -56,8 +57,8 @@ impl EngineStats {
         let unused = |total| PoolStats { total, free: total };
         Self {
             block_size: scheduler.block_size,
-            global_blocks: unused(scheduler.num_blocks.global),
-            sliding_blocks: unused(scheduler.num_blocks.sliding),
+            groups: scheduler.groups,
+            pools: scheduler.num_blocks.by_group().map(unused),
             ..Self::default()
         }
     }

@@ -75,10 +75,7 @@ pub(super) fn families(stats: &EngineStats) -> Vec<MetricFamily> {
 /// A router learns from it how many tokens the cache holds, so it is of the pool that keeps whole
 /// sequences where there is one.
 fn cache_config(stats: &EngineStats) -> MetricFamily {
-    let num_blocks = match stats.global_blocks.total {
-        0 => stats.sliding_blocks.total,
-        total => total,
-    };
+    let num_blocks = stats.pools[stats.groups.first_global().unwrap_or(0)].total;
     let labels = vec![
         label("block_size", &stats.block_size.to_string()),
         label("num_gpu_blocks", &num_blocks.to_string()),
@@ -111,14 +108,12 @@ fn lora_requests() -> MetricFamily {
 }
 
 fn blocks(stats: &EngineStats) -> MetricFamily {
-    let pools = [
-        ("global", stats.global_blocks),
-        ("sliding", stats.sliding_blocks),
-    ];
-    let metrics = pools.into_iter().flat_map(|(group, pool)| {
+    let groups = 0..stats.groups.num_groups();
+    let metrics = groups.flat_map(|group| {
+        let (group, pool) = (stats.groups.name(group), stats.pools[group]);
         let used = pool.total.saturating_sub(pool.free);
         [("used", used), ("free", pool.free)].map(|(state, number)| {
-            let labels = vec![label("group", group), label("state", state)];
+            let labels = vec![label("group", &group), label("state", state)];
             gauge_metric(labels, number as f64)
         })
     });

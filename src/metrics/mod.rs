@@ -262,6 +262,7 @@ fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Hi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::MAX_KV_GROUPS;
     use crate::engine::PoolStats;
 
     #[test]
@@ -274,10 +275,10 @@ mod tests {
             num_waiting: 5,
             kv_usage: 0.25,
             block_size: 32,
-            global_blocks: PoolStats {
+            pools: [PoolStats {
                 total: 100,
                 free: 75,
-            },
+            }; MAX_KV_GROUPS],
             num_preemptions: 7,
             ..EngineStats::default()
         };

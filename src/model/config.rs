@@ -4,6 +4,7 @@
 //! Knows nothing of tensors. Absent fields have the defaults of transformers 5.23
 //! (`configuration_gemma3.py`, `configuration_siglip.py`).
 
+use crate::core::KvGroups;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -34,17 +35,8 @@ pub enum LayerKind {
 }
 
 impl LayerKind {
-    /// Both kinds, in the order of their KV groups.
+    /// Both kinds.
     pub const ALL: [Self; 2] = [Self::Global, Self::Sliding];
-
-    /// Returns the KV group of the kind's layers, which is also the index of their rotary
-    /// frequencies.
-    pub fn group(self) -> usize {
-        match self {
-            Self::Global => 0,
-            Self::Sliding => 1,
-        }
-    }
 }
 
 /// A checkpoint's architecture.
@@ -131,14 +123,13 @@ impl ModelConfig {
     /// Returns the sizes by which a device's kernels are chosen.
     pub fn shape(&self) -> ModelShape {
         let text = &self.text;
-        let has_sliding = text.num_layers(LayerKind::Sliding) > 0;
         ModelShape {
             hidden_size: text.hidden_size,
             intermediate_size: text.intermediate_size,
             num_heads: text.num_attention_heads,
             num_kv_heads: text.num_key_value_heads,
             head_dim: text.head_dim,
-            window: has_sliding.then_some(text.sliding_window),
+            groups: text.kv_groups(),
         }
     }
 
@@ -306,6 +297,26 @@ impl TextConfig {
                 MAX_POSITIONS,
             )?,
         })
+    }
+
+    /// Returns the kinds of layers that the model has, in the order of their KV groups.
+    pub fn attention_kinds(&self) -> impl Iterator<Item = LayerKind> {
+        let kinds = LayerKind::ALL.into_iter();
+        kinds.filter(|kind| self.layer_kinds.contains(kind))
+    }
+
+    /// Returns the KV groups: one for each kind of layers.
+    pub fn kv_groups(&self) -> KvGroups {
+        let windows = self.attention_kinds().map(|kind| self.window(kind));
+        KvGroups::new(&windows.collect::<Vec<_>>())
+    }
+
+    /// Number of keys that a query sees in a layer of this kind; `None` if it sees all before it.
+    pub fn window(&self, kind: LayerKind) -> Option<usize> {
+        match kind {
+            LayerKind::Global => None,
+            LayerKind::Sliding => Some(self.sliding_window),
+        }
     }
 
     /// Number of layers of one kind.

@@ -57,14 +57,17 @@ fn layer_spec(config: &TextConfig, index: usize) -> LayerSpec {
             num_kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
             scale: config.query_pre_attn_scalar.powf(-0.5) as f32,
-            window: match kind {
-                LayerKind::Global => None,
-                LayerKind::Sliding => Some(config.sliding_window),
-            },
+            window: config.window(kind),
             eps: config.rms_norm_eps,
         },
-        group: kind.group(),
-        rope: kind.group(),
+        group: config
+            .attention_kinds()
+            .position(|other| other == kind)
+            .expect("the layer's own kind is among them"),
+        rope: LayerKind::ALL
+            .iter()
+            .position(|other| *other == kind)
+            .expect("all kinds are among them"),
         pool: index,
     }
 }

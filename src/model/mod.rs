@@ -30,9 +30,12 @@ mod projector;
 mod siglip;
 
 use crate::backend::{
-    BLOCK_SIZE, Backend, BackendTypes, KvLayout, SampleRow, ScoreRow, StepInput, StepSequence,
+    BLOCK_SIZE, Backend, BackendTypes, KvLayout, LayerSpec, SampleRow, ScoreRow, StepInput,
+    StepSequence,
 };
-use crate::core::{BlockId, BlockTable, ImageHash, PixelValues, SamplingParams, TokenId};
+use crate::core::{
+    BlockCount, BlockId, BlockTable, ImageHash, PixelValues, SamplingParams, TokenId,
+};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
@@ -57,10 +60,6 @@ pub enum WarmUpImages {
     /// Encode no image.
     None,
 }
-
-/// Number of block tables of a sequence: the layers of the first see all keys, those of the second
-/// a window of them. A model may have layers of one only.
-const NUM_KV_GROUPS: usize = 2;
 
 /// Maximum number of images that are encoded together. A few have enough rows to occupy any device,
 /// and the encoder's working memory grows with each.
@@ -162,15 +161,11 @@ impl<B: Backend, F: Forward<B>> Model<B, F> {
     }
 
     /// Creates a cache with this many blocks in each group's pools.
-    pub fn kv_cache(
-        &self,
-        num_global_blocks: usize,
-        num_sliding_blocks: usize,
-    ) -> Result<B::KvCache> {
+    pub fn kv_cache(&self, num_blocks: BlockCount) -> Result<B::KvCache> {
         let layers = self.family.attention_layers();
         self.backend.kv_cache(&KvLayout {
             pools: KvLayout::pools_of(&layers)?,
-            num_blocks: vec![num_global_blocks, num_sliding_blocks],
+            num_blocks: num_blocks.by_group()[..num_groups(&layers)].to_vec(),
         })
     }
 
@@ -246,9 +241,8 @@ impl<B: Backend, F: Forward<B>> Model<B, F> {
         let vocab_size = self.vocab_size();
         let layers = self.family.attention_layers();
         let table = |group| {
-            let is_used = layers.iter().any(|layer| layer.group == group);
-            let block = is_used.then_some(BlockId(0));
-            BlockTable::new(BLOCK_SIZE, 0, Vec::from_iter(block))
+            debug_assert!(layers.iter().any(|layer| layer.group == group));
+            BlockTable::new(BLOCK_SIZE, 0, vec![BlockId(0)])
         };
         let narrow = |number: usize| u32::try_from(number).expect("far below 4 G tokens");
         StepInput {
@@ -261,7 +255,7 @@ impl<B: Backend, F: Forward<B>> Model<B, F> {
                 row: 0,
                 start: 0,
                 len: num_tokens,
-                tables: (0..NUM_KV_GROUPS).map(table).collect(),
+                tables: (0..num_groups(&layers)).map(table).collect(),
                 image_spans: Vec::new(),
             }],
             fed: Vec::new(),
@@ -400,4 +394,10 @@ pub enum Stage {
     Layer(usize),
     /// After the final norm.
     Final,
+}
+
+/// Number of KV groups of these layers.
+fn num_groups(layers: &[LayerSpec]) -> usize {
+    let groups = layers.iter().map(|layer| layer.group + 1);
+    groups.max().unwrap_or(0)
 }

@@ -49,7 +49,7 @@ fn launch_all(compiler: &KernelCompiler, name: &str, config: &ModelConfig) -> Re
     for backend in compiler.backends(&config.shape(), &plan.step_limits()) {
         let model = Model::load(backend?, config, &Weights::blank())?;
         let blocks = plan.scheduler.num_blocks;
-        let mut cache = model.kv_cache(blocks.global, blocks.sliding)?;
+        let mut cache = model.kv_cache(blocks)?;
         model.warm_up(&mut cache)?;
         // The launches of a server's warm-up. Nothing is computed, so the result is ignored.
         model.computes_finite_numbers(WARM_UP_TOKENS, WarmUpImages::One, &mut cache)?;

@@ -1,11 +1,11 @@
-//! Divides an amount of memory into KV cache blocks for the two groups.
+//! Divides an amount of memory into KV cache blocks for the KV groups.
 //!
 //! The number of blocks that a sequence needs is computed by the scheduler
 //! (`KvGroups::blocks_for`).
 
 use crate::backend::BLOCK_SIZE;
-use crate::model::config::{LayerKind, TextConfig};
-use crate::scheduler::{BlockCount, KvGroups};
+use crate::core::{BlockCount, KvGroups, MAX_KV_GROUPS};
+use crate::model::config::TextConfig;
 
 /// Length in tokens of a typical sequence for which the pools are sized: a chat with an image or a
 /// long report. Longer sequences fit too, but fewer at a time.
@@ -15,8 +15,8 @@ const MODERATE_LEN: usize = 4096;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KvShape {
     pub(super) groups: KvGroups,
-    global_block_bytes: u64,
-    sliding_block_bytes: u64,
+    /// Size of a block of all layers of a group, by group.
+    block_bytes: [u64; MAX_KV_GROUPS],
     max_num_batched_tokens: usize,
 }
 
@@ -53,27 +53,20 @@ impl KvShape {
         element_bytes: usize,
     ) -> Self {
         let per_layer = 2 * text.num_key_value_heads * text.head_dim * BLOCK_SIZE * element_bytes;
-        let bytes = |kind| (per_layer * text.num_layers(kind)) as u64;
-        let window = text.sliding_window;
-        let groups = match (
-            text.num_layers(LayerKind::Global),
-            text.num_layers(LayerKind::Sliding),
-        ) {
-            (_, 0) => KvGroups::Global,
-            (0, _) => KvGroups::Sliding { window },
-            _ => KvGroups::Both { window },
-        };
+        let mut block_bytes = [0; MAX_KV_GROUPS];
+        for (bytes, kind) in block_bytes.iter_mut().zip(text.attention_kinds()) {
+            *bytes = (per_layer * text.num_layers(kind)) as u64;
+        }
         Self {
-            groups,
-            global_block_bytes: bytes(LayerKind::Global),
-            sliding_block_bytes: bytes(LayerKind::Sliding),
+            groups: text.kv_groups(),
+            block_bytes,
             max_num_batched_tokens,
         }
     }
 
     pub(super) fn bytes(&self, blocks: BlockCount) -> u64 {
-        blocks.global as u64 * self.global_block_bytes
-            + blocks.sliding as u64 * self.sliding_block_bytes
+        let groups = blocks.by_group().into_iter().zip(self.block_bytes);
+        groups.map(|(blocks, bytes)| blocks as u64 * bytes).sum()
     }
 
     /// Returns pools for one sequence of `max_model_len` tokens that is computed in chunks, or for
@@ -82,16 +75,15 @@ impl KvShape {
         let max_chunk = self.max_num_batched_tokens;
         let longest = self.groups.blocks_for(max_model_len, max_chunk, BLOCK_SIZE);
         let moderate = self.groups.blocks_for(len, 1, BLOCK_SIZE);
-        let chunk_blocks = match self.groups.window() {
-            Some(_) => max_chunk.div_ceil(BLOCK_SIZE),
-            None => 0,
-        };
-        BlockCount {
-            global: longest.global.max(num_seqs * moderate.global),
-            sliding: longest
-                .sliding
-                .max(num_seqs * moderate.sliding + chunk_blocks),
-        }
+        let windows = self.groups.windows().iter().enumerate();
+        let pools = windows.map(|(group, window)| {
+            let chunk_blocks = match window {
+                Some(_) => max_chunk.div_ceil(BLOCK_SIZE),
+                None => 0,
+            };
+            longest[group].max(num_seqs * moderate[group] + chunk_blocks)
+        });
+        pools.collect()
     }
 
     /// Minimum number of bytes for one sequence of `max_model_len` tokens.

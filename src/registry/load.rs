@@ -104,7 +104,6 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         Some(available) => tracing::info!(model = source.name, %available, "memory: {plan}"),
         None => tracing::info!(model = source.name, "memory: {plan}"),
     }
-    let blocks = plan.scheduler.num_blocks;
     let processor = device.processor();
     let start = Start {
         settings,
@@ -126,8 +125,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         max_model_len = plan.scheduler.max_model_len,
         max_num_seqs = plan.scheduler.max_num_seqs,
         max_num_batched_tokens = plan.scheduler.max_num_batched_tokens,
-        kv_blocks_global = blocks.global,
-        kv_blocks_sliding = blocks.sliding,
+        kv_blocks = plan.scheduler.describe_blocks(),
         seconds = (started.elapsed().as_secs_f64() * 1e3).round() / 1e3,
         "loaded"
     );
@@ -228,8 +226,7 @@ impl BackendUser for Start<'_> {
         warn_of_unexpected(&weights);
         let blocks = plan.scheduler.num_blocks;
         let encoder_cache = usize::try_from(plan.features).unwrap_or(usize::MAX);
-        let mut runner =
-            Runner::new(model, blocks.global, blocks.sliding)?.with_encoder_cache(encoder_cache);
+        let mut runner = Runner::new(model, blocks)?.with_encoder_cache(encoder_cache);
         let num_tokens = WARM_UP_TOKENS.min(plan.scheduler.max_num_batched_tokens);
         if !runner.computes_finite_numbers(num_tokens, images)? {
             return Err(not_finite(source, &weights));

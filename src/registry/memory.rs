@@ -95,12 +95,7 @@ impl MemoryPlan {
     /// Number of tokens that the KV cache holds, in the layers that keep every token.
     pub fn num_tokens(&self) -> usize {
         let blocks = self.scheduler.num_blocks;
-        let keeping = if self.scheduler.groups.has_global() {
-            blocks.global
-        } else {
-            blocks.sliding
-        };
-        keeping * self.scheduler.block_size
+        blocks[self.scheduler.groups.first_global().unwrap_or(0)] * self.scheduler.block_size
     }
 
     /// Number of requests of `max_model_len` tokens that the KV cache holds at a time.
@@ -110,11 +105,10 @@ impl MemoryPlan {
         let len = config.max_model_len - 1;
         // Sliding layers need one window per sequence plus one step's worth of new tokens in total.
         let each = config.groups.blocks_for(len, 1, config.block_size);
-        let computed = config.blocks_for(len).saturating_sub(each).sliding;
-        let blocks = config.num_blocks;
-        let windows = blocks.sliding.saturating_sub(computed);
-        [(blocks.global, each.global), (windows, each.sliding)]
-            .into_iter()
+        let computed = config.blocks_for(len).saturating_sub(each);
+        let windows = config.num_blocks.saturating_sub(computed);
+        (windows.by_group().into_iter())
+            .zip(each.by_group())
             .filter_map(|(total, each)| total.checked_div(each))
             .min()
             .unwrap_or(0)

@@ -4,8 +4,8 @@ use super::block_manager::CachedPrefix;
 use super::queue_key::AdmissionSeq;
 use super::sequence::Waiter;
 use super::step::Step;
-use super::{BlockCount, Scheduler, Sequence};
-use crate::core::{PrefixCaching, SeqId, TenantId};
+use super::{Scheduler, Sequence};
+use crate::core::{BlockCount, PrefixCaching, SeqId, TenantId};
 
 /// A running sequence that will fill the first `num_blocks` blocks that another sequence needs.
 struct Producer {

@@ -1,4 +1,4 @@
-//! Allocates KV blocks of both groups to sequences and finds cached prefixes.
+//! Allocates KV blocks of every group to sequences and finds cached prefixes.
 //!
 //! Queries and changes are separate: [`BlockManager::can_allocate`] and
 //! [`BlockManager::find_prefix`] change nothing, and the changes that follow them cannot fail. This
@@ -7,34 +7,34 @@
 //! No sequence writes a block that others read: only full blocks have a hash, only blocks with a
 //! hash are shared, and a sequence writes only positions behind its shared blocks.
 
-use crate::core::{BlockId, BlockTable};
+use crate::core::{BlockCount, BlockId, BlockTable, KvGroups};
 
 use super::block_hash::BlockHash;
 use super::block_pool::BlockPool;
-use super::kv_groups::{BlockCount, KvGroups};
 use super::sequence::Sequence;
 
-/// One sequence's block tables in both groups; the table of a group that the model lacks stays
-/// empty.
+/// One sequence's block tables, by KV group.
 #[derive(Debug)]
-pub(super) struct KvTables {
-    pub(super) global: BlockTable,
-    pub(super) sliding: BlockTable,
-}
+pub(super) struct KvTables(Vec<BlockTable>);
 
 impl KvTables {
-    pub(super) fn new(block_size: usize) -> Self {
-        Self {
-            global: BlockTable::new(block_size, 0, Vec::new()),
-            sliding: BlockTable::new(block_size, 0, Vec::new()),
-        }
+    pub(super) fn new(num_groups: usize, block_size: usize) -> Self {
+        let table = || BlockTable::new(block_size, 0, Vec::new());
+        Self((0..num_groups).map(|_| table()).collect())
+    }
+
+    /// The table of each group.
+    pub(super) fn by_group(&self) -> &[BlockTable] {
+        &self.0
     }
 
     pub(super) fn num_held(&self) -> BlockCount {
-        BlockCount {
-            global: self.global.blocks().len(),
-            sliding: self.sliding.blocks().len(),
-        }
+        self.0.iter().map(|table| table.blocks().len()).collect()
+    }
+
+    /// Number of positions per block, in every group.
+    pub(super) fn block_size(&self) -> usize {
+        self.0[0].block_size()
     }
 }
 
@@ -42,10 +42,9 @@ impl KvTables {
 #[derive(Debug, Default)]
 pub(super) struct CachedPrefix {
     pub(super) num_blocks: usize,
-    /// Blocks of the whole prefix; empty if the model has no global layers.
-    global: Vec<BlockId>,
-    /// Blocks that hold the last `window − 1` positions of the prefix.
-    sliding: Vec<BlockId>,
+    /// Blocks by group: of the whole prefix in a group whose layers see everything, else those that
+    /// hold its last `window − 1` positions. Empty if the cache was not looked into.
+    blocks: Vec<Vec<BlockId>>,
     /// Number of the above blocks that other sequences hold already; using these takes no free
     /// block.
     pub(super) num_held: BlockCount,
@@ -55,32 +54,26 @@ pub(super) struct CachedPrefix {
 pub(super) struct BlockManager {
     groups: KvGroups,
     block_size: usize,
-    pub(super) global: BlockPool,
-    pub(super) sliding: BlockPool,
+    /// The pool of each group.
+    pools: Vec<BlockPool>,
 }
 
 impl BlockManager {
     pub(super) fn new(groups: KvGroups, num_blocks: BlockCount, block_size: usize) -> Self {
+        let pools = (0..groups.num_groups()).map(|group| BlockPool::new(num_blocks[group]));
         Self {
             groups,
             block_size,
-            global: BlockPool::new(num_blocks.global),
-            sliding: BlockPool::new(num_blocks.sliding),
+            pools: pools.collect(),
         }
     }
 
     pub(super) fn num_free(&self) -> BlockCount {
-        BlockCount {
-            global: self.global.num_free(),
-            sliding: self.sliding.num_free(),
-        }
+        self.pools.iter().map(BlockPool::num_free).collect()
     }
 
     pub(super) fn num_cached(&self) -> BlockCount {
-        BlockCount {
-            global: self.global.num_cached(),
-            sliding: self.sliding.num_cached(),
-        }
+        self.pools.iter().map(BlockPool::num_cached).collect()
     }
 
     /// Whether there are enough free blocks for positions up to `end` (exclusive).
@@ -104,12 +97,12 @@ impl BlockManager {
     /// # Panics
     /// Panics when [`can_allocate`](Self::can_allocate) returns `false`.
     pub(super) fn allocate(&mut self, tables: &mut KvTables, end: usize) {
-        let missing = self.num_missing(tables, end);
-        if missing == BlockCount::default() {
-            return;
+        for (pool, table) in self.pools.iter_mut().zip(&mut tables.0) {
+            let missing = table.num_missing(end);
+            if missing > 0 {
+                table.extend(pool.take(missing));
+            }
         }
-        tables.global.extend(self.global.take(missing.global));
-        tables.sliding.extend(self.sliding.take(missing.sliding));
     }
 
     /// Frees the blocks that no later query sees: the next query is at position
@@ -119,20 +112,24 @@ impl BlockManager {
         tables: &mut KvTables,
         num_computed_tokens: usize,
     ) {
-        // Usually no block is entirely behind the window, and this runs for every token.
-        if let Some(first_seen) = self.first_seen(num_computed_tokens)
-            && first_seen >= tables.sliding.first_position() + self.block_size
-        {
-            self.sliding
-                .give_back(tables.sliding.release_before(first_seen));
+        let windows = self.groups.windows().iter();
+        for ((pool, table), window) in self.pools.iter_mut().zip(&mut tables.0).zip(windows) {
+            // Usually no block is entirely behind the window, and this runs for every token.
+            if let Some(window) = window
+                && let first_seen = first_seen(*window, num_computed_tokens)
+                && first_seen >= table.first_position() + self.block_size
+            {
+                pool.give_back(table.release_before(first_seen));
+            }
         }
     }
 
     /// Frees the blocks that have no position before `end`: they were allocated for positions that
     /// are not computed after all. No other sequence holds them.
     pub(super) fn release_behind(&mut self, tables: &mut KvTables, end: usize) {
-        self.global.give_back(tables.global.release_behind(end));
-        self.sliding.give_back(tables.sliding.release_behind(end));
+        for (pool, table) in self.pools.iter_mut().zip(&mut tables.0) {
+            pool.give_back(table.release_behind(end));
+        }
     }
 
     /// Number of blocks that [`release_behind_window`](Self::release_behind_window) would free.
@@ -141,18 +138,20 @@ impl BlockManager {
         tables: &KvTables,
         num_computed_tokens: usize,
     ) -> BlockCount {
-        let first_seen = self.first_seen(num_computed_tokens).unwrap_or(0);
-        BlockCount {
-            global: 0,
-            sliding: (first_seen / self.block_size).saturating_sub(tables.sliding.num_released()),
-        }
+        let windows = self.groups.windows().iter();
+        let freed = windows.zip(&tables.0).map(|(window, table)| {
+            let first_seen = window.map_or(0, |window| first_seen(window, num_computed_tokens));
+            (first_seen / self.block_size).saturating_sub(table.num_released())
+        });
+        freed.collect()
     }
 
     /// Frees all blocks, the end of the sequence first: its beginning is what another sequence is
     /// most likely to share, so it should be overwritten last.
     pub(super) fn free(&mut self, tables: &mut KvTables) {
-        self.global.give_back(tables.global.clear());
-        self.sliding.give_back(tables.sliding.clear());
+        for (pool, table) in self.pools.iter_mut().zip(&mut tables.0) {
+            pool.give_back(table.clear());
+        }
     }
 
     /// Finds the longest prefix of a sequence that need not be computed. It consists of whole
@@ -166,113 +165,115 @@ impl BlockManager {
     /// ```
     pub(super) fn find_prefix(&self, seq: &Sequence) -> CachedPrefix {
         let hashes = seq.sharable_hashes();
-        let mut prefix = CachedPrefix {
-            num_blocks: hashes.len(),
-            ..CachedPrefix::default()
-        };
-        if self.groups.has_global() {
-            let found = hashes.iter().map_while(|hash| self.global.find(hash));
-            prefix.global = found.collect();
-            prefix.num_blocks = prefix.global.len();
+        let mut num_blocks = hashes.len();
+        let mut blocks = vec![Vec::new(); self.pools.len()];
+        let windows = self.groups.windows();
+        for (group, pool) in self.pools.iter().enumerate() {
+            if windows[group].is_none() {
+                let found = hashes[..num_blocks].iter();
+                let found: Vec<_> = found.map_while(|hash| pool.find(hash)).collect();
+                num_blocks = found.len();
+                blocks[group] = found;
+            }
         }
-        loop {
-            prefix.num_blocks = seq.whole_blocks_within(prefix.num_blocks);
-            let mut window = self.blocks_in_window(prefix.num_blocks);
-            let found = window.clone().map(|idx| self.sliding.find(&hashes[idx]));
-            let missing = window.rfind(|&idx| self.sliding.find(&hashes[idx]).is_none());
-            match missing {
-                // Every prefix that ends between the missing block and here needs that block too.
-                Some(missing) => prefix.num_blocks = missing,
-                None => {
-                    prefix.sliding = found.flatten().collect();
-                    break;
+        num_blocks = seq.whole_blocks_within(num_blocks);
+        // Every prefix that ends between a missing block and here needs that block too.
+        while let Some(missing) = self.missing_in_windows(hashes, num_blocks) {
+            num_blocks = seq.whole_blocks_within(missing);
+        }
+        for (group, pool) in self.pools.iter().enumerate() {
+            match windows[group] {
+                None => blocks[group].truncate(num_blocks),
+                Some(window) => {
+                    let seen = hashes[self.blocks_in_window(window, num_blocks)].iter();
+                    blocks[group] = seen.filter_map(|hash| pool.find(hash)).collect();
                 }
             }
         }
-        prefix.global.truncate(prefix.num_blocks);
-        let held = |pool: &BlockPool, blocks: &[BlockId]| {
+        let held = |(pool, blocks): (&BlockPool, &Vec<BlockId>)| {
             blocks.iter().filter(|&&block| pool.is_held(block)).count()
         };
-        prefix.num_held = BlockCount {
-            global: held(&self.global, &prefix.global),
-            sliding: held(&self.sliding, &prefix.sliding),
-        };
-        prefix
+        CachedPrefix {
+            num_blocks,
+            num_held: self.pools.iter().zip(&blocks).map(held).collect(),
+            blocks,
+        }
+    }
+
+    /// Returns the last block that a query right behind `num_blocks` blocks sees and that is not in
+    /// the cache, over the groups that have a window.
+    fn missing_in_windows(&self, hashes: &[BlockHash], num_blocks: usize) -> Option<usize> {
+        let windows = self.groups.windows().iter();
+        let missing = windows.zip(&self.pools).filter_map(|(window, pool)| {
+            let mut seen = self.blocks_in_window((*window)?, num_blocks);
+            seen.rfind(|&idx| pool.find(&hashes[idx]).is_none())
+        });
+        missing.max()
     }
 
     /// Whether this block is cached in the group that decides how far a prefix reaches.
     pub(super) fn is_cached(&self, hash: &BlockHash) -> bool {
-        let pool = if self.groups.has_global() {
-            &self.global
-        } else {
-            &self.sliding
-        };
-        pool.find(hash).is_some()
+        let deciding = self.groups.first_global().unwrap_or(0);
+        self.pools[deciding].find(hash).is_some()
     }
 
     /// Starts a sequence's tables with a prefix that was just found.
     pub(super) fn adopt(&mut self, tables: &mut KvTables, prefix: CachedPrefix) {
-        for &block in &prefix.global {
-            self.global.share(block);
-        }
-        for &block in &prefix.sliding {
-            self.sliding.share(block);
-        }
-        let size = self.block_size;
-        tables.global = BlockTable::new(size, 0, prefix.global);
-        if self.groups.window().is_some() {
-            let first = self.blocks_in_window(prefix.num_blocks).start;
-            tables.sliding = BlockTable::new(size, first, prefix.sliding);
+        for (group, blocks) in prefix.blocks.into_iter().enumerate() {
+            for &block in &blocks {
+                self.pools[group].share(block);
+            }
+            let first = match self.groups.windows()[group] {
+                None => 0,
+                Some(window) => self.blocks_in_window(window, prefix.num_blocks).start,
+            };
+            tables.0[group] = BlockTable::new(self.block_size, first, blocks);
         }
     }
 
     /// Registers a block that is full and computed, so that other sequences can find it.
     pub(super) fn register(&mut self, tables: &KvTables, idx: usize, hash: BlockHash) {
-        if let Some(block) = tables.global.block(idx) {
-            self.global.register(block, hash);
-        }
-        if let Some(block) = tables.sliding.block(idx) {
-            self.sliding.register(block, hash);
+        for (pool, table) in self.pools.iter_mut().zip(&tables.0) {
+            if let Some(block) = table.block(idx) {
+                pool.register(block, hash);
+            }
         }
     }
 
     /// Removes the hashes, so that blocks with these contents are not found any more.
     pub(super) fn forget(&mut self, hashes: &[BlockHash]) {
-        for hash in hashes {
-            self.global.forget(hash);
-            self.sliding.forget(hash);
+        for pool in &mut self.pools {
+            for hash in hashes {
+                pool.forget(hash);
+            }
         }
     }
 
-    /// Returns the logical blocks of the sliding group that a query right behind `num_blocks`
-    /// blocks sees.
-    fn blocks_in_window(&self, num_blocks: usize) -> std::ops::Range<usize> {
-        match self.first_seen(num_blocks * self.block_size) {
-            Some(first_seen) => (first_seen / self.block_size).min(num_blocks)..num_blocks,
-            None => num_blocks..num_blocks,
-        }
-    }
-
-    /// First key that a sliding layer's query at `position` sees; `None` if there are no such
-    /// layers.
-    fn first_seen(&self, position: usize) -> Option<usize> {
-        let window = self.groups.window()?;
-        Some((position + 1).saturating_sub(window))
+    /// Returns the logical blocks of a group with this window that a query right behind
+    /// `num_blocks` blocks sees.
+    fn blocks_in_window(&self, window: usize, num_blocks: usize) -> std::ops::Range<usize> {
+        let first_seen = first_seen(window, num_blocks * self.block_size);
+        (first_seen / self.block_size).min(num_blocks)..num_blocks
     }
 
     fn num_missing(&self, tables: &KvTables, end: usize) -> BlockCount {
-        let has_sliding = self.groups.window().is_some();
-        BlockCount {
-            global: if self.groups.has_global() {
-                tables.global.num_missing(end)
-            } else {
-                0
-            },
-            sliding: if has_sliding {
-                tables.sliding.num_missing(end)
-            } else {
-                0
-            },
-        }
+        tables
+            .0
+            .iter()
+            .map(|table| table.num_missing(end))
+            .collect()
+    }
+}
+
+/// First key that a query at `position` sees in a layer with this window.
+fn first_seen(window: usize, position: usize) -> usize {
+    (position + 1).saturating_sub(window)
+}
+
+/// Accessor for `check_integrity`.
+#[cfg(test)]
+impl BlockManager {
+    pub(super) fn pool(&self, group: usize) -> &BlockPool {
+        &self.pools[group]
     }
 }

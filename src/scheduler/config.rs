@@ -1,9 +1,8 @@
 //! Limits of the scheduler, and the check of requests against them before they are queued.
 
-use crate::core::{GenerateRequest, PrefixCaching};
+use crate::core::{BlockCount, GenerateRequest, KvGroups, PrefixCaching};
 use crate::error::{Error, Result};
 
-use super::kv_groups::{BlockCount, KvGroups};
 use super::sequence::atomic_runs;
 
 /// Limits that stay the same for the scheduler's lifetime. Cheap to copy, so that the HTTP side can
@@ -52,18 +51,26 @@ impl SchedulerConfig {
         if self.block_size == 0 {
             return refuse("KV blocks must hold at least one token".into());
         }
-        if self.groups.window() == Some(0) {
+        if self.groups.windows().contains(&Some(0)) {
             return refuse("the model's sliding window must be at least one token".into());
         }
         let fewest = self.blocks_for(1);
         if !fewest.fits_in(self.num_blocks) {
             return refuse(format!(
-                "the KV cache has {} blocks for global and {} for sliding layers, fewer than one \
-                 token needs; raise --kv-cache-memory",
-                self.num_blocks.global, self.num_blocks.sliding
+                "the KV cache has {}, fewer than one token needs; raise --kv-cache-memory",
+                self.describe_blocks()
             ));
         }
         Ok(())
+    }
+
+    /// Describes the number of blocks in each group.
+    pub fn describe_blocks(&self) -> String {
+        let groups = (0..self.groups.num_groups()).map(|group| {
+            let name = self.groups.name(group);
+            format!("{} blocks for {name} layers", self.num_blocks[group])
+        });
+        groups.collect::<Vec<_>>().join(" and ")
     }
 
     /// Checks that a request can be run to its end. A request that passes can always be completed,
@@ -91,11 +98,8 @@ impl SchedulerConfig {
             });
         }
         // The last token is sampled and never computed.
-        let needed = self.blocks_for(self.max_len(request) - 1);
-        for (needed, total) in [
-            (needed.global, self.num_blocks.global),
-            (needed.sliding, self.num_blocks.sliding),
-        ] {
+        let needed = self.blocks_for(self.max_len(request) - 1).by_group();
+        for (needed, total) in needed.into_iter().zip(self.num_blocks.by_group()) {
             if needed > total {
                 return Err(Error::NeverFits { needed, total });
             }

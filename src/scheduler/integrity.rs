@@ -24,15 +24,13 @@ impl Scheduler {
             self.check_progress(seq);
             self.check_tables(seq);
         }
-        for (group, pool, table) in [
-            ("global", &self.blocks.global, global as TableOf),
-            ("sliding", &self.blocks.sliding, sliding as TableOf),
-        ] {
-            let tables = || self.running.iter().map(|seq| table(seq));
-            check_owners(group, pool, tables());
+        for idx in 0..self.config.groups.num_groups() {
+            let (group, pool) = (&*self.config.groups.name(idx), self.blocks.pool(idx));
+            let tables = self.running.iter().map(|seq| &seq.tables()[idx]);
+            check_owners(group, pool, tables);
             check_hashes(group, pool);
             for seq in &self.running {
-                check_contents(group, pool, seq, table(seq));
+                check_contents(group, pool, seq, &seq.tables()[idx]);
             }
         }
     }
@@ -104,7 +102,7 @@ impl Scheduler {
                 );
                 let most_pending = if seq.has_run { self.in_flight.len() } else { 0 };
                 assert!(seq.num_pending_tokens() <= most_pending, "{} waits", seq.id);
-                for table in [&seq.kv.global, &seq.kv.sliding] {
+                for table in seq.tables() {
                     assert!(
                         table.blocks().is_empty(),
                         "{} waits and holds blocks",
@@ -217,40 +215,26 @@ impl Scheduler {
         let num_computed = seq.num_computed_tokens();
         let num_placed = seq.num_launched_tokens();
         let num_logical = num_placed.div_ceil(self.config.block_size);
-        let check = |group: &str, table: &BlockTable, first_seen: Option<usize>| {
-            let released = first_seen.map_or(0, |first| first / self.config.block_size);
+        let groups = self.config.groups;
+        for (idx, window) in groups.windows().iter().enumerate() {
+            let (group, table) = (groups.name(idx), &seq.tables()[idx]);
+            // The next query is at num_computed and sees `window` keys, itself included.
+            let first_seen = window.map_or(0, |w| (num_computed + 1).saturating_sub(w));
+            let released = first_seen / self.config.block_size;
             assert_eq!(
                 table.num_released(),
                 released,
                 "{} with {num_computed} tokens computed: blocks released, {group}",
                 seq.id
             );
-            let held = first_seen.map_or(0, |_| num_logical - released);
             assert_eq!(
                 table.blocks().len(),
-                held,
+                num_logical - released,
                 "{} with places for {num_placed} tokens: blocks held, {group}",
                 seq.id
             );
-        };
-        let groups = self.config.groups;
-        // The next query is at num_computed and sees `window` keys, itself included.
-        let first_in_window = groups
-            .window()
-            .map(|w| (num_computed + 1).saturating_sub(w));
-        check("global", &seq.kv.global, groups.has_global().then_some(0));
-        check("sliding", &seq.kv.sliding, first_in_window);
+        }
     }
-}
-
-type TableOf = fn(&Sequence) -> &BlockTable;
-
-fn global(seq: &Sequence) -> &BlockTable {
-    &seq.kv.global
-}
-
-fn sliding(seq: &Sequence) -> &BlockTable {
-    &seq.kv.sliding
 }
 
 /// Checks that blank + cached + held = total, and that reference counts match the tables.

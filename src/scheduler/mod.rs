@@ -90,7 +90,6 @@ mod eviction_order;
 mod held;
 #[cfg(test)]
 mod integrity;
-mod kv_groups;
 mod priority_level;
 mod queue_key;
 mod sequence;
@@ -102,17 +101,16 @@ mod waiting_queue;
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::core::{GenerateRequest, PrefixCaching, SeqId, TokenId};
+use crate::core::{BlockCount, GenerateRequest, PrefixCaching, SeqId, TokenId};
 use crate::error::Result;
 
 use block_hash::PendingBlocks;
-use block_manager::BlockManager;
+use block_manager::{BlockManager, KvTables};
 use queue_key::{ArrivalSeq, QueueKey, Rank};
 use waiting_queue::WaitingQueue;
 
 pub use batch::{Batch, Chunk, Finished};
 pub use config::SchedulerConfig;
-pub use kv_groups::{BlockCount, KvGroups};
 pub use sequence::Sequence;
 
 /// Queues, token budget and blocks. See the module's documentation.
@@ -208,7 +206,8 @@ impl Scheduler {
         let arrival = ArrivalSeq(self.next_arrival);
         self.next_arrival += 1;
         let max_len = self.config.max_len(&request);
-        let seq = Sequence::new(id, arrival, request, max_len, self.config.block_size);
+        let kv = KvTables::new(self.config.groups.num_groups(), self.config.block_size);
+        let seq = Sequence::new(id, arrival, request, max_len, kv);
         let before = self.places.insert(id, seq.place());
         assert!(before.is_none(), "{id} was added twice");
         self.waiting.add(Box::new(seq));
@@ -363,7 +362,8 @@ impl Scheduler {
             0 => 0.0,
             _ => (total - free) as f64 / total as f64,
         };
-        used(total.global, free.global).max(used(total.sliding, free.sliding))
+        let groups = total.by_group().into_iter().zip(free.by_group());
+        groups.fold(0.0, |most, (total, free)| most.max(used(total, free)))
     }
 
     /// Returns gauges and counters.

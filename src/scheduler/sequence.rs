@@ -93,7 +93,7 @@ impl Sequence {
         arrival: ArrivalSeq,
         request: GenerateRequest,
         max_len: usize,
-        block_size: usize,
+        kv: KvTables,
     ) -> Self {
         Self {
             id,
@@ -116,7 +116,7 @@ impl Sequence {
             drafts: Vec::new(),
             is_held: false,
             is_sample_skipped: false,
-            kv: KvTables::new(block_size),
+            kv,
             hashes: Vec::new(),
             num_full_blocks: 0,
             num_charged_tokens: 0,
@@ -188,19 +188,9 @@ impl Sequence {
         &self.scheduling
     }
 
-    /// Returns the block table of each KV group: of the global layers, and of the sliding ones.
-    pub fn tables(&self) -> [&BlockTable; 2] {
-        [&self.kv.global, &self.kv.sliding]
-    }
-
-    /// Block table of the global layers.
-    pub fn global_table(&self) -> &BlockTable {
-        &self.kv.global
-    }
-
-    /// Block table of the sliding layers.
-    pub fn sliding_table(&self) -> &BlockTable {
-        &self.kv.sliding
+    /// Returns the block table of each KV group.
+    pub fn tables(&self) -> &[BlockTable] {
+        self.kv.by_group()
     }
 
     pub(super) fn place(&self) -> QueueKey {
@@ -366,7 +356,7 @@ impl Sequence {
     /// Starts behind a prefix that was found in the cache. Its turn lasts until it has computed its
     /// missing tokens (at most the `max_chunk` tokens of a step) and one block of new ones.
     pub(super) fn begin(&mut self, num_blocks: usize, max_chunk: usize) {
-        let block_size = self.kv.global.block_size();
+        let block_size = self.kv.block_size();
         self.num_full_blocks = num_blocks;
         self.num_computed_tokens = num_blocks * block_size;
         let first = self.num_missing_tokens().min(max_chunk);
@@ -394,7 +384,7 @@ impl Sequence {
 impl Sequence {
     /// Hashes all full blocks within the first `num_tokens` tokens.
     pub(super) fn extend_hashes(&mut self, num_tokens: usize) {
-        let block_size = self.kv.global.block_size();
+        let block_size = self.kv.block_size();
         for idx in self.hashes.len()..num_tokens / block_size {
             let positions = idx * block_size..(idx + 1) * block_size;
             let parent = match self.hashes.last() {
@@ -420,13 +410,13 @@ impl Sequence {
         if self.wanted_prompt_logprobs().is_some() {
             return &[];
         }
-        let most = (self.tokens.len() - 1) / self.kv.global.block_size();
+        let most = (self.tokens.len() - 1) / self.kv.block_size();
         &self.hashes[..self.hashes.len().min(most)]
     }
 
     /// Largest number of blocks, up to `num_blocks`, that does not end inside an atomic run.
     pub(super) fn whole_blocks_within(&self, mut num_blocks: usize) -> usize {
-        let block_size = self.kv.global.block_size();
+        let block_size = self.kv.block_size();
         while let Some(run) = self.run_around(num_blocks * block_size) {
             num_blocks = run.start / block_size;
         }

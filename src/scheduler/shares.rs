@@ -17,8 +17,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::admission::Admits;
 use super::step::Step;
-use super::{BlockCount, Scheduler, Sequence};
-use crate::core::TenantId;
+use super::{Scheduler, Sequence};
+use crate::core::{BlockCount, MAX_KV_GROUPS, TenantId};
 
 /// What one tenant holds among the running sequences of a priority.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,11 +59,11 @@ impl Holdings {
 #[derive(Clone, Copy)]
 enum Lack {
     Slot,
-    /// The front's claim, and the groups that have too few free blocks for it.
+    /// The front's claim, and the number of blocks that are missing in each group: 0 in a group
+    /// that has enough.
     Blocks {
         claim: BlockCount,
-        global: bool,
-        sliding: bool,
+        missing: BlockCount,
     },
 }
 
@@ -72,18 +72,13 @@ impl Lack {
     fn justifies(self, rich: Holding, victim: &Sequence, poor: Holding) -> bool {
         match self {
             Self::Slot => rich.num_seqs > poor.num_seqs + 1,
-            Self::Blocks {
-                claim,
-                global,
-                sliding,
-            } => {
+            Self::Blocks { claim, missing } => {
                 let gives = victim.kv.num_held();
                 let left = rich.blocks.saturating_sub(gives);
                 let gets = poor.blocks + claim;
-                let helps = (global && gives.global > 0) || (sliding && gives.sliding > 0);
-                helps
-                    && (!global || left.global >= gets.global)
-                    && (!sliding || left.sliding >= gets.sliding)
+                let mut lacking = (0..MAX_KV_GROUPS).filter(|&group| missing[group] > 0);
+                lacking.clone().any(|group| gives[group] > 0)
+                    && lacking.all(|group| left[group] >= gets[group])
             }
         }
     }
@@ -177,8 +172,7 @@ impl Scheduler {
             } else if !wanted.fits_in(free) {
                 Lack::Blocks {
                     claim,
-                    global: wanted.global > free.global,
-                    sliding: wanted.sliding > free.sliding,
+                    missing: wanted.saturating_sub(free),
                 }
             } else {
                 break;
@@ -195,7 +189,7 @@ impl Scheduler {
                     let rich = holdings.get(self.running[idx].scheduling().tenant);
                     match lack {
                         Lack::Slot => (rich.num_seqs, idx),
-                        Lack::Blocks { .. } => (rich.blocks.global + rich.blocks.sliding, idx),
+                        Lack::Blocks { .. } => (rich.blocks.total(), idx),
                     }
                 })?;
             let seq = &*self.running[richest];
@@ -240,10 +234,7 @@ impl Scheduler {
             return Some(last);
         }
         let holdings = Holdings::of(self.running_at(priority));
-        let held = |tenant| {
-            let BlockCount { global, sliding } = holdings.get(tenant).blocks;
-            global + sliding
-        };
+        let held = |tenant| holdings.get(tenant).blocks.total();
         let richest = behind
             .filter(|&other| self.running[other].scheduling().priority == priority)
             .max_by_key(|&other| (held(self.running[other].scheduling().tenant), other))?;

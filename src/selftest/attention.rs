@@ -115,7 +115,7 @@ impl Attention {
         let num_blocks = 2 * (self.context + self.rows).div_ceil(BLOCK_SIZE) + 1;
         let mut cache = backend.kv_cache(&KvLayout {
             pools: vec![PoolLayout {
-                group: self.kind.group(),
+                group: self.group(),
                 num_kv_heads: self.kv_heads,
                 head_dim: self.head_dim,
             }],
@@ -123,7 +123,7 @@ impl Attention {
         })?;
         let layer = LayerSpec {
             shape,
-            group: self.kind.group(),
+            group: self.group(),
             rope: 0,
             pool: 0,
         };
@@ -146,6 +146,14 @@ impl Attention {
         }
         let last = last.expect("the last chunk has rows");
         Ok(backend.read(&last)?.1)
+    }
+
+    /// KV group of the layer: the backend is opened for one of each kind.
+    fn group(&self) -> usize {
+        match self.kind {
+            LayerKind::Global => 0,
+            LayerKind::Sliding => 1,
+        }
     }
 
     /// Returns a step with two sequences, their blocks interleaved, and those behind the window

@@ -8,6 +8,7 @@ use crate::backend::cuda::kernels::paged::HeadShape;
 use crate::backend::cuda::plan::{CudaPlan, Replay};
 use crate::backend::cuda::{self, CudaBackend};
 use crate::config::{ComputeConfig, DeviceChoice};
+use crate::core::KvGroups;
 use crate::error::{Error, Result};
 
 /// Buffer for the activations of the largest check, in bytes.
@@ -68,7 +69,7 @@ fn plan(sizes: Sizes, num_multiprocessors: u32) -> CudaPlan {
             num_kv_heads: narrow(sizes.num_kv_heads),
             head_dim: narrow(sizes.head_dim),
         },
-        window: Some(sizes.window),
+        groups: KvGroups::new(&[None, Some(sizes.window)]),
         activation_bytes: ACTIVATION_BYTES,
         recorded_bytes: RECORDED_BYTES,
         feature_bytes: FEATURE_BYTES,

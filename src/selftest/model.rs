@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Sizes;
 use crate::backend::{BLOCK_SIZE, Backend, StepInput, StepSequence};
-use crate::core::{BlockId, BlockTable, ImageHash, PixelValues, TokenId};
+use crate::core::{BlockCount, BlockId, BlockTable, ImageHash, PixelValues, TokenId};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::{ImageRows, Model, StepOf};
@@ -41,7 +41,7 @@ pub(super) fn logits<B: Backend>(backend: B) -> Result<Vec<(String, Vec<f32>)>> 
     let total_len = prompt_len + NUM_DECODES;
 
     let num_blocks = total_len.div_ceil(BLOCK_SIZE);
-    let mut cache = model.kv_cache(num_blocks, num_blocks)?;
+    let mut cache = model.kv_cache(BlockCount::new(&[num_blocks; 2]))?;
     let mut random = fastrand::Rng::with_seed(3);
     let size = vision.image_size;
     let rgb: Vec<u8> = (0..size * size * 3).map(|_| random.u8(..)).collect();

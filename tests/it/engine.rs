@@ -33,7 +33,7 @@ fn start_engine(
     max_in_flight: usize,
 ) -> (EngineHandle, EngineThread) {
     let blocks = scheduler.num_blocks;
-    let runner = Runner::new(model, blocks.global, blocks.sliding).expect("a cache");
+    let runner = Runner::new(model, blocks).expect("a cache");
     let config = EngineConfig {
         limits: EngineLimits {
             scheduler,
@@ -154,11 +154,11 @@ async fn an_image_that_comes_again_is_not_encoded_again() {
 #[tokio::test]
 async fn the_statistics_tell_of_work_and_of_rest() {
     let (handle, _thread) = engine(8);
-    let pools = |stats: EngineStats| (stats.global_blocks, stats.sliding_blocks);
+    let pools = |stats: EngineStats| (stats.pools[0], stats.pools[1]);
     let before = handle.stats();
     assert_eq!(before.block_size, BLOCK_SIZE);
-    assert_eq!((before.global_blocks.total, before.num_steps), (1024, 0));
-    assert_eq!(before.global_blocks.free, before.global_blocks.total);
+    assert_eq!((before.pools[0].total, before.num_steps), (1024, 0));
+    assert_eq!(before.pools[0].free, before.pools[0].total);
 
     let prompt_len = ask(5).prompt.len();
     let tokens = read_to_end(handle.submit(ask(5)).expect("there is room")).await;

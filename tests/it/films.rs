@@ -14,7 +14,7 @@ use ::image::{ImageFormat, RgbImage, imageops};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::backend::{BLOCK_SIZE, BackendTypes, VisionOps};
-use medgemma::core::{ImageFit, PixelValues, TokenId};
+use medgemma::core::{BlockCount, ImageFit, PixelValues, TokenId};
 use medgemma::image::{ImageLimits, ImageProcessor, Wanted};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::{ImageRows, Model, StepOf};
@@ -318,7 +318,7 @@ impl Bare {
             ],
         };
         let num_blocks = 2 * known.len().div_ceil(BLOCK_SIZE);
-        let cache = self.model.kv_cache(num_blocks, num_blocks);
+        let cache = self.model.kv_cache(BlockCount::new(&[num_blocks; 2]));
         let mut cache = cache.expect("a small cache");
         let step = StepOf {
             input: &input,

@@ -7,7 +7,7 @@ use medgemma::backend::{
     AttentionShape, BLOCK_SIZE, Backend, HostDtype, HostLinear, HostTensor, KvLayout, LayerSpec,
     NormPair, QkNorm, Role, Rope, ScoreRow, StepInput, StepSequence,
 };
-use medgemma::core::{BlockId, BlockTable, PixelValues, TokenId};
+use medgemma::core::{BlockCount, BlockId, BlockTable, PixelValues, TokenId};
 use medgemma::error::Result;
 use medgemma::model::{Forward, ImageShape, Model, Observer, ScoredRun, StepOf};
 
@@ -190,7 +190,9 @@ fn input(start: usize, end: usize) -> StepInput {
 fn logits<B: Backend>(backend: B, ends: &[usize]) -> Vec<f32> {
     let family = Uneven::load(&backend).expect("it loads");
     let model = Model::new(backend, family);
-    let mut cache = model.kv_cache(3, 3).expect("a small cache");
+    let mut cache = model
+        .kv_cache(BlockCount::new(&[3; 2]))
+        .expect("a small cache");
     let mut all = Vec::new();
     let mut start = 0;
     for &end in ends {
@@ -223,7 +225,9 @@ fn layers_may_differ_in_heads_window_and_frequencies() {
 fn every_family_is_scored_and_warmed_up_alike() {
     let family = Uneven::load(&CpuBackend).expect("it loads");
     let model = Model::new(CpuBackend, family);
-    let mut cache = model.kv_cache(3, 3).expect("a small cache");
+    let mut cache = model
+        .kv_cache(BlockCount::new(&[3; 2]))
+        .expect("a small cache");
     model.warm_up(&mut cache).expect("nothing is in the way");
     let whole = logits(CpuBackend, &[LEN]);
     let rows: Vec<_> = (1..LEN as u32)

@@ -9,15 +9,15 @@ use std::time::Duration;
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::core::{
-    CacheSalt, GenerateRequest, ImageFit, ImageSpan, PrefixCaching, SamplingParams,
-    SchedulingParams, SeqId, TokenEvent, TokenId, TokenLogprobs,
+    BlockCount, CacheSalt, GenerateRequest, ImageFit, ImageSpan, KvGroups, PrefixCaching,
+    SamplingParams, SchedulingParams, SeqId, TokenEvent, TokenId, TokenLogprobs,
 };
 use medgemma::engine::{ModelInput, Runner, Stepping};
 use medgemma::image::{ImageLimits, ImageProcessor, Wanted};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
 use medgemma::model::{Gemma3, Model};
-use medgemma::scheduler::{Batch, BlockCount, KvGroups, Scheduler, SchedulerConfig};
+use medgemma::scheduler::{Batch, Scheduler, SchedulerConfig};
 
 use crate::golden::{self, Case, GreedyToken, Numbers};
 
@@ -58,13 +58,8 @@ pub(crate) fn roomy(config: &ModelConfig) -> SchedulerConfig {
         max_num_batched_tokens: 2048,
         max_model_len: 1024,
         block_size: BLOCK_SIZE,
-        groups: KvGroups::Both {
-            window: config.text.sliding_window,
-        },
-        num_blocks: BlockCount {
-            global: 1024,
-            sliding: 1024,
-        },
+        groups: KvGroups::new(&[None, Some(config.text.sliding_window)]),
+        num_blocks: BlockCount::new(&[1024, 1024]),
         prefix_caching: PrefixCaching::On,
     }
 }
@@ -73,7 +68,7 @@ impl Rig {
     pub(crate) fn new(model: Model<CpuBackend>, config: SchedulerConfig) -> Self {
         let num_blocks = config.num_blocks;
         Self {
-            runner: Runner::new(model, num_blocks.global, num_blocks.sliding).expect("a cache"),
+            runner: Runner::new(model, num_blocks).expect("a cache"),
             scheduler: Scheduler::new(config).expect("limits that work"),
             events: HashMap::new(),
             next_id: 0,
@@ -551,10 +546,7 @@ fn preemption_changes_no_bit() {
             let limits = SchedulerConfig {
                 max_num_batched_tokens: 64,
                 max_model_len: 256,
-                num_blocks: BlockCount {
-                    global: 12,
-                    sliding: 16,
-                },
+                num_blocks: BlockCount::new(&[12, 16]),
                 prefix_caching,
                 ..roomy(&config)
             };

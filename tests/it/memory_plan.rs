@@ -47,8 +47,8 @@ fn a_small_model_gets_its_whole_context_and_all_its_sequences() {
     assert_eq!(plan.scheduler.max_model_len, 32_768);
     assert_eq!(plan.scheduler.max_num_seqs, 32);
     // 32 sequences of 4096 tokens, 3 global layers; 15 sliding ones with 512 behind.
-    assert_eq!(plan.scheduler.num_blocks.global, 32 * 4096 / BLOCK_SIZE);
-    assert!(plan.scheduler.num_blocks.sliding >= 32 * (512 / BLOCK_SIZE + 1) + 2048 / BLOCK_SIZE);
+    assert_eq!(plan.scheduler.num_blocks[0], 32 * 4096 / BLOCK_SIZE);
+    assert!(plan.scheduler.num_blocks[1] >= 32 * (512 / BLOCK_SIZE + 1) + 2048 / BLOCK_SIZE);
     // What it does not need it does not take.
     assert!(plan.kv_cache < 2 * GIB, "{plan}");
     // 131,072 tokens; at full length, 1024 of the global blocks each.
@@ -205,8 +205,7 @@ fn a_gpu_is_filled_with_cache_of_half_the_width() {
     assert!(total(&gpu) <= 40 * GIB);
     assert!(total(&gpu) > 36 * GIB, "{gpu}");
     let host = on(host(40 * GIB));
-    let per_block =
-        |plan: &MemoryPlan| plan.kv_cache as f64 / plan.scheduler.num_blocks.global as f64;
+    let per_block = |plan: &MemoryPlan| plan.kv_cache as f64 / plan.scheduler.num_blocks[0] as f64;
     assert!(per_block(&gpu) < 0.8 * per_block(&host));
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use medgemma::backend::candle::CandleBackend;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::backend::{Backend, StepInput, StepSequence};
-use medgemma::core::{BlockId, BlockTable, ImageFit, PixelValues, TokenId};
+use medgemma::core::{BlockCount, BlockId, BlockTable, ImageFit, PixelValues, TokenId};
 use medgemma::image::{ImageLimits, ImageProcessor, Wanted};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
@@ -107,7 +107,7 @@ fn check_every_stage<B: Backend>(backend: B, name: &str) {
 
         let num_blocks = 2 * case.ids.len().div_ceil(medgemma::backend::BLOCK_SIZE);
         let mut cache = model
-            .kv_cache(num_blocks, num_blocks)
+            .kv_cache(BlockCount::new(&[num_blocks; 2]))
             .expect("a small cache");
         let mut num_stages = 0;
         let logits = model

@@ -9,7 +9,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::core::{
-    GenerateRequest, PrefixCaching, SamplingParams, SchedulingParams, TokenEvent, TokenId,
+    BlockCount, GenerateRequest, PrefixCaching, SamplingParams, SchedulingParams, TokenEvent,
+    TokenId,
 };
 use medgemma::engine::{
     EngineConfig, EngineHandle, EngineLimits, EngineThread, Runner, Stepping, start,
@@ -108,7 +109,7 @@ fn warmed_up(dir: &Path) -> (bool, Result<()>) {
     let config = config(dir);
     let weights = Weights::open(dir).expect("weights");
     let model = Model::load(CpuBackend, &config, &weights).expect("the model loads");
-    let mut runner = Runner::new(model, 8, 8).expect("a cache");
+    let mut runner = Runner::new(model, BlockCount::new(&[8; 2])).expect("a cache");
     let is_finite = runner
         .computes_finite_numbers(4, WarmUpImages::One)
         .expect("a step");
@@ -211,7 +212,7 @@ fn poisoned(limits: impl Fn(&ModelConfig) -> SchedulerConfig) -> (EngineHandle, 
     let model = Model::load(CpuBackend, &config, &weights).expect("the model loads");
     let scheduler = limits(&config);
     let blocks = scheduler.num_blocks;
-    let mut runner = Runner::new(model, blocks.global, blocks.sliding).expect("a cache");
+    let mut runner = Runner::new(model, blocks).expect("a cache");
     // It misses what nobody says.
     assert!(
         runner

@@ -22,7 +22,7 @@ async fn scores(
     request: &GenerateRequest,
 ) -> Vec<TokenLogprobs> {
     let blocks = scheduler.num_blocks;
-    let runner = Runner::new(model, blocks.global, blocks.sliding).expect("a cache");
+    let runner = Runner::new(model, blocks).expect("a cache");
     let config = EngineConfig {
         limits: EngineLimits {
             scheduler,

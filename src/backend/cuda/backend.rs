@@ -238,7 +238,7 @@ impl<D: Device> CudaBackend<D> {
             num_kv_heads: count(shape.num_kv_heads),
             head_dim: count(shape.head_dim),
         };
-        let windows = self.plan.windows();
+        let windows = self.plan.groups.windows();
         if heads == self.plan.heads && windows.get(layer.group) == Some(&shape.window) {
             return Ok(());
         }

@@ -101,7 +101,7 @@ impl<D: Device> Standing<D> {
             Ok(at)
         };
         let metadata_words = StepLayout::max_words(
-            plan.windows().len(),
+            plan.groups.num_groups(),
             plan.max_rows,
             plan.max_sequences,
             plan.max_model_len,

@@ -126,7 +126,12 @@ impl<D: Device> TextOps for CudaBackend<D> {
             .padding_blocks()
             .ok_or_else(|| Error::Backend("a step without a cache".to_owned()))?;
         let num_packed = recorded.unwrap_or(num_real);
-        let packed = PackedStep::new(input, &self.plan.windows(), num_packed, &padding_blocks);
+        let packed = PackedStep::new(
+            input,
+            self.plan.groups.windows(),
+            num_packed,
+            &padding_blocks,
+        );
         if packed.words.len() > self.standing.metadata_words {
             return Err(Error::Backend(format!(
                 "a step of {num_real} rows in {} sequences needs {} words of metadata, over {}",

@@ -4,7 +4,7 @@ use super::kernels::paged::HeadShape;
 use crate::backend::device_memory::{CapturedRows, DeviceMemory, MemorySharing};
 use crate::backend::shape::{ModelShape, StepLimits};
 use crate::backend::{BLOCK_SIZE, StepInput, StepSequence};
-use crate::core::{BlockId, BlockTable, TokenId};
+use crate::core::{BlockId, BlockTable, KvGroups, TokenId};
 
 /// Maximum number of rows of a step that is captured and replayed.
 const MAX_RECORDED_ROWS: usize = 256;
@@ -28,8 +28,8 @@ pub struct CudaPlan {
     pub max_model_len: usize,
     /// Heads of attention.
     pub heads: HeadShape,
-    /// Number of keys that a sliding layer sees.
-    pub window: Option<usize>,
+    /// KV groups of the layers.
+    pub groups: KvGroups,
     /// Size of the buffer for activations.
     pub activation_bytes: usize,
     /// Size of the buffer for activations of captured steps.
@@ -87,7 +87,7 @@ impl CudaPlan {
                 num_kv_heads: narrow(shape.num_kv_heads),
                 head_dim: narrow(shape.head_dim),
             },
-            window: shape.window,
+            groups: shape.groups,
             activation_bytes: bytes(limits.activation_bytes),
             recorded_bytes: bytes(limits.captured_bytes),
             feature_bytes: bytes(limits.feature_bytes),
@@ -119,12 +119,6 @@ impl CudaPlan {
             ));
         }
         Ok(())
-    }
-
-    /// Returns the window of each KV group: the first one's layers see all keys, the second one's a
-    /// window of them.
-    pub(super) fn windows(&self) -> [Option<usize>; 2] {
-        [None, self.window]
     }
 
     /// Number of rows of the graph for a decode step of `num_rows` rows, including padding: 1 to 8
@@ -205,7 +199,7 @@ mod tests {
             num_kv_heads: 4,
             head_dim: 256,
         },
-        window: Some(1024),
+        groups: KvGroups::new(&[None, Some(1024)]),
         activation_bytes: 0,
         recorded_bytes: 0,
         feature_bytes: 0,
@@ -221,7 +215,7 @@ mod tests {
             num_heads: 4,
             num_kv_heads: 1,
             head_dim: 256,
-            window: None,
+            groups: KvGroups::default(),
         };
         assert_eq!(CudaPlan::check_shape(&good), Ok(()));
         for (head_dim, hidden_size, says) in [

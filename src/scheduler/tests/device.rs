@@ -106,39 +106,27 @@ impl Memory {
     }
 }
 
-/// Both groups' blocks.
+/// The blocks of each group.
 #[derive(Debug, Default)]
 pub(super) struct Device {
-    global: Memory,
-    sliding: Memory,
+    memories: [Memory; MAX_KV_GROUPS],
 }
 
 impl Device {
     /// Runs a batch as the model does: all keys of the step are written, then each query reads what
     /// it sees. `contents` belong to the chunks' sequences.
     pub(super) fn run(&mut self, scheduler: &Scheduler, work: &[(&Chunk, Contents)]) {
-        let tables = |chunk: &Chunk| scheduler.sequence(chunk.seq).expect("it is in the batch");
+        let sequence = |chunk: &Chunk| scheduler.sequence(chunk.seq).expect("it is in the batch");
         let groups = scheduler.config().groups;
-        if groups.has_global() {
+        for (group, window) in groups.windows().iter().enumerate() {
+            let memory = &mut self.memories[group];
             for (chunk, contents) in work {
-                let table = tables(chunk).global_table();
-                self.global.write(table, chunk, contents);
-            }
-            for (chunk, contents) in work {
-                let table = tables(chunk).global_table();
-                self.global.read(table, chunk, 0, contents);
-            }
-        }
-        if let Some(window) = groups.window() {
-            for (chunk, contents) in work {
-                let table = tables(chunk).sliding_table();
-                self.sliding.write(table, chunk, contents);
+                memory.write(&sequence(chunk).tables()[group], chunk, contents);
             }
             for (chunk, contents) in work {
                 // k > q − window for the first query q, up to the last query itself.
-                let first = (chunk.start + 1).saturating_sub(window);
-                let table = tables(chunk).sliding_table();
-                self.sliding.read(table, chunk, first, contents);
+                let first = window.map_or(0, |window| (chunk.start + 1).saturating_sub(window));
+                memory.read(&sequence(chunk).tables()[group], chunk, first, contents);
             }
         }
     }

@@ -39,20 +39,17 @@ fn limits_that_cannot_work_are_refused() {
         ),
         (
             SchedulerConfig {
-                groups: KvGroups::Sliding { window: 0 },
+                groups: KvGroups::new(&[Some(0)]),
                 ..good
             },
             "sliding window",
         ),
         (
             SchedulerConfig {
-                num_blocks: BlockCount {
-                    global: 5,
-                    sliding: 0,
-                },
+                num_blocks: BlockCount::new(&[5]),
                 ..good
             },
-            "5 blocks for global and 0 for sliding",
+            "5 blocks for global layers and 0 blocks for sliding layers",
         ),
     ];
     for (config, expected) in bad {
@@ -61,11 +58,8 @@ fn limits_that_cannot_work_are_refused() {
         assert!(Scheduler::new(config).is_err());
     }
     let only_sliding = SchedulerConfig {
-        groups: KvGroups::Sliding { window: 8 },
-        num_blocks: BlockCount {
-            global: 0,
-            sliding: 5,
-        },
+        groups: KvGroups::new(&[Some(8)]),
+        num_blocks: BlockCount::new(&[5]),
         ..good
     };
     assert!(only_sliding.validate().is_ok());
@@ -108,10 +102,7 @@ fn an_image_must_fit_in_one_step() {
 #[test]
 fn what_could_never_fit_is_refused_with_the_numbers() {
     let config = SchedulerConfig {
-        num_blocks: BlockCount {
-            global: 10,
-            sliding: 1000,
-        },
+        num_blocks: BlockCount::new(&[10, 1000]),
         ..SchedulerConfig::for_test()
     };
     // The last token is never computed: 41 tokens need 40 slots.
@@ -136,18 +127,12 @@ fn what_could_never_fit_is_refused_with_the_numbers() {
 fn the_sliding_group_is_asked_for_the_window_and_a_chunk_only() {
     // 7 keys before a chunk of 16, and 3 more in the block of the first: 26 positions.
     let enough = SchedulerConfig {
-        num_blocks: BlockCount {
-            global: 1000,
-            sliding: 7,
-        },
+        num_blocks: BlockCount::new(&[1000, 7]),
         ..SchedulerConfig::for_test()
     };
     assert!(enough.check(&text(900, 50)).is_ok());
     let scarce = SchedulerConfig {
-        num_blocks: BlockCount {
-            global: 1000,
-            sliding: 6,
-        },
+        num_blocks: BlockCount::new(&[1000, 6]),
         ..enough
     };
     assert!(scarce.check(&text(20, 5)).is_ok());

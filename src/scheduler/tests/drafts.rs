@@ -41,7 +41,7 @@ fn right_drafts_are_kept_and_wrong_ones_computed_again() {
         assert_eq!(sequence.num_computed_tokens(), 9 + num_right);
         assert!(sequence.drafts().is_empty());
         // Position 8 needs a block of its own, as do the first and the second after it.
-        assert_eq!(scheduler.num_free_blocks().global, free.global - 1);
+        assert_eq!(scheduler.num_free_blocks()[0], free[0] - 1);
         assert_eq!(step(&mut scheduler).0, [(1, 9 + num_right, 1)]);
     }
 }
@@ -83,11 +83,8 @@ fn no_more_is_drafted_than_the_answer_may_have() {
 fn drafts_take_only_tokens_and_blocks_that_are_left() {
     let config = SchedulerConfig {
         max_num_batched_tokens: 9,
-        groups: KvGroups::Global,
-        num_blocks: BlockCount {
-            global: 6,
-            sliding: 0,
-        },
+        groups: KvGroups::new(&[None]),
+        num_blocks: BlockCount::new(&[6]),
         ..SchedulerConfig::for_test()
     };
     let mut scheduler = decoding(config, text(8, 17));
@@ -96,7 +93,7 @@ fn drafts_take_only_tokens_and_blocks_that_are_left() {
     // The decode and a prompt of 5: of the budget of 9 three tokens are left.
     let batch = scheduler.schedule();
     assert_eq!(chunks(&batch), [(1, 8, 4), (2, 0, 5)]);
-    assert_eq!(scheduler.num_free_blocks().global, 1);
+    assert_eq!(scheduler.num_free_blocks()[0], 1);
     scheduler.update(&batch, &[(SeqId(1), &[WORD]), (SeqId(2), &[WORD])]);
     // Positions 9 to 16 would need two more blocks.
     scheduler.propose(SeqId(1), &[WORD; 7]);

@@ -16,11 +16,11 @@ mod steps;
 use std::sync::Arc;
 
 use crate::core::{
-    FinishReason, GenerateRequest, ImageHash, ImageSpan, PixelValues, PrefixCaching,
-    SamplingParams, SchedulingParams, SeqId, TokenId,
+    BlockCount, FinishReason, GenerateRequest, ImageHash, ImageSpan, KvGroups, MAX_KV_GROUPS,
+    PixelValues, PrefixCaching, SamplingParams, SchedulingParams, SeqId, TokenId,
 };
 
-use super::{Batch, BlockCount, Finished, KvGroups, Scheduler, SchedulerConfig, Sequence};
+use super::{Batch, Finished, Scheduler, SchedulerConfig, Sequence};
 
 /// Never a stop token in these tests.
 const WORD: TokenId = TokenId(7);
@@ -35,11 +35,8 @@ impl SchedulerConfig {
             max_num_batched_tokens: 16,
             max_model_len: 1000,
             block_size: 4,
-            groups: KvGroups::Both { window: 8 },
-            num_blocks: BlockCount {
-                global: 1000,
-                sliding: 1000,
-            },
+            groups: KvGroups::new(&[None, Some(8)]),
+            num_blocks: BlockCount::new(&[1000, 1000]),
             prefix_caching: PrefixCaching::Off,
         }
     }

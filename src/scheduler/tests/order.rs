@@ -68,11 +68,8 @@ fn a_better_priority_takes_a_slot_and_an_equal_one_does_not() {
 #[test]
 fn a_better_priority_takes_blocks_only_where_that_helps() {
     let mut scheduler = scheduler(SchedulerConfig {
-        groups: KvGroups::Global,
-        num_blocks: BlockCount {
-            global: 10,
-            sliding: 0,
-        },
+        groups: KvGroups::new(&[None]),
+        num_blocks: BlockCount::new(&[10]),
         ..SchedulerConfig::for_test()
     });
     scheduler.add(SeqId(1), urgent(0, 16, 9)).unwrap();

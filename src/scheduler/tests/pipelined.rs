@@ -134,11 +134,8 @@ fn decodes_get_their_tokens_while_a_long_prompt_is_read() {
         max_model_len: 131_072,
         max_num_batched_tokens: 512,
         block_size: 32,
-        groups: KvGroups::Both { window: 1024 },
-        num_blocks: BlockCount {
-            global: 5000,
-            sliding: 300,
-        },
+        groups: KvGroups::new(&[None, Some(1024)]),
+        num_blocks: BlockCount::new(&[5000, 300]),
         ..SchedulerConfig::for_test()
     };
     for depth in [0, 1] {
@@ -170,7 +167,7 @@ fn decodes_get_their_tokens_while_a_long_prompt_is_read() {
                 scheduler.update(&oldest, &words(&oldest));
             }
         }
-        let held = scheduler.num_free_blocks().sliding;
+        let held = scheduler.num_free_blocks()[1];
         assert!(held >= 300 - 4 * (32 + 2 * 16 + 2), "{held} free");
         assert_eq!(scheduler.stats().num_preemptions, 0);
     }

@@ -116,10 +116,7 @@ fn the_sliding_group_needs_the_last_window_only() {
     // 40 tokens: the next query at 40 sees 33..=40, in blocks 8 and 9. Others had long been
     // released when those were filled, and given to others when 30 of the pool's 11 were asked for.
     let config = SchedulerConfig {
-        num_blocks: BlockCount {
-            global: 100,
-            sliding: 11,
-        },
+        num_blocks: BlockCount::new(&[100, 11]),
         ..caching()
     };
     let mut scheduler = scheduler(config);
@@ -127,7 +124,7 @@ fn the_sliding_group_needs_the_last_window_only() {
     drain(&mut scheduler);
     scheduler.add(SeqId(2), text(60, 1)).unwrap();
     assert_eq!(step(&mut scheduler).0, [(2, 40, 16)]);
-    let table = scheduler.sequence(SeqId(2)).unwrap().sliding_table();
+    let table = &scheduler.sequence(SeqId(2)).unwrap().tables()[1];
     // After 56 tokens the next query sees 49..=56.
     assert_eq!(table.num_released(), 12);
     drain(&mut scheduler);
@@ -147,11 +144,8 @@ fn the_sliding_group_needs_the_last_window_only() {
 #[test]
 fn a_cached_block_is_given_away_after_blank_ones_and_a_sequences_end_first() {
     let config = SchedulerConfig {
-        groups: KvGroups::Global,
-        num_blocks: BlockCount {
-            global: 8,
-            sliding: 0,
-        },
+        groups: KvGroups::new(&[None]),
+        num_blocks: BlockCount::new(&[8]),
         ..caching()
     };
     let mut scheduler = scheduler(config);
@@ -162,12 +156,12 @@ fn a_cached_block_is_given_away_after_blank_ones_and_a_sequences_end_first() {
     };
     scheduler.add(SeqId(1), text(16, 1)).unwrap();
     drain(&mut scheduler);
-    assert_eq!(scheduler.stats().num_cached_blocks.global, 4);
+    assert_eq!(scheduler.stats().num_cached_blocks[0], 4);
     assert_eq!(scheduler.kv_usage(), 0.0);
     // Four blank blocks are enough.
     scheduler.add(SeqId(2), other(8, 14)).unwrap();
     drain(&mut scheduler);
-    assert_eq!(scheduler.stats().num_cached_blocks.global, 7);
+    assert_eq!(scheduler.stats().num_cached_blocks[0], 7);
     // One blank, then the last two of the first one.
     scheduler.add(SeqId(3), other(9, 12)).unwrap();
     drain(&mut scheduler);
@@ -251,11 +245,8 @@ fn nobody_waits_for_a_sequence_of_a_worse_priority() {
 #[test]
 fn what_was_preempted_finds_its_blocks() {
     let config = SchedulerConfig {
-        groups: KvGroups::Global,
-        num_blocks: BlockCount {
-            global: 6,
-            sliding: 0,
-        },
+        groups: KvGroups::new(&[None]),
+        num_blocks: BlockCount::new(&[6]),
         ..caching()
     };
     let mut scheduler = scheduler(config);
@@ -302,11 +293,8 @@ fn an_image_is_computed_when_what_left_it_no_room_was_preempted_in_vain() {
         max_num_seqs: 4,
         max_num_batched_tokens: 7,
         block_size: 1,
-        groups: KvGroups::Global,
-        num_blocks: BlockCount {
-            global: 14,
-            sliding: 0,
-        },
+        groups: KvGroups::new(&[None]),
+        num_blocks: BlockCount::new(&[14]),
         ..caching()
     });
     let of = |priority, request: GenerateRequest| GenerateRequest {

@@ -66,17 +66,34 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     vec(op, 1..80)
 }
 
+/// The usual groups, and lists that no Gemma 3 has.
+pub(super) fn kv_groups() -> impl Strategy<Value = KvGroups> {
+    (0..8, 1..13usize, 1..13usize).prop_map(|(kind, window, other)| match kind {
+        0 => KvGroups::new(&[None]),
+        1 => KvGroups::new(&[Some(window)]),
+        2 => KvGroups::new(&[Some(window), None, Some(other)]),
+        3 => KvGroups::new(&[None, None, Some(window), Some(other)]),
+        _ => KvGroups::new(&[None, Some(window)]),
+    })
+}
+
+/// Numbers of blocks for pools of so many tokens in groups without and with a window.
+pub(super) fn pools(
+    groups: KvGroups,
+    block_size: usize,
+    (global, sliding): (usize, usize),
+) -> BlockCount {
+    let windows = groups.windows().iter();
+    let tokens = windows.map(|window| if window.is_none() { global } else { sliding });
+    tokens.map(|tokens| tokens.div_ceil(block_size)).collect()
+}
+
 /// Limits that are often reached: a few sequences fill the pools, and decodes a good part of the
 /// budget.
 fn configs() -> impl Strategy<Value = SchedulerConfig> {
-    let groups = (0..4, 1..13usize).prop_map(|(kind, window)| match kind {
-        0 => KvGroups::Global,
-        1 => KvGroups::Sliding { window },
-        _ => KvGroups::Both { window },
-    });
     let limits = (2..8usize, 0..10usize, 12..60usize, 1..6usize);
     let pool_tokens = (20..110usize, 8..80usize);
-    (limits, groups, pool_tokens).prop_map(|(limits, groups, (global, sliding))| {
+    (limits, kv_groups(), pool_tokens).prop_map(|(limits, groups, tokens)| {
         let (max_num_seqs, more_tokens, max_model_len, block_size) = limits;
         SchedulerConfig {
             max_num_seqs,
@@ -84,10 +101,7 @@ fn configs() -> impl Strategy<Value = SchedulerConfig> {
             max_model_len,
             block_size,
             groups,
-            num_blocks: BlockCount {
-                global: global.div_ceil(block_size),
-                sliding: sliding.div_ceil(block_size),
-            },
+            num_blocks: pools(groups, block_size, tokens),
             prefix_caching: PrefixCaching::Off,
         }
     })
@@ -220,8 +234,8 @@ struct World {
     config: SchedulerConfig,
     records: BTreeMap<SeqId, Record>,
     held: BTreeSet<SeqId>,
-    global: Memory,
-    sliding: Memory,
+    /// Contents of each group's pool.
+    memories: [Memory; MAX_KV_GROUPS],
     num_added: u64,
     max_drafts: usize,
 }
@@ -234,8 +248,7 @@ impl World {
             config,
             records: BTreeMap::new(),
             held: BTreeSet::new(),
-            global: Memory::new(),
-            sliding: Memory::new(),
+            memories: Default::default(),
             num_added: 0,
         }
     }
@@ -272,11 +285,8 @@ impl World {
         let sliding = |window| most_touched(window, num_computed, budget, config.block_size);
         prompt_len < config.max_model_len
             && record.whole.iter().all(|run| run.len() <= budget)
-            && (!config.groups.has_global() || global <= config.num_blocks.global)
-            && config
-                .groups
-                .window()
-                .is_none_or(|w| sliding(w) <= config.num_blocks.sliding)
+            && (config.groups.windows().iter().enumerate())
+                .all(|(group, window)| window.map_or(global, sliding) <= config.num_blocks[group])
     }
 
     fn abort(&mut self, nth: usize) {
@@ -422,9 +432,8 @@ impl World {
         let blocks = |len: usize| len.div_ceil(self.config.block_size);
         let missing = blocks(end) - blocks(record.num_computed);
         let free = self.scheduler.num_free_blocks();
-        let groups = self.config.groups;
-        (groups.has_global() && missing > free.global + draft_blocks)
-            || (groups.window().is_some() && missing > free.sliding + draft_blocks)
+        let num_groups = self.config.groups.num_groups();
+        (0..num_groups).any(|group| missing > free[group] + draft_blocks)
     }
 
     fn check_chunk(&mut self, chunk: &Chunk) {
@@ -457,24 +466,17 @@ impl World {
             };
             batch.chunks.iter().map(move |chunk| (chunk, tables(chunk)))
         };
-        if groups.has_global() {
+        for (group, window) in groups.windows().iter().enumerate() {
+            let memory = &mut self.memories[group];
             for (chunk, seq) in chunks() {
-                write(&mut self.global, seq.global_table(), chunk);
-            }
-            for (chunk, seq) in chunks() {
-                read(&self.global, seq.global_table(), chunk, 0..chunk.end());
-            }
-        }
-        if let Some(window) = groups.window() {
-            for (chunk, seq) in chunks() {
-                write(&mut self.sliding, seq.sliding_table(), chunk);
+                write(memory, &seq.tables()[group], chunk);
             }
             for (chunk, seq) in chunks() {
                 // k > q − window for the first query q, up to the last query itself.
-                let keys = (chunk.start + 1).saturating_sub(window)..chunk.end();
-                read(&self.sliding, seq.sliding_table(), chunk, keys);
-                let most = self.config.blocks_for(chunk.end()).sliding;
-                assert!(seq.sliding_table().blocks().len() <= most, "{chunk:?}");
+                let first = window.map_or(0, |window| (chunk.start + 1).saturating_sub(window));
+                read(memory, &seq.tables()[group], chunk, first..chunk.end());
+                let most = self.config.blocks_for(chunk.end())[group];
+                assert!(seq.tables()[group].blocks().len() <= most, "{chunk:?}");
             }
         }
     }

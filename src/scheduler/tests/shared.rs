@@ -10,6 +10,7 @@ use crate::core::{CacheSalt, TenantId};
 
 use super::super::Chunk;
 use super::device::{Contents, Device};
+use super::random::{kv_groups, pools};
 use super::*;
 
 /// A prompt of few different pieces, so that beginnings coincide.
@@ -91,14 +92,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn configs() -> impl Strategy<Value = SchedulerConfig> {
-    let groups = (0..6, 1..13usize).prop_map(|(kind, window)| match kind {
-        0 => KvGroups::Global,
-        1 => KvGroups::Sliding { window },
-        _ => KvGroups::Both { window },
-    });
     let limits = (2..7usize, 0..12usize, 20..60usize, 1..6usize, 0..6usize);
     let pool_tokens = (25..150usize, 15..120usize);
-    (limits, groups, pool_tokens).prop_map(|(limits, groups, (global, sliding))| {
+    (limits, kv_groups(), pool_tokens).prop_map(|(limits, groups, tokens)| {
         let (max_num_seqs, more_tokens, max_model_len, block_size, caching) = limits;
         SchedulerConfig {
             max_num_seqs,
@@ -106,10 +102,7 @@ fn configs() -> impl Strategy<Value = SchedulerConfig> {
             max_model_len,
             block_size,
             groups,
-            num_blocks: BlockCount {
-                global: global.div_ceil(block_size),
-                sliding: sliding.div_ceil(block_size),
-            },
+            num_blocks: pools(groups, block_size, tokens),
             prefix_caching: if caching > 0 {
                 PrefixCaching::On
             } else {
@@ -377,8 +370,11 @@ impl World {
     fn check_delays(&mut self, batch: &Batch) {
         let config = self.scheduler.config();
         let most = config.blocks_for(config.max_model_len);
-        let all = most.global * config.max_num_seqs <= config.num_blocks.global
-            && most.sliding * 2 * config.max_num_seqs <= config.num_blocks.sliding;
+        let windows = config.groups.windows().iter().enumerate();
+        let all = windows.fold(true, |all, (group, window)| {
+            let each = most[group] * if window.is_some() { 2 } else { 1 };
+            all && each * config.max_num_seqs <= config.num_blocks[group]
+        });
         for (id, record) in &mut self.records {
             let max_len = config
                 .max_model_len

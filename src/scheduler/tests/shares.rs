@@ -33,10 +33,7 @@ fn slots(max_num_seqs: usize) -> SchedulerConfig {
     SchedulerConfig {
         max_num_seqs,
         max_model_len: 10_000,
-        num_blocks: BlockCount {
-            global: 4_000,
-            sliding: 400,
-        },
+        num_blocks: BlockCount::new(&[4_000, 400]),
         ..SchedulerConfig::for_test()
     }
 }
@@ -46,11 +43,8 @@ fn blocks(num_blocks: usize) -> SchedulerConfig {
     SchedulerConfig {
         max_num_seqs: 16,
         max_model_len: 10_000,
-        groups: KvGroups::Global,
-        num_blocks: BlockCount {
-            global: num_blocks,
-            sliding: 0,
-        },
+        groups: KvGroups::new(&[None]),
+        num_blocks: BlockCount::new(&[num_blocks]),
         ..SchedulerConfig::for_test()
     }
 }
@@ -160,7 +154,7 @@ fn blocks_are_shared_as_slots_are() {
     }
     // Until there are no blocks for one more.
     let mut steps_left = 300;
-    while scheduler.num_free_blocks().global >= 20 {
+    while scheduler.num_free_blocks()[0] >= 20 {
         step(&mut scheduler);
         steps_left -= 1;
         assert!(steps_left > 0, "{:?}", scheduler.stats());
@@ -246,11 +240,8 @@ fn configs() -> impl Strategy<Value = SchedulerConfig> {
             max_num_batched_tokens: max_num_seqs + budget,
             max_model_len: 90,
             block_size: 4,
-            groups: KvGroups::Global,
-            num_blocks: BlockCount {
-                global: num_blocks,
-                sliding: 0,
-            },
+            groups: KvGroups::new(&[None]),
+            num_blocks: BlockCount::new(&[num_blocks]),
             prefix_caching: PrefixCaching::Off,
         }
     })

@@ -157,11 +157,8 @@ fn no_more_sequences_run_than_may() {
 #[test]
 fn who_came_first_is_admitted_first_even_if_a_later_one_would_fit() {
     let config = SchedulerConfig {
-        groups: KvGroups::Global,
-        num_blocks: BlockCount {
-            global: 10,
-            sliding: 0,
-        },
+        groups: KvGroups::new(&[None]),
+        num_blocks: BlockCount::new(&[10]),
         ..SchedulerConfig::for_test()
     };
     let mut scheduler = scheduler(config);
@@ -177,11 +174,8 @@ fn who_came_first_is_admitted_first_even_if_a_later_one_would_fit() {
 /// A model with global layers only and a pool of `num_blocks` blocks of four tokens.
 fn with_blocks(num_blocks: usize) -> Scheduler {
     scheduler(SchedulerConfig {
-        groups: KvGroups::Global,
-        num_blocks: BlockCount {
-            global: num_blocks,
-            sliding: 0,
-        },
+        groups: KvGroups::new(&[None]),
+        num_blocks: BlockCount::new(&[num_blocks]),
         ..SchedulerConfig::for_test()
     })
 }
@@ -252,7 +246,7 @@ fn a_prompt_takes_its_blocks_from_newer_sequences_even_when_those_have_been_sche
     }
     // 80, 5 and 8 blocks are held. The decode is planned first, then the oldest asks for two
     // more, and then the second gets what is left of the budget, the decode's token included.
-    assert_eq!(scheduler.num_free_blocks().global, 1);
+    assert_eq!(scheduler.num_free_blocks()[0], 1);
     let batch = scheduler.schedule();
     scheduler.check_integrity();
     assert_eq!(chunks(&batch), [(1, 320, 5), (2, 18, 11)]);

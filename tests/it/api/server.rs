@@ -14,8 +14,8 @@ use axum::response::Response;
 use http_body_util::BodyExt;
 use medgemma::api::{ApiKeys, AppState, RequestMemory, router};
 use medgemma::core::{
-    FinishReason, GenerateRequest, ImageFit, PrefixCaching, RolePolicy, SeqId, Thinking,
-    TokenEvent, TokenId, TokenLogprobs, ToolFormat,
+    BlockCount, FinishReason, GenerateRequest, ImageFit, KvGroups, PrefixCaching, RolePolicy,
+    SeqId, Thinking, TokenEvent, TokenId, TokenLogprobs, ToolFormat,
 };
 use medgemma::engine::{Command, EngineHandle, EngineInbox, EngineLimits, channel};
 use medgemma::error::Error;
@@ -23,7 +23,7 @@ use medgemma::image::{ImageLimits, ImageProcessor};
 use medgemma::registry::{
     ImageSupport, RequestSeeds, SamplingDefaults, ServedModel, ThinkingSupport,
 };
-use medgemma::scheduler::{BlockCount, KvGroups, SchedulerConfig};
+use medgemma::scheduler::SchedulerConfig;
 use medgemma::text::{
     AddSpecialTokens, ChatTemplate, GrammarCompiler, GrammarVocabulary, Grammars, ImageTokens,
     NamedTokens, ThoughtMarkers, Tokenizer,
@@ -194,11 +194,8 @@ fn limits(max_model_len: usize) -> SchedulerConfig {
         max_num_batched_tokens: 512,
         max_model_len,
         block_size: 32,
-        groups: KvGroups::Global,
-        num_blocks: BlockCount {
-            global: 10_000,
-            sliding: 0,
-        },
+        groups: KvGroups::new(&[None]),
+        num_blocks: BlockCount::new(&[10_000]),
         prefix_caching: PrefixCaching::On,
     }
 }

@@ -8,8 +8,8 @@ use medgemma::backend::cuda::{CudaBackend, CudaPlan, Replay};
 use medgemma::backend::{
     BLOCK_SIZE, BackendTypes, FedRow, SampleRow, Sampled, SamplingOps, StepInput, StepSequence,
 };
-use medgemma::core::{BlockId, BlockTable, SamplingParams, TokenId};
-use medgemma::model::config::{LayerKind, ModelConfig};
+use medgemma::core::{BlockCount, BlockId, BlockTable, SamplingParams, TokenId};
+use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
 use medgemma::model::{ImageRows, Model, Stage, StepOf};
 
@@ -45,7 +45,7 @@ fn load<'a>(device: &'a TestDevice, name: &str, replay: Replay) -> CudaModel<'a>
             num_kv_heads: text.num_key_value_heads as u32,
             head_dim: text.head_dim as u32,
         },
-        window: (text.num_layers(LayerKind::Sliding) > 0).then_some(text.sliding_window),
+        groups: text.kv_groups(),
         activation_bytes: 32 << 20,
         recorded_bytes: 4 << 20,
         feature_bytes: 1 << 20,
@@ -74,7 +74,7 @@ impl<'a, 'd> Sequences<'a, 'd> {
         Self {
             model,
             cache: model
-                .kv_cache(num_blocks, num_blocks)
+                .kv_cache(BlockCount::new(&[num_blocks; 2]))
                 .expect("a small cache"),
             lens: vec![0; count],
         }

@@ -12,7 +12,7 @@ use medgemma::backend::sampler::{sample_row, score_row};
 use medgemma::backend::{
     HostDtype, HostTensor, Loading, SampleRow, Sampled, SamplingOps, ScoreRow, SeenTokens,
 };
-use medgemma::core::{SamplingParams, TokenId, TokenLogprobs, TokenMask};
+use medgemma::core::{KvGroups, SamplingParams, TokenId, TokenLogprobs, TokenMask};
 
 use super::emulated;
 use super::test_device::TestDevice;
@@ -221,7 +221,7 @@ fn backend(device: &TestDevice) -> CudaBackend<&TestDevice> {
             num_kv_heads: 1,
             head_dim: 64,
         },
-        window: None,
+        groups: KvGroups::default(),
         activation_bytes: 16 << 20,
         recorded_bytes: 0,
         feature_bytes: 0,

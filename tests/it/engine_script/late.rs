@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::{FutureExt, StreamExt};
 use medgemma::core::{
-    Constraint, ConstraintState, FinishReason, GenerateRequest, NextMask, SamplingParams,
-    SchedulingParams, TokenId, TokenMask, Urgency,
+    BlockCount, Constraint, ConstraintState, FinishReason, GenerateRequest, NextMask,
+    SamplingParams, SchedulingParams, TokenId, TokenMask, Urgency,
 };
 use medgemma::engine::{EngineConfig, SampleInput, Stepping};
 use medgemma::error::{Error, Result};
-use medgemma::scheduler::BlockCount;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::stage::{STEPPINGS, STOP, Stage, VOCAB, WORD, ask, config, next, rest, sampled, stage};
@@ -415,10 +414,7 @@ async fn a_preempted_answer_goes_on_where_it_was() {
         // Room for either answer.
         let mut config = config();
         config.stepping = stepping;
-        config.limits.scheduler.num_blocks = BlockCount {
-            global: 4,
-            sliding: 8,
-        };
+        config.limits.scheduler.num_blocks = BlockCount::new(&[4, 8]);
         let mut stage = stage(config);
         let (first, second) = (counting(&[]), counting(&[]));
         let early = stage.submit(bound(&second, ask(40, 60)));

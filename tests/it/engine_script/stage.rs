@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use medgemma::backend::Sampled;
 use medgemma::core::{
-    GenerateRequest, PrefixCaching, SamplingParams, SchedulingParams, TokenEvent, TokenId,
+    BlockCount, GenerateRequest, KvGroups, PrefixCaching, SamplingParams, SchedulingParams,
+    TokenEvent, TokenId,
 };
 use medgemma::engine::{
     DeviceCommand, DeviceInbox, DeviceShape, EncoderStats, Engine, EngineConfig, EngineExit,
@@ -15,7 +16,7 @@ use medgemma::engine::{
 };
 use medgemma::error::Result;
 use medgemma::model::ImageShape;
-use medgemma::scheduler::{BlockCount, KvGroups, SchedulerConfig};
+use medgemma::scheduler::SchedulerConfig;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -49,11 +50,8 @@ pub(super) fn config() -> EngineConfig {
                 max_num_batched_tokens: 64,
                 max_model_len: 256,
                 block_size: 32,
-                groups: KvGroups::Both { window: 64 },
-                num_blocks: BlockCount {
-                    global: 20,
-                    sliding: 20,
-                },
+                groups: KvGroups::new(&[None, Some(64)]),
+                num_blocks: BlockCount::new(&[20, 20]),
                 prefix_caching: PrefixCaching::Off,
             },
             max_in_flight: 4,
@@ -270,8 +268,8 @@ impl Stage {
     pub(super) fn assert_empty(&self) {
         let stats = self.handle.stats();
         assert_eq!((stats.num_running, stats.num_waiting), (0, 0));
-        assert_eq!(stats.global_blocks.free, stats.global_blocks.total);
-        assert_eq!(stats.sliding_blocks.free, stats.sliding_blocks.total);
+        assert_eq!(stats.pools[0].free, stats.pools[0].total);
+        assert_eq!(stats.pools[1].free, stats.pools[1].total);
         assert_eq!(stats.kv_usage, 0.0);
         assert_eq!(self.handle.num_in_flight(), 0);
     }
