@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::SampleRow;
+use super::sampling::SampleRow;
 use crate::core::{SamplingParams, TokenId, TokenMask};
 
 /// Applies mask, bans, bias and penalties; borrows the input when none is set.
@@ -75,7 +75,7 @@ fn penalised(mut logit: f32, num_sampled: u32, params: &SamplingParams) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::SeenTokens;
+    use crate::backend::seen_tokens::SeenTokens;
 
     fn row(params: &SamplingParams) -> SampleRow<'_> {
         SampleRow::new(params, 7, 0)

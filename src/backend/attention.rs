@@ -11,6 +11,9 @@
 
 use crate::error::{Error, Result};
 
+/// Number of positions per KV block, in every group.
+pub const BLOCK_SIZE: usize = 32;
+
 /// Dimensions of one layer's attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionShape {

@@ -31,7 +31,7 @@ mod seen_tokens;
 mod shape;
 mod step_input;
 
-pub use attention::{AttentionShape, KvLayout, LayerSpec, PoolLayout, QkNorm, Rope};
+pub use attention::{AttentionShape, BLOCK_SIZE, KvLayout, LayerSpec, PoolLayout, QkNorm, Rope};
 pub use cuda::precompile::{CompiledKernels, KernelCompiler};
 pub use device_memory::{CapturedRows, DeviceMemory, MemorySharing};
 pub use host_tensor::{BlockFormat, HostDtype, HostTensor};
@@ -44,6 +44,3 @@ pub use sampling::{SampleRow, Sampled, ScoreRow};
 pub use seen_tokens::{SeenToken, SeenTokens};
 pub use shape::{ModelShape, StepLimits};
 pub use step_input::{FedRow, StepInput, StepSequence};
-
-/// Number of positions per KV block, in every group.
-pub const BLOCK_SIZE: usize = 32;

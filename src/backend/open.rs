@@ -2,12 +2,12 @@
 //!
 //! Outside the backends, this is the only place that knows which of them there are.
 
-use super::Backend;
 use super::candle::CandleBackend;
 use super::cpu::CpuBackend;
 use super::cuda::driver::{CudaDevice, KERNELS, Kernels};
 use super::cuda::{self, CudaBackend, CudaPlan};
 use super::device_memory::DeviceMemory;
+use super::operations::Backend;
 use super::shape::{ModelShape, StepLimits};
 use crate::config::{ComputeConfig, DeviceChoice, DtypeChoice};
 use crate::core::Dtype;

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use crate::backend::adjust::adjusted;
-use crate::backend::{SampleRow, Sampled, ScoreRow};
+use crate::backend::sampling::{SampleRow, Sampled, ScoreRow};
 use crate::core::{SamplingParams, TokenId, TokenLogprobs};
 
 /// Samples the row's next token. Nothing is sampled if the logits are not finite or no token is
@@ -254,7 +254,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
-    use crate::backend::SeenTokens;
+    use crate::backend::seen_tokens::SeenTokens;
     use crate::core::TokenMask;
 
     fn row(params: &SamplingParams) -> SampleRow<'_> {

@@ -9,12 +9,15 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::backend::sampler::{sample_row, score_row};
-use crate::backend::{
-    BackendTypes, HostDtype, HostLinear, HostTensor, KvLayout, LayerSpec, Linear, LinearSpec,
-    Loading, NormPair, QkNorm, Rope, SampleRow, Sampled, SamplingOps, ScoreRow, StepInput,
-    StoredLinear, TextOps, VisionOps,
+use crate::backend::attention::{KvLayout, LayerSpec, QkNorm, Rope};
+use crate::backend::host_tensor::{HostDtype, HostTensor};
+use crate::backend::linear::{HostLinear, Linear, LinearSpec, StoredLinear};
+use crate::backend::operations::{
+    BackendTypes, Loading, NormPair, SamplingOps, TextOps, VisionOps,
 };
+use crate::backend::sampler::{sample_row, score_row};
+use crate::backend::sampling::{SampleRow, Sampled, ScoreRow};
+use crate::backend::step_input::StepInput;
 use crate::core::PixelValues;
 use crate::error::{Error, Result};
 

@@ -6,7 +6,8 @@
 use candle_core::{D, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
-use crate::backend::{BLOCK_SIZE, LayerSpec, PoolLayout, QkNorm, Rope, StepInput, StepSequence};
+use crate::backend::attention::{BLOCK_SIZE, LayerSpec, PoolLayout, QkNorm, Rope};
+use crate::backend::step_input::{StepInput, StepSequence};
 use crate::core::BlockTable;
 
 /// A step's metadata on the device.

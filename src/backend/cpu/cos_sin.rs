@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::backend::Rope;
+use crate::backend::attention::Rope;
 
 /// Cosines and sines for some layers, each `(tokens, head_dim / 2)`.
 #[derive(Debug)]

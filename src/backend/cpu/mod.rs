@@ -13,12 +13,15 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::backend::sampler::{sample_row, score_row};
-use crate::backend::{
-    BackendTypes, HostLinear, HostTensor, KvLayout, LayerSpec, Linear, LinearSpec, Loading,
-    NormPair, QkNorm, Role, Rope, SampleRow, Sampled, SamplingOps, ScoreRow, StepInput,
-    StoredLinear, TextOps, VisionOps,
+use crate::backend::attention::{KvLayout, LayerSpec, QkNorm, Rope};
+use crate::backend::host_tensor::HostTensor;
+use crate::backend::linear::{HostLinear, Linear, LinearSpec, Role, StoredLinear};
+use crate::backend::operations::{
+    BackendTypes, Loading, NormPair, SamplingOps, TextOps, VisionOps,
 };
+use crate::backend::sampler::{sample_row, score_row};
+use crate::backend::sampling::{SampleRow, Sampled, ScoreRow};
+use crate::backend::step_input::StepInput;
 use crate::core::PixelValues;
 use crate::error::{Error, Result};
 use cos_sin::CosSin;

@@ -2,7 +2,7 @@
 //! message in place of a panic within a kernel.
 
 use super::{CpuLinear, CpuStep, Rows};
-use crate::backend::Linear;
+use crate::backend::linear::Linear;
 use crate::error::{Error, Result};
 
 /// Checks that `x` is `(num_rows, width)`.

@@ -19,7 +19,8 @@ use super::plan::CudaPlan;
 use super::step::{PackedStep, StepLayout, TABLE_STRIDE};
 use super::tensor::{CudaMatrix, CudaTensor};
 use super::{attention, matmul, weights};
-use crate::backend::{LayerSpec, NormPair, QkNorm, Rope, StepWork};
+use crate::backend::attention::{LayerSpec, QkNorm, Rope};
+use crate::backend::operations::{NormPair, StepWork};
 use crate::core::{BlockId, Dtype};
 use crate::error::{Error, Result};
 

@@ -24,11 +24,14 @@ use super::memory::MemoryKind;
 use super::step::PackedStep;
 use super::tensor::{CudaMatrix, CudaTensor};
 use super::{attention, matmul, sampled_tokens, weights};
-use crate::backend::{
-    BLOCK_SIZE, BackendTypes, HostLinear, HostTensor, KvLayout, LayerSpec, Loading, NormPair,
-    PoolLayout, QkNorm, Rope, SampleRow, Sampled, SamplingOps, ScoreRow, StepInput, StepWork,
-    TextOps, VisionOps,
+use crate::backend::attention::{BLOCK_SIZE, KvLayout, LayerSpec, PoolLayout, QkNorm, Rope};
+use crate::backend::host_tensor::HostTensor;
+use crate::backend::linear::HostLinear;
+use crate::backend::operations::{
+    BackendTypes, Loading, NormPair, SamplingOps, StepWork, TextOps, VisionOps,
 };
+use crate::backend::sampling::{SampleRow, Sampled, ScoreRow};
+use crate::backend::step_input::StepInput;
 use crate::core::{BlockId, Dtype, PixelValues};
 use crate::error::{Error, Result};
 

@@ -1,9 +1,10 @@
 //! The backend's configuration: sizes and shapes that must be known before memory is allocated.
 
 use super::kernels::paged::HeadShape;
+use crate::backend::attention::BLOCK_SIZE;
 use crate::backend::device_memory::{CapturedRows, DeviceMemory, MemorySharing};
 use crate::backend::shape::{ModelShape, StepLimits};
-use crate::backend::{BLOCK_SIZE, StepInput, StepSequence};
+use crate::backend::step_input::{StepInput, StepSequence};
 use crate::core::{BlockId, BlockTable, KvGroups, TokenId};
 
 /// Maximum number of rows of a step that is captured and replayed.

@@ -15,7 +15,7 @@ use super::kernel_store::{Unit, write_whole};
 use super::kernels::COMMON;
 use super::plan::CudaPlan;
 use super::survey::{DryRunDevice, Variant};
-use crate::backend::Backend;
+use crate::backend::operations::Backend;
 use crate::backend::shape::{ModelShape, StepLimits};
 use crate::error::{Error, Result};
 

@@ -8,7 +8,7 @@
 
 use super::backend::count;
 use super::kernels::sampler::{IN_PROMPT, MAX_TOP, Penalties, ROW_BYTES, RowParams};
-use crate::backend::{SampleRow, ScoreRow};
+use crate::backend::sampling::{SampleRow, ScoreRow};
 use crate::core::{SamplingParams, TokenMask};
 use crate::error::{Error, Result};
 
@@ -149,7 +149,7 @@ impl Lists {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::SeenTokens;
+    use crate::backend::seen_tokens::SeenTokens;
     use crate::core::TokenId;
 
     fn words(bytes: &[u8]) -> Vec<u32> {

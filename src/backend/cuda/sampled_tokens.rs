@@ -14,7 +14,7 @@ use super::device::{Device, DevicePtr, Fetch};
 use super::kernels::sampler::{self, Adjust, LogProbabilities, Logits, MAX_TOP};
 use super::sample_params::SampleParams;
 use super::tensor::CudaTensor;
-use crate::backend::{SampleRow, Sampled, ScoreRow};
+use crate::backend::sampling::{SampleRow, Sampled, ScoreRow};
 use crate::core::{Dtype, TokenId, TokenLogprobs};
 use crate::error::{Error, Result};
 

@@ -10,7 +10,8 @@
 
 use super::device::DevicePtr;
 use super::kernels::attention::tiles_of;
-use crate::backend::{BLOCK_SIZE, StepInput, StepSequence};
+use crate::backend::attention::BLOCK_SIZE;
+use crate::backend::step_input::{StepInput, StepSequence};
 use crate::core::{BlockId, BlockTable};
 
 /// Unit of `table_rows`, in table entries.
@@ -224,7 +225,7 @@ impl PackedStep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::FedRow;
+    use crate::backend::step_input::FedRow;
     use crate::core::TokenId;
 
     const SPARE: [BlockId; 2] = [BlockId(900), BlockId(901)];

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::device::DevicePtr;
-use crate::backend::{HostDtype, Linear, LinearSpec, Role};
+use crate::backend::host_tensor::HostDtype;
+use crate::backend::linear::{Linear, LinearSpec, Role};
 use crate::core::Dtype;
 use crate::error::{Error, Result};
 

@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use super::device::{Device, DevicePtr};
 use super::memory::{MemoryKind, MemoryStats};
 use super::tensor::{CudaMatrix, CudaTensor};
-use crate::backend::{HostDtype, HostLinear, HostTensor, LinearSpec, StoredLinear};
+use crate::backend::host_tensor::{HostDtype, HostTensor};
+use crate::backend::linear::{HostLinear, LinearSpec, StoredLinear};
 use crate::core::Dtype;
 use crate::error::{Error, Result};
 

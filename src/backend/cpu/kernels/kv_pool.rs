@@ -8,7 +8,8 @@
 //! ```
 
 use super::tile::PANEL;
-use crate::backend::{AttentionShape, BLOCK_SIZE, StepSequence};
+use crate::backend::attention::{AttentionShape, BLOCK_SIZE};
+use crate::backend::step_input::StepSequence;
 use crate::core::BlockTable;
 
 /// Inputs of one layer's attention in one step, besides the numbers.

@@ -15,7 +15,7 @@
 use rayon::prelude::*;
 
 use super::tile::{PANEL, Stored};
-use crate::backend::{HostDtype, HostTensor};
+use crate::backend::host_tensor::{HostDtype, HostTensor};
 
 /// Number of depth steps that are packed at a time: 4 KB of a panel.
 const FILL_STEPS: usize = 64;

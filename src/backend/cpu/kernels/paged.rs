@@ -15,7 +15,8 @@ use super::kv_pool::{KvPool, LayerStep, pool_block};
 use super::lanes::{Kernel, Lanes, dispatch};
 use super::softmax::{Running, score};
 use super::tile::{fetch, pack_strip, strips};
-use crate::backend::{BLOCK_SIZE, StepSequence};
+use crate::backend::attention::BLOCK_SIZE;
+use crate::backend::step_input::StepSequence;
 
 /// Number of keys in a segment.
 const SEGMENT: usize = 1024;

@@ -6,7 +6,7 @@ use super::elementwise::norm_row;
 use super::kv_pool::{KvPool, LayerStep, pool_block};
 use super::lanes::vectorised;
 use super::tile::PANEL;
-use crate::backend::{AttentionShape, BLOCK_SIZE};
+use crate::backend::attention::{AttentionShape, BLOCK_SIZE};
 
 /// With fewer tokens than this, all work stays on the calling thread.
 const PARALLEL_FROM: usize = 32;

@@ -1,7 +1,7 @@
 //! Arguments shared by the kernels that access the KV cache: places of a step's rows and their
 //! keys.
 
-use crate::backend::BLOCK_SIZE;
+use crate::backend::attention::BLOCK_SIZE;
 use crate::backend::cuda::device::DevicePtr;
 
 /// Dimensions of attention, fixed when a kernel is compiled.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::super::fixtures::numbers;
 use super::super::lanes::Plain;
 use super::*;
-use crate::backend::{HostDtype, HostTensor};
+use crate::backend::host_tensor::{HostDtype, HostTensor};
 
 fn f32_tensor(rows: usize, columns: usize, numbers: &[f32]) -> HostTensor<'static> {
     HostTensor {

@@ -3,7 +3,7 @@
 use super::super::fixtures::{attention, check_close, numbers};
 use super::super::rope::{RopeArgs, rope_and_cache};
 use super::*;
-use crate::backend::AttentionShape;
+use crate::backend::attention::AttentionShape;
 use crate::core::{BlockId, BlockTable};
 
 /// Kinds of layers, by the keys that a query sees.
