@@ -1,6 +1,8 @@
 //! The integration tests: one binary, one module per part of the house.
 
 mod api;
+
+mod candle_transformers;
 mod catalog;
 mod checkpoint;
 mod cli;
