@@ -90,6 +90,13 @@ pub trait Constraint: fmt::Debug + Send + Sync {
     /// Fails when the rule cannot be followed at all.
     fn start(&self) -> Result<Box<dyn ConstraintState>>;
 
+    /// Returns a token with which an answer may begin besides those that the rule allows, such as
+    /// the start of reasoning. Whether it does so is the model's choice: among all tokens, not only
+    /// among those of the mask, where it would be much likelier.
+    fn optional_start(&self) -> Option<TokenId> {
+        None
+    }
+
     /// Number of tokens that an answer needs at least, as far as it is known. What may come before
     /// the answer leaves it so many.
     fn least_tokens(&self) -> usize {

@@ -41,6 +41,18 @@ struct Bound {
     pending: Option<PendingMask>,
     /// Steps do not wait for its masks: the sequence is held until its mask is ready.
     is_slow: bool,
+    start: Start,
+}
+
+/// How an answer begins whose constraint has an [optional start](Constraint::optional_start).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// It is sampled without a mask whether the answer begins with this token.
+    Open(TokenId),
+    /// It begins with this token, or with any other that the mask allows.
+    Chosen(TokenId, bool),
+    /// The answer has begun, or its constraint alone says how it may begin.
+    Bound,
 }
 
 /// What a sample needs from a constraint.
@@ -76,11 +88,55 @@ impl HostSamplingState {
             ready: None,
             pending: None,
             is_slow: false,
+            start: rule.optional_start().map_or(Start::Bound, Start::Open),
         });
         (seen.is_some() || bound.is_some()).then(|| Self {
             seen: seen.map(Arc::new),
             bound,
         })
+    }
+
+    /// Whether the next sample only chooses how the answer begins: it needs no mask, and its token
+    /// is passed to [`choose_start`](Self::choose_start) instead of becoming part of the answer.
+    pub(super) fn chooses_start(&self) -> bool {
+        let bound = self.bound.as_ref();
+        bound.is_some_and(|bound| matches!(bound.start, Start::Open(_)))
+    }
+
+    /// Records the token that was sampled without a mask.
+    pub(super) fn choose_start(&mut self, sampled: TokenId) {
+        if let Some(bound) = &mut self.bound
+            && let Start::Open(token) = bound.start
+        {
+            bound.start = Start::Chosen(token, sampled == token);
+        }
+    }
+
+    /// Returns the mask for the next sample, which begins the answer as it was chosen. The choice
+    /// is kept until a token is recorded.
+    pub(super) fn with_choice(
+        &self,
+        mask: Option<TokenMask>,
+        vocab_size: usize,
+    ) -> Option<TokenMask> {
+        let start = self
+            .bound
+            .as_ref()
+            .map_or(Start::Bound, |bound| bound.start);
+        let Start::Chosen(token, is_chosen) = start else {
+            return mask;
+        };
+        let mut mask = mask.unwrap_or_else(|| TokenMask::all(vocab_size));
+        match is_chosen {
+            // There may be no time left for it.
+            true if mask.contains(token) => {
+                mask = TokenMask::none(vocab_size);
+                mask.allow(token);
+            }
+            true => {}
+            false => mask.forbid(token),
+        }
+        Some(mask)
     }
 
     /// Records a sampled token.
@@ -90,6 +146,7 @@ impl HostSamplingState {
         }
         if let Some(bound) = &mut self.bound {
             bound.unaccepted.push(token);
+            bound.start = Start::Bound;
         }
     }
 

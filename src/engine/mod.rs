@@ -62,6 +62,10 @@ pub use stats::{EngineStats, PoolStats};
 pub use thread::{EngineThread, start};
 pub use token_stream::{EventSender, TokenStream};
 
+/// What is added to the position of a sample that only chooses how an answer begins, so that its
+/// random number is no token's: sequences are far shorter.
+const CHOICE: usize = 1 << 30;
+
 /// Configuration of an engine.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -386,9 +390,20 @@ impl Engine {
                 continue;
             };
             sample.seen = late.seen();
+            if late.chooses_start() {
+                // Its own random number: the answer's first token is independent of the choice.
+                sample.position += CHOICE;
+                step.skipped.insert(id);
+                step.choices.insert(id);
+                self.scheduler.hold(id);
+                self.scheduler.skip_sample(id);
+                continue;
+            }
             match late.need_mask() {
                 MaskNeed::Free => {}
-                MaskNeed::Ready(mask) => sample.mask = mask,
+                MaskNeed::Ready(mask) => {
+                    sample.mask = late.with_choice(mask, self.device.shape().vocab_size);
+                }
                 MaskNeed::Missing(grammar_state, sampled) => {
                     late.set_pending(self.masks.start(BitmaskJob {
                         id,
@@ -468,7 +483,12 @@ impl Engine {
         let late = self.requests.late_mut(id);
         match (mask, waiting, late) {
             (Err(error), _, _) => self.end(id, error),
-            (Ok(mask), Some(sample), _) => sample.mask = mask,
+            (Ok(mask), Some(sample), late) => {
+                sample.mask = match late {
+                    Some(late) => late.with_choice(mask, self.device.shape().vocab_size),
+                    None => mask,
+                };
+            }
             (Ok(mask), None, Some(late)) => {
                 late.keep(mask);
                 if took <= self.forward_time {
@@ -594,6 +614,12 @@ impl Engine {
             finished.iter().map(|end| (end.seq, end.reason)).collect();
         for (id, sampled) in sampled {
             if step.skipped.contains(&id) {
+                if step.choices.contains(&id)
+                    && let Some(late) = self.requests.late_mut(id)
+                {
+                    late.choose_start(sampled.token);
+                    self.scheduler.release(id);
+                }
                 continue;
             }
             let finish = finished.get(&id).copied();

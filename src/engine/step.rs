@@ -16,8 +16,10 @@ pub(super) struct Step {
     pub(super) unsampled: Option<Vec<SampleInput>>,
     /// Masks that its sample waits for; `None` until they are determined.
     pub(super) wait: Option<MaskWait>,
-    /// Sequences that the batch samples but the step did not, because their masks were late.
+    /// Sequences that the batch samples but that get no token in this step.
     pub(super) skipped: HashSet<SeqId>,
+    /// Those of them whose sample is not a token of the answer, but chooses how it begins.
+    pub(super) choices: HashSet<SeqId>,
     /// Time at which its sample was ordered separately.
     pub(super) sampled_at: Option<Instant>,
     /// Prompt tokens that it scores, in the order of the report.
@@ -53,6 +55,7 @@ impl Step {
             unsampled: None,
             wait: None,
             skipped: HashSet::new(),
+            choices: HashSet::new(),
             sampled_at: None,
             scored: scored.collect(),
         }

@@ -52,6 +52,11 @@ struct Thoughtful {
 }
 
 impl Constraint for Thoughtful {
+    fn optional_start(&self) -> Option<TokenId> {
+        let is_allowed = matches!(self.rule, ThoughtRule::Allowed { .. });
+        (is_allowed && self.grammar.is_some()).then_some(self.markers.open)
+    }
+
     fn start(&self) -> Result<Box<dyn ConstraintState>> {
         let answer = self.grammar.as_ref().map(|grammar| grammar.start());
         Ok(Box::new(ThoughtState {
@@ -284,6 +289,22 @@ mod tests {
         assert!(state.next(1000).is_err());
         let mut state = start(Some(Stubborn), ThoughtRule::Banned);
         assert_eq!(state.allowed(), Some(vec![ONLY.0]));
+    }
+
+    #[test]
+    fn the_model_itself_chooses_whether_to_think_before_a_bound_answer() {
+        let optional_start = |grammar: Option<Stubborn>, rule| {
+            let grammar = grammar.map(|grammar| Arc::new(grammar) as Arc<dyn Constraint>);
+            let constraint = with_thought(grammar, rule, MARKERS, (VOCAB_SIZE, &[STOP]));
+            constraint.expect("there is a rule").optional_start()
+        };
+        let budget = Some(3);
+        for allowed in [None, budget].map(|budget| ThoughtRule::Allowed { budget }) {
+            assert_eq!(optional_start(Some(Stubborn), allowed), Some(MARKERS.open));
+        }
+        assert_eq!(optional_start(Some(Stubborn), ThoughtRule::Banned), None);
+        // Without a grammar every token may be sampled anyway.
+        assert_eq!(optional_start(None, ThoughtRule::Allowed { budget }), None);
     }
 
     #[test]

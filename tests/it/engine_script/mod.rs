@@ -5,6 +5,7 @@
 //! has anything to do.
 
 mod late;
+mod optional_start;
 mod stage;
 
 use std::time::Duration;
