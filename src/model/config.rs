@@ -4,13 +4,13 @@
 //! Knows nothing of tensors. Absent fields have the defaults of transformers 5.23
 //! (`configuration_gemma3.py`, `configuration_siglip.py`).
 
-use crate::core::KvGroups;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::fields::Fields;
 use crate::backend::ModelShape;
+use crate::core::KvGroups;
 use crate::error::Result;
 use crate::files;
 

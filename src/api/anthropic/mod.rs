@@ -29,6 +29,7 @@ use self::request::MessagesRequest;
 use self::response::TokenCount;
 use crate::api::generate::answer::AnswerFormat;
 use crate::api::generate::answering::Answering;
+use crate::api::generate::output::ThoughtPlan;
 use crate::api::generate::prompt::{PreparedPrompt, encode_chat};
 use crate::api::generate::types::sampling_fields::StreamFields;
 use crate::api::generate::types::scheduling_fields::SchedulingFields;
@@ -37,9 +38,11 @@ use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
 use crate::api::http::extract::{JsonBody, json_body};
 use crate::api::http::json_response::{json_response, to_json};
+use crate::api::http::object::JsonObject;
 use crate::api::http::state::AppState;
 use crate::api::openai::chat::call::chat_call;
 use crate::api::openai::chat::translation::NamedChat;
+use crate::core::Thinking;
 use crate::registry::ServedModel;
 
 /// Handles a message request.
@@ -114,6 +117,9 @@ fn read(
         }
         (Some(max_tokens), Purpose::Answer) => max_tokens,
     };
+    let config = fields.output_config.as_ref();
+    let effort = config.and_then(|JsonObject(config)| config.effort.as_ref());
+    let says_nothing = fields.thinking.is_none() && effort.is_none();
     let Translated {
         chat,
         mut shared,
@@ -123,6 +129,12 @@ fn read(
     shared.scheduling = scheduling;
     let mut call = chat_call(chat, shared, model).map_err(|error| names.rename(error))?;
     names.rename_grammar(&mut call.output);
+    // In this API an answer has no reasoning unless `thinking` enables it. Models that reason on
+    // request alone need no rule for that.
+    let is_unasked = (model.thinking).is_some_and(|thinking| thinking.when == Thinking::Unasked);
+    if says_nothing && (is_unasked || call.content.asks_to_think()) {
+        call.output.thought = ThoughtPlan::Banned;
+    }
     let echo = MessagesEcho {
         // Already checked to be at least 1.
         max_tokens: usize::try_from(max_tokens).unwrap_or(usize::MAX),

@@ -331,3 +331,49 @@ async fn wishes_that_cannot_be_are_refused() {
     });
     never.chat(neutral).await.ok();
 }
+
+#[tokio::test]
+async fn a_message_has_no_thought_unless_thinking_is_enabled() {
+    let phrase = json!({"system": INSTRUCTION});
+    for (when, fields, may_think) in [
+        (Thinking::Unasked, json!({}), false),
+        (
+            Thinking::Unasked,
+            json!({"output_config": {"effort": "low"}}),
+            true,
+        ),
+        (
+            Thinking::Unasked,
+            json!({"thinking": {"type": "adaptive"}}),
+            true,
+        ),
+        (
+            Thinking::Unasked,
+            json!({"thinking": {"type": "disabled"}}),
+            false,
+        ),
+        (Thinking::OnRequest, phrase.clone(), false),
+        (
+            Thinking::OnRequest,
+            json!({"thinking": {"type": "adaptive"}}),
+            true,
+        ),
+    ] {
+        let mut body = json!({"model": "tiny", "max_tokens": 20,
+                              "messages": [{"role": "user", "content": "hi"}]});
+        for (name, value) in fields.as_object().expect("fields") {
+            body[name] = value.clone();
+        }
+        let mut server = thinker(when);
+        server.post("/v1/messages", body.to_string()).await;
+        let Some(constraint) = server.request().await.constraint else {
+            assert!(may_think, "{when:?} {fields}");
+            continue;
+        };
+        let mut state = constraint.start().expect("it begins");
+        let mask = state.next_mask(&[], 1000, Urgency::Now).now_or_never();
+        let mask = mask.expect("it computes here").expect("it goes on");
+        let thinks = mask.is_none_or(|mask| mask.contains(tokens("<unused94>")[0]));
+        assert_eq!(thinks, may_think, "{when:?} {fields}");
+    }
+}
