@@ -6,12 +6,13 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use medgemma::api::{
-    self, ApiKeys, AppSettings, AppState, ConnectionLimits, KeyLimits, RequestMemory, Site,
+    self, ApiKeys, AppSettings, AppState, ConnectionLimits, Cors, Credentials, KeyLimits,
+    RequestMemory, Site,
 };
 use medgemma::batch::{Batch, BatchError, BatchPlan, BatchSummary};
 use medgemma::bench;
 use medgemma::config::{
-    self, BatchConfig, Bench, BenchConfig, ByteSize, Command, ComputeConfig, Consent,
+    self, BatchConfig, Bench, BenchConfig, ByteSize, Command, ComputeConfig, Consent, CorsConfig,
     KernelsConfig, ModelChoice, ModelsConfig, NetworkConfig, Place, ProbeConfig, PullConfig,
     ReportFormat, RmConfig, ServeConfig,
 };
@@ -369,7 +370,8 @@ async fn run(config: &ServeConfig, log: &Log) -> Outcome {
         keys,
         request_timeout: config.timeouts.request,
         metrics_keys: ApiKeys::new(&network.metrics_keys),
-        site: Site::new(hosts, &network.allowed_origins),
+        site: Site::new(hosts, &network.cors.origins),
+        cors: cors(&network.cors),
         connections: connection_limits(network),
         request_memory: request_memory(config),
     });
@@ -465,6 +467,18 @@ async fn run(config: &ServeConfig, log: &Log) -> Outcome {
 fn own_name(config: &ServeConfig, address: SocketAddr) -> Option<&String> {
     let is_name = config.host.parse::<IpAddr>().is_err();
     Some(&config.host).filter(|_| is_name && address.ip().is_loopback())
+}
+
+fn cors(config: &CorsConfig) -> Cors {
+    let credentials = match config.credentials {
+        true => Credentials::Allowed,
+        false => Credentials::Withheld,
+    };
+    Cors::new(
+        config.methods.as_deref(),
+        config.headers.as_deref(),
+        credentials,
+    )
 }
 
 fn connection_limits(network: &NetworkConfig) -> ConnectionLimits {

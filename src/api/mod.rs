@@ -28,6 +28,7 @@ mod status;
 
 pub use docs::fields;
 pub use http::connections::ConnectionLimits;
+pub use http::cors::{Cors, Credentials};
 pub use http::extract::MAX_BODY;
 pub use http::keys::ApiKeys;
 pub use http::limits::KeyLimits;

@@ -69,6 +69,7 @@ pub fn router(app: AppState) -> Router {
         .layer(from_fn_with_state(app.clone(), auth::require_key))
         .layer(from_fn_with_state(app.clone(), gate::guard))
         .layer(from_fn_with_state(app.clone(), request_id::identify))
+        .layer(from_fn_with_state(app.clone(), gate::tell_browsers))
         .with_state(app);
     with_tidy_paths(routes)
 }
@@ -112,6 +113,7 @@ pub(crate) fn metrics_router(app: AppState) -> Router {
         .layer(from_fn_with_state(app.clone(), auth::require_metrics_key))
         .layer(from_fn_with_state(app.clone(), gate::guard))
         .layer(from_fn_with_state(app.clone(), request_id::identify))
+        .layer(from_fn_with_state(app.clone(), gate::tell_browsers))
         .with_state(app);
     with_tidy_paths(routes)
 }

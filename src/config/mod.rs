@@ -11,6 +11,7 @@ mod cached;
 mod choices;
 mod command_line;
 mod compute;
+mod cors;
 mod hub;
 mod kernels;
 mod key_limits;
@@ -39,6 +40,7 @@ pub use bench::{
 pub use byte_size::ByteSize;
 pub use cached::{Consent, ModelsConfig, PullConfig, RmConfig};
 pub use compute::{ComputeConfig, DeviceChoice, DtypeChoice};
+pub use cors::CorsConfig;
 pub(crate) use hub::hub_token;
 pub use hub::{HubAccess, HubConfig, HubToken, ProgressOutput, Retries, TokenChoice};
 pub use kernels::KernelsConfig;

@@ -1,4 +1,4 @@
-//! Who may come in: names, pages of other sites, connections, and who reads the metrics.
+//! Who may come in: names, connections, and who reads the metrics. Pages of other sites are in `cors`.
 
 use std::time::Duration;
 
@@ -7,12 +7,16 @@ use clap::Args;
 use super::ApiKey;
 use super::api_key::api_key;
 use super::arguments::at_least_one;
+use super::cors::{CorsArguments, CorsConfig};
 use super::seconds::{Seconds, some_seconds};
 
 /// Options that mean nothing where there is no server.
-pub(super) const OPTIONS: [&str; 8] = [
+pub(super) const OPTIONS: [&str; 11] = [
     "allowed_hosts",
     "allowed_origins",
+    "allowed_methods",
+    "allowed_headers",
+    "allow_credentials",
     "max_connections",
     "max_connections_per_address",
     "send_timeout",
@@ -26,8 +30,8 @@ pub(super) const OPTIONS: [&str; 8] = [
 pub struct NetworkConfig {
     /// Names of this server besides the loopback's; given, they are checked on every address.
     pub allowed_hosts: Vec<String>,
-    /// Other sites whose pages may use it, as browsers write them.
-    pub allowed_origins: Vec<String>,
+    /// Pages of other sites.
+    pub cors: CorsConfig,
     /// Connections at a time; `None` is as many as the process has room for.
     pub max_connections: Option<usize>,
     /// Most connections from one address; `None` means no limit.
@@ -56,17 +60,8 @@ pub(super) struct NetworkArguments {
     )]
     pub(super) allowed_hosts: Vec<String>,
 
-    /// Other sites whose pages may use this server from a browser: an origin such as
-    /// https://app.example.org, several by commas, or a JSON list as vLLM takes it; "*" is all
-    /// [default: none]
-    #[arg(
-        long,
-        value_name = "ORIGINS",
-        env = "MEDGEMMA_ALLOWED_ORIGINS",
-        value_parser = origins,
-        help_heading = "Network"
-    )]
-    pub(super) allowed_origins: Vec<Origins>,
+    #[command(flatten)]
+    pub(super) cors: CorsArguments,
 
     /// Most connections at a time. When they are in use, a new one takes the place of the one that
     /// has been idle longest; if none is idle, it is answered with 503 [default: what the limit of
@@ -137,47 +132,15 @@ pub(super) struct NetworkArguments {
 
 impl NetworkArguments {
     pub(super) fn resolve(self) -> NetworkConfig {
-        let origins = self.allowed_origins.into_iter();
         NetworkConfig {
             allowed_hosts: self.allowed_hosts,
-            allowed_origins: origins.flat_map(|origins| origins.0).collect(),
+            cors: self.cors.resolve(),
             max_connections: self.max_connections,
             max_connections_per_address: self.max_connections_per_address,
             send_timeout: self.send_timeout.0,
             metrics_keys: self.metrics_key,
             metrics_address: self.metrics_port.map(|port| (self.metrics_host, port)),
         }
-    }
-}
-
-/// Some origins, as one value of the option names them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Origins(Vec<String>);
-
-fn origins(text: &str) -> Result<Origins, String> {
-    let text = text.trim();
-    let listed: Vec<String> = match text.starts_with('[') {
-        true => serde_json::from_str(text)
-            .map_err(|error| format!("it is no JSON list of strings: {error}"))?,
-        false => text.split(',').map(|part| part.trim().to_owned()).collect(),
-    };
-    listed
-        .iter()
-        .map(|text| origin(text))
-        .collect::<Result<_, _>>()
-        .map(Origins)
-}
-
-fn origin(text: &str) -> Result<String, String> {
-    let text = text.trim_end_matches('/');
-    let is_origin = text.split_once("://").is_some_and(|(scheme, rest)| {
-        !scheme.is_empty() && !rest.is_empty() && !rest.contains(['/', '@', ' ', '*'])
-    });
-    match is_origin || text == "*" {
-        true => Ok(text.to_owned()),
-        false => Err(format!(
-            "{text:?} is no origin: write it as https://app.example.org, without a path"
-        )),
     }
 }
 
@@ -199,30 +162,6 @@ fn host_name(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn origins_are_written_in_three_ways() {
-        let both = Ok(Origins(vec![
-            "https://a".to_owned(),
-            "http://b:1".to_owned(),
-        ]));
-        assert_eq!(origins(r#"["https://a", "http://b:1/"]"#), both);
-        assert_eq!(origins("https://a/, http://b:1"), both);
-        assert_eq!(origins("[]"), Ok(Origins(Vec::new())));
-        assert_eq!(origins("[\"*\"]"), origins("*"));
-        for wrong in [
-            "a",
-            "https://",
-            "://a",
-            "https://a/b",
-            "[1]",
-            "[",
-            "",
-            "https://*.a",
-        ] {
-            assert!(origins(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn names_stand_alone() {

@@ -2,12 +2,8 @@
 //! from other sites' pages. Requests made inside the process skip these checks.
 
 use axum::extract::{Request, State};
-use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, EXPECT, TRANSFER_ENCODING, VARY,
-};
-use axum::http::{HeaderMap, HeaderValue, Method, Version};
+use axum::http::header::{EXPECT, TRANSFER_ENCODING, VARY};
+use axum::http::{HeaderValue, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -16,47 +12,52 @@ use super::error::ApiError;
 use super::extract;
 use super::peer::Peer;
 use super::route_kind::RouteKind;
-use super::site::{Origin, host_of};
+use super::site::{host_of, is_preflight};
 use super::state::AppState;
 
-/// Passes a request with a valid head from an allowed origin.
+/// The outermost middleware: adds the CORS headers to every response for a page of an allowed site,
+/// whatever became of the request, since a page that may ask may also read why it was refused.
+pub(crate) async fn tell_browsers(
+    State(app): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let from_socket = request.extensions().get::<Peer>().is_some();
+    let origin = app.site().allowed_origin(request.headers());
+    let origin = origin.filter(|_| from_socket).cloned();
+    let mut response = next.run(request).await;
+    if from_socket && app.site().allows_origins() {
+        // A cache must not show one site's page what was answered to another's, or to none.
+        response
+            .headers_mut()
+            .append(VARY, HeaderValue::from_static("origin"));
+    }
+    if let Some(origin) = origin {
+        app.cors().allow(origin, response.headers_mut());
+    }
+    response
+}
+
+/// Passes a request with a valid head from an allowed origin, and answers such an origin's
+/// preflight.
 pub(crate) async fn guard(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let Some(peer) = request.extensions().get::<Peer>().copied() else {
         return next.run(request).await;
     };
-    let judged = judge(&app, peer, &request).map(|origin| match origin {
-        Origin::Own => None,
-        Origin::Allowed(origin) => Some(origin.clone()),
-    });
-    let allowed = match judged {
-        Ok(allowed) => allowed,
-        Err(error) => {
-            let (head, body) = request.into_parts();
-            extract::discard(&head.headers, body).await;
-            return error.into_response();
-        }
-    };
-    let Some(origin) = allowed else {
-        return next.run(request).await;
-    };
+    if let Err(error) = judge(&app, peer, &request) {
+        let (head, body) = request.into_parts();
+        extract::discard(&head.headers, body).await;
+        return error.into_response();
+    }
     let headers = request.headers();
-    let is_preflight =
-        *request.method() == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = match is_preflight {
-        true => preflight(headers),
-        false => next.run(request).await,
-    };
-    let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(
-        ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("x-request-id, request-id, retry-after"),
-    );
-    headers.append(VARY, HeaderValue::from_static("origin"));
-    response
+    // A browser sends no key with it.
+    if is_preflight(request.method(), headers) && app.site().allowed_origin(headers).is_some() {
+        return app.cors().preflight(headers);
+    }
+    next.run(request).await
 }
 
-fn judge<'r>(app: &AppState, peer: Peer, request: &'r Request) -> Result<Origin<'r>, ApiError> {
+fn judge(app: &AppState, peer: Peer, request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
     let is_probe = RouteKind::of(request) == RouteKind::Probe;
     if request.extensions().get() == Some(&SeatKind::Spare) && !is_probe {
@@ -85,22 +86,5 @@ fn judge<'r>(app: &AppState, peer: Peer, request: &'r Request) -> Result<Origin<
     {
         site.check_host(host)?;
     }
-    site.origin(request.method(), headers, host.as_ref())
-}
-
-/// Answers the CORS preflight request of an allowed site.
-fn preflight(asked: &HeaderMap) -> Response {
-    let mut response = ().into_response();
-    let headers = response.headers_mut();
-    headers.insert(
-        ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static("GET, POST"),
-    );
-    // Client libraries send many headers of their own, and no header that this server reads is a
-    // risk.
-    if let Some(names) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
-    }
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-    response
+    site.check_origin(request.method(), headers, host.as_ref())
 }

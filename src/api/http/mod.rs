@@ -10,6 +10,7 @@ pub(crate) mod auth;
 pub(crate) mod auth_failures;
 pub(crate) mod body_fields;
 pub(crate) mod connections;
+pub(crate) mod cors;
 pub(crate) mod dialect;
 pub(crate) mod error;
 pub(crate) mod extract;

@@ -6,7 +6,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use axum::http::header::{HOST, HeaderName, ORIGIN};
+use axum::http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, HeaderName, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 
@@ -22,15 +22,6 @@ pub struct Site {
     hosts: Vec<String>,
     /// As browsers write them: `https://app.example.org`, or `*` for all.
     origins: Vec<String>,
-}
-
-/// The origin of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin<'a> {
-    /// No page, or a page of this server.
-    Own,
-    /// A page of another site that the operator has allowed.
-    Allowed(&'a HeaderValue),
 }
 
 impl Site {
@@ -80,33 +71,46 @@ impl Site {
             })
     }
 
-    /// Returns the origin of a request. `host` is the name that it used for this server.
+    /// Whether pages of any other site are allowed.
+    pub(crate) fn allows_origins(&self) -> bool {
+        !self.origins.is_empty()
+    }
+
+    /// Returns the origin of a request from a page of another site, if the operator has allowed it.
+    pub(crate) fn allowed_origin<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+        let origin = headers.get(ORIGIN)?;
+        let text = origin.to_str().unwrap_or_default().to_ascii_lowercase();
+        let is_allowed = self
+            .origins
+            .iter()
+            .any(|known| known == "*" || *known == text);
+        is_allowed.then_some(origin)
+    }
+
+    /// Checks which page a request is from. `host` is the name that it used for this server.
     ///
     /// # Errors
     /// 403 for a page of another site that is not allowed.
-    pub(crate) fn origin<'a>(
+    pub(crate) fn check_origin(
         &self,
         method: &Method,
-        headers: &'a HeaderMap,
+        headers: &HeaderMap,
         host: Option<&Authority>,
-    ) -> Result<Origin<'a>, ApiError> {
+    ) -> Result<(), ApiError> {
+        // A read-only request changes nothing, and the browser does not show the response to
+        // another site's page. A preflight asks for leave to do more.
+        let only_reads = method.is_safe() && !is_preflight(method, headers);
         let from = headers.get(&SEC_FETCH_SITE).map(HeaderValue::as_bytes);
         let Some(origin) = headers.get(ORIGIN) else {
             return match from {
-                Some(b"cross-site") if !method.is_safe() => Err(ApiError::foreign_origin(None)),
-                _ => Ok(Origin::Own),
+                Some(b"cross-site") if !only_reads => Err(ApiError::foreign_origin(None)),
+                _ => Ok(()),
             };
         };
         let text = origin.to_str().unwrap_or_default().to_ascii_lowercase();
-        let is_listed = self.origins.contains(&text);
-        if is_listed || self.origins.iter().any(|known| known == "*") {
-            return Ok(Origin::Allowed(origin));
-        }
         let is_own = from == Some(b"same-origin") || self.is_own(&text, host);
-        // A read-only request changes nothing, and the browser does not show the response to
-        // another site's page.
-        if is_own || method.is_safe() {
-            return Ok(Origin::Own);
+        if only_reads || is_own || self.allowed_origin(headers).is_some() {
+            return Ok(());
         }
         Err(ApiError::foreign_origin(Some(&text)))
     }
@@ -136,6 +140,13 @@ impl Site {
             !is_loopback(authority.host()) && !self.hosts.iter().any(|known| known == "*");
         is_same || (is_ours_alone && self.is_allowed(authority.host()))
     }
+}
+
+/// Whether a request is a browser's question whether a page of another site may send one.
+pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::OPTIONS
+        && headers.contains_key(ORIGIN)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// Returns the host name that a request used for this server: from its target if that is a whole
@@ -241,8 +252,8 @@ mod tests {
                 headers.insert(&SEC_FETCH_SITE, HeaderValue::from_static(from));
             }
             let host = host.parse().expect("a name");
-            let origin = site.origin(&method, &headers, Some(&host));
-            origin.map(|origin| origin != Origin::Own)
+            let checked = site.check_origin(&method, &headers, Some(&host));
+            checked.map(|()| site.allowed_origin(&headers).is_some())
         };
         for (origin, from, host, is_allowed) in [
             ("http://127.0.0.1:8000", None, "127.0.0.1:8000", false),

@@ -9,6 +9,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::auth_failures::AuthFailures;
 use super::connections::ConnectionLimits;
+use super::cors::Cors;
 use super::error::ApiError;
 use super::keys::ApiKeys;
 use super::request_memory::{Charge, RequestMemory};
@@ -38,6 +39,8 @@ pub struct AppSettings {
     pub request_timeout: Option<Duration>,
     /// Names of this server, and other sites that may use it.
     pub site: Site,
+    /// What pages of those sites may send.
+    pub cors: Cors,
     /// Limits on connections.
     pub connections: ConnectionLimits,
     /// Memory that requests may hold before the engine has them.
@@ -195,6 +198,10 @@ impl AppState {
 
     pub(crate) fn site(&self) -> &Site {
         &self.shared.settings.site
+    }
+
+    pub(crate) fn cors(&self) -> &Cors {
+        &self.shared.settings.cors
     }
 
     pub(crate) fn connection_limits(&self) -> ConnectionLimits {

@@ -26,30 +26,6 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     ),
     flag("disable-uvicorn-access-log", Switch, Needless(LOGGING)),
     flag(
-        "allow-credentials",
-        Switch,
-        Only(
-            &["false"],
-            "pages of --allowed-origins send a key, not what a browser keeps",
-        ),
-    ),
-    flag(
-        "allowed-methods",
-        Value,
-        Only(
-            &["[\"*\"]"],
-            "pages of --allowed-origins may use every method that a route has",
-        ),
-    ),
-    flag(
-        "allowed-headers",
-        Value,
-        Only(
-            &["[\"*\"]"],
-            "pages of --allowed-origins may send every header",
-        ),
-    ),
-    flag(
         "chat-template-content-format",
         Value,
         Only(

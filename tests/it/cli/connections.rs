@@ -13,7 +13,7 @@ use super::{Server, medgemma};
 const CANCELLED: &str = "medgemma:requests_cancelled_total";
 
 /// So much that it is not there at once.
-fn long(extra: Value) -> Value {
+pub(super) fn long(extra: Value) -> Value {
     let mut body = json!({
         "messages": [{"role": "user", "content": "Hello!"}],
         "max_tokens": 8000, "ignore_eos": true,
@@ -35,7 +35,7 @@ fn short(stream: bool) -> Value {
 const CHAT: &str = "/v1/chat/completions";
 
 /// Begins a stream, and reads until it has begun.
-fn streaming(server: &Server, body: &Value) -> BufReader<TcpStream> {
+pub(super) fn streaming(server: &Server, body: &Value) -> BufReader<TcpStream> {
     let mut stream = BufReader::new(server.sent(&post(CHAT, "Connection: close\r\n", body)));
     let mut line = String::new();
     while !line.starts_with("data: ") {

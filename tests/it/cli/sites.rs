@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::Server;
-use super::wire::{get, post_to};
+use super::connections::{long, streaming};
+use super::wire::{Answer, get, post, post_to};
 
 fn chat() -> Value {
     json!({"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 1})
@@ -195,12 +196,145 @@ fn browsers_are_told_which_sites_may_ask() {
     ] {
         assert_eq!(answer.header(name), Some(value), "{answer:?}");
     }
+    assert_eq!(answer.header("access-control-allow-credentials"), None);
     let answer = preflight("https://evil.example");
-    assert_ne!(answer.status, 200);
+    let (status, code, _) = answer.error();
+    assert_eq!((status, code.as_str()), (403, "origin_not_allowed"));
     assert_eq!(answer.header("access-control-allow-origin"), None);
     // What went wrong can be read by the page, too.
     let refused = "Connection: close\r\nOrigin: https://app.example.org\r\n";
     let answer = server.answer(&post_to("localhost", refused, &chat()));
     assert_eq!(answer.status, 401);
     assert!(answer.header("access-control-allow-origin").is_some());
+}
+
+const APP: &str = "https://app.example.org";
+
+/// What a browser asks before a page of that site may send a `method` to `path`.
+fn preflight(server: &Server, path: &str, method: &str) -> Answer {
+    server.answer(&format!(
+        "OPTIONS {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nOrigin: {APP}\r\n\
+         Access-Control-Request-Method: {method}\r\n\
+         Access-Control-Request-Headers: authorization\r\n\r\n"
+    ))
+}
+
+#[test]
+fn a_page_can_read_whatever_it_is_answered() {
+    let arguments = ["demo", "--allowed-origins", APP];
+    let key = ("MEDGEMMA_API_KEY", "a-key-of-16-char");
+    let server = Server::start(&arguments, &[key]);
+    let origin = format!("Origin: {APP}\r\n");
+    let lines = format!(
+        "Connection: close\r\n{origin}Authorization: Bearer {}\r\n",
+        key.1
+    );
+    let with_host = format!("Host: localhost\r\n{lines}");
+    let mut stream = chat();
+    stream["stream"] = true.into();
+    let mut broken = chat();
+    broken["max_tokens"] = (-1).into();
+    let cases = [
+        (200, get("/v1/models", &with_host)),
+        (200, post("/v1/chat/completions", &lines, &stream)),
+        (200, get("/health", &format!("Host: localhost\r\n{origin}"))),
+        (200, get("/docs", &format!("Host: localhost\r\n{origin}"))),
+        (400, post("/v1/chat/completions", &lines, &broken)),
+        (
+            401,
+            get("/v1/models", &format!("Host: localhost\r\n{origin}")),
+        ),
+        (
+            403,
+            get("/v1/models", &format!("Host: evil.example\r\n{lines}")),
+        ),
+        (404, get("/nope", &with_host)),
+        (405, get("/v1/chat/completions", &with_host)),
+        (
+            417,
+            get("/v1/models", &format!("{with_host}Expect: more\r\n")),
+        ),
+    ];
+    let read = |answer: &Answer| {
+        answer
+            .header("access-control-allow-origin")
+            .map(str::to_owned)
+    };
+    for (status, request) in cases {
+        let answer = server.answer(&request);
+        assert_eq!(answer.status, status, "{request}");
+        assert_eq!(read(&answer).as_deref(), Some(APP), "{request}");
+        let exposed = answer.header("access-control-expose-headers").unwrap();
+        for name in ["x-request-id", "retry-after", "x-ratelimit-reset-tokens"] {
+            assert!(exposed.contains(name), "{exposed}");
+        }
+    }
+    // One that no page sent is answered as ever, but says on what the headers depend.
+    let answer = server.answer(&get("/health", "Host: localhost\r\n"));
+    assert_eq!(
+        (read(&answer), answer.header("vary")),
+        (None, Some("origin"))
+    );
+
+    let arguments = [
+        "demo",
+        "--allowed-origins",
+        APP,
+        "--max-connections-per-address",
+        "1",
+    ];
+    let server = Server::start(&arguments, &[]);
+    let _busy = streaming(&server, &long(json!({"n": 50, "stream": true})));
+    let answer = server.answer(&get("/v1/models", &format!("Host: localhost\r\n{origin}")));
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(read(&answer).as_deref(), Some(APP));
+}
+
+#[test]
+fn pages_may_use_what_the_flags_say() {
+    let allowed = |arguments: &[&str]| {
+        let server = Server::start(
+            &[&["demo", "--allowed-origins", "*"], arguments].concat(),
+            &[],
+        );
+        let answer = preflight(&server, "/v1/chat/completions", "POST");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        // Never "*", which browsers do not take together with credentials.
+        let origin = answer.header("access-control-allow-origin");
+        assert_eq!(origin, Some(APP));
+        ["methods", "headers", "credentials"].map(|name| {
+            let value = answer.header(&format!("access-control-allow-{name}"));
+            value.map(str::to_owned)
+        })
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let all = [some("get, post"), some("authorization"), None];
+    assert_eq!(allowed(&[]), all);
+    let stars = ["--allowed-methods", "[\"*\"]", "--allowed-headers", "*"];
+    assert_eq!(allowed(&stars), all);
+    let chosen = [
+        "--allowed-methods",
+        "[\"GET\"]",
+        "--allowed-headers",
+        "Authorization,X-Mine",
+        "--allow-credentials",
+    ];
+    let headers = "accept, accept-language, content-language, content-type, authorization, x-mine";
+    assert_eq!(allowed(&chosen), [some("get"), some(headers), some("true")]);
+    let off = ["--allow-credentials=false", "--allowed-headers", "[]"];
+    let headers = "accept, accept-language, content-language, content-type";
+    assert_eq!(allowed(&off), [some("get, post"), some(headers), None]);
+}
+
+#[test]
+fn nothing_is_allowed_unasked() {
+    let server = Server::start(&["demo"], &[]);
+    let answer = preflight(&server, "/v1/chat/completions", "POST");
+    assert_eq!(answer.status, 403);
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+    let origin = format!("Host: localhost\r\nOrigin: {APP}\r\n");
+    let answer = server.answer(&get("/v1/models", &origin));
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+    assert_eq!(answer.header("vary"), None);
 }
