@@ -1,7 +1,7 @@
 //! The command line and the environment, as they are written.
 //!
-//! Each option of `serve` is also an environment variable, `MEDGEMMA_` and its name; the command
-//! line wins. What contradicts itself or is not supported is refused here, by name.
+//! Each option of `serve` is also an environment variable, `MEDGEMMA_` and its name, and a key of
+//! `--config`'s file; the command line wins, then the file. What contradicts itself or is not supported is refused here, by name.
 
 use std::path::PathBuf;
 
@@ -14,6 +14,7 @@ use super::batch::RunBatchArguments;
 use super::bench::BenchArguments;
 use super::cached::{ModelsArguments, PullArguments, RmArguments};
 use super::compute::{SelfTestArguments, share};
+use super::counts::{SequenceLength, at_least_one};
 use super::hub::HubArguments;
 use super::kernels::KernelsArguments;
 use super::key_limits::KeyLimitArguments;
@@ -77,12 +78,13 @@ const SERVE_EXAMPLES: &str = "\
 Environment:
   Every option can be set by a variable, MEDGEMMA_ and the option's name in capitals:
   MEDGEMMA_PORT=9000, MEDGEMMA_MAX_MODEL_LEN=8192. MODEL is MEDGEMMA_MODEL. The command line wins,
-  and an empty variable counts as none. Keys belong here, or into a file (--api-key-file), rather
+  then the file of --config, and an empty variable counts as none. Keys belong here, or into a file (--api-key-file), rather
   than on a command line, which other users of the machine can see.
 
 Coming from vLLM:
   Its flags are understood, or refused with what to use in their place; --max_model_len is read as
-  --max-model-len, and `medgemma --model MODEL …` as `medgemma serve --model MODEL …`.
+  --max-model-len, and `medgemma --model MODEL …` as `medgemma serve --model MODEL …`. Of a flag that
+  is given twice the last counts, unless its help says that it may be repeated.
 
 Exit codes:
   0   it was asked to stop, and has finished what ran
@@ -151,6 +153,11 @@ pub(super) struct ServeArguments {
     )]
     pub(super) model_option: Option<String>,
 
+    /// A YAML file of options: a line each, with the name that it has here or on vLLM. The command line
+    /// wins over it, and it over the environment
+    #[arg(long, value_name = "FILE", env = "MEDGEMMA_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+
     /// What clients may call the model; repeat it, or separate names by commas, for several
     /// [default: MODEL's name]
     #[arg(
@@ -194,9 +201,14 @@ pub(super) struct ServeArguments {
     /// user's is put before an assistant's that begins
     #[arg(
         long,
+        value_name = "BOOL",
         env = "MEDGEMMA_STRICT_ROLES",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
         value_parser = BoolishValueParser::new(),
-        action = ArgAction::SetTrue
+        action = ArgAction::Set
     )]
     pub(super) strict_roles: bool,
 
@@ -283,16 +295,17 @@ pub(super) struct ServeArguments {
     #[command(flatten)]
     pub(super) network: NetworkArguments,
 
-    /// Longest sequence, prompt and answer together, in tokens [default: the model's context, or
-    /// what the KV cache can hold]
+    /// Longest sequence, prompt and answer together, in tokens, such as 8192, 8k or auto [default:
+    /// auto, the model's context, or what the KV cache can hold]
     #[arg(
         long,
         value_name = "TOKENS",
         env = "MEDGEMMA_MAX_MODEL_LEN",
-        value_parser = at_least_one,
+        value_parser = str::parse::<SequenceLength>,
+        allow_hyphen_values = true,
         help_heading = "Speed and memory"
     )]
-    pub(super) max_model_len: Option<usize>,
+    pub(super) max_model_len: Option<SequenceLength>,
 
     /// Most sequences to compute at a time; others wait
     #[arg(
@@ -451,6 +464,7 @@ pub(super) struct ServeArguments {
     /// KV cache takes what is left of it, unless --kv-cache-memory says how much
     #[arg(
         long,
+        alias = "device-memory-utilization",
         value_name = "SHARE",
         env = "MEDGEMMA_GPU_MEMORY_UTILIZATION",
         default_value = "0.9",
@@ -496,17 +510,8 @@ pub(super) struct ServeArguments {
         env = "MEDGEMMA_LOG_LEVEL",
         default_value = "info",
         value_enum,
+        ignore_case = true,
         help_heading = "Log"
     )]
     pub(super) log_level: LogLevel,
-}
-
-pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
-    // Far above what any machine can do, low enough that products of it are exact.
-    const MAX: usize = 1 << 24;
-    match text.parse() {
-        Ok(number @ 1..=MAX) => Ok(number),
-        Ok(_) => Err(format!("it must be between 1 and {MAX}")),
-        Err(_) => Err("it must be a whole number".to_owned()),
-    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::at_least_one;
+use super::counts::at_least_one;
 use super::hub::{CacheArguments, HubArguments, Variables};
 use super::{DtypeChoice, HubConfig, Limits, ProgressOutput, ReportFormat};
 

@@ -28,7 +28,7 @@ pub(super) struct CorsArguments {
         value_parser = |text: &str| list(text, origin),
         help_heading = "Network"
     )]
-    allowed_origins: Vec<Listed>,
+    allowed_origins: Option<Listed>,
 
     /// Methods that those pages may use, in the same forms [default: all that a route has]
     #[arg(
@@ -74,9 +74,8 @@ impl CorsArguments {
             let names = listed?.0;
             (!names.iter().any(|name| name == "*")).then_some(names)
         };
-        let origins = self.allowed_origins.into_iter();
         CorsConfig {
-            origins: origins.flat_map(|origins| origins.0).collect(),
+            origins: self.allowed_origins.map_or(Vec::new(), |origins| origins.0),
             methods: some(self.allowed_methods),
             headers: some(self.allowed_headers),
             credentials: self.allow_credentials,

@@ -102,6 +102,10 @@ pub enum ProgressOutput {
     LogOnly,
 }
 
+/// What stands for a token where the flag is given without one, as vLLM takes it: whatever there is
+/// otherwise counts.
+const IMPLICIT_TOKEN: &str = "true";
+
 #[derive(Args, Clone, Debug)]
 pub(super) struct HubArguments {
     /// Which version of a model on the hub: a branch, a tag or a commit [default: main]
@@ -122,6 +126,8 @@ pub(super) struct HubArguments {
         long,
         value_name = "TOKEN",
         env = "MEDGEMMA_HF_TOKEN",
+        num_args = 0..=1,
+        default_missing_value = IMPLICIT_TOKEN,
         value_parser = hub_token,
         help_heading = "Hub"
     )]
@@ -263,6 +269,7 @@ impl Variables<'_> {
 
     /// A flag says more than the environment, and a token more than a file.
     fn token(&self, given: Option<HubToken>, file: Option<PathBuf>) -> TokenChoice {
+        let given = given.filter(|token| token.0 != IMPLICIT_TOKEN);
         match (given, file) {
             (Some(token), _) => return TokenChoice::Given(token),
             (None, Some(file)) => return TokenChoice::File(self.expand(file.into_os_string())),

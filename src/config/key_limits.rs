@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::ApiKey;
 use super::api_key::api_key;
-use super::arguments::at_least_one;
+use super::counts::at_least_one;
 
 /// What one key may ask; `None` is without limit. Where no keys are, all clients together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,9 @@ mod cached;
 mod choices;
 mod command_line;
 mod compute;
+mod config_file;
 mod cors;
+mod counts;
 mod hub;
 mod kernels;
 mod key_limits;
@@ -82,7 +84,9 @@ pub enum Command {
 /// clap's, which is also how help and version come out; its `exit` prints it and ends the process
 /// with the right code.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
-    let matches = command().try_get_matches_from(command_line::written_out(arguments))?;
+    let line = command_line::written_out(arguments);
+    let matches = command().try_get_matches_from(&line)?;
+    let matches = config_file::heeded(line, matches)?;
     let parsed = Arguments::from_arg_matches(&matches)?;
     match parsed.command {
         CommandArguments::GrammarWorker => Ok(Command::GrammarWorker),
@@ -117,6 +121,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     }
 }
 
+/// The command, where of an option that is given twice the last counts, as on vLLM.
+fn with_last_word(command: clap::Command) -> clap::Command {
+    command.args_override_self(true)
+}
+
 /// The command, without variables that are set to nothing, since a compose file's empty default
 /// means that nothing was chosen, and without what Kubernetes means by one.
 fn command() -> clap::Command {
@@ -135,9 +144,11 @@ fn command() -> clap::Command {
         }
     };
     Arguments::command()
-        .mut_subcommand("serve", |serve| vllm_flags::known_to(serve).mut_args(hide))
+        .mut_subcommand("serve", |serve| {
+            with_last_word(vllm_flags::known_to(serve)).mut_args(hide)
+        })
         .mut_subcommand("run-batch", |batch| {
-            batch::without_servers(vllm_flags::known_to(batch).mut_args(hide))
+            batch::without_servers(with_last_word(vllm_flags::known_to(batch)).mut_args(hide))
         })
         .mut_subcommand("ready", |ready| ready.mut_args(hide))
         .mut_subcommand("kernels", |kernels| kernels.mut_args(hide))

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::ApiKey;
 use super::api_key::api_key;
-use super::arguments::at_least_one;
 use super::cors::{CorsArguments, CorsConfig};
+use super::counts::at_least_one;
 use super::seconds::{Seconds, some_seconds};
 
 /// Options that mean nothing where there is no server.

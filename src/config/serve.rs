@@ -13,7 +13,8 @@ use super::arguments::ServeArguments;
 use super::hub::Variables;
 use super::{
     ApiKey, ByteSize, ComputeConfig, HubConfig, KeyLimits, LogConfig, LogFormat, NetworkConfig,
-    ProgressOutput, RequestDefaults, command, command_line, network, variables, vllm_flags,
+    ProgressOutput, RequestDefaults, command, command_line, config_file, network, variables,
+    vllm_flags,
 };
 use crate::core::{ImageFit, PrefixCaching, RolePolicy, Thinking, ToolFormat};
 
@@ -152,8 +153,10 @@ pub(super) fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Erro
         "shutdown_timeout",
     ];
     let line = ["medgemma", "serve"].map(OsString::from);
-    let line = line.into_iter().chain(command_line::with_dashes(options));
-    let matches = command().try_get_matches_from(line)?;
+    let options = command_line::with_dashes(options);
+    let line: Vec<OsString> = line.into_iter().chain(options).collect();
+    let matches = command().try_get_matches_from(&line)?;
+    let matches = config_file::heeded(line, matches)?;
     let matches = matches
         .subcommand_matches("serve")
         .expect("the line says so");
@@ -259,7 +262,7 @@ pub(super) fn resolve(
         network: arguments.network.resolve(),
         request_defaults: arguments.request_defaults.resolve(),
         limits: Limits {
-            max_model_len: arguments.max_model_len,
+            max_model_len: arguments.max_model_len.and_then(|length| length.0),
             max_num_seqs: arguments.max_num_seqs,
             max_num_batched_tokens: arguments.max_num_batched_tokens,
             kv_cache_memory: arguments.kv_cache_memory,

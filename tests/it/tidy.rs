@@ -263,6 +263,7 @@ const LOCAL_WORDS: &[(&str, &[&str])] = &[(
         "config/compute.rs",
         // What a user types.
         "config/arguments.rs",
+        "config/vllm_flags/",
     ],
 )];
 

@@ -6,8 +6,11 @@
 
 mod table;
 
+use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::Value;
 
 use table::FLAGS;
 
@@ -23,7 +26,7 @@ struct VllmFlag {
 /// How it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// `--flag value`
+    /// `--flag value`; of several the last counts.
     Value,
     /// `--flag value value`
     Values,
@@ -38,27 +41,40 @@ enum Rule {
     Needless(&'static str),
     /// These values ask for what is so anyway; with any other the start is refused, saying this.
     Only(&'static [&'static str], &'static str),
+    /// It is a JSON object, with a rule for each key; with any other key the start is refused,
+    /// saying this.
+    Object(&'static [(&'static str, Rule)], &'static str),
 }
+
+/// What vLLM takes for a flag that was not given.
+const NOT_GIVEN: [&str; 3] = ["", "None", "null"];
 
 /// Adds the flags to a command, whose help does not show them.
 pub(super) fn known_to(command: Command) -> Command {
     FLAGS.iter().fold(command, |command, flag| {
         let arg = Arg::new(flag.name)
             .long(flag.name)
-            .env(flag.variable())
-            .action(ArgAction::Append)
+            .env(variable(flag.name))
             .allow_hyphen_values(flag.form == Form::Value)
             .hide(true);
         match flag.form {
-            Form::Value => command.arg(arg.num_args(1)),
-            Form::Values => command.arg(arg.num_args(1..)),
+            Form::Value => command.arg(arg.num_args(1).action(ArgAction::Set)),
+            Form::Values => command.arg(arg.num_args(1..).action(ArgAction::Append)),
             Form::Switch => {
                 let arg = arg.num_args(0..=1).require_equals(true);
+                let arg = arg.action(ArgAction::Set).default_missing_value("true");
                 let off = Arg::new(flag.off())
                     .long(flag.off())
+                    .aliases(flag.opposite())
+                    .value_parser(BoolishValueParser::new())
                     .action(ArgAction::SetTrue)
+                    .overrides_with(flag.name)
                     .hide(true);
-                command.arg(arg.default_missing_value("true")).arg(off)
+                let off = match flag.opposite() {
+                    Some(name) => off.env(variable(&name)),
+                    None => off,
+                };
+                command.arg(arg.overrides_with(flag.off())).arg(off)
             }
         }
     })
@@ -72,10 +88,19 @@ pub(super) fn read(matches: &ArgMatches) -> Result<Vec<String>, clap::Error> {
     let mut notes = Vec::new();
     for flag in FLAGS {
         for value in flag.given(matches) {
-            notes.extend(flag.judge(&value).map_err(refused)?);
+            let judged = match flag.form {
+                Form::Switch => flag.judge_switch(&value),
+                _ => flag.rule.judge(&format!("--{}", flag.name), &value),
+            };
+            notes.extend(judged.map_err(refused)?);
         }
     }
     Ok(notes)
+}
+
+/// The variable of a flag: all options have one.
+fn variable(name: &str) -> String {
+    format!("MEDGEMMA_{}", name.to_uppercase().replace('-', "_"))
 }
 
 fn refused(message: String) -> clap::Error {
@@ -83,19 +108,25 @@ fn refused(message: String) -> clap::Error {
 }
 
 impl VllmFlag {
-    /// As all options have one.
-    fn variable(&self) -> String {
-        let name = self.name.to_uppercase().replace(['-', '.'], "_");
-        format!("MEDGEMMA_{name}")
-    }
-
     /// The name that says no.
     fn off(&self) -> String {
         format!("no-{}", self.name)
     }
 
+    /// vLLM's other name that says no: of `enable-x`, `disable-x`, and the other way round.
+    fn opposite(&self) -> Option<String> {
+        let enable = self.name.strip_prefix("enable-");
+        let disable = self.name.strip_prefix("disable-");
+        enable
+            .map(|rest| format!("disable-{rest}"))
+            .or_else(|| disable.map(|rest| format!("enable-{rest}")))
+    }
+
     /// The values that it was given, one by one.
     fn given(&self, matches: &ArgMatches) -> Vec<String> {
+        if self.form == Form::Switch && self.is_off(matches) {
+            return vec!["false".to_owned()];
+        }
         let values = matches.get_many::<String>(self.name);
         let values = values.into_iter().flatten().map(|value| {
             let value = value.trim();
@@ -106,115 +137,66 @@ impl VllmFlag {
                 _ => value.to_owned(),
             }
         });
-        let off = self.form == Form::Switch && matches.get_flag(&self.off());
-        values.chain(off.then(|| "false".to_owned())).collect()
+        values
+            .filter(|value| !NOT_GIVEN.contains(&value.as_str()))
+            .collect()
     }
 
-    /// What the log says; `None` for what is so anyway.
+    /// Whether a switch was turned off by its other name. The command line wins over a variable.
+    fn is_off(&self, matches: &ArgMatches) -> bool {
+        let off = self.off();
+        let is_overruled = matches.value_source(&off) == Some(ValueSource::EnvVariable)
+            && matches.value_source(self.name) == Some(ValueSource::CommandLine);
+        matches.get_flag(&off) && !is_overruled
+    }
+
+    fn judge_switch(&self, value: &str) -> Result<Vec<String>, String> {
+        let shown = match value {
+            "true" => format!("--{}", self.name),
+            "false" => format!("--{}", self.opposite().unwrap_or_else(|| self.off())),
+            _ => return Err(format!("--{} is true or false, not {value}", self.name)),
+        };
+        self.rule.judge_shown(shown, value)
+    }
+}
+
+impl Rule {
+    /// What the log says of a flag with this value; nothing for what is so anyway.
     ///
     /// # Errors
     /// What to use in place of the flag.
-    fn judge(&self, value: &str) -> Result<Option<String>, String> {
-        let shown = match (self.form, value) {
-            (Form::Switch, "true") => format!("--{}", self.name),
-            (Form::Switch, "false") => format!("--{}", self.off()),
-            _ => format!("--{} {value}", self.name),
+    fn judge(self, flag: &str, value: &str) -> Result<Vec<String>, String> {
+        let Self::Object(keys, instead) = self else {
+            return self.judge_shown(format!("{flag} {value}"), value);
         };
-        match self.rule {
-            Rule::Needless(why) => Ok(Some(format!("{shown} is not needed: {why}"))),
-            Rule::Only(values, _) if values.contains(&value) => Ok(None),
-            Rule::Only(_, instead) => Err(format!("{shown} is not supported: {instead}")),
+        let object: serde_json::Map<String, Value> = serde_json::from_str(value)
+            .map_err(|_| format!("{flag} {value} is no JSON object: {instead}"))?;
+        let mut notes = Vec::new();
+        for (key, value) in &object {
+            let value = match value {
+                Value::Null => continue,
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let flag = format!("{flag}.{key}");
+            let Some((_, rule)) = keys.iter().find(|(known, _)| known == key) else {
+                return Err(format!("{flag} is not supported: {instead}"));
+            };
+            notes.extend(rule.judge(&flag, &value)?);
+        }
+        Ok(notes)
+    }
+
+    fn judge_shown(self, shown: String, value: &str) -> Result<Vec<String>, String> {
+        match self {
+            Self::Needless(why) => Ok(vec![format!("{shown} is not needed: {why}")]),
+            Self::Only(values, _) if values.contains(&value) => Ok(Vec::new()),
+            Self::Only(_, instead) | Self::Object(_, instead) => {
+                Err(format!("{shown} is not supported: {instead}"))
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    fn command() -> Command {
-        known_to(Command::new("serve").arg(Arg::new("model")))
-    }
-
-    fn read_line(line: &[&str]) -> Result<Vec<String>, String> {
-        let line = [&["serve"], line].concat();
-        let matches = command().try_get_matches_from(line);
-        read(&matches.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
-    }
-
-    /// The flag with this value, in each way that it can be written.
-    fn ways_to_write(flag: &VllmFlag, value: &str) -> Vec<Vec<String>> {
-        let name = flag.name;
-        let joined = vec![format!("--{name}={value}")];
-        match (flag.form, value) {
-            (Form::Switch, "true") => vec![joined, vec![format!("--{name}")]],
-            (Form::Switch, "false") => vec![joined, vec![format!("--no-{name}")]],
-            _ => vec![joined, vec![format!("--{name}"), value.to_owned()]],
-        }
-    }
-
-    #[test]
-    fn every_flag_does_what_its_row_says() {
-        for flag in FLAGS {
-            let name = flag.name;
-            let values: &[&str] = match flag.form {
-                Form::Switch => &["true", "false"],
-                Form::Value | Form::Values => &["other"],
-            };
-            let fine = match flag.rule {
-                Rule::Needless(_) => &[],
-                Rule::Only(fine, _) => fine,
-            };
-            for value in values.iter().chain(fine) {
-                for line in ways_to_write(flag, value) {
-                    let line: Vec<&str> = line.iter().map(String::as_str).collect();
-                    let read = read_line(&line);
-                    match flag.rule {
-                        Rule::Needless(why) => {
-                            let notes = read.expect("it is understood");
-                            assert_eq!(notes.len(), 1, "{line:?}");
-                            assert!(notes[0].contains(name) && notes[0].ends_with(why));
-                        }
-                        Rule::Only(_, _) if fine.contains(value) => {
-                            assert_eq!(read, Ok(Vec::new()), "{line:?}");
-                        }
-                        Rule::Only(_, instead) => {
-                            let error = read.expect_err("it is refused");
-                            assert!(error.contains(name) && error.contains(instead), "{error}");
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn none_is_listed_twice_and_each_says_something() {
-        let names: BTreeSet<&str> = FLAGS.iter().map(|flag| flag.name).collect();
-        assert_eq!(names.len(), FLAGS.len());
-        for flag in FLAGS {
-            let (Rule::Needless(said) | Rule::Only(_, said)) = flag.rule;
-            assert!(
-                said.len() > 10 && !said.ends_with('.'),
-                "--{}: {said}",
-                flag.name
-            );
-        }
-    }
-
-    #[test]
-    fn the_last_of_several_values_is_judged_too() {
-        let error = read_line(&["--kv-cache-dtype", "auto", "--kv-cache-dtype", "fp8"]);
-        assert!(error.unwrap_err().contains("--kv-cache-dtype fp8"));
-        let error = read_line(&["--lora-modules", "a=/a", "b=/b"]);
-        assert!(error.unwrap_err().contains("--lora-modules a=/a"));
-    }
-
-    #[test]
-    fn a_switch_takes_nothing_of_what_follows_it() {
-        let notes = read_line(&["--trust-remote-code", "demo"]).unwrap();
-        assert_eq!(notes.len(), 1);
-    }
-}
+mod tests;

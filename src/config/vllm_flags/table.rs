@@ -1,456 +1,402 @@
-//! The flags of vLLM's that are not options here, and what is made of each.
+//! The flags of vLLM's that are not options here, and what is made of each: one line a flag, in the
+//! order of vLLM's help. `vllm-0.33.txt` beside this file lists all of vLLM's; a test compares them.
 
 use super::Form::{self, Switch, Value, Values};
-use super::Rule::{self, Needless, Only};
+use super::Rule::{self, Needless, Object, Only};
 use super::VllmFlag;
 
-const ONE_GPU: &str = "a model is computed on one GPU. Start one server for each GPU behind a \
-                        router, or serve a model that fits one";
-const ADAPTERS: &str = "adapters are not loaded. Merge the adapter into its model (PEFT: \
-                        merge_and_unload) and serve the merged directory";
-const TLS: &str = "the server speaks plain HTTP. Put a proxy that ends TLS in front of it \
-                   (nginx, Caddy, Traefik)";
-const NO_FETCHING: &str = "images come in the request as data URIs; nothing is fetched or read \
-                           because a request names it. Leave it out";
-const LOGGING: &str = "the log never holds prompts or answers; --log-level says how much of the \
-                       rest it holds";
+// What is said of several flags. A reason follows "is not needed: " or "is not supported: ".
+const ONE_GPU: &str = "a model is computed on one GPU. Start one server for each GPU behind a router, or serve a model that fits one";
+const ALONE: &str = "one process computes on one GPU, and has nobody to share the work with";
+const ADAPTERS: &str = "adapters are not loaded. Merge the adapter into its model (PEFT: merge_and_unload) and serve the merged directory";
+const TLS: &str = "the server speaks plain HTTP. Put a proxy that ends TLS in front of it (nginx, Caddy, Traefik)";
+const HTTP: &str = "the server speaks HTTP over TCP: leave it out, or put a proxy in front of it";
+const NO_FETCHING: &str = "images come in the request as data URIs; nothing is fetched or read because a request names it. Leave it out";
+const LOGGING: &str =
+    "the log never holds prompts or answers; --log-level says how much of the rest it holds";
+const LOG_FILE: &str = "the log goes to stderr: --log-format and --log-level say how";
+const FIGURES: &str = "figures are at /metrics, not in the log";
 const TOOLS: &str = "tools can be called in any chat; --tool-format says how calls are written";
+const CODE: &str = "code is not loaded: leave it out";
+const NO_REMOTE_CODE: &str = "code that comes with a model is never run";
+const CONFIG_COUNTS: &str = "config.json counts as it is. Change it in a directory of your own";
+const QUANTISED: &str = "weights are computed in bf16 or f32 as they are stored. Leave it out and serve the original checkpoint; --max-model-len and --max-num-seqs save memory";
+const CACHE_NUMBERS: &str = "the cache is bf16 on a GPU and f32 on the CPU. Leave it out; a lower --max-model-len or --max-num-seqs saves memory";
+const CACHE_STAYS: &str = "a server keeps its cache to itself: leave it out";
+const OFFLOADING: &str =
+    "weights stay where they are computed. Serve a smaller model, or use --device cpu";
+const NOTHING_OFFLOADED: &str = "weights and the KV cache stay where they are computed";
+const NO_EXPERTS: &str = "the models that are served have no experts";
+const NO_STATE: &str =
+    "the models that are served have attention in every layer, and nothing like Mamba";
+const KERNELS: &str =
+    "there is one kernel for each operation and device, compiled for the GPU by itself";
+const GRAPHS: &str =
+    "on a GPU, steps of any length are recorded as graphs, which changes no answer";
+const LAYOUT: &str = "blocks of the KV cache have 32 tokens here, which changes no answer";
+const NO_VIDEO: &str = "prompts hold text and images, no video";
+const PREPARED_HERE: &str = "images are prepared on the CPU, in the same process";
+const PREPARED_AS_TRAINED: &str = "images are prepared as the checkpoint says: leave it out";
+const NO_SLEEP: &str = "a server keeps its model: stop it to free the GPU";
+const GENERATES: &str = "models generate here: leave it out";
+const SPECULATION: &str = "tokens are drawn one after the other: leave it out";
+const TRACES: &str =
+    "traces are not sent: leave it out. Each request's times are in the log and at /metrics";
+const NO_COHERE: &str = "Cohere's routes and formats are not served";
+const NO_SCORES: &str = "scores are not served";
+const OPERATOR_SAYS: &str = "a request never brings what the operator decides: leave it out";
+const FAULTS: &str = "a fault ends the process with 70, to be started anew: leave it out";
 
-/// Each flag once, in the order of vLLM's help.
+/// Each flag once, in the order of vLLM's help; at the end those that vLLM had once.
+#[rustfmt::skip]
 pub(super) const FLAGS: &[VllmFlag] = &[
     // Frontend
-    flag(
-        "uvicorn-log-level",
-        Value,
-        Needless("--log-level is for the whole log"),
-    ),
-    flag("disable-uvicorn-access-log", Switch, Needless(LOGGING)),
-    flag(
-        "chat-template-content-format",
-        Value,
-        Only(
-            &["auto", "openai"],
-            "it follows from the template: leave it out",
-        ),
-    ),
-    flag(
-        "trust-request-chat-template",
-        Switch,
-        Only(
-            &["false"],
-            "a request never brings a template: --chat-template sets one",
-        ),
-    ),
-    flag(
-        "response-role",
-        Value,
-        Only(&["assistant"], "answers are the assistant's: leave it out"),
-    ),
-    flag("ssl-keyfile", Value, Only(&[], TLS)),
-    flag("ssl-certfile", Value, Only(&[], TLS)),
-    flag("ssl-ca-certs", Value, Only(&[], TLS)),
-    flag(
-        "root-path",
-        Value,
-        Only(
-            &["", "/"],
-            "routes have no prefix. Let the proxy take it off before it passes requests on",
-        ),
-    ),
-    flag(
-        "middleware",
-        Value,
-        Only(
-            &[],
-            "code is not loaded. Use a proxy in front of the server",
-        ),
-    ),
-    flag(
-        "disable-frontend-multiprocessing",
-        Switch,
-        Needless("there is one process anyway"),
-    ),
-    flag(
-        "api-server-count",
-        Value,
-        Only(&["1"], "one process serves HTTP on all cores: leave it out"),
-    ),
-    flag(
-        "enable-request-id-headers",
-        Switch,
-        Needless("every answer has X-Request-Id"),
-    ),
-    flag("enable-auto-tool-choice", Switch, Needless(TOOLS)),
-    flag("tool-call-parser", Value, Needless(TOOLS)),
-    flag(
-        "tool-parser-plugin",
-        Value,
-        Only(
-            &[""],
-            "code is not loaded; calls are read without it: leave it out",
-        ),
-    ),
-    flag("disable-log-requests", Switch, Needless(LOGGING)),
-    flag("enable-log-requests", Switch, Needless(LOGGING)),
-    flag("max-log-len", Value, Needless(LOGGING)),
-    flag(
-        "disable-log-stats",
-        Switch,
-        Needless("figures are at /metrics, not in the log"),
-    ),
-    flag(
-        "disable-fastapi-docs",
-        Switch,
-        Needless("there is no FastAPI"),
-    ),
-    flag(
-        "enable-prompt-tokens-details",
-        Switch,
-        Needless("every answer's usage tells its cached tokens"),
-    ),
-    flag(
-        "enable-force-include-usage",
-        Switch,
-        Only(
-            &["false"],
-            "clients ask for it: stream_options.include_usage",
-        ),
-    ),
-    flag(
-        "return-tokens-as-token-ids",
-        Switch,
-        Only(&["false"], "clients ask for it: return_token_ids"),
-    ),
+    values("lora-modules", Only(&[], ADAPTERS)),
+    value("chat-template-content-format", Only(&["auto", "openai"], "it follows from the template: leave it out")),
+    switch("trust-request-chat-template", Only(&["false"], "a request never brings a template: --chat-template sets one")),
+    switch("trust-request-mm-kwargs", Only(&["false"], OPERATOR_SAYS)),
+    value("default-chat-template-kwargs", Only(&["{}"], "use --thinking, or send chat_template_kwargs with each request")),
+    value("reasoning-effort-map", Only(&["{}"], "every effort means the same thought; a request's thinking budget bounds it: leave it out")),
+    value("response-role", Only(&["assistant"], "answers are the assistant's: leave it out")),
+    switch("return-tokens-as-token-ids", Only(&["false"], "clients ask for it: return_token_ids")),
+    switch("enable-auto-tool-choice", Needless(TOOLS)),
+    switch("exclude-tools-when-tool-choice-none", Needless("tools are left out of the prompt where tool_choice is none")),
+    value("tool-call-parser", Needless(TOOLS)),
+    value("tool-parser-plugin", Only(&[], CODE)),
+    value("tool-strict-level", Only(&["auto"], "clients ask for it: tool_choice \"required\" keeps a call to its schema")),
+    value("tool-server", Only(&[], "tools are called by the client: leave it out")),
+    value("max-log-len", Needless(LOGGING)),
+    switch("enable-prompt-tokens-details", Needless("every answer's usage tells its cached tokens")),
+    switch("enable-per-request-metrics", Only(&["false"], "answers do not tell their times: the log and /metrics do")),
+    switch("enable-server-load-tracking", Only(&["false"], "use /metrics: vllm:num_requests_running and vllm:num_requests_waiting")),
+    switch("enable-force-include-usage", Only(&["false"], "clients ask for it: stream_options.include_usage")),
+    value("sse-keep-alive-interval", Needless("a stream has a comment after each 10 s without a token")),
+    switch("enable-tokenizer-info-endpoint", Only(&["false"], "the tokenizer's files are in the checkpoint: leave it out")),
+    switch("enable-log-outputs", Needless(LOGGING)),
+    switch("enable-log-deltas", Needless(LOGGING)),
+    switch("cohere-is-reasoning-model", Needless(NO_COHERE)),
+    value("cohere-format", Needless(NO_COHERE)),
+    value("anthropic-disabled-thinking-effort", Only(&["auto", "none"], "thinking that is disabled is off: leave it out")),
+    switch("log-error-stack", Needless(LOGGING)),
+    switch("tokens-only", Only(&["false"], "text is taken and given: leave it out")),
+    switch("enable-scale-out", Only(&["false"], "a server renders and computes by itself: leave it out")),
+    value("fingerprint-mode", Only(&["full", "hash"], "system_fingerprint tells the build and the model: leave it out")),
+    value("fingerprint-value", Only(&[], "system_fingerprint tells the build and the model: leave it out")),
+    value("grpc-port", Only(&[], HTTP)),
+    value("data-parallel-supervisor-port", Needless(ALONE)),
+    value("dp-supervisor-probe-interval-s", Needless(ALONE)),
+    value("dp-supervisor-probe-timeout-s", Needless(ALONE)),
+    value("dp-supervisor-probe-failure-threshold", Needless(ALONE)),
+    value("uds", Only(&[], HTTP)),
+    value("uvicorn-log-level", Needless("--log-level is for the whole log")),
+    switch("disable-uvicorn-access-log", Needless(LOGGING)),
+    value("disable-access-log-for-endpoints", Needless("the log has a line for each answer and each refusal, and none for probes")),
+    value("ssl-keyfile", Only(&[], TLS)),
+    value("ssl-certfile", Only(&[], TLS)),
+    value("ssl-ca-certs", Only(&[], TLS)),
+    switch("enable-ssl-refresh", Only(&["false"], TLS)),
+    value("ssl-cert-reqs", Only(&["0"], TLS)),
+    value("ssl-ciphers", Only(&[], TLS)),
+    value("root-path", Only(&["/"], "routes have no prefix. Let the proxy take it off before it passes requests on")),
+    value("middleware", Only(&[], "code is not loaded. Use a proxy in front of the server")),
+    switch("enable-request-id-headers", Needless("every answer has X-Request-Id")),
+    switch("disable-fastapi-docs", Needless("there is no FastAPI")),
+    value("h11-max-incomplete-event-size", Needless("a head may have 400 KiB, and bodies have limits of their own")),
+    value("h11-max-header-count", Needless("a head may have 100 lines")),
+    switch("enable-offline-docs", Needless("/docs asks nobody else")),
+    switch("enable-flash-late-interaction", Needless(NO_SCORES)),
+    switch("headless", Only(&["false"], ONE_GPU)),
+    value("api-server-count", Only(&["1"], "one process serves HTTP on all cores: leave it out")),
+    switch("grpc", Only(&["false"], HTTP)),
     // Model
-    flag(
-        "runner",
-        Value,
-        Only(&["auto", "generate"], "models generate here: leave it out"),
-    ),
-    flag(
-        "task",
-        Value,
-        Only(&["auto", "generate"], "models generate here: leave it out"),
-    ),
-    flag(
-        "tokenizer",
-        Value,
-        Only(
-            &[],
-            "the model's own tokenizer.json is used. Put another into the directory",
-        ),
-    ),
-    flag(
-        "tokenizer-mode",
-        Value,
-        Only(
-            &["auto", "hf"],
-            "the model's own tokenizer.json is used: leave it out",
-        ),
-    ),
-    flag(
-        "trust-remote-code",
-        Switch,
-        Needless("code that comes with a model is never run"),
-    ),
-    flag(
-        "config-format",
-        Value,
-        Only(&["auto", "hf"], "config.json is read: leave it out"),
-    ),
-    flag(
-        "hf-overrides",
-        Value,
-        Only(
-            &["{}"],
-            "config.json counts as it is. Change it in a directory of your own",
-        ),
-    ),
-    flag(
-        "code-revision",
-        Value,
-        Needless("code that comes with a model is never run"),
-    ),
-    flag(
-        "tokenizer-revision",
-        Value,
-        Only(&[], "--revision is for all of a model's files"),
-    ),
-    flag(
-        "hf-config-path",
-        Value,
-        Only(&[], "config.json stands beside the weights: leave it out"),
-    ),
-    flag(
-        "rope-scaling",
-        Value,
-        Only(
-            &["{}"],
-            "config.json counts as it is. Change it in a directory of your own",
-        ),
-    ),
-    flag(
-        "rope-theta",
-        Value,
-        Only(
-            &[],
-            "config.json counts as it is. Change it in a directory of your own",
-        ),
-    ),
-    flag(
-        "language-model-only",
-        Switch,
-        Only(&["false"], "use --limit-mm-per-prompt image=0"),
-    ),
-    flag("allowed-media-domains", Values, Only(&[], NO_FETCHING)),
-    flag("allowed-local-media-path", Value, Only(&[""], NO_FETCHING)),
-    flag(
-        "quantization",
-        Value,
-        Only(
-            &["none", "None"],
-            "weights are computed in bf16 or f32 as they are stored. Leave it out and serve the original checkpoint; --max-model-len and --max-num-seqs save memory",
-        ),
-    ),
-    flag(
-        "enforce-eager",
-        Switch,
-        Only(
-            &["false"],
-            "steps on a GPU are always recorded as graphs. Leave it out; what they take is in the forecast of memory, and a lower --max-num-seqs takes less",
-        ),
-    ),
-    flag(
-        "max-logprobs",
-        Value,
-        Only(
-            &["20"],
-            "requests may ask for 20 alternatives a token, no more and no fewer: leave it out",
-        ),
-    ),
-    flag(
-        "logprobs-mode",
-        Value,
-        Only(
-            &["raw_logprobs"],
-            "they are the model's own, before temperature and masks: leave it out",
-        ),
-    ),
-    flag(
-        "override-generation-config",
-        Value,
-        Only(
-            &["{}"],
-            "change generation_config.json in a directory of your own, or send the values with each request",
-        ),
-    ),
-    flag(
-        "enable-sleep-mode",
-        Switch,
-        Only(
-            &["false"],
-            "a server keeps its model: stop it to free the GPU",
-        ),
-    ),
-    flag(
-        "disable-sliding-window",
-        Switch,
-        Only(
-            &["false"],
-            "the model was trained with its window: leave it out",
-        ),
-    ),
-    flag(
-        "skip-tokenizer-init",
-        Switch,
-        Only(&["false"], "text is taken and given: leave it out"),
-    ),
+    value("runner", Only(&["auto", "generate"], GENERATES)),
+    value("convert", Only(&["auto", "none"], GENERATES)),
+    value("tokenizer", Only(&[], "the model's own tokenizer.json is used. Put another into the directory")),
+    value("tokenizer-mode", Only(&["auto", "hf"], "the model's own tokenizer.json is used: leave it out")),
+    switch("trust-remote-code", Needless(NO_REMOTE_CODE)),
+    value("hf-config-path", Only(&[], "config.json stands beside the weights: leave it out")),
+    value("allowed-local-media-path", Only(&[], NO_FETCHING)),
+    values("allowed-media-domains", Only(&[], NO_FETCHING)),
+    value("code-revision", Needless(NO_REMOTE_CODE)),
+    value("tokenizer-revision", Only(&[], "--revision is for all of a model's files")),
+    value("quantization", Only(&["none"], QUANTISED)),
+    value("quantization-config", Only(&["{}"], QUANTISED)),
+    switch("allow-deprecated-quantization", Needless("weights are served as they are stored")),
+    switch("enforce-eager", Needless("on a GPU steps are recorded as graphs all the same, which changes no answer; a lower --max-num-seqs takes less memory for them")),
+    switch("enable-return-routed-experts", Only(&["false"], NO_EXPERTS)),
+    switch("return-sampling-mask", Only(&["false"], "answers do not tell it: leave it out")),
+    value("max-logprobs", Only(&["20"], "requests may ask for 20 alternatives a token, no more and no fewer: leave it out")),
+    value("logprobs-mode", Only(&["raw_logprobs"], "they are the model's own, before temperature and masks: leave it out")),
+    switch("use-fp64-gumbel", Only(&["false"], "a token is drawn with 32 random bits for each candidate: leave it out")),
+    switch("enable-trace-replay", Only(&["false"], "answers are not replayed: leave it out")),
+    switch("disable-sliding-window", Only(&["false"], "the model was trained with its window: leave it out")),
+    switch("disable-cascade-attn", Needless("there is no cascade, on vLLM neither")),
+    switch("skip-tokenizer-init", Only(&["false"], "text is taken and given: leave it out")),
+    switch("enable-prompt-embeds", Only(&["false"], "prompts are text, tokens and images: leave it out")),
+    value("config-format", Only(&["auto", "hf"], "config.json is read: leave it out")),
+    value("hf-overrides", Only(&["{}"], CONFIG_COUNTS)),
+    value("model-class-overrides", Only(&["{}"], CODE)),
+    value("pooler-config", Only(&[], GENERATES)),
+    value("override-generation-config", Only(&["{}"], "change generation_config.json in a directory of your own, or send the values with each request")),
+    switch("enable-sleep-mode", Only(&["false"], NO_SLEEP)),
+    value("sleep-mode-backend", Needless(NO_SLEEP)),
+    switch("sleep-mode-offload-cudagraph", Needless(NO_SLEEP)),
+    values("sleep-preserve-parameter-names", Needless(NO_SLEEP)),
+    switch("enable-cumem-allocator", Needless("memory for weights and the cache is taken once, at the start")),
+    switch("enable-nccl-comm-suspend", Needless(ALONE)),
+    value("model-impl", Needless("Gemma 3 is written once here, and compared with transformers")),
+    values("logits-processors", Only(&[], CODE)),
+    value("io-processor-plugin", Only(&[], CODE)),
+    value("renderer-num-workers", Needless("prompts are made on all cores")),
     // Load
-    flag(
-        "model-loader-extra-config",
-        Value,
-        Only(&["{}"], "safetensors are mapped into memory: leave it out"),
-    ),
-    flag(
-        "ignore-patterns",
-        Values,
-        Needless("only the files that are needed are downloaded"),
-    ),
-    flag(
-        "use-tqdm-on-load",
-        Switch,
-        Needless("a terminal gets a bar and a log gets lines"),
-    ),
-    // Structured output and thoughts
-    flag(
-        "reasoning-parser",
-        Value,
-        Needless("thoughts are told apart where the model has any; --thinking says otherwise"),
-    ),
-    flag(
-        "guided-decoding-backend",
-        Value,
-        Only(
-            &["auto", "guidance"],
-            "llguidance keeps answers to schemas: leave it out",
-        ),
-    ),
-    flag(
-        "structured-outputs-config",
-        Value,
-        Only(&["{}"], "llguidance keeps answers to schemas: leave it out"),
-    ),
+    value("safetensors-load-strategy", Needless("safetensors are mapped into memory")),
+    value("safetensors-prefetch-num-threads", Needless("safetensors are mapped into memory")),
+    value("safetensors-prefetch-block-size", Needless("safetensors are mapped into memory")),
+    value("model-loader-extra-config", Only(&["{}"], "safetensors are mapped into memory: leave it out")),
+    values("ignore-patterns", Needless("only the files that are needed are downloaded")),
+    switch("use-tqdm-on-load", Needless("a terminal gets a bar and a log gets lines")),
+    value("pt-load-map-location", Needless("safetensors are mapped into memory")),
+    // Attention, and what is not attention
+    value("attention-backend", Needless("there is one attention for each device")),
+    value("mamba-backend", Needless(NO_STATE)),
+    value("mamba-ssu-algorithm", Needless(NO_STATE)),
+    switch("enable-mamba-cache-stochastic-rounding", Needless(NO_STATE)),
+    value("mamba-cache-philox-rounds", Needless(NO_STATE)),
+    // Thoughts
+    value("reasoning-parser", Needless("thoughts are told apart where the model has any; --thinking says otherwise")),
+    value("reasoning-parser-plugin", Only(&[], CODE)),
     // Parallel
-    flag("tensor-parallel-size", Value, Only(&["1"], ONE_GPU)),
-    flag("pipeline-parallel-size", Value, Only(&["1"], ONE_GPU)),
-    flag("data-parallel-size", Value, Only(&["1"], ONE_GPU)),
-    flag("enable-expert-parallel", Switch, Only(&["false"], ONE_GPU)),
-    flag(
-        "distributed-executor-backend",
-        Value,
-        Only(&["mp", "uni"], ONE_GPU),
-    ),
-    flag(
-        "disable-custom-all-reduce",
-        Switch,
-        Needless("one GPU has nobody to reduce with"),
-    ),
+    value("distributed-executor-backend", Only(&["mp", "uni"], ONE_GPU)),
+    value("pipeline-parallel-size", Only(&["1"], ONE_GPU)),
+    value("master-addr", Needless(ALONE)),
+    value("master-port", Needless(ALONE)),
+    value("nnodes", Only(&["1"], ONE_GPU)),
+    value("node-rank", Only(&["0"], ONE_GPU)),
+    value("distributed-timeout-seconds", Needless(ALONE)),
+    value("cpu-distributed-timeout-seconds", Needless(ALONE)),
+    switch("numa-bind", Only(&["false"], "start the server with numactl")),
+    values("numa-bind-nodes", Only(&[], "start the server with numactl")),
+    values("numa-bind-cpus", Only(&[], "start the server with numactl")),
+    value("device-ids", Only(&[], "--device cuda:N chooses the GPU")),
+    value("tensor-parallel-size", Only(&["1"], ONE_GPU)),
+    value("decode-context-parallel-size", Only(&["1"], ONE_GPU)),
+    value("dcp-comm-backend", Needless(ALONE)),
+    switch("dcp-q-replicate", Needless(ALONE)),
+    value("dcp-kv-cache-interleave-size", Needless(ALONE)),
+    value("cp-kv-cache-interleave-size", Needless(ALONE)),
+    value("prefill-context-parallel-size", Only(&["1"], ONE_GPU)),
+    value("data-parallel-size", Only(&["1"], ONE_GPU)),
+    value("data-parallel-rank", Only(&["0"], ONE_GPU)),
+    value("data-parallel-start-rank", Only(&["0"], ONE_GPU)),
+    value("data-parallel-size-local", Only(&["1"], ONE_GPU)),
+    value("data-parallel-address", Needless(ALONE)),
+    value("data-parallel-rpc-port", Needless(ALONE)),
+    value("data-parallel-backend", Needless(ALONE)),
+    switch("data-parallel-hybrid-lb", Only(&["false"], ONE_GPU)),
+    switch("data-parallel-external-lb", Only(&["false"], ONE_GPU)),
+    switch("data-parallel-multi-port-external-lb", Only(&["false"], ONE_GPU)),
+    switch("enable-hc-sp", Needless(ALONE)),
+    switch("enable-expert-parallel", Needless(NO_EXPERTS)),
+    switch("enable-batch-sharded-sampling", Needless(ALONE)),
+    switch("enable-ep-weight-filter", Needless(NO_EXPERTS)),
+    value("all2all-backend", Needless(NO_EXPERTS)),
+    switch("enable-dbo", Needless(ALONE)),
+    switch("enable-shm-tensor-arena", Needless(ALONE)),
+    value("ubatch-size", Needless(ALONE)),
+    switch("enable-elastic-ep", Needless(NO_EXPERTS)),
+    value("elastic-ep-max-dp-size", Needless(NO_EXPERTS)),
+    value("dbo-decode-token-threshold", Needless(ALONE)),
+    value("dp-sync-interval", Needless(ALONE)),
+    value("dbo-prefill-token-threshold", Needless(ALONE)),
+    switch("disable-nccl-for-dp-synchronization", Needless(ALONE)),
+    switch("enable-eplb", Needless(NO_EXPERTS)),
+    value("eplb-config", Needless(NO_EXPERTS)),
+    value("expert-placement-strategy", Needless(NO_EXPERTS)),
+    value("max-parallel-loading-workers", Needless(ALONE)),
+    switch("ray-workers-use-nsight", Needless(ALONE)),
+    switch("disable-custom-all-reduce", Needless("one GPU has nobody to reduce with")),
+    value("worker-cls", Only(&["auto"], CODE)),
+    value("worker-extension-cls", Only(&[], CODE)),
+    switch("enable-fault-tolerance", Only(&["false"], FAULTS)),
+    value("fault-tolerance-config", Only(&["{}"], FAULTS)),
     // Cache
-    flag(
-        "block-size",
-        Value,
-        Needless("blocks of the KV cache have 32 tokens here, which changes no answer"),
-    ),
-    flag(
-        "swap-space",
-        Value,
-        Needless("what gives way is computed again, and takes no memory meanwhile"),
-    ),
-    flag(
-        "cpu-offload-gb",
-        Value,
-        Only(
-            &["0"],
-            "weights stay where they are computed. Serve a smaller model, or use --device cpu",
-        ),
-    ),
-    flag(
-        "kv-cache-dtype",
-        Value,
-        Only(
-            &["auto"],
-            "the cache is bf16 on a GPU and f32 on the CPU. Leave it out; a lower --max-model-len or --max-num-seqs saves memory",
-        ),
-    ),
-    flag(
-        "num-gpu-blocks-override",
-        Value,
-        Only(
-            &[],
-            "say how much memory the cache may take: --kv-cache-memory",
-        ),
-    ),
-    flag(
-        "calculate-kv-scales",
-        Switch,
-        Only(&["false"], "the cache is not quantised: leave it out"),
-    ),
+    value("block-size", Needless(LAYOUT)),
+    value("kv-cache-dtype", Only(&["auto", "bfloat16"], CACHE_NUMBERS)),
+    value("num-gpu-blocks-override", Only(&[], "say how much memory the cache may take: --kv-cache-memory")),
+    value("prefix-caching-hash-algo", Needless("blocks are found by BLAKE3 of their tokens, and apart for each key")),
+    value("prefix-cache-retention-interval", Needless("blocks are kept until their place is needed")),
+    values("kv-cache-dtype-skip-layers", Needless("the cache is not quantised in any layer")),
+    switch("kv-sharing-fast-prefill", Needless("no layer shares another's cache in the models that are served")),
+    switch("swa-bounded-replay", Needless("layers with a window keep what a prefix needs of it")),
+    value("mamba-cache-dtype", Needless(NO_STATE)),
+    value("mamba-ssm-cache-dtype", Needless(NO_STATE)),
+    value("mamba-block-size", Needless(NO_STATE)),
+    value("prefix-match-unit", Needless(LAYOUT)),
+    value("mamba-cache-mode", Needless(NO_STATE)),
+    switch("enable-mamba-shared-prefix-checkpoint", Needless(NO_STATE)),
+    value("replayssm-buffer-len", Needless(NO_STATE)),
+    switch("use-replayssm", Needless(NO_STATE)),
+    value("kv-offloading-size", Only(&["0"], "what gives way is computed again: leave it out")),
+    value("kv-offloading-backend", Needless(NOTHING_OFFLOADED)),
+    // Offloading
+    value("offload-backend", Needless(NOTHING_OFFLOADED)),
+    value("cpu-offload-gb", Only(&["0"], OFFLOADING)),
+    values("cpu-offload-params", Needless(NOTHING_OFFLOADED)),
+    value("offload-group-size", Only(&["0"], OFFLOADING)),
+    value("offload-num-in-group", Needless(NOTHING_OFFLOADED)),
+    value("offload-prefetch-step", Needless(NOTHING_OFFLOADED)),
+    values("offload-params", Needless(NOTHING_OFFLOADED)),
     // Images
-    flag(
-        "mm-processor-kwargs",
-        Value,
-        Only(
-            &["{}"],
-            "images are prepared as the checkpoint says: leave it out",
-        ),
-    ),
-    flag(
-        "mm-processor-cache-gb",
-        Value,
-        Only(&[], "--encoder-cache-memory is for what was made of images"),
-    ),
-    flag(
-        "disable-mm-preprocessor-cache",
-        Switch,
-        Only(
-            &["false"],
-            "a small --encoder-cache-memory keeps less of what was made of images",
-        ),
-    ),
-    flag(
-        "skip-mm-profiling",
-        Switch,
-        Needless("what images take is known beforehand"),
-    ),
-    flag(
-        "limit-mm-per-prompt.image",
-        Value,
-        Only(&[], "write --limit-mm-per-prompt image=4"),
-    ),
+    switch("language-model-only", Only(&["false"], "use --limit-mm-per-prompt image=0")),
+    switch("enable-mm-embeds", Only(&["false"], "images come as images: leave it out")),
+    value("media-io-kwargs", Only(&["{}"], PREPARED_AS_TRAINED)),
+    value("mm-processor-kwargs", Only(&["{}"], PREPARED_AS_TRAINED)),
+    value("mm-processor-cache-gb", Only(&[], "--encoder-cache-memory is for what was made of images")),
+    value("mm-processor-cache-type", Needless(PREPARED_HERE)),
+    value("mm-hasher-algorithm", Needless("images are told apart by BLAKE3")),
+    value("mm-shm-cache-max-object-size-mb", Needless(PREPARED_HERE)),
+    switch("mm-encoder-only", Only(&["false"], GENERATES)),
+    value("mm-encoder-tp-mode", Needless(ALONE)),
+    value("mm-encoder-attn-backend", Needless("there is one attention for each device")),
+    value("mm-encoder-attn-dtype", Only(&["auto", "bfloat16"], QUANTISED)),
+    value("mm-encoder-fp8-scale-path", Only(&[], QUANTISED)),
+    value("mm-encoder-fp8-scale-save-path", Only(&[], QUANTISED)),
+    value("mm-encoder-fp8-scale-save-margin", Needless("the vision tower is not quantised")),
+    switch("interleave-mm-strings", Needless("images stand in the prompt where the request has them")),
+    switch("skip-mm-profiling", Needless("what images take is known beforehand")),
+    value("video-pruning-rate", Needless(NO_VIDEO)),
+    value("video-pruning-method", Needless(NO_VIDEO)),
+    value("mm-tensor-ipc", Needless(PREPARED_HERE)),
+    value("mm-processor-device", Needless(PREPARED_HERE)),
+    value("mm-ipc-gpu-memory-gb", Needless(PREPARED_HERE)),
+    switch("mm-device-do-normalize", Needless(PREPARED_HERE)),
     // Adapters
-    flag("enable-lora", Switch, Only(&["false"], ADAPTERS)),
-    flag("lora-modules", Values, Only(&[], ADAPTERS)),
-    flag("max-loras", Value, Only(&[], ADAPTERS)),
-    flag("max-lora-rank", Value, Only(&[], ADAPTERS)),
+    switch("enable-lora", Only(&["false"], ADAPTERS)),
+    value("max-loras", Only(&[], ADAPTERS)),
+    value("max-lora-rank", Only(&[], ADAPTERS)),
+    value("lora-dtype", Only(&["auto"], ADAPTERS)),
+    switch("enable-tower-connector-lora", Only(&["false"], ADAPTERS)),
+    value("max-cpu-loras", Only(&[], ADAPTERS)),
+    switch("fully-sharded-loras", Only(&["false"], ADAPTERS)),
+    values("lora-target-modules", Only(&[], ADAPTERS)),
+    value("default-mm-loras", Only(&[], ADAPTERS)),
+    switch("specialize-active-lora", Only(&["false"], ADAPTERS)),
+    switch("enable-mixed-moe-lora-format", Only(&["false"], ADAPTERS)),
+    switch("enable-moe-shared-loras", Only(&["false"], ADAPTERS)),
+    value("max-lora-cls-labels", Only(&[], ADAPTERS)),
+    // Log and figures
+    value("logging-config", Object(&[
+        ("log_level", Only(&[], "use --log-level")),
+        ("formatter", Only(&["text"], "use --log-format")),
+        ("configure_logging", Needless(LOG_FILE)),
+    ], LOG_FILE)),
+    value("log-config-file", Only(&[], LOG_FILE)),
+    value("show-hidden-metrics-for-version", Needless("every metric is shown")),
+    value("otlp-traces-endpoint", Only(&[], TRACES)),
+    values("collect-detailed-traces", Only(&[], TRACES)),
+    value("per-request-spec-decode-metrics", Only(&["none"], SPECULATION)),
+    switch("kv-cache-metrics", Only(&["false"], "of the KV cache /metrics has its blocks, its use and the prefixes that were found")),
+    value("kv-cache-metrics-sample", Needless("every request counts at /metrics")),
+    value("custom-histogram-buckets", Only(&["{}"], "buckets are vLLM's own: leave it out")),
+    switch("cudagraph-metrics", Only(&["false"], "steps are counted at /metrics, not their graphs: leave it out")),
+    switch("enable-layerwise-nvtx-tracing", Only(&["false"], "use Nsight without it: kernels have names")),
+    switch("enable-mfu-metrics", Only(&["false"], "medgemma bench measures: leave it out")),
+    switch("enable-logging-iteration-details", Needless(FIGURES)),
+    value("jit-monitor-mode", Needless(KERNELS)),
+    switch("jit-monitor-verbose", Needless(KERNELS)),
     // Scheduler
-    flag(
-        "enable-chunked-prefill",
-        Switch,
-        Only(
-            &["true"],
-            "long prompts always take several steps, of --max-num-batched-tokens each: leave it out",
-        ),
-    ),
-    flag(
-        "scheduling-policy",
-        Value,
-        Only(
-            &["priority", "fcfs"],
-            "a request's priority counts, and within one who came first: leave it out",
-        ),
-    ),
-    flag(
-        "async-scheduling",
-        Switch,
-        Needless("on a GPU steps are planned ahead"),
-    ),
-    flag(
-        "num-scheduler-steps",
-        Value,
-        Needless("on a GPU steps are planned ahead"),
-    ),
-    flag(
-        "stream-interval",
-        Value,
-        Only(&["1"], "tokens are sent as they come: leave it out"),
-    ),
+    value("max-num-scheduled-tokens", Only(&[], "use --max-num-batched-tokens")),
+    value("max-num-active-seqs", Only(&[], "use --max-num-seqs")),
+    value("max-num-queued-reqs", Only(&[], "use --max-queued-requests, which counts those that wait besides the --max-num-seqs that run")),
+    value("max-num-queued-tokens", Only(&[], "use --max-queued-requests, which counts requests")),
+    value("long-prefill-token-threshold", Needless("long prompts take several steps, of --max-num-batched-tokens each")),
+    switch("long-prefill-token-threshold-adaptive", Needless("long prompts take several steps, of --max-num-batched-tokens each")),
+    value("scheduling-policy", Only(&["priority", "fcfs"], "a request's priority counts, and within one who came first: leave it out")),
+    switch("enable-chunked-prefill", Only(&["true"], "long prompts always take several steps, of --max-num-batched-tokens each: leave it out")),
+    switch("disable-chunked-mm-input", Needless("an image is always computed in one step")),
+    value("scheduler-cls", Only(&[], CODE)),
+    switch("scheduler-reserve-full-isl", Needless("what gives way is computed again, and changes no answer")),
+    value("watermark", Needless("what gives way is computed again, and changes no answer")),
+    value("prefill-schedule-interval", Needless("every step computes prompts and answers")),
+    switch("disable-hybrid-kv-cache-manager", Needless("layers with a window keep only that, which changes no answer")),
+    switch("async-scheduling", Needless("on a GPU steps are planned ahead")),
+    value("stream-interval", Only(&["1"], "tokens are sent as they come: leave it out")),
     // How vLLM compiles and computes
-    flag(
-        "compilation-config",
-        Value,
-        Needless("kernels are compiled for the GPU by themselves"),
-    ),
-    flag(
-        "max-seq-len-to-capture",
-        Value,
-        Needless("steps are recorded for any length"),
-    ),
-    flag(
-        "attention-backend",
-        Value,
-        Needless("there is one attention for each device"),
-    ),
-    flag(
-        "kv-transfer-config",
-        Value,
-        Only(&[], "a server keeps its cache to itself: leave it out"),
-    ),
-    flag(
-        "speculative-config",
-        Value,
-        Only(&[], "tokens are drawn one after the other: leave it out"),
-    ),
+    values("cudagraph-capture-sizes", Needless(GRAPHS)),
+    value("max-cudagraph-capture-size", Needless(GRAPHS)),
+    value("ir-op-priority", Needless(KERNELS)),
+    switch("enable-flashinfer-autotune", Needless(KERNELS)),
+    switch("monokernel", Needless(KERNELS)),
+    value("moe-backend", Needless(NO_EXPERTS)),
+    value("linear-backend", Needless(KERNELS)),
+    value("sparse-indexer-topk-backend", Needless(KERNELS)),
+    value("speculative-config", Only(&["{}"], SPECULATION)),
+    value("spec-method", Only(&[], SPECULATION)),
+    value("spec-model", Only(&[], SPECULATION)),
+    value("spec-tokens", Only(&["0"], SPECULATION)),
+    value("watermark-config", Only(&["{}"], "answers carry no mark: leave it out")),
+    value("diffusion-config", Only(&["{}"], GENERATES)),
+    value("kv-transfer-config", Only(&[], CACHE_STAYS)),
+    value("kv-events-config", Only(&[], CACHE_STAYS)),
+    value("ec-transfer-config", Only(&[], CACHE_STAYS)),
+    value("ec-manager-config", Only(&["{}"], "--encoder-cache-memory is for what was made of images")),
+    value("compilation-config", Needless("kernels are compiled for the GPU by themselves")),
+    value("attention-config", Needless("there is one attention for each device")),
+    value("engram-config", Needless(NO_STATE)),
+    value("reasoning-config", Object(&[
+        ("reasoning_parser", Needless("thoughts are told apart where the model has any; --thinking says otherwise")),
+    ], "a thought's markers are the model's own: leave it out")),
+    value("kernel-config", Needless(KERNELS)),
+    value("additional-config", Only(&["{}"], CODE)),
+    value("structured-outputs-config", Object(&[
+        ("backend", Needless("llguidance keeps answers to schemas")),
+        ("disable_any_whitespace", Only(&["false"], "JSON may hold spaces: leave it out")),
+        ("disable_additional_properties", Needless("objects have only the properties that their schema names")),
+        ("reasoning_parser", Needless("thoughts are told apart where the model has any; --thinking says otherwise")),
+        ("enable_in_reasoning", Only(&["false"], "thoughts are free: leave it out")),
+    ], "llguidance keeps answers to schemas: leave it out")),
+    value("aux-output-config", Only(&["{}"], NO_EXPERTS)),
+    value("profiler-config", Only(&["{}"], "medgemma bench measures: leave it out")),
+    value("watchdog-config", Only(&["{}"], "use --step-timeout")),
+    value("optimization-level", Needless(KERNELS)),
+    value("performance-mode", Needless(KERNELS)),
+    value("weight-transfer-config", Only(&[], "a server keeps the weights that it was started with: leave it out")),
+    // Others
+    switch("disable-log-stats", Needless(FIGURES)),
+    switch("aggregate-engine-logging", Needless(FIGURES)),
+    switch("fail-on-environ-validation", Only(&["false"], "the log tells of variables that set nothing: leave it out")),
+    value("gdn-prefill-backend", Needless(NO_STATE)),
+    value("kda-prefill-backend", Needless(NO_STATE)),
+    value("kda-decode-backend", Needless(NO_STATE)),
+    switch("enable-log-requests", Needless(LOGGING)),
+    // What vLLM had once
+    switch("disable-frontend-multiprocessing", Needless("there is one process anyway")),
+    value("task", Only(&["auto", "generate"], GENERATES)),
+    value("rope-scaling", Only(&["{}"], CONFIG_COUNTS)),
+    value("rope-theta", Only(&[], CONFIG_COUNTS)),
+    value("guided-decoding-backend", Needless("llguidance keeps answers to schemas")),
+    value("swap-space", Needless("what gives way is computed again, and takes no memory meanwhile")),
+    switch("calculate-kv-scales", Only(&["false"], "the cache is not quantised: leave it out")),
+    switch("disable-mm-preprocessor-cache", Only(&["false"], "a small --encoder-cache-memory keeps less of what was made of images")),
+    value("num-scheduler-steps", Needless("on a GPU steps are planned ahead")),
+    value("max-seq-len-to-capture", Needless("steps are recorded for any length")),
 ];
+
+/// Names of the last section: vLLM's list does not have them any more.
+#[cfg(test)]
+pub(super) const NUM_PAST: usize = 10;
+
+const fn value(name: &'static str, rule: Rule) -> VllmFlag {
+    flag(name, Value, rule)
+}
+
+const fn values(name: &'static str, rule: Rule) -> VllmFlag {
+    flag(name, Values, rule)
+}
+
+const fn switch(name: &'static str, rule: Rule) -> VllmFlag {
+    flag(name, Switch, rule)
+}
 
 const fn flag(name: &'static str, form: Form, rule: Rule) -> VllmFlag {
     VllmFlag { name, form, rule }

@@ -549,6 +549,7 @@ fn help_shows_every_option_and_no_secret() {
         "--generation-config",
         "--seed",
         "--limit-mm-per-prompt",
+        "--config",
         "--served-model-name",
         "--model",
         "--device",

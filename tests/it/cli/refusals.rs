@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{NOISE, Server, copy_of, output, stderr};
+use super::{NOISE, Server, copy_of, medgemma, output, stderr};
 
 #[test]
 fn what_cannot_be_served_is_said_in_one_line() {
@@ -133,7 +133,7 @@ type Refused<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str]);
 
 #[test]
 fn arguments_that_cannot_be_are_refused_by_name() {
-    let cases: [Refused<'_>; 35] = [
+    let cases: [Refused<'_>; 37] = [
         (
             &["a", "--model", "b"],
             &[],
@@ -159,7 +159,7 @@ fn arguments_that_cannot_be_are_refused_by_name() {
             &["--max-num-seqs", "between 1 and"],
         ),
         (
-            &["--max-model-len", "8k"],
+            &["--max-model-len", "8kb"],
             &[],
             &["--max-model-len", "whole number"],
         ),
@@ -216,7 +216,21 @@ fn arguments_that_cannot_be_are_refused_by_name() {
             &[("MEDGEMMA_TENSOR_PARALLEL_SIZE", "2")],
             &["--tensor-parallel-size 2"],
         ),
-        (&["--enforce-eager"], &[], &["--enforce-eager", "graphs"]),
+        (
+            &["--max-num-queued-reqs", "9"],
+            &[],
+            &["--max-num-queued-reqs 9", "--max-queued-requests"],
+        ),
+        (
+            &["--structured-outputs-config.disable_any_whitespace", "true"],
+            &[],
+            &["--structured-outputs-config.disable_any_whitespace true"],
+        ),
+        (
+            &["--config", "no/such.yaml"],
+            &[],
+            &["--config no/such.yaml"],
+        ),
         (&["--seed", "-1"], &[], &["-1"]),
         (
             &["--limit-mm-per-prompt", "video=1"],
@@ -261,13 +275,42 @@ fn a_gpu_that_is_not_there_is_named() {
 }
 
 #[test]
-fn numbers_that_the_processor_does_not_compute_in_are_refused() {
-    let arguments = [
-        "serve", "demo", "--device", "cpu", "--dtype", "bf16", "--port", "0",
+fn what_changes_no_answer_is_taken_with_a_word() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(
+        file.path(),
+        "model: demo\nenforce-eager: true\nmax-model-len: 4k\n",
+    )
+    .unwrap();
+    let line = [
+        "serve",
+        "--config",
+        file.path().to_str().unwrap(),
+        "--device=cpu",
+        "--dtype",
+        "float32",
+        "--dtype",
+        "bfloat16",
+        "-O3",
+        "--structured-outputs-config.backend",
+        "xgrammar",
+        "--port=0",
     ];
-    let output = output(&arguments, &[]);
-    assert_eq!(output.status.code(), Some(78));
-    assert!(stderr(&output).contains("--dtype bf16 is for GPUs"));
+    let server = Server::up(medgemma(&line, &[]));
+    let (status, models) = server.get("/v1/models");
+    assert_eq!(status, 200);
+    assert!(models.contains("\"max_model_len\":4000"), "{models}");
+    server.signal("-TERM");
+    let (code, log) = server.end();
+    assert_eq!(code, Some(0), "{log}");
+    for word in [
+        "--enforce-eager is not needed",
+        "--optimization-level 3 is not needed",
+        "--structured-outputs-config.backend xgrammar is not needed",
+        "--dtype bf16 is for GPUs",
+    ] {
+        assert_eq!(log.matches(word).count(), 1, "{word}: {log}");
+    }
 }
 
 #[test]
