@@ -88,6 +88,7 @@ pub(crate) fn play(
                     prompt_logprobs: None,
                     num_cached_tokens: 0,
                     queued: Duration::ZERO,
+                    num_preemptions: 0,
                 }));
             }
         }

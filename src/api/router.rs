@@ -16,7 +16,7 @@ use crate::api::http::tidy_path::tidy_path;
 use crate::api::http::{auth, extract, gate, request_id};
 use crate::api::openai::tokenize::{self, detokenize};
 use crate::api::openai::{chat, completions, models, responses};
-use crate::api::status::{health, metrics, version};
+use crate::api::status::{dashboard, health, metrics, version};
 
 /// Every route exists with and without `/v1`: clients differ in whether their base URL includes it.
 const PREFIXES: [&str; 2] = ["/v1", ""];
@@ -38,6 +38,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     health::READY,
     version::OPERATION,
     metrics::OPERATION,
+    dashboard::OPERATION,
     openapi::OPERATION,
 ];
 
@@ -60,6 +61,7 @@ pub fn router(app: AppState) -> Router {
         .merge(probes())
         .route("/version", get(version::version))
         .route("/metrics", get(metrics::metrics))
+        .route("/dashboard.json", get(dashboard::dashboard))
         .route("/openapi.json", get(|| openapi::openapi(OPERATIONS)))
         .merge(pages::pages(OPERATIONS))
         .fallback(unknown_route)
@@ -95,18 +97,19 @@ fn with_tidy_paths(routes: Router) -> Router {
 
 fn route_kind(path: &str) -> RouteKind {
     match path {
-        "/metrics" => RouteKind::Metrics,
+        "/metrics" | "/dashboard.json" => RouteKind::Metrics,
         "/health" | "/livez" | "/ready" | "/readyz" => RouteKind::Probe,
         path if pages::is_page(path) => RouteKind::Page,
         _ => RouteKind::Keyed,
     }
 }
 
-/// Returns the routes of the separate metrics address: metrics and probes.
+/// Returns the routes of the separate metrics address: metrics, their dashboard, and probes.
 pub(crate) fn metrics_router(app: AppState) -> Router {
     let routes = Router::new()
         .merge(probes())
         .route("/metrics", get(metrics::metrics))
+        .route("/dashboard.json", get(dashboard::dashboard))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method);
     let routes = routes

@@ -232,4 +232,6 @@ pub struct TokenEvent {
     /// Time from acceptance to the first step that computed something of the request; the same on
     /// every event.
     pub queued: Duration,
+    /// Number of times the request has lost its KV blocks to another so far.
+    pub num_preemptions: usize,
 }

@@ -58,7 +58,7 @@ pub use encoder_cache::{EncoderStats, FeatureKey};
 pub use handle::{Command, EngineHandle, EngineInbox, Submission, channel};
 pub use model_input::{ImageAt, ModelInput, SampleInput, ScoreOrder};
 pub use runner::{Runner, StepOutput};
-pub use stats::{EngineStats, PoolStats};
+pub use stats::{EngineStats, PoolStats, StepSizes};
 pub use thread::{EngineThread, start};
 pub use token_stream::{EventSender, TokenStream};
 
@@ -326,6 +326,9 @@ impl Engine {
         self.sample_if_ready();
         while self.may_launch() && self.scheduler.has_work() {
             let batch = self.scheduler.schedule();
+            for id in &batch.preempted {
+                self.requests.preempted(*id);
+            }
             if batch.is_empty() {
                 if self.steps.is_empty() && self.masks.is_idle() {
                     let stalled = "requests wait and none of them can be computed";
@@ -634,6 +637,7 @@ impl Engine {
             .report(|report| report.rate.step(num_tokens, took));
         self.stats.num_steps += 1;
         self.stats.num_computed_tokens += num_tokens as u64;
+        self.stats.step_sizes.add(num_tokens);
         self.stats.num_generated_tokens += num_sampled as u64;
         self.stats.encoder_hits = report.encoder.hits;
         self.stats.encoder_misses = report.encoder.misses;

@@ -32,6 +32,7 @@ pub(super) struct InFlight {
     deadline: Option<Instant>,
     begun: Option<Begun>,
     num_tokens: usize,
+    num_preemptions: usize,
     late: Option<HostSamplingState>,
     /// Scores collected so far; `None` once they are sent.
     prompt_scores: Option<PromptScores>,
@@ -46,6 +47,7 @@ impl InFlight {
             deadline: request.scheduling.deadline.map(Instant::from_std),
             begun: None,
             num_tokens: 0,
+            num_preemptions: 0,
             late: HostSamplingState::of(request),
             prompt_scores: request
                 .prompt_logprobs
@@ -130,6 +132,13 @@ impl Requests {
         }
     }
 
+    /// Records that the request has lost its blocks to another.
+    pub(super) fn preempted(&mut self, id: SeqId) {
+        if let Some(open) = self.open.get_mut(&id) {
+            open.num_preemptions += 1;
+        }
+    }
+
     /// Sends a token. The last token ends the request, and the number of its tokens is returned.
     /// Does nothing if the request has ended.
     pub(super) fn token(
@@ -151,6 +160,7 @@ impl Requests {
             finish,
             num_cached_tokens: begun.num_cached_tokens,
             queued: begun.queued,
+            num_preemptions: open.num_preemptions,
         }));
         finish?;
         self.remove(id).map(|open| open.num_tokens)

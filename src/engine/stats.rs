@@ -36,6 +36,8 @@ pub struct EngineStats {
     pub num_steps: u64,
     /// Number of tokens that those steps computed, of prompts and answers.
     pub num_computed_tokens: u64,
+    /// How large those steps were.
+    pub step_sizes: StepSizes,
     /// Number of sampled tokens.
     pub num_generated_tokens: u64,
     /// Number of times a step was sampled without a sequence because its mask was late.
@@ -49,6 +51,32 @@ pub struct PoolStats {
     pub total: usize,
     /// Number of blocks that no unfinished sequence holds; some of them may be cached.
     pub free: usize,
+}
+
+/// How many steps computed how many tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepSizes {
+    counts: [u64; Self::BOUNDS.len()],
+}
+
+impl StepSizes {
+    /// The most tokens of a step in each bucket: vLLM's. Larger steps are in none.
+    pub const BOUNDS: [usize; 13] = [
+        1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384,
+    ];
+
+    /// Returns the number of steps in each bucket, which are not in those before it.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// Records a step that computed `num_tokens`.
+    pub(super) fn add(&mut self, num_tokens: usize) {
+        let bucket = Self::BOUNDS.iter().position(|bound| num_tokens <= *bound);
+        if let Some(bucket) = bucket {
+            self.counts[bucket] += 1;
+        }
+    }
 }
 
 impl EngineStats {
@@ -135,6 +163,15 @@ mod tests {
         rate.answer(4_000);
         assert_eq!(rate.time_for(3, 0), Duration::from_secs(9));
         assert_eq!(rate.time_for(1_000, 0), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn steps_are_sorted_by_their_size() {
+        let mut sizes = StepSizes::default();
+        for num_tokens in [1, 2, 8, 9, 2048, 16_384, 16_385] {
+            sizes.add(num_tokens);
+        }
+        assert_eq!(sizes.counts(), [1, 2, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1]);
     }
 
     #[test]

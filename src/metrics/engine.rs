@@ -2,10 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
 
 use super::label;
-use crate::engine::EngineStats;
+use crate::engine::{EngineStats, StepSizes};
 
 /// One family for each number of `stats`.
 pub(super) fn families(stats: &EngineStats) -> Vec<MetricFamily> {
@@ -43,6 +45,17 @@ pub(super) fn families(stats: &EngineStats) -> Vec<MetricFamily> {
             "Prompt tokens that were found in the prefix cache.",
             stats.prefix_hit_tokens,
         ),
+        counter(
+            "vllm:mm_cache_queries_total",
+            "Images that were looked for in the encoder cache.",
+            encoder.0 + encoder.1,
+        ),
+        counter(
+            "vllm:mm_cache_hits_total",
+            "Images that were found in the encoder cache.",
+            encoder.0,
+        ),
+        step_tokens(stats),
         counter(
             "medgemma:encoder_cache_hits_total",
             "Images whose features were kept.",
@@ -104,6 +117,31 @@ fn lora_requests() -> MetricFamily {
             labels,
             now.map_or(0.0, |since| since.as_secs_f64()),
         )],
+    )
+}
+
+/// vLLM's histogram, whose name says `total`.
+fn step_tokens(stats: &EngineStats) -> MetricFamily {
+    let mut histogram = Histogram::default();
+    histogram.set_sample_count(stats.num_steps);
+    histogram.set_sample_sum(stats.num_computed_tokens as f64);
+    let mut cumulative = 0;
+    let buckets = StepSizes::BOUNDS.iter().zip(stats.step_sizes.counts());
+    let buckets = buckets.map(|(bound, count)| {
+        cumulative += count;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound as f64);
+        bucket.set_cumulative_count(cumulative);
+        bucket
+    });
+    histogram.set_bucket(buckets.collect());
+    let mut metric = Metric::from_label(Vec::new());
+    metric.set_histogram(histogram);
+    family(
+        "vllm:iteration_tokens_total",
+        "Tokens that a step computed, of prompts and answers.",
+        MetricType::HISTOGRAM,
+        vec![metric],
     )
 }
 

@@ -5,6 +5,7 @@
 //! Knows nothing of HTTP, and labels never hold anything that a client wrote.
 
 mod answer_meter;
+mod answers;
 mod engine;
 
 use std::sync::OnceLock;
@@ -14,40 +15,18 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+use answers::AnswerMetrics;
+
 use crate::engine::EngineStats;
 use crate::log::Log;
 
-pub use answer_meter::{AnswerMeter, FinishedReason};
-
-/// vLLM's, in seconds.
-const FIRST_TOKEN_BUCKETS: [f64; 22] = [
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
-];
-/// vLLM's, in seconds.
-const TOKEN_BUCKETS: [f64; 19] = [
-    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
-    40.0, 80.0,
-];
-/// vLLM's, in seconds.
-const REQUEST_BUCKETS: [f64; 21] = [
-    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
-    480.0, 960.0, 1920.0, 7680.0,
-];
+pub use answer_meter::{AnswerMeter, FinishedReason, PromptFacts, PromptMeter};
 
 /// What is counted outside the engine; the engine's own numbers join when this is written out.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    prompt_tokens: IntCounter,
-    generation_tokens: IntCounter,
-    request_success: IntCounterVec,
-    time_to_first_token: Histogram,
-    /// What vLLM called `inter_token_latency` before; dashboards read either.
-    time_per_output_token: Histogram,
-    inter_token_latency: Histogram,
-    e2e_latency: Histogram,
-    queue_time: Histogram,
+    answers: AnswerMetrics,
     errors: IntCounterVec,
     cancelled: IntCounter,
     images_decoded: IntCounter,
@@ -62,58 +41,8 @@ impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
         let registry = Registry::new();
-        let request_success = counters(
-            &registry,
-            "vllm:request_success_total",
-            "Answers that ended, by how.",
-            "finished_reason",
-        );
-        // A series that appears with its first event hides that event from rate().
-        for reason in FinishedReason::ALL {
-            request_success.with_label_values(&[reason.as_str()]);
-        }
         Self {
-            prompt_tokens: counter(
-                &registry,
-                "vllm:prompt_tokens_total",
-                "Tokens of prompts that were read, once for each answer, cached ones included.",
-            ),
-            generation_tokens: counter(
-                &registry,
-                "vllm:generation_tokens_total",
-                "Tokens that answers were made of.",
-            ),
-            request_success,
-            time_to_first_token: histogram(
-                &registry,
-                "vllm:time_to_first_token_seconds",
-                "From a request's arrival to an answer's first token.",
-                &FIRST_TOKEN_BUCKETS,
-            ),
-            time_per_output_token: histogram(
-                &registry,
-                "vllm:time_per_output_token_seconds",
-                "The same as vllm:inter_token_latency_seconds, under its older name.",
-                &TOKEN_BUCKETS,
-            ),
-            inter_token_latency: histogram(
-                &registry,
-                "vllm:inter_token_latency_seconds",
-                "From one token of an answer to the next.",
-                &TOKEN_BUCKETS,
-            ),
-            e2e_latency: histogram(
-                &registry,
-                "vllm:e2e_request_latency_seconds",
-                "From a request's arrival to an answer's end.",
-                &REQUEST_BUCKETS,
-            ),
-            queue_time: histogram(
-                &registry,
-                "vllm:request_queue_time_seconds",
-                "From the engine's acceptance to the first step for an answer.",
-                &REQUEST_BUCKETS,
-            ),
+            answers: AnswerMetrics::new(&registry),
             errors: counters(
                 &registry,
                 "medgemma:request_errors_total",
@@ -200,6 +129,11 @@ impl Metrics {
         ));
         families.sort_by(|a, b| a.name().cmp(b.name()));
         for family in &mut families {
+            let is_vllms = family.name().starts_with("vllm:");
+            // vLLM numbers its engines, and its dashboards may choose by that; here there is one.
+            if is_vllms {
+                add_label(family, "engine", "0");
+            }
             add_label(family, "model_name", model_name);
         }
         TextEncoder::new()
@@ -285,13 +219,13 @@ mod tests {
         let text = metrics.encode("me\"di\n", &stats);
         for line in [
             "# TYPE vllm:num_requests_running gauge",
-            "vllm:num_requests_running{model_name=\"me\\\"di\\n\"} 3",
-            "vllm:num_requests_waiting{model_name=\"me\\\"di\\n\"} 5",
-            "vllm:kv_cache_usage_perc{model_name=\"me\\\"di\\n\"} 0.25",
+            "vllm:num_requests_running{model_name=\"me\\\"di\\n\",engine=\"0\"} 3",
+            "vllm:num_requests_waiting{model_name=\"me\\\"di\\n\",engine=\"0\"} 5",
+            "vllm:kv_cache_usage_perc{model_name=\"me\\\"di\\n\",engine=\"0\"} 0.25",
             "# TYPE vllm:num_preemptions_total counter",
-            "vllm:num_preemptions_total{model_name=\"me\\\"di\\n\"} 7",
-            "vllm:cache_config_info{model_name=\"me\\\"di\\n\",block_size=\"32\",num_gpu_blocks=\"100\"} 1",
-            "vllm:request_success_total{model_name=\"me\\\"di\\n\",finished_reason=\"abort\"} 0",
+            "vllm:num_preemptions_total{model_name=\"me\\\"di\\n\",engine=\"0\"} 7",
+            "vllm:cache_config_info{model_name=\"me\\\"di\\n\",engine=\"0\",block_size=\"32\",num_gpu_blocks=\"100\"} 1",
+            "vllm:request_success_total{model_name=\"me\\\"di\\n\",engine=\"0\",finished_reason=\"abort\"} 0",
             "medgemma:request_errors_total{model_name=\"me\\\"di\\n\",code=\"rate_limit_exceeded\"} 2",
             "# TYPE vllm:time_to_first_token_seconds histogram",
         ] {

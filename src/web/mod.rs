@@ -1,5 +1,5 @@
-//! The pages that people look at: the playground and what it is made of, and the frame of the API's
-//! reference.
+//! What people look at: the playground and what it is made of, the frame of the API's reference, and
+//! a dashboard for Grafana.
 //!
 //! Owns the files, which are part of the binary: HTML, style sheets and scripts as they are, with no
 //! build step. They hold nothing but what is in the repository, load nothing from elsewhere and keep
@@ -65,3 +65,6 @@ pub const ASSETS: &[Asset] = assets! {
 
 /// The frame of the reference, a Jinja template that escapes what it is given.
 pub const REFERENCE: &str = include_str!("reference.html");
+
+/// A dashboard for Grafana over the server's metrics.
+pub const DASHBOARD: &str = include_str!("dashboard.json");

@@ -1,5 +1,6 @@
 """What the server says of itself at /metrics, read by Prometheus' own parser."""
 
+import re
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -28,6 +29,19 @@ ROUTERS_METRICS = {
     "vllm:inter_token_latency_seconds": "histogram",
     "vllm:e2e_request_latency_seconds": "histogram",
     "vllm:request_queue_time_seconds": "histogram",
+    "vllm:request_prefill_time_seconds": "histogram",
+    "vllm:request_decode_time_seconds": "histogram",
+    "vllm:request_inference_time_seconds": "histogram",
+    "vllm:request_time_per_output_token_seconds": "histogram",
+    "vllm:request_prompt_tokens": "histogram",
+    "vllm:request_generation_tokens": "histogram",
+    "vllm:request_max_num_generation_tokens": "histogram",
+    "vllm:request_params_n": "histogram",
+    "vllm:request_params_max_tokens": "histogram",
+    "vllm:request_num_preemptions": "histogram",
+    "vllm:iteration_tokens_total": "histogram",
+    "vllm:mm_cache_queries": "counter",
+    "vllm:mm_cache_hits": "counter",
     "medgemma:encoder_cache_hits": "counter",
     "medgemma:encoder_cache_misses": "counter",
     "medgemma:images_decoded": "counter",
@@ -52,7 +66,7 @@ def families(server: Server) -> dict:
 
 
 def value(families: dict, name: str, **labels: str) -> float:
-    family = families[name.removesuffix("_total").removesuffix("_count")]
+    family = families.get(name) or families[re.sub("_(total|count|sum)$", "", name)]
     (sample,) = (s for s in family.samples if s.name == name and labels.items() <= s.labels.items())
     return sample.value
 
@@ -90,6 +104,9 @@ def tells_routers_what_it_does(server: Server) -> None:
     assert moved("vllm:time_to_first_token_seconds_count") == 1
     assert moved("vllm:inter_token_latency_seconds_count") == 5
     assert moved("vllm:e2e_request_latency_seconds_count") == 1
+    assert moved("vllm:request_generation_tokens_sum") == 6
+    assert moved("vllm:request_params_max_tokens_sum") == 6
+    assert moved("vllm:iteration_tokens_total_count") >= 6
     assert moved("vllm:prefix_cache_queries_total") > 0
     assert moved("medgemma:engine_steps_total") >= 6
     assert 0 <= value(after, "vllm:kv_cache_usage_perc") <= 1

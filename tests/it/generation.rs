@@ -143,6 +143,7 @@ impl Rig {
                 finish: None,
                 num_cached_tokens: 0,
                 queued: Duration::ZERO,
+                num_preemptions: 0,
             });
         }
     }

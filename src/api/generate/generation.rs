@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_util::stream::{SelectAll, Stream, StreamExt};
+use tokio::time::Instant;
 
 use super::answering::Answering;
 use super::request_log::RequestLog;
@@ -20,7 +21,7 @@ use crate::api::http::state::Ticket;
 use crate::core::{FinishReason, GenerateRequest, TokenEvent};
 use crate::engine::TokenStream;
 use crate::error::{Error, Result};
-use crate::metrics::{AnswerMeter, FinishedReason};
+use crate::metrics::{AnswerMeter, FinishedReason, PromptFacts, PromptMeter};
 use crate::text::{AnswerPart, AnswerReader, AnswerSyntax, Read, ReadEnd};
 
 /// All answers to one request. Dropping it aborts the unfinished ones.
@@ -91,20 +92,33 @@ impl Generation {
             prompts,
             ..
         } = answering;
+        let most = requests.iter().step_by(plan.num_choices);
+        let most: Vec<usize> = most.map(|request| request.sampling.max_tokens).collect();
         let streams = model.engine.submit_all(requests)?;
         let mut log = log.take().expect("a request is submitted once");
-        let answers = streams.into_iter().enumerate().map(|(index, tokens)| {
-            let prompt_len = prompts[index / plan.num_choices].ids.len();
-            AnswerStream {
+        let meters = prompts.iter().zip(most).map(|(prompt, max_tokens)| {
+            let prompt = PromptFacts {
+                arrived: log.arrived(),
+                submitted: Instant::now(),
+                num_tokens: prompt.ids.len(),
+                max_tokens,
+                num_choices: plan.num_choices,
+            };
+            PromptMeter::new(Arc::clone(log.metrics()), prompt)
+        });
+        let meters: Vec<_> = meters.collect();
+        let answers = streams
+            .into_iter()
+            .enumerate()
+            .map(|(index, tokens)| AnswerStream {
                 index,
                 tokens: Some(tokens),
                 reader: AnswerReader::new(Arc::clone(&model.tokenizer), syntax, plan.stop_rule()),
                 plan: Arc::clone(plan),
                 held: Vec::new(),
                 num_thought: 0,
-                meter: log.meter(prompt_len),
-            }
-        });
+                meter: meters[index / plan.num_choices].answer(),
+            });
         let answers: SelectAll<_> = answers.collect();
         let prompt_tokens = prompts.iter().map(|prompt| prompt.ids.len()).sum();
         log.submitted(prompt_tokens);
@@ -191,7 +205,7 @@ struct AnswerStream {
 impl AnswerStream {
     /// Takes one token. Returns `None` while its text is held back.
     fn accept(&mut self, event: TokenEvent) -> Option<AnswerDelta> {
-        self.meter.token(event.queued);
+        self.meter.token(&event);
         let token = event.token;
         let ended = event.finish;
         self.held.push(event);

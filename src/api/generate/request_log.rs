@@ -8,7 +8,7 @@ use tracing::Span;
 
 use crate::api::http::error::Refusal;
 use crate::core::{FinishReason, TokenEvent};
-use crate::metrics::{AnswerMeter, Metrics};
+use crate::metrics::Metrics;
 
 /// Counts while a request runs, and writes its line when it is dropped, however the request ended.
 /// If no end was recorded, the client has disconnected.
@@ -63,9 +63,9 @@ impl RequestLog {
         self.arrived
     }
 
-    /// Creates the meter of one of its answers.
-    pub(crate) fn meter(&self, prompt_tokens: usize) -> AnswerMeter {
-        AnswerMeter::new(Arc::clone(&self.metrics), self.arrived, prompt_tokens)
+    /// Returns the metrics that the request counts in.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Records that the request was rejected before the engine took it.

@@ -12,7 +12,8 @@ pub(crate) enum RouteKind {
     /// A web page, which needs no key because it contains no data of this server. Caches may keep
     /// it.
     Page,
-    /// The metrics, which describe the requests of all clients and may need a key of their own.
+    /// The metrics, which describe the requests of all clients and may need a key of their own, and
+    /// their dashboard.
     Metrics,
     /// Every other route, and every path without one: it needs a key if the server has keys.
     #[default]

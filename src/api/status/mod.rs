@@ -1,5 +1,7 @@
-//! Endpoints about the server itself: its health, its metrics and its version.
+//! Endpoints about the server itself: its health, its metrics with a dashboard of them, and its
+//! version.
 
+pub(crate) mod dashboard;
 pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod version;

@@ -1,7 +1,7 @@
 //! What `/metrics` counts.
 
 use medgemma::api::{ApiKeys, AppState, router};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::images::{distinct_images, shown};
 use super::server::{End, Plan, QUEUED, always, says, tokens};
@@ -51,6 +51,123 @@ async fn numbers_move_as_requests_run() {
         assert_eq!(metric(gaps).await, 1.5 * output - 3.0, "{gaps}");
     }
     assert_eq!(metric("medgemma:requests_cancelled_total").await, 0.0);
+    for (sum, count, value) in [
+        ("vllm:request_prompt_tokens", 3.0, 3.0 * prompt),
+        ("vllm:request_generation_tokens", 3.0, 1.5 * output),
+        ("vllm:request_num_preemptions", 3.0, 3.0),
+        // Once for each prompt.
+        ("vllm:request_params_n", 2.0, 3.0),
+        ("vllm:request_max_num_generation_tokens", 2.0, output),
+    ] {
+        assert_eq!(metric(&format!("{sum}_sum")).await, value, "{sum}");
+        assert_eq!(metric(&format!("{sum}_count")).await, count, "{sum}");
+    }
+    for once in ["prefill", "decode", "inference", "queue"] {
+        let name = format!("vllm:request_{once}_time_seconds");
+        assert_eq!(metric(&format!("{name}_count")).await, 3.0, "{name}");
+    }
+    let [whole, decode] =
+        ["inference", "decode"].map(|name| format!("vllm:request_{name}_time_seconds_sum"));
+    assert!(metric(&whole).await >= metric(&decode).await);
+    let means = "vllm:request_time_per_output_token_seconds_count";
+    assert_eq!(metric(means).await, 3.0);
+    let most = metric("vllm:request_params_max_tokens_sum").await;
+    assert!(most > 1.5 * output, "{most}");
+}
+
+#[tokio::test]
+async fn an_answer_that_was_cut_short_says_nothing_of_how_long_answers_are() {
+    let failing = Plan {
+        script: always(tokens("The heart"), End::Fail),
+        ..Plan::for_test()
+    };
+    let server = failing.start();
+    server.chat(json!({"n": 2})).await;
+    for name in [
+        "request_generation_tokens",
+        "request_params_n",
+        "request_decode_time_seconds",
+    ] {
+        let count = format!("vllm:{name}_count{{model_name=\"tiny\"}}");
+        assert_eq!(server.metric(&count).await, 0.0, "{name}");
+    }
+}
+
+/// The series that vLLM 0.33's own dashboards read.
+const ON_VLLMS_DASHBOARDS: &[&str] = &[
+    "vllm:e2e_request_latency_seconds_bucket",
+    "vllm:e2e_request_latency_seconds_count",
+    "vllm:e2e_request_latency_seconds_sum",
+    "vllm:generation_tokens_total",
+    "vllm:inter_token_latency_seconds_bucket",
+    "vllm:inter_token_latency_seconds_count",
+    "vllm:inter_token_latency_seconds_sum",
+    "vllm:iteration_tokens_total_count",
+    "vllm:kv_cache_usage_perc",
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:prompt_tokens_total",
+    "vllm:request_decode_time_seconds_sum",
+    "vllm:request_generation_tokens_bucket",
+    "vllm:request_max_num_generation_tokens_sum",
+    "vllm:request_prefill_time_seconds_sum",
+    "vllm:request_prompt_tokens_bucket",
+    "vllm:request_queue_time_seconds_sum",
+    "vllm:request_success_total",
+    "vllm:request_time_per_output_token_seconds_bucket",
+    "vllm:request_time_per_output_token_seconds_count",
+    "vllm:request_time_per_output_token_seconds_sum",
+    "vllm:time_to_first_token_seconds_bucket",
+    "vllm:time_to_first_token_seconds_count",
+    "vllm:time_to_first_token_seconds_sum",
+];
+
+#[tokio::test]
+async fn dashboards_find_every_series_that_they_read() {
+    let server = Plan::for_test().start();
+    server.chat(json!({})).await.ok();
+    assert_eq!(server.chat(json!({"temperature": 9})).await.status, 400);
+    let text = server.get("/metrics").await.body;
+    let exists = |name: &str, labels: &str| {
+        let lines = text.lines().filter_map(|line| line.split_once('{'));
+        let mut series = lines.filter(|(known, _)| *known == name);
+        series.any(|(_, rest)| labels.split(',').all(|label| rest.contains(label)))
+    };
+    assert!(!exists("vllm:no_such_series", ""), "the check sees nothing");
+    for name in ON_VLLMS_DASHBOARDS {
+        assert!(exists(name, "model_name=\"tiny\",engine=\"0\""), "{name}");
+    }
+
+    let reply = server.get("/dashboard.json").await;
+    assert_eq!(reply.headers["content-type"], "application/json");
+    let dashboard: Value = serde_json::from_str(&reply.body).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels
+        .iter()
+        .filter_map(|panel| panel["targets"].as_array());
+    let mut num_read = 0;
+    for target in targets.flatten() {
+        let expression = target["expr"].as_str().expect("an expression");
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+        for word in expression.split(|c| !is_of_name(c)) {
+            if word.starts_with("vllm:") || word.starts_with("medgemma:") {
+                assert!(
+                    exists(word, "model_name=\"tiny\""),
+                    "{word} in {expression}"
+                );
+                num_read += 1;
+            }
+        }
+        let by = expression.split_once("by (").map_or("", |(_, by)| by);
+        let by = by.split(')').next().expect("a split has a first part");
+        for label in by.split(", ").filter(|label| !label.is_empty()) {
+            assert!(
+                text.contains(&format!("{label}=\"")),
+                "{label} in {expression}"
+            );
+        }
+    }
+    assert!(num_read > 40, "{num_read}");
 }
 
 #[tokio::test]

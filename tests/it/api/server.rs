@@ -271,6 +271,7 @@ async fn play(
                         finish: finish.filter(|_| is_last),
                         num_cached_tokens: cached(&submission.request),
                         queued: QUEUED,
+                        num_preemptions: 1,
                     }));
                 }
                 match end {
@@ -389,9 +390,11 @@ impl TestServer {
     }
 
     /// A metric's value, labels and all as they stand in the text.
+    /// A series' value, without the label that all of vLLM's have.
     pub(super) async fn metric(&self, series: &str) -> f64 {
-        let text = self.get("/metrics").await;
+        let mut text = self.get("/metrics").await;
         assert_eq!(text.status, 200, "{}", text.body);
+        text.body = text.body.replace(",engine=\"0\"", "");
         let value = text.body.lines().find_map(|line| {
             let value = line.strip_prefix(series)?.strip_prefix(' ')?;
             value.parse().ok()
