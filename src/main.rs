@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use medgemma::api::{
     self, ApiKeys, AppSettings, AppState, ConnectionLimits, Cors, Credentials, KeyLimits,
-    RequestMemory, Site,
+    RequestMemory, Site, TokenizerInfoAccess,
 };
 use medgemma::batch::{Batch, BatchError, BatchPlan, BatchSummary};
 use medgemma::bench;
@@ -372,6 +372,10 @@ async fn run(config: &ServeConfig, log: &Log) -> Outcome {
         metrics_keys: ApiKeys::new(&network.metrics_keys),
         site: Site::new(hosts, &network.cors.origins),
         cors: cors(&network.cors),
+        tokenizer_info: match network.tells_tokenizer {
+            true => TokenizerInfoAccess::On,
+            false => TokenizerInfoAccess::Off,
+        },
         connections: connection_limits(network),
         request_memory: request_memory(config),
     });

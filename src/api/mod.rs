@@ -19,6 +19,7 @@
 
 mod anthropic;
 mod docs;
+mod elsewhere;
 mod generate;
 mod http;
 mod openai;
@@ -34,6 +35,6 @@ pub use http::keys::ApiKeys;
 pub use http::limits::KeyLimits;
 pub use http::request_memory::RequestMemory;
 pub use http::site::Site;
-pub use http::state::{AppSettings, AppState};
+pub use http::state::{AppSettings, AppState, TokenizerInfoAccess};
 pub use router::router;
 pub use serve::{serve, serve_metrics};

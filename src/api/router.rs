@@ -9,14 +9,16 @@ use tower::util::MapRequest;
 use crate::api::anthropic;
 use crate::api::docs::openapi::{self, Operation};
 use crate::api::docs::pages;
+use crate::api::elsewhere;
 use crate::api::http::error::ApiError;
 use crate::api::http::route_kind::RouteKind;
 use crate::api::http::state::AppState;
 use crate::api::http::tidy_path::tidy_path;
 use crate::api::http::{auth, extract, gate, request_id};
-use crate::api::openai::tokenize::{self, detokenize};
-use crate::api::openai::{chat, completions, models, responses};
-use crate::api::status::{dashboard, health, metrics, version};
+use crate::api::openai::chat::{self, render};
+use crate::api::openai::tokenize::{self, detokenize, info};
+use crate::api::openai::{completions, models, responses};
+use crate::api::status::{dashboard, health, load, metrics, version};
 
 /// Every route exists with and without `/v1`: clients differ in whether their base URL includes it.
 const PREFIXES: [&str; 2] = ["/v1", ""];
@@ -25,6 +27,7 @@ const PREFIXES: [&str; 2] = ["/v1", ""];
 /// them.
 pub(crate) const OPERATIONS: &[Operation] = &[
     chat::OPERATION,
+    render::OPERATION,
     completions::OPERATION,
     responses::OPERATION,
     anthropic::MESSAGES,
@@ -33,10 +36,12 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     models::RETRIEVE_MODEL,
     tokenize::TOKENIZE,
     tokenize::DETOKENIZE,
+    info::TOKENIZER_INFO,
     health::HEALTH,
     health::LIVE,
     health::READY,
     version::OPERATION,
+    load::OPERATION,
     metrics::OPERATION,
     dashboard::OPERATION,
     openapi::OPERATION,
@@ -48,6 +53,7 @@ pub fn router(app: AppState) -> Router {
         let at = |path: &str| format!("{prefix}{path}");
         router
             .route(&at("/chat/completions"), post(chat::chat_completions))
+            .route(&at("/chat/completions/render"), post(render::render_chat))
             .route(&at("/completions"), post(completions::completions))
             .route(&at("/messages"), post(anthropic::messages))
             .route(&at("/messages/count_tokens"), post(anthropic::count_tokens))
@@ -59,7 +65,9 @@ pub fn router(app: AppState) -> Router {
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(detokenize::detokenize))
         .merge(probes())
+        .route("/tokenizer_info", get(info::tokenizer_info))
         .route("/version", get(version::version))
+        .route("/load", get(load::load))
         .route("/metrics", get(metrics::metrics))
         .route("/dashboard.json", get(dashboard::dashboard))
         .route("/openapi.json", get(|| openapi::openapi(OPERATIONS)))
@@ -124,7 +132,7 @@ pub(crate) fn metrics_router(app: AppState) -> Router {
 async fn unknown_route(request: Request) -> ApiError {
     let (head, body) = request.into_parts();
     extract::discard(&head.headers, body).await;
-    ApiError::unknown_route(&head.method, head.uri.path())
+    elsewhere::unknown_route(&head.method, head.uri.path())
 }
 
 async fn wrong_method(request: Request) -> ApiError {

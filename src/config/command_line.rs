@@ -38,9 +38,17 @@ const SHORT: [(&str, &str); 24] = [
 ];
 
 /// What vLLM has two words for.
-const WORDS: [(&str, &str); 3] = [
+const WORDS: [(&str, &str); 5] = [
     ("--disable-prefix-caching", "--no-enable-prefix-caching"),
     ("--no-allow-credentials", "--allow-credentials=false"),
+    (
+        "--no-enable-tokenizer-info-endpoint",
+        "--enable-tokenizer-info-endpoint=false",
+    ),
+    (
+        "--disable-tokenizer-info-endpoint",
+        "--enable-tokenizer-info-endpoint=false",
+    ),
     ("--no-strict-roles", "--strict-roles=false"),
 ];
 

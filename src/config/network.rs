@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args};
 
 use super::ApiKey;
 use super::api_key::api_key;
@@ -11,12 +12,13 @@ use super::counts::at_least_one;
 use super::seconds::{Seconds, some_seconds};
 
 /// Options that mean nothing where there is no server.
-pub(super) const OPTIONS: [&str; 11] = [
+pub(super) const OPTIONS: [&str; 12] = [
     "allowed_hosts",
     "allowed_origins",
     "allowed_methods",
     "allowed_headers",
     "allow_credentials",
+    "enable_tokenizer_info_endpoint",
     "max_connections",
     "max_connections_per_address",
     "send_timeout",
@@ -32,6 +34,8 @@ pub struct NetworkConfig {
     pub allowed_hosts: Vec<String>,
     /// Pages of other sites.
     pub cors: CorsConfig,
+    /// Whether clients may see the tokenizer's settings and the chat template.
+    pub tells_tokenizer: bool,
     /// Connections at a time; `None` is as many as the process has room for.
     pub max_connections: Option<usize>,
     /// Most connections from one address; `None` means no limit.
@@ -62,6 +66,21 @@ pub(super) struct NetworkArguments {
 
     #[command(flatten)]
     pub(super) cors: CorsArguments,
+
+    /// Serve /tokenizer_info, which tells the tokenizer's settings and the chat template
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "MEDGEMMA_ENABLE_TOKENIZER_INFO_ENDPOINT",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = ArgAction::Set,
+        value_parser = BoolishValueParser::new(),
+        help_heading = "Network"
+    )]
+    pub(super) enable_tokenizer_info_endpoint: bool,
 
     /// Most connections at a time. When they are in use, a new one takes the place of the one that
     /// has been idle longest; if none is idle, it is answered with 503 [default: what the limit of
@@ -135,6 +154,7 @@ impl NetworkArguments {
         NetworkConfig {
             allowed_hosts: self.allowed_hosts,
             cors: self.cors.resolve(),
+            tells_tokenizer: self.enable_tokenizer_info_endpoint,
             max_connections: self.max_connections,
             max_connections_per_address: self.max_connections_per_address,
             send_timeout: self.send_timeout.0,

@@ -63,7 +63,8 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     let started = Instant::now();
     let mut source = resolve(settings)?;
     let tokenizer = Arc::new(tokenizer(&source.files)?);
-    let template = template(&source.files, settings, &tokenizer)?;
+    let named_tokens = named_tokens(&source.files)?;
+    let template = template(&source.files, settings, &named_tokens, &tokenizer)?;
     if template.is_none() {
         tracing::warn!("the checkpoint has no chat template: it only continues text");
     }
@@ -144,6 +145,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
         engine,
         tokenizer,
         template,
+        named_tokens,
         images,
         max_model_len: plan.scheduler.max_model_len,
         vocab_size,
@@ -351,39 +353,39 @@ fn thinking(source: &ModelSource, tokenizer: &Tokenizer) -> Result<Option<Thinki
 fn template(
     files: &ModelFiles,
     settings: &ServeConfig,
+    tokens: &NamedTokens,
     tokenizer: &Tokenizer,
 ) -> Result<Option<ChatTemplate>> {
-    let given = settings.chat_template.as_deref();
+    if let Some(given) = &settings.chat_template {
+        return ChatTemplate::from_flag(given, tokens, tokenizer).map(Some);
+    }
     match files {
-        ModelFiles::Directory(dir) => match given {
-            Some(given) => {
-                ChatTemplate::from_flag(given, &NamedTokens::from_dir(dir)?, tokenizer).map(Some)
-            }
-            None => ChatTemplate::from_dir(dir, tokenizer),
-        },
+        ModelFiles::Directory(dir) => ChatTemplate::from_dir(dir, tokenizer),
         ModelFiles::Demo => {
-            let config: Value = serde_json::from_slice(&files.require("tokenizer_config.json")?)
-                .expect("the program's own files are valid");
-            let tokens = named_tokens(&config);
-            match given {
-                Some(given) => ChatTemplate::from_flag(given, &tokens, tokenizer).map(Some),
-                None => {
-                    let source = config["chat_template"].as_str();
-                    let source = source.expect("the program's own files are complete");
-                    ChatTemplate::new(source, &tokens, tokenizer).map(Some)
-                }
-            }
+            let config = demos_tokenizer_config(files)?;
+            let source = config["chat_template"].as_str();
+            let source = source.expect("the program's own files are complete");
+            ChatTemplate::new(source, tokens, tokenizer).map(Some)
         }
     }
 }
 
-/// Returns the tokens that tokenizer_config.json names.
-fn named_tokens(config: &Value) -> NamedTokens {
+/// Returns the tokens that the checkpoint names.
+fn named_tokens(files: &ModelFiles) -> Result<NamedTokens> {
+    let config = match files {
+        ModelFiles::Directory(dir) => return NamedTokens::from_dir(dir),
+        ModelFiles::Demo => demos_tokenizer_config(files)?,
+    };
     let fields = config.as_object().into_iter().flatten();
     let tokens = fields
         .filter(|(name, _)| name.ends_with("_token"))
         .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
-    NamedTokens(tokens.collect())
+    Ok(NamedTokens(tokens.collect()))
+}
+
+fn demos_tokenizer_config(files: &ModelFiles) -> Result<Value> {
+    let bytes = files.require("tokenizer_config.json")?;
+    Ok(serde_json::from_slice(&bytes).expect("the program's own files are valid"))
 }
 
 fn image_support(

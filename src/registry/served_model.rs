@@ -9,7 +9,7 @@ use super::request_seeds::RequestSeeds;
 use crate::core::{RolePolicy, Thinking, TokenId, ToolFormat};
 use crate::engine::EngineHandle;
 use crate::image::ImageProcessor;
-use crate::text::{ChatTemplate, Grammars, ImageTokens, ThoughtMarkers, Tokenizer};
+use crate::text::{ChatTemplate, Grammars, ImageTokens, NamedTokens, ThoughtMarkers, Tokenizer};
 
 /// A loaded model with everything that converts requests to tokens and back.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct ServedModel {
     pub grammars: Arc<Grammars>,
     /// Converts messages to a prompt; `None` for a model that only continues text.
     pub template: Option<ChatTemplate>,
+    /// Tokens that the checkpoint names, such as `bos_token`.
+    pub named_tokens: NamedTokens,
     /// Image preprocessing; `None` for a text-only model.
     pub images: Option<ImageSupport>,
     /// Maximum length of a sequence, prompt and output together, in tokens.

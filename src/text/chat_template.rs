@@ -25,6 +25,7 @@ pub struct ChatTemplate {
     /// Contains the template and the named tokens that it uses.
     env: Environment<'static>,
     control: ControlTokens,
+    source: String,
 }
 
 /// How a prompt ends.
@@ -53,7 +54,13 @@ impl ChatTemplate {
         Ok(Self {
             env,
             control: tokenizer.control_tokens().clone(),
+            source: source.to_owned(),
         })
+    }
+
+    /// Returns the template itself.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Loads the template of the checkpoint in `dir`: from chat_template.jinja, else

@@ -222,7 +222,10 @@ async fn answer<E: Endpoint>(
 }
 
 /// Deserializes and checks a body off the async threads.
-async fn read<E: Endpoint>(
+///
+/// # Errors
+/// The errors of [`Endpoint::read`].
+pub(crate) async fn read<E: Endpoint>(
     app: &AppState,
     body: JsonBody,
     model: &Arc<ServedModel>,

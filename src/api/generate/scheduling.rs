@@ -56,6 +56,12 @@ impl RequestedScheduling {
         })
     }
 
+    /// Returns what decides where a request's prompt is cached, and when it runs: its salt and its
+    /// priority.
+    pub(crate) fn for_the_cache(&self) -> (Option<String>, i32) {
+        (self.cache_salt.clone(), self.priority)
+    }
+
     /// Returns the parameters of a request by `caller` that arrived at `arrived` and may take at
     /// most `limit`.
     ///

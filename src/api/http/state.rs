@@ -41,10 +41,22 @@ pub struct AppSettings {
     pub site: Site,
     /// What pages of those sites may send.
     pub cors: Cors,
+    /// Whether clients may see the tokenizer's settings and the chat template.
+    pub tokenizer_info: TokenizerInfoAccess,
     /// Limits on connections.
     pub connections: ConnectionLimits,
     /// Memory that requests may hold before the engine has them.
     pub request_memory: RequestMemory,
+}
+
+/// Whether clients may see the tokenizer's settings and the chat template.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenizerInfoAccess {
+    /// They may.
+    On,
+    /// They may not.
+    #[default]
+    Off,
 }
 
 #[derive(Debug)]
@@ -198,6 +210,15 @@ impl AppState {
 
     pub(crate) fn site(&self) -> &Site {
         &self.shared.settings.site
+    }
+
+    pub(crate) fn tokenizer_info(&self) -> TokenizerInfoAccess {
+        self.shared.settings.tokenizer_info
+    }
+
+    /// Returns the number of requests that generate.
+    pub(crate) fn num_generating(&self) -> usize {
+        self.shared.running.len()
     }
 
     pub(crate) fn cors(&self) -> &Cors {

@@ -2,6 +2,7 @@
 
 mod auth;
 mod bad_input;
+mod beside;
 mod choices;
 mod disconnect;
 mod images;

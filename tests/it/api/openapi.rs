@@ -103,7 +103,8 @@ async fn each_operation_is_there_and_behind_the_key_unless_it_says_otherwise() {
             "get" => open.get(&path).await.status,
             _ => open.post(&path, "{}").await.status,
         };
-        assert_ne!(status, 404, "{operation}");
+        // It is off here.
+        assert_eq!(status == 404, path == "/tokenizer_info", "{operation}");
         assert_ne!(status, 405, "{operation}");
     }
 }

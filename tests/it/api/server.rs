@@ -168,6 +168,7 @@ impl Plan {
             created: 1_700_000_000,
             engine,
             template: self.has_template.then(|| template(&tokenizer)),
+            named_tokens: NamedTokens::default(),
             images,
             max_model_len: self.max_model_len,
             vocab_size,

@@ -64,6 +64,23 @@ fn flags_that_need_nothing_are_told_in_the_log() {
 }
 
 #[test]
+fn the_tokenizer_is_told_where_the_flag_says_so() {
+    let server = Server::start(&["demo", "--enable-tokenizer-info-endpoint"], &[]);
+    let (status, info) = server.get("/tokenizer_info");
+    assert_eq!(status, 200, "{info}");
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert_eq!(info["tokenizer_class"], "GemmaTokenizerFast");
+    assert_eq!(info["bos_token"], "<bos>");
+    assert_eq!(info["eos_token"], "<end_of_turn>");
+    assert_eq!(info["model_max_length"], 8192);
+    let template = info["chat_template"].as_str().unwrap();
+    assert!(template.contains("start_of_turn"), "{template}");
+    let off = [("MEDGEMMA_ENABLE_TOKENIZER_INFO_ENDPOINT", "true")];
+    let server = Server::start(&["demo", "--disable-tokenizer-info-endpoint"], &off);
+    assert_eq!(server.get("/tokenizer_info").0, 404);
+}
+
+#[test]
 fn variables_that_set_nothing_are_told_in_the_log() {
     let variables = [
         ("MEDGEMMA_MAX_MODELLEN", "600"),

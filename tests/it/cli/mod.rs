@@ -540,6 +540,7 @@ fn help_shows_every_option_and_no_secret() {
         "--allowed-methods",
         "--allowed-headers",
         "--allow-credentials",
+        "--enable-tokenizer-info-endpoint",
         "--max-connections",
         "--max-connections-per-address",
         "--send-timeout",

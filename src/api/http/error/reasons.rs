@@ -293,6 +293,16 @@ impl ApiError {
         .with_code("not_found")
     }
 
+    /// A route that others have, and what there is in its place.
+    pub(crate) fn route_not_served(method: &Method, path: &str, instead: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            format!("{method} {path} is not served: {instead}."),
+        )
+        .with_code("route_not_served")
+    }
+
     /// A known route with an unsupported method.
     pub(crate) fn wrong_method(method: &Method, path: &str) -> Self {
         Self::new(

@@ -14,6 +14,7 @@ mod parts;
 pub(crate) mod past_calls;
 pub(crate) mod prompting;
 mod refused;
+pub(crate) mod render;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod thinking;
@@ -55,6 +56,8 @@ use crate::core::{FinishReason, TokenEvent};
 use crate::registry::ServedModel;
 use crate::text::AnswerPart;
 
+/// Prefix of answers' ids.
+const ID_PREFIX: &str = "chatcmpl-";
 /// Prefix of tool call ids.
 const CALL_PREFIX: &str = "call_";
 
@@ -72,7 +75,7 @@ pub(crate) async fn chat_completions(
 struct Chats;
 
 impl Endpoint for Chats {
-    const ID_PREFIX: &'static str = "chatcmpl-";
+    const ID_PREFIX: &'static str = ID_PREFIX;
     type Content = Chat;
     type Echo = ();
 

@@ -19,18 +19,7 @@ pub(crate) const OPERATION: Operation = Operation {
     paths: &["/v1/chat/completions", "/chat/completions"],
     id: "createChatCompletion",
     summary: "Continue a conversation.",
-    body: Some(Body {
-        name: "ChatCompletionRequest",
-        parts: &[
-            ChatRequest::json_schema,
-            SamplingFields::json_schema,
-            StreamFields::json_schema,
-            SchedulingFields::json_schema,
-            LabelFields::json_schema,
-        ],
-        refused: &[REFUSED, GENERATION],
-        examples: EXAMPLES,
-    }),
+    body: Some(BODY),
     answer: Answer::JsonOrEvents {
         whole: written::<ChatCompletion<'static>>,
         event: written::<ChatChunk<'static>>,
@@ -38,6 +27,20 @@ pub(crate) const OPERATION: Operation = Operation {
     },
     errors: GENERATION_ERRORS,
     access: Access::Key,
+};
+
+/// A chat's body.
+pub(super) const BODY: Body = Body {
+    name: "ChatCompletionRequest",
+    parts: &[
+        ChatRequest::json_schema,
+        SamplingFields::json_schema,
+        StreamFields::json_schema,
+        SchedulingFields::json_schema,
+        LabelFields::json_schema,
+    ],
+    refused: &[REFUSED, GENERATION],
+    examples: EXAMPLES,
 };
 
 /// Example bodies.

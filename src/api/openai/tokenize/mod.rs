@@ -1,6 +1,7 @@
 //! `POST /tokenize`: returns the tokens of a text or a chat.
 
 pub(crate) mod detokenize;
+pub(crate) mod info;
 mod operation;
 mod refused;
 pub(crate) mod types;

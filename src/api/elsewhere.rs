@@ -1,0 +1,95 @@
+//! Routes that OpenAI's API or vLLM has and this server has not: a request to one is told so by
+//! name, and what there is in its place.
+
+use axum::http::Method;
+
+use crate::api::http::error::ApiError;
+
+const GENERATES: &str = "this server generates text. Run a model for embeddings or scores beside it, \
+                         on a server of its own";
+const NOTHING_KEPT: &str = "nothing is kept between requests. Send what is needed with each";
+const NO_SOUND: &str = "prompts hold text and images, no sound";
+const NO_IMAGES: &str = "images are read, not made";
+const ONE_MODEL: &str = "a server keeps the model that it was started with";
+const WHOLE: &str = "a server renders and computes by itself. The prompt of a chat is at \
+                     /v1/chat/completions/render";
+const BATCHES: &str = "files of requests are answered by `medgemma run-batch`";
+
+/// Beginnings of paths, without `/v1`, and what is said of them.
+const ROUTES: &[(&str, &str)] = &[
+    ("/embeddings", GENERATES),
+    ("/embed", GENERATES),
+    ("/pooling", GENERATES),
+    ("/classify", GENERATES),
+    ("/score", GENERATES),
+    ("/rerank", GENERATES),
+    ("/moderations", GENERATES),
+    ("/audio", NO_SOUND),
+    ("/realtime", NO_SOUND),
+    ("/images", NO_IMAGES),
+    ("/videos", NO_IMAGES),
+    ("/files", NOTHING_KEPT),
+    ("/uploads", NOTHING_KEPT),
+    ("/conversations", NOTHING_KEPT),
+    ("/assistants", NOTHING_KEPT),
+    ("/threads", NOTHING_KEPT),
+    ("/vector_stores", NOTHING_KEPT),
+    ("/batches", BATCHES),
+    ("/messages/batches", BATCHES),
+    ("/fine_tuning", ONE_MODEL),
+    ("/load_lora_adapter", ONE_MODEL),
+    ("/unload_lora_adapter", ONE_MODEL),
+    ("/sleep", ONE_MODEL),
+    ("/wake_up", ONE_MODEL),
+    ("/completions/render", WHOLE),
+    ("/responses/render", WHOLE),
+    ("/messages/render", WHOLE),
+    ("/completions/derender", WHOLE),
+    ("/chat/completions/derender", WHOLE),
+    ("/inference", WHOLE),
+];
+
+/// Returns the error for a route that this server does not have.
+pub(crate) fn unknown_route(method: &Method, path: &str) -> ApiError {
+    let inside = ["/v1", "/v2"].iter().find_map(|prefix| {
+        let rest = path.strip_prefix(prefix)?;
+        rest.starts_with('/').then_some(rest)
+    });
+    let inside = inside.unwrap_or(path);
+    let known = ROUTES.iter().find(|(route, _)| {
+        let rest = inside.strip_prefix(route);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    match known {
+        Some((_, instead)) => ApiError::route_not_served(method, path, instead),
+        None => ApiError::unknown_route(method, path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_of_others_is_named_with_what_there_is() {
+        let said = |path: &str| unknown_route(&Method::POST, path).to_json();
+        for path in [
+            "/v1/embeddings",
+            "/embeddings",
+            "/v2/rerank",
+            "/v1/audio/transcriptions",
+            "/v1/files/file-1/content",
+            "/inference/v1/generate",
+        ] {
+            let said = said(path);
+            assert!(said.contains("route_not_served"), "{said}");
+            assert!(
+                said.contains(&format!("POST {path} is not served: ")),
+                "{said}"
+            );
+        }
+        for path in ["/v1/embeddingsx", "/v1", "/v3/score", "/nope", "/"] {
+            assert!(said(path).contains("Unknown route"), "{path}");
+        }
+    }
+}
