@@ -12,6 +12,7 @@ pub enum AnswerPart {
         /// Name of the tool.
         name: String,
     },
-    /// A piece of the arguments of the latest call. All pieces together are one JSON object.
+    /// A piece of the arguments of the latest call. All pieces together are one JSON object, which is
+    /// complete: a call that breaks off is text.
     CallArguments(String),
 }

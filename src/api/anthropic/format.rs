@@ -139,11 +139,9 @@ fn stop_sequence(finish: &Finish) -> Option<&str> {
     }
 }
 
-/// Returns a tool call's arguments. If they were cut off they are not valid JSON; then they are
-/// replaced by an empty object, and `stop_reason` shows why.
+/// Returns a tool call's arguments.
 fn input(arguments: &str) -> Box<RawValue> {
-    let whole = RawValue::from_string(arguments.to_owned());
-    whole.unwrap_or_else(|_| no_input())
+    RawValue::from_string(arguments.to_owned()).expect("a call's arguments are a JSON object")
 }
 
 fn no_input() -> Box<RawValue> {

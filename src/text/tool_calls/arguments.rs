@@ -1,8 +1,8 @@
 //! Reads the arguments of a Python call, between its parentheses, as one JSON object.
 
+use super::Tool;
+use super::json_text::quoted;
 use super::literal::{LiteralReader, Taken};
-use super::reader::quoted;
-use super::{AnswerPart, Tool};
 
 /// Maximum length of a parameter's name.
 const MAX_NAME: usize = 256;
@@ -14,21 +14,21 @@ pub(super) enum Taking {
     Going,
     /// It is the last one.
     Last,
-    /// It cannot be part of arguments.
+    /// It cannot be part of a call.
     Wrong,
 }
 
-/// Reads arguments after the `(`. The call begins with its first argument: before that, `f(x)` may
-/// be a formula.
+/// Reads arguments after the `(`.
 #[derive(Debug)]
 pub(super) struct ArgumentReader {
-    /// The call's name, until the call has begun.
-    name: Option<String>,
+    name: String,
     /// The parameters in order, for arguments without a name.
     properties: Vec<String>,
     /// Parameters that already have an argument.
     given: Vec<String>,
     has_keyword: bool,
+    /// The object so far.
+    out: String,
     state: State,
 }
 
@@ -49,30 +49,37 @@ enum State {
 impl ArgumentReader {
     pub(super) fn new(tool: &Tool) -> Self {
         Self {
-            name: Some(tool.name.clone()),
+            name: tool.name.clone(),
             properties: tool.properties.clone(),
             given: Vec::new(),
             has_keyword: false,
+            out: "{".to_owned(),
             state: State::ArgumentOrEnd,
         }
     }
 
-    pub(super) fn push(&mut self, c: char, parts: &mut Vec<AnswerPart>) -> Taking {
+    /// Returns the function's name and its arguments, once the last character was taken.
+    pub(super) fn into_call(self) -> (String, String) {
+        (self.name, self.out)
+    }
+
+    pub(super) fn push(&mut self, c: char) -> Taking {
         match std::mem::replace(&mut self.state, State::CommaOrEnd) {
             State::ArgumentOrEnd => match c {
                 c if c.is_whitespace() => self.go(State::ArgumentOrEnd),
-                ')' => self.end(parts),
-                c if c.is_ascii_alphabetic() || c == '_' => self.go(State::Word(c.to_string())),
+                ')' => self.end(),
+                c if c.is_alphabetic() || c == '_' => self.go(State::Word(c.to_string())),
                 c if LiteralReader::begins(c) => {
-                    if !self.positional(parts) {
+                    if !self.positional() {
                         return Taking::Wrong;
                     }
-                    self.literal(LiteralReader::default(), c, parts)
+                    self.literal(LiteralReader::default(), c)
                 }
                 _ => Taking::Wrong,
             },
             State::Word(mut word) => match c {
-                c if c.is_ascii_alphanumeric() || c == '_' => {
+                // Names of parameters may be such as Python's are not.
+                c if c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '$') => {
                     word.push(c);
                     if word.len() > MAX_NAME {
                         return Taking::Wrong;
@@ -81,24 +88,27 @@ impl ArgumentReader {
                 }
                 c if c.is_whitespace() => self.go(State::Equals(word)),
                 '=' => self.keyword(word),
-                ',' | ')' => self.word_as_literal(word, c, parts),
+                ',' | ')' => self.word_as_literal(word, c),
+                c if LiteralReader::begins_string(&word, c) && self.positional() => {
+                    self.literal(LiteralReader::in_word(word), c)
+                }
                 _ => Taking::Wrong,
             },
             State::Equals(word) => match c {
                 c if c.is_whitespace() => self.go(State::Equals(word)),
                 '=' => self.keyword(word),
-                ',' | ')' => self.word_as_literal(word, c, parts),
+                ',' | ')' => self.word_as_literal(word, c),
                 _ => Taking::Wrong,
             },
             State::Value(word) => match c {
                 c if c.is_whitespace() => self.go(State::Value(word)),
-                c if LiteralReader::begins(c) && self.key(word, parts) => {
-                    self.literal(LiteralReader::default(), c, parts)
+                c if LiteralReader::begins(c) && self.key(word) => {
+                    self.literal(LiteralReader::default(), c)
                 }
                 _ => Taking::Wrong,
             },
-            State::Literal(reader) => self.literal(reader, c, parts),
-            State::CommaOrEnd => self.comma_or_end(c, parts),
+            State::Literal(reader) => self.literal(reader, c),
+            State::CommaOrEnd => self.comma_or_end(c),
         }
     }
 
@@ -107,59 +117,50 @@ impl ArgumentReader {
         Taking::Going
     }
 
-    fn literal(
-        &mut self,
-        mut reader: LiteralReader,
-        c: char,
-        parts: &mut Vec<AnswerPart>,
-    ) -> Taking {
-        let mut text = String::new();
-        let taken = reader.push(c, &mut text);
-        if !text.is_empty() {
-            parts.push(AnswerPart::CallArguments(text));
-        }
-        match taken {
+    fn literal(&mut self, mut reader: LiteralReader, c: char) -> Taking {
+        match reader.push(c) {
             Taken::Going => self.go(State::Literal(reader)),
-            Taken::Last => self.go(State::CommaOrEnd),
-            Taken::Beyond => self.comma_or_end(c, parts),
+            Taken::Last => {
+                self.out.push_str(reader.json());
+                self.go(State::CommaOrEnd)
+            }
+            Taken::Beyond => {
+                self.out.push_str(reader.json());
+                self.comma_or_end(c)
+            }
             Taken::Wrong => Taking::Wrong,
         }
     }
 
-    fn comma_or_end(&mut self, c: char, parts: &mut Vec<AnswerPart>) -> Taking {
+    fn comma_or_end(&mut self, c: char) -> Taking {
         match c {
             c if c.is_whitespace() => self.go(State::CommaOrEnd),
             ',' => self.go(State::ArgumentOrEnd),
-            ')' => self.end(parts),
+            ')' => self.end(),
             _ => Taking::Wrong,
         }
     }
 
-    fn end(&mut self, parts: &mut Vec<AnswerPart>) -> Taking {
-        let text = if self.begin(parts) { "{}" } else { "}" };
-        parts.push(AnswerPart::CallArguments(text.to_owned()));
+    fn end(&mut self) -> Taking {
+        self.out.push('}');
         Taking::Last
     }
 
     /// Reads `True` and similar words as an argument without a parameter's name.
-    fn word_as_literal(&mut self, word: String, c: char, parts: &mut Vec<AnswerPart>) -> Taking {
-        if !matches!(
-            word.as_str(),
-            "True" | "False" | "None" | "true" | "false" | "null"
-        ) || !self.positional(parts)
-        {
-            return Taking::Wrong;
+    fn word_as_literal(&mut self, word: String, c: char) -> Taking {
+        match self.positional() {
+            true => self.literal(LiteralReader::in_word(word), c),
+            false => Taking::Wrong,
         }
-        self.literal(LiteralReader::in_word(word), c, parts)
     }
 
     /// Begins an argument without a name, for the next parameter in order. Returns `false` if that
     /// is not possible.
-    fn positional(&mut self, parts: &mut Vec<AnswerPart>) -> bool {
+    fn positional(&mut self) -> bool {
         let Some(property) = self.properties.get(self.given.len()).cloned() else {
             return false;
         };
-        !self.has_keyword && self.key(property, parts)
+        !self.has_keyword && self.key(property)
     }
 
     fn keyword(&mut self, word: String) -> Taking {
@@ -168,22 +169,16 @@ impl ArgumentReader {
     }
 
     /// Writes a key; returns `false` if it was already given.
-    fn key(&mut self, key: String, parts: &mut Vec<AnswerPart>) -> bool {
+    fn key(&mut self, key: String) -> bool {
         if self.given.contains(&key) {
             return false;
         }
-        let before = if self.begin(parts) { '{' } else { ',' };
-        let text = format!("{before}{}:", quoted(&key));
-        parts.push(AnswerPart::CallArguments(text));
+        if !self.given.is_empty() {
+            self.out.push(',');
+        }
+        self.out.push_str(&quoted(&key));
+        self.out.push(':');
         self.given.push(key);
         true
-    }
-
-    /// Begins the call; returns `false` if it has already begun.
-    fn begin(&mut self, parts: &mut Vec<AnswerPart>) -> bool {
-        let name = self.name.take();
-        let is_first = name.is_some();
-        parts.extend(name.map(|name| AnswerPart::CallBegins { name }));
-        is_first
     }
 }

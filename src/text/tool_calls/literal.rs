@@ -1,4 +1,10 @@
 //! Converts a Python or JSON literal to compact JSON, character by character.
+//!
+//! Python's `ast.literal_eval` sets the measure of what a value may be: strings in single, double and
+//! triple quotes, with the prefixes `r`, `u` and `f`, side by side or added with `+`; numbers in all
+//! bases; lists, tuples and dicts. What has no equal in JSON, such as bytes, is refused.
+
+use super::json_text::{json_number, write_char};
 
 /// Maximum nesting of a literal. Real arguments are not that deep.
 const MAX_DEPTH: usize = 64;
@@ -6,11 +12,17 @@ const MAX_DEPTH: usize = 64;
 const MAX_WORD: usize = 400;
 
 /// Reads one literal: strings, numbers, `True`, `False`, `None`, `true`, `false`, `null`, lists,
-/// tuples and dicts with string keys. White space between its tokens is dropped.
+/// tuples and dicts. White space between its tokens is dropped.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LiteralReader {
+    /// The JSON so far.
+    out: String,
     /// Open brackets, outermost first.
     open: Vec<Open>,
+    /// Where in `out` the latest key of the outermost dict begins.
+    key_at: usize,
+    /// Where in `out` its value begins; 0 before that is known.
+    value_at: usize,
     state: State,
 }
 
@@ -30,8 +42,26 @@ pub(super) enum Taken {
 /// An open bracket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Open {
-    List { close: char },
+    List,
+    /// `(1)` is 1, and `(1,)` is a tuple.
+    Tuple {
+        /// Where in the output its bracket stands.
+        at: usize,
+        has_comma: bool,
+    },
     Dict,
+}
+
+/// The kind of a string.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Quote {
+    mark: char,
+    is_triple: bool,
+    /// `r"…"`: backslashes mean themselves.
+    is_raw: bool,
+    /// `f"…"`: has a value only without braces.
+    is_format: bool,
+    is_key: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -47,34 +77,35 @@ enum State {
     Colon,
     /// Expects a comma or a closing bracket.
     CommaOrEnd,
+    /// After the first quotes of a string: it is empty, goes on, or has three of them.
+    Opening { quote: Quote, num_marks: u8 },
     /// Inside a string.
-    Text { quote: char, is_key: bool },
+    Text(Quote),
+    /// After quotes that may be the end of a string in triple quotes.
+    Closing { quote: Quote, num_marks: u8 },
+    /// After a string: another one may continue it.
+    AfterText { is_key: bool, has_plus: bool },
     /// After a backslash.
-    Escape { quote: char, is_key: bool },
+    Escape(Quote),
     /// Inside `\x41`, `\u0041` or `\U00000041`.
-    Code {
-        quote: char,
-        is_key: bool,
-        left: u8,
-        code: u32,
-    },
+    Code { quote: Quote, left: u8, code: u32 },
+    /// Inside `\101`.
+    Octal { quote: Quote, left: u8, code: u32 },
     /// After the first half of a UTF-16 pair: expects the `\` and the `u` of the second.
     Pair {
-        quote: char,
-        is_key: bool,
+        quote: Quote,
         high: u32,
         has_backslash: bool,
     },
     /// Inside the second half.
     Low {
-        quote: char,
-        is_key: bool,
+        quote: Quote,
         high: u32,
         left: u8,
         code: u32,
     },
-    /// In a number or a name.
-    Word(String),
+    /// In a number, a name, or the prefix of a string.
+    Word { word: String, is_key: bool },
 }
 
 impl LiteralReader {
@@ -83,84 +114,140 @@ impl LiteralReader {
         matches!(
             c,
             '"' | '\'' | '[' | '(' | '{' | '-' | '+' | '.' | '0'
-                ..='9' | 'T' | 'F' | 'N' | 't' | 'f' | 'n'
+                ..='9' | 'T' | 'F' | 'N' | 't' | 'f' | 'n' | 'r' | 'R' | 'u' | 'U'
         )
-    }
-
-    /// Creates a reader for a dict whose `{` was already read.
-    pub(super) fn in_dict(out: &mut String) -> Self {
-        out.push('{');
-        Self {
-            open: vec![Open::Dict],
-            state: State::KeyOrEnd { is_first: true },
-        }
     }
 
     /// Creates a reader for a literal whose first letters were already read.
     pub(super) fn in_word(word: String) -> Self {
         Self {
-            open: Vec::new(),
-            state: State::Word(word),
+            state: State::Word {
+                word,
+                is_key: false,
+            },
+            ..Self::default()
         }
     }
 
-    /// Takes the next character and appends its output to `out`.
-    pub(super) fn push(&mut self, c: char, out: &mut String) -> Taken {
+    /// Whether a literal can begin with these letters and then `c`: a string with a prefix.
+    pub(super) fn begins_string(word: &str, c: char) -> bool {
+        matches!(c, '"' | '\'') && Quote::with_prefix(word, c, false).is_some()
+    }
+
+    /// Returns the JSON of the whole text, if it is one literal.
+    pub(super) fn read_all(text: &str) -> Option<String> {
+        let mut reader = Self::default();
+        let mut chars = text.trim().chars();
+        loop {
+            // A string or number ends only at what follows.
+            let c = chars.next();
+            match reader.push(c.unwrap_or(',')) {
+                Taken::Going if c.is_some() => {}
+                Taken::Last if c.is_some() && chars.next().is_none() => return Some(reader.out),
+                Taken::Beyond if c.is_none() => return Some(reader.out),
+                _ => return None,
+            }
+        }
+    }
+
+    /// Returns the JSON so far.
+    pub(super) fn json(&self) -> &str {
+        &self.out
+    }
+
+    /// Returns the latest key of the outermost dict as JSON, and what was read of its value. A
+    /// string there has its closing quote only once it has certainly ended.
+    pub(super) fn field(&self) -> Option<(&str, &str)> {
+        let key = self
+            .out
+            .get(self.key_at..self.value_at)?
+            .strip_suffix(':')?;
+        Some((key, &self.out[self.value_at..]))
+    }
+
+    /// Whether only the bracket of the outermost dict or list is missing.
+    pub(super) fn lacks_one_bracket(&self) -> bool {
+        self.open.len() == 1 && matches!(self.state, State::CommaOrEnd)
+    }
+
+    /// Takes the next character.
+    pub(super) fn push(&mut self, c: char) -> Taken {
         match std::mem::take(&mut self.state) {
             State::Value if c.is_whitespace() => self.go(State::Value),
-            State::Value => self.value(c, out),
-            State::ValueOrEnd { is_first } => self.value_or_end(c, is_first, out),
-            State::KeyOrEnd { is_first } => self.key_or_end(c, is_first, out),
-            State::Colon => match c {
-                ':' => {
-                    out.push(':');
-                    self.go(State::Value)
-                }
-                c if c.is_whitespace() => self.go(State::Colon),
-                _ => Taken::Wrong,
+            State::Value => self.value(c),
+            State::ValueOrEnd { is_first } => self.value_or_end(c, is_first),
+            State::KeyOrEnd { is_first } => self.key_or_end(c, is_first),
+            State::Colon => self.colon(c),
+            State::CommaOrEnd => self.comma_or_end(c),
+            State::Opening { quote, num_marks } => match (c == quote.mark, num_marks) {
+                (true, 1) => self.go(State::Opening {
+                    quote,
+                    num_marks: 2,
+                }),
+                (true, _) => self.go(State::Text(Quote {
+                    is_triple: true,
+                    ..quote
+                })),
+                (false, 1) => self.text(c, quote),
+                (false, _) => self.after_text(c, quote.is_key, false),
             },
-            State::CommaOrEnd => self.comma_or_end(c, out),
-            State::Text { quote, is_key } => self.text(c, quote, is_key, out),
-            State::Escape { quote, is_key } => self.escape(c, quote, is_key, out),
-            State::Code {
-                quote,
-                is_key,
-                left,
-                code,
-            } => match code_of(code, c) {
+            State::Text(quote) => self.text(c, quote),
+            State::Closing { quote, num_marks } => match (c == quote.mark, num_marks) {
+                (true, 1) => self.go(State::Closing {
+                    quote,
+                    num_marks: 2,
+                }),
+                (true, _) => self.text_ended(quote),
+                (false, _) => {
+                    (0..num_marks).for_each(|_| write_char(quote.mark, &mut self.out));
+                    self.text(c, quote)
+                }
+            },
+            State::AfterText { is_key, has_plus } => self.after_text(c, is_key, has_plus),
+            State::Escape(quote) => self.escape(c, quote),
+            State::Code { quote, left, code } => match code_of(code, c) {
                 Some(code) if left > 1 => self.go(State::Code {
                     quote,
-                    is_key,
                     left: left - 1,
                     code,
                 }),
                 Some(high @ 0xD800..0xDC00) => self.go(State::Pair {
                     quote,
-                    is_key,
                     high,
                     has_backslash: false,
                 }),
                 Some(code) => match char::from_u32(code) {
-                    Some(c) => self.spoken(c, quote, is_key, out),
+                    Some(c) => self.spoken(c, quote),
                     None => Taken::Wrong,
                 },
                 None => Taken::Wrong,
             },
+            State::Octal { quote, left, code } => match c.to_digit(8) {
+                Some(digit) if left > 0 => self.go(State::Octal {
+                    quote,
+                    left: left - 1,
+                    code: code * 8 + digit,
+                }),
+                _ => match char::from_u32(code) {
+                    Some(meant) => {
+                        self.spoken(meant, quote);
+                        self.text(c, quote)
+                    }
+                    None => Taken::Wrong,
+                },
+            },
             State::Pair {
                 quote,
-                is_key,
                 high,
                 has_backslash,
             } => match (has_backslash, c) {
                 (false, '\\') => self.go(State::Pair {
                     quote,
-                    is_key,
                     high,
                     has_backslash: true,
                 }),
                 (true, 'u') => self.go(State::Low {
                     quote,
-                    is_key,
                     high,
                     left: 4,
                     code: 0,
@@ -169,14 +256,12 @@ impl LiteralReader {
             },
             State::Low {
                 quote,
-                is_key,
                 high,
                 left,
                 code,
             } => match code_of(code, c) {
                 Some(code) if left > 1 => self.go(State::Low {
                     quote,
-                    is_key,
                     high,
                     left: left - 1,
                     code,
@@ -184,26 +269,11 @@ impl LiteralReader {
                 Some(low @ 0xDC00..0xE000) => {
                     let code = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
                     let c = char::from_u32(code).expect("a UTF-16 pair is a character");
-                    self.spoken(c, quote, is_key, out)
+                    self.spoken(c, quote)
                 }
                 _ => Taken::Wrong,
             },
-            State::Word(mut word) => {
-                if is_of_word(c, &word) {
-                    word.push(c);
-                    if word.len() > MAX_WORD {
-                        return Taken::Wrong;
-                    }
-                    return self.go(State::Word(word));
-                }
-                if !write_word(&word, out) {
-                    return Taken::Wrong;
-                }
-                if self.open.is_empty() {
-                    return Taken::Beyond;
-                }
-                self.comma_or_end(c, out)
-            }
+            State::Word { word, is_key } => self.word(word, is_key, c),
         }
     }
 
@@ -212,42 +282,60 @@ impl LiteralReader {
         Taken::Going
     }
 
-    fn value(&mut self, c: char, out: &mut String) -> Taken {
+    fn value(&mut self, c: char) -> Taken {
         match c {
             '"' | '\'' => {
-                out.push('"');
-                self.go(State::Text {
-                    quote: c,
-                    is_key: false,
-                })
+                self.out.push('"');
+                self.quote(c, false)
             }
-            '[' | '(' => {
-                out.push('[');
-                let close = if c == '[' { ']' } else { ')' };
-                self.enter(Open::List { close }, State::ValueOrEnd { is_first: true })
+            '[' => {
+                self.out.push('[');
+                self.enter(Open::List, State::ValueOrEnd { is_first: true })
+            }
+            '(' => {
+                let open = Open::Tuple {
+                    at: self.out.len(),
+                    has_comma: false,
+                };
+                self.out.push('[');
+                self.enter(open, State::ValueOrEnd { is_first: true })
             }
             '{' => {
-                out.push('{');
+                self.out.push('{');
                 self.enter(Open::Dict, State::KeyOrEnd { is_first: true })
             }
-            c if Self::begins(c) => self.go(State::Word(c.to_string())),
+            c if Self::begins(c) => self.go(State::Word {
+                word: c.to_string(),
+                is_key: false,
+            }),
             _ => Taken::Wrong,
         }
     }
 
+    fn quote(&mut self, mark: char, is_key: bool) -> Taken {
+        self.go(State::Opening {
+            quote: Quote {
+                mark,
+                is_key,
+                ..Quote::default()
+            },
+            num_marks: 1,
+        })
+    }
+
     /// Handles a list's next value or its end. Python allows a trailing comma, JSON does not, so
     /// the comma is written only when a value follows.
-    fn value_or_end(&mut self, c: char, is_first: bool, out: &mut String) -> Taken {
+    fn value_or_end(&mut self, c: char, is_first: bool) -> Taken {
         if c.is_whitespace() {
             return self.go(State::ValueOrEnd { is_first });
         }
-        if self.open.last() == Some(&Open::List { close: c }) {
-            return self.close(out);
+        if self.closes(c) {
+            return self.close(is_first);
         }
         if Self::begins(c) && !is_first {
-            out.push(',');
+            self.out.push(',');
         }
-        self.value(c, out)
+        self.value(c)
     }
 
     fn enter(&mut self, open: Open, state: State) -> Taken {
@@ -258,74 +346,147 @@ impl LiteralReader {
         self.go(state)
     }
 
-    fn key_or_end(&mut self, c: char, is_first: bool, out: &mut String) -> Taken {
+    fn key_or_end(&mut self, c: char, is_first: bool) -> Taken {
+        match c {
+            c if c.is_whitespace() => return self.go(State::KeyOrEnd { is_first }),
+            '}' => return self.close(is_first),
+            c if !Self::begins(c) || matches!(c, '[' | '(' | '{') => return Taken::Wrong,
+            _ => {}
+        }
+        if !is_first {
+            self.out.push(',');
+        }
+        if self.open.len() == 1 {
+            self.key_at = self.out.len();
+            self.value_at = 0;
+        }
         match c {
             '"' | '\'' => {
-                out.push_str(if is_first { "\"" } else { ",\"" });
-                self.go(State::Text {
-                    quote: c,
-                    is_key: true,
-                })
+                self.out.push('"');
+                self.quote(c, true)
             }
-            '}' => self.close(out),
-            c if c.is_whitespace() => self.go(State::KeyOrEnd { is_first }),
+            c => self.go(State::Word {
+                word: c.to_string(),
+                is_key: true,
+            }),
+        }
+    }
+
+    fn colon(&mut self, c: char) -> Taken {
+        match c {
+            ':' => {
+                self.out.push(':');
+                if self.open.len() == 1 {
+                    self.value_at = self.out.len();
+                }
+                self.go(State::Value)
+            }
+            c if c.is_whitespace() => self.go(State::Colon),
             _ => Taken::Wrong,
         }
     }
 
-    fn comma_or_end(&mut self, c: char, out: &mut String) -> Taken {
-        let open = *self.open.last().expect("it stands between brackets");
-        match (c, open) {
+    fn comma_or_end(&mut self, c: char) -> Taken {
+        let closes = self.closes(c);
+        match (c, self.open.last_mut()) {
             (c, _) if c.is_whitespace() => self.go(State::CommaOrEnd),
-            (',', Open::List { .. }) => self.go(State::ValueOrEnd { is_first: false }),
-            (',', Open::Dict) => self.go(State::KeyOrEnd { is_first: false }),
-            ('}', Open::Dict) => self.close(out),
-            (c, Open::List { close }) if c == close => self.close(out),
+            _ if closes => self.close(false),
+            (',', Some(Open::Dict)) => self.go(State::KeyOrEnd { is_first: false }),
+            (',', Some(Open::List)) => self.go(State::ValueOrEnd { is_first: false }),
+            (',', Some(Open::Tuple { has_comma, .. })) => {
+                *has_comma = true;
+                self.go(State::ValueOrEnd { is_first: false })
+            }
             _ => Taken::Wrong,
         }
     }
 
-    fn close(&mut self, out: &mut String) -> Taken {
+    fn closes(&self, c: char) -> bool {
+        match self.open.last() {
+            Some(Open::List) => c == ']',
+            Some(Open::Tuple { .. }) => c == ')',
+            Some(Open::Dict) => c == '}',
+            None => false,
+        }
+    }
+
+    fn close(&mut self, is_empty: bool) -> Taken {
         match self.open.pop() {
-            Some(Open::List { .. }) => out.push(']'),
-            Some(Open::Dict) => out.push('}'),
+            Some(Open::Tuple {
+                at,
+                has_comma: false,
+            }) if !is_empty => {
+                self.out.remove(at);
+            }
+            Some(Open::List | Open::Tuple { .. }) => self.out.push(']'),
+            Some(Open::Dict) => self.out.push('}'),
             None => return Taken::Wrong,
         }
-        self.ended()
-    }
-
-    /// Handles the end of a value.
-    fn ended(&mut self) -> Taken {
         if self.open.is_empty() {
             return Taken::Last;
         }
         self.go(State::CommaOrEnd)
     }
 
-    fn text(&mut self, c: char, quote: char, is_key: bool, out: &mut String) -> Taken {
+    fn text(&mut self, c: char, quote: Quote) -> Taken {
         match c {
-            '\\' => self.go(State::Escape { quote, is_key }),
-            c if c == quote => {
-                out.push('"');
-                if is_key {
-                    return self.go(State::Colon);
-                }
-                self.ended()
+            '\\' => self.go(State::Escape(quote)),
+            c if c == quote.mark && quote.is_triple => self.go(State::Closing {
+                quote,
+                num_marks: 1,
+            }),
+            c if c == quote.mark => self.text_ended(quote),
+            '{' | '}' if quote.is_format => Taken::Wrong,
+            c => self.spoken(c, quote),
+        }
+    }
+
+    fn text_ended(&mut self, quote: Quote) -> Taken {
+        self.go(State::AfterText {
+            is_key: quote.is_key,
+            has_plus: false,
+        })
+    }
+
+    /// Handles what follows a string. Python joins strings that stand side by side.
+    fn after_text(&mut self, c: char, is_key: bool, has_plus: bool) -> Taken {
+        match c {
+            c if c.is_whitespace() => self.go(State::AfterText { is_key, has_plus }),
+            '"' | '\'' => self.quote(c, is_key),
+            '+' if !has_plus => self.go(State::AfterText {
+                is_key,
+                has_plus: true,
+            }),
+            _ if has_plus => Taken::Wrong,
+            c => {
+                self.out.push('"');
+                self.beyond(c, is_key)
             }
-            c => self.spoken(c, quote, is_key, out),
+        }
+    }
+
+    /// Handles the character after a string, number or name.
+    fn beyond(&mut self, c: char, is_key: bool) -> Taken {
+        match self.open.is_empty() {
+            true => Taken::Beyond,
+            false if is_key => self.colon(c),
+            false => self.comma_or_end(c),
         }
     }
 
     /// Writes a character of a string.
-    fn spoken(&mut self, c: char, quote: char, is_key: bool, out: &mut String) -> Taken {
-        write_char(c, out);
-        self.go(State::Text { quote, is_key })
+    fn spoken(&mut self, c: char, quote: Quote) -> Taken {
+        write_char(c, &mut self.out);
+        self.go(State::Text(quote))
     }
 
-    fn escape(&mut self, c: char, quote: char, is_key: bool, out: &mut String) -> Taken {
+    fn escape(&mut self, c: char, quote: Quote) -> Taken {
+        if quote.is_raw {
+            write_char('\\', &mut self.out);
+            return self.spoken(c, quote);
+        }
         let digits = |left| State::Code {
             quote,
-            is_key,
             left,
             code: 0,
         };
@@ -341,13 +502,71 @@ impl LiteralReader {
             'x' => return self.go(digits(2)),
             'u' => return self.go(digits(4)),
             'U' => return self.go(digits(8)),
+            // The string goes on in the next line.
+            '\n' => return self.go(State::Text(quote)),
+            '0'..='7' => {
+                return self.go(State::Octal {
+                    quote,
+                    left: 2,
+                    code: c.to_digit(8).expect("an octal digit"),
+                });
+            }
             // As in Python, an unknown escape means the backslash and the letter.
             c => {
-                write_char('\\', out);
+                write_char('\\', &mut self.out);
                 c
             }
         };
-        self.spoken(meant, quote, is_key, out)
+        self.spoken(meant, quote)
+    }
+
+    fn word(&mut self, mut word: String, is_key: bool, c: char) -> Taken {
+        if is_of_word(c, &word) {
+            word.push(c);
+            if word.len() > MAX_WORD {
+                return Taken::Wrong;
+            }
+            return self.go(State::Word { word, is_key });
+        }
+        if let Some(quote) = Quote::with_prefix(&word, c, is_key) {
+            self.out.push('"');
+            return self.go(State::Opening {
+                quote,
+                num_marks: 1,
+            });
+        }
+        let Some(json) = json_word(&word) else {
+            return Taken::Wrong;
+        };
+        // Python's own JSON writes such keys as strings too.
+        match is_key {
+            true => self.out.push_str(&format!("\"{json}\"")),
+            false => self.out.push_str(&json),
+        }
+        self.beyond(c, is_key)
+    }
+}
+
+impl Quote {
+    /// Returns the kind of a string that begins with this prefix and quote.
+    fn with_prefix(prefix: &str, mark: char, is_key: bool) -> Option<Self> {
+        if !matches!(mark, '"' | '\'') {
+            return None;
+        }
+        let (is_raw, is_format) = match prefix.to_ascii_lowercase().as_str() {
+            "u" => (false, false),
+            "r" => (true, false),
+            "f" => (false, true),
+            "rf" | "fr" => (true, true),
+            _ => return None,
+        };
+        Some(Self {
+            mark,
+            is_triple: false,
+            is_raw,
+            is_format,
+            is_key,
+        })
     }
 }
 
@@ -366,93 +585,18 @@ fn is_of_word(c: char, word: &str) -> bool {
     }
 }
 
-fn write_word(word: &str, out: &mut String) -> bool {
-    let json = match word {
-        "True" | "true" => "true".to_owned(),
-        "False" | "false" => "false".to_owned(),
-        "None" | "null" => "null".to_owned(),
-        number => match json_number(number) {
-            Some(number) => number,
-            None => return false,
-        },
-    };
-    out.push_str(&json);
-    true
-}
-
-/// Converts a number to JSON, which has no `+1`, `.5`, `1.` or `1_000`. `007` is invalid in both
-/// JSON and Python.
-fn json_number(word: &str) -> Option<String> {
-    let (sign, word) = match word.strip_prefix('-') {
-        Some(rest) => ("-", rest),
-        None => ("", word.strip_prefix('+').unwrap_or(word)),
-    };
-    let (mantissa, exponent) = match word.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
-        None => (word, None),
-    };
-    let (whole, fraction) = match mantissa.split_once('.') {
-        Some((whole, fraction)) => (whole, Some(fraction)),
-        None => (mantissa, None),
-    };
-    let digits = |text: &str| {
-        let plain = text.replace('_', "");
-        let sound = !text.starts_with('_') && !text.ends_with('_') && !text.contains("__");
-        (sound && plain.bytes().all(|byte| byte.is_ascii_digit())).then_some(plain)
-    };
-    let whole = digits(whole)?;
-    let fraction = fraction.map_or(Some(String::new()), digits)?;
-    if whole.is_empty() && fraction.is_empty() || whole.len() > 1 && whole.starts_with('0') {
-        return None;
-    }
-    let mut json = format!("{sign}{}", if whole.is_empty() { "0" } else { &whole });
-    if mantissa.contains('.') {
-        json.push('.');
-        json.push_str(if fraction.is_empty() { "0" } else { &fraction });
-    }
-    if let Some(exponent) = exponent {
-        let (sign, size) = match exponent.strip_prefix(['+', '-']) {
-            Some(size) => (&exponent[..1], size),
-            None => ("", exponent),
-        };
-        let size = digits(size).filter(|size| !size.is_empty())?;
-        json.push_str(&format!("e{sign}{size}"));
-    }
-    Some(json)
-}
-
-/// Writes a character inside a JSON string, escaped if necessary.
-pub(super) fn write_char(c: char, out: &mut String) {
-    match c {
-        '"' => out.push_str("\\\""),
-        '\\' => out.push_str("\\\\"),
-        '\n' => out.push_str("\\n"),
-        '\r' => out.push_str("\\r"),
-        '\t' => out.push_str("\\t"),
-        c if (c as u32) < 0x20 => out.push_str(&format!("\\u{:04x}", c as u32)),
-        c => out.push(c),
+fn json_word(word: &str) -> Option<String> {
+    match word.to_ascii_lowercase().as_str() {
+        "true" => Some("true".to_owned()),
+        "false" => Some("false".to_owned()),
+        "none" | "null" => Some("null".to_owned()),
+        _ => json_number(word),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Returns the JSON of a literal that is followed by a comma.
-    fn json(literal: &str) -> Option<String> {
-        let mut reader = LiteralReader::default();
-        let mut out = String::new();
-        let mut chars = literal.chars().chain([',']).peekable();
-        while let Some(c) = chars.next() {
-            match reader.push(c, &mut out) {
-                Taken::Going => {}
-                Taken::Last => return (chars.collect::<String>() == ",").then_some(out),
-                Taken::Beyond => return chars.peek().is_none().then_some(out),
-                Taken::Wrong => return None,
-            }
-        }
-        None
-    }
 
     #[test]
     fn literals_become_the_json_that_they_mean() {
@@ -466,6 +610,7 @@ mod tests {
             ("\"\\ud83d\\ude42\"", "\"🙂\""),
             ("\"\\d\\/\"", "\"\\\\d/\""),
             ("'a\nb\u{1}'", "\"a\\nb\\u0001\""),
+            ("''", "\"\""),
             ("0", "0"),
             ("-12", "-12"),
             ("+1", "1"),
@@ -491,7 +636,60 @@ mod tests {
                 "{\"a\":[[1],[2]],\"c\":{\"d\":null}}",
             ),
         ] {
-            let found = json(literal).unwrap_or_else(|| panic!("{literal} is refused"));
+            let found = LiteralReader::read_all(literal);
+            let found = found.unwrap_or_else(|| panic!("{literal} is refused"));
+            assert_eq!(found, expected, "{literal}");
+            serde_json::from_str::<serde_json::Value>(&found).expect("it is JSON");
+        }
+    }
+
+    #[test]
+    fn pythons_other_ways_to_write_them_are_read_too() {
+        for (literal, expected) in [
+            // Three quotes, and quotes within them.
+            ("\"\"\"New\nYork\"\"\"", "\"New\\nYork\""),
+            ("'''a 'b' ''c'''", "\"a 'b' ''c\""),
+            ("\"\"\"\"a\" b\"\"\"", "\"\\\"a\\\" b\""),
+            ("\"\"\"\"\"\"", "\"\""),
+            ("\"\"\"a\\\"\"\"\"", "\"a\\\"\""),
+            ("{'a': '''b''', '''c''': 1}", "{\"a\":\"b\",\"c\":1}"),
+            // Side by side, and added.
+            ("\"New\" ' York'", "\"New York\""),
+            ("(\"New\"\n \" York\")", "\"New York\""),
+            ("'a' + \"b\" +\n'''c'''", "\"abc\""),
+            ("[('a' 'b'), 'c' '']", "[\"ab\",\"c\"]"),
+            ("{'a' 'b': 'c' + 'd'}", "{\"ab\":\"cd\"}"),
+            // Prefixes.
+            ("r'\\d\\'\"'", "\"\\\\d\\\\'\\\"\""),
+            ("R\"\"\"\\\n\"\"\"", "\"\\\\\\n\""),
+            ("u'a'", "\"a\""),
+            ("f'a'", "\"a\""),
+            ("[f\"a\", rf'\\w']", "[\"a\",\"\\\\w\"]"),
+            ("{u'a': 1}", "{\"a\":1}"),
+            // Escapes.
+            ("'a\\\nb'", "\"ab\""),
+            ("'\\101\\0\\0019'", "\"A\\u0000\\u00019\""),
+            // Numbers.
+            ("0x1F", "31"),
+            ("-0XfF_fF", "-65535"),
+            ("0o17", "15"),
+            ("0b101", "5"),
+            ("[0x0, 0x_1]", "[0,1]"),
+            // Words in any case.
+            ("[TRUE, FALSE, NULL, none]", "[true,false,null,null]"),
+            // Brackets around one value, and keys that are no strings.
+            ("(1)", "1"),
+            ("((('a')))", "\"a\""),
+            ("()", "[]"),
+            ("('a',)", "[\"a\"]"),
+            ("({'a': (1)})", "{\"a\":1}"),
+            (
+                "{1: 'a', True: 2, -.5: 3}",
+                "{\"1\":\"a\",\"true\":2,\"-0.5\":3}",
+            ),
+        ] {
+            let found = LiteralReader::read_all(literal);
+            let found = found.unwrap_or_else(|| panic!("{literal} is refused"));
             assert_eq!(found, expected, "{literal}");
             serde_json::from_str::<serde_json::Value>(&found).expect("it is JSON");
         }
@@ -508,11 +706,29 @@ mod tests {
             "--1",
             "1.2.3",
             "inf",
+            "1e999",
+            "0x",
+            "0xg",
+            "0x1__0",
+            "0x+1",
+            "0o8",
+            "0b2",
+            "1j",
+            "b'a'",
+            "f'{a}'",
+            "'a' +",
+            "'a' + 1",
+            "'a' + + 'b'",
+            "'a' 1",
+            "'''a''",
+            "\"\"\"a\"",
             "[1 2]",
             "[,]",
-            "{1: 2}",
+            "(,)",
             "{'a' 1}",
             "{'a': }",
+            "{[1]: 2}",
+            "{a: 1}",
             "(1]",
             "'\\ud83d'",
             "'\\ud83dx'",
@@ -520,14 +736,15 @@ mod tests {
             "-",
             ".",
             "f(1)",
-            "'a' 'b'",
+            "1 + 2",
             "Tru",
             "'\\U00110000'",
         ] {
-            assert_eq!(json(literal), None, "{literal}");
+            assert_eq!(LiteralReader::read_all(literal), None, "{literal}");
         }
+        assert_eq!(LiteralReader::read_all(&"1".repeat(399)), None);
         let deep = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert!(json(&deep(64)).is_some());
-        assert!(json(&deep(65)).is_none());
+        assert!(LiteralReader::read_all(&deep(64)).is_some());
+        assert!(LiteralReader::read_all(&deep(65)).is_none());
     }
 }

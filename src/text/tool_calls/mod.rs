@@ -10,11 +10,14 @@
 //!                                └ ObjectReader ───┴ LiteralReader ─▶ JSON
 //! ```
 //!
-//! Each reader works character by character, so that the result does not depend on how the text was
+//! A call is returned when its last character was read: before that nobody knows whether its
+//! arguments are sound, and what is not stays text, to the letter. Each reader works character by character, so that the result does not depend on how the text was
 //! split. Knows nothing of tokens, prompts or the API.
 
 mod arguments;
+mod json_text;
 mod literal;
+mod object;
 mod reader;
 
 use std::collections::VecDeque;
@@ -61,22 +64,53 @@ pub struct CallSyntax {
     pub place: CallPlace,
 }
 
+/// What models put before the name of a function, as if it were in a module.
+const MODULES: [&str; 4] = ["default_api.", "functions.", "tools.", "tool_code."];
+
+/// Maximum number of characters of an answer that are read again, after they proved to be no call.
+/// Without a limit, an answer of beginnings only would take time that grows with its square.
+const MAX_REREAD: usize = 1 << 20;
+
+/// A complete call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Call {
+    /// Name of the tool.
+    name: String,
+    /// Its arguments, a JSON object.
+    arguments: String,
+}
+
+/// Returns the tool with this name, which may have a module's before it.
+fn find_tool<'a>(name: &str, tools: &'a [Tool]) -> Option<&'a Tool> {
+    let find = |name: &str| tools.iter().find(|tool| tool.name == name);
+    let mut modules = MODULES.iter();
+    find(name).or_else(|| find(modules.find_map(|module| name.strip_prefix(module))?))
+}
+
+/// Whether a tool's name may begin with these letters.
+fn may_name_tool(letters: &str, tools: &[Tool]) -> bool {
+    let fits = |letters: &str| tools.iter().any(|tool| tool.name.starts_with(letters));
+    fits(letters)
+        || MODULES
+            .iter()
+            .any(|module| match letters.strip_prefix(module) {
+                Some(letters) => fits(letters),
+                None => module.starts_with(letters),
+            })
+}
+
 /// Finds calls in the text of one answer.
 ///
-/// Text that may be the beginning of a call is held back until that is decided. A call is certain
-/// from its first argument on, and its arguments are then returned as they arrive. If they later
-/// break off or turn out to be invalid, they stay without their closing bracket, which is not valid
-/// JSON, and what follows is text.
-///
-/// White space before a call and between calls is dropped.
+/// Text that may be a call is held back until that is decided. White space before a call and
+/// between calls is dropped, and so is what wraps them.
 #[derive(Debug)]
 pub struct CallParser {
     syntax: CallSyntax,
     /// `None` outside possible calls.
     reader: Option<CallReader>,
-    /// Whether the reader has returned anything.
+    /// Whether the reader has returned a call.
     has_begun: bool,
-    /// What the reader has read since it last returned something.
+    /// What the reader has read since it last returned a call.
     held: String,
     /// White space that becomes text only if text follows.
     space: String,
@@ -85,6 +119,7 @@ pub struct CallParser {
     /// Whether there was only white space since the last call.
     is_behind_call: bool,
     has_ended: bool,
+    num_reread: usize,
 }
 
 impl CallParser {
@@ -99,6 +134,7 @@ impl CallParser {
             has_text: false,
             is_behind_call: false,
             has_ended: false,
+            num_reread: 0,
         }
     }
 
@@ -117,13 +153,16 @@ impl CallParser {
     /// Handles the end of the answer.
     pub fn finish(&mut self, parts: &mut Vec<AnswerPart>) {
         let mut new = Vec::new();
-        let held = std::mem::take(&mut self.held);
-        match self.reader.take() {
-            // Cut off: everything certain was already returned.
-            Some(reader) if self.has_begun && reader.is_inside() => {}
-            // Too few or too many brackets or backquotes.
-            Some(_) if self.has_begun && !held.contains(char::is_alphanumeric) => {}
-            _ => held.chars().for_each(|c| self.say(c, &mut new)),
+        if let Some(reader) = self.reader.take() {
+            let calls = reader.finish(&self.syntax.tools);
+            self.hand_out(calls, &mut new);
+            let held = std::mem::take(&mut self.held);
+            // Too few or too many brackets and marks.
+            let is_rest = self.has_begun
+                && (reader.is_behind_call() || !held.contains(char::is_alphanumeric));
+            if !is_rest {
+                held.chars().for_each(|c| self.say(c, &mut new));
+            }
         }
         if !self.is_behind_call && !self.space.is_empty() {
             new.push(AnswerPart::Text(self.space.clone()));
@@ -140,31 +179,21 @@ impl CallParser {
     fn take(&mut self, c: char, left: &mut VecDeque<char>, parts: &mut Vec<AnswerPart>) {
         let place = match (self.syntax.place, self.has_text) {
             (CallPlace::Anywhere, false) => ReaderState::Start,
-            (CallPlace::Anywhere, true) | (CallPlace::Beginning, false) => ReaderState::Inside,
+            (CallPlace::Anywhere, true) => ReaderState::Inside,
+            (CallPlace::Beginning, false) => ReaderState::Brackets,
             (CallPlace::Beginning, true) => return self.say(c, parts),
         };
         if self.reader.is_none() && !CallReader::begins(c, place) {
             return self.say(c, parts);
         }
         let reader = self.reader.get_or_insert_with(|| CallReader::new(place));
-        let num_parts = parts.len();
-        let step = reader.push(c, &self.syntax.tools, parts);
-        let handed_out = parts.len() > num_parts;
-        if handed_out {
-            self.held.clear();
-            self.space.clear();
-            self.has_begun = true;
-            self.is_behind_call = true;
-        }
-        if !handed_out || matches!(step, Step::Beyond | Step::Wrong) {
-            self.held.push(c);
-        }
-        let is_over = self.has_begun && !reader.is_inside();
-        if is_over && self.syntax.limit == CallLimit::One && step != Step::Wrong {
-            self.has_ended = true;
-        }
+        let mut calls = Vec::new();
+        let step = reader.push(c, &self.syntax.tools, &mut calls);
+        self.held.push(c);
+        self.hand_out(calls, parts);
         match step {
             Step::Going => {}
+            Step::Settled => self.held.clear(),
             Step::Last => {
                 self.leave();
             }
@@ -177,9 +206,29 @@ impl CallParser {
                 let mut held = held.chars();
                 // It would fail again if it were read as a call.
                 let first = held.next().expect("the character that was wrong");
-                held.rev().for_each(|c| left.push_front(c));
                 self.say(first, parts);
+                self.num_reread += held.as_str().len();
+                match self.num_reread <= MAX_REREAD {
+                    true => held.rev().for_each(|c| left.push_front(c)),
+                    false => held.for_each(|c| self.say(c, parts)),
+                }
             }
+        }
+    }
+
+    /// Appends complete calls, as many as are allowed.
+    fn hand_out(&mut self, calls: Vec<Call>, parts: &mut Vec<AnswerPart>) {
+        for Call { name, arguments } in calls {
+            if self.has_ended {
+                return;
+            }
+            parts.push(AnswerPart::CallBegins { name });
+            parts.push(AnswerPart::CallArguments(arguments));
+            self.held.clear();
+            self.space.clear();
+            self.has_begun = true;
+            self.is_behind_call = true;
+            self.has_ended = self.syntax.limit == CallLimit::One;
         }
     }
 

@@ -2,18 +2,49 @@
 //!
 //! ```text
 //! [f(a=1, b="x"), g()]
-//! {"name": "f", "parameters": {"a": 1}}        "arguments" is accepted too
+//! {"name": "f", "parameters": {"a": 1}}        and what else `object` reads
 //! [{"name": "f", "parameters": {"a": 1}}, …]
 //! ```
-//! Any of these may be in a fence: ```` ```tool_code ````, ```` ```json ````, ```` ```python ````.
-//! In a fence, and at the beginning of an answer, the brackets may be missing: `f(a=1)`.
+//! Any of these may be in a wrapper: a fence such as ```` ```tool_code ````, or tags such as
+//! `<tool_call>`. In a wrapper, and at the beginning of an answer, the brackets may be missing:
+//! `f(a=1)`, `print(f(a=1))`. Code in a fence may also keep a result: `x = f(a=1)`, `print(x)`.
 
 use super::arguments::{ArgumentReader, Taking};
-use super::literal::{LiteralReader, Taken, write_char};
-use super::{AnswerPart, Tool};
+use super::object::ObjectReader;
+use super::{Call, Tool, find_tool, may_name_tool};
 
-/// Info strings of the fences in which calls are recognized.
-const FENCES: [&str; 5] = ["tool_code", "tool_call", "json", "python", ""];
+/// What begins and ends a wrapper. Where one beginning continues another, the longer one counts.
+const WRAPPERS: [(&str, &str); 21] = [
+    ("```", "```"),
+    ("```tool_code", "```"),
+    ("```tool_call", "```"),
+    ("```tool_calls", "```"),
+    ("```function_call", "```"),
+    ("```json", "```"),
+    ("```jsonl", "```"),
+    ("```python", "```"),
+    ("```py", "```"),
+    ("```xml", "```"),
+    ("<tool_call>", "</tool_call>"),
+    ("<tool_calls>", "</tool_calls>"),
+    ("<tool_code>", "</tool_code>"),
+    ("<tool_use>", "</tool_use>"),
+    ("<tool>", "</tool>"),
+    ("<tools>", "</tools>"),
+    ("<function_call>", "</function_call>"),
+    ("<function_calls>", "</function_calls>"),
+    ("<functioncall>", "</functioncall>"),
+    ("<|tool_call|>", "<|/tool_call|>"),
+    ("<|tool_call>", "<tool_call|>"),
+];
+/// The beginning of a fence whose backquotes are missing.
+const BARE_FENCE: &str = "tool_code";
+/// Shows a call's result, in code.
+const PRINT: &str = "print";
+/// Maximum number of brackets and wrappers around a call.
+const MAX_OPEN: usize = 8;
+/// Maximum length of the name that code gives to a result.
+const MAX_NAME: usize = 128;
 
 /// The place of a text that may be calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +53,8 @@ pub(super) enum ReaderState {
     Start,
     /// After other text.
     Inside,
+    /// Where only brackets and fences begin calls.
+    Brackets,
 }
 
 /// The effect of a character.
@@ -29,6 +62,8 @@ pub(super) enum ReaderState {
 pub(super) enum Step {
     /// It fits; more must or may follow.
     Going,
+    /// It ends what is around the calls; others may follow.
+    Settled,
     /// It is the last one.
     Last,
     /// The calls ended before it.
@@ -37,23 +72,32 @@ pub(super) enum Step {
     Wrong,
 }
 
-/// Reads one piece of text that may be calls: a list, an object or a fence.
+/// Reads one piece of text that may be calls: a list, an object or a wrapper.
 #[derive(Debug)]
 pub(super) struct CallReader {
-    in_fence: bool,
-    in_list: bool,
-    may_be_bare: bool,
+    place: ReaderState,
+    /// What is open around the calls, outermost first.
+    open: Vec<Open>,
+    /// The names that code has given to results.
+    results: Vec<String>,
     state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    List,
+    /// The parentheses of `print`.
+    Print,
+    /// A wrapper with this end, which is empty if it has none.
+    Wrapper(&'static str),
 }
 
 #[derive(Debug)]
 enum State {
-    /// In the backquotes or the info string of a fence.
-    Fence(String),
-    /// Before the first call.
-    Open,
-    /// Expects a call of a list.
-    Item { is_first: bool },
+    /// Expects a call, or something around it.
+    Call { is_first: bool },
+    /// In what begins or ends a wrapper. It can only end behind a call.
+    Mark { mark: String, is_behind_call: bool },
     /// In a function's name.
     Name(String),
     /// After a function's name.
@@ -62,102 +106,83 @@ enum State {
     Arguments(ArgumentReader),
     /// In a JSON object.
     Object(ObjectReader),
-    /// After a call.
+    /// After a call, or what ended around it.
     AfterCall,
-    /// After a list: another list or the end of the fence may follow.
-    AfterList,
-    /// In the backquotes that close a fence.
-    FenceEnd(usize),
+    /// In a comment of code.
+    Comment { is_behind_call: bool },
 }
 
 impl CallReader {
     /// Whether calls can begin with `c`.
     pub(super) fn begins(c: char, place: ReaderState) -> bool {
-        matches!(c, '[' | '{' | '`') || place == ReaderState::Start && is_of_name(c)
+        match c {
+            '[' | '{' | '`' => true,
+            '<' => place != ReaderState::Brackets,
+            c => place == ReaderState::Start && is_of_name(c),
+        }
     }
 
     /// Creates a reader for a text at `place`.
     pub(super) fn new(place: ReaderState) -> Self {
         Self {
-            in_fence: false,
-            in_list: false,
-            may_be_bare: place == ReaderState::Start,
-            state: State::Open,
+            place,
+            open: Vec::new(),
+            results: Vec::new(),
+            state: State::Call { is_first: true },
         }
     }
 
-    /// Whether a call is open: its arguments have begun and not ended.
-    pub(super) fn is_inside(&self) -> bool {
-        matches!(self.state, State::Arguments(_) | State::Object(_))
+    /// Returns the calls that lack only a closing bracket, when no more text comes.
+    pub(super) fn finish(&self, tools: &[Tool]) -> Vec<Call> {
+        match &self.state {
+            State::Object(object) => object.calls_without_bracket(tools),
+            _ => Vec::new(),
+        }
     }
 
-    /// Takes the next character. Appends the certain parts to `parts`: a call is certain once it
-    /// has begun, whatever follows.
-    pub(super) fn push(&mut self, c: char, tools: &[Tool], parts: &mut Vec<AnswerPart>) -> Step {
-        let state = std::mem::replace(&mut self.state, State::Open);
+    /// Whether everything since the latest call belongs to what is around it.
+    pub(super) fn is_behind_call(&self) -> bool {
+        let ends = |mark: &str| matches!(self.open.last(), Some(Open::Wrapper(end)) if end.starts_with(mark));
+        match &self.state {
+            State::AfterCall | State::Call { is_first: false } => true,
+            State::Mark {
+                mark,
+                is_behind_call,
+            } => *is_behind_call && ends(mark),
+            _ => false,
+        }
+    }
+
+    /// Takes the next character. Appends the calls that end with it.
+    pub(super) fn push(&mut self, c: char, tools: &[Tool], calls: &mut Vec<Call>) -> Step {
+        let state = std::mem::replace(&mut self.state, State::AfterCall);
         match state {
-            State::Open if c.is_whitespace() => self.go(State::Open),
-            State::Open => match c {
-                '`' if !self.in_fence => self.go(State::Fence("`".to_owned())),
-                '[' => {
-                    self.in_list = true;
-                    self.go(State::Item { is_first: true })
-                }
-                '{' => self.go(State::Object(ObjectReader::default())),
-                c if self.may_be_bare => self.name(String::new(), c, tools),
-                _ => Step::Wrong,
-            },
-            State::Fence(mark) => self.fence(mark, c),
-            State::Item { is_first } => match c {
-                c if c.is_whitespace() => self.go(State::Item { is_first }),
-                '{' => self.go(State::Object(ObjectReader::default())),
-                // Python allows a trailing comma.
-                ']' if !is_first => self.list_ended(),
-                c => self.name(String::new(), c, tools),
-            },
+            State::Call { is_first } => self.call(c, is_first, tools),
+            State::Mark {
+                mark,
+                is_behind_call,
+            } => self.mark(mark, is_behind_call, c, tools),
             State::Name(name) if is_of_name(c) => self.name(name, c, tools),
-            State::Name(name) | State::AfterName(name) => match c {
-                c if c.is_whitespace() => self.go(State::AfterName(name)),
-                '(' => match tools.iter().find(|tool| tool.name == name) {
-                    Some(tool) => self.go(State::Arguments(ArgumentReader::new(tool))),
-                    None => Step::Wrong,
-                },
-                _ => Step::Wrong,
-            },
-            State::Arguments(mut reader) => match reader.push(c, parts) {
+            State::Name(name) | State::AfterName(name) => self.after_name(name, c, tools),
+            State::Arguments(mut reader) => match reader.push(c) {
                 Taking::Going => self.go(State::Arguments(reader)),
-                Taking::Last => self.call_ended(),
-                Taking::Wrong => Step::Wrong,
-            },
-            State::Object(mut reader) => match reader.push(c, tools, parts) {
-                Taking::Going => self.go(State::Object(reader)),
-                Taking::Last => self.call_ended(),
-                Taking::Wrong => Step::Wrong,
-            },
-            State::AfterCall => match c {
-                c if c.is_whitespace() => self.go(State::AfterCall),
-                ',' if self.in_list => self.go(State::Item { is_first: false }),
-                ']' if self.in_list => self.list_ended(),
-                _ if self.in_list => Step::Wrong,
-                '`' => self.fence_end(1),
-                // Calls in a row, without a list.
-                ',' | ';' => self.go(State::AfterCall),
-                '{' => self.go(State::Object(ObjectReader::default())),
-                c if is_of_name(c) => self.name(String::new(), c, tools),
-                _ => Step::Beyond,
-            },
-            State::AfterList => match c {
-                c if c.is_whitespace() => self.go(State::AfterList),
-                '`' => self.fence_end(1),
-                '[' => {
-                    self.in_list = true;
-                    self.go(State::Item { is_first: true })
+                Taking::Last => {
+                    let (name, arguments) = reader.into_call();
+                    calls.push(Call { name, arguments });
+                    self.go(State::AfterCall)
                 }
-                _ => Step::Beyond,
+                Taking::Wrong => Step::Wrong,
             },
-            State::FenceEnd(num) => match c {
-                '`' => self.fence_end(num + 1),
-                _ => Step::Beyond,
+            State::Object(mut reader) => match reader.push(c, tools, calls) {
+                Taking::Going => self.go(State::Object(reader)),
+                Taking::Last => self.go(State::AfterCall),
+                Taking::Wrong => Step::Wrong,
+            },
+            State::AfterCall => self.after_call(c, tools),
+            State::Comment { is_behind_call } => match (c, is_behind_call) {
+                ('\n', true) => self.go(State::AfterCall),
+                ('\n', false) => self.go(State::Call { is_first: true }),
+                _ => self.go(State::Comment { is_behind_call }),
             },
         }
     }
@@ -167,212 +192,177 @@ impl CallReader {
         Step::Going
     }
 
-    fn fence(&mut self, mut mark: String, c: char) -> Step {
-        let language = mark.get(3..);
-        if let Some(language) = language
-            && FENCES.contains(&language)
-            && (c.is_whitespace() || matches!(c, '[' | '{'))
-        {
-            self.in_fence = true;
-            self.may_be_bare = true;
-            self.state = State::Open;
-            return match c {
-                '[' => {
-                    self.in_list = true;
-                    self.go(State::Item { is_first: true })
-                }
-                '{' => self.go(State::Object(ObjectReader::default())),
-                _ => Step::Going,
-            };
-        }
-        mark.push(c);
-        let fits = |language: &&str| format!("```{language}").starts_with(&mark);
-        match FENCES.iter().any(fits) {
-            true => self.go(State::Fence(mark)),
-            false => Step::Wrong,
+    /// Handles the beginning of a call, or of what is around it.
+    fn call(&mut self, c: char, is_first: bool, tools: &[Tool]) -> Step {
+        let innermost = self.open.last().copied();
+        match (c, innermost) {
+            (c, _) if c.is_whitespace() => self.go(State::Call { is_first }),
+            ('{', _) => self.go(State::Object(ObjectReader::opened())),
+            ('[', None | Some(Open::Wrapper(_) | Open::Print)) => self.enter(Open::List),
+            // Python allows a trailing comma.
+            (']', Some(Open::List)) | (')', Some(Open::Print)) if !is_first => self.leave(),
+            ('`' | '<', None | Some(Open::Wrapper(_))) => self.go(State::Mark {
+                mark: c.to_string(),
+                is_behind_call: false,
+            }),
+            ('#', Some(Open::Wrapper(_))) if self.is_code() => self.go(State::Comment {
+                is_behind_call: false,
+            }),
+            (c, _) if self.may_be_bare() => self.name(String::new(), c, tools),
+            _ => Step::Wrong,
         }
     }
 
-    /// Continues a name as long as it is a prefix of a tool's name.
+    fn after_call(&mut self, c: char, tools: &[Tool]) -> Step {
+        let innermost = self.open.last().copied();
+        match (c, innermost) {
+            (c, _) if c.is_whitespace() => self.go(State::AfterCall),
+            (',', Some(Open::List | Open::Print)) => self.go(State::Call { is_first: false }),
+            (']', Some(Open::List)) | (')', Some(Open::Print)) => self.leave(),
+            (_, Some(Open::List | Open::Print)) => Step::Wrong,
+            // Calls in a row, without a list.
+            (',' | ';', _) => self.go(State::AfterCall),
+            ('`' | '<', _) if self.may_be_mark(c) => self.go(State::Mark {
+                mark: c.to_string(),
+                is_behind_call: true,
+            }),
+            ('[' | '{', _) => self.call(c, true, tools),
+            ('#', _) if self.is_code() => self.go(State::Comment {
+                is_behind_call: true,
+            }),
+            (c, _) if self.may_be_bare() && is_of_name(c) => self.name(String::new(), c, tools),
+            _ => Step::Beyond,
+        }
+    }
+
+    fn enter(&mut self, open: Open) -> Step {
+        if self.open.len() == MAX_OPEN {
+            return Step::Wrong;
+        }
+        self.open.push(open);
+        self.go(State::Call { is_first: true })
+    }
+
+    fn leave(&mut self) -> Step {
+        self.open.pop();
+        self.state = State::AfterCall;
+        match self.open.is_empty() {
+            true => Step::Settled,
+            false => Step::Going,
+        }
+    }
+
+    /// Continues what begins or ends a wrapper.
+    fn mark(&mut self, mut mark: String, is_behind_call: bool, c: char, tools: &[Tool]) -> Step {
+        let is_fence = mark.starts_with("```");
+        if is_fence && (c.is_whitespace() || matches!(c, '[' | '{' | '<')) {
+            let Some((_, end)) = WRAPPERS.iter().find(|(begin, _)| *begin == mark) else {
+                return Step::Wrong;
+            };
+            return match self.enter(Open::Wrapper(end)) {
+                Step::Going => self.call(c, true, tools),
+                step => step,
+            };
+        }
+        mark.push(c);
+        if let (true, Some(Open::Wrapper(end))) = (is_behind_call, self.open.last()) {
+            if mark == *end {
+                self.open.pop();
+                return match self.open.is_empty() {
+                    true => Step::Last,
+                    false => self.go(State::AfterCall),
+                };
+            }
+            if end.starts_with(&mark) {
+                return self.go(State::Mark {
+                    mark,
+                    is_behind_call,
+                });
+            }
+        }
+        match WRAPPERS.iter().find(|(begin, _)| begin.starts_with(&mark)) {
+            Some((begin, end)) if *begin == mark && mark.ends_with('>') => {
+                self.enter(Open::Wrapper(end))
+            }
+            Some(_) => self.go(State::Mark {
+                mark,
+                is_behind_call,
+            }),
+            None => Step::Wrong,
+        }
+    }
+
+    /// Continues a name as long as it may be one that stands here.
     fn name(&mut self, mut name: String, c: char, tools: &[Tool]) -> Step {
         name.push(c);
-        match tools.iter().any(|tool| tool.name.starts_with(&name)) {
+        let begins = |known: &str| known.starts_with(&name);
+        let may_stand = may_name_tool(&name, tools)
+            || self.may_print() && begins(PRINT)
+            || self.may_be_fence() && begins(BARE_FENCE)
+            || self.may_assign() && is_identifier(&name)
+            || self.is_printing() && self.results.iter().any(|result| begins(result));
+        match may_stand {
             true => self.go(State::Name(name)),
             false => Step::Wrong,
         }
     }
 
-    fn call_ended(&mut self) -> Step {
-        if !self.in_list && !self.in_fence {
-            return Step::Last;
+    fn after_name(&mut self, name: String, c: char, tools: &[Tool]) -> Step {
+        match c {
+            '\n' if self.may_be_fence() && name == BARE_FENCE => self.enter(Open::Wrapper("")),
+            c if c.is_whitespace() => self.go(State::AfterName(name)),
+            '(' => match find_tool(&name, tools) {
+                Some(tool) => self.go(State::Arguments(ArgumentReader::new(tool))),
+                None if self.may_print() && name == PRINT => self.enter(Open::Print),
+                None => Step::Wrong,
+            },
+            '=' if self.may_assign() && is_identifier(&name) => {
+                self.results.push(name);
+                self.go(State::Call { is_first: true })
+            }
+            ')' if self.is_printing() && self.results.contains(&name) => self.leave(),
+            _ => Step::Wrong,
         }
-        self.go(State::AfterCall)
     }
 
-    fn list_ended(&mut self) -> Step {
-        self.in_list = false;
-        if !self.in_fence {
-            return Step::Last;
-        }
-        self.go(State::AfterList)
+    fn may_be_mark(&self, c: char) -> bool {
+        !self.open.is_empty() || Self::begins(c, self.place)
     }
 
-    fn fence_end(&mut self, num: usize) -> Step {
-        if num == 3 {
-            return Step::Last;
-        }
-        self.go(State::FenceEnd(num))
+    /// Whether a call may stand without brackets.
+    fn may_be_bare(&self) -> bool {
+        self.place == ReaderState::Start || !self.open.is_empty()
+    }
+
+    /// Whether code may stand here: in a wrapper, but not in brackets.
+    fn is_code(&self) -> bool {
+        matches!(self.open.last(), Some(Open::Wrapper(_)))
+    }
+
+    fn may_print(&self) -> bool {
+        !self.open.contains(&Open::Print) && self.may_be_bare()
+    }
+
+    fn is_printing(&self) -> bool {
+        self.open.last() == Some(&Open::Print)
+    }
+
+    fn may_assign(&self) -> bool {
+        self.is_code()
+    }
+
+    fn may_be_fence(&self) -> bool {
+        self.place == ReaderState::Start && self.open.is_empty()
     }
 }
 
+/// Whether a function's name may contain `c`.
 fn is_of_name(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
 }
 
-/// Reads `{"name": …, "parameters": {…}}` after its `{`, with the fields in either order.
-#[derive(Debug, Default)]
-struct ObjectReader {
-    name: Option<String>,
-    /// Arguments that came before the name.
-    early: Option<String>,
-    has_arguments: bool,
-    state: ObjectState,
-}
-
-#[derive(Debug, Default)]
-enum ObjectState {
-    /// Expects a key's quote, or the closing bracket.
-    #[default]
-    Key,
-    /// Inside a key.
-    InKey(String),
-    Colon(Field),
-    /// Expects the name's quote.
-    NameStart,
-    InName(String),
-    /// Expects the arguments' bracket.
-    ArgumentsStart,
-    InArguments(LiteralReader),
-    CommaOrEnd,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Field {
-    Name,
-    Arguments,
-}
-
-const FIELDS: [(&str, Field); 3] = [
-    ("name", Field::Name),
-    ("parameters", Field::Arguments),
-    ("arguments", Field::Arguments),
-];
-
-impl ObjectReader {
-    fn push(&mut self, c: char, tools: &[Tool], parts: &mut Vec<AnswerPart>) -> Taking {
-        use ObjectState as State;
-        let state = std::mem::take(&mut self.state);
-        let next = match state {
-            // Strings and literals handle white space themselves.
-            State::Key
-            | State::Colon(_)
-            | State::NameStart
-            | State::ArgumentsStart
-            | State::CommaOrEnd
-                if c.is_whitespace() =>
-            {
-                state
-            }
-            State::Key if c == '"' => State::InKey(String::new()),
-            State::InKey(mut key) => {
-                if c == '"' {
-                    match FIELDS.iter().find(|(name, _)| *name == key) {
-                        Some((_, Field::Name)) if self.name.is_some() => return Taking::Wrong,
-                        Some((_, Field::Arguments)) if self.has_arguments => {
-                            return Taking::Wrong;
-                        }
-                        Some((_, field)) => State::Colon(*field),
-                        None => return Taking::Wrong,
-                    }
-                } else {
-                    key.push(c);
-                    if !FIELDS.iter().any(|(name, _)| name.starts_with(&key)) {
-                        return Taking::Wrong;
-                    }
-                    State::InKey(key)
-                }
-            }
-            State::Colon(Field::Name) if c == ':' => State::NameStart,
-            State::Colon(Field::Arguments) if c == ':' => State::ArgumentsStart,
-            State::NameStart if c == '"' => State::InName(String::new()),
-            State::InName(name) if c == '"' => {
-                if !tools.iter().any(|tool| tool.name == name) {
-                    return Taking::Wrong;
-                }
-                if let Some(arguments) = self.early.take() {
-                    parts.push(AnswerPart::CallBegins { name: name.clone() });
-                    parts.push(AnswerPart::CallArguments(arguments));
-                }
-                self.name = Some(name);
-                State::CommaOrEnd
-            }
-            State::InName(mut name) => {
-                name.push(c);
-                if !tools.iter().any(|tool| tool.name.starts_with(&name)) {
-                    return Taking::Wrong;
-                }
-                State::InName(name)
-            }
-            State::ArgumentsStart if c == '{' => {
-                self.has_arguments = true;
-                let mut text = String::new();
-                let reader = LiteralReader::in_dict(&mut text);
-                match &self.name {
-                    Some(name) => {
-                        parts.push(AnswerPart::CallBegins { name: name.clone() });
-                        parts.push(AnswerPart::CallArguments(text));
-                    }
-                    None => self.early = Some(text),
-                }
-                State::InArguments(reader)
-            }
-            State::InArguments(mut reader) => {
-                let mut text = String::new();
-                let taken = reader.push(c, &mut text);
-                match &mut self.early {
-                    Some(early) => early.push_str(&text),
-                    None if !text.is_empty() => parts.push(AnswerPart::CallArguments(text)),
-                    None => {}
-                }
-                match taken {
-                    Taken::Going => State::InArguments(reader),
-                    Taken::Last => State::CommaOrEnd,
-                    Taken::Beyond | Taken::Wrong => return Taking::Wrong,
-                }
-            }
-            State::CommaOrEnd if c == ',' => State::Key,
-            // `{"name": "f",}` is accepted too.
-            State::CommaOrEnd | State::Key if c == '}' => {
-                let Some(name) = self.name.take() else {
-                    return Taking::Wrong;
-                };
-                if !self.has_arguments {
-                    parts.push(AnswerPart::CallBegins { name });
-                    parts.push(AnswerPart::CallArguments("{}".to_owned()));
-                }
-                return Taking::Last;
-            }
-            _ => return Taking::Wrong,
-        };
-        self.state = next;
-        Taking::Going
-    }
-}
-
-/// Returns a string as JSON.
-pub(super) fn quoted(text: &str) -> String {
-    let mut json = String::from('"');
-    text.chars().for_each(|c| write_char(c, &mut json));
-    json.push('"');
-    json
+fn is_identifier(name: &str) -> bool {
+    name.len() <= MAX_NAME
+        && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+        && !name.starts_with(|c: char| c.is_ascii_digit())
 }

@@ -79,6 +79,124 @@ fn calls_are_found_in_every_form() {
     }
 }
 
+/// Returns the parts of a text that arrives in one piece, and checks that they are the same however
+/// it is cut in two, and for single characters.
+fn read_however_cut(text: &str) -> Vec<String> {
+    let whole = read(text);
+    let singly: Vec<&str> = text.split("").collect();
+    assert_eq!(show(&parse(syntax(), &singly)), whole, "{text}");
+    for at in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
+        let (before, after) = text.split_at(at);
+        assert_eq!(show(&parse(syntax(), &[before, after])), whole, "{text}");
+    }
+    whole
+}
+
+#[test]
+fn wrappers_and_other_objects_leave_nothing_behind() {
+    for text in [
+        // Arguments that are a string.
+        r#"{"name": "get_weather", "arguments": "{\"city\": \"Oslo\"}"}"#,
+        r#"{"name": "get_weather", "arguments": "{'city': 'Oslo'}"}"#,
+        r#"{"arguments": "{\"city\": \"Oslo\"}", "name": "get_weather"}"#,
+        // Python dicts.
+        "{'name': 'get_weather', 'arguments': {'city': 'Oslo'}}",
+        "[{'name': 'get_weather', 'parameters': {'city': 'Oslo',},},]",
+        // Other names of the same.
+        r#"{"name": "get_weather", "args": {"city": "Oslo"}}"#,
+        r#"{"type": "tool_use", "id": "a", "name": "get_weather", "input": {"city": "Oslo"}}"#,
+        r#"{"tool": "get_weather", "args": {"city": "Oslo"}}"#,
+        r#"{"tool_name": "get_weather", "tool_input": {"city": "Oslo"}}"#,
+        r#"{"function": "get_weather", "parameters": {"city": "Oslo"}}"#,
+        r#"{"action": "get_weather", "action_input": {"city": "Oslo"}}"#,
+        r#"{"name": "default_api.get_weather", "arguments": {"city": "Oslo"}}"#,
+        // As OpenAI's API has them.
+        r#"{"type": "function", "function": {"name": "get_weather", "arguments": "{\"city\": \"Oslo\"}"}}"#,
+        r#"{"tool_calls": [{"name": "get_weather", "arguments": {"city": "Oslo"}}]}"#,
+        r#"{"tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": "{\"city\": \"Oslo\"}"}}]}"#,
+        r#"{"role": "assistant", "content": null, "tool_calls": [{"name": "get_weather", "arguments": {"city": "Oslo"}}]}"#,
+        r#"{"tool_call": {"name": "get_weather", "arguments": {"city": "Oslo"}}}"#,
+        r#"{"function_call": {"name": "get_weather", "arguments": "{\"city\": \"Oslo\"}"}}"#,
+        "```json\n{\"tool_calls\": [{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}}]}\n```",
+        // Tags.
+        "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>",
+        "<tool_call>[get_weather(city='Oslo')]</tool_call>\n",
+        "<tool_call>get_weather(city='Oslo')</tool_call>",
+        "<tool_call>{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}}",
+        "<tool_call>{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}}</tool_c",
+        "<tool_code>\nprint(get_weather(city='Oslo'))\n</tool_code>",
+        "<function_calls><tool_call>get_weather('Oslo')</tool_call></function_calls>",
+        "```xml\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>\n```",
+        // Code.
+        "```tool_code\nprint(get_weather(city='Oslo'))\n```",
+        "```tool_code\nprint(default_api.get_weather(city='Oslo'))\n```",
+        "```tool_code\ndefault_api.get_weather(city = 'Oslo')\n```",
+        "```python\nprint([get_weather('Oslo')])\n```",
+        "```tool_code\n# Ask.\nprint(get_weather('Oslo'))  # So.\n```",
+        "```tool_code\nweather = get_weather(city='Oslo')\nprint(weather)\n```",
+        "tool_code\nprint(get_weather(city='Oslo'))",
+        "print(get_weather(city='Oslo'))",
+        "[default_api.get_weather(city='Oslo')]",
+        "functions.get_weather(city='Oslo');",
+        // Strings.
+        "[get_weather(city=\"\"\"Oslo\"\"\")]",
+        "[get_weather(city='Os' 'lo')]",
+        "[get_weather(city=(\"Os\"\n\"lo\"))]",
+        "[get_weather(city='Os' + \"lo\")]",
+        "[get_weather(r'Oslo')]",
+        "[get_weather(city=f\"Oslo\")]",
+        // Something is missing.
+        "{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}",
+        "{\"tool_calls\": [{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}}]",
+    ] {
+        assert_eq!(read_however_cut(text), [OSLO], "{text}");
+    }
+}
+
+#[test]
+fn values_are_what_python_makes_of_them() {
+    for (text, expected) in [
+        ("[f(x=\"\"\"New\nYork\"\"\")]", "{\"x\":\"New\\nYork\"}"),
+        ("[f(x='''it's''')]", "{\"x\":\"it's\"}"),
+        (
+            "[f(x=0x1F, y=TRUE, z=NULL)]",
+            "{\"x\":31,\"y\":true,\"z\":null}",
+        ),
+        ("[f(\"\")]", "{\"x\":\"\"}"),
+        (
+            "[f(x=(1), max-n=2, größe=3)]",
+            "{\"x\":1,\"max-n\":2,\"größe\":3}",
+        ),
+        (
+            "{\"name\": \"f\", \"parameters\": {\"x\": True, \"y\": None, 1: 0xA}}",
+            "{\"x\":true,\"y\":null,\"1\":10}",
+        ),
+        ("{\"name\": \"f\", \"arguments\": \"\"}", "{}"),
+        ("{\"name\": \"f\", \"arguments\": null}", "{}"),
+    ] {
+        assert_eq!(read_however_cut(text), [format!("f{expected}")], "{text}");
+    }
+}
+
+#[test]
+fn names_may_have_dots() {
+    let dotted = CallSyntax {
+        tools: Arc::new([Tool {
+            name: "default_api.v1.find".to_owned(),
+            properties: vec!["x".to_owned()],
+        }]),
+        ..syntax()
+    };
+    for text in [
+        "[default_api.v1.find(x=1)]",
+        "default_api.v1.find(1)",
+        "{\"name\": \"default_api.v1.find\", \"arguments\": {\"x\": 1}}",
+    ] {
+        let found = show(&parse(dotted.clone(), &[text]));
+        assert_eq!(found, ["default_api.v1.find{\"x\":1}"], "{text}");
+    }
+}
+
 #[test]
 fn several_calls_and_text_around_them() {
     let time = "get_time{}";
@@ -111,6 +229,35 @@ fn several_calls_and_text_around_them() {
             &["'Sure:'", time, "' Done.'"],
         ),
         ("[get_time()]\n\nI asked.", &[time, "'I asked.'"]),
+        (
+            "{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Oslo\"}}, {\"name\": \"get_time\"};",
+            &[OSLO, time],
+        ),
+        (
+            "{\"tool_calls\": [{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}}, {\"name\": \"get_time\"}]}",
+            &[OSLO, time],
+        ),
+        (
+            "<tool_call>\nget_weather('Oslo')\n</tool_call>\n<tool_call>\nget_time()\n</tool_call>",
+            &[OSLO, time],
+        ),
+        (
+            "<tool_calls><tool_call>get_weather('Oslo')</tool_call><tool_call>get_time()</tool_call></tool_calls>",
+            &[OSLO, time],
+        ),
+        (
+            "```tool_code\nprint(get_weather('Oslo'), get_time())\n```",
+            &[OSLO, time],
+        ),
+        (
+            "```tool_code\nprint(get_weather('Oslo'))\nx = get_time()\nprint(x)\n```\nThen.",
+            &[OSLO, time, "'Then.'"],
+        ),
+        (
+            "I see. <tool_call>get_time()</tool_call> So.",
+            &["'I see.'", time, "' So.'"],
+        ),
+        ("get_time(); get_time()", &[time, time]),
         ("[get_time(), oh]", &[time, "', oh]'"]),
         ("[[get_time()]]", &["'['", time, "']'"]),
         ("```json\nfirst [get_time()]", &["'```json\nfirst'", time]),
@@ -173,6 +320,13 @@ fn all_else_is_text() {
         "[f(oops=, 3)]",
         "I used get_time() before.",
         "[ ] [] [,] { }",
+        "<tool_call></tool_call>",
+        "a < b and <b>get_time()</b> and `get_time()`",
+        "print(1) and print and tool_code",
+        "tool_code\nprint(1)",
+        "default_api is a module, default_api.other(x=1)",
+        "{\"tool\": \"f\"}",
+        "{\"type\": \"object\", \"function\": 5}",
     ] {
         let expected = match text {
             "" => vec![],
@@ -183,22 +337,46 @@ fn all_else_is_text() {
 }
 
 #[test]
-fn what_breaks_off_or_proves_wrong_is_no_json() {
+fn a_call_that_breaks_off_or_proves_wrong_stays_text() {
+    for text in [
+        "[f(x=\"ab",
+        "[f(x=12",
+        "f(x=\"ab\"",
+        "{\"name\": \"f\", \"parameters\": {\"x\": [1,",
+        "{\"name\": \"f\", \"arguments\": \"{\\\"x\\\": 1\"}",
+        "{\"name\": \"f\", \"arguments\": \"x\"}",
+        "{\"name\": \"f\", \"arguments\": [1]}",
+        "{\"name\": \"f\", \"arguments\": {\"x\": 1}, \"more\": 2}",
+        "{\"name\": \"f\", \"name\": \"f\", \"arguments\": {}}",
+        "{\"tool_calls\": []}",
+        "{\"type\": \"object\", \"name\": \"f\"}",
+        "[f(x=1, x=2)]",
+        "[f(x=1, y=oops)] So.",
+        "[f(x=1, 2)]",
+        "[f(x=1 2)]",
+        "[f(x=\"\"\"a\"\")]",
+        "[f(x=\"a\" + y)]",
+        "[f(x=1e999)]",
+        "[f(x={1, 2})]",
+        "print(f(x=y))",
+        "default_api.f(x=y)",
+        "<tool_call>f(x=y)</tool_call>",
+        "<tool_call>\n{\"name\": \"other\"}\n</tool_call>",
+        "```tool_code\nx = 1\nprint(x)\n```",
+        "```tool_code\nprint(f(x=y))\n```",
+    ] {
+        assert_eq!(read(text), [format!("'{text}'")], "{text}");
+    }
     for (text, expected) in [
-        ("[f(x=\"ab", &["f{\"x\":\"ab"][..]),
-        ("[f(x=12", &["f{\"x\":"]),
+        ("[get_time(), f(x=\"ab", ["get_time{}", "', f(x=\"ab'"]),
         (
-            "{\"name\": \"f\", \"parameters\": {\"x\": [1,",
-            &["f{\"x\":[1"],
+            "[get_time(), f(x=oops)] So.",
+            ["get_time{}", "', f(x=oops)] So.'"],
         ),
-        ("[f(x=1, x=2)]", &["f{\"x\":1", "'x=2)]'"]),
-        ("[f(x=1, y=oops)] So.", &["f{\"x\":1", "'y=oops)] So.'"]),
-        ("[f(x=1, 2)]", &["f{\"x\":1", "'2)]'"]),
-        ("[f(x=1 2)]", &["f{\"x\":1", "'2)]'"]),
+        // A call in what proved to be none.
+        ("[f(x=1 [get_time()]", ["'[f(x=1'", "get_time{}"]),
     ] {
         assert_eq!(read(text), expected, "{text}");
-        let call = &expected[0][1..];
-        assert!(serde_json::from_str::<serde_json::Value>(call).is_err());
     }
 }
 
@@ -258,17 +436,18 @@ fn text_is_held_back_only_while_it_may_be_a_call() {
     assert_eq!(push("ready"), " [get_ready");
     assert_eq!(push(" {"), "");
     assert_eq!(push("\"name\": \"f"), "");
-    assert_eq!(push("\", \"parameters\": {\"x"), "<f>{\"x");
-    assert_eq!(push("\": \"a b"), "\":\"a b");
-    assert_eq!(push("\"}"), "\"}");
-    assert_eq!(push("} ["), "");
-    assert_eq!(push("f(x"), "");
-    assert_eq!(push("="), "");
-    assert_eq!(push("[1, "), "<f>{\"x\":[1");
-    assert_eq!(push("23, 4"), ",23,");
-    assert_eq!(push("])"), "4]}");
+    assert_eq!(push("\", \"parameters\": {\"x"), "");
+    assert_eq!(push("\": \"a b\"}"), "");
+    assert_eq!(push("}"), "<f>{\"x\":\"a b\"}");
+    assert_eq!(push(" ["), "");
+    assert_eq!(push("f(x=[1, 2])"), "<f>{\"x\":[1,2]}");
     assert_eq!(push("] "), "");
     assert_eq!(push("So"), " So");
+    // An answer in JSON, as soon as it is seen to be something else.
+    assert_eq!(push(" {\"name"), "");
+    assert_eq!(push("\": \"fo"), " {\"name\": \"fo");
+    assert_eq!(push("\"} {\"type\": \"o"), "\"} {\"type\": \"o");
+    assert_eq!(push("\"} {\"id\": 1, \"age\":"), "\"} {\"id\": 1, \"age\":");
 }
 
 fn show_streamed(parts: &[AnswerPart]) -> String {
@@ -283,34 +462,79 @@ fn show_streamed(parts: &[AnswerPart]) -> String {
 
 /// Fragments of calls, so that random texts are often almost calls.
 fn fragments() -> impl Strategy<Value = String> {
+    const FIXED: [&str; 43] = [
+        "[",
+        "]",
+        "f(",
+        "print(",
+        "default_api.",
+        "get_weather(",
+        "f(x=1)",
+        "f(x=",
+        "x=",
+        "y = ",
+        "city=",
+        ")",
+        ", ",
+        "\"a\\n\\u00e9\"",
+        "'é🫁'",
+        "\"\"\"",
+        "'''",
+        " + ",
+        "r'",
+        "1.5",
+        "0x1F",
+        "1e999",
+        "None",
+        "TRUE",
+        "{\"name\": \"f\", \"parameters\": {",
+        "{'name': 'f', 'arguments': ",
+        "{\"arguments\": {\"x\": [1]}, \"name\": \"f\"",
+        "\"{\\\"x\\\": 1}\"",
+        "{\"tool_calls\": [",
+        "{\"type\": \"function\", \"function\": ",
+        "\"x\": ",
+        "}",
+        "{",
+        "```",
+        "tool_code\n",
+        "json\n",
+        "# ",
+        "\n",
+        "<tool_call>",
+        "</tool_call>",
+        " 9zz ",
+        " \"9zz\" ",
+        "9zz",
+    ];
     let fragment = prop_oneof![
-        Just("[".to_owned()),
-        Just("]".to_owned()),
-        Just("f(".to_owned()),
-        Just("get_weather(".to_owned()),
-        Just("x=".to_owned()),
-        Just("city=".to_owned()),
-        Just(")".to_owned()),
-        Just(", ".to_owned()),
-        Just("\"a\\n\\u00e9\"".to_owned()),
-        Just("'é🫁'".to_owned()),
-        Just("1.5".to_owned()),
-        Just("None".to_owned()),
-        Just("{\"name\": \"f\", \"parameters\": {".to_owned()),
-        Just("{\"arguments\": {\"x\": [1]}, \"name\": \"f\"".to_owned()),
-        Just("\"x\": ".to_owned()),
-        Just("}".to_owned()),
-        Just("{".to_owned()),
-        Just("```".to_owned()),
-        Just("tool_code\n".to_owned()),
-        Just("json\n".to_owned()),
-        Just("\n".to_owned()),
-        "[a-z\\[\\]{}()\"'=,.:` \n0-9\\\\é]{0,4}",
+        8 => proptest::sample::select(&FIXED[..]).prop_map(str::to_owned),
+        1 => "[a-z\\[\\]{}()\"'=,.:` \n0-9\\\\é<>+#]{0,4}",
     ];
     proptest::collection::vec(fragment, 0..24).prop_map(|fragments| fragments.concat())
 }
 
+/// The texts of an answer, without white space, and the arguments of its calls.
+fn texts_and_arguments(parts: &[AnswerPart]) -> (String, Vec<String>) {
+    let mut texts = String::new();
+    let mut arguments: Vec<String> = Vec::new();
+    for part in parts {
+        match part {
+            AnswerPart::Text(text) => texts.push_str(text),
+            AnswerPart::CallBegins { .. } => arguments.push(String::new()),
+            AnswerPart::CallArguments(text) => {
+                arguments.last_mut().expect("a call began").push_str(text);
+            }
+            AnswerPart::Reasoning(_) => panic!("no thoughts here"),
+        }
+    }
+    texts.retain(|c| !c.is_whitespace());
+    (texts, arguments)
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
     #[test]
     fn however_a_text_is_cut_its_parts_are_the_same(
         text in fragments(),
@@ -327,19 +551,35 @@ proptest! {
             let syntax = CallSyntax { limit, ..syntax() };
             let whole = parse(syntax.clone(), &[&text]);
             prop_assert_eq!(&parse(syntax, &pieces), &whole);
-            // Arguments are JSON, unless the call was cut off or invalid.
-            for part in &whole {
-                if let AnswerPart::CallArguments(arguments) = part {
-                    let value = serde_json::from_str::<serde_json::Value>(arguments);
-                    let is_object = value.is_ok_and(|value| value.is_object());
-                    prop_assert_eq!(is_object, arguments.ends_with('}') && is_object);
-                }
-            }
         }
     }
 
     #[test]
-    fn text_without_tools_names_stays_as_it_is(text in "[\\[\\]{}()\"'=,.:` \n0-9a-z]{0,40}") {
+    fn every_call_has_an_object_and_nothing_else_is_lost(text in fragments()) {
+        let parts = parse(syntax(), &[&text]);
+        let (texts, arguments) = texts_and_arguments(&parts);
+        for arguments in &arguments {
+            let value = serde_json::from_str::<serde_json::Value>(arguments);
+            prop_assert!(value.is_ok_and(|value| value.is_object()), "{}", arguments);
+        }
+        if arguments.is_empty() && !text.is_empty() {
+            prop_assert_eq!(&parts, &[AnswerPart::Text(text.clone())]);
+        }
+        // Text is what was written, in order.
+        let mut written = text.chars();
+        for c in texts.chars() {
+            prop_assert!(written.any(|next| next == c), "{} was not written", texts);
+        }
+        // Words are in the text or in arguments, but for comments of code.
+        if !text.contains('#') {
+            let count = |text: &str| text.matches("zz").count();
+            let found: usize = arguments.iter().map(|json| count(json)).sum();
+            prop_assert_eq!(count(&texts) + found, count(&text));
+        }
+    }
+
+    #[test]
+    fn text_without_tools_names_stays_as_it_is(text in "[\\[\\]{}()\"'=,.:` \n0-9a-z<>#+_]{0,40}") {
         prop_assume!(!text.contains('f') && !text.contains("get_"));
         let expected = match text.as_str() {
             "" => vec![],
@@ -347,4 +587,13 @@ proptest! {
         };
         prop_assert_eq!(parse(syntax(), &[&text]), expected);
     }
+}
+
+#[test]
+fn an_answer_of_beginnings_takes_no_time_to_speak_of() {
+    let text = "[f(x='' ".to_owned() + &"'[f(x=' ".repeat(100_000);
+    let begun = std::time::Instant::now();
+    let parts = parse(syntax(), &[&text]);
+    assert_eq!(parts, [AnswerPart::Text(text)]);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
 }

@@ -39,4 +39,10 @@ pub(super) fn tool_calls(answer: &[u8]) {
     // However it arrives.
     let singly: Vec<_> = answer.split("").collect();
     assert_eq!(whole, parts(syntax(limit, place), &singly));
+    for part in whole {
+        if let AnswerPart::CallArguments(arguments) = part {
+            let value = serde_json::from_str::<serde_json::Value>(&arguments);
+            assert!(value.is_ok_and(|value| value.is_object()), "{arguments}");
+        }
+    }
 }

@@ -99,7 +99,7 @@ pub(crate) struct AnswerToolCall {
 pub(crate) struct AnswerFunction {
     /// The function's name.
     pub(crate) name: String,
-    /// Arguments: a JSON object, as a string; incomplete if the answer was cut off.
+    /// Arguments: a JSON object, as a string. A call that was cut off is text, not a call.
     pub(crate) arguments: String,
 }
 
