@@ -11,8 +11,19 @@ pub enum AnswerPart {
     CallBegins {
         /// Name of the tool.
         name: String,
+        /// What its arguments are.
+        kind: CallKind,
     },
-    /// A piece of the arguments of the latest call. All pieces together are one JSON object, which is
-    /// complete: a call that breaks off is text.
+    /// A piece of the arguments of the latest call. All pieces together are complete: a call that
+    /// breaks off is text.
     CallArguments(String),
+}
+
+/// What the arguments of a call are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallKind {
+    /// A JSON object.
+    Function,
+    /// Any text, as it is.
+    Custom,
 }

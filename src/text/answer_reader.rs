@@ -219,6 +219,7 @@ impl AnswerReader {
 
 #[cfg(test)]
 mod tests {
+    use super::super::answer::CallKind;
     use super::super::tokenizer::AddSpecialTokens;
     use super::super::tool_calls::{CallLimit, CallPlace, Tool};
     use super::*;
@@ -236,6 +237,7 @@ mod tests {
             calls: Some(CallSyntax {
                 tools: Arc::new([Tool {
                     name: "f".to_owned(),
+                    kind: CallKind::Function,
                     properties: vec!["x".to_owned()],
                 }]),
                 limit: CallLimit::One,
@@ -352,6 +354,7 @@ mod tests {
         let (parts, end, _) = read(&syntax, stop(0), &answer);
         let call = AnswerPart::CallBegins {
             name: "f".to_owned(),
+            kind: CallKind::Function,
         };
         let arguments = AnswerPart::CallArguments("{\"x\":1}".to_owned());
         assert_eq!(parts, [reasoning("hm"), text("Oh"), call, arguments]);

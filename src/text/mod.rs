@@ -39,7 +39,7 @@ mod tool_calls;
 mod tool_prompt;
 mod vocabulary;
 
-pub use answer::AnswerPart;
+pub use answer::{AnswerPart, CallKind};
 pub use answer_reader::{
     AnswerReader, AnswerSyntax, Read, ReadEnd, StopRule, ThoughtSyntax, ThoughtText,
 };

@@ -182,7 +182,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::answer::AnswerPart;
+    use super::super::answer::{AnswerPart, CallKind};
     use super::super::tool_calls::{CallLimit, CallParser, CallPlace, CallSyntax, Tool};
     use super::*;
 
@@ -225,6 +225,7 @@ mod tests {
         ];
         let tool = |name: &str| Tool {
             name: name.to_owned(),
+            kind: CallKind::Function,
             properties: Vec::new(),
         };
         for format in [ToolFormat::Pythonic, ToolFormat::Json] {
@@ -240,7 +241,7 @@ mod tests {
                 .chunks(2)
                 .map(|parts| match parts {
                     [
-                        AnswerPart::CallBegins { name },
+                        AnswerPart::CallBegins { name, .. },
                         AnswerPart::CallArguments(json),
                     ] => call(name, serde_json::from_str(json).expect("JSON")),
                     other => panic!("{other:?}"),

@@ -183,7 +183,7 @@ impl AnswerFormat for MessagesFormat {
                     self.open(Block::Text, begin, &mut events);
                     events.push(self.fill(BlockDelta::Text { text }));
                 }
-                AnswerPart::CallBegins { name } => {
+                AnswerPart::CallBegins { name, .. } => {
                     let begin = OutputBlock::ToolUse {
                         id: &random_id("toolu_"),
                         name,

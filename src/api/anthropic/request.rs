@@ -113,7 +113,8 @@ pub(crate) struct ImageSource {
 /// A tool of the client.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(crate) struct InputTool {
-    /// `custom` or absent; every other type is a tool that the server would have to run.
+    /// `custom` or absent. Anthropic's searches are left out beside such tools; every other type is
+    /// refused.
     #[serde(rename = "type")]
     pub(crate) kind: Option<String>,
     /// Name of the tool.

@@ -8,6 +8,10 @@ use crate::api::openai::chat::tool_types::{
     FunctionDefinition, NamedFunction, NamedToolChoice, ToolChoice, ToolDefinition,
 };
 
+/// Kinds of Anthropic's tools that search for the model. Beside tools of the client's own they are
+/// left out: an answer without a search is what a model may decide on too.
+const SEARCHES: [&str; 2] = ["web_search_", "web_fetch_"];
+
 /// Converts tool definitions.
 ///
 /// # Errors
@@ -15,10 +19,19 @@ use crate::api::openai::chat::tool_types::{
 pub(super) fn tools(
     tools: Vec<JsonObject<InputTool>>,
 ) -> Result<Vec<JsonObject<ToolDefinition>>, ApiError> {
+    let is_own = |kind: &Option<String>| kind.as_deref().is_none_or(|kind| kind == "custom");
+    let has_own = tools.iter().any(|JsonObject(tool)| is_own(&tool.kind));
     let tools = tools.into_iter().enumerate();
     tools
         .map(|(tool_idx, JsonObject(tool))| {
             let path = format!("tools[{tool_idx}]");
+            let kind = tool.kind.as_deref().unwrap_or_default();
+            if has_own && SEARCHES.iter().any(|search| kind.starts_with(search)) {
+                return Ok(JsonObject(ToolDefinition {
+                    is_left_out: true,
+                    ..ToolDefinition::default()
+                }));
+            }
             if let Some(kind) = tool.kind.filter(|kind| kind != "custom") {
                 return Err(ApiError::unsupported(
                     format!("{path}.type"),
@@ -39,6 +52,7 @@ pub(super) fn tools(
                     parameters: Some(schema),
                     strict: tool.strict,
                 })),
+                ..ToolDefinition::default()
             }))
         })
         .collect()
@@ -59,6 +73,7 @@ pub(super) fn choose(choice: InputToolChoice, chat: &mut ChatRequest) -> Result<
             ToolChoice::Named(NamedToolChoice {
                 kind: "function".to_owned(),
                 function: Some(JsonObject(NamedFunction { name })),
+                ..NamedToolChoice::default()
             })
         }
         kind => {

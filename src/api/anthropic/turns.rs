@@ -7,7 +7,7 @@ use crate::api::generate::types::text_or::TextOr;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
 use crate::api::openai::chat::message::{ChatMessage, Content, ImageUrl, Part};
-use crate::api::openai::chat::tool_types::{CalledFunction, MessageToolCall};
+use crate::api::openai::chat::tool_types::MessageToolCall;
 use crate::api::openai::chat::translation::Turns;
 
 /// A message under construction.
@@ -186,14 +186,11 @@ fn image_part(source: Option<JsonObject<ImageSource>>, path: &str) -> Result<Par
 
 fn call(block: InputBlock, path: &str) -> Result<MessageToolCall, ApiError> {
     let ObjectText(input) = block.input.ok_or_else(|| missing(path, "input"))?;
-    Ok(MessageToolCall {
-        id: block.id.ok_or_else(|| missing(path, "id"))?,
-        kind: Some("function".to_owned()),
-        function: JsonObject(CalledFunction {
-            name: block.name.ok_or_else(|| missing(path, "name"))?,
-            arguments: input,
-        }),
-    })
+    Ok(MessageToolCall::of_function(
+        block.id.ok_or_else(|| missing(path, "id"))?,
+        block.name.ok_or_else(|| missing(path, "name"))?,
+        input,
+    ))
 }
 
 /// Converts a block of a result.

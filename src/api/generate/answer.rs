@@ -17,7 +17,7 @@ use super::types::usage::Usage;
 use crate::api::http::error::ApiError;
 use crate::api::http::json_response::json_response;
 use crate::core::TokenEvent;
-use crate::text::AnswerPart;
+use crate::text::{AnswerPart, CallKind};
 
 /// A comment is sent after this time without a token, so that no proxy takes a long prefill for a
 /// dead connection.
@@ -94,7 +94,8 @@ pub(crate) struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ToolCall {
     pub(crate) name: String,
-    /// A JSON object, as text.
+    pub(crate) kind: CallKind,
+    /// A JSON object, or a custom tool's text.
     pub(crate) arguments: String,
 }
 
@@ -146,8 +147,9 @@ impl AnswerBuilder {
             match part {
                 AnswerPart::Reasoning(text) => self.reasoning.push_str(&text),
                 AnswerPart::Text(text) => self.text.push_str(&text),
-                AnswerPart::CallBegins { name } => self.calls.push(ToolCall {
+                AnswerPart::CallBegins { name, kind } => self.calls.push(ToolCall {
                     name,
+                    kind,
                     arguments: String::new(),
                 }),
                 AnswerPart::CallArguments(text) => {

@@ -72,10 +72,14 @@ fn index<'p>(param: &'p str, name: &str) -> Option<(usize, &'p str)> {
     Some((number.parse().ok()?, rest))
 }
 
-/// Converts `tools[7].function.rest` to `tools[7].rest`, for APIs whose tools have no `function`.
-/// `schema` is their name for `parameters`.
+/// Converts `tools[7].function.rest` to `tools[7].rest`, and `custom` likewise, for APIs whose tools
+/// have no such object. `schema` is their name for `parameters`.
 pub(crate) fn flat_tool(param: &str, schema: &str) -> Option<String> {
     let (tool_idx, rest) = index(param, "tools")?;
+    if let Some(rest) = rest.strip_prefix(".custom") {
+        let rest = rest.replace(".grammar", "");
+        return Some(format!("tools[{tool_idx}]{rest}"));
+    }
     let rest = rest.strip_prefix(".function")?;
     let rest = match rest.strip_prefix(".parameters") {
         Some(inside) => format!(".{schema}{inside}"),
@@ -117,6 +121,11 @@ mod tests {
                 Some("tools[3].input_schema.type"),
             ),
             ("tools[0].function.name", Some("tools[0].name")),
+            ("tools[0].custom.name", Some("tools[0].name")),
+            (
+                "tools[0].custom.format.grammar.syntax",
+                Some("tools[0].format.syntax"),
+            ),
             ("tools[0].type", None),
             ("tools", None),
         ] {

@@ -1,8 +1,8 @@
 //! Reads the arguments of a Python call, between its parentheses, as one JSON object.
 
-use super::Tool;
 use super::json_text::quoted;
 use super::literal::{LiteralReader, Taken};
+use super::{Call, Tool};
 
 /// Maximum length of a parameter's name.
 const MAX_NAME: usize = 256;
@@ -21,9 +21,7 @@ pub(super) enum Taking {
 /// Reads arguments after the `(`.
 #[derive(Debug)]
 pub(super) struct ArgumentReader {
-    name: String,
-    /// The parameters in order, for arguments without a name.
-    properties: Vec<String>,
+    tool: Tool,
     /// Parameters that already have an argument.
     given: Vec<String>,
     has_keyword: bool,
@@ -49,8 +47,7 @@ enum State {
 impl ArgumentReader {
     pub(super) fn new(tool: &Tool) -> Self {
         Self {
-            name: tool.name.clone(),
-            properties: tool.properties.clone(),
+            tool: tool.clone(),
             given: Vec::new(),
             has_keyword: false,
             out: "{".to_owned(),
@@ -58,9 +55,9 @@ impl ArgumentReader {
         }
     }
 
-    /// Returns the function's name and its arguments, once the last character was taken.
-    pub(super) fn into_call(self) -> (String, String) {
-        (self.name, self.out)
+    /// Returns the call, once the last character was taken. `None` if it is not one of its tool.
+    pub(super) fn into_call(self) -> Option<Call> {
+        Call::new(&self.tool, self.out)
     }
 
     pub(super) fn push(&mut self, c: char) -> Taking {
@@ -157,7 +154,7 @@ impl ArgumentReader {
     /// Begins an argument without a name, for the next parameter in order. Returns `false` if that
     /// is not possible.
     fn positional(&mut self) -> bool {
-        let Some(property) = self.properties.get(self.given.len()).cloned() else {
+        let Some(property) = self.tool.properties.get(self.given.len()).cloned() else {
             return false;
         };
         !self.has_keyword && self.key(property)

@@ -20,10 +20,10 @@ mod literal;
 mod object;
 mod reader;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::answer::AnswerPart;
+use super::answer::{AnswerPart, CallKind};
 use reader::{CallReader, ReaderState, Step};
 
 /// The data of a tool that is needed to find its calls.
@@ -31,6 +31,8 @@ use reader::{CallReader, ReaderState, Step};
 pub struct Tool {
     /// Name of the tool.
     pub name: String,
+    /// What its calls carry. Models write a custom tool's text as the one argument of a function.
+    pub kind: CallKind,
     /// Its parameters in the schema's order, for arguments without names.
     pub properties: Vec<String>,
 }
@@ -76,8 +78,28 @@ const MAX_REREAD: usize = 1 << 20;
 struct Call {
     /// Name of the tool.
     name: String,
-    /// Its arguments, a JSON object.
+    kind: CallKind,
+    /// Its arguments, or a custom tool's text.
     arguments: String,
+}
+
+impl Call {
+    /// Creates a call with these arguments, a JSON object. Returns `None` if a custom tool's text is
+    /// not all that they hold.
+    fn new(tool: &Tool, arguments: String) -> Option<Self> {
+        Some(Self {
+            name: tool.name.clone(),
+            kind: tool.kind,
+            arguments: match tool.kind {
+                CallKind::Function => arguments,
+                CallKind::Custom => {
+                    let fields: BTreeMap<String, String> = serde_json::from_str(&arguments).ok()?;
+                    let mut texts = fields.into_values();
+                    texts.next().filter(|_| texts.next().is_none())?
+                }
+            },
+        })
+    }
 }
 
 /// Returns the tool with this name, which may have a module's before it.
@@ -218,12 +240,15 @@ impl CallParser {
 
     /// Appends complete calls, as many as are allowed.
     fn hand_out(&mut self, calls: Vec<Call>, parts: &mut Vec<AnswerPart>) {
-        for Call { name, arguments } in calls {
+        for call in calls {
             if self.has_ended {
                 return;
             }
-            parts.push(AnswerPart::CallBegins { name });
-            parts.push(AnswerPart::CallArguments(arguments));
+            parts.push(AnswerPart::CallBegins {
+                name: call.name,
+                kind: call.kind,
+            });
+            parts.push(AnswerPart::CallArguments(call.arguments));
             self.held.clear();
             self.space.clear();
             self.has_begun = true;

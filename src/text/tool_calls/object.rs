@@ -13,8 +13,9 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::arguments::Taking;
+use super::json_text::quoted;
 use super::literal::{LiteralReader, Taken};
-use super::{Call, Tool, find_tool};
+use super::{Call, CallKind, Tool, find_tool};
 
 /// Maximum depth of objects around a call.
 const MAX_DEPTH: usize = 4;
@@ -184,17 +185,14 @@ fn read_object(json: &str, tools: &[Tool], depth: usize) -> Option<Vec<Call>> {
             };
             let may_lack_arguments = written.name.is_some();
             let mut names = [written.name, written.tool, function].into_iter().flatten();
-            let name = names.next()?;
+            let tool = find_tool(&names.next()?, tools)?;
             let arguments = match written.arguments {
                 None if may_lack_arguments => "{}".to_owned(),
                 None => return None,
-                Some(arguments) => read_arguments(arguments.get())?,
+                Some(arguments) => read_arguments(arguments.get(), tool.kind)?,
             };
-            let name = find_tool(&name, tools)?.name.clone();
-            return names
-                .next()
-                .is_none()
-                .then(|| vec![Call { name, arguments }]);
+            let call = Call::new(tool, arguments)?;
+            return names.next().is_none().then(|| vec![call]);
         }
         _ => return None,
     };
@@ -209,17 +207,17 @@ fn read_object(json: &str, tools: &[Tool], depth: usize) -> Option<Vec<Call>> {
 }
 
 /// Returns arguments as an object. In OpenAI's API they are a string that holds one, and so many
-/// models write them.
-fn read_arguments(json: &str) -> Option<String> {
-    let json = match json.starts_with('"') {
-        false => json.to_owned(),
-        true => {
-            let text: String = serde_json::from_str(json).ok()?;
-            match text.trim().is_empty() {
-                true => "{}".to_owned(),
-                false => LiteralReader::read_all(&text)?,
-            }
-        }
-    };
-    json.starts_with('{').then_some(json)
+/// models write them. A custom tool's text may stand alone.
+fn read_arguments(json: &str, kind: CallKind) -> Option<String> {
+    let is_object = |json: &String| json.starts_with('{');
+    if !json.starts_with('"') {
+        return Some(json.to_owned()).filter(is_object);
+    }
+    let text: String = serde_json::from_str(json).ok()?;
+    let object = LiteralReader::read_all(&text).filter(is_object);
+    match kind {
+        CallKind::Function if text.trim().is_empty() => Some("{}".to_owned()),
+        CallKind::Function => object,
+        CallKind::Custom => object.or_else(|| Some(format!("{{\"input\":{}}}", quoted(&text)))),
+    }
 }

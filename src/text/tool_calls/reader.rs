@@ -166,11 +166,13 @@ impl CallReader {
             State::Name(name) | State::AfterName(name) => self.after_name(name, c, tools),
             State::Arguments(mut reader) => match reader.push(c) {
                 Taking::Going => self.go(State::Arguments(reader)),
-                Taking::Last => {
-                    let (name, arguments) = reader.into_call();
-                    calls.push(Call { name, arguments });
-                    self.go(State::AfterCall)
-                }
+                Taking::Last => match reader.into_call() {
+                    Some(call) => {
+                        calls.push(call);
+                        self.go(State::AfterCall)
+                    }
+                    None => Step::Wrong,
+                },
                 Taking::Wrong => Step::Wrong,
             },
             State::Object(mut reader) => match reader.push(c, tools, calls) {

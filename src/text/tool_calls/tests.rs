@@ -8,6 +8,7 @@ use super::*;
 fn syntax() -> CallSyntax {
     let tool = |name: &str, properties: &[&str]| Tool {
         name: name.to_owned(),
+        kind: CallKind::Function,
         properties: properties.iter().map(|name| (*name).to_owned()).collect(),
     };
     CallSyntax {
@@ -37,7 +38,7 @@ fn show(parts: &[AnswerPart]) -> Vec<String> {
     for part in parts {
         match part {
             AnswerPart::Text(text) => shown.push(format!("'{text}'")),
-            AnswerPart::CallBegins { name } => shown.push(name.clone()),
+            AnswerPart::CallBegins { name, .. } => shown.push(name.clone()),
             AnswerPart::CallArguments(text) => {
                 shown.last_mut().expect("a call began").push_str(text);
             }
@@ -179,10 +180,47 @@ fn values_are_what_python_makes_of_them() {
 }
 
 #[test]
+fn a_custom_tools_call_carries_text() {
+    let custom = CallSyntax {
+        tools: Arc::new([Tool {
+            name: "patch".to_owned(),
+            kind: CallKind::Custom,
+            properties: vec!["input".to_owned()],
+        }]),
+        ..syntax()
+    };
+    for text in [
+        "[patch(input=\"a \\\"b\\\"\\nc\")]",
+        "[patch(\"\"\"a \"b\"\nc\"\"\")]",
+        "{\"name\": \"patch\", \"parameters\": {\"input\": \"a \\\"b\\\"\\nc\"}}",
+        "{\"name\": \"patch\", \"arguments\": \"a \\\"b\\\"\\nc\"}",
+        "{'name': 'patch', 'input': 'a \"b\"\\nc'}",
+    ] {
+        let parts = parse(custom.clone(), &[text]);
+        let call = AnswerPart::CallBegins {
+            name: "patch".to_owned(),
+            kind: CallKind::Custom,
+        };
+        let arguments = AnswerPart::CallArguments("a \"b\"\nc".to_owned());
+        assert_eq!(parts, [call, arguments], "{text}");
+    }
+    for text in [
+        "[patch()]",
+        "[patch(input=1)]",
+        "[patch(input='a', more='b')]",
+        "{\"name\": \"patch\"}",
+    ] {
+        let parts = parse(custom.clone(), &[text]);
+        assert_eq!(parts, [AnswerPart::Text(text.to_owned())]);
+    }
+}
+
+#[test]
 fn names_may_have_dots() {
     let dotted = CallSyntax {
         tools: Arc::new([Tool {
             name: "default_api.v1.find".to_owned(),
+            kind: CallKind::Function,
             properties: vec!["x".to_owned()],
         }]),
         ..syntax()
@@ -452,7 +490,7 @@ fn text_is_held_back_only_while_it_may_be_a_call() {
 
 fn show_streamed(parts: &[AnswerPart]) -> String {
     let shown = parts.iter().map(|part| match part {
-        AnswerPart::CallBegins { name } => format!("<{name}>"),
+        AnswerPart::CallBegins { name, .. } => format!("<{name}>"),
         AnswerPart::Text(text) | AnswerPart::CallArguments(text) | AnswerPart::Reasoning(text) => {
             text.clone()
         }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use medgemma::text::{AnswerPart, CallLimit, CallParser, CallPlace, CallSyntax, Tool};
+use medgemma::text::{AnswerPart, CallKind, CallLimit, CallParser, CallPlace, CallSyntax, Tool};
 
 fn syntax(limit: CallLimit, place: CallPlace) -> CallSyntax {
     let tool = |name: &str, properties: &[&str]| Tool {
         name: name.to_owned(),
+        kind: CallKind::Function,
         properties: properties.iter().map(|name| (*name).to_owned()).collect(),
     };
     CallSyntax {

@@ -393,7 +393,15 @@ async fn messages_that_cannot_be() {
         (user("name", json!(7)), (400, TYPE, "messages[0].name")),
         (
             user("tool_calls", json!([{"id": "1"}])),
+            (400, REFUSED, "messages[0].tool_calls"),
+        ),
+        (
+            json!([{"role": "assistant", "tool_calls": [{"id": "1"}]}]),
             (400, MISSING, "messages[0].tool_calls[0].function"),
+        ),
+        (
+            json!([{"role": "assistant", "tool_calls": [{"id": "1", "type": "custom"}]}]),
+            (400, MISSING, "messages[0].tool_calls[0].custom"),
         ),
         (
             user("tool_call_id", json!("1")),

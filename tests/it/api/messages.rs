@@ -718,6 +718,45 @@ async fn tools_choices_and_results_are_a_chats() {
 }
 
 #[tokio::test]
+async fn a_coding_agents_list_is_taken() {
+    let schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {
+            "command": {"type": "string", "description": "The command to execute"},
+            "timeout": {"type": "number", "exclusiveMinimum": 0},
+            "mode": {"type": "string", "enum": ["acceptEdits", "plan"]},
+            "edits": {"type": "array", "minItems": 1, "items": {"type": "object",
+                "properties": {"old": {"type": "string"}}, "required": ["old"],
+                "additionalProperties": false}},
+        },
+        "required": ["command"],
+        "additionalProperties": false,
+    });
+    let mut server = roomy("[Bash(command=\"ls\")]");
+    let tool = |name: &str| {
+        json!({"name": name, "description": "A tool.", "input_schema": schema,
+               "cache_control": {"type": "ephemeral"}})
+    };
+    let search = json!({"type": "web_search_20250305", "name": "web_search", "max_uses": 8});
+    let custom = json!({"type": "custom", "name": "mcp__x.y", "input_schema": {"type": "object"},
+        "eager_input_streaming": true});
+    let body = json!({"tools": [tool("Bash"), search, custom]});
+    let answer = ask(&server, body).await.ok();
+    assert_eq!(answer["content"][0]["input"], json!({"command": "ls"}));
+    let told = server.request().await.prompt;
+    let body = json!({"tools": [tool("Bash"), custom]});
+    ask(&server, body).await.ok();
+    assert_eq!(told, server.request().await.prompt);
+    // Errors still name the tool's own place.
+    let wrong = json!({"tools": [search, tool("two words")]});
+    let refused = ask(&server, wrong).await.body;
+    assert!(refused.contains("tools[1].name"), "{refused}");
+    let forced = json!({"tools": [tool("Bash"), search], "tool_choice": {"type": "any"}});
+    ask(&server, forced).await.ok();
+}
+
+#[tokio::test]
 async fn wrong_tools_are_refused_in_the_clients_words() {
     let server = roomy("Yes.");
     let tool = |name: &str, value: Value| {

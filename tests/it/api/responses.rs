@@ -610,6 +610,124 @@ async fn tools_choices_and_outputs_are_a_chats() {
     .await;
 }
 
+/// What a coding agent lists: functions, a custom tool with a grammar, and tools of OpenAI's own.
+fn agents_tools() -> Value {
+    json!([
+        {"type": "function", "name": "shell", "description": "Runs a command.", "strict": false,
+         "parameters": {"type": "object", "properties": {
+            "command": {"type": "array", "items": {"type": "string"}},
+            "timeout_ms": {"type": "number"},
+         }, "required": ["command"], "additionalProperties": false}},
+        {"type": "web_search", "external_web_access": false},
+        {"type": "custom", "name": "apply_patch", "description": "Edits files.",
+         "format": {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}},
+        {"type": "local_shell"},
+        {"type": "function", "name": "mcp__files.read", "strict": false,
+         "parameters": {"type": "object", "properties": {}}},
+    ])
+}
+
+#[tokio::test]
+async fn a_coding_agents_list_is_taken() {
+    let mut server = roomy("[apply_patch(\"\"\"*** Begin Patch\n*** End Patch\"\"\")]");
+    let body =
+        json!({"tools": agents_tools(), "tool_choice": "auto", "parallel_tool_calls": false});
+    let answer = ask(&server, body.clone()).await.ok();
+    assert_eq!(answer["tools"], agents_tools());
+    let prompt = server.request().await.prompt;
+    let text = server
+        .post("/detokenize", json!({"tokens": prompt}).to_string())
+        .await
+        .ok();
+    let text = text["prompt"].as_str().unwrap();
+    for (name, is_told) in [
+        ("shell", true),
+        ("apply_patch", true),
+        ("mcp__files.read", true),
+        ("web_search", false),
+        ("local_shell", false),
+    ] {
+        let told = format!("\"name\":\"{name}\"");
+        assert_eq!(text.contains(&told), is_told, "{name}: {text}");
+    }
+    let [item] = &answer["output"].as_array().unwrap()[..] else {
+        panic!("{answer}");
+    };
+    let input = "*** Begin Patch\n*** End Patch";
+    let expected = json!({
+        "type": "custom_tool_call", "id": item["id"], "call_id": item["call_id"],
+        "name": "apply_patch", "input": input, "status": "completed",
+    });
+    assert_eq!(*item, expected);
+
+    let mut streamed = body.clone();
+    streamed["stream"] = json!(true);
+    let events = named_events(&ask(&server, streamed).await);
+    let data_of = |wanted: &str| {
+        let event = events.iter().find(|(name, _)| name == wanted);
+        event.map(|(_, data)| data.clone()).expect(wanted)
+    };
+    let added = &data_of("response.output_item.added")["item"];
+    assert_eq!(
+        (&added["type"], &added["input"]),
+        (&json!("custom_tool_call"), &json!(""))
+    );
+    assert_eq!(
+        data_of("response.custom_tool_call_input.delta")["delta"],
+        input
+    );
+    let done = data_of("response.custom_tool_call_input.done");
+    assert_eq!(
+        (&done["input"], &done["item_id"]),
+        (&json!(input), &added["id"])
+    );
+    assert_eq!(data_of("response.output_item.done")["item"]["input"], input);
+
+    // The next turn.
+    let mut server = roomy("Done.");
+    let chat_custom =
+        json!({"type": "custom", "custom": {"name": "apply_patch", "description": "Edits files."}});
+    same(
+        &mut server,
+        json!({"tools": [{"type": "custom", "name": "apply_patch", "description": "Edits files."}], "input": [
+            {"role": "user", "content": "Go."},
+            {"type": "custom_tool_call", "id": "ctc_1", "call_id": "call_1", "name": "apply_patch",
+             "input": "x", "status": "completed"},
+            {"type": "custom_tool_call_output", "call_id": "call_1", "output": "Done."},
+        ]}),
+        json!({"tools": [chat_custom], "messages": [
+            {"role": "user", "content": "Go."},
+            {"role": "assistant", "tool_calls": [
+                {"id": "call_1", "type": "custom", "custom": {"name": "apply_patch", "input": "x"}},
+            ]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "Done."},
+        ]}),
+    )
+    .await;
+    for (choice, chat_choice) in [
+        (
+            json!({"type": "custom", "name": "apply_patch"}),
+            json!({"type": "custom", "custom": {"name": "apply_patch"}}),
+        ),
+        (
+            json!({"type": "allowed_tools", "mode": "required", "tools": [
+                {"type": "custom", "name": "apply_patch"}, {"type": "web_search"},
+            ]}),
+            json!("required"),
+        ),
+    ] {
+        let custom =
+            json!({"type": "custom", "name": "apply_patch", "description": "Edits files."});
+        let question = json!({"role": "user", "content": "Go."});
+        same(
+            &mut server,
+            json!({"tools": [custom, {"type": "web_search"}], "tool_choice": choice, "input": [question]}),
+            json!({"tools": [chat_custom], "tool_choice": chat_choice, "messages": [question]}),
+        )
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn wrong_tools_are_refused_in_the_clients_words() {
     let server = roomy("Yes.");
@@ -626,6 +744,39 @@ async fn wrong_tools_are_refused_in_the_clients_words() {
     };
     for (body, place) in [
         (tool("type", json!("web_search")), "tools[0].type"),
+        (tool("type", json!("file_search")), "tools[0].type"),
+        (
+            json!({"tools": [{"type": "web_search"}, {"type": "custom"}]}),
+            "tools[1].name",
+        ),
+        (
+            json!({"tools": [{"type": "custom", "name": "f", "format": {"type": "grammar", "syntax": "x", "definition": ""}}]}),
+            "tools[0].format.syntax",
+        ),
+        (
+            json!({"tools": [{"type": "custom", "name": "f", "format": {"type": "grammar", "syntax": "lark"}}]}),
+            "tools[0].format.definition",
+        ),
+        (
+            with("tool_choice", json!({"type": "web_search"})),
+            "tool_choice.type",
+        ),
+        (
+            with(
+                "tool_choice",
+                json!({"type": "allowed_tools", "mode": "auto"}),
+            ),
+            "tool_choice.tools",
+        ),
+        (
+            with(
+                "tool_choice",
+                json!({"type": "allowed_tools", "mode": "auto", "tools": [
+                    {"type": "function", "name": "other"},
+                ]}),
+            ),
+            "tool_choice.tools[0].name",
+        ),
         (tool("name", Value::Null), "tools[0].name"),
         (tool("name", json!("two words")), "tools[0].name"),
         (json!({"tool_choice": "required"}), "tool_choice"),

@@ -434,6 +434,98 @@ async fn a_history_is_taken_as_clients_keep_it() {
 }
 
 #[tokio::test]
+async fn names_are_long_and_dotted_and_lists_are_long() {
+    let named = |name: &str| json!({"type": "function", "function": {"name": name}});
+    let long = "a.".repeat(64);
+    let server = Plan {
+        max_model_len: 131_072,
+        script: says(&format!("[mcp.github.search(), {long}()]")),
+        ..Plan::for_test()
+    }
+    .start();
+    let mut tools: Vec<_> = (0..200).map(|n| named(&format!("tool_{n}"))).collect();
+    tools.extend([named("mcp.github.search"), named(&long)]);
+    let answer = server.chat(json!({"tools": tools})).await.ok();
+    let expected = ["mcp.github.search", &long].map(|name| (name.to_owned(), json!({})));
+    assert_eq!(calls(&answer["choices"][0]), expected);
+    // Under a grammar too.
+    let choice = json!({"type": "function", "function": {"name": long}});
+    let body = json!({"tools": tools, "tool_choice": choice});
+    server.chat(body).await.ok();
+}
+
+#[tokio::test]
+async fn only_allowed_tools_are_told_of_and_called() {
+    let mut server = server_that_says("[get_time(), get_weather(city='Oslo')]");
+    let allowed = |mode: &str| {
+        with_tools(
+            json!({"tool_choice": {"type": "allowed_tools", "allowed_tools": {
+                "mode": mode, "tools": [{"type": "function", "function": {"name": "get_time"}}],
+            }}}),
+        )
+    };
+    let prompt = prompted(&mut server, allowed("auto")).await;
+    let alone = prompted(&mut server, json!({"tools": [time()]})).await;
+    assert_eq!(prompt, alone);
+    let answer = server.chat(allowed("auto")).await.ok();
+    assert!(server.request().await.constraint.is_none());
+    let choice = &answer["choices"][0];
+    assert_eq!(calls(choice), [("get_time".to_owned(), json!({}))]);
+    assert_eq!(choice["message"]["content"], ", get_weather(city='Oslo')]");
+    server.chat(allowed("required")).await.ok();
+    assert!(server.request().await.constraint.is_some());
+}
+
+#[tokio::test]
+async fn custom_tools_take_text() {
+    let patch = json!({"type": "custom", "custom": {
+        "name": "patch", "description": "Edits files.",
+        "format": {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: /.+/"}},
+    }});
+    let mut server = server_that_says("Now.\n[patch(\"\"\"- a\n+ \"b\\\"\n\"\"\")]");
+    let body = json!({"tools": [patch]});
+    let prompt = prompted(&mut server, body.clone()).await;
+    assert!(
+        prompt.contains("Edits files.") && prompt.contains("this lark grammar:\\nstart: /.+/"),
+        "{prompt}"
+    );
+    let answer = server.chat(body.clone()).await.ok();
+    let choice = &answer["choices"][0];
+    let call = &choice["message"]["tool_calls"][0];
+    let expected = json!({
+        "id": call["id"], "type": "custom",
+        "custom": {"name": "patch", "input": "- a\n+ \"b\"\n"},
+    });
+    assert_eq!(*call, expected);
+    assert_eq!(choice["finish_reason"], "tool_calls");
+    let mut streamed = body.clone();
+    streamed["stream"] = json!(true);
+    let chunks = server.chat(streamed).await.chunks();
+    let deltas: Vec<_> = (chunks.iter())
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["tool_calls"].get(0))
+        .collect();
+    assert_eq!(deltas[0]["type"], "custom");
+    assert_eq!(deltas[0]["custom"], json!({"name": "patch", "input": ""}));
+    let input = deltas[1]["custom"]["input"].as_str();
+    assert_eq!(input, Some("- a\n+ \"b\"\n"));
+    // A turn of it, as clients send it back.
+    let mut server = server_that_says("Well.");
+    let history = json!({"tools": [patch], "messages": [
+        {"role": "user", "content": "Go."},
+        {"role": "assistant", "content": null, "tool_calls": [expected]},
+        {"role": "tool", "tool_call_id": call["id"], "content": "Done."},
+    ]});
+    let prompt = prompted(&mut server, history).await;
+    assert!(
+        prompt.contains("[patch(input=\"- a\\n+ \\\"b\\\"\\n\")]"),
+        "{prompt}"
+    );
+    let choice = json!({"type": "custom", "custom": {"name": "patch"}});
+    let named = json!({"tools": [patch], "tool_choice": choice});
+    server.chat(named).await.ok();
+}
+
+#[tokio::test]
 async fn tools_that_cannot_be_are_refused() {
     let server = server_that_says("Well.");
     let function = |fields: Value| json!({"tools": [{"type": "function", "function": fields}]});
@@ -444,7 +536,7 @@ async fn tools_that_cannot_be_are_refused() {
     const TYPE: &str = "invalid_type";
     const CONTRADICTION: &str = "invalid_combination";
     for (body, code, param) in [
-        (json!({"tools": vec![time(); 129]}), VALUE, "tools"),
+        (json!({"tools": vec![time(); 1025]}), VALUE, "tools"),
         (
             json!({"tools": [time(), time()]}),
             VALUE,
@@ -473,7 +565,7 @@ async fn tools_that_cannot_be_are_refused() {
             "tools[0].function.name",
         ),
         (
-            function(json!({"name": "a".repeat(65)})),
+            function(json!({"name": "a".repeat(129)})),
             VALUE,
             "tools[0].function.name",
         ),
@@ -505,10 +597,56 @@ async fn tools_that_cannot_be_are_refused() {
         ),
         (choose(json!("maybe")), VALUE, "tool_choice"),
         (choose(json!(5)), TYPE, "tool_choice"),
+        (choose(json!({"type": "mcp"})), REFUSED, "tool_choice.type"),
         (
             choose(json!({"type": "allowed_tools"})),
-            REFUSED,
-            "tool_choice.type",
+            MISSING,
+            "tool_choice.allowed_tools",
+        ),
+        (
+            choose(
+                json!({"type": "allowed_tools", "allowed_tools": {"mode": "none", "tools": []}}),
+            ),
+            VALUE,
+            "tool_choice.allowed_tools.mode",
+        ),
+        (
+            choose(
+                json!({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}),
+            ),
+            VALUE,
+            "tool_choice.allowed_tools.tools",
+        ),
+        (
+            choose(
+                json!({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
+                    {"type": "function", "function": {"name": "get_time"}},
+                    {"type": "function", "function": {"name": "other"}},
+                ]}}),
+            ),
+            VALUE,
+            "tool_choice.allowed_tools.tools[1].function.name",
+        ),
+        (
+            choose(json!({"type": "custom", "custom": {"name": "get_time"}})),
+            VALUE,
+            "tool_choice.custom.name",
+        ),
+        (
+            json!({"tools": [{"type": "custom"}]}),
+            MISSING,
+            "tools[0].custom",
+        ),
+        (
+            json!({"tools": [{"type": "custom", "custom": {"name": "f", "format": {"type": "xml"}}}]}),
+            VALUE,
+            "tools[0].custom.format.type",
+        ),
+        (
+            json!({"tools": [{"type": "custom", "custom": {"name": "f", "format":
+                {"type": "grammar", "grammar": {"syntax": "bnf", "definition": "x"}}}}]}),
+            VALUE,
+            "tools[0].custom.format.grammar.syntax",
         ),
         (
             choose(json!({"type": "function"})),

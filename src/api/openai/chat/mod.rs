@@ -36,7 +36,9 @@ use self::request::ChatRequest;
 use self::response::{
     AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, Delta,
 };
-use self::tool_types::{AnswerFunction, AnswerToolCall, DeltaFunction, DeltaToolCall};
+use self::tool_types::{
+    AnswerCustom, AnswerFunction, AnswerToolCall, DeltaCustom, DeltaFunction, DeltaToolCall,
+};
 use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent, ToolCall};
 use crate::api::generate::answering::Answering;
 use crate::api::generate::generation::AnswerDelta;
@@ -54,7 +56,7 @@ use crate::api::http::random::random_id;
 use crate::api::http::state::AppState;
 use crate::core::{FinishReason, TokenEvent};
 use crate::registry::ServedModel;
-use crate::text::AnswerPart;
+use crate::text::{AnswerPart, CallKind};
 
 /// Prefix of answers' ids.
 const ID_PREFIX: &str = "chatcmpl-";
@@ -106,6 +108,7 @@ impl Endpoint for Chats {
     fn format(answering: Answering, (): ()) -> impl AnswerFormat {
         ChatFormat {
             num_calls: vec![0; answering.plan.num_choices],
+            call_kind: CallKind::Function,
             answering,
         }
     }
@@ -116,6 +119,8 @@ struct ChatFormat {
     answering: Answering,
     /// For each answer, the number of tool calls begun so far.
     num_calls: Vec<usize>,
+    /// The kind of the latest call, whose arguments follow it at once.
+    call_kind: CallKind,
 }
 
 impl ChatFormat {
@@ -164,14 +169,19 @@ impl ChatFormat {
 }
 
 /// Returns the delta for one part. `num_calls` counts the answer's calls so far, including this
-/// one.
-fn part_delta(part: &AnswerPart, num_calls: usize) -> Delta<'_> {
-    let call = |id: Option<String>, name, arguments| {
+/// one, whose kind is `kind`.
+fn part_delta(part: &AnswerPart, num_calls: usize, kind: CallKind) -> Delta<'_> {
+    let call = |id: Option<String>, name, text| {
+        let is_function = kind == CallKind::Function;
         Some([DeltaToolCall {
             index: num_calls - 1,
-            kind: id.is_some().then_some("function"),
+            kind: id.is_some().then(|| kind_name(kind)),
             id,
-            function: DeltaFunction { name, arguments },
+            function: is_function.then_some(DeltaFunction {
+                name,
+                arguments: text,
+            }),
+            custom: (!is_function).then_some(DeltaCustom { name, input: text }),
         }])
     };
     match part {
@@ -184,7 +194,7 @@ fn part_delta(part: &AnswerPart, num_calls: usize) -> Delta<'_> {
             content: Some(text),
             ..Delta::default()
         },
-        AnswerPart::CallBegins { name } => Delta {
+        AnswerPart::CallBegins { name, .. } => Delta {
             tool_calls: call(Some(random_id(CALL_PREFIX)), Some(name.as_str()), ""),
             ..Delta::default()
         },
@@ -198,17 +208,7 @@ fn part_delta(part: &AnswerPart, num_calls: usize) -> Delta<'_> {
 /// Returns the message of a complete answer.
 fn message(reasoning: String, text: String, calls: Vec<ToolCall>) -> AssistantMessage {
     let reasoning = Some(reasoning).filter(|reasoning| !reasoning.is_empty());
-    let calls: Vec<_> = calls
-        .into_iter()
-        .map(|call| AnswerToolCall {
-            id: random_id(CALL_PREFIX),
-            kind: "function",
-            function: AnswerFunction {
-                name: call.name,
-                arguments: call.arguments,
-            },
-        })
-        .collect();
+    let calls: Vec<_> = calls.into_iter().map(answer_call).collect();
     AssistantMessage {
         role: "assistant",
         content: (calls.is_empty() || !text.is_empty()).then_some(text),
@@ -216,6 +216,34 @@ fn message(reasoning: String, text: String, calls: Vec<ToolCall>) -> AssistantMe
         reasoning,
         tool_calls: Some(calls).filter(|calls| !calls.is_empty()),
         refusal: None,
+    }
+}
+
+fn answer_call(call: ToolCall) -> AnswerToolCall {
+    let ToolCall {
+        name,
+        kind,
+        arguments,
+    } = call;
+    let (function, custom) = match kind {
+        CallKind::Function => (Some(AnswerFunction { name, arguments }), None),
+        CallKind::Custom => {
+            let input = arguments;
+            (None, Some(AnswerCustom { name, input }))
+        }
+    };
+    AnswerToolCall {
+        id: random_id(CALL_PREFIX),
+        kind: kind_name(kind),
+        function,
+        custom,
+    }
+}
+
+fn kind_name(kind: CallKind) -> &'static str {
+    match kind {
+        CallKind::Function => "function",
+        CallKind::Custom => "custom",
     }
 }
 
@@ -260,10 +288,11 @@ impl AnswerFormat for ChatFormat {
         let mut chunks = Vec::with_capacity(2);
         let mut tokens = delta.tokens.as_slice();
         for part in &delta.parts {
-            if matches!(part, AnswerPart::CallBegins { .. }) {
+            if let AnswerPart::CallBegins { kind, .. } = part {
                 self.num_calls[delta.index] += 1;
+                self.call_kind = *kind;
             }
-            let content = part_delta(part, self.num_calls[delta.index]);
+            let content = part_delta(part, self.num_calls[delta.index], self.call_kind);
             let choice = self.choice(delta.index, content, tokens);
             chunks.push(self.chunk(vec![choice], Chunk::Later(usage)));
             tokens = &[];

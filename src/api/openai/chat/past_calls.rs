@@ -1,8 +1,10 @@
 //! Tool calls of earlier turns and their results.
 
+use serde_json::json;
+
 use super::message::{ChatMessage, Content};
 use super::parts::{PartContent, not_served, place_image, read_part};
-use super::tool_types::MessageToolCall;
+use super::tool_types::{CUSTOM_INPUT, MessageToolCall};
 use crate::api::generate::images::WireMedia;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
@@ -28,18 +30,27 @@ impl PastCalls {
         let mut calls = Vec::with_capacity(wire.len());
         for (call_idx, JsonObject(call)) in wire.into_iter().enumerate() {
             let path = format!("{path}.tool_calls[{call_idx}]");
-            if let Some(kind) = call.kind.filter(|kind| kind != "function") {
-                let message = format!(
-                    "A call's type must be function; '{kind}' is not supported by this server."
-                );
-                return Err(ApiError::unsupported(format!("{path}.type"), message));
-            }
-            let JsonObject(function) = call.function;
-            self.known.push((call.id, function.name.clone()));
-            calls.push(PastCall {
-                name: function.name,
-                arguments: function.arguments,
-            });
+            let (name, arguments) = match call.kind.as_deref() {
+                None | Some("function") => {
+                    let function = call.function.ok_or_else(|| missing(&path, "function"))?;
+                    (function.0.name, function.0.arguments)
+                }
+                Some("custom") => {
+                    let custom = call.custom.ok_or_else(|| missing(&path, "custom"))?;
+                    // As the model is told to call it.
+                    let arguments = json!({CUSTOM_INPUT: custom.0.input});
+                    (custom.0.name, arguments.to_string())
+                }
+                Some(kind) => {
+                    let message = format!(
+                        "A call's type must be function or custom; '{kind}' is not supported by \
+                         this server."
+                    );
+                    return Err(ApiError::unsupported(format!("{path}.type"), message));
+                }
+            };
+            self.known.push((call.id, name.clone()));
+            calls.push(PastCall { name, arguments });
         }
         Ok(calls)
     }

@@ -1,6 +1,7 @@
 //! Translates a response request to an equivalent chat request.
 
-use super::request::{FunctionChoice, FunctionTool, ReasoningConfig, ResponsesRequest, TextConfig};
+use super::request::{ReasoningConfig, ResponsesRequest, TextConfig};
+use super::tools::{tool_choice, tools};
 use super::turns::{push, say};
 use crate::api::generate::names::{Names, flat_tool};
 use crate::api::generate::types::output_format::{NamedSchema, ResponseFormat};
@@ -8,9 +9,6 @@ use crate::api::generate::types::text_or::TextOr;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
 use crate::api::openai::chat::request::ChatRequest;
-use crate::api::openai::chat::tool_types::{
-    FunctionDefinition, NamedFunction, NamedToolChoice, ToolChoice, ToolDefinition,
-};
 use crate::api::openai::chat::translation::Turns;
 
 /// The supported value of `include`.
@@ -90,10 +88,21 @@ fn field_name(param: &str) -> Option<String> {
         "reasoning_effort" => "reasoning.effort",
         "response_format" => "text.format",
         "response_format.type" => "text.format.type",
-        "tool_choice.function" | "tool_choice.function.name" => "tool_choice.name",
+        "tool_choice.function"
+        | "tool_choice.function.name"
+        | "tool_choice.custom"
+        | "tool_choice.custom.name" => "tool_choice.name",
+        _ if param.starts_with("tool_choice.allowed_tools") => return allowed_tool(param),
         _ => return flat_tool(param, "parameters"),
     };
     Some(name.to_owned())
+}
+
+/// Returns the client's name of a field of the allowed tools, which have no object of their own.
+fn allowed_tool(param: &str) -> Option<String> {
+    let rest = param.strip_prefix("tool_choice.allowed_tools")?;
+    let rest = rest.replace(".function", "").replace(".custom", "");
+    Some(format!("tool_choice{rest}"))
 }
 
 fn includes_logprobs(include: Option<&[String]>) -> Result<bool, ApiError> {
@@ -107,69 +116,6 @@ fn includes_logprobs(include: Option<&[String]>) -> Result<bool, ApiError> {
         }
     }
     Ok(!include.is_empty())
-}
-
-/// Converts tool definitions.
-///
-/// # Errors
-/// 400 for tools that the server would have to run.
-fn tools(
-    tools: Vec<JsonObject<FunctionTool>>,
-) -> Result<Vec<JsonObject<ToolDefinition>>, ApiError> {
-    let tools = tools.into_iter().enumerate();
-    tools
-        .map(|(tool_idx, JsonObject(tool))| {
-            let path = format!("tools[{tool_idx}]");
-            if tool.kind != "function" {
-                return Err(ApiError::unsupported(
-                    format!("{path}.type"),
-                    format!(
-                        "This server has no tools of its own: '{}' is not supported. Declare a \
-                         function.",
-                        tool.kind
-                    ),
-                ));
-            }
-            let Some(name) = tool.name else {
-                return Err(ApiError::missing(format!("{path}.name")));
-            };
-            Ok(JsonObject(ToolDefinition {
-                kind: "function".to_owned(),
-                function: Some(JsonObject(FunctionDefinition {
-                    name,
-                    description: tool.description,
-                    parameters: tool.parameters,
-                    strict: tool.strict,
-                })),
-            }))
-        })
-        .collect()
-}
-
-/// Converts the tool choice.
-///
-/// # Errors
-/// 400 for an unsupported choice.
-fn tool_choice(choice: FunctionChoice) -> Result<ToolChoice, ApiError> {
-    let named = match choice {
-        FunctionChoice::Mode(word) => return Ok(ToolChoice::Word(word)),
-        FunctionChoice::Named(named) => named,
-    };
-    if named.kind != "function" {
-        return Err(ApiError::unsupported(
-            "tool_choice.type",
-            format!(
-                "'tool_choice' must be none, auto, required or a function; '{}' is not supported \
-                 by this server.",
-                named.kind
-            ),
-        ));
-    }
-    let name = (named.name).ok_or_else(|| ApiError::missing("tool_choice.name"))?;
-    Ok(ToolChoice::Named(NamedToolChoice {
-        kind: "function".to_owned(),
-        function: Some(JsonObject(NamedFunction { name })),
-    }))
 }
 
 /// Returns the reasoning effort.

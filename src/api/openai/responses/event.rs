@@ -89,6 +89,18 @@ pub(crate) enum ResponsesEvent<'a> {
         name: &'a str,
         arguments: &'a str,
     },
+    #[serde(rename = "response.custom_tool_call_input.delta")]
+    InputDelta {
+        item_id: &'a str,
+        output_index: usize,
+        delta: &'a str,
+    },
+    #[serde(rename = "response.custom_tool_call_input.done")]
+    InputDone {
+        item_id: &'a str,
+        output_index: usize,
+        input: &'a str,
+    },
     #[serde(rename = "error")]
     Error {
         code: Option<&'a str>,
@@ -124,6 +136,8 @@ impl ResponsesEvent<'_> {
             Self::ReasoningDone { .. } => "response.reasoning_text.done",
             Self::ArgumentsDelta { .. } => "response.function_call_arguments.delta",
             Self::ArgumentsDone { .. } => "response.function_call_arguments.done",
+            Self::InputDelta { .. } => "response.custom_tool_call_input.delta",
+            Self::InputDone { .. } => "response.custom_tool_call_input.done",
             Self::Error { .. } => "error",
         }
     }

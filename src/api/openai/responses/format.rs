@@ -21,7 +21,7 @@ use crate::api::generate::types::usage::Usage;
 use crate::api::http::error::ApiError;
 use crate::api::http::json_response::to_json;
 use crate::core::{FinishReason, TokenEvent};
-use crate::text::AnswerPart;
+use crate::text::{AnswerPart, CallKind};
 
 /// Formats one answer.
 pub(super) struct ResponsesFormat {
@@ -147,12 +147,24 @@ impl ResponsesFormat {
                 logprobs,
             }),
             ItemBody::Call {
-                name, arguments, ..
+                kind: CallKind::Function,
+                name,
+                arguments,
+                ..
             } => events.push(ResponsesEvent::ArgumentsDone {
                 item_id: &item.id,
                 output_index,
                 name,
                 arguments,
+            }),
+            ItemBody::Call {
+                kind: CallKind::Custom,
+                arguments,
+                ..
+            } => events.push(ResponsesEvent::InputDone {
+                item_id: &item.id,
+                output_index,
+                input: arguments,
             }),
         }
         if let Some(part) = item.part() {
@@ -215,14 +227,30 @@ impl ResponsesFormat {
     }
 
     fn argue(&mut self, piece: &str, events: &mut Events) {
-        if let Some(ItemBody::Call { arguments, .. }) = self.open_body() {
+        let mut of_kind = CallKind::Function;
+        if let Some(ItemBody::Call {
+            arguments, kind, ..
+        }) = self.open_body()
+        {
             arguments.push_str(piece);
+            of_kind = *kind;
         }
-        let place = self.open_place();
-        events.push(ResponsesEvent::ArgumentsDelta {
-            item_id: place.item_id,
-            output_index: place.output_index,
-            delta: piece,
+        let OutputPlace {
+            item_id,
+            output_index,
+            ..
+        } = self.open_place();
+        events.push(match of_kind {
+            CallKind::Function => ResponsesEvent::ArgumentsDelta {
+                item_id,
+                output_index,
+                delta: piece,
+            },
+            CallKind::Custom => ResponsesEvent::InputDelta {
+                item_id,
+                output_index,
+                delta: piece,
+            },
         });
     }
 
@@ -321,7 +349,9 @@ impl AnswerFormat for ResponsesFormat {
                     AnswerPart::Text(piece) => {
                         format.say(&piece, &std::mem::take(&mut logprobs), events);
                     }
-                    AnswerPart::CallBegins { name } => format.begin_item(Item::call(name), events),
+                    AnswerPart::CallBegins { name, kind } => {
+                        format.begin_item(Item::call(name, kind), events);
+                    }
                     AnswerPart::CallArguments(piece) => format.argue(&piece, events),
                 }
             }
@@ -400,7 +430,7 @@ impl AnswerFormat for ResponsesFormat {
             self.items.push(item);
         }
         for call in answer.calls {
-            let mut item = Item::call(call.name);
+            let mut item = Item::call(call.name, call.kind);
             if let ItemBody::Call { arguments, .. } = &mut item.body {
                 *arguments = call.arguments;
             }

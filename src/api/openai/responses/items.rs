@@ -3,6 +3,7 @@
 use super::response::{OutputItem, OutputPart, ResponseStatus};
 use crate::api::generate::types::logprobs::TokenLogprob;
 use crate::api::http::random::random_id;
+use crate::text::CallKind;
 
 /// One item, possibly incomplete.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) enum ItemBody {
     Call {
         call_id: String,
         name: String,
+        kind: CallKind,
+        /// A JSON object, or a custom tool's text.
         arguments: String,
     },
 }
@@ -48,13 +51,18 @@ impl Item {
         Self::new("msg_", ItemBody::Message { text, logprobs })
     }
 
-    pub(super) fn call(name: String) -> Self {
+    pub(super) fn call(name: String, kind: CallKind) -> Self {
         let body = ItemBody::Call {
             call_id: random_id("call_"),
             name,
+            kind,
             arguments: String::new(),
         };
-        Self::new("fc_", body)
+        let prefix = match kind {
+            CallKind::Function => "fc_",
+            CallKind::Custom => "ctc_",
+        };
+        Self::new(prefix, body)
     }
 
     /// Returns the item in the response format.
@@ -77,12 +85,25 @@ impl Item {
             ItemBody::Call {
                 call_id,
                 name,
+                kind: CallKind::Function,
                 arguments,
             } => OutputItem::FunctionCall {
                 id: &self.id,
                 call_id,
                 name,
                 arguments,
+                status: self.status,
+            },
+            ItemBody::Call {
+                call_id,
+                name,
+                kind: CallKind::Custom,
+                arguments,
+            } => OutputItem::CustomToolCall {
+                id: &self.id,
+                call_id,
+                name,
+                input: arguments,
                 status: self.status,
             },
         }
@@ -109,6 +130,7 @@ impl Item {
                 content.clear();
             }
             OutputItem::FunctionCall { arguments, .. } => *arguments = "",
+            OutputItem::CustomToolCall { input, .. } => *input = "",
         }
         item
     }

@@ -13,6 +13,7 @@ mod operation;
 mod refused;
 pub(crate) mod request;
 pub(crate) mod response;
+mod tools;
 mod turns;
 
 use std::sync::Arc;

@@ -30,9 +30,9 @@ pub(crate) struct ResponsesRequest {
     pub(crate) text: Option<JsonObject<TextConfig>>,
     /// Whether the model reasons before the answer.
     pub(crate) reasoning: Option<JsonObject<ReasoningConfig>>,
-    /// Functions that the model may call.
+    /// Tools that the model may call.
     pub(crate) tools: Option<Vec<JsonObject<FunctionTool>>>,
-    /// `none`, `auto`, `required`, or one function.
+    /// `none`, `auto`, `required`, one tool, or the tools that may be called.
     pub(crate) tool_choice: Option<FunctionChoice>,
     /// Whether one answer may call several functions.
     pub(crate) parallel_tool_calls: Option<bool>,
@@ -45,7 +45,8 @@ pub(crate) struct ResponsesRequest {
 /// One item of the conversation. Its fields depend on its type.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct InputItem {
-    /// `message` (also if absent), `function_call`, `function_call_output` or `reasoning`.
+    /// `message` (also if absent), `function_call`, `function_call_output`, `custom_tool_call`,
+    /// `custom_tool_call_output` or `reasoning`.
     #[serde(rename = "type")]
     pub(crate) kind: Option<String>,
     /// Role of a message: `user`, `assistant`, `system` or `developer`.
@@ -56,8 +57,10 @@ pub(crate) struct InputItem {
     pub(crate) call_id: Option<String>,
     /// Name of the function, in a call.
     pub(crate) name: Option<String>,
-    /// Arguments of a call: a JSON object, as a string.
+    /// Arguments of a function's call: a JSON object, as a string.
     pub(crate) arguments: Option<String>,
+    /// Text of a custom tool's call.
+    pub(crate) input: Option<String>,
     /// Result of a call, in its output.
     pub(crate) output: Option<TextOr<InputPart>>,
 }
@@ -118,20 +121,35 @@ pub(crate) struct ReasoningConfig {
     pub(crate) generate_summary: Option<String>,
 }
 
-/// A function of the client.
+/// A tool of the client.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(crate) struct FunctionTool {
-    /// `function`; every other type is a tool that the server would have to run.
+    /// `function` or `custom`. Web searches and `local_shell` are left out beside such tools: the
+    /// model is told nothing of them. Every other type is refused.
     #[serde(rename = "type")]
     pub(crate) kind: String,
-    /// Name of the function.
+    /// Name of the tool.
     pub(crate) name: Option<String>,
-    /// Description of the function.
+    /// Description of the tool.
     pub(crate) description: Option<String>,
+    /// The form of a custom tool's text. Default: any.
+    pub(crate) format: Option<JsonObject<CustomToolFormat>>,
     /// JSON schema of the arguments.
     pub(crate) parameters: Option<ObjectText>,
     /// Whether the arguments must be valid under the schema.
     pub(crate) strict: Option<bool>,
+}
+
+/// The form of a custom tool's text.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub(crate) struct CustomToolFormat {
+    /// `text`, or `grammar`: the model is told of it, and not held to it.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// `lark` or `regex`, for the type `grammar`.
+    pub(crate) syntax: Option<String>,
+    /// The grammar.
+    pub(crate) definition: Option<String>,
 }
 
 /// `tool_choice`.
@@ -140,17 +158,31 @@ pub(crate) struct FunctionTool {
 pub(crate) enum FunctionChoice {
     /// `none`, `auto` or `required`.
     Mode(String),
-    /// The function that must be called.
+    /// The tool that must be called, or those that may be.
     Named(FunctionByName),
 }
 
 /// `tool_choice` as an object.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(crate) struct FunctionByName {
-    /// `function`.
+    /// `function`, `custom` or `allowed_tools`.
     #[serde(rename = "type")]
     pub(crate) kind: String,
-    /// Name of the function.
+    /// Name of the tool.
+    pub(crate) name: Option<String>,
+    /// For `allowed_tools`: `auto`, or `required`, with which one of them must be called.
+    pub(crate) mode: Option<String>,
+    /// For `allowed_tools`: the tools, each by its type and name. The model is told of no others.
+    pub(crate) tools: Option<Vec<JsonObject<AllowedByName>>>,
+}
+
+/// One of the allowed tools.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct AllowedByName {
+    /// `function` or `custom`; others are left out, as in the list of tools.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// Name of the tool.
     pub(crate) name: Option<String>,
 }
 

@@ -127,6 +127,14 @@ pub(crate) enum OutputItem<'a> {
         arguments: &'a str,
         status: ResponseStatus,
     },
+    CustomToolCall {
+        id: &'a str,
+        call_id: &'a str,
+        name: &'a str,
+        /// Text of the call.
+        input: &'a str,
+        status: ResponseStatus,
+    },
 }
 
 /// One part of an item.

@@ -7,7 +7,7 @@ use crate::api::generate::types::text_or::TextOr;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
 use crate::api::openai::chat::message::{ChatMessage, Content, ImageUrl, Part};
-use crate::api::openai::chat::tool_types::{CalledFunction, MessageToolCall};
+use crate::api::openai::chat::tool_types::MessageToolCall;
 use crate::api::openai::chat::translation::Turns;
 
 /// Adds a plain text as a message.
@@ -33,7 +33,8 @@ pub(super) fn push(item: InputItem, path: String, turns: &mut Turns) -> Result<(
     match item.kind.as_deref() {
         None | Some("message") => add_message(item, path, turns),
         Some("function_call") => add_call(item, path, turns),
-        Some("function_call_output") => add_output(item, path, turns),
+        Some("custom_tool_call") => add_custom_call(item, path, turns),
+        Some("function_call_output" | "custom_tool_call_output") => add_output(item, path, turns),
         // Earlier reasoning is not part of the prompt.
         Some("reasoning") => Ok(()),
         Some(kind) => Err(ApiError::unsupported(
@@ -78,16 +79,28 @@ fn add_message(item: InputItem, path: String, turns: &mut Turns) -> Result<(), A
     Ok(())
 }
 
-/// Adds a call to the assistant message before it, or to a new one if there is none.
 fn add_call(item: InputItem, path: String, turns: &mut Turns) -> Result<(), ApiError> {
-    let call = MessageToolCall {
-        id: item.call_id.ok_or_else(|| missing(&path, "call_id"))?,
-        kind: Some("function".to_owned()),
-        function: JsonObject(CalledFunction {
-            name: item.name.ok_or_else(|| missing(&path, "name"))?,
-            arguments: item.arguments.ok_or_else(|| missing(&path, "arguments"))?,
-        }),
-    };
+    let call = MessageToolCall::of_function(
+        item.call_id.ok_or_else(|| missing(&path, "call_id"))?,
+        item.name.ok_or_else(|| missing(&path, "name"))?,
+        item.arguments.ok_or_else(|| missing(&path, "arguments"))?,
+    );
+    push_call(call, path, turns);
+    Ok(())
+}
+
+fn add_custom_call(item: InputItem, path: String, turns: &mut Turns) -> Result<(), ApiError> {
+    let call = MessageToolCall::of_custom(
+        item.call_id.ok_or_else(|| missing(&path, "call_id"))?,
+        item.name.ok_or_else(|| missing(&path, "name"))?,
+        item.input.ok_or_else(|| missing(&path, "input"))?,
+    );
+    push_call(call, path, turns);
+    Ok(())
+}
+
+/// Adds a call to the assistant message before it, or to a new one if there is none.
+fn push_call(call: MessageToolCall, path: String, turns: &mut Turns) {
     if let Some(JsonObject(before)) = turns.messages.last_mut()
         && before.role == "assistant"
     {
@@ -95,7 +108,7 @@ fn add_call(item: InputItem, path: String, turns: &mut Turns) -> Result<(), ApiE
             .tool_calls
             .get_or_insert_default()
             .push(JsonObject(call));
-        return Ok(());
+        return;
     }
     let message = ChatMessage {
         role: "assistant".to_owned(),
@@ -108,7 +121,6 @@ fn add_call(item: InputItem, path: String, turns: &mut Turns) -> Result<(), ApiE
         parts: Vec::new(),
     };
     turns.add(message, names);
-    Ok(())
 }
 
 fn add_output(item: InputItem, path: String, turns: &mut Turns) -> Result<(), ApiError> {

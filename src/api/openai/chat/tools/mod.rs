@@ -1,24 +1,25 @@
 //! Converts the tools of a request: their description in the prompt, the calls that are recognized
 //! in the answer, and the grammar that they need.
 
-use serde_json::{Map, Value, json};
+mod choice;
+mod definitions;
 
-use super::tool_types::{FunctionDefinition, ToolChoice, ToolDefinition};
+use serde_json::Value;
+
+use self::choice::{Demand, demand};
+use self::definitions::{Function, functions};
+use super::tool_types::{ToolChoice, ToolDefinition};
 use crate::api::generate::output::AskedGrammar;
-use crate::api::generate::types::json_text::ObjectText;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
 use crate::core::ToolFormat;
 use crate::text::{
-    CallLimit, CallPlace, CallSyntax, GrammarSource, Tool, check_schema, check_schema_size,
-    json_grammar,
+    CallLimit, CallPlace, CallSyntax, GrammarSource, Tool, check_schema, json_grammar,
 };
 
 #[cfg(test)]
 mod tests;
 
-const MAX_TOOLS: usize = 128;
-const MAX_NAME: usize = 64;
 /// Maximum number of calls in one answer under a grammar. Without a limit, an unsure model repeats
 /// calls until its tokens run out.
 const MAX_FORCED_CALLS: usize = 16;
@@ -41,29 +42,6 @@ pub(crate) struct ToolPlan {
     format: ToolFormat,
 }
 
-#[derive(Debug)]
-struct Function {
-    name: String,
-    /// The function as the prompt shows it, the text of an object.
-    shown: String,
-    /// Names of the parameters.
-    properties: Vec<String>,
-    /// Text of the schema of its arguments, which is always an object.
-    schema: String,
-    is_strict: bool,
-}
-
-/// Whether a tool must be called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Demand {
-    /// The model decides.
-    Auto,
-    /// At least one tool must be called.
-    Required,
-    /// This tool must be called, once.
-    Named(String),
-}
-
 /// Checks tools for a model that writes calls in this format. Returns `None` if there are none, or
 /// none may be called. In that case the prompt does not describe them, and nothing in the answer is
 /// parsed as a call.
@@ -74,10 +52,10 @@ pub(crate) fn convert_tools(
     fields: ToolFields,
     format: ToolFormat,
 ) -> Result<Option<ToolPlan>, ApiError> {
-    let functions = functions(fields.tools.unwrap_or_default())?;
+    let mut functions = functions(fields.tools.unwrap_or_default())?;
     let demand = match fields.tool_choice {
         None => Some(Demand::Auto),
-        Some(choice) => demand(choice, &functions)?,
+        Some(choice) => demand(choice, &mut functions)?,
     };
     if functions.is_empty() {
         if fields.parallel_tool_calls == Some(false) {
@@ -100,160 +78,12 @@ pub(crate) fn convert_tools(
     }))
 }
 
-fn functions(tools: Vec<JsonObject<ToolDefinition>>) -> Result<Vec<Function>, ApiError> {
-    if tools.len() > MAX_TOOLS {
-        let message = format!(
-            "'tools' takes up to {MAX_TOOLS} tools, got {}.",
-            tools.len()
-        );
-        return Err(ApiError::invalid_value("tools", message));
-    }
-    let mut functions: Vec<Function> = Vec::with_capacity(tools.len());
-    for (tool_idx, JsonObject(tool)) in tools.into_iter().enumerate() {
-        let path = format!("tools[{tool_idx}]");
-        if tool.kind != "function" {
-            let message = format!(
-                "A tool's type must be function; '{}' is not supported by this server.",
-                tool.kind
-            );
-            return Err(ApiError::unsupported(format!("{path}.type"), message));
-        }
-        let path = format!("{path}.function");
-        let Some(JsonObject(function)) = tool.function else {
-            return Err(ApiError::missing(path));
-        };
-        let function = check_function(&path, function)?;
-        if functions.iter().any(|known| known.name == function.name) {
-            let message = format!("The function '{}' is given twice.", function.name);
-            return Err(ApiError::invalid_value(format!("{path}.name"), message));
-        }
-        functions.push(function);
-    }
-    Ok(functions)
-}
-
-fn check_function(path: &str, function: FunctionDefinition) -> Result<Function, ApiError> {
-    let name = &function.name;
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    if !(1..=MAX_NAME).contains(&name.len()) || !name.chars().all(is_allowed) {
-        let message = format!(
-            "A function's name must be 1–{MAX_NAME} letters, digits, underscores and hyphens."
-        );
-        return Err(ApiError::invalid_value(format!("{path}.name"), message));
-    }
-    let param = format!("{path}.parameters");
-    let parameters = match function.parameters {
-        None => None,
-        Some(ObjectText(text)) => Some(parameters(&param, &text)?),
-    };
-    let properties = parameters
-        .as_ref()
-        .and_then(|schema| schema.get("properties")?.as_object())
-        .map_or(Vec::new(), |all| all.keys().cloned().collect());
-    let schema = arguments_schema(parameters.as_ref());
-    let mut shown = Map::new();
-    shown.insert("name".to_owned(), json!(function.name));
-    if let Some(description) = function.description {
-        shown.insert("description".to_owned(), Value::String(description));
-    }
-    if let Some(parameters) = parameters {
-        shown.insert("parameters".to_owned(), Value::Object(parameters));
-    }
-    Ok(Function {
-        name: function.name,
-        shown: Value::Object(shown).to_string(),
-        properties,
-        schema,
-        is_strict: function.strict.unwrap_or(false),
-    })
-}
-
-/// Deserializes the schema of a function's parameters, the field `param`.
-fn parameters(param: &str, text: &str) -> Result<Map<String, Value>, ApiError> {
-    check_schema_size(text).map_err(|error| {
-        let message = format!("'{param}' is too large: {}.", error.message);
-        ApiError::invalid_value(param, message)
-    })?;
-    let schema: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
-        let message = format!("'{param}' is not valid JSON: {error}.");
-        ApiError::invalid_value(param, message)
-    })?;
-    if schema.get("type").is_some_and(|kind| kind != "object") {
-        return Err(ApiError::invalid_value(
-            format!("{param}.type"),
-            "A function's parameters must be an object: its schema's type must be \"object\".",
-        ));
-    }
-    Ok(schema)
-}
-
-/// Returns the schema of a function's arguments.
-fn arguments_schema(parameters: Option<&Map<String, Value>>) -> String {
-    let Some(parameters) = parameters else {
-        return r#"{"type":"object","properties":{},"additionalProperties":false}"#.to_owned();
-    };
-    let says_otherwise = ["type", "anyOf", "oneOf", "allOf", "$ref"];
-    let mut schema = json!(parameters);
-    if says_otherwise
-        .iter()
-        .all(|name| !parameters.contains_key(*name))
-    {
-        schema["type"] = json!("object");
-    }
-    schema.to_string()
-}
-
-/// Converts `tool_choice`; `None` if no tool may be called.
-fn demand(choice: ToolChoice, functions: &[Function]) -> Result<Option<Demand>, ApiError> {
-    let demand = match choice {
-        ToolChoice::Word(word) => match word.as_str() {
-            "none" => return Ok(None),
-            "auto" => Demand::Auto,
-            "required" => Demand::Required,
-            _ => {
-                return Err(ApiError::invalid_value(
-                    "tool_choice",
-                    "'tool_choice' must be none, auto, required or an object that names a \
-                     function.",
-                ));
-            }
-        },
-        ToolChoice::Named(named) => {
-            if named.kind != "function" {
-                let message = format!(
-                    "A tool choice's type must be function; '{}' is not supported by this server.",
-                    named.kind
-                );
-                return Err(ApiError::unsupported("tool_choice.type", message));
-            }
-            match named.function {
-                Some(JsonObject(function)) => Demand::Named(function.name),
-                None => return Err(ApiError::missing("tool_choice.function")),
-            }
-        }
-    };
-    if functions.is_empty() {
-        return Err(ApiError::contradiction(
-            "tool_choice",
-            "'tool_choice' needs 'tools'.",
-        ));
-    }
-    match &demand {
-        Demand::Named(name) if functions.iter().all(|function| function.name != *name) => {
-            Err(ApiError::invalid_value(
-                "tool_choice.function.name",
-                "'tool_choice' names a function that is not among 'tools'.",
-            ))
-        }
-        _ => Ok(Some(demand)),
-    }
-}
-
 impl ToolPlan {
     /// Returns which parts of an answer are parsed as calls.
     pub(crate) fn syntax(&self) -> CallSyntax {
-        let tools = self.offered().map(|(_, function)| Tool {
+        let tools = self.offered().map(|function| Tool {
             name: function.name.clone(),
+            kind: function.kind,
             properties: function.properties.clone(),
         });
         CallSyntax {
@@ -321,11 +151,11 @@ impl ToolPlan {
             lark.push_str(&format!(" | {other}"));
         }
         lark.push_str("\ncall: ");
-        let names = self.offered().map(|(idx, _)| format!("call_{idx}"));
+        let names = (self.offered()).map(|function| format!("call_{}", function.tool_idx));
         let names: Vec<String> = names.collect();
         lark.push_str(&names.join(" | "));
-        for (idx, function) in self.offered() {
-            let name = &function.name;
+        for function in self.offered() {
+            let (idx, name) = (function.tool_idx, &function.name);
             let param = format!("tools[{idx}].function.parameters");
             let schema = checked_grammar(&param, &function.schema)?;
             lark.push_str(&format!(
@@ -340,10 +170,9 @@ impl ToolPlan {
         }))
     }
 
-    /// Returns the functions that may be called, with their indexes in the request.
-    fn offered(&self) -> impl Iterator<Item = (usize, &Function)> {
-        let all = self.functions.iter().enumerate();
-        all.filter(|(_, function)| match &self.demand {
+    /// Returns the functions that may be called.
+    fn offered(&self) -> impl Iterator<Item = &Function> {
+        (self.functions.iter()).filter(|function| match &self.demand {
             Demand::Named(name) => function.name == *name,
             Demand::Auto | Demand::Required => true,
         })

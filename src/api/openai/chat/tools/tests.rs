@@ -4,6 +4,9 @@ use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::ApproximateTokEnv;
 use llguidance::{Matcher, ParserFactory};
 
+use serde_json::json;
+
+use super::definitions::arguments_schema;
 use super::*;
 use crate::api::http::extract::parse;
 
