@@ -500,6 +500,12 @@ fn other_grammars_hold_too() {
         let text = sample(GrammarSource::Lark(lark), seed);
         let depth = text.len() / 2;
         assert_eq!(text, format!("{}x{}", "(".repeat(depth), ")".repeat(depth)));
+        let gbnf = "root ::= \"(\" ws root \")\" | [x-z]{2}\nws ::= [ ]?".to_owned();
+        let text = sample(GrammarSource::of_grammar(gbnf), seed).replace(' ', "");
+        let inner = text.trim_start_matches('(').trim_end_matches(')');
+        assert!(inner.len() == 2 && inner.bytes().all(|byte| (b'x'..=b'z').contains(&byte)));
+        let depth = (text.len() - 2) / 2;
+        assert!(text.starts_with(&"(".repeat(depth)) && text.ends_with(&")".repeat(depth)));
     }
 }
 
@@ -550,6 +556,22 @@ fn control_tokens_are_no_part_of_any_text() {
     assert!(mask.contains(word.expect("a word")));
 }
 
+/// Rules that each say the next one twice.
+fn doubled(last: &str) -> String {
+    let rules: String = (0..60)
+        .map(|n| format!("r{n} ::= r{} r{}\n", n + 1, n + 1))
+        .collect();
+    format!("root ::= r0\n{rules}r60 ::= {last}\n")
+}
+
+/// Rules that each name the next one.
+fn chained(num_rules: usize) -> String {
+    let rules: String = (0..num_rules)
+        .map(|n| format!("r{n} ::= \"a\" | r{}\n", n + 1))
+        .collect();
+    format!("root ::= r0\n{rules}r{num_rules} ::= \"b\"\n")
+}
+
 #[test]
 fn bombs_are_refused_in_bounded_time() {
     let (_, grammars) = compiler();
@@ -589,6 +611,16 @@ fn bombs_are_refused_in_bounded_time() {
         GrammarSource::Lark("start: start start | \"a\"".to_owned()),
         GrammarSource::Lark("start: a{1000000}\na: \"x\"".to_owned()),
         GrammarSource::Lark(format!("start: {}", "(".repeat(20_000))),
+        GrammarSource::Gbnf("root ::= root root | \"a\"".to_owned()),
+        GrammarSource::Gbnf("root ::= root".to_owned()),
+        GrammarSource::Gbnf("root ::= a\na ::= b | \"\"\nb ::= a | \"\"".to_owned()),
+        GrammarSource::Gbnf(format!("root ::= {}", "(".repeat(20_000))),
+        GrammarSource::Gbnf(format!("root ::= \"{}\"", "x".repeat(200_000))),
+        GrammarSource::Gbnf("root ::= ((([a-z]{1000}){1000}){1000}){10000}".to_owned()),
+        GrammarSource::Gbnf("root ::= (\"(\" root? \")\"){10000}".to_owned()),
+        GrammarSource::Gbnf(doubled("\"a\"")),
+        GrammarSource::Gbnf(doubled("\"a\" root?")),
+        GrammarSource::Gbnf(chained(20_000)),
     ];
     for source in sources {
         let shown: String = format!("{source:?}").chars().take(80).collect();

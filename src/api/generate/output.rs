@@ -158,7 +158,7 @@ fn of_structured(structured: StructuredOutputs) -> Result<Option<AskedGrammar>, 
         ("json", json),
         ("regex", structured.regex.map(GrammarSource::Regex)),
         ("choice", structured.choice.map(GrammarSource::Choice)),
-        ("grammar", structured.grammar.map(GrammarSource::Lark)),
+        ("grammar", structured.grammar.map(GrammarSource::of_grammar)),
         ("json_object", object.then_some(GrammarSource::JsonObject)),
     ];
     let mut asked = sources

@@ -9,6 +9,7 @@ use llguidance::{Matcher, ParserFactory};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::gbnf;
 use super::lark::check_lark;
 use super::schema::{check_schema, json_grammar};
 use super::source::GrammarSource;
@@ -110,7 +111,7 @@ impl GrammarCompiler {
         source: &GrammarSource,
     ) -> Result<Grammar, GrammarError> {
         let parser = self.factory()?.create_parser(grammar(source)?);
-        let parser = parser.map_err(|error| GrammarError::new(reason(&error)))?;
+        let parser = parser.map_err(|error| GrammarError::new(self::error(source, &error)))?;
         let mut matcher = Matcher::new(Ok(parser));
         // The first mask is the most expensive, and shows whether any output is possible at all.
         let first = matcher.compute_mask_or_eos();
@@ -193,6 +194,10 @@ pub(super) fn check(source: &GrammarSource) -> Result<(), GrammarError> {
             }
             check_lark(grammar)
         }
+        GrammarSource::Gbnf(grammar) if grammar.len() > MAX_LARK => {
+            too_long("the grammar", MAX_LARK)
+        }
+        GrammarSource::Gbnf(grammar) => check_lark(&gbnf::to_lark(grammar)?),
     }
 }
 
@@ -213,7 +218,27 @@ fn grammar(source: &GrammarSource) -> Result<TopLevelGrammar, GrammarError> {
         GrammarSource::Lark(grammar) | GrammarSource::Calls(grammar) => {
             TopLevelGrammar::from_lark(grammar.clone())
         }
+        GrammarSource::Gbnf(grammar) => TopLevelGrammar::from_lark(gbnf::to_lark(grammar)?),
     })
+}
+
+/// Describes the library's error.
+fn error(source: &GrammarSource, error: &impl fmt::Display) -> String {
+    match source {
+        // Some clients mean the other notation.
+        GrammarSource::Lark(_) => {
+            format!(
+                "it was read as Lark, since no rule has '::=': {}",
+                reason(error)
+            )
+        }
+        // What was written is not what the library read.
+        GrammarSource::Gbnf(_) => format!(
+            "it was read as GBNF, as which it is sound; then: {}",
+            reason(error)
+        ),
+        _ => reason(error),
+    }
 }
 
 /// Returns the library's error message, from the outermost cause to the innermost.

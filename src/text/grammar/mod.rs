@@ -16,6 +16,7 @@ mod closed_objects;
 mod closing;
 mod compiler;
 mod depth;
+mod gbnf;
 mod grammars;
 mod growth;
 mod json_cursor;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::gbnf::is_gbnf;
 use crate::core::CacheSalt;
 
 /// The set of texts that an answer may be.
@@ -18,17 +19,28 @@ pub enum GrammarSource {
     Choice(Vec<String>),
     /// A context-free grammar in Lark's notation; the start rule is `start`.
     Lark(String),
+    /// A context-free grammar in GBNF's notation; the start rule is `root`.
+    Gbnf(String),
     /// A grammar in Lark's notation of tool calls in JSON. Other text may be allowed besides.
     Calls(String),
 }
 
 impl GrammarSource {
+    /// Creates the source of a context-free grammar in either notation, which are told apart by the
+    /// `::=` of GBNF's rules.
+    pub fn of_grammar(grammar: String) -> Self {
+        match is_gbnf(&grammar) {
+            true => Self::Gbnf(grammar),
+            false => Self::Lark(grammar),
+        }
+    }
+
     /// Returns whether answers that begin with `first` are JSON.
     pub(super) fn is_json_after(&self, first: u8) -> bool {
         match self {
             Self::JsonObject | Self::JsonSchema(_) => true,
             Self::Calls(_) => matches!(first, b'{' | b'[' | b'"'),
-            Self::Regex(_) | Self::Choice(_) | Self::Lark(_) => false,
+            Self::Regex(_) | Self::Choice(_) | Self::Lark(_) | Self::Gbnf(_) => false,
         }
     }
 
@@ -41,7 +53,9 @@ impl GrammarSource {
                 let schemas = schemas.filter_map(|(_, schema)| serde_json::from_str(schema).ok());
                 schemas.collect()
             }
-            Self::JsonObject | Self::Regex(_) | Self::Choice(_) | Self::Lark(_) => Vec::new(),
+            Self::JsonObject | Self::Regex(_) | Self::Choice(_) | Self::Lark(_) | Self::Gbnf(_) => {
+                Vec::new()
+            }
         }
     }
 
@@ -59,6 +73,7 @@ impl GrammarSource {
             Self::Choice(choices) => (3, Value::from(choices.clone()).to_string()),
             Self::Lark(grammar) => (4, grammar.clone()),
             Self::Calls(grammar) => (5, grammar.clone()),
+            Self::Gbnf(grammar) => (6, grammar.clone()),
         };
         hasher.update(&[kind]).update(text.as_bytes());
         *hasher.finalize().as_bytes()

@@ -43,6 +43,7 @@ const READERS: [(&str, Reader); 15] = [
     ("schema", grammars::schema),
     ("regex", grammars::regex),
     ("lark", grammars::lark),
+    ("gbnf", grammars::gbnf),
 ];
 
 fn chosen() -> Reader {

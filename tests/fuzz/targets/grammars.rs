@@ -66,6 +66,12 @@ pub(super) fn regex(regex: &[u8]) {
     }
 }
 
+pub(super) fn gbnf(grammar: &[u8]) {
+    if let Ok(grammar) = std::str::from_utf8(grammar) {
+        compile(GrammarSource::Gbnf(grammar.to_owned()));
+    }
+}
+
 pub(super) fn lark(grammar: &[u8]) {
     if let Ok(grammar) = std::str::from_utf8(grammar) {
         compile(GrammarSource::Lark(grammar.to_owned()));

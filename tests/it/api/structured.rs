@@ -117,6 +117,81 @@ async fn each_format_is_kept_to() {
 }
 
 #[tokio::test]
+async fn a_grammar_is_gbnf_or_lark() {
+    let mut server = Plan::for_test().start();
+    let vllms = "root ::= select_statement
+
+        select_statement ::= \"SELECT \" column \" from \" table
+
+        column ::= \"a\" | \"b\" # two
+
+        table ::= [a-z]{1,3}
+    ";
+    let recursive = "root ::= value\n\
+                     value ::= \"[\" (value (\",\" value)*)? \"]\" | [0-9]+ | \"\\\"\" [^\"]* \"\\\"\"";
+    for (grammar, good, bad) in [
+        (
+            "root ::= \"left\" | \"right\"",
+            vec!["left", "right"],
+            vec!["up", "", "lefty"],
+        ),
+        (
+            "start: \"left\" | \"right\"",
+            vec!["left", "right"],
+            vec!["up", "", "lefty"],
+        ),
+        (
+            vllms,
+            vec!["SELECT a from xyz", "SELECT b from t"],
+            vec!["SELECT c from t", "SELECT a from", "SELECT a from wxyz"],
+        ),
+        (
+            "root ::= [a-z0-9]+ \"@\" [a-z]+ \".\" (\"com\" | \"org\")",
+            vec!["ann7@mail.org"],
+            vec!["@mail.org", "ann@mail.net"],
+        ),
+        (
+            recursive,
+            vec!["[1,[\"a\",22],[]]", "7", "\"\""],
+            vec!["[1", "[1,]", "x"],
+        ),
+    ] {
+        let fields = json!({"structured_outputs": {"grammar": grammar}});
+        let constraint = constraint(&mut server, fields).await;
+        let constraint = constraint.expect("a grammar was asked for");
+        for text in good {
+            assert!(takes(&*constraint, text), "{text} in {grammar}");
+        }
+        for text in bad {
+            assert!(!takes(&*constraint, text), "{text} in {grammar}");
+        }
+    }
+    for (grammar, expected) in [
+        (
+            "root ::= \"a\"\nb ::= [z-a]",
+            "line 2: the range 'z-a' is in the wrong order",
+        ),
+        ("root ::= city", "line 1: the rule 'city' is not defined"),
+        ("a ::= \"a\"", "the grammar has no rule 'root'"),
+        (
+            "start = \"a\"",
+            "it was read as Lark, since no rule has '::='",
+        ),
+    ] {
+        let reply = server
+            .chat(json!({"structured_outputs": {"grammar": grammar}}))
+            .await;
+        let (status, _, param) = reply.error();
+        assert_eq!(
+            (status, param.as_deref()),
+            (400, Some("structured_outputs.grammar")),
+            "{grammar}"
+        );
+        assert!(reply.body.contains(expected), "{grammar}: {}", reply.body);
+    }
+}
+
+#[tokio::test]
 async fn completions_keep_to_formats_too_and_all_answers_do() {
     let mut server = Plan::for_test().start();
     let body = json!({"structured_outputs": {"choice": ["yes"]}, "n": 2});

@@ -45,7 +45,8 @@ pub(crate) struct StructuredOutputs {
     pub(crate) regex: Option<String>,
     /// The possible answers.
     pub(crate) choice: Option<Vec<String>>,
-    /// A grammar in Lark's notation, with the start rule `start`.
+    /// A grammar: in GBNF (EBNF) as llama.cpp and xgrammar read it, with the start rule `root`, or in
+    /// Lark's notation, with the start rule `start`. They are told apart by the `::=` of GBNF's rules.
     pub(crate) grammar: Option<String>,
     /// Whether the answer is any JSON object.
     pub(crate) json_object: Option<bool>,

@@ -197,6 +197,7 @@ fn document(asked: AskedGrammar) -> Result<String, ApiError> {
         GrammarSource::Regex(_)
         | GrammarSource::Choice(_)
         | GrammarSource::Lark(_)
+        | GrammarSource::Gbnf(_)
         | GrammarSource::Calls(_) => {
             let message = format!(
                 "'{}' cannot be combined with 'tools': only JSON can. Leave one of them out, or \
