@@ -81,6 +81,7 @@ def keeps_to_vllms_constraints(server: Server) -> None:
     assert re.fullmatch(r"[A-C]-[0-9]{3}", text(regex="[A-C]-[0-9]{3}"))
     Finding.model_validate_json(text(json=Finding.model_json_schema()))
     assert text(grammar='start: "left" | "right"') in ("left", "right")
+    assert text(grammar='root ::= "left" | "right"') in ("left", "right")
 
 
 def begins_an_object_if_asked_for_one(server: Server) -> None:

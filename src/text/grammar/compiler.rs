@@ -115,10 +115,13 @@ impl GrammarCompiler {
         let mut matcher = Matcher::new(Ok(parser));
         // The first mask is the most expensive, and shows whether any output is possible at all.
         let first = matcher.compute_mask_or_eos();
-        let first = first.map_err(|error| GrammarError::new(shortened(&error)))?;
+        let nothing = || GrammarError::new("nothing that this model can say fits it".to_owned());
+        let first = first.map_err(|error| match shortened(&error) {
+            stop if stop.contains("NoExtension") => nothing(),
+            error => GrammarError::new(error),
+        })?;
         if first.is_zero() || matcher.is_stopped() {
-            let nothing = "nothing that this model can say fits it";
-            return Err(GrammarError::new(nothing.to_owned()));
+            return Err(nothing());
         }
         let tokens = Arc::clone(&self.tokens);
         Grammar::new(source, matcher, &self.vocabulary, tokens)
@@ -232,11 +235,19 @@ fn error(source: &GrammarSource, error: &impl fmt::Display) -> String {
                 reason(error)
             )
         }
-        // What was written is not what the library read.
-        GrammarSource::Gbnf(_) => format!(
-            "it was read as GBNF, as which it is sound; then: {}",
-            reason(error)
-        ),
+        // What was written is not what the library read, so its places mean nothing.
+        GrammarSource::Gbnf(_) => {
+            let told = format!("{error:#}");
+            let told = told.lines().next().unwrap_or_default();
+            let cause = match told.strip_prefix("at ") {
+                Some(placed) => placed.split_once(": ").map_or(placed, |(_, cause)| cause),
+                None => told,
+            };
+            format!(
+                "it is sound GBNF, but cannot be compiled: {}",
+                shortened(&cause)
+            )
+        }
         _ => reason(error),
     }
 }

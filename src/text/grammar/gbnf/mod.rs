@@ -8,8 +8,8 @@
 //! ws    ::= [ \t]*
 //! ```
 //! A grammar is one of characters, Lark's are of rules over terminals. Rules that do not refer to
-//! themselves, not even by way of others, become one terminal each, which is read as a whole; so do
-//! the pieces of all other rules that such rules, strings and classes make up.
+//! themselves, not even by way of others, become one terminal each, which is read as far as it
+//! goes; so do the pieces of all other rules that such rules, strings and classes make up.
 
 mod parser;
 mod writer;
