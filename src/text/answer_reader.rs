@@ -221,7 +221,7 @@ impl AnswerReader {
 mod tests {
     use super::super::answer::CallKind;
     use super::super::tokenizer::AddSpecialTokens;
-    use super::super::tool_calls::{CallLimit, CallPlace, Tool};
+    use super::super::tool_calls::{CallForm, CallLimit, CallPlace, Tool};
     use super::*;
 
     fn tokenizer() -> Arc<Tokenizer> {
@@ -242,6 +242,7 @@ mod tests {
                 }]),
                 limit: CallLimit::One,
                 place: CallPlace::Anywhere,
+                form: CallForm::Free,
             }),
         }
     }

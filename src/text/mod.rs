@@ -57,5 +57,5 @@ pub use prompt::RenderedPrompt;
 pub use template_files::NamedTokens;
 pub use thought::{THINKING_INSTRUCTION, THINKING_PHRASE, ThoughtMarkers, without_thoughts};
 pub use tokenizer::{AddSpecialTokens, SpecialTokens, Tokenizer};
-pub use tool_calls::{CallLimit, CallParser, CallPlace, CallSyntax, Tool};
+pub use tool_calls::{CallForm, CallLimit, CallParser, CallPlace, CallSyntax, Tool};
 pub use tool_prompt::{PastCall, ToolResult, tool_results};

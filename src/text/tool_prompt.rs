@@ -183,7 +183,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::answer::{AnswerPart, CallKind};
-    use super::super::tool_calls::{CallLimit, CallParser, CallPlace, CallSyntax, Tool};
+    use super::super::tool_calls::{CallForm, CallLimit, CallParser, CallPlace, CallSyntax, Tool};
     use super::*;
 
     fn call(name: &str, arguments: Value) -> PastCall {
@@ -233,6 +233,7 @@ mod tests {
                 tools: Arc::new([tool("f"), tool("g")]),
                 limit: CallLimit::Several,
                 place: CallPlace::Anywhere,
+                form: CallForm::Free,
             });
             let mut parts = Vec::new();
             parser.push(&format.calls(calls.to_vec()), &mut parts);

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A call is returned when its last character was read: before that nobody knows whether its
-//! arguments are sound, and what is not stays text, to the letter. Each reader works character by character, so that the result does not depend on how the text was
+//! arguments are sound, and what is not stays text, to the letter. Only under a grammar are its
+//! arguments certain, and returned as they come. Each reader works character by character, so that the result does not depend on how the text was
 //! split. Knows nothing of tokens, prompts or the API.
 
 mod arguments;
@@ -55,6 +56,15 @@ pub enum CallPlace {
     Beginning,
 }
 
+/// Whether what looks like a call is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallForm {
+    /// Only its end shows that it is: the model writes as it likes.
+    Free,
+    /// A grammar makes it one from its first arguments on, so these are returned as they come.
+    Grammar,
+}
+
 /// The calls that an answer may make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallSyntax {
@@ -64,6 +74,8 @@ pub struct CallSyntax {
     pub limit: CallLimit,
     /// Where calls are recognized.
     pub place: CallPlace,
+    /// Whether a grammar constrains calls.
+    pub form: CallForm,
 }
 
 /// What models put before the name of a function, as if it were in a module.
@@ -142,6 +154,8 @@ pub struct CallParser {
     is_behind_call: bool,
     has_ended: bool,
     num_reread: usize,
+    /// Size of the arguments that were returned of a call that is being read.
+    num_returned: Option<usize>,
 }
 
 impl CallParser {
@@ -157,6 +171,7 @@ impl CallParser {
             is_behind_call: false,
             has_ended: false,
             num_reread: 0,
+            num_returned: None,
         }
     }
 
@@ -178,7 +193,13 @@ impl CallParser {
         if let Some(reader) = self.reader.take() {
             let calls = reader.finish(&self.syntax.tools);
             self.hand_out(calls, &mut new);
-            let held = std::mem::take(&mut self.held);
+            let mut held = std::mem::take(&mut self.held);
+            if self.num_returned.take().is_some() {
+                // The answer was cut off within the call, which stays one.
+                held.clear();
+                self.has_begun = true;
+                self.is_behind_call = true;
+            }
             // Too few or too many brackets and marks.
             let is_rest = self.has_begun
                 && (reader.is_behind_call() || !held.contains(char::is_alphanumeric));
@@ -213,6 +234,7 @@ impl CallParser {
         let step = reader.push(c, &self.syntax.tools, &mut calls);
         self.held.push(c);
         self.hand_out(calls, parts);
+        self.return_arguments(parts);
         match step {
             Step::Going => {}
             Step::Settled => self.held.clear(),
@@ -238,17 +260,57 @@ impl CallParser {
         }
     }
 
+    /// Appends what is new of the arguments of a call that is being read, if a grammar constrains
+    /// it.
+    fn return_arguments(&mut self, parts: &mut Vec<AnswerPart>) {
+        if self.syntax.form == CallForm::Free || self.has_ended {
+            return;
+        }
+        let object = self.reader.as_ref().and_then(CallReader::open_object);
+        let Some((object, arguments)) = object.and_then(|o| Some((o, o.open_arguments()?))) else {
+            return;
+        };
+        let num_returned = match self.num_returned {
+            Some(num_returned) => num_returned,
+            None => {
+                let tool = object.named_tool(&self.syntax.tools);
+                // A custom tool's text is known once its arguments are complete.
+                let Some(tool) = tool.filter(|tool| tool.kind == CallKind::Function) else {
+                    return;
+                };
+                parts.push(AnswerPart::CallBegins {
+                    name: tool.name.clone(),
+                    kind: tool.kind,
+                });
+                self.space.clear();
+                0
+            }
+        };
+        if let Some(new) = arguments.get(num_returned..).filter(|new| !new.is_empty()) {
+            parts.push(AnswerPart::CallArguments(new.to_owned()));
+        }
+        self.num_returned = Some(arguments.len());
+    }
+
     /// Appends complete calls, as many as are allowed.
     fn hand_out(&mut self, calls: Vec<Call>, parts: &mut Vec<AnswerPart>) {
         for call in calls {
             if self.has_ended {
                 return;
             }
-            parts.push(AnswerPart::CallBegins {
-                name: call.name,
-                kind: call.kind,
-            });
-            parts.push(AnswerPart::CallArguments(call.arguments));
+            match self.num_returned.take() {
+                Some(num_returned) => {
+                    let rest = call.arguments.get(num_returned..).unwrap_or_default();
+                    parts.push(AnswerPart::CallArguments(rest.to_owned()));
+                }
+                None => {
+                    parts.push(AnswerPart::CallBegins {
+                        name: call.name,
+                        kind: call.kind,
+                    });
+                    parts.push(AnswerPart::CallArguments(call.arguments));
+                }
+            }
             self.held.clear();
             self.space.clear();
             self.has_begun = true;
@@ -259,6 +321,7 @@ impl CallParser {
 
     fn leave(&mut self) -> String {
         self.reader = None;
+        self.num_returned = None;
         self.has_begun = false;
         std::mem::take(&mut self.held)
     }

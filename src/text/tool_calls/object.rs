@@ -37,6 +37,8 @@ const WORDS: [(&str, &[&str]); 2] = [
     ),
     ("role", &["assistant"]),
 ];
+/// Names of the arguments that grammars use.
+const ARGUMENTS: [&str; 2] = ["arguments", "parameters"];
 /// All other fields that an object with calls may have.
 const OTHERS: [&str; 15] = [
     "arguments",
@@ -128,6 +130,22 @@ impl ObjectReader {
         }
         let json = format!("{}}}", self.literal.json());
         read_object(&json, tools, 0).unwrap_or_default()
+    }
+
+    /// Returns the arguments so far, once they are being read.
+    pub(super) fn open_arguments(&self) -> Option<&str> {
+        let (key, value) = self.literal.field()?;
+        let is_open = ARGUMENTS.contains(&key.trim_matches('"')) && value.starts_with('{');
+        is_open.then_some(value)
+    }
+
+    /// Returns the tool that the fields before the arguments name.
+    pub(super) fn named_tool<'a>(&self, tools: &'a [Tool]) -> Option<&'a Tool> {
+        let (key, _) = self.literal.field()?;
+        let before = self.literal.json().rsplit_once(key)?.0;
+        let before = format!("{}}}", before.strip_suffix(',')?);
+        let written: Written = serde_json::from_str(&before).ok()?;
+        find_tool(&written.name?, tools)
     }
 
     /// Whether the latest field may belong to a call, so that an answer in JSON is not held back to

@@ -140,6 +140,14 @@ impl CallReader {
         }
     }
 
+    /// Returns the object that is being read, if there is one.
+    pub(super) fn open_object(&self) -> Option<&ObjectReader> {
+        match &self.state {
+            State::Object(object) => Some(object),
+            _ => None,
+        }
+    }
+
     /// Whether everything since the latest call belongs to what is around it.
     pub(super) fn is_behind_call(&self) -> bool {
         let ends = |mark: &str| matches!(self.open.last(), Some(Open::Wrapper(end)) if end.starts_with(mark));

@@ -19,6 +19,7 @@ fn syntax() -> CallSyntax {
         ]),
         limit: CallLimit::Several,
         place: CallPlace::Anywhere,
+        form: CallForm::Free,
     }
 }
 
@@ -634,4 +635,47 @@ fn an_answer_of_beginnings_takes_no_time_to_speak_of() {
     let parts = parse(syntax(), &[&text]);
     assert_eq!(parts, [AnswerPart::Text(text)]);
     assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+}
+
+#[test]
+fn under_a_grammar_arguments_are_returned_as_they_come() {
+    let bound = || CallSyntax {
+        form: CallForm::Grammar,
+        ..syntax()
+    };
+    for text in [
+        "{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Oslo\", \"days\": 2}}",
+        "[{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Os}\\\"lo\"}}, {\"name\": \
+         \"get_time\", \"parameters\": {}}]",
+    ] {
+        let pieces: Vec<String> = text.chars().map(String::from).collect();
+        let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+        let mut parser = CallParser::new(bound());
+        let mut returned = Vec::new();
+        for piece in &pieces {
+            let mut parts = Vec::new();
+            parser.push(piece, &mut parts);
+            returned.push(parts);
+        }
+        let mut last = Vec::new();
+        parser.finish(&mut last);
+        returned.push(last);
+        let num_returned = returned.iter().filter(|parts| !parts.is_empty()).count();
+        assert!(num_returned > 10, "{num_returned} times");
+        let mut whole = Vec::new();
+        for parts in returned {
+            join(parts, &mut whole);
+        }
+        assert_eq!(show(&whole), read(text), "{text}");
+        // Cut off anywhere, it is a call as soon as it has arguments, and text before that.
+        for end in 1..text.len() {
+            let cut = &text[..end];
+            let shown = show(&parse(bound(), &[cut]));
+            let first = text.find("{\"city\"").expect("it has arguments");
+            match end > first {
+                true => assert!(shown[0].starts_with("get_weather{"), "{cut}: {shown:?}"),
+                false => assert_eq!(shown, [format!("'{cut}'")], "{cut}"),
+            }
+        }
+    }
 }

@@ -49,7 +49,9 @@ const READERS: [(&str, Reader); 16] = [
 fn chosen() -> Reader {
     let name = std::env::var("FUZZ_TARGET").expect("FUZZ_TARGET names a reader");
     let found = READERS.iter().find(|(known, _)| *known == name);
-    found.unwrap_or_else(|| panic!("there is no reader {name}")).1
+    found
+        .unwrap_or_else(|| panic!("there is no reader {name}"))
+        .1
 }
 
 static READER: std::sync::LazyLock<Reader> = std::sync::LazyLock::new(chosen);

@@ -32,7 +32,10 @@ fn process(file: &[u8], magic: &[u8]) {
         // The fuzzer's own ends the process.
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if info.location().is_some_and(|at| at.file().contains(DEPENDENCY)) {
+            if info
+                .location()
+                .is_some_and(|at| at.file().contains(DEPENDENCY))
+            {
                 PANICKED.set(true);
             } else {
                 usual(info);

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use medgemma::text::{AnswerPart, CallKind, CallLimit, CallParser, CallPlace, CallSyntax, Tool};
+use medgemma::text::{
+    AnswerPart, CallForm, CallKind, CallLimit, CallParser, CallPlace, CallSyntax, Tool,
+};
 
 fn syntax(limit: CallLimit, place: CallPlace) -> CallSyntax {
     let tool = |name: &str, properties: &[&str]| Tool {
@@ -14,6 +16,7 @@ fn syntax(limit: CallLimit, place: CallPlace) -> CallSyntax {
         tools: Arc::new([tool("f", &["x", "y"]), tool("get_time", &[])]),
         limit,
         place,
+        form: CallForm::Free,
     }
 }
 

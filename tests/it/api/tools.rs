@@ -174,6 +174,33 @@ async fn a_call_that_is_cut_off_or_does_not_parse_is_text() {
 }
 
 #[tokio::test]
+async fn a_demanded_call_that_is_cut_off_is_a_call() {
+    let text = "{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Os";
+    let server = Plan {
+        max_model_len: 4096,
+        script: always(tokens(text), End::Length),
+        ..Plan::for_test()
+    }
+    .start();
+    let demanded = json!({"tool_choice": "required"});
+    let answer = server.chat(with_tools(demanded)).await.ok();
+    let choice = &answer["choices"][0];
+    assert_eq!(choice["finish_reason"], "length");
+    assert_eq!(choice["message"]["content"], Value::Null);
+    let function = &choice["message"]["tool_calls"][0]["function"];
+    assert_eq!(function["name"], "get_weather");
+    assert_eq!(function["arguments"], "{\"city\":\"Os");
+    let streamed = with_tools(json!({"tool_choice": "required", "stream": true}));
+    let chunks = server.chat(streamed).await.chunks();
+    let calls = chunks.iter().filter_map(|chunk| {
+        chunk["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"].as_str()
+    });
+    let pieces: Vec<&str> = calls.collect();
+    assert_eq!(pieces.concat(), "{\"city\":\"Os");
+    assert!(pieces.len() > 3, "arguments came at once");
+}
+
+#[tokio::test]
 async fn each_call_streams_once_it_is_complete() {
     let text = "Hm. [get_weather(city=\"Oslo in Norway\"), get_time()]";
     let server = server_that_says(text);

@@ -147,7 +147,7 @@ pub(super) fn not_served(param: String) -> ApiError {
 }
 
 /// Returns the error of a part without the field `name`.
-fn missing(path: &dyn Display, name: &str) -> ApiError {
+pub(super) fn missing(path: &dyn Display, name: &str) -> ApiError {
     ApiError::missing(format!("{path}.{name}"))
 }
 

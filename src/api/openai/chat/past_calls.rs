@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::message::{ChatMessage, Content};
-use super::parts::{PartContent, not_served, place_image, read_part};
+use super::parts::{PartContent, missing, not_served, place_image, read_part};
 use super::tool_types::{CUSTOM_INPUT, MessageToolCall};
 use crate::api::generate::images::WireMedia;
 use crate::api::http::error::ApiError;

@@ -14,7 +14,7 @@ use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
 use crate::core::ToolFormat;
 use crate::text::{
-    CallLimit, CallPlace, CallSyntax, GrammarSource, Tool, check_schema, json_grammar,
+    CallForm, CallLimit, CallPlace, CallSyntax, GrammarSource, Tool, check_schema, json_grammar,
 };
 
 #[cfg(test)]
@@ -93,6 +93,10 @@ impl ToolPlan {
                 // Elsewhere the grammar would not constrain the arguments to the schema.
                 Demand::Auto if self.is_strict() => CallPlace::Beginning,
                 _ => CallPlace::Anywhere,
+            },
+            form: match self.demand {
+                Demand::Auto if !self.is_strict() => CallForm::Free,
+                _ => CallForm::Grammar,
             },
         }
     }
