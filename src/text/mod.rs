@@ -48,8 +48,8 @@ pub use control::{ControlSpan, ControlToken, ControlTokens};
 pub use detokenizer::{Detokenizer, Piece};
 pub use grammar::{
     GrammarCompiler, GrammarError, GrammarErrorKind, GrammarLimits, GrammarSource,
-    GrammarVocabulary, Grammars, ThoughtRule, check_schema, check_schema_size, json_grammar,
-    run_fork_server, with_thought,
+    GrammarVocabulary, Grammars, ThoughtRule, TokenLimits, check_schema, check_schema_size,
+    json_grammar, run_fork_server, with_limits, with_thought,
 };
 pub use message::{Content, Message, Part, Role};
 pub use placeholder::{EncodedPrompt, ImageTokens, encode_prompt};

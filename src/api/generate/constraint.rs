@@ -6,9 +6,11 @@ use super::output::{OutputPlan, ThoughtPlan};
 use crate::api::http::error::ApiError;
 use crate::core::{CacheSalt, Constraint};
 use crate::registry::ServedModel;
-use crate::text::{GrammarError, GrammarErrorKind, ThoughtRule, with_thought};
+use crate::text::{
+    GrammarError, GrammarErrorKind, ThoughtRule, TokenLimits, with_limits, with_thought,
+};
 
-/// Compiles the grammar of `output`, in a separate process. Compiled grammars are cached per salt,
+/// Compiles the grammar of `output`, in a separate process, and adds `limits`. Compiled grammars are cached per salt,
 /// so that requests with another salt do not find them.
 ///
 /// # Errors
@@ -17,6 +19,7 @@ use crate::text::{GrammarError, GrammarErrorKind, ThoughtRule, with_thought};
 pub(crate) async fn constraint(
     model: &Arc<ServedModel>,
     output: OutputPlan,
+    limits: &TokenLimits,
     salt: Option<CacheSalt>,
 ) -> Result<Option<Arc<dyn Constraint>>, ApiError> {
     let grammar = match output.grammar {
@@ -26,16 +29,26 @@ pub(crate) async fn constraint(
             Some(compiled.map_err(|error| refusal(&asked.param, error))?)
         }
     };
-    let rule = match output.thought {
-        ThoughtPlan::Unknown => return Ok(grammar),
+    let bound = after_thought(model, output.thought, grammar);
+    Ok(with_limits(bound, limits, model.vocab_size))
+}
+
+/// Returns the constraint that applies `grammar` after the reasoning.
+fn after_thought(
+    model: &ServedModel,
+    thought: ThoughtPlan,
+    grammar: Option<Arc<dyn Constraint>>,
+) -> Option<Arc<dyn Constraint>> {
+    let rule = match thought {
+        ThoughtPlan::Unknown => return grammar,
         ThoughtPlan::Banned | ThoughtPlan::Allowed { budget: Some(0) } => ThoughtRule::Banned,
         ThoughtPlan::Allowed { budget } => ThoughtRule::Allowed { budget },
     };
     let Some(thinking) = &model.thinking else {
-        return Ok(grammar);
+        return grammar;
     };
     let vocabulary = (model.vocab_size, model.eos_token_ids.as_slice());
-    Ok(with_thought(grammar, rule, thinking.markers, vocabulary))
+    with_thought(grammar, rule, thinking.markers, vocabulary)
 }
 
 fn refusal(param: &str, error: GrammarError) -> ApiError {

@@ -185,7 +185,12 @@ async fn answer<E: Endpoint>(
         .scheduling(&caller, arrived.into_std(), limit)?;
     let prepared = try_join(
         E::prompts(app, &model, call.content),
-        constraint(&model, call.output, scheduling.cache_salt),
+        constraint(
+            &model,
+            call.output,
+            &call.plan.limits,
+            scheduling.cache_salt,
+        ),
     );
     let (prompts, constraint) = match scheduling.deadline {
         None => prepared.await?,

@@ -41,6 +41,19 @@ pub(crate) enum ThoughtPlan {
     },
 }
 
+/// The fields that vLLM had before `structured_outputs`, and that older clients still send.
+#[derive(Debug)]
+pub(crate) struct GuidedFields {
+    pub(crate) json: Option<JsonText>,
+    pub(crate) regex: Option<String>,
+    pub(crate) choice: Option<Vec<String>>,
+    pub(crate) grammar: Option<String>,
+}
+
+/// Where fields of [`StructuredOutputs`] stand in a request.
+const STRUCTURED: &str = "structured_outputs.";
+const GUIDED: &str = "guided_";
+
 /// Returns the grammar that constrains the answer's text.
 ///
 /// # Errors
@@ -48,22 +61,38 @@ pub(crate) enum ThoughtPlan {
 pub(crate) fn asked_grammar(
     format: Option<JsonObject<ResponseFormat>>,
     structured: Option<JsonObject<StructuredOutputs>>,
+    guided: GuidedFields,
 ) -> Result<Option<AskedGrammar>, ApiError> {
     let format = match format {
         Some(JsonObject(format)) => of_format(format)?,
         None => None,
     };
     let structured = match structured {
-        Some(JsonObject(structured)) => of_structured(structured)?,
+        Some(JsonObject(structured)) => of_structured(structured, STRUCTURED)?,
         None => None,
     };
-    if format.is_some() && structured.is_some() {
-        return Err(ApiError::contradiction(
-            "structured_outputs",
-            "Send either 'response_format' or 'structured_outputs'.",
-        ));
+    let GuidedFields {
+        json,
+        regex,
+        choice,
+        grammar,
+    } = guided;
+    let guided = StructuredOutputs {
+        json,
+        regex,
+        choice,
+        grammar,
+        ..StructuredOutputs::default()
+    };
+    let guided = of_structured(guided, GUIDED)?;
+    let mut asked = [format, structured, guided].into_iter().flatten();
+    match (asked.next(), asked.next()) {
+        (Some(first), Some(second)) => {
+            let message = format!("Send either '{}' or '{}'.", first.param, second.param);
+            Err(ApiError::contradiction(second.param, message))
+        }
+        (first, _) => Ok(first),
     }
-    Ok(format.or(structured))
 }
 
 fn of_format(format: ResponseFormat) -> Result<Option<AskedGrammar>, ApiError> {
@@ -124,7 +153,11 @@ fn check_name(named: &NamedSchema) -> Result<(), ApiError> {
     ))
 }
 
-fn of_structured(structured: StructuredOutputs) -> Result<Option<AskedGrammar>, ApiError> {
+/// Converts the fields, whose names in the request begin with `prefix`.
+fn of_structured(
+    structured: StructuredOutputs,
+    prefix: &str,
+) -> Result<Option<AskedGrammar>, ApiError> {
     let refused = [
         ("structural_tag", structured.structural_tag),
         ("whitespace_pattern", structured.whitespace_pattern),
@@ -135,7 +168,7 @@ fn of_structured(structured: StructuredOutputs) -> Result<Option<AskedGrammar>, 
         ),
     ];
     if let Some((name, _)) = refused.iter().find(|(_, set)| *set == Presence::Set) {
-        let param = format!("structured_outputs.{name}");
+        let param = format!("{prefix}{name}");
         let message = format!("The parameter '{param}' is not supported by this server.");
         return Err(ApiError::unsupported(param, message));
     }
@@ -147,8 +180,8 @@ fn of_structured(structured: StructuredOutputs) -> Result<Option<AskedGrammar>, 
         match serde_json::from_str::<IgnoredAny>(&schema) {
             Ok(_) => Ok(schema),
             Err(error) => Err(ApiError::invalid_value(
-                "structured_outputs.json",
-                format!("'structured_outputs.json' is a string that is not JSON: {error}."),
+                format!("{prefix}json"),
+                format!("'{prefix}json' is a string that is not JSON: {error}."),
             )),
         }
     });
@@ -169,12 +202,12 @@ fn of_structured(structured: StructuredOutputs) -> Result<Option<AskedGrammar>, 
     };
     if let Some((second, _)) = asked.next() {
         return Err(ApiError::contradiction(
-            format!("structured_outputs.{second}"),
-            format!("Of 'structured_outputs' send either '{name}' or '{second}'."),
+            format!("{prefix}{second}"),
+            format!("Send either '{prefix}{name}' or '{prefix}{second}'."),
         ));
     }
     Ok(Some(AskedGrammar {
-        param: format!("structured_outputs.{name}"),
+        param: format!("{prefix}{name}"),
         source,
     }))
 }

@@ -25,18 +25,11 @@ pub(crate) const GENERATION: &[RefusedField] = &[
         &[],
         "Shorten the prompt before sending it.",
     ),
-    field("allowed_token_ids", &[], ""),
-    field("bad_words", &["[]"], ""),
     field("logprob_token_ids", &[], ""),
     field("logits_processors", &["[]"], ""),
     field("repetition_detection", &[], ""),
     field("watermarking", &["false"], ""),
-    // vLLM's: constraints on the output, current and removed.
-    field("guided_json", &[], "Use 'structured_outputs'."),
-    field("guided_regex", &[], "Use 'structured_outputs'."),
-    field("guided_choice", &[], "Use 'structured_outputs'."),
-    field("guided_grammar", &[], "Use 'structured_outputs'."),
-    field("guided_decoding_backend", &[], "Use 'structured_outputs'."),
+    // vLLM's: constraints on the output.
     field(
         "guided_whitespace_pattern",
         &[],

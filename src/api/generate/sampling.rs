@@ -10,9 +10,9 @@ use super::prompt::check_ids;
 use super::types::sampling_fields::{SamplingFields, Stop};
 use crate::api::http::error::ApiError;
 use crate::api::http::random::random_u64;
-use crate::core::{SamplingParams, TokenId};
+use crate::core::{SamplingParams, TokenId, TokenMask};
 use crate::registry::ServedModel;
-use crate::text::StopRule;
+use crate::text::{AddSpecialTokens, StopRule, TokenLimits};
 
 /// Temperatures below this are treated as greedy, as in vLLM, because the division would overflow.
 const LEAST_TEMPERATURE: f64 = 1e-5;
@@ -20,6 +20,10 @@ const LEAST_TEMPERATURE: f64 = 1e-5;
 /// Smaller repetition penalties are raised to this value. A logit divided by it, and then by the
 /// smallest temperature, is still finite in f32.
 const LEAST_REPETITION_PENALTY: f32 = 1e-20;
+
+/// Limited because the latest tokens are compared with each before every sample.
+const MAX_BAD_WORDS: usize = 1024;
+const MAX_BAD_WORD_BYTES: usize = 1024;
 
 const MAX_STOPS: usize = 32;
 const MAX_STOP_CHARS: usize = 256;
@@ -43,6 +47,8 @@ pub(crate) struct SamplingPlan {
     /// The same for the log-probabilities of an echoed prompt, which are returned before those of
     /// the answer.
     pub(crate) echoed_logprobs: Option<usize>,
+    /// Tokens that may be sampled.
+    pub(crate) limits: TokenLimits,
     /// Maximum number of new tokens; `None` means all that fit.
     max_tokens: Option<usize>,
     /// Parameters of the first answer, without the final `max_tokens`.
@@ -123,6 +129,10 @@ impl SamplingPlan {
                 .map(|top| num_alternatives("prompt_logprobs", top))
                 .transpose()?,
             echoed_logprobs: None,
+            limits: TokenLimits {
+                allowed: allowed(fields.allowed_token_ids, model.vocab_size)?,
+                forbidden: forbidden(fields.bad_words, model)?,
+            },
             max_tokens,
             params: SamplingParams {
                 temperature,
@@ -302,6 +312,58 @@ fn stop_strings(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
         }
     }
     Ok(strings)
+}
+
+/// Returns the mask of `allowed_token_ids`.
+fn allowed(ids: Option<Vec<i32>>, vocab_size: usize) -> Result<Option<TokenMask>, ApiError> {
+    const FIELD: &str = "allowed_token_ids";
+    let Some(ids) = ids else {
+        return Ok(None);
+    };
+    if ids.is_empty() {
+        let message = "'allowed_token_ids' must not be empty: nothing could be sampled.";
+        return Err(ApiError::invalid_value(FIELD, message));
+    }
+    let mut mask = TokenMask::none(vocab_size);
+    for id in check_ids(ids, vocab_size, |idx| format!("{FIELD}[{idx}]"))? {
+        mask.allow(id);
+    }
+    Ok(Some(mask))
+}
+
+/// Returns the token sequences of `bad_words`: each word as it is, and behind a space if that is one
+/// other token in the place of the first, as in vLLM's `SamplingParams.update_from_tokenizer`.
+fn forbidden(
+    words: Option<Vec<String>>,
+    model: &ServedModel,
+) -> Result<Vec<Vec<TokenId>>, ApiError> {
+    const FIELD: &str = "bad_words";
+    let words = words.unwrap_or_default();
+    if words.len() > MAX_BAD_WORDS {
+        let message = format!(
+            "'bad_words' takes up to {MAX_BAD_WORDS} words, got {}.",
+            words.len()
+        );
+        return Err(ApiError::invalid_value(FIELD, message));
+    }
+    let mut sequences = Vec::new();
+    for (idx, word) in words.iter().enumerate() {
+        let trimmed = word.trim_start();
+        if trimmed.is_empty() || word.len() > MAX_BAD_WORD_BYTES {
+            return Err(ApiError::invalid_value(
+                format!("{FIELD}[{idx}]"),
+                format!("A bad word must have 1–{MAX_BAD_WORD_BYTES} bytes besides white space."),
+            ));
+        }
+        let encode = |text: &str| model.tokenizer.encode_raw(text, AddSpecialTokens::No);
+        let plain = encode(trimmed)?;
+        let spaced = encode(&format!(" {trimmed}"))?;
+        if spaced.first() != plain.first() && spaced.len() == plain.len() {
+            sequences.push(spaced);
+        }
+        sequences.push(plain);
+    }
+    Ok(sequences)
 }
 
 fn stop_ids(ids: Option<Vec<i32>>, vocab_size: usize) -> Result<Vec<TokenId>, ApiError> {

@@ -28,6 +28,7 @@ mod schema_graph;
 mod source;
 mod state;
 mod thought;
+mod token_limits;
 mod tokens;
 mod vocabulary;
 
@@ -37,4 +38,5 @@ pub use process::run_fork_server;
 pub use schema::{check_schema, check_schema_size, json_grammar};
 pub use source::GrammarSource;
 pub use thought::{ThoughtRule, with_thought};
+pub use token_limits::{TokenLimits, with_limits};
 pub use vocabulary::GrammarVocabulary;

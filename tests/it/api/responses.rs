@@ -252,7 +252,8 @@ async fn each_sampling_field_reaches_the_engine() {
 #[tokio::test]
 async fn log_probabilities_come_where_they_are_asked_for() {
     let server = Plan::for_test().start();
-    let include = json!({"include": ["message.output_text.logprobs"], "top_logprobs": 2});
+    let include = json!({"include": ["reasoning.encrypted_content", "message.output_text.logprobs"],
+                         "top_logprobs": 2});
     let answer = ask(&server, include.clone()).await.ok();
     let logprobs = &answer["output"][0]["content"][0]["logprobs"];
     assert_eq!(logprobs.as_array().unwrap().len(), 6);
@@ -378,7 +379,7 @@ async fn what_is_not_served_is_refused_by_name() {
     }
     for (body, place) in [
         (
-            json!({"include": ["reasoning.encrypted_content"]}),
+            json!({"include": ["message.input_image.image_url"]}),
             "include[0]",
         ),
         (
@@ -819,4 +820,23 @@ async fn wrong_tools_are_refused_in_the_clients_words() {
     ask(&server, json!({"reasoning": {"effort": "none"}}))
         .await
         .ok();
+}
+
+#[tokio::test]
+async fn what_cannot_be_looked_up_says_what_to_send() {
+    let server = roomy("Yes.");
+    let reply = ask(
+        &server,
+        json!({"input": [{"type": "item_reference", "id": "rs_1"}]}),
+    )
+    .await;
+    assert_eq!(reply.status, 400);
+    let error = &reply.json()["error"];
+    assert_eq!(error["param"], "input[0].type");
+    let said = error["message"].as_str().expect("a message");
+    assert!(said.contains("'store': false"), "{said}");
+    let taken =
+        json!({"include": ["reasoning.encrypted_content", "web_search_call.action.sources"]});
+    let answer = ask(&server, taken).await.ok();
+    assert_eq!(answer["status"], "completed");
 }

@@ -88,6 +88,26 @@ async fn each_format_is_kept_to() {
             vec!["a", "abb"],
         ),
         (
+            json!({"guided_json": flag}),
+            vec![r#"{"ok": true}"#],
+            vec!["{}"],
+        ),
+        (
+            json!({"guided_regex": "[0-9]{2}", "guided_decoding_backend": "xgrammar"}),
+            vec!["12"],
+            vec!["1"],
+        ),
+        (
+            json!({"guided_choice": ["yes", "no"]}),
+            vec!["yes"],
+            vec!["maybe"],
+        ),
+        (
+            json!({"guided_grammar": "root ::= \"a\" root | \"b\""}),
+            vec!["aab"],
+            vec!["abb"],
+        ),
+        (
             structured("json_object", json!(true)),
             vec!["{}"],
             vec!["[]"],
@@ -321,7 +341,7 @@ async fn what_cannot_be_kept_to_is_named() {
         (
             json!({"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}}),
             "invalid_combination",
-            "structured_outputs",
+            "structured_outputs.regex",
             "response_format",
         ),
         (
@@ -348,5 +368,39 @@ async fn what_cannot_be_kept_to_is_named() {
         assert_eq!(reply.error(), expected, "{fields}: {}", reply.body);
         let message = reply.json()["error"]["message"].to_string();
         assert!(message.contains(words), "{words}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_limited_with_and_without_a_grammar() {
+    let mut server = Plan::for_test().start();
+    let digits: Vec<u32> = tokens("0123456789").iter().map(|id| id.0).collect();
+    let mut allowed = digits.clone();
+    allowed.extend([1, END_OF_TURN.0]);
+    let kept = constraint(&mut server, json!({"allowed_token_ids": allowed})).await;
+    let kept = kept.expect("a constraint");
+    assert!(takes(&*kept, "2030") && !takes(&*kept, "2o3o"));
+    let both = json!({"allowed_token_ids": allowed, "guided_regex": "[0-9a-f]{2}"});
+    let kept = constraint(&mut server, both).await.expect("a constraint");
+    assert!(takes(&*kept, "20") && !takes(&*kept, "2f") && !takes(&*kept, "203"));
+    let kept = constraint(&mut server, json!({"bad_words": ["heart"]})).await;
+    let kept = kept.expect("a constraint");
+    assert!(takes(&*kept, "The lung") && !takes(&*kept, "heart"));
+    for (fields, param) in [
+        (json!({"allowed_token_ids": []}), "allowed_token_ids"),
+        (
+            json!({"allowed_token_ids": [5, 99_999]}),
+            "allowed_token_ids[1]",
+        ),
+        (json!({"bad_words": ["a", " "]}), "bad_words[1]"),
+        (json!({"bad_words": vec!["a"; 1025]}), "bad_words"),
+        (
+            json!({"guided_choice": ["a"], "response_format": {"type": "json_object"}}),
+            "guided_choice",
+        ),
+    ] {
+        let reply = server.chat(fields.clone()).await;
+        assert_eq!(reply.status, 400, "{fields}");
+        assert_eq!(reply.json()["error"]["param"], param, "{fields}");
     }
 }

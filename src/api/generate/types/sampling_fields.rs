@@ -58,6 +58,13 @@ pub(crate) struct SamplingFields {
     /// Token ids that end the answer.
     #[schemars(with = "Option<Vec<TokenId>>", length(max = 1024))]
     pub(crate) stop_token_ids: Option<Vec<i32>>,
+    /// vLLM's: the only tokens that may be sampled.
+    #[schemars(with = "Option<Vec<TokenId>>", length(min = 1))]
+    pub(crate) allowed_token_ids: Option<Vec<i32>>,
+    /// vLLM's: up to 1024 texts that must not occur in the answer, as the tokens that each has at the
+    /// beginning of a text and behind a space.
+    #[schemars(length(max = 1024))]
+    pub(crate) bad_words: Option<Vec<String>>,
     /// Minimum number of new tokens.
     #[schemars(range(min = 0), extend("default" = 0))]
     pub(crate) min_tokens: Option<i64>,

@@ -10,7 +10,7 @@ use super::thinking::{ThinkingFields, ThinkingWish, convert_thinking};
 use super::tools::{ToolFields, ToolPlan, convert_tools};
 use crate::api::generate::images::{Images, decode_all};
 use crate::api::generate::options::chat_logprobs;
-use crate::api::generate::output::{OutputPlan, ThoughtPlan, asked_grammar};
+use crate::api::generate::output::{GuidedFields, OutputPlan, ThoughtPlan, asked_grammar};
 use crate::api::generate::prompt::{PreparedPrompt, check_length, encode_chat};
 use crate::api::generate::size::{check_size, least_tokens};
 use crate::api::generate::{Call, OwnFields, SharedFields};
@@ -47,7 +47,13 @@ pub(crate) fn chat_call(
         &model.names[0],
         model.thinking,
     )?;
-    let asked = asked_grammar(fields.response_format, fields.structured_outputs)?;
+    let guided = GuidedFields {
+        json: fields.guided_json,
+        regex: fields.guided_regex,
+        choice: fields.guided_choice,
+        grammar: fields.guided_grammar,
+    };
+    let asked = asked_grammar(fields.response_format, fields.structured_outputs, guided)?;
     let prompting = Prompting::new(tools.as_ref(), asked.as_ref(), thinking.wish, model);
     let own = OwnFields {
         model: fields.model,

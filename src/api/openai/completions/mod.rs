@@ -23,7 +23,7 @@ use crate::api::generate::generation::{AnswerDelta, Finish};
 use crate::api::generate::labels::ServiceTier;
 use crate::api::generate::logprobs::{self, EchoedTokens};
 use crate::api::generate::options::{StreamUsage, TokenIds, completion_logprobs};
-use crate::api::generate::output::{OutputPlan, asked_grammar};
+use crate::api::generate::output::{GuidedFields, OutputPlan, asked_grammar};
 use crate::api::generate::prompt::PreparedPrompt;
 use crate::api::generate::refused::GENERATION;
 use crate::api::generate::types::usage::Usage;
@@ -71,11 +71,18 @@ impl Endpoint for Completions {
         let shared = SharedFields::read(&body)?;
         body.check_refused()?;
         let top_logprobs = completion_logprobs(fields.logprobs)?;
+        let guided = GuidedFields {
+            json: fields.guided_json,
+            regex: fields.guided_regex,
+            choice: fields.guided_choice,
+            grammar: fields.guided_grammar,
+        };
+        let (format, structured) = (fields.response_format, fields.structured_outputs);
         let own = OwnFields {
             model: fields.model,
             top_logprobs,
             output: OutputPlan {
-                grammar: asked_grammar(fields.response_format, fields.structured_outputs)?,
+                grammar: asked_grammar(format, structured, guided)?,
                 ..OutputPlan::default()
             },
             syntax: AnswerSyntax::default(),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
 
 use crate::api::generate::types::id_list::read_rest;
+use crate::api::generate::types::json_text::JsonText;
 use crate::api::generate::types::output_format::{ResponseFormat, StructuredOutputs};
 use crate::api::http::object::JsonObject;
 
@@ -32,6 +33,17 @@ pub(crate) struct CompletionRequest {
     pub(crate) response_format: Option<JsonObject<ResponseFormat>>,
     /// vLLM's: constraint on the answer's text.
     pub(crate) structured_outputs: Option<JsonObject<StructuredOutputs>>,
+    /// vLLM's: older name of `structured_outputs.json`.
+    pub(crate) guided_json: Option<JsonText>,
+    /// vLLM's: older name of `structured_outputs.regex`.
+    pub(crate) guided_regex: Option<String>,
+    /// vLLM's: older name of `structured_outputs.choice`.
+    pub(crate) guided_choice: Option<Vec<String>>,
+    /// vLLM's: older name of `structured_outputs.grammar`.
+    pub(crate) guided_grammar: Option<String>,
+    /// vLLM's: without effect, since there is one backend.
+    #[serde(rename = "guided_decoding_backend")]
+    pub(crate) _guided_decoding_backend: Option<String>,
 }
 
 /// One or more prompts, as text or as token ids.

@@ -11,8 +11,18 @@ use crate::api::http::object::JsonObject;
 use crate::api::openai::chat::request::ChatRequest;
 use crate::api::openai::chat::translation::Turns;
 
-/// The supported value of `include`.
+/// The value of `include` that asks for log-probabilities.
 const LOGPROBS: &str = "message.output_text.logprobs";
+/// Values of `include` without effect: reasoning is returned as text, and the others ask for more
+/// of items that no answer of this server has.
+const WITHOUT_EFFECT: [&str; 6] = [
+    "reasoning.encrypted_content",
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+];
 
 /// A chat request with the client's field names.
 pub(super) struct Translated {
@@ -108,14 +118,14 @@ fn allowed_tool(param: &str) -> Option<String> {
 fn includes_logprobs(include: Option<&[String]>) -> Result<bool, ApiError> {
     let include = include.unwrap_or_default();
     for (idx, name) in include.iter().enumerate() {
-        if name != LOGPROBS {
+        if name != LOGPROBS && !WITHOUT_EFFECT.contains(&name.as_str()) {
             return Err(ApiError::unsupported(
                 format!("include[{idx}]"),
-                format!("'include' takes \"{LOGPROBS}\" only."),
+                format!("'include' does not take '{name}'; it takes \"{LOGPROBS}\"."),
             ));
         }
     }
-    Ok(!include.is_empty())
+    Ok(include.iter().any(|name| name == LOGPROBS))
 }
 
 /// Returns the reasoning effort.

@@ -36,7 +36,8 @@ pub(crate) struct ResponsesRequest {
     pub(crate) tool_choice: Option<FunctionChoice>,
     /// Whether one answer may call several functions.
     pub(crate) parallel_tool_calls: Option<bool>,
-    /// Additional output data: `message.output_text.logprobs`.
+    /// Additional output data: `message.output_text.logprobs`. `reasoning.encrypted_content` is
+    /// taken without effect: reasoning is returned as text.
     pub(crate) include: Option<Vec<String>>,
     /// Number of alternatives for each token, 0–20; only with log-probabilities.
     pub(crate) top_logprobs: Option<i64>,

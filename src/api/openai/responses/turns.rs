@@ -37,6 +37,11 @@ pub(super) fn push(item: InputItem, path: String, turns: &mut Turns) -> Result<(
         Some("function_call_output" | "custom_tool_call_output") => add_output(item, path, turns),
         // Earlier reasoning is not part of the prompt.
         Some("reasoning") => Ok(()),
+        Some("item_reference") => Err(ApiError::unsupported(
+            format!("{path}.type"),
+            "Nothing is stored here, so an item cannot be referred to. Send 'store': false, with \
+             which clients send the items themselves.",
+        )),
         Some(kind) => Err(ApiError::unsupported(
             format!("{path}.type"),
             format!("An item of type '{kind}' is not supported by this server."),

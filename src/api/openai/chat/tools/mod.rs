@@ -121,8 +121,7 @@ impl ToolPlan {
     /// allows calls or prose if a function is strict.
     ///
     /// # Errors
-    /// 400 if both calls and another format are required, or for a grammar that cannot be combined
-    /// with calls.
+    /// 400 for a grammar that cannot be combined with calls.
     pub(crate) fn grammar(
         &self,
         asked: Option<AskedGrammar>,
@@ -134,15 +133,8 @@ impl ToolPlan {
             }
             (Demand::Auto, None) => return Ok(None),
             (Demand::Auto, Some(asked)) => Some(format!("document\n{}", document(asked)?)),
-            (Demand::Required | Demand::Named(_), None) => None,
-            (Demand::Required | Demand::Named(_), Some(asked)) => {
-                let message = format!(
-                    "'tool_choice' demands a call, so that the answer cannot be what '{}' asks \
-                     for. Leave one of them out.",
-                    asked.param
-                );
-                return Err(ApiError::contradiction(asked.param, message));
-            }
+            // The answer is a call, whatever its text would have been, as in vLLM.
+            (Demand::Required | Demand::Named(_), _) => None,
         };
         let mut lark = match self.limit {
             CallLimit::One => "start: call".to_owned(),

@@ -135,10 +135,12 @@ fn where_the_model_decides_it_calls_or_says() {
 }
 
 #[test]
-fn a_demanded_call_contradicts_another_grammar() {
+fn a_demanded_call_wins_over_another_grammar() {
     let required = plan(json!("required"), true, false);
-    assert!(required.grammar(Some(schema(json!({})))).is_err());
+    let grammar = |asked| required.grammar(asked).expect("a grammar of calls");
+    assert_eq!(grammar(Some(schema(json!({})))), grammar(None));
     let auto = plan(json!("auto"), true, false);
+    // Where the model decides, not every grammar can stand beside calls.
     let regex = AskedGrammar {
         param: "structured_outputs".to_owned(),
         source: GrammarSource::Regex("a*".to_owned()),
