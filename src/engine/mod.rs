@@ -615,6 +615,17 @@ impl Engine {
         let finished = self.scheduler.update(batch, &tokens);
         let finished: HashMap<SeqId, FinishReason> =
             finished.iter().map(|end| (end.seq, end.reason)).collect();
+        // Before any token is passed on: who has an answer finds it counted.
+        let num_tokens = batch.num_tokens();
+        self.inbox
+            .report(|report| report.rate.step(num_tokens, took));
+        self.stats.num_steps += 1;
+        self.stats.num_computed_tokens += num_tokens as u64;
+        self.stats.step_sizes.add(num_tokens);
+        self.stats.num_generated_tokens += num_sampled as u64;
+        self.stats.encoder_hits = report.encoder.hits;
+        self.stats.encoder_misses = report.encoder.misses;
+        self.tell();
         for (id, sampled) in sampled {
             if step.skipped.contains(&id) {
                 if step.choices.contains(&id)
@@ -632,15 +643,6 @@ impl Engine {
         }
 
         self.begin_slow_masks(batch.sampling().filter(|id| !step.skipped.contains(id)));
-        let num_tokens = batch.num_tokens();
-        self.inbox
-            .report(|report| report.rate.step(num_tokens, took));
-        self.stats.num_steps += 1;
-        self.stats.num_computed_tokens += num_tokens as u64;
-        self.stats.step_sizes.add(num_tokens);
-        self.stats.num_generated_tokens += num_sampled as u64;
-        self.stats.encoder_hits = report.encoder.hits;
-        self.stats.encoder_misses = report.encoder.misses;
         Ok(())
     }
 
