@@ -90,9 +90,8 @@ pub enum Error {
     },
     /// One tenant's requests have all places that it may have while others could come.
     #[error(
-        "This API key has {held} requests in flight, as many as it may have at the moment: the \
-         others' places are kept free for other keys, and --max-waiting-per-key may bound those \
-         that wait. Try again in {} s.",
+        "This API key has {held} requests in flight, its current share of the queue (see \
+         --max-waiting-per-key). Retry in {} s.",
         retry_after.as_secs()
     )]
     ShareFull {
@@ -118,7 +117,7 @@ pub enum Error {
         max_tokens: usize,
     },
     /// The request's own time was up, waiting or running.
-    #[error("The request was given up after {after_ms} ms: its time was up (timeout).")]
+    #[error("The request timed out after {after_ms} ms (timeout).")]
     DeadlineExceeded {
         /// Since it was accepted.
         after_ms: u64,
@@ -203,8 +202,8 @@ pub enum ImageError {
     UnknownFormat,
     /// DICOM, which will be read one day.
     #[error(
-        "The image is a DICOM file, which this server does not take yet. Export it as PNG, with the \
-         window that shows what is asked about."
+        "The image is a DICOM file. DICOM is not supported yet. Export the image as PNG with a \
+         suitable window."
     )]
     Dicom,
     /// A format that is read, in a variant of it that is not.
@@ -240,8 +239,8 @@ pub enum ImageError {
     },
     /// Much longer one way than the other.
     #[error(
-        "The image is {width}×{height} pixels; one side may be at most {max_ratio} times as long as \
-         the other. Crop it to what is to be seen."
+        "The image is {width}×{height} pixels; one side may be at most {max_ratio} times as long \
+         as the other. Crop it to the region of interest."
     )]
     TooThin {
         /// From the header.
@@ -260,7 +259,7 @@ pub enum ImageError {
         height: u32,
     },
     /// The client has left, so the image was not decoded to its end.
-    #[error("The image was given up: nobody waits for it any more.")]
+    #[error("Image decoding was cancelled: the client disconnected.")]
     Abandoned,
     /// More bytes than are accepted.
     #[error("The image has {bytes} bytes; at most {max_bytes} are accepted.")]

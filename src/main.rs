@@ -33,8 +33,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// After the last token, how long clients may take to read it.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
-/// What a run says that can be taken up again.
-const STOPPED: &str = "stopped; the same command goes on from here";
+/// Message of an interrupted run that can be resumed.
+const STOPPED: &str = "stopped; run the same command to resume";
 
 type Outcome = Result<ExitCode, Failure>;
 
@@ -282,8 +282,8 @@ fn told(summary: &BatchSummary) -> String {
     let seconds = elapsed.as_secs_f64();
     let pace = output_tokens as f64 / seconds.max(1e-3);
     format!(
-        "{num_lines} lines: {num_answered} answered, {num_failed} failed, {num_present} there \
-         before; {output_tokens} tokens in {seconds:.1} s, {pace:.0} a second"
+        "{num_lines} lines: {num_answered} answered, {num_failed} failed, {num_present} already \
+         done; {output_tokens} tokens in {seconds:.1} s, {pace:.0} a second"
     )
 }
 
@@ -303,8 +303,8 @@ fn serve(config: &ServeConfig, log: &Log) -> Outcome {
     if config.model_choice == ModelChoice::Default {
         tracing::info!(
             model = config.model,
-            "no model was named: serving the demo, which knows synthetic films only and is of no \
-             medical use; `medgemma models` lists others"
+            "no model given: serving the demo model, which was trained on synthetic X-rays only \
+             and has no medical use; `medgemma models` lists others"
         );
     }
     let runtime = runtime()?;
@@ -323,7 +323,7 @@ fn request_memory(config: &ServeConfig) -> RequestMemory {
         tracing::info!(
             request_memory = %ByteSize(total),
             longest_body = %ByteSize(memory.max_body() as u64),
-            "longer requests are refused: --max-request-memory, or more memory, makes room"
+            "longer requests are rejected; raise --max-request-memory"
         );
     }
     memory
@@ -443,8 +443,8 @@ async fn run(config: &ServeConfig, log: &Log) -> Outcome {
         }
     }
     tracing::info!(
-        "stopping: what runs is finished first, what waits is refused; a second signal stops at \
-         once"
+        "shutting down: finishing running requests, rejecting queued ones; a second signal stops \
+         at once"
     );
     drop(stop);
     engine.drain();

@@ -144,7 +144,7 @@ pub fn greet(greeting: &StartupBanner<'_>) {
     match telling {
         // Late is as good as never: the server serves.
         Ok(_) => drop(is_told.recv_timeout(FIRST_LINES)),
-        Err(error) => tracing::warn!(%error, "stdout cannot be told that the server listens"),
+        Err(error) => tracing::warn!(%error, "cannot write the startup message to stdout"),
     }
 }
 

@@ -16,10 +16,10 @@ pub enum BatchError {
         /// What the system says.
         source: io::Error,
     },
-    /// Results could not be told apart.
+    /// Results could not be matched to requests.
     #[error(
-        "{path}: the custom_id '{custom_id}' stands on line {first} and again on line {second}; \
-         each must stand once ({num_twice} lines are concerned)"
+        "{path}: duplicate custom_id '{custom_id}' on lines {first} and {second} ({num_twice} \
+         duplicate lines)"
     )]
     Duplicate {
         /// The input.
@@ -34,7 +34,7 @@ pub enum BatchError {
         num_twice: usize,
     },
     /// The output holds something that no batch wrote.
-    #[error("{path}: line {line} is no result of a batch: name another output")]
+    #[error("{path}: line {line} is not a batch result: choose another output file")]
     Foreign {
         /// The output.
         path: String,
@@ -43,8 +43,8 @@ pub enum BatchError {
     },
     /// The output belongs to another input.
     #[error(
-        "{path}: it holds {num_unknown} results of requests that the input does not have: name \
-         another output"
+        "{path}: contains {num_unknown} results of requests that are not in the input: choose \
+         another output file"
     )]
     OtherInput {
         /// The output.

@@ -1,7 +1,7 @@
-//! The command line and the environment, as they are written.
+//! Defines the options of all commands (clap).
 //!
 //! Each option of `serve` is also an environment variable, `MEDGEMMA_` and its name, and a key of
-//! `--config`'s file; the command line wins, then the file. What contradicts itself or is not supported is refused here, by name.
+//! `--config`'s file; the command line overrides the file, and the file the environment.
 
 use std::path::PathBuf;
 
@@ -54,11 +54,11 @@ pub(super) enum CommandArguments {
     /// Answer a file of requests, without a server
     #[command(after_long_help = super::batch::EXAMPLES, after_help = "More: medgemma run-batch --help")]
     RunBatch(Box<RunBatchArguments>),
-    /// Ask a server whether it takes requests: 0 if it does, for a container's health check
+    /// Check whether a server is ready, for a container's health check: exits with 0 if it is
     Ready(ReadyArguments),
     /// Compile the kernels for GPUs ahead of time, for a container image; needs no GPU
     Kernels(KernelsArguments),
-    /// Make processes for grammars: what a server starts for itself
+    /// Run the fork server for grammar processes (internal)
     #[command(hide = true)]
     GrammarWorker,
     /// Measure a model here, or any server over HTTP
@@ -68,7 +68,7 @@ pub(super) enum CommandArguments {
     /// Download a model from the hub
     #[command(after_long_help = PULL_EXAMPLES, after_help = "More: medgemma pull --help")]
     Pull(PullArguments),
-    /// List the models that have a name, what each needs, and which are downloaded
+    /// List the named models, the memory each needs, and which are downloaded
     Models(ModelsArguments),
     /// Remove a downloaded model
     Rm(RmArguments),
@@ -76,29 +76,29 @@ pub(super) enum CommandArguments {
 
 const SERVE_EXAMPLES: &str = "\
 Environment:
-  Every option can be set by a variable, MEDGEMMA_ and the option's name in capitals:
-  MEDGEMMA_PORT=9000, MEDGEMMA_MAX_MODEL_LEN=8192. MODEL is MEDGEMMA_MODEL. The command line wins,
-  then the file of --config, and an empty variable counts as none. Keys belong here, or into a file (--api-key-file), rather
-  than on a command line, which other users of the machine can see.
+  Every option can be set by an environment variable, MEDGEMMA_ and the option's name in capitals:
+  MEDGEMMA_PORT=9000, MEDGEMMA_MAX_MODEL_LEN=8192. MODEL is MEDGEMMA_MODEL. The command line takes
+  precedence, then the file of --config; empty variables are ignored. Put keys into variables or a
+  file (--api-key-file): other users of the machine can see the command line.
 
 Coming from vLLM:
-  Its flags are understood, or refused with what to use in their place; --max_model_len is read as
-  --max-model-len, and `medgemma --model MODEL …` as `medgemma serve --model MODEL …`. Of a flag that
-  is given twice the last counts, unless its help says that it may be repeated.
+  Its flags are accepted, or rejected with the option to use instead; --max_model_len is read as
+  --max-model-len, and `medgemma --model MODEL …` as `medgemma serve --model MODEL …`. If a flag is
+  given twice, the last value counts, unless its help says that it may be repeated.
 
 Exit codes:
-  0   it was asked to stop, and has finished what ran
-  2   a flag or a variable that cannot be
+  0   stopped on request, after finishing running requests
+  2   invalid option or environment variable
   65  the checkpoint is damaged
-  66  there is no such model, directory or file
+  66  no such model, directory or file
   68  the hub cannot be reached
-  69  the device that was asked for cannot be used
-  70  a fault while it ran: start it anew
-  71  too little memory
-  73  the address cannot be listened on
-  74  a file cannot be written: the disk is full, or not ours
-  77  the hub wants a token, or its terms accepted
-  78  a setting that does not fit the model
+  69  the requested device cannot be used
+  70  runtime fault; restart the server
+  71  not enough memory
+  73  cannot listen on the address
+  74  a file cannot be written: disk full or not writable
+  77  the hub requires a token, or acceptance of its terms
+  78  a setting that is invalid for this model
   130 a second signal stopped it before it had finished
   1   anything else
 
@@ -112,13 +112,13 @@ Examples:
   A checkpoint in a local directory, with a key, for the whole network:
     MEDGEMMA_API_KEY=… medgemma serve ~/models/medgemma-4b-it --host 0.0.0.0
 
-  How fast would it be here? Random weights need no download:
+  A benchmark of this machine with random weights, without a download:
     medgemma serve gemma-3-270m --load-format dummy
 ";
 
 const PULL_EXAMPLES: &str = "\
 Models go where Python's huggingface_hub has them, so that each finds what the other downloaded.
-A download that was cut, in whatever way, goes on where it was when it is started again.
+An interrupted download resumes when the command is run again.
 
 Environment:
   HF_TOKEN        the token; gated models need one, after their terms were accepted on the hub
@@ -126,7 +126,7 @@ Environment:
   HF_HOME, HF_HUB_CACHE
                   where models are kept
   HF_ENDPOINT     a mirror of the hub
-  HF_HUB_OFFLINE  1: ask nobody, say what is there
+  HF_HUB_OFFLINE  1: use only the cache, no network
   HTTPS_PROXY, NO_PROXY
                   how the hub is reached
   SSL_CERT_FILE   certificates to trust in place of the system's
@@ -139,12 +139,12 @@ Examples:
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {
     /// What to serve: a name that `medgemma models` lists, a hub id such as google/medgemma-4b-it,
-    /// or a local directory with a checkpoint in the hub's layout. What is not in the cache is
-    /// downloaded [default: demo]
+    /// or a local directory with a checkpoint in the hub's layout. Models that are not in the cache
+    /// are downloaded [default: demo]
     #[arg(value_name = "MODEL")]
     pub(super) model: Option<String>,
 
-    /// The same as MODEL, for those who write it this way
+    /// The same as MODEL, as an option
     #[arg(
         id = "model_option",
         long = "model",
@@ -153,12 +153,12 @@ pub(super) struct ServeArguments {
     )]
     pub(super) model_option: Option<String>,
 
-    /// A YAML file of options: a line each, with the name that it has here or on vLLM. The command line
-    /// wins over it, and it over the environment
+    /// A YAML file of options, one a line, with their names here or in vLLM. The command line
+    /// overrides the file, and the file overrides the environment
     #[arg(long, value_name = "FILE", env = "MEDGEMMA_CONFIG")]
     pub(super) config: Option<PathBuf>,
 
-    /// What clients may call the model; repeat it, or separate names by commas, for several
+    /// Names by which clients can request the model; may be repeated or separated by commas
     /// [default: MODEL's name]
     #[arg(
         long,
@@ -172,9 +172,9 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "TEMPLATE", env = "MEDGEMMA_CHAT_TEMPLATE")]
     pub(super) chat_template: Option<String>,
 
-    /// Whether answers begin with a train of thought, which is told apart then: never, on-request
-    /// (reasoning_effort asks for it) or unasked [default: what models.toml says of the model's or
-    /// the directory's name, else never]
+    /// Whether the model reasons before it answers; reasoning is returned separately: never,
+    /// on-request (with reasoning_effort) or unasked [default: from models.toml, by the name of the
+    /// model or directory; otherwise never]
     #[arg(
         long,
         value_name = "WHEN",
@@ -184,9 +184,9 @@ pub(super) struct ServeArguments {
     )]
     pub(super) thinking: Option<Thinking>,
 
-    /// How the model is told to write calls of tools: pythonic, [f(a=1)], or json, {"name": "f",
-    /// "parameters": {"a": 1}}; answers are read in either form [default: what models.toml says of
-    /// the model's or the directory's name, else pythonic]
+    /// Format in which the prompt asks for tool calls: pythonic, [f(a=1)], or json, {"name": "f",
+    /// "parameters": {"a": 1}}; answers are read in either format [default: from models.toml, by
+    /// the name of the model or directory; otherwise pythonic]
     #[arg(
         long,
         value_name = "FORMAT",
@@ -196,9 +196,9 @@ pub(super) struct ServeArguments {
     )]
     pub(super) tool_format: Option<ToolFormat>,
 
-    /// Refuse chats whose turns do not alternate, user first. Otherwise turns of one role that
-    /// follow one another are merged, several system messages joined, and an empty turn of the
-    /// user's is put before an assistant's that begins
+    /// Reject chats whose roles do not alternate, user first. By default, consecutive messages of
+    /// one role and several system messages are merged, and an empty user message is inserted
+    /// before a leading assistant message
     #[arg(
         long,
         value_name = "BOOL",
@@ -212,7 +212,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) strict_roles: bool,
 
-    /// How an image that is not square becomes one: squash, as transformers does, or pad with
+    /// How an image that is not square is made square: squash, as transformers does, or pad with
     /// black, as MedGemma's own serving container does
     #[arg(
         long,
@@ -224,8 +224,8 @@ pub(super) struct ServeArguments {
     )]
     pub(super) image_fit: ImageFit,
 
-    /// Where weights come from: the checkpoint's files (auto) or nowhere (dummy: random numbers,
-    /// for measuring)
+    /// Source of the weights: auto (the checkpoint's files) or dummy (random values, for
+    /// benchmarks)
     #[arg(
         long,
         value_name = "FORMAT",
@@ -260,8 +260,8 @@ pub(super) struct ServeArguments {
     )]
     pub(super) port: u16,
 
-    /// Key that clients must send; repeat it for several. Only the probes (/health, /livez, /ready)
-    /// and the pages need none
+    /// API key that clients must send; may be repeated. Only the probes (/health, /livez, /ready)
+    /// and the web pages need no key
     #[arg(
         long,
         value_name = "KEY",
@@ -271,7 +271,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) api_key: Vec<ApiKey>,
 
-    /// A file of such keys, one on a line: how Docker and Kubernetes hand secrets over
+    /// A file of API keys, one a line, such as a secret of Docker or Kubernetes
     #[arg(
         long,
         value_name = "FILE",
@@ -307,7 +307,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) max_model_len: Option<SequenceLength>,
 
-    /// Most sequences to compute at a time; others wait
+    /// Maximum number of sequences computed at a time; others wait
     #[arg(
         long,
         value_name = "COUNT",
@@ -318,8 +318,8 @@ pub(super) struct ServeArguments {
     )]
     pub(super) max_num_seqs: usize,
 
-    /// Most tokens to compute in one step, over all sequences; longer prompts take several steps.
-    /// An image's tokens must fit into one
+    /// Maximum number of tokens computed in one step, over all sequences; longer prompts take
+    /// several steps. An image's tokens must fit into one
     #[arg(
         long,
         value_name = "TOKENS",
@@ -341,8 +341,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) kv_cache_memory: Option<ByteSize>,
 
-    /// Memory for what the vision tower made of images, so that an image that comes again is not
-    /// encoded again
+    /// Size of the cache of image embeddings, which are reused when the same image is sent again
     #[arg(
         long,
         value_name = "SIZE",
@@ -352,8 +351,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) encoder_cache_memory: ByteSize,
 
-    /// Keep what was computed of a prompt, so that the next prompt with the same beginning is
-    /// answered sooner; on unless set to false
+    /// Reuse the KV cache of prompts with the same prefix; on by default
     #[arg(
         long,
         value_name = "BOOL",
@@ -369,7 +367,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) enable_prefix_caching: bool,
 
-    /// Compute every prompt from its first token
+    /// Do not reuse the KV cache of earlier prompts
     #[arg(
         long,
         visible_alias = "no-prefix-caching",
@@ -384,8 +382,8 @@ pub(super) struct ServeArguments {
     #[command(flatten)]
     pub(super) request_defaults: RequestDefaultArguments,
 
-    /// Most requests that wait, besides those that run; more are answered with 429 [default: four
-    /// times --max-num-seqs, at least 256]
+    /// Maximum number of waiting requests, besides the running ones; further requests get 429
+    /// [default: four times --max-num-seqs, at least 256]
     #[arg(
         long,
         value_name = "COUNT",
@@ -395,9 +393,9 @@ pub(super) struct ServeArguments {
     )]
     pub(super) max_queued_requests: Option<usize>,
 
-    /// Memory for what requests bring until the model takes it, such as 1GiB: bodies, what is read
-    /// out of them, images. When it is spent, requests are answered with 503 [default: a quarter
-    /// of what is free, at most 2GiB]
+    /// Memory limit for requests that the engine has not taken yet, such as 1GiB: bodies, parsed
+    /// data, images. Requests over the limit get 503 [default: a quarter of what is free, at most
+    /// 2GiB]
     #[arg(
         long,
         value_name = "SIZE",
@@ -406,8 +404,8 @@ pub(super) struct ServeArguments {
     )]
     pub(super) max_request_memory: Option<ByteSize>,
 
-    /// Longest time for a request, waiting and running, before it is given up with 504. A request
-    /// may ask for less with its field timeout [default: none]
+    /// Maximum time for a request, waiting and running; then it ends with 504. A request can set a
+    /// shorter time with its field timeout [default: none]
     #[arg(
         long,
         value_name = "SECONDS",
@@ -417,7 +415,8 @@ pub(super) struct ServeArguments {
     )]
     pub(super) request_timeout: Option<Seconds>,
 
-    /// Time for what runs to finish after SIGTERM; what has not begun is refused at once
+    /// Maximum time after SIGTERM for running requests to finish; queued requests are rejected at
+    /// once
     #[arg(
         long,
         value_name = "SECONDS",
@@ -428,8 +427,8 @@ pub(super) struct ServeArguments {
     )]
     pub(super) shutdown_timeout: Seconds,
 
-    /// Longest time for one step of the model. When it is over the device counts as stuck: requests
-    /// end with an error and the process exits with 70, to be started anew; 0 waits for ever
+    /// Maximum time for one model step. After that the device is considered hung: requests fail and
+    /// the process exits with code 70, to be restarted; 0 means no limit
     #[arg(
         long,
         value_name = "SECONDS",
@@ -450,7 +449,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) device: DeviceChoice,
 
-    /// Type of the numbers to compute with: auto (bf16 on a GPU, f32 on the CPU), f32 or bf16
+    /// Number type for the computation: auto (bf16 on a GPU, f32 on the CPU), f32 or bf16
     #[arg(
         long,
         env = "MEDGEMMA_DTYPE",
@@ -460,8 +459,8 @@ pub(super) struct ServeArguments {
     )]
     pub(super) dtype: DtypeChoice,
 
-    /// Share of the GPU's memory that may be used, by this server and whatever else uses it; the
-    /// KV cache takes what is left of it, unless --kv-cache-memory says how much
+    /// Fraction of the GPU's memory that may be used, by this server and other programs together;
+    /// the KV cache takes what is left of it, unless --kv-cache-memory is set
     #[arg(
         long,
         alias = "device-memory-utilization",
@@ -473,7 +472,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) gpu_memory_utilization: f64,
 
-    /// A folder of kernels that `medgemma kernels --out DIR` compiled: with it no compiler is
+    /// Directory of precompiled kernels, from `medgemma kernels --out DIR`; then no compiler is
     /// needed
     #[arg(
         long,
@@ -483,7 +482,8 @@ pub(super) struct ServeArguments {
     )]
     pub(super) kernels: Option<PathBuf>,
 
-    /// Where to keep kernels that are compiled here [default: medgemma/kernels in the user's cache]
+    /// Directory for kernels that are compiled on this machine [default: medgemma/kernels in the
+    /// user's cache]
     #[arg(
         long,
         value_name = "DIR",
@@ -492,7 +492,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) kernel_cache: Option<PathBuf>,
 
-    /// How to write the log, which goes to stderr and holds no prompts or answers: text or json
+    /// Format of the log, which goes to stderr and contains no prompts or answers: text or json
     #[arg(
         long,
         value_name = "FORMAT",
@@ -503,7 +503,7 @@ pub(super) struct ServeArguments {
     )]
     pub(super) log_format: LogFormat,
 
-    /// What to write: error, warn, info, debug or trace
+    /// Level of the log: error, warn, info, debug or trace
     #[arg(
         long,
         value_name = "LEVEL",

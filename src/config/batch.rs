@@ -84,7 +84,7 @@ A line of the output, in the order in which answers come:
   A request that was refused has its status and error there; a line that is no request has an error
   in place of the response. Nothing else stops for it.
 
-A run that was stopped, in whatever way, goes on where it was when it is started again.
+An interrupted run resumes when the command is run again.
 
 Exit codes:
   0   every line has an answer
@@ -100,8 +100,8 @@ pub(super) struct RunBatchArguments {
     #[arg(short, long, value_name = "FILE", value_parser = str::parse::<Place>)]
     pub(super) input_file: Place,
 
-    /// Where their answers go; what is there already is not asked again. - for stdout, which starts
-    /// from the beginning
+    /// Output file. Requests that already have a result there are skipped. - for stdout, which
+    /// starts from the beginning
     #[arg(short, long, value_name = "FILE", value_parser = str::parse::<Place>)]
     pub(super) output_file: Place,
 

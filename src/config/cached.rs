@@ -1,4 +1,4 @@
-//! `medgemma pull`, `models` and `rm`: what is in the cache, what comes in and what goes.
+//! Options of `medgemma pull`, `models` and `rm`, which manage the cache.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ pub struct PullConfig {
     pub model: String,
     /// A catalogue in place of the built-in one.
     pub models_file: Option<PathBuf>,
-    /// Where from, where to, and who asks.
+    /// The hub, its cache and credentials.
     pub hub: HubConfig,
 }
 
@@ -26,7 +26,7 @@ pub struct ModelsConfig {
     pub models_file: Option<PathBuf>,
     /// The folder of all models.
     pub cache: PathBuf,
-    /// What memory is told for, as `serve` would have it; no length is a usual one.
+    /// Settings of the memory estimate, as for `serve`; no length means a typical one.
     pub limits: Limits,
     /// The numbers that are computed with.
     pub dtype: DtypeChoice,
@@ -85,8 +85,8 @@ impl PullArguments {
 
 #[derive(Args, Debug)]
 pub(super) struct ModelsArguments {
-    /// Length whose memory is told: of one sequence, prompt and answer together, in tokens
-    /// [default: 8192, or the model's context if that is less]
+    /// Sequence length for the memory estimate, prompt and answer together, in tokens [default:
+    /// 8192, or the model's context if that is less]
     #[arg(
         long,
         value_name = "TOKENS",
@@ -95,7 +95,7 @@ pub(super) struct ModelsArguments {
     )]
     max_model_len: Option<usize>,
 
-    /// Numbers whose memory is told: auto or bf16 (on a GPU), or f32 (on the CPU)
+    /// Number type for the memory estimate: auto or bf16 (on a GPU), or f32 (on the CPU)
     #[arg(
         long,
         env = "MEDGEMMA_DTYPE",
@@ -145,7 +145,7 @@ pub(super) struct RmArguments {
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
 
-    /// Do not ask; without a terminal nobody is asked
+    /// Do not ask for confirmation; without a terminal there is none
     #[arg(short, long)]
     yes: bool,
 

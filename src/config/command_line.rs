@@ -1,4 +1,4 @@
-//! The command line as vLLM's users and scripts write it, put into the form that is read here.
+//! Rewrites vLLM-style arguments to this program's form before parsing.
 //!
 //! Knows forms, not meanings: a first flag means `serve`, `--max_model_len` is `--max-model-len`,
 //! `-tp` is a long flag, `--flag.key value` is `--flag {"key": value}`.

@@ -1,4 +1,4 @@
-//! What one key may ask, and which keys may go first.
+//! Limits for each API key, and keys with priority.
 
 use clap::Args;
 
@@ -6,7 +6,7 @@ use super::ApiKey;
 use super::api_key::api_key;
 use super::counts::at_least_one;
 
-/// What one key may ask; `None` is without limit. Where no keys are, all clients together.
+/// Limits of one API key; `None` means no limit. Without keys they apply to all clients together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyLimits {
     /// Requests at a time, each answer to a prompt counted.
@@ -19,8 +19,8 @@ pub struct KeyLimits {
 
 #[derive(Debug, Args)]
 pub(super) struct KeyLimitArguments {
-    /// Key whose requests may have a priority below 0, which goes before everybody else's; repeat it
-    /// for several. It opens the server as --api-key does
+    /// API key whose requests may use priorities below 0 (served first). Also valid as --api-key;
+    /// may be repeated
     #[arg(
         long,
         value_name = "KEY",
@@ -30,8 +30,9 @@ pub(super) struct KeyLimitArguments {
     )]
     pub(super) priority_api_key: Vec<ApiKey>,
 
-    /// Most requests at a time of one key, or of all clients where no keys are; with n answers to a
-    /// prompt a request counts n times. More are answered with 429 [default: none]
+    /// Maximum number of concurrent requests of one key, or of all clients if there are no keys; a
+    /// request with n answers counts n times. Requests over the limit get 429 with Retry-After
+    /// [default: none]
     #[arg(
         long,
         value_name = "COUNT",
@@ -41,8 +42,8 @@ pub(super) struct KeyLimitArguments {
     )]
     max_requests_per_key: Option<usize>,
 
-    /// Most requests of one key that wait, counted alike. Without it, where several keys are, one may
-    /// have as many places as it leaves free for others
+    /// Maximum number of waiting requests of one key, counted alike. Default: with several keys, a
+    /// key may queue at most as many requests as it leaves free for the others
     #[arg(
         long,
         value_name = "COUNT",
@@ -52,8 +53,8 @@ pub(super) struct KeyLimitArguments {
     )]
     max_waiting_per_key: Option<usize>,
 
-    /// Most tokens a minute of one key, of prompts and answers; more are answered with 429 and when
-    /// to come again [default: none]
+    /// Maximum number of tokens per minute of one key, of prompts and answers; requests over the
+    /// limit get 429 with Retry-After [default: none]
     #[arg(
         long,
         value_name = "TOKENS",

@@ -1,4 +1,4 @@
-//! What the operator asked for: flags and environment, parsed raw and resolved once.
+//! Configuration from the command line, the environment and `--config`'s file.
 //!
 //! Knows nothing of models: names and files are looked up by the registry.
 

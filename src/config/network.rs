@@ -1,4 +1,4 @@
-//! Who may come in: names, connections, and who reads the metrics. Pages of other sites are in `cors`.
+//! Network access: host names, connection limits, access to metrics. CORS is in `cors`.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(super) const OPTIONS: [&str; 12] = [
     "metrics_port",
 ];
 
-/// Who may come in, and how many of them.
+/// Network access settings.
 #[derive(Clone, Debug)]
 pub struct NetworkConfig {
     /// Names of this server besides the loopback's; given, they are checked on every address.
@@ -40,9 +40,9 @@ pub struct NetworkConfig {
     pub max_connections: Option<usize>,
     /// Most connections from one address; `None` means no limit.
     pub max_connections_per_address: Option<usize>,
-    /// How long a client may take nothing of what is sent to it.
+    /// Maximum time without progress while sending a response.
     pub send_timeout: Duration,
-    /// Keys that open the metrics and nothing else.
+    /// Keys for the metrics only.
     pub metrics_keys: Vec<ApiKey>,
     /// Where to serve metrics and probes alone.
     pub metrics_address: Option<(String, u16)>,
@@ -50,10 +50,10 @@ pub struct NetworkConfig {
 
 #[derive(Debug, Args)]
 pub(super) struct NetworkArguments {
-    /// Name by which clients reach this server, such as med.example.org or *.example.org; repeat
-    /// it, or separate names by commas. On a loopback address only localhost, 127.0.0.1, [::1] and
-    /// these are answered, so that no web page can pass itself off as one of this machine; on
-    /// other addresses names are checked once some are given. /health, /livez and /ready answer to any
+    /// Name by which clients reach this server, such as med.example.org or *.example.org; may be
+    /// repeated or separated by commas. On a loopback address only localhost, 127.0.0.1, [::1] and
+    /// these are accepted, which prevents DNS rebinding. On other addresses names are checked once
+    /// some are given. /health, /livez and /ready accept any name
     #[arg(
         long,
         value_name = "NAME",
@@ -67,7 +67,7 @@ pub(super) struct NetworkArguments {
     #[command(flatten)]
     pub(super) cors: CorsArguments,
 
-    /// Serve /tokenizer_info, which tells the tokenizer's settings and the chat template
+    /// Serve /tokenizer_info, with the tokenizer's settings and the chat template
     #[arg(
         long,
         value_name = "BOOL",
@@ -82,9 +82,8 @@ pub(super) struct NetworkArguments {
     )]
     pub(super) enable_tokenizer_info_endpoint: bool,
 
-    /// Most connections at a time. When they are in use, a new one takes the place of the one that
-    /// has been idle longest; if none is idle, it is answered with 503 [default: what the limit of
-    /// open files leaves, at most 16384]
+    /// Maximum number of connections. At the limit, a new connection replaces the longest idle one;
+    /// if none is idle, it gets 503 [default: what the limit of open files leaves, at most 16384]
     #[arg(
         long,
         value_name = "COUNT",
@@ -94,8 +93,8 @@ pub(super) struct NetworkArguments {
     )]
     pub(super) max_connections: Option<usize>,
 
-    /// Most of them from one address (of IPv6, from one /64). A proxy in front of the server is one
-    /// address [default: no limit of its own]
+    /// Maximum number of connections from one address (IPv6: from one /64). A reverse proxy counts
+    /// as one address [default: no separate limit]
     #[arg(
         long,
         value_name = "COUNT",
@@ -105,8 +104,8 @@ pub(super) struct NetworkArguments {
     )]
     pub(super) max_connections_per_address: Option<usize>,
 
-    /// Longest time in which a client takes nothing of an answer, before its connection is closed
-    /// and its request given up
+    /// Maximum time without progress while sending a response; then the connection is closed and
+    /// the request aborted
     #[arg(
         long,
         value_name = "SECONDS",
@@ -117,8 +116,8 @@ pub(super) struct NetworkArguments {
     )]
     pub(super) send_timeout: Seconds,
 
-    /// Key that opens /metrics and nothing else; repeat it for several. Where clients have several
-    /// keys, none of theirs opens /metrics, which tells what all of them do
+    /// Key for /metrics only; may be repeated. With several API keys, /metrics accepts only these
+    /// keys, since it covers all clients
     #[arg(
         long,
         value_name = "KEY",
@@ -138,8 +137,8 @@ pub(super) struct NetworkArguments {
     )]
     pub(super) metrics_host: String,
 
-    /// Port to serve /metrics and the probes on besides, and nothing else. They need no key
-    /// there, unless --metrics-key says so; 0 takes a free one
+    /// Additional port that serves only /metrics and the probes. They need no key there, unless
+    /// --metrics-key is set; 0 takes a free one
     #[arg(
         long,
         value_name = "PORT",

@@ -1,14 +1,14 @@
-//! What holds for requests that do not say it themselves, and how many images they may bring.
+//! Defaults for fields that a request does not set, and the limit of images.
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-/// What holds for every request.
+/// Defaults for requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestDefaults {
     /// Source of the sampling settings that a request does not give.
     pub sampling: SamplingSource,
-    /// Where the seeds of requests without one begin; `None` draws each at random.
+    /// First seed for requests without a seed; `None` draws each at random.
     pub seed: Option<u64>,
     /// Most images in one prompt; `None` is as many as fit.
     pub max_images: Option<usize>,
@@ -20,15 +20,15 @@ pub enum SamplingSource {
     /// The checkpoint's generation_config.json
     #[value(name = "auto")]
     Checkpoint,
-    /// None: temperature 1, nothing cut off
+    /// None: temperature 1, no top-k, no top-p
     #[value(name = "vllm")]
     Neutral,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct RequestDefaultArguments {
-    /// Where sampling settings come from that a request does not have: the checkpoint's
-    /// generation_config.json (auto), or temperature 1 and nothing cut off (vllm)
+    /// Source of sampling settings that a request does not give: the checkpoint's
+    /// generation_config.json (auto), or temperature 1, no top-k, no top-p (vllm)
     #[arg(
         long,
         value_name = "SOURCE",
@@ -39,8 +39,8 @@ pub(super) struct RequestDefaultArguments {
     )]
     generation_config: SamplingSource,
 
-    /// Where the seeds begin of requests that have none: the same requests in the same order get
-    /// the same answers then [default: drawn at random]
+    /// First seed for requests without a seed; the same requests in the same order then get the
+    /// same answers [default: drawn at random]
     #[arg(
         long,
         value_name = "NUMBER",

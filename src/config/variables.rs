@@ -36,14 +36,14 @@ fn strays_among(
         .filter_map(|(name, value)| {
             if is_service_link(&name, &value) {
                 Some(format!(
-                    "{name}={value} is Kubernetes' word for a service called medgemma, and does \
-                     not set the port: use --port, or enableServiceLinks: false"
+                    "{name}={value} was set by Kubernetes for a service named medgemma and is \
+                     ignored: use --port, or enableServiceLinks: false"
                 ))
             } else if known.contains(&name) || is_of_services(&name) {
                 None
             } else {
                 Some(format!(
-                    "{name} is no option and sets nothing: is it misspelt?"
+                    "{name} is not a known option and is ignored: is it misspelt?"
                 ))
             }
         })

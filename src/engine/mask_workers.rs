@@ -39,7 +39,7 @@ impl MaskWorkers {
     /// # Errors
     /// Returns `Backend` when a computation is lost.
     pub(super) async fn next(&mut self) -> Result<Option<Bitmask>> {
-        let lost = |reason: String| Error::Backend(format!("masks are not made: {reason}"));
+        let lost = |reason: String| Error::Backend(format!("computing masks failed: {reason}"));
         loop {
             match self.0.join_next().await {
                 Some(Ok(made)) => return Ok(Some(made)),

@@ -592,7 +592,7 @@ impl Engine {
         let num_sampled = sampled.len();
         if num_sampled != batch.sampling().count() || scores.len() != step.num_scored() {
             return Err(Error::Backend(format!(
-                "a step drew {num_sampled} tokens for {} sequences and scored {} of {}",
+                "a step sampled {num_sampled} tokens for {} sequences and scored {} of {}",
                 batch.sampling().count(),
                 scores.len(),
                 step.num_scored()

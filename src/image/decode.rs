@@ -40,7 +40,7 @@ pub struct ImageLimits {
 
 impl Default for ImageLimits {
     /// 50 MiB and 64 Mi pixels, a slide's overview or a large photograph; sides of 32,768, four
-    /// times the longest of a film or an overview; and 1 : 200, as the image processors of
+    /// times the longest of an X-ray or an overview; and 1 : 200, as the image processors of
     /// transformers that bound it at all.
     fn default() -> Self {
         Self {

@@ -6,7 +6,7 @@ use crate::error::ImageError;
 
 /// A decoded image, upright, composited on white.
 ///
-/// Grey stays one channel as long as it can: a film then costs a third, and repeating it later
+/// Grey stays one channel as long as it can: an X-ray then costs a third, and repeating it later
 /// gives the same bytes, since resizing treats channels alike.
 pub struct Raster {
     /// Pixels in a row.

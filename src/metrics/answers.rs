@@ -77,7 +77,7 @@ impl AnswerMetrics {
         let success = counters(
             registry,
             "vllm:request_success_total",
-            "Answers that ended, by how.",
+            "Finished answers by finish reason.",
             "finished_reason",
         );
         // A series that appears with its first event hides that event from rate().
@@ -96,7 +96,7 @@ impl AnswerMetrics {
             generation_tokens: counter(
                 registry,
                 "vllm:generation_tokens_total",
-                "Tokens that answers were made of.",
+                "Generated tokens.",
             ),
             success,
             time_to_first_token: histogram(
@@ -147,12 +147,12 @@ impl AnswerMetrics {
             ),
             max_tokens: tokens(
                 "vllm:request_params_max_tokens",
-                "Tokens that an answer might have had.",
+                "Maximum number of tokens of an answer.",
             ),
             num_preemptions: histogram(
                 registry,
                 "vllm:request_num_preemptions",
-                "Times that an answer lost its KV blocks to another.",
+                "Number of preemptions of an answer.",
                 &PREEMPTIONS_BUCKETS,
             ),
             num_choices: histogram(

@@ -15,12 +15,12 @@ pub(super) fn families(stats: &EngineStats) -> Vec<MetricFamily> {
     vec![
         gauge(
             "vllm:num_requests_running",
-            "Sequences that are computed.",
+            "Running sequences.",
             stats.num_running as f64,
         ),
         gauge(
             "vllm:num_requests_waiting",
-            "Sequences that wait to be computed.",
+            "Waiting sequences.",
             stats.num_waiting as f64,
         ),
         gauge(
@@ -32,38 +32,38 @@ pub(super) fn families(stats: &EngineStats) -> Vec<MetricFamily> {
         lora_requests(),
         counter(
             "vllm:num_preemptions_total",
-            "Times that a sequence lost its KV blocks to another.",
+            "Number of preemptions.",
             stats.num_preemptions,
         ),
         counter(
             "vllm:prefix_cache_queries_total",
-            "Prompt tokens that were looked for in the prefix cache.",
+            "Prompt tokens looked up in the prefix cache.",
             stats.prefix_queried_tokens,
         ),
         counter(
             "vllm:prefix_cache_hits_total",
-            "Prompt tokens that were found in the prefix cache.",
+            "Prompt tokens found in the prefix cache.",
             stats.prefix_hit_tokens,
         ),
         counter(
             "vllm:mm_cache_queries_total",
-            "Images that were looked for in the encoder cache.",
+            "Images looked up in the encoder cache.",
             encoder.0 + encoder.1,
         ),
         counter(
             "vllm:mm_cache_hits_total",
-            "Images that were found in the encoder cache.",
+            "Images found in the encoder cache.",
             encoder.0,
         ),
         step_tokens(stats),
         counter(
             "medgemma:encoder_cache_hits_total",
-            "Images whose features were kept.",
+            "Encoder cache hits.",
             encoder.0,
         ),
         counter(
             "medgemma:encoder_cache_misses_total",
-            "Images that the vision tower had to encode.",
+            "Encoder cache misses.",
             encoder.1,
         ),
         counter(
@@ -78,7 +78,7 @@ pub(super) fn families(stats: &EngineStats) -> Vec<MetricFamily> {
         ),
         counter(
             "medgemma:skipped_masks_total",
-            "Times that a step went on without a sequence whose grammar was too slow for it.",
+            "Times that a step left a sequence out because its grammar mask was not ready.",
             stats.num_skipped_masks,
         ),
         blocks(stats),
@@ -95,7 +95,7 @@ fn cache_config(stats: &EngineStats) -> MetricFamily {
     ];
     family(
         "vllm:cache_config_info",
-        "How the KV cache is cut.",
+        "KV cache configuration.",
         MetricType::GAUGE,
         vec![gauge_metric(labels, 1.0)],
     )

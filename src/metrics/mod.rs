@@ -46,13 +46,13 @@ impl Metrics {
             errors: counters(
                 &registry,
                 "medgemma:request_errors_total",
-                "Requests that were refused or ended with an error, by its code.",
+                "Requests that were rejected or failed, by error code.",
                 "code",
             ),
             cancelled: counter(
                 &registry,
                 "medgemma:requests_cancelled_total",
-                "Requests whose client left before the end.",
+                "Requests whose client disconnected before the end.",
             ),
             images_decoded: counter(
                 &registry,
@@ -62,18 +62,18 @@ impl Metrics {
             auth_failures: counter(
                 &registry,
                 "medgemma:auth_failures_total",
-                "Requests without a right key.",
+                "Requests with a missing or invalid API key.",
             ),
             log: OnceLock::new(),
             images_abandoned: counter(
                 &registry,
                 "medgemma:images_abandoned_total",
-                "Images whose decoding ended early, since their client had left.",
+                "Images whose decoding was cancelled because the client disconnected.",
             ),
             request_memory: gauge(
                 &registry,
                 "medgemma:request_memory_bytes",
-                "Memory that requests hold: bodies, what is read out of them, images.",
+                "Memory of requests: bodies, parsed data, images.",
             ),
             registry,
         }
@@ -95,7 +95,7 @@ impl Metrics {
         self.errors.with_label_values(&[code]).inc();
     }
 
-    /// A request had no right key.
+    /// Counts a request with a missing or invalid API key.
     pub fn auth_failure(&self) {
         self.auth_failures.inc();
     }
@@ -124,7 +124,7 @@ impl Metrics {
         families.extend(engine::families(stats));
         families.push(engine::counter(
             "medgemma:log_lines_dropped_total",
-            "Lines of the log that were lost, since it could not be written or not fast enough.",
+            "Log lines that were dropped because the log could not be written fast enough.",
             self.log.get().map_or(0, Log::num_dropped),
         ));
         families.sort_by(|a, b| a.name().cmp(b.name()));

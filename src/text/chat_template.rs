@@ -129,7 +129,7 @@ impl ChatTemplate {
     pub fn render_to(&self, mut messages: Vec<Message>, end: PromptEnd) -> Result<RenderedPrompt> {
         let crowded = || {
             let message = "The messages contain every Unicode noncharacter from U+FDD0 to U+FDEF. \
-                           Remove them: they stand for nothing.";
+                           Remove some of these code points.";
             Error::Template(message.to_owned())
         };
         let strings = messages.iter().flat_map(Message::strings);

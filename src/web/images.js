@@ -21,7 +21,7 @@ export async function readImage(file) {
   const head = new Uint8Array(await file.slice(0, 132).arrayBuffer());
   const name = file.name || "pasted image";
   if (stands(head, ...DICOM) || /\.(dcm|dicom)$/i.test(name)) {
-    throw new Error(`${name} is a DICOM file, which this server does not take yet. Export it as PNG.`);
+    throw new Error(`${name} is a DICOM file. DICOM is not supported yet. Export the image as PNG with a suitable window.`);
   }
   const format = FORMATS.find(({ begins, then }) => stands(head, 0, begins) && (!then || stands(head, ...then)));
   if (!format) {

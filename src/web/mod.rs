@@ -11,8 +11,8 @@
 //!                    │ conversation, settings  turns and fields → a request
 //!                    │ turns ─ markdown        answers as elements, never as markup
 //!                    │ composer ─ images     the next question, files
-//!                    │ film                    one to try the demo with
-//!                    │ viewer, boxes           films, what is drawn on them
+//!                    │ film                    a synthetic X-ray to try the demo with
+//!                    │ viewer, boxes           the images, and boxes drawn on them
 //!                    └ snippets, theme
 //! ```
 

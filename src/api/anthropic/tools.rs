@@ -102,7 +102,8 @@ pub(super) fn think(
     {
         return Err(ApiError::unsupported(
             "thinking.display",
-            "Thoughts come as they are: leave 'thinking.display' out or send \"summarized\".",
+            "Reasoning is returned in full; summaries are not supported. Omit 'thinking.display' \
+             or send \"summarized\".",
         ));
     }
     let enable = match (thinking.kind.as_str(), thinking.budget_tokens) {

@@ -92,7 +92,7 @@ fn check_metrics(app: &AppState, headers: &HeaderMap) -> Result<Caller, ApiError
     };
     match (keys.num_keys(), keys.check(headers)) {
         (1, Ok(caller)) => Ok(caller),
-        (2.., Ok(_)) => Err(ApiError::metrics_are_apart()),
+        (2.., Ok(_)) => Err(ApiError::metrics_key_required()),
         _ => Err(error),
     }
 }

@@ -86,7 +86,7 @@ impl KernelStore {
     /// Stores machine code for the next start. If that fails, it only logs a warning.
     pub fn keep(&self, unit: &Unit<'_>, arch: &Arch, compiler: &str, code: &[u8]) {
         let Some(folder) = &self.cache else {
-            self.warn("no home directory is known");
+            self.warn("HOME is not set");
             return;
         };
         if let Err(error) = write_whole(folder, &unit.named(arch, compiler), code) {
@@ -98,8 +98,8 @@ impl KernelStore {
         if !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 reason,
-                "compiled kernels cannot be kept, so each start compiles them again: set \
-                 MEDGEMMA_KERNEL_CACHE to a folder that can be written"
+                "compiled kernels are not cached, so each start compiles them again: set \
+                 MEDGEMMA_KERNEL_CACHE to a writable directory"
             );
         }
     }

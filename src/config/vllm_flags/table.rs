@@ -6,8 +6,8 @@ use super::Rule::{self, Needless, Object, Only};
 use super::VllmFlag;
 
 // What is said of several flags. A reason follows "is not needed: " or "is not supported: ".
-const ONE_GPU: &str = "a model is computed on one GPU. Start one server for each GPU behind a router, or serve a model that fits one";
-const ALONE: &str = "one process computes on one GPU, and has nobody to share the work with";
+const ONE_GPU: &str = "only one GPU is used. Start one server for each GPU behind a router, or serve a model that fits one";
+const ALONE: &str = "only one GPU is used";
 const ADAPTERS: &str = "adapters are not loaded. Merge the adapter into its model (PEFT: merge_and_unload) and serve the merged directory";
 const TLS: &str = "the server speaks plain HTTP. Put a proxy that ends TLS in front of it (nginx, Caddy, Traefik)";
 const HTTP: &str = "the server speaks HTTP over TCP: leave it out, or put a proxy in front of it";
@@ -19,10 +19,10 @@ const FIGURES: &str = "figures are at /metrics, not in the log";
 const TOOLS: &str = "tools can be called in any chat; --tool-format says how calls are written";
 const CODE: &str = "code is not loaded: leave it out";
 const NO_REMOTE_CODE: &str = "code that comes with a model is never run";
-const CONFIG_COUNTS: &str = "config.json counts as it is. Change it in a directory of your own";
+const CONFIG_COUNTS: &str = "config.json is used as it is. Change it in a copy of the directory";
 const QUANTISED: &str = "weights are computed in bf16 or f32 as they are stored. Leave it out and serve the original checkpoint; --max-model-len and --max-num-seqs save memory";
 const CACHE_NUMBERS: &str = "the cache is bf16 on a GPU and f32 on the CPU. Leave it out; a lower --max-model-len or --max-num-seqs saves memory";
-const CACHE_STAYS: &str = "a server keeps its cache to itself: leave it out";
+const CACHE_STAYS: &str = "the KV cache is not transferred between servers: leave it out";
 const OFFLOADING: &str =
     "weights stay where they are computed. Serve a smaller model, or use --device cpu";
 const NOTHING_OFFLOADED: &str = "weights and the KV cache stay where they are computed";
@@ -32,20 +32,21 @@ const NO_STATE: &str =
 const KERNELS: &str =
     "there is one kernel for each operation and device, compiled for the GPU by itself";
 const GRAPHS: &str =
-    "on a GPU, steps of any length are recorded as graphs, which changes no answer";
+    "on a GPU, steps of any length are captured as CUDA graphs, which does not change answers";
 const LAYOUT: &str = "blocks of the KV cache have 32 tokens here, which changes no answer";
 const NO_VIDEO: &str = "prompts hold text and images, no video";
 const PREPARED_HERE: &str = "images are prepared on the CPU, in the same process";
 const PREPARED_AS_TRAINED: &str = "images are prepared as the checkpoint says: leave it out";
-const NO_SLEEP: &str = "a server keeps its model: stop it to free the GPU";
-const GENERATES: &str = "models generate here: leave it out";
-const SPECULATION: &str = "tokens are drawn one after the other: leave it out";
+const NO_SLEEP: &str = "the model stays loaded: stop the server to free the GPU";
+const GENERATES: &str = "only text generation is supported: leave it out";
+const SPECULATION: &str = "speculative decoding is not supported: leave it out";
 const TRACES: &str =
     "traces are not sent: leave it out. Each request's times are in the log and at /metrics";
 const NO_COHERE: &str = "Cohere's routes and formats are not served";
-const NO_SCORES: &str = "scores are not served";
-const OPERATOR_SAYS: &str = "a request never brings what the operator decides: leave it out";
-const FAULTS: &str = "a fault ends the process with 70, to be started anew: leave it out";
+const NO_SCORES: &str = "scoring is not supported";
+const OPERATOR_SAYS: &str = "requests cannot override the operator's settings: leave it out";
+const FAULTS: &str =
+    "a fault ends the process with exit code 70, so that it can be restarted: leave it out";
 
 /// Each flag once, in the order of vLLM's help; at the end those that vLLM had once.
 #[rustfmt::skip]
@@ -56,7 +57,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     switch("trust-request-chat-template", Only(&["false"], "a request never brings a template: --chat-template sets one")),
     switch("trust-request-mm-kwargs", Only(&["false"], OPERATOR_SAYS)),
     value("default-chat-template-kwargs", Only(&["{}"], "use --thinking, or send chat_template_kwargs with each request")),
-    value("reasoning-effort-map", Only(&["{}"], "every effort means the same thought; a request's thinking budget bounds it: leave it out")),
+    value("reasoning-effort-map", Only(&["{}"], "all efforts produce the same reasoning prompt; a request can limit it with its thinking budget: leave it out")),
     value("response-role", Only(&["assistant"], "answers are the assistant's: leave it out")),
     switch("return-tokens-as-token-ids", Only(&["false"], "clients ask for it: return_token_ids")),
     switch("enable-auto-tool-choice", Needless(TOOLS)),
@@ -66,9 +67,9 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     value("tool-strict-level", Only(&["auto"], "clients ask for it: tool_choice \"required\" keeps a call to its schema")),
     value("tool-server", Only(&[], "tools are called by the client: leave it out")),
     value("max-log-len", Needless(LOGGING)),
-    switch("enable-prompt-tokens-details", Needless("every answer's usage tells its cached tokens")),
+    switch("enable-prompt-tokens-details", Needless("every answer's usage includes its cached tokens")),
     switch("enable-per-request-metrics", Only(&["false"], "answers do not tell their times: the log and /metrics do")),
-    switch("enable-server-load-tracking", Needless("/load tells it anyway")),
+    switch("enable-server-load-tracking", Needless("/load always reports it")),
     switch("enable-force-include-usage", Only(&["false"], "clients ask for it: stream_options.include_usage")),
     value("sse-keep-alive-interval", Needless("a stream has a comment after each 10 s without a token")),
     switch("enable-log-outputs", Needless(LOGGING)),
@@ -102,7 +103,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     switch("disable-fastapi-docs", Needless("there is no FastAPI")),
     value("h11-max-incomplete-event-size", Needless("a head may have 400 KiB, and bodies have limits of their own")),
     value("h11-max-header-count", Needless("a head may have 100 lines")),
-    switch("enable-offline-docs", Needless("/docs asks nobody else")),
+    switch("enable-offline-docs", Needless("/docs needs no network")),
     switch("enable-flash-late-interaction", Needless(NO_SCORES)),
     switch("headless", Only(&["false"], ONE_GPU)),
     value("api-server-count", Only(&["1"], "one process serves HTTP on all cores: leave it out")),
@@ -121,7 +122,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     value("quantization", Only(&["none"], QUANTISED)),
     value("quantization-config", Only(&["{}"], QUANTISED)),
     switch("allow-deprecated-quantization", Needless("weights are served as they are stored")),
-    switch("enforce-eager", Needless("on a GPU steps are recorded as graphs all the same, which changes no answer; a lower --max-num-seqs takes less memory for them")),
+    switch("enforce-eager", Needless("on a GPU, steps are always captured as CUDA graphs, which does not change answers; a lower --max-num-seqs reduces their memory")),
     switch("enable-return-routed-experts", Only(&["false"], NO_EXPERTS)),
     switch("return-sampling-mask", Only(&["false"], "answers do not tell it: leave it out")),
     value("max-logprobs", Only(&["20"], "requests may ask for 20 alternatives a token, no more and no fewer: leave it out")),
@@ -162,7 +163,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     switch("enable-mamba-cache-stochastic-rounding", Needless(NO_STATE)),
     value("mamba-cache-philox-rounds", Needless(NO_STATE)),
     // Thoughts
-    value("reasoning-parser", Needless("thoughts are told apart where the model has any; --thinking says otherwise")),
+    value("reasoning-parser", Needless("reasoning is parsed automatically; see --thinking")),
     value("reasoning-parser-plugin", Only(&[], CODE)),
     // Parallel
     value("distributed-executor-backend", Only(&["mp", "uni"], ONE_GPU)),
@@ -213,7 +214,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     value("expert-placement-strategy", Needless(NO_EXPERTS)),
     value("max-parallel-loading-workers", Needless(ALONE)),
     switch("ray-workers-use-nsight", Needless(ALONE)),
-    switch("disable-custom-all-reduce", Needless("one GPU has nobody to reduce with")),
+    switch("disable-custom-all-reduce", Needless("only one GPU is used")),
     value("worker-cls", Only(&["auto"], CODE)),
     value("worker-extension-cls", Only(&[], CODE)),
     switch("enable-fault-tolerance", Only(&["false"], FAULTS)),
@@ -235,7 +236,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     switch("enable-mamba-shared-prefix-checkpoint", Needless(NO_STATE)),
     value("replayssm-buffer-len", Needless(NO_STATE)),
     switch("use-replayssm", Needless(NO_STATE)),
-    value("kv-offloading-size", Only(&["0"], "what gives way is computed again: leave it out")),
+    value("kv-offloading-size", Only(&["0"], "preempted sequences are recomputed; there is no swap space: leave it out")),
     value("kv-offloading-backend", Needless(NOTHING_OFFLOADED)),
     // Offloading
     value("offload-backend", Needless(NOTHING_OFFLOADED)),
@@ -252,7 +253,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     value("mm-processor-kwargs", Only(&["{}"], PREPARED_AS_TRAINED)),
     value("mm-processor-cache-gb", Only(&[], "--encoder-cache-memory is for what was made of images")),
     value("mm-processor-cache-type", Needless(PREPARED_HERE)),
-    value("mm-hasher-algorithm", Needless("images are told apart by BLAKE3")),
+    value("mm-hasher-algorithm", Needless("images are hashed with BLAKE3")),
     value("mm-shm-cache-max-object-size-mb", Needless(PREPARED_HERE)),
     switch("mm-encoder-only", Only(&["false"], GENERATES)),
     value("mm-encoder-tp-mode", Needless(ALONE)),
@@ -260,7 +261,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     value("mm-encoder-attn-dtype", Only(&["auto", "bfloat16"], QUANTISED)),
     value("mm-encoder-fp8-scale-path", Only(&[], QUANTISED)),
     value("mm-encoder-fp8-scale-save-path", Only(&[], QUANTISED)),
-    value("mm-encoder-fp8-scale-save-margin", Needless("the vision tower is not quantised")),
+    value("mm-encoder-fp8-scale-save-margin", Needless("the vision encoder is not quantised")),
     switch("interleave-mm-strings", Needless("images stand in the prompt where the request has them")),
     switch("skip-mm-profiling", Needless("what images take is known beforehand")),
     value("video-pruning-rate", Needless(NO_VIDEO)),
@@ -314,8 +315,8 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     switch("enable-chunked-prefill", Only(&["true"], "long prompts always take several steps, of --max-num-batched-tokens each: leave it out")),
     switch("disable-chunked-mm-input", Needless("an image is always computed in one step")),
     value("scheduler-cls", Only(&[], CODE)),
-    switch("scheduler-reserve-full-isl", Needless("what gives way is computed again, and changes no answer")),
-    value("watermark", Needless("what gives way is computed again, and changes no answer")),
+    switch("scheduler-reserve-full-isl", Needless("preempted sequences are recomputed, which does not change answers")),
+    value("watermark", Needless("preempted sequences are recomputed, which does not change answers")),
     value("prefill-schedule-interval", Needless("every step computes prompts and answers")),
     switch("disable-hybrid-kv-cache-manager", Needless("layers with a window keep only that, which changes no answer")),
     switch("async-scheduling", Needless("on a GPU steps are planned ahead")),
@@ -343,7 +344,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     value("attention-config", Needless("there is one attention for each device")),
     value("engram-config", Needless(NO_STATE)),
     value("reasoning-config", Object(&[
-        ("reasoning_parser", Needless("thoughts are told apart where the model has any; --thinking says otherwise")),
+        ("reasoning_parser", Needless("reasoning is parsed automatically; see --thinking")),
     ], "a thought's markers are the model's own: leave it out")),
     value("kernel-config", Needless(KERNELS)),
     value("additional-config", Only(&["{}"], CODE)),
@@ -351,7 +352,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
         ("backend", Needless("llguidance keeps answers to schemas")),
         ("disable_any_whitespace", Only(&["false"], "JSON may hold spaces: leave it out")),
         ("disable_additional_properties", Needless("objects have only the properties that their schema names")),
-        ("reasoning_parser", Needless("thoughts are told apart where the model has any; --thinking says otherwise")),
+        ("reasoning_parser", Needless("reasoning is parsed automatically; see --thinking")),
         ("enable_in_reasoning", Only(&["false"], "thoughts are free: leave it out")),
     ], "llguidance keeps answers to schemas: leave it out")),
     value("aux-output-config", Only(&["{}"], NO_EXPERTS)),
@@ -374,11 +375,11 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     value("rope-scaling", Only(&["{}"], CONFIG_COUNTS)),
     value("rope-theta", Only(&[], CONFIG_COUNTS)),
     value("guided-decoding-backend", Needless("llguidance keeps answers to schemas")),
-    value("swap-space", Needless("what gives way is computed again, and takes no memory meanwhile")),
+    value("swap-space", Needless("preempted sequences are recomputed; there is no swap space")),
     switch("calculate-kv-scales", Only(&["false"], "the cache is not quantised: leave it out")),
     switch("disable-mm-preprocessor-cache", Only(&["false"], "a small --encoder-cache-memory keeps less of what was made of images")),
     value("num-scheduler-steps", Needless("on a GPU steps are planned ahead")),
-    value("max-seq-len-to-capture", Needless("steps are recorded for any length")),
+    value("max-seq-len-to-capture", Needless("steps of any length are captured")),
 ];
 
 /// Names of the last section: vLLM's list does not have them any more.

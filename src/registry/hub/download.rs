@@ -84,8 +84,8 @@ pub(in crate::registry) fn fetch(
         return cached(config, repo)?.ok_or_else(|| Error::Hub {
             problem: HubProblem::NotFound,
             message: format!(
-                "{repo} at revision {revision} is not in {}, or not all of it, and HF_HUB_OFFLINE \
-                 forbids to ask the hub. Run `medgemma pull {repo}` where there is a network.",
+                "{repo} at revision {revision} is not in {}, or is incomplete, and HF_HUB_OFFLINE \
+                 is set. Run `medgemma pull {repo}` with network access.",
                 config.cache.display()
             ),
         });

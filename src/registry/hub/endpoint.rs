@@ -294,8 +294,8 @@ impl Endpoint {
             return Failure::is_final(
                 HubProblem::Network,
                 format!(
-                    "{} cannot be trusted: {what}. If a proxy here looks into the traffic, name the \
-                     file of its certificate with SSL_CERT_FILE.",
+                    "{} cannot be trusted: {what}. If a proxy intercepts TLS, set SSL_CERT_FILE to \
+                     its CA certificate.",
                     self.name
                 ),
             );

@@ -50,7 +50,7 @@ impl RetryPolicy {
             problem: HubProblem::Network,
             message: format!(
                 "{asked}: {what}{why}. What came so far is kept. Behind a proxy, set HTTPS_PROXY; \
-                 without a network, HF_HUB_OFFLINE=1 does with what the cache holds."
+                 without a network, HF_HUB_OFFLINE=1 uses only the cache."
             ),
         };
         if self.num_failed >= max_attempts {

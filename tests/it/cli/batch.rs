@@ -122,7 +122,7 @@ fn every_line_has_a_result_of_its_own() {
     let run = run_batch(&input, &output);
     assert_eq!(run.status.code(), Some(3), "{}", log(&run));
     assert!(
-        log(&run).contains("11 lines: 4 answered, 7 failed, 0 there before"),
+        log(&run).contains("11 lines: 4 answered, 7 failed, 0 already done"),
         "{}",
         log(&run)
     );
@@ -178,7 +178,7 @@ fn every_line_has_a_result_of_its_own() {
     let before = fs::read(&output).unwrap();
     let run = run_batch(&input, &output);
     assert_eq!(run.status.code(), Some(0), "{}", log(&run));
-    assert!(log(&run).contains("11 there before"), "{}", log(&run));
+    assert!(log(&run).contains("11 already done"), "{}", log(&run));
     assert_eq!(fs::read(&output).unwrap(), before);
 }
 
@@ -246,7 +246,7 @@ fn files_that_make_no_sense_are_refused_before_anything_is_asked() {
     let other = file("other.jsonl", "{\"custom_id\": \"z\"}\n");
     let output = dir.path().join("out.jsonl");
     for (input, output, message) in [
-        (&twice, &output, "'a' stands on line 1 and again on line 4"),
+        (&twice, &output, "duplicate custom_id 'a' on lines 1 and 4"),
         (&once, &once, "input and output at once"),
         (&once, &foreign, "line 2 is no result"),
         (

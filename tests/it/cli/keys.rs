@@ -70,7 +70,7 @@ fn with_several_keys_the_metrics_have_their_own() {
     let server = Server::start(&keys, &[]);
     let asked = |server: &Server, path: &str, key: &str| server.answer(&get(path, &with(key)));
     let (status, code, message) = asked(&server, "/metrics", RIGHT).error();
-    assert_eq!((status, code.as_str()), (403, "metrics_are_apart"));
+    assert_eq!((status, code.as_str()), (403, "metrics_key_required"));
     assert!(message.contains("--metrics-key") && message.contains("--metrics-port"));
     assert_eq!(asked(&server, "/metrics", "wrong").status, 401);
     assert_eq!(asked(&server, "/v1/models", RIGHT).status, 200);

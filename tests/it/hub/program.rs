@@ -195,7 +195,7 @@ fn a_stopped_pull_goes_on() {
         let stopped = child.wait_with_output().unwrap();
         let code = (name != "-KILL").then_some(130);
         assert_eq!(stopped.status.code(), code, "{}", text(&stopped.stderr));
-        let goes_on = text(&stopped.stderr).contains("the same command goes on from here");
+        let goes_on = text(&stopped.stderr).contains("run the same command to resume");
         assert_eq!(goes_on, code.is_some());
         assert_eq!(
             fs::read(partial(cache.path(), &noise(), WEIGHTS)).unwrap(),

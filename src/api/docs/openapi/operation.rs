@@ -230,21 +230,18 @@ fn describe(status: u16) -> &'static str {
     match status {
         400 => "Something in the request is wrong or not supported; `param` says what.",
         401 => "No key, or a wrong one.",
-        403 => {
-            "The name that was used for the server, or the page that asks, is foreign to it; or the \
-             key may not do that."
-        }
+        403 => "The Host or Origin is not allowed, or the key lacks permission.",
         404 => "No such model.",
         408 => "The body came too slowly.",
         413 => "The body is too large.",
         415 => "The body is not declared as plain JSON.",
         429 => {
-            "The queue is full, the key has used what it may, or too many wrong keys came from the \
-             same address."
+            "The queue is full, the key has reached its limit, or the same address sent too many \
+             wrong keys."
         }
         500 => "A fault of the server.",
         503 => "The server loads, drains or has lost its device.",
-        504 => "The request's time was up.",
+        504 => "The request timed out.",
         _ => "An error.",
     }
 }

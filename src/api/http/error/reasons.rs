@@ -168,15 +168,14 @@ impl ApiError {
     }
 
     /// A client's key does not give access to the metrics, because several clients have keys.
-    pub(crate) fn metrics_are_apart() -> Self {
+    pub(crate) fn metrics_key_required() -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
             "permission_error",
-            "Several keys open this server, and its metrics tell what all of them do: start it \
-             with --metrics-key for a key that opens /metrics, or with --metrics-port for a port \
-             of their own.",
+            "This server has several API keys, and /metrics covers all clients. Start it with \
+             --metrics-key, or serve metrics on a separate port with --metrics-port.",
         )
-        .with_code("metrics_are_apart")
+        .with_code("metrics_key_required")
     }
 
     /// A request whose `Host` is missing where one is needed, repeated or invalid.

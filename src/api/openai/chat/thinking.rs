@@ -77,7 +77,7 @@ pub(crate) fn convert_thinking(
         Said::Off(_) => None,
     });
     if let (Some(off), Some(on)) = (off, on) {
-        let message = format!("'{on}' asks for a thought, and '{off}' for none.");
+        let message = format!("'{on}' enables reasoning, but '{off}' disables it.");
         return Err(ApiError::contradiction(on, message));
     }
     let Some(thinking) = thinking else {
@@ -90,9 +90,9 @@ pub(crate) fn convert_thinking(
             Some(field) => Err(ApiError::unsupported(
                 field,
                 format!(
-                    "The model '{model}' does not think, so '{field}' is not supported. Leave it \
-                     out, or use a model that thinks, such as medgemma-27b-text-it or \
-                     medgemma-1.5-4b-it."
+                    "The model '{model}' does not support reasoning, so '{field}' is not \
+                     supported. Leave it out, or use a model that supports it, such as \
+                     medgemma-27b-text-it or medgemma-1.5-4b-it."
                 ),
             )),
         };

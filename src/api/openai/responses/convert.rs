@@ -141,8 +141,8 @@ fn effort(reasoning: ReasoningConfig) -> Result<Option<String>, ApiError> {
             return Err(ApiError::unsupported(
                 format!("reasoning.{name}"),
                 format!(
-                    "Thoughts are not summarised by this server, they come as they are: leave \
-                     'reasoning.{name}' out or send \"auto\"."
+                    "Reasoning is returned in full; summaries are not supported. Omit \
+                     'reasoning.{name}' or send \"auto\"."
                 ),
             ));
         }
