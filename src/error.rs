@@ -1,4 +1,5 @@
-//! What can go wrong below the HTTP side. No status codes here: `api::http::error` translates.
+//! The errors of everything below the HTTP layer. They have no status codes: `api::http::error`
+//! assigns them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,16 +22,16 @@ pub enum Error {
     /// A setting that cannot work, from a flag, the environment or a file.
     #[error("{0}")]
     Config(String),
-    /// What was named is not there: a model, a directory, a checkpoint's file.
+    /// A model, a directory or a checkpoint's file does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// The device that was asked for cannot be used.
+    /// The requested device cannot be used.
     #[error("{0}")]
     Device(String),
-    /// A model could not be had from the hub, or from its cache.
+    /// A model could not be loaded from the hub or its cache.
     #[error("{message}")]
     Hub {
-        /// What kind of thing went wrong.
+        /// The kind of problem.
         problem: HubProblem,
         /// What went wrong, and what to do.
         message: String,
@@ -38,10 +39,10 @@ pub enum Error {
     /// The machine has less memory than the settings need.
     #[error("{0}")]
     OutOfMemory(String),
-    /// The chat template refused the messages, in its own words.
+    /// The chat template rejected the messages, with its own message.
     #[error("{0}")]
     Template(String),
-    /// An image that cannot be taken; the text is fixed, never a decoder's own.
+    /// An image was rejected; the text is fixed, never a decoder's own.
     #[error("{0}")]
     Image(#[from] ImageError),
     /// The prompt does not fit.
@@ -85,10 +86,10 @@ pub enum Error {
     QueueFull {
         /// Requests accepted and not finished.
         queued: usize,
-        /// When those that wait will have been served, as far as one can tell; whole seconds.
+        /// Estimated time until the waiting requests are served, in whole seconds.
         retry_after: Duration,
     },
-    /// One tenant's requests have all places that it may have while others could come.
+    /// A tenant has reached its share of the queue.
     #[error(
         "This API key has {held} requests in flight, its current share of the queue (see \
          --max-waiting-per-key). Retry in {} s.",
@@ -97,7 +98,7 @@ pub enum Error {
     ShareFull {
         /// Requests of the tenant, accepted and not finished.
         held: usize,
-        /// As of `QueueFull`.
+        /// As in `QueueFull`.
         retry_after: Duration,
     },
     /// One request asks for more answers than the queue could ever hold.
@@ -116,7 +117,7 @@ pub enum Error {
         /// The most that can wait.
         max_tokens: usize,
     },
-    /// The request's own time was up, waiting or running.
+    /// The request timed out, waiting or running.
     #[error("The request timed out after {after_ms} ms (timeout).")]
     DeadlineExceeded {
         /// Since it was accepted.
@@ -138,7 +139,7 @@ pub enum Error {
     /// The engine's thread is gone; the process must be restarted.
     #[error("The engine has stopped after a fault and must be restarted.")]
     EngineDead,
-    /// What the answer was bound to cannot be kept any longer.
+    /// The answer's constraint cannot be satisfied any longer.
     #[error("The answer cannot go on after {num_tokens} tokens: {reason}")]
     Constraint {
         /// Tokens of the answer so far.
@@ -175,11 +176,11 @@ pub enum Error {
     Tokenizer(String),
 }
 
-/// Why a model could not be had from the hub.
+/// Why a model could not be loaded from the hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HubProblem {
-    /// It is gated or private, and the token, if there is one, does not open it.
+    /// It is gated or private, and the token, if any, does not give access.
     Access,
     /// There is no such repository, revision or file, on the hub or, offline, in the cache.
     NotFound,
@@ -187,7 +188,7 @@ pub enum HubProblem {
     Network,
     /// The cache cannot be read or written, or is full.
     Disk,
-    /// What came is not what was promised.
+    /// The downloaded data does not match its checksum or size.
     Damaged,
 }
 
@@ -195,18 +196,18 @@ pub enum HubProblem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// Not one of the formats that are read.
+    /// Not a supported format.
     #[error(
         "The image is in a format that is not supported. Send PNG, JPEG, WebP, GIF, BMP or TIFF."
     )]
     UnknownFormat,
-    /// DICOM, which will be read one day.
+    /// DICOM, which is not supported yet.
     #[error(
         "The image is a DICOM file. DICOM is not supported yet. Export the image as PNG with a \
          suitable window."
     )]
     Dicom,
-    /// A format that is read, in a variant of it that is not.
+    /// An unsupported variant of a supported format.
     #[error(
         "The image uses a variant of its format that is not supported. Send an 8-bit PNG or a baseline JPEG."
     )]
@@ -237,7 +238,7 @@ pub enum ImageError {
         /// The limit.
         max_side: u32,
     },
-    /// Much longer one way than the other.
+    /// The aspect ratio is too extreme.
     #[error(
         "The image is {width}×{height} pixels; one side may be at most {max_ratio} times as long \
          as the other. Crop it to the region of interest."
@@ -258,7 +259,7 @@ pub enum ImageError {
         /// From the header.
         height: u32,
     },
-    /// The client has left, so the image was not decoded to its end.
+    /// The client disconnected, so decoding was cancelled.
     #[error("Image decoding was cancelled: the client disconnected.")]
     Abandoned,
     /// More bytes than are accepted.
@@ -269,7 +270,7 @@ pub enum ImageError {
         /// The limit.
         max_bytes: usize,
     },
-    /// Not a data URI that can be read.
+    /// Not a valid data URI.
     #[error(
         "The image's data URI is malformed. Send data:image/png;base64,… (or jpeg, webp, gif, bmp, tiff)."
     )]

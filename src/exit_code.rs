@@ -10,33 +10,33 @@ use crate::error::{Error, HubProblem};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// It did what it was asked for.
+    /// Success.
     Success = 0,
-    /// What no other code says.
+    /// Any other failure.
     Failure = 1,
-    /// A flag or a variable that cannot be; nothing was tried.
+    /// Invalid option or environment variable; nothing was started.
     Usage = 2,
     /// `run-batch`: every line has a result, some of them errors.
     SomeFailed = 3,
     /// A checkpoint's file is damaged, or not what the architecture needs.
     DamagedCheckpoint = 65,
-    /// What was named is not there: a model, a directory, a file in it.
+    /// The model, directory or file does not exist.
     NotFound = 66,
-    /// The hub did not answer, or not in a way that can be used.
+    /// The hub did not respond, or its response was unusable.
     HubUnreachable = 68,
-    /// The device that was asked for cannot be used.
+    /// The requested device cannot be used.
     NoDevice = 69,
-    /// A fault of the device or of this program: start it anew.
+    /// A fault of the device or of this program; it can be restarted.
     Fault = 70,
-    /// Less memory than the settings need.
+    /// Not enough memory for the settings.
     NoMemory = 71,
-    /// The address cannot be listened on.
+    /// Listening on the address failed.
     NoAddress = 73,
-    /// A file cannot be written, for want of room or rights.
+    /// A file cannot be written: disk full or no permission.
     NoDisk = 74,
-    /// The hub wants a token, or its terms accepted.
+    /// The hub requires a token, or acceptance of its terms.
     NoAccess = 77,
-    /// Settings that the model does not allow.
+    /// Settings that are invalid for this model.
     Settings = 78,
     /// Stopped from outside before it was done.
     Interrupted = 130,
@@ -84,12 +84,12 @@ impl From<&Error> for ExitCode {
     }
 }
 
-/// Why the process ends before its time.
+/// Why the process fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// For programs.
+    /// The exit code, for scripts.
     pub code: ExitCode,
-    /// For people: what is wrong and what to do.
+    /// The message for people: what is wrong and what to do.
     pub message: String,
 }
 

@@ -1,8 +1,7 @@
 //! HTTP clients; there is no other way to make one, as the TLS library is not chosen globally.
 //!
-//! Those with TLS trust what the system trusts (SSL_CERT_FILE and SSL_CERT_DIR say it otherwise):
-//! institutions look into their traffic with certificates of their own. Where a system has none,
-//! Mozilla's.
+//! Clients with TLS trust the system's CA certificates, or those of SSL_CERT_FILE and SSL_CERT_DIR,
+//! for networks with TLS inspection. If the system has none, Mozilla's are used.
 
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ pub fn with_tls() -> ClientBuilder {
     trusting(trusted())
 }
 
-/// For plain HTTP alone: quickly made, and it trusts nobody.
+/// For plain HTTP only: quick to create, without certificates.
 pub fn without_tls() -> ClientBuilder {
     trusting(RootCertStore::empty())
 }

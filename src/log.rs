@@ -1,7 +1,8 @@
-//! The log's way out: lines go into a bounded queue, and a thread of its own writes them.
+//! Asynchronous log writer: a bounded queue and a thread that writes to stderr. Lines are dropped
+//! rather than blocking.
 //!
 //! ```text
-//!  tracing, panics, last words ─ line ─▶ queue (bounded) ─▶ thread "log" ─▶ stderr
+//!  tracing, panics, errors ───── line ─▶ queue (bounded) ─▶ thread "log" ─▶ stderr
 //!                                 │ full                      │ cannot be written
 //!                                 └────── dropped, counted ───┘
 //! ```
@@ -16,13 +17,13 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes of lines that wait. Seconds of a busy server's log, and nothing beside a model.
+/// Maximum bytes in the queue: seconds of a busy server's log, and little beside a model.
 const MAX_QUEUED_BYTES: usize = 256 << 10;
 
-/// Between two tries where the other side takes nothing at the moment and cannot be waited for.
+/// Pause between two attempts to write to an output that would block and cannot be polled.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// Where lines are handed in. Cheap to clone; all clones share one queue.
+/// A handle to the log. Cheap to clone; all clones share one queue.
 #[derive(Clone, Debug)]
 pub struct Log {
     shared: Arc<Shared>,
@@ -66,7 +67,7 @@ impl Log {
         Ok(Self { shared })
     }
 
-    /// Hands a line in, without its end.
+    /// Queues a line, given without its line break.
     pub fn line(&self, text: &str) {
         self.shared.push(format!("{text}\n").into_bytes().into());
     }
@@ -76,7 +77,7 @@ impl Log {
         self.shared.lock().num_dropped
     }
 
-    /// Waits until everything that was handed in is written or lost, but not longer than this.
+    /// Waits until all queued lines are written or lost, at most this long.
     pub fn flush(&self, at_most: Duration) {
         let end = Instant::now() + at_most;
         let mut queue = self.shared.lock();
@@ -91,7 +92,7 @@ impl Log {
 }
 
 impl Shared {
-    /// Nothing inside can be left half done by a panic.
+    /// A panic cannot leave the data inside inconsistent.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -107,7 +108,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// The thread's whole life.
+    /// The loop of the writing thread.
     fn write_all(&self, mut out: impl Write) {
         let mut is_cut = false;
         let mut queue = self.lock();
@@ -182,7 +183,7 @@ mod tests {
 
     use super::*;
 
-    /// An end that answers each write as the test says, and tells what was written.
+    /// An output that responds to each write as the test says, and records what was written.
     struct Scripted {
         answers: Receiver<io::Result<usize>>,
         written: Sender<Vec<u8>>,

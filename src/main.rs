@@ -28,9 +28,9 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// After a fault, how long clients may take to be told.
+/// After a fault, maximum time for sending the errors to clients.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// After the last token, how long clients may take to read it.
+/// After the last token, maximum time for clients to read it.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 /// Message of an interrupted run that can be resumed.
@@ -62,17 +62,17 @@ fn main() -> std::process::ExitCode {
     code.into()
 }
 
-/// A line on stderr. Where there is nobody to read it, the work goes on.
+/// Writes a line to stderr. If that fails, it is ignored.
 fn say(what: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{what}");
 }
 
-/// What no other code says.
+/// A failure without an exit code of its own.
 fn failed(what: impl std::fmt::Display) -> Failure {
     Failure::new(ExitCode::Failure, what.to_string())
 }
 
-/// Says whether a server takes requests.
+/// Checks whether a server is ready.
 fn ask_whether_ready(config: &ProbeConfig) -> Outcome {
     let asked = runtime()?.block_on(probe::ready(&config.url, config.timeout));
     asked.map_err(failed)?;
@@ -115,7 +115,7 @@ fn pull(config: &PullConfig) -> Outcome {
     }
 }
 
-/// Prints what `serve` knows by name, and what the cache has.
+/// Prints the named models, and those in the cache.
 fn list_models(config: &ModelsConfig) -> Outcome {
     let listing = Listing::new(config)?;
     // A reader that closed its end has seen enough.
@@ -148,13 +148,13 @@ fn remove(config: &RmConfig) -> Outcome {
     Ok(ExitCode::Success)
 }
 
-/// Makes processes for the grammars of the server that started this.
+/// Runs the fork server for grammar processes of the server that started this.
 fn work_on_grammars() -> Outcome {
     registry::run_grammar_processes().map_err(failed)?;
     Ok(ExitCode::Success)
 }
 
-/// Compiles kernels ahead of time and says what came of it.
+/// Compiles kernels ahead of time and prints the results.
 fn compile_kernels(config: &KernelsConfig) -> Outcome {
     let compiled = registry::compile_kernels(config)?;
     let _ = writeln!(
@@ -168,7 +168,7 @@ fn compile_kernels(config: &KernelsConfig) -> Outcome {
     Ok(ExitCode::Success)
 }
 
-/// Measures, and prints the figures.
+/// Runs a benchmark and prints the results.
 fn measure(config: &BenchConfig) -> Outcome {
     if let Bench::Decode(settings, _) | Bench::Prefill(settings, _) | Bench::Load(settings) =
         &config.what
@@ -209,7 +209,7 @@ fn check_gpu(compute: &ComputeConfig) -> Outcome {
     })
 }
 
-/// Answers a file of requests.
+/// Runs a file of requests.
 fn run_batch(config: &BatchConfig, log: &Log) -> Outcome {
     let plan = BatchPlan {
         input: config.input.clone(),
@@ -294,7 +294,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| failed(format!("the runtime cannot start: {error}")))
 }
 
-/// The thread that loads went down: a bug.
+/// The loading thread panicked, which is a bug.
 fn load_broke(error: tokio::task::JoinError) -> Failure {
     Failure::new(ExitCode::Fault, format!("loading failed: {error}"))
 }
@@ -314,7 +314,7 @@ fn serve(config: &ServeConfig, log: &Log) -> Outcome {
     exit
 }
 
-/// What requests may hold, and a word about it where that is less than the largest of them needs.
+/// The memory limit of requests. Logs a note if the largest request exceeds it.
 fn request_memory(config: &ServeConfig) -> RequestMemory {
     let asked = config.max_request_memory.map(|size| size.0);
     let total = asked.unwrap_or_else(registry::request_memory);
@@ -467,7 +467,7 @@ async fn run(config: &ServeConfig, log: &Log) -> Outcome {
     }
 }
 
-/// What the operator calls a loopback address, where names are checked anyway.
+/// The host name of `--host` for a loopback address, where names are always checked.
 fn own_name(config: &ServeConfig, address: SocketAddr) -> Option<&String> {
     let is_name = config.host.parse::<IpAddr>().is_err();
     Some(&config.host).filter(|_| is_name && address.ip().is_loopback())
@@ -494,7 +494,7 @@ fn connection_limits(network: &NetworkConfig) -> ConnectionLimits {
     }
 }
 
-/// A socket that listens, and where; the options are those that said so.
+/// Opens a listening socket and returns its address. The options are named in errors.
 async fn listen(
     address: (&str, u16),
     host_option: &str,
@@ -535,8 +535,8 @@ fn prompts(model: &ServedModel) -> Prompts {
     }
 }
 
-/// Runs what has a log, which begins with what there is to say of the settings themselves and ends
-/// with why the program fails, if it does.
+/// Runs a command that has a log. The log begins with notes about the settings, and ends with the
+/// failure, if any.
 fn logged(config: &ServeConfig, run: impl FnOnce(&Log) -> Outcome) -> Outcome {
     let log = Log::to_stderr();
     let log = log.map_err(|error| failed(format!("the log cannot start: {error}")))?;
@@ -552,7 +552,7 @@ fn logged(config: &ServeConfig, run: impl FnOnce(&Log) -> Outcome) -> Outcome {
     Ok(code)
 }
 
-/// Requests from outside to stop.
+/// Signals to stop.
 struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,

@@ -1,14 +1,14 @@
-//! Asking a server whether it is ready: what a container's health check runs, so that the image
-//! needs no curl.
+//! Checks whether a server is ready, for a container's health check, so that the image needs no
+//! curl.
 
 use std::time::Duration;
 
 use crate::http_client;
 
-/// Asks `url`'s `/ready`.
+/// Requests `/ready` of `url`.
 ///
 /// # Errors
-/// Why requests are not welcome there: what the server says, or that nobody answers.
+/// If the server is not ready: its own message, or that it does not respond.
 pub async fn ready(url: &str, within: Duration) -> Result<(), String> {
     let url = format!("{}/ready", url.trim_end_matches('/'));
     let failed = |error: reqwest::Error| format!("{url} does not answer: {}", told(&error));

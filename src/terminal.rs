@@ -1,7 +1,7 @@
-//! What a person sees of the program: the log, errors, and the first lines of a server that is up.
+//! The program's output: the log, errors, and the first lines of a started server.
 //!
-//! A terminal gets short lines and a first request to try; a file or a collector gets whole ones,
-//! and the one line on stdout that scripts wait for.
+//! A terminal gets short lines and a first request to try; a file or a log collector gets complete
+//! lines, and the line on stdout that scripts wait for.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
@@ -21,15 +21,15 @@ use tracing_subscriber::fmt::time::FormatTime;
 use crate::config::{LogConfig, LogFormat};
 use crate::log::Log;
 
-/// Columns of a terminal, when one must assume.
+/// Default number of columns of a terminal.
 const COLUMNS: usize = 80;
 
-/// How long the log may take for what was said last.
+/// Maximum time for writing the last log lines.
 pub const LAST_LINES: Duration = Duration::from_secs(1);
-/// How long stdout may take for the first lines before nobody waits for it any more.
+/// Maximum time for writing the first lines to stdout.
 const FIRST_LINES: Duration = Duration::from_secs(1);
 
-/// A server that is up.
+/// A started server.
 #[derive(Clone, Copy, Debug)]
 pub struct StartupBanner<'a> {
     /// Where it listens.
@@ -64,7 +64,7 @@ pub enum AuthMode {
     Locked,
 }
 
-/// Begins to write the log, to stderr: what is traced, and panics.
+/// Starts the log on stderr: tracing events and panics.
 pub fn start_log(config: &LogConfig, to: &Log) {
     // Of the libraries only what is wrong: some log what they are given.
     let filter = EnvFilter::new(format!("warn,medgemma={}", config.level.as_str()));
@@ -84,7 +84,7 @@ pub fn start_log(config: &LogConfig, to: &Log) {
     panic::set_hook(Box::new(move |panic| tell_panic(&log, panic)));
 }
 
-/// What the standard library says of a panic, by the log's way: its own waits for stderr.
+/// Logs panics with the standard library's message; its own hook would block on stderr.
 fn tell_panic(log: &Log, panic: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let name = thread.name().unwrap_or("<unnamed>");
@@ -99,12 +99,12 @@ fn tell_panic(log: &Log, panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// Says why the program ends. Where there is nobody to tell, that is no failure of its own.
+/// Writes why the program ends to stderr. If that cannot be written, it is ignored.
 pub fn tell_failure(message: &dyn fmt::Display) {
     let _ = writeln!(io::stderr(), "{}", failure(message));
 }
 
-/// Says the same where there is a log.
+/// Writes why the program ends to the log.
 pub fn log_failure(log: &Log, message: &dyn fmt::Display) {
     log.line(&failure(message));
 }
@@ -117,9 +117,10 @@ fn failure(message: &dyn fmt::Display) -> String {
     }
 }
 
-/// Says that the server is up: the line that scripts wait for, and on a terminal what to do next.
+/// Reports that the server has started: the line that scripts wait for, and on a terminal what to
+/// do next.
 ///
-/// A stdout that takes nothing is waited for only for a moment.
+/// Waits only briefly if stdout blocks.
 pub fn greet(greeting: &StartupBanner<'_>) {
     let url = format!("http://{}", greeting.address);
     let is_terminal = io::stdout().is_terminal();
@@ -148,15 +149,15 @@ pub fn greet(greeting: &StartupBanner<'_>) {
     }
 }
 
-/// Writes where the server listens, as somebody on this machine reaches it.
+/// Writes the URL by which the server can be reached from this machine.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn write_url(file: &Path, address: SocketAddr) -> io::Result<()> {
     fs::write(file, format!("http://{}\n", reachable(address)))
 }
 
-/// The address itself, or this machine's own where it stands for all of them.
+/// The address itself, or the loopback address if it means all addresses.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
@@ -220,7 +221,7 @@ fn wrapped(text: &str, columns: usize) -> String {
     lines.join("\n")
 }
 
-/// The time of day in UTC: who looks at a terminal knows the date.
+/// The time of day in UTC; a terminal needs no date.
 struct Clock;
 
 impl FormatTime for Clock {

@@ -1,5 +1,5 @@
-//! Routes that OpenAI's API or vLLM has and this server has not: a request to one is told so by
-//! name, and what there is in its place.
+//! Routes of OpenAI's API or vLLM that this server does not have. The error names the route, and
+//! what to use instead.
 
 use axum::http::Method;
 
@@ -15,7 +15,7 @@ const WHOLE: &str = "a server renders and computes by itself. The prompt of a ch
                      /v1/chat/completions/render";
 const BATCHES: &str = "files of requests are answered by `medgemma run-batch`";
 
-/// Beginnings of paths, without `/v1`, and what is said of them.
+/// Path prefixes, without `/v1`, and their messages.
 const ROUTES: &[(&str, &str)] = &[
     ("/embeddings", GENERATES),
     ("/embed", GENERATES),

@@ -1,4 +1,4 @@
-//! One line of the input: sent, sent again while there is no room, and turned into a result.
+//! Sends one request of the input, retries while the server is at capacity, and returns its result.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::error::BatchError;
 use super::input::InputLine;
 use super::result_line::{Responded, ResultLine};
 
-/// What a line may ask for.
+/// The endpoints that a line may request.
 const URLS: [&str; 4] = [
     "/v1/chat/completions",
     "/v1/completions",
@@ -26,7 +26,7 @@ const URLS: [&str; 4] = [
     "/v1/messages",
 ];
 
-/// The server is in the same process: what it advises to clients far away is too long.
+/// The server runs in this process, so its Retry-After, meant for remote clients, is too long.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 const TOO_MANY_REQUESTS: u16 = 429;
@@ -44,7 +44,7 @@ struct StreamWish {
     stream: Option<bool>,
 }
 
-/// As all endpoints tell it.
+/// The part of a response that all endpoints share.
 #[derive(Deserialize)]
 struct Answered {
     usage: Option<AnsweredUsage>,
@@ -57,7 +57,7 @@ struct AnsweredUsage {
 }
 
 /// # Errors
-/// Only what ends the whole batch: a server that takes no more requests.
+/// Only an error that ends the whole batch: a server that stopped.
 pub(super) async fn answer(
     router: Router,
     line: &InputLine,
@@ -85,7 +85,7 @@ pub(super) async fn answer(
     }
 }
 
-/// What the line asks for, or a code and what is wrong with it.
+/// Parses the line to a request, or returns an error code and message.
 fn read(line: &InputLine, text: &[u8]) -> Result<RequestLine, (&'static str, String)> {
     let number = line.number;
     let invalid = |message: String| Err(("invalid_line", message));

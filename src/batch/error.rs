@@ -1,11 +1,11 @@
-//! Why a batch cannot begin or go on.
+//! Errors that stop a batch.
 
 use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// What stopped a batch; what is wrong with a single line is a result of its own.
+/// An error that stops a batch. An error of a single line is written as that line's result.
 #[derive(Debug, Error)]
 pub enum BatchError {
     /// A file cannot be read or written.
@@ -24,16 +24,16 @@ pub enum BatchError {
     Duplicate {
         /// The input.
         path: String,
-        /// The first that stands twice.
+        /// The first duplicate.
         custom_id: String,
         /// Its first line.
         first: usize,
         /// Its second line.
         second: usize,
-        /// Lines whose id stood before.
+        /// Lines whose id occurs on an earlier line.
         num_twice: usize,
     },
-    /// The output holds something that no batch wrote.
+    /// The output contains a line that is not a result.
     #[error("{path}: line {line} is not a batch result: choose another output file")]
     Foreign {
         /// The output.
@@ -52,7 +52,7 @@ pub enum BatchError {
         /// Results without a request.
         num_unknown: usize,
     },
-    /// Somebody else writes the output.
+    /// Another process writes the output.
     #[error("{path}: another process is writing it")]
     Busy {
         /// The output.

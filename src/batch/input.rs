@@ -25,7 +25,7 @@ enum Source {
     Memory(Vec<u8>),
 }
 
-/// A line's place, and what it is known by.
+/// A line's position and id.
 #[derive(Clone, Debug)]
 pub(super) struct InputLine {
     /// From 1.
@@ -46,7 +46,7 @@ impl Input {
     /// The lines that are not empty, in order.
     ///
     /// # Errors
-    /// A file that cannot be read, or ids that stand twice.
+    /// For a file that cannot be read, and for duplicate ids.
     pub(super) fn open(place: &Place) -> Result<(Self, Vec<InputLine>), BatchError> {
         let name = place.to_string();
         let failed = |source| BatchError::File {

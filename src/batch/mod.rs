@@ -1,12 +1,13 @@
-//! Many requests from a file, their answers into another: OpenAI's batch format, line by line.
+//! Runs a JSONL file of requests (OpenAI batch format) and appends results to the output. An
+//! interrupted run resumes: requests that already have a result are skipped.
 //!
 //! ```text
 //! in.jsonl ─ input ─▶ requests ─▶ router (as many at a time as the engine takes) ─▶ output ─ out.jsonl
-//!            └ which are there already? ◀────────────────────────────────────────── output
+//!            └ which have a result? ◀────────────────────────────────────────────── output
 //! ```
-//! Owns the two files and the pace. The server is a function from request to response, handed in;
-//! nothing here knows models. A run that was killed goes on where it was: the output is the only
-//! state, each of its lines is written whole, and a last line that was cut off is dropped.
+//! Owns both files and the concurrency. The server is passed in as a function from request to
+//! response; nothing here knows models. The output is the only state of a run: each line is written
+//! whole, and an incomplete last line is dropped.
 
 mod answer;
 mod error;
@@ -31,14 +32,14 @@ use self::progress::Progress;
 use crate::config::Place;
 use crate::log::Log;
 
-/// What to do.
+/// The files and the concurrency of a run.
 #[derive(Clone, Debug)]
 pub struct BatchPlan {
-    /// Requests, one on a line.
+    /// Requests, one a line.
     pub input: Place,
-    /// Results, one on a line, in the order in which they came.
+    /// Results, one a line, in order of completion.
     pub output: Place,
-    /// Requests that run at a time.
+    /// Number of concurrent requests.
     pub num_at_a_time: NonZeroUsize,
 }
 
@@ -59,7 +60,7 @@ pub struct BatchSummary {
     pub elapsed: Duration,
 }
 
-/// Both files, read and checked; nothing has been asked yet.
+/// Both files, read and checked; no request has been sent yet.
 #[derive(Debug)]
 pub struct Batch {
     input: Arc<Input>,
@@ -70,10 +71,10 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Reads the input once and looks up what is done.
+    /// Reads the input once and finds the requests that already have results.
     ///
     /// # Errors
-    /// Files that cannot be used, ids that stand twice, and an output of another input.
+    /// For unusable files, duplicate ids, and an output of another input.
     pub fn open(plan: &BatchPlan) -> Result<Self, BatchError> {
         if let (Place::File(input), Place::File(output)) = (&plan.input, &plan.output)
             && let (Ok(input), Ok(output)) = (input.canonicalize(), output.canonicalize())
@@ -109,12 +110,12 @@ impl Batch {
         self.todo.len()
     }
 
-    /// Asks `router` for everything that is left, and tells `log` how far it is.
+    /// Sends the remaining requests to `router`, and reports progress to `log`.
     ///
-    /// Dropped on the way, it leaves an output that [`Batch::open`] goes on with.
+    /// If dropped before the end, it leaves an output that [`Batch::open`] resumes.
     ///
     /// # Errors
-    /// A file that fails, or a server that takes no more requests. What was written stays.
+    /// For a file that fails, or a server that stopped. Results that were written stay.
     pub async fn run(self, router: Router, log: &Log) -> Result<BatchSummary, BatchError> {
         let Self {
             input,

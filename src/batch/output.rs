@@ -1,4 +1,4 @@
-//! The file of results. It is also what a run that was killed knows of itself.
+//! The file of results, which is also the saved state of an interrupted run.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -55,7 +55,7 @@ impl Present {
         self.custom_ids.len() + self.numbers.len()
     }
 
-    /// Takes a result in; `None` if it is none.
+    /// Adds a result; `None` if the line is not one.
     fn take(&mut self, line: &[u8]) -> Option<()> {
         let head: Head = serde_json::from_slice(line).ok()?;
         match (head.custom_id, head.error) {

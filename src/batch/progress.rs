@@ -1,4 +1,4 @@
-//! How far a batch is: a bar on a terminal, a line now and then elsewhere.
+//! Progress of a batch: a bar on a terminal, elsewhere a log line from time to time.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 pub(super) struct ResultLine {
     /// One line.
     pub(super) json: String,
-    /// Whether it is what was asked for.
+    /// Whether the request succeeded.
     pub(super) is_answer: bool,
     pub(super) output_tokens: u64,
 }
@@ -37,7 +37,7 @@ struct ErrorWire<'a> {
     line: Option<usize>,
 }
 
-/// What the server said to a request.
+/// The server's response to a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Responded<'a> {
     pub(super) status: u16,

@@ -1,4 +1,4 @@
-//! How fast this machine's memory is read: the ceiling of decoding on the CPU.
+//! Measures this machine's memory bandwidth: the upper bound of decoding on the CPU.
 
 use std::hint::black_box;
 use std::time::Instant;

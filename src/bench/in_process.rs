@@ -86,7 +86,7 @@ impl Rig {
         })
     }
 
-    /// A request that no cache knows and no stop token ends.
+    /// A request that misses the cache and does not end at stop tokens.
     fn request(&mut self, prompt_len: usize, max_tokens: usize) -> GenerateRequest {
         let words = self.words.clone();
         GenerateRequest {
@@ -228,7 +228,7 @@ pub fn prefill(settings: &ServeConfig, plan: &PrefillPlan) -> Result<Report> {
     })
 }
 
-/// Seconds from nothing to a model that answers, and how fast its weights came.
+/// Measures the seconds until the model is ready, and how fast its weights were read.
 ///
 /// # Errors
 /// Those of loading.

@@ -1,8 +1,8 @@
-//! `medgemma bench`: how fast a model is here, and how fast any server of this API is.
+//! `medgemma bench`: measures the speed of a model on this machine, or of any server of this API.
 //!
-//! Owns the load that is put on, the clock and the report. Knows nothing of how an answer is
-//! computed: in process it uses the engine as the HTTP side does, over HTTP it is one more client,
-//! so that other servers are measured by the same tool.
+//! Owns the load, the clock and the report. Knows nothing of how an answer is computed: in process
+//! it uses the engine as the HTTP side does, over HTTP it is one more client, so that other servers
+//! are measured by the same tool.
 
 mod bandwidth;
 mod in_process;

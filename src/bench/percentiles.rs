@@ -1,4 +1,4 @@
-//! A few numbers that stand for many.
+//! Summary statistics: mean and percentiles.
 
 use serde::Serialize;
 

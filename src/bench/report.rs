@@ -1,4 +1,4 @@
-//! What a bench found, for people and for scripts.
+//! The results of a benchmark, as a table or as JSON.
 
 use std::fmt;
 
@@ -15,16 +15,16 @@ pub struct Report {
     pub rows: Vec<Row>,
 }
 
-/// One measured thing.
+/// One measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// Its name.
     pub name: String,
     /// Unit of everything in `value`.
     pub unit: &'static str,
-    /// One number or several that stand for many.
+    /// A single value, or a distribution.
     pub value: Value,
-    /// Share of what the machine can do at most, where that is known: 0 to 1.
+    /// Fraction of the hardware limit that was reached, if the limit is known: 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share_of_bound: Option<f64>,
 }
@@ -60,7 +60,7 @@ impl Row {
         })
     }
 
-    /// Beside what the machine could do at most.
+    /// Sets the fraction of the hardware limit that was reached.
     #[must_use]
     pub fn of_bound(mut self, share: f64) -> Self {
         self.share_of_bound = Some(share);

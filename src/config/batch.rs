@@ -1,4 +1,4 @@
-//! `medgemma run-batch`: its arguments, and what they ask for.
+//! Options of `medgemma run-batch`.
 
 use std::convert::Infallible;
 use std::fmt;

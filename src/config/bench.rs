@@ -1,4 +1,4 @@
-//! `medgemma bench`: its arguments, and what they ask for.
+//! Options of `medgemma bench`.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::{ApiKey, ServeConfig};
 pub struct BenchConfig {
     /// The measurement.
     pub what: Bench,
-    /// How it is told.
+    /// Output format.
     pub format: ReportFormat,
 }
 
@@ -66,7 +66,7 @@ pub struct PrefillPlan {
 pub struct ServePlan {
     /// `http://HOST:PORT`, with or without `/v1`.
     pub base_url: String,
-    /// As the server calls it; `None` takes the first that it lists.
+    /// The model's name on the server; `None` takes the first that it lists.
     pub model: Option<String>,
     /// Sent as a bearer token.
     pub api_key: Option<ApiKey>,

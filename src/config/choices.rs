@@ -1,4 +1,4 @@
-//! How the command line spells the settings that other modules define.
+//! Names on the command line of settings that are defined in `core`.
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;

@@ -37,7 +37,7 @@ const SHORT: [(&str, &str); 24] = [
     ("-ac", "--attention-config"),
 ];
 
-/// What vLLM has two words for.
+/// Alternative spellings of vLLM.
 const WORDS: [(&str, &str); 5] = [
     ("--disable-prefix-caching", "--no-enable-prefix-caching"),
     ("--no-allow-credentials", "--allow-credentials=false"),
@@ -55,7 +55,7 @@ const WORDS: [(&str, &str); 5] = [
 /// Flags of vLLM's that are options here and take several words each.
 const LISTS: [&str; 2] = ["--served-model-name", "--api-key"];
 
-/// First arguments that are the program's own, not `serve`'s.
+/// First arguments that belong to the program, not to `serve`.
 const OWN: [&str; 4] = ["-h", "--help", "-V", "--version"];
 
 /// The whole command line, the program's name first.
@@ -70,7 +70,7 @@ pub(super) fn written_out(arguments: impl IntoIterator<Item = OsString>) -> Vec<
     with_lists_apart(line)
 }
 
-/// Options in our form, up to a `--`: what follows it is somebody else's.
+/// Options in our form, up to a `--`; arguments after it are not changed.
 pub(super) fn with_dashes(options: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut options = options.into_iter();
     let ours: Vec<OsString> = options

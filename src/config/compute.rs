@@ -1,4 +1,4 @@
-//! Where to compute, and with what numbers.
+//! Options of the device and the number type.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ pub struct ComputeConfig {
     pub device: DeviceChoice,
     /// Type of the numbers.
     pub dtype: DtypeChoice,
-    /// Share of a GPU's memory that may be used, by everything that uses it.
+    /// Fraction of a GPU's memory that may be used, by all programs together.
     pub gpu_memory_utilization: f64,
     /// A folder of kernels that were compiled ahead.
     pub kernels: Option<PathBuf>,

@@ -1,8 +1,8 @@
 //! `--config FILE`: options in YAML, a key each, as vLLM takes them.
 //!
-//! A key is the name of an option of `serve` or of a flag of vLLM's, with dashes or underscores. The
-//! file stands between the command line, which wins over it, and the environment, which a container
-//! image may have filled.
+//! A key is the name of an option of `serve` or of a flag of vLLM's, with dashes or underscores.
+//! The command line overrides the file, and the file overrides the environment, which a container
+//! image may have set.
 
 use std::ffi::OsString;
 use std::fmt;

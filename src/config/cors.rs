@@ -1,8 +1,8 @@
-//! Which pages of other sites may use the server, and what they may send: vLLM's four flags of CORS.
+//! CORS settings: vLLM's four flags.
 
 use clap::{ArgAction, Args, builder::BoolishValueParser};
 
-/// What pages of other sites may do.
+/// CORS settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CorsConfig {
     /// The sites, as browsers write them; none: no other site's page may use the server.
@@ -11,8 +11,8 @@ pub struct CorsConfig {
     pub methods: Option<Vec<String>>,
     /// The headers that they may send; `None` means all.
     pub headers: Option<Vec<String>>,
-    /// Whether their requests may bring what the browser keeps for this server, such as a cookie of
-    /// a proxy's.
+    /// Whether their requests may include credentials that the browser stores for this server, such
+    /// as a proxy's cookie.
     pub credentials: bool,
 }
 
@@ -51,8 +51,8 @@ pub(super) struct CorsArguments {
     )]
     allowed_headers: Option<Listed>,
 
-    /// Whether their requests may bring what a browser keeps for this server's name: cookies of a
-    /// proxy in front, certificates. Keys that a page sends itself need no such leave
+    /// Whether their requests may include credentials that the browser stores for this server:
+    /// cookies of a proxy, client certificates. Not needed for API keys that a page sends itself
     #[arg(
         long,
         value_name = "BOOL",

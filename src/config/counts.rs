@@ -1,4 +1,4 @@
-//! Numbers of things as people write them: 8192, 8k, 1.5M.
+//! Parses counts with units: 8192, 8k, 1.5M.
 
 use std::str::FromStr;
 

@@ -1,4 +1,4 @@
-//! The hub as the operator wants it used: where it is, where its files go, who asks.
+//! Settings of the hub: its address, the cache directory, credentials.
 //!
 //! The variables are those of huggingface_hub, so that a machine which is set up for Python is set
 //! up for this. Reads no files: a token's file is for the registry to open.
@@ -14,7 +14,7 @@ const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 /// As huggingface_hub's own.
 const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The hub, its cache, and who asks.
+/// The hub, its cache and credentials.
 #[derive(Clone, Debug)]
 pub struct HubConfig {
     /// Where the hub is, without a slash at its end.
@@ -23,15 +23,15 @@ pub struct HubConfig {
     pub cache: PathBuf,
     /// A branch, a tag or a commit; `None` is the main branch.
     pub revision: Option<String>,
-    /// Who asks.
+    /// Credentials.
     pub token: TokenChoice,
-    /// Whether it may be asked at all.
+    /// Whether network access is allowed.
     pub access: HubAccess,
-    /// How long a server may say nothing before the connection counts as cut.
+    /// Maximum time without data before the connection is considered broken.
     pub stall_timeout: Duration,
-    /// What happens when it is cut.
+    /// How interrupted downloads are retried.
     pub retries: Retries,
-    /// Where progress is told.
+    /// Where progress is reported.
     pub progress: ProgressOutput,
 }
 
@@ -48,7 +48,7 @@ pub enum TokenChoice {
     Login(PathBuf),
 }
 
-/// A secret that says who asks the hub.
+/// A secret token for the hub.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HubToken(pub String);
 
@@ -59,23 +59,23 @@ impl fmt::Debug for HubToken {
     }
 }
 
-/// Whether the hub may be asked.
+/// Whether the hub may be contacted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HubAccess {
-    /// It may.
+    /// Network access is allowed.
     Online,
-    /// What the cache holds must do.
+    /// Offline: use only the cache.
     Offline,
 }
 
-/// How often, and after which pauses, something is tried again.
+/// How often, and after which pauses, a request is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retries {
-    /// Attempts in a row that bring nothing forward before it is given up.
+    /// Attempts without progress after which it fails.
     pub max_attempts: u32,
-    /// Before the second attempt; twice as long before each further one.
+    /// Pause before the second attempt; it doubles before each further one.
     pub first_pause: Duration,
-    /// However often it failed, and whatever the server asks for.
+    /// Maximum pause, also if the server asks for more.
     pub longest_pause: Duration,
 }
 
@@ -89,7 +89,7 @@ impl Default for Retries {
     }
 }
 
-/// Where progress is told.
+/// Where progress is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgressOutput {
     /// Bars if stderr is a terminal, else plain lines there.
@@ -102,8 +102,8 @@ pub enum ProgressOutput {
     LogOnly,
 }
 
-/// What stands for a token where the flag is given without one, as vLLM takes it: whatever there is
-/// otherwise counts.
+/// The value of the flag without a token, which vLLM accepts: the token is then taken from the
+/// other sources.
 const IMPLICIT_TOKEN: &str = "true";
 
 #[derive(Args, Clone, Debug)]
@@ -267,7 +267,7 @@ impl Variables<'_> {
             .unwrap_or_else(|| self.hf_home().join("hub"))
     }
 
-    /// A flag says more than the environment, and a token more than a file.
+    /// A flag overrides the environment, and a token overrides a file.
     fn token(&self, given: Option<HubToken>, file: Option<PathBuf>) -> TokenChoice {
         let given = given.filter(|token| token.0 != IMPLICIT_TOKEN);
         match (given, file) {

@@ -1,4 +1,4 @@
-//! `medgemma kernels`: what is compiled ahead of time, and where it goes.
+//! Options of `medgemma kernels`, which compiles kernels ahead of time.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What is logged, and in which format.
+//! Log settings: format and level.
 
 use clap::ValueEnum;
 

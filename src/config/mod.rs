@@ -53,7 +53,7 @@ pub use probe::ProbeConfig;
 pub use request_defaults::{RequestDefaults, SamplingSource};
 pub use serve::{Limits, LoadFormat, ModelChoice, ServeConfig, Timeouts};
 
-/// What the program was called for.
+/// The command to run.
 #[derive(Debug)]
 pub enum Command {
     /// `medgemma serve`
@@ -62,7 +62,7 @@ pub enum Command {
     Ready(ProbeConfig),
     /// `medgemma kernels`
     Kernels(KernelsConfig),
-    /// `medgemma grammar-worker`, which a server starts for itself.
+    /// `medgemma grammar-worker`, which a server starts internally.
     GrammarWorker,
     /// `medgemma bench`
     Bench(BenchConfig),

@@ -1,4 +1,4 @@
-//! `medgemma ready`: its arguments, and which server they mean.
+//! Options of `medgemma ready`, and which server to check.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::seconds::{Seconds, some_seconds};
 pub struct ProbeConfig {
     /// `http://HOST:PORT`.
     pub url: String,
-    /// No answer within this counts as no.
+    /// Without a response within this time the server is not ready.
     pub timeout: Duration,
 }
 

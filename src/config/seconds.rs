@@ -1,4 +1,4 @@
-//! Lengths of time as people write them: seconds, whole or not.
+//! Parses durations in seconds.
 
 use std::time::Duration;
 

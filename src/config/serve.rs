@@ -18,79 +18,79 @@ use super::{
 };
 use crate::core::{ImageFit, PrefixCaching, RolePolicy, Thinking, ToolFormat};
 
-/// What is served when nothing is named.
+/// The default model.
 const DEFAULT_MODEL: &str = "demo";
 
 /// Settings of a server.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
-    /// The binary that is started once more for processes that work on grammars: this program's own.
+    /// The executable to start for grammar processes: this program.
     pub program: PathBuf,
     /// A registry name, a hub id or a local directory.
     pub model: String,
-    /// Whether `model` was named, or is what is served otherwise.
+    /// Whether `model` was given, or is the default.
     pub model_choice: ModelChoice,
-    /// Where weights come from.
+    /// Source of the weights.
     pub load_format: LoadFormat,
     /// A catalogue in place of the built-in one.
     pub models_file: Option<PathBuf>,
-    /// Where models come from that are not here.
+    /// Hub settings, for models that are not local.
     pub hub: HubConfig,
-    /// What clients may call the model; empty: its own name.
+    /// Names by which clients can request the model; empty means its own name.
     pub served_model_names: Vec<String>,
     /// A chat template in place of the checkpoint's: a file, or the template itself.
     pub chat_template: Option<String>,
-    /// Whether the model thinks; `None` is for the registry to know.
+    /// Whether the model reasons; with `None` the registry decides.
     pub thinking: Option<Thinking>,
-    /// How it writes calls of tools; `None` is for the registry to know.
+    /// Format of tool calls in prompts; with `None` the registry decides.
     pub tool_format: Option<ToolFormat>,
-    /// What is done with turns in an order that templates do not take.
+    /// How to handle messages whose roles do not alternate.
     pub roles: RolePolicy,
-    /// How an image that is not square becomes one.
+    /// How an image that is not square is made square.
     pub image_fit: ImageFit,
     /// Host to listen on, a name or an address.
     pub host: String,
     /// Port to listen on; 0 takes a free one.
     pub port: u16,
-    /// Any of these opens the server; none: it is open.
+    /// Accepted API keys; empty disables authentication.
     pub api_keys: Vec<ApiKey>,
-    /// Those of them whose requests may go before everybody else's.
+    /// The keys whose requests may use priorities below 0.
     pub priority_api_keys: Vec<ApiKey>,
-    /// What one of them may ask.
+    /// Limits for each key.
     pub key_limits: KeyLimits,
     /// Where to write the server's URL once it listens.
     pub url_file: Option<PathBuf>,
-    /// Who may come in.
+    /// Network access settings.
     pub network: NetworkConfig,
-    /// What holds for requests that do not say it themselves.
+    /// Defaults for fields that a request does not set.
     pub request_defaults: RequestDefaults,
-    /// Lengths and memory.
+    /// Limits of lengths and memory.
     pub limits: Limits,
-    /// Memory for what requests bring; `None` is for the registry to choose.
+    /// Memory limit for requests that the engine has not taken yet; with `None` the registry
+    /// chooses.
     pub max_request_memory: Option<ByteSize>,
-    /// Whether prompts that begin alike are computed once.
+    /// Whether the KV cache of a common prefix is reused.
     pub prefix_caching: PrefixCaching,
-    /// How long things may take.
+    /// Time limits.
     pub timeouts: Timeouts,
     /// Where to compute.
     pub compute: ComputeConfig,
-    /// What is logged.
+    /// Log settings.
     pub log: LogConfig,
-    /// What the log says of the settings themselves: flags that need nothing, variables that set
-    /// nothing.
+    /// Notes about the settings for the log: ignored flags and unknown variables.
     pub notes: Vec<String>,
 }
 
-/// How the model came to be served.
+/// Whether the model was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelChoice {
-    /// It was asked for.
+    /// It was given by the operator.
     Named,
-    /// Nothing was asked for.
+    /// It is the default.
     Default,
 }
 
-/// Bounds on what is computed and kept; `None` is for the registry to choose.
+/// Limits of lengths and memory; with `None` the registry chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Longest sequence, prompt and answer together, in tokens.
@@ -101,34 +101,34 @@ pub struct Limits {
     pub max_num_batched_tokens: usize,
     /// Memory of the KV cache.
     pub kv_cache_memory: Option<ByteSize>,
-    /// Memory of the images' features.
+    /// Memory of the cache of image embeddings.
     pub encoder_cache_memory: ByteSize,
     /// Requests that wait, besides those that run.
     pub max_queued_requests: Option<usize>,
 }
 
-/// How long things may take.
+/// Time limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// A request, waiting and running; `None` is without limit.
+    /// Maximum time of a request, waiting and running; `None` means no limit.
     pub request: Option<Duration>,
-    /// A step of the model before the device counts as stuck; `None` waits for ever.
+    /// Maximum time of a model step before the device is considered hung; `None` means no limit.
     pub step: Option<Duration>,
-    /// What runs when the server is asked to stop.
+    /// Maximum time for running requests to finish at shutdown.
     pub shutdown: Duration,
 }
 
-/// Where weights come from.
+/// Source of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LoadFormat {
     /// The checkpoint's files
     #[value(alias = "safetensors")]
     Auto,
-    /// Random numbers, for measuring
+    /// Random values, for benchmarks
     Dummy,
 }
 
-/// The options of `serve` that a measurement in process takes.
+/// The options of `serve` that also apply to an in-process benchmark.
 ///
 /// # Errors
 /// clap's, and options that only a server has.

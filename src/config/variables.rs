@@ -1,4 +1,5 @@
-//! Variables of the environment that are not what they look like.
+//! Environment variables with our prefix that are not options: misspelt ones, and those that
+//! Kubernetes sets.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -7,13 +8,13 @@ use clap::Command;
 
 const PREFIX: &str = "MEDGEMMA_";
 
-/// Whether a service of Kubernetes' that is called medgemma left this: `MEDGEMMA_PORT` is its
-/// address then, in every pod beside it.
+/// Whether Kubernetes set this variable: for a service named medgemma it sets `MEDGEMMA_PORT` to
+/// the service's address in every pod.
 pub(super) fn is_service_link(name: &str, value: &str) -> bool {
     name == "MEDGEMMA_PORT" && value.contains("://")
 }
 
-/// What the log says of variables that have our prefix and set nothing.
+/// Returns notes for the log about variables with our prefix that are not options.
 pub(super) fn strays(command: &Command) -> Vec<String> {
     let set = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));

@@ -1,7 +1,7 @@
 //! The shared data types that the HTTP side and the engine exchange.
 //!
-//! Plain data only. Knows nothing of HTTP, tokenizers, tensors or devices, so that every other
-//! module may use it.
+//! Data types, and the interface of constraints. Knows nothing of HTTP, tokenizers, tensors or
+//! devices, so that every other module may use it.
 
 mod block_table;
 mod choices;

@@ -1,4 +1,4 @@
-//! JSON whose objects have each field once, and which has only so many values.
+//! Parses JSON without duplicate keys and with a limited number of values.
 
 use std::fmt;
 

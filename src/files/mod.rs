@@ -1,5 +1,4 @@
-//! A checkpoint's files as they lie on disk: only plain files of its own, read within limits, and
-//! JSON that says everything once.
+//! Reads checkpoint files safely: regular files only, size limits, JSON without duplicate keys.
 //!
 //! Owns what is opened and how much of it is read. Knows nothing of what the files mean.
 
@@ -27,8 +26,8 @@ pub const MAX_TOKENIZER_CONFIG_BYTES: u64 = 8 << 20;
 /// Bytes of a chat template: long ones, with tools, have 20 kB.
 pub const MAX_TEMPLATE_BYTES: u64 = 256 << 10;
 
-/// The JSON of `text`. Unlike serde_json's own reading, a field that stands there twice is an
-/// error: readers would not agree which of them counts.
+/// The JSON of `text`. Unlike in serde_json, a duplicate field is an error, since readers would not
+/// agree on which one counts.
 ///
 /// # Errors
 /// `Checkpoint` that names `file`, and the field or the place.
@@ -45,7 +44,7 @@ pub fn damaged(file: &Path, message: impl Display) -> Error {
     }
 }
 
-/// A name that a file gave, fit for a message.
+/// A name from a file, escaped for a message.
 pub fn shown(name: &str) -> String {
     const MAX_CHARS: usize = 160;
     one_line(name, MAX_CHARS)

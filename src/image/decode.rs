@@ -98,13 +98,13 @@ pub(super) fn decoding_bytes(encoded: &[u8], limits: &ImageLimits) -> Result<u64
     Ok((width * height * BYTES_PER_PIXEL + tables) as u64)
 }
 
-/// What a file says of itself.
+/// The properties in a file's header.
 struct Stated {
     format: Format,
     size: (usize, usize),
 }
 
-/// Looks at all that can be judged without decoding.
+/// Checks all that can be checked without decoding.
 fn check(encoded: &[u8], limits: &ImageLimits) -> Result<Stated, ImageError> {
     let (bytes, max_bytes) = (encoded.len(), limits.max_bytes);
     if bytes > max_bytes {

@@ -1,20 +1,20 @@
-//! An image's file as decoders read it: in pieces, between which they can be stopped.
+//! A reader over an encoded image, by which decoders can be cancelled.
 //!
-//! Decoders that do not hand out rows are stopped where they read. What compresses best becomes
-//! about a thousand times its size, so that a piece is some megabytes of pixels at most.
+//! Decoders that do not return single rows are cancelled where they read. The best compression is
+//! about 1 : 1000, so a piece is at most some megabytes of pixels.
 
 use std::io::{self, BufRead, Cursor, Read, Seek, SeekFrom};
 
 use super::wanted::Wanted;
 
-/// Bytes that are read between two questions whether the image is still wanted.
+/// Bytes that are read between two checks for cancellation.
 const PIECE: usize = 4 << 10;
 
-/// Reads a file that lies in memory, and fails once its image is not wanted any more.
+/// Reads a file in memory, and fails after cancellation.
 pub(super) struct EncodedFile<'a> {
     file: Cursor<&'a [u8]>,
     wanted: Wanted<'a>,
-    /// Bytes that may be read before the next question.
+    /// Bytes that may be read before the next check.
     unasked: usize,
 }
 

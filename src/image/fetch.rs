@@ -1,4 +1,4 @@
-//! From the URL in a request to an image's encoded bytes.
+//! Decodes the data URI of an image.
 //!
 //! Only `data:` URLs: the image comes with the request, and nothing is ever fetched from a
 //! network or a disk because a request names it.
@@ -24,8 +24,8 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, PADDIN
 ///
 /// # Errors
 /// [`ImageError::Remote`] for http and https, [`ImageError::NotADataUri`] for everything else that
-/// is not `data:`, [`ImageError::BadDataUri`] for one that is not base64 (percent-encoded data too),
-/// [`ImageError::TooManyBytes`], told before anything is decoded.
+/// is not `data:`, [`ImageError::BadDataUri`] for one that is not base64 (percent-encoded data
+/// too), [`ImageError::TooManyBytes`], before anything is decoded.
 pub fn from_data_uri(uri: &str, limits: &ImageLimits) -> Result<Vec<u8>, ImageError> {
     let uri = uri.trim();
     let scheme = uri.split_once(':').map_or("", |(scheme, _)| scheme);

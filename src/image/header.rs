@@ -1,7 +1,7 @@
 //! An image's size as its header states it, found without decoding anything.
 //!
 //! Decoders are only started on what passed these checks, and what they deliver must have this
-//! size: a file that says one thing to the check and another to its decoder is refused.
+//! size: a file whose header and decoder disagree is rejected.
 
 use super::format::Format;
 use super::ifd::Directory;

@@ -1,4 +1,4 @@
-//! Images: from the bytes that a client sends to what the vision tower takes.
+//! Converts images from the bytes that a client sends to the vision encoder's input.
 //!
 //! ```text
 //! data: URI ──fetch──▶ encoded bytes ──decode──▶ Raster ──processor──▶ PixelValues
@@ -7,7 +7,7 @@
 //!                                      jpeg …    RGB
 //! ```
 //!
-//! Before any of it, `probe` tells from the first bytes how many images a file becomes.
+//! Before all of this, `probe` finds out from the first bytes how many images a file becomes.
 //!
 //! The reference is Pillow 13 and transformers 5.23 (`image_transforms.convert_to_rgb`,
 //! `Gemma3ImageProcessor`); where a file says that it differs, it says why.

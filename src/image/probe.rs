@@ -1,11 +1,11 @@
-//! What a file holds, told by its first bytes.
+//! Finds out what a file contains from its first bytes.
 //!
 //! A prompt is rendered before its files are decoded, so it must be known then how many images a
 //! file becomes and what is written beside each.
 
 use super::format::Format;
 
-/// Number of bytes at the start of a file that are enough to tell.
+/// Number of bytes at the start of a file that are enough for this.
 pub const PROBED_BYTES: usize = 1024;
 
 /// What a file holds.
@@ -24,8 +24,8 @@ pub struct Frame {
     pub label: Option<String>,
 }
 
-/// Tells what a file holds from its first [`PROBED_BYTES`] bytes. Every format that is read today
-/// becomes one image without a label: of an animation or a document, the first.
+/// Finds out what a file contains from its first [`PROBED_BYTES`] bytes. Every format that is read
+/// today becomes one image without a label: of an animation or a document, the first.
 pub fn probe(head: &[u8]) -> MediaProbe {
     MediaProbe {
         format: Format::sniff(head),

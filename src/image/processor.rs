@@ -1,4 +1,4 @@
-//! An image to the pixels that the vision tower takes.
+//! Converts an image to the vision encoder's input.
 
 use super::decode::{ImageLimits, decode, decoding_bytes};
 use super::raster::Raster;
@@ -14,9 +14,9 @@ use crate::error::ImageError;
 pub struct ImageProcessor {
     /// Side of the square, in pixels.
     pub size: usize,
-    /// How it becomes square.
+    /// How images are made square.
     pub resize: ImageFit,
-    /// What is taken at all.
+    /// Limits of accepted images.
     pub limits: ImageLimits,
 }
 

@@ -1,20 +1,20 @@
-//! Whether somebody still waits for an image.
+//! Cooperative cancellation of image decoding.
 
 use crate::error::ImageError;
 
-/// Asked between rows: work on an image that nobody waits for any more ends there.
+/// Checked between rows: decoding of an image that is no longer wanted ends there.
 #[derive(Clone, Copy)]
 pub struct Wanted<'a>(&'a dyn Fn() -> bool);
 
 impl<'a> Wanted<'a> {
-    /// The image is wanted for as long as `is_wanted` says so; it is asked often and must be
+    /// Decoding continues for as long as `is_wanted` returns true; it is called often and must be
     /// quick.
     pub fn while_true(is_wanted: &'a dyn Fn() -> bool) -> Self {
         Self(is_wanted)
     }
 
     /// # Errors
-    /// [`ImageError::Abandoned`] once the image is not wanted.
+    /// [`ImageError::Abandoned`] after cancellation.
     pub(super) fn check(self) -> Result<(), ImageError> {
         if (self.0)() {
             Ok(())
@@ -25,6 +25,6 @@ impl<'a> Wanted<'a> {
 }
 
 impl Wanted<'static> {
-    /// The image is wanted to the end.
+    /// Is never cancelled.
     pub const ALWAYS: Self = Self(&|| true);
 }

@@ -1,4 +1,4 @@
-//! One answer's times and tokens, from its request's arrival to its end.
+//! Measures one answer's latencies and tokens, from its request's arrival to its end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,8 +34,8 @@ pub struct PromptFacts {
     pub num_choices: usize,
 }
 
-/// Measures an answer as it is handed to its client. Dropped before an end was told, the client
-/// has left.
+/// Measures an answer as it is sent to its client. If dropped before `end`, the answer counts as
+/// aborted.
 #[derive(Debug)]
 pub struct AnswerMeter {
     prompt: Arc<PromptMeter>,

@@ -55,7 +55,7 @@ pub(super) struct AnswerMetrics {
     longest_choice: Histogram,
 }
 
-/// What is known of an answer that came to its end.
+/// Measurements of a finished answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EndedAnswer {
     /// From the request's arrival to the last token.
@@ -66,7 +66,7 @@ pub(super) struct EndedAnswer {
     pub(super) decode: Duration,
     pub(super) prompt_tokens: usize,
     pub(super) num_tokens: usize,
-    /// Tokens that it might have had.
+    /// Maximum number of its tokens.
     pub(super) max_tokens: usize,
     pub(super) num_preemptions: usize,
 }
@@ -168,19 +168,19 @@ impl AnswerMetrics {
         }
     }
 
-    /// An answer's next token came so long after the one before.
+    /// Records the time between two tokens of an answer.
     pub(super) fn next_token(&self, gap: Duration) {
         self.inter_token_latency.observe(gap.as_secs_f64());
         self.time_per_output_token.observe(gap.as_secs_f64());
     }
 
-    /// An answer has ended in this way.
+    /// Counts an answer that ended for this reason.
     pub(super) fn ended(&self, reason: FinishedReason) {
         self.success.with_label_values(&[reason.as_str()]).inc();
     }
 
-    /// An answer came to its end. Those that were cut short do not count here: their times and
-    /// tokens say nothing of how long answers are.
+    /// Records a finished answer. Aborted answers are not recorded: their latencies and lengths
+    /// would distort the distributions.
     pub(super) fn completed(&self, answer: &EndedAnswer) {
         let inference = answer.prefill + answer.decode;
         for (histogram, time) in [

@@ -1,4 +1,4 @@
-//! The engine's own numbers as metrics, made from one snapshot whenever somebody asks.
+//! The engine's metrics, made from one snapshot for each scrape.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

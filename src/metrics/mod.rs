@@ -1,8 +1,9 @@
-//! The server's numbers in Prometheus' text format.
+//! The server's metrics in Prometheus' text format.
 //!
-//! What vLLM measures too has vLLM's name, type and buckets (its `v1/metrics/loggers.py`): routers
-//! and dashboards read them without being told. What only this server knows is under `medgemma:`.
-//! Knows nothing of HTTP, and labels never hold anything that a client wrote.
+//! Metrics that vLLM has too use vLLM's name, type and buckets (its `v1/metrics/loggers.py`), so
+//! existing dashboards work unchanged. Other metrics begin with `medgemma:`. `engine` has gauges
+//! and counters from `EngineStats`; `answer_meter` has latencies. Knows nothing of HTTP, and labels
+//! never contain anything that a client wrote.
 
 mod answer_meter;
 mod answers;
@@ -22,7 +23,8 @@ use crate::log::Log;
 
 pub use answer_meter::{AnswerMeter, FinishedReason, PromptFacts, PromptMeter};
 
-/// What is counted outside the engine; the engine's own numbers join when this is written out.
+/// The metrics that are counted outside the engine; the engine's own are added when they are
+/// encoded.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -79,18 +81,18 @@ impl Metrics {
         }
     }
 
-    /// From now on the lines that `log` drops are told. A process has one log; the first counts.
+    /// Reports the lines that `log` drops. A process has one log; later calls have no effect.
     pub fn count_dropped_lines_of(&self, log: &Log) {
         self.log.get_or_init(|| log.clone());
     }
 
-    /// Requests hold so many bytes now.
+    /// Sets the number of bytes that requests hold.
     pub fn request_memory(&self, bytes: u64) {
         self.request_memory
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// A request was refused or ended with an error; `code` is one of our own.
+    /// Counts a request that was rejected or failed; `code` is one of our error codes.
     pub fn error(&self, code: &'static str) {
         self.errors.with_label_values(&[code]).inc();
     }
@@ -100,17 +102,17 @@ impl Metrics {
         self.auth_failures.inc();
     }
 
-    /// A request's client left before the end.
+    /// Counts a request whose client disconnected before the end.
     pub fn cancelled(&self) {
         self.cancelled.inc();
     }
 
-    /// An image was decoded and resized.
+    /// Counts an image that was decoded and resized.
     pub fn image_decoded(&self) {
         self.images_decoded.inc();
     }
 
-    /// An image's decoding ended early, since its client had left.
+    /// Counts an image whose decoding was cancelled.
     pub fn image_abandoned(&self) {
         self.images_abandoned.inc();
     }

@@ -1,7 +1,6 @@
 //! Divides an amount of memory into KV cache blocks for the KV groups.
 //!
-//! The number of blocks that a sequence needs is computed by the scheduler
-//! (`KvGroups::blocks_for`).
+//! The number of blocks that a sequence needs is computed by `core::KvGroups::blocks_for`.
 
 use crate::backend::BLOCK_SIZE;
 use crate::core::{BlockCount, KvGroups, MAX_KV_GROUPS};
@@ -20,7 +19,7 @@ pub(super) struct KvShape {
     max_num_batched_tokens: usize,
 }
 
-/// Number of blocks in the pools of both groups.
+/// Number of blocks in the pools of each group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KvPlan {
     pub(super) num_blocks: BlockCount,

@@ -1,12 +1,11 @@
-//! What people look at: the playground and what it is made of, the frame of the API's reference, and
-//! a dashboard for Grafana.
+//! The web files: the playground, the frame of the API's reference, and a dashboard for Grafana.
 //!
 //! Owns the files, which are part of the binary: HTML, style sheets and scripts as they are, with no
 //! build step. They hold nothing but what is in the repository, load nothing from elsewhere and keep
 //! nothing. Knows no HTTP: `api` serves them and says what browsers may do with them.
 //!
 //! ```text
-//! playground.html ─ playground.js   what happens when a person does something
+//! playground.html ─ playground.js   event handlers
 //!                    │ server ─ events         asks, reads the stream
 //!                    │ conversation, settings  turns and fields → a request
 //!                    │ turns ─ markdown        answers as elements, never as markup

@@ -1,5 +1,5 @@
-//! The table of request fields (below). A test compares it with the code, and writes what the code
-//! does into it if `MEDGEMMA_UPDATE` is set:
+//! The published table of supported and refused request fields (below); no code uses it. A test
+//! compares it with the code, and updates it if `MEDGEMMA_UPDATE` is set:
 //!
 //! ```text
 //! MEDGEMMA_UPDATE=1 cargo test --release --lib api::docs::fields

@@ -2,8 +2,9 @@
 //! change what is generated.
 //!
 //! A client that sends one relies on it, so the request is rejected with an error that names the
-//! field, unless the value has no effect: null, or a neutral value of the endpoint's table. Unknown fields are
-//! ignored.
+//! field, unless the value has no effect: null, or a neutral value of the endpoint's table. Unknown
+//! fields are ignored. The tables are in each endpoint's `refused.rs`; fields that are refused
+//! everywhere are in `generate/refused.rs`. Run the update of `docs/fields.md` after a change.
 
 use serde_json::Value;
 use serde_json::value::RawValue;

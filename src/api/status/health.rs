@@ -47,7 +47,7 @@ pub(crate) const READY: Operation = Operation {
     method: Method::Get,
     paths: &["/ready", "/readyz"],
     id: "ready",
-    summary: "Whether requests are welcome.",
+    summary: "Whether the server is ready.",
     body: None,
     answer: Answer::Json(written::<Status<'static>>),
     errors: &[503],

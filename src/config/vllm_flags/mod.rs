@@ -1,8 +1,8 @@
-//! vLLM's flags that are not options here: each is understood or refused by name, none is ignored
-//! in silence.
+//! Flags of vLLM that are not options here. Each is accepted or rejected by name; none is ignored
+//! silently.
 //!
-//! A flag either asks for what is so anyway, or nothing is needed for it and a line of the log says
-//! why, or the start is refused with what to use in its place.
+//! A flag either requests what this server does in any case, or is ignored with a log line that
+//! says why, or is rejected with an error that names the option to use instead.
 
 mod table;
 
@@ -23,7 +23,7 @@ struct VllmFlag {
     rule: Rule,
 }
 
-/// How it is written.
+/// The flag's syntax.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// `--flag value`; of several the last counts.
@@ -34,19 +34,19 @@ enum Form {
     Switch,
 }
 
-/// What is made of it.
+/// How the flag is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// Nothing is needed for it, and the log says why.
+    /// The flag is ignored, and the log says why.
     Needless(&'static str),
-    /// These values ask for what is so anyway; with any other the start is refused, saying this.
+    /// Values equal to this server's behaviour are accepted; all others are rejected with this
+    /// message.
     Only(&'static [&'static str], &'static str),
-    /// It is a JSON object, with a rule for each key; with any other key the start is refused,
-    /// saying this.
+    /// A JSON object with a rule for each key; other keys are rejected with this message.
     Object(&'static [(&'static str, Rule)], &'static str),
 }
 
-/// What vLLM takes for a flag that was not given.
+/// Values that mean in vLLM that the flag was not given.
 const NOT_GIVEN: [&str; 3] = ["", "None", "null"];
 
 /// Adds the flags to a command, whose help does not show them.
@@ -80,10 +80,10 @@ pub(super) fn known_to(command: Command) -> Command {
     })
 }
 
-/// What the log says of the flags that were given.
+/// Returns notes for the log about the flags that were given.
 ///
 /// # Errors
-/// A flag that cannot be served, by name, with what to use in its place.
+/// Names the flag that is not supported, and the option to use instead.
 pub(super) fn read(matches: &ArgMatches) -> Result<Vec<String>, clap::Error> {
     let mut notes = Vec::new();
     for flag in FLAGS {
@@ -161,10 +161,10 @@ impl VllmFlag {
 }
 
 impl Rule {
-    /// What the log says of a flag with this value; nothing for what is so anyway.
+    /// Returns the notes for a flag with this value; none if the value is this server's behaviour.
     ///
     /// # Errors
-    /// What to use in place of the flag.
+    /// Says what to use instead of the flag.
     fn judge(self, flag: &str, value: &str) -> Result<Vec<String>, String> {
         let Self::Object(keys, instead) = self else {
             return self.judge_shown(format!("{flag} {value}"), value);

@@ -1,5 +1,6 @@
-//! The flags of vLLM's that are not options here, and what is made of each: one line a flag, in the
-//! order of vLLM's help. `vllm-0.33.txt` beside this file lists all of vLLM's; a test compares them.
+//! The flags of vLLM that are not options here, and how each is handled: one line a flag, in the
+//! order of vLLM's help. `vllm-0.33.txt` beside this file lists all of vLLM's; a test compares
+//! them.
 
 use super::Form::{self, Switch, Value, Values};
 use super::Rule::{self, Needless, Object, Only};
@@ -353,7 +354,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
         ("disable_any_whitespace", Only(&["false"], "JSON may hold spaces: leave it out")),
         ("disable_additional_properties", Needless("objects have only the properties that their schema names")),
         ("reasoning_parser", Needless("reasoning is parsed automatically; see --thinking")),
-        ("enable_in_reasoning", Only(&["false"], "thoughts are free: leave it out")),
+        ("enable_in_reasoning", Only(&["false"], "reasoning is never constrained: leave it out")),
     ], "llguidance keeps answers to schemas: leave it out")),
     value("aux-output-config", Only(&["{}"], NO_EXPERTS)),
     value("profiler-config", Only(&["{}"], "medgemma bench measures: leave it out")),

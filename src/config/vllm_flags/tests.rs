@@ -1,4 +1,4 @@
-//! That the table says what becomes of each of vLLM's flags, in each way that it can be written.
+//! Tests that the table handles every flag of vLLM, in each syntax.
 
 use std::collections::BTreeSet;
 

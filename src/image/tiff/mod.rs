@@ -73,7 +73,7 @@ fn read_samples(
     Ok(bytes)
 }
 
-/// Tells the crate that all samples are grey levels: then it hands them out as they are, also
+/// Declares to the crate that all samples are grey levels: then it returns them as they are, also
 /// those of palettes, which it does not know, and all those beyond the colours.
 fn declared_grey<'a>(
     encoded: &'a [u8],

@@ -1,4 +1,4 @@
-//! Interprets the hub's refusals: whether to retry, and what to tell the user.
+//! Turns the hub's error responses into retries or messages.
 
 use std::time::Duration;
 

@@ -3,7 +3,8 @@
 //! Gemma 3 has no token for calls. It writes them as text, in the form that the prompt requested or
 //! in another one that it knows; alone, in a code fence or within prose. Calls are found anywhere
 //! if they name one of the request's tools and their arguments are literals. Everything else stays
-//! text.
+//! text. Reading is independent of the requested format. `core::ToolFormat` is what the prompt asks
+//! for (`tool_prompt`); a new format needs both.
 //!
 //! ```text
 //! text ─ CallParser ─ CallReader ─ ArgumentReader ─┐

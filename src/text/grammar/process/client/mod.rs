@@ -1,4 +1,5 @@
-//! The server's side of the grammar processes.
+//! Starts and supervises grammar processes: one worker per grammar; requests for masks; limits,
+//! pauses and kills.
 
 mod supervisor;
 #[cfg(test)]
