@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use harness::{Mode, median, report, seconds};
 use medgemma::core::ImageFit;
-use medgemma::image::{ImageLimits, ImageProcessor, Wanted, decode};
+use medgemma::image::{Cancellation, ImageLimits, ImageProcessor, decode};
 
 fn main() {
     let mode = Mode::from_arguments();
@@ -36,13 +36,15 @@ fn main() {
         .expect("one thread");
     one_core.install(|| {
         let decoding = median(runs, || {
-            seconds(|| drop(decode(&encoded, &processor.limits, Wanted::ALWAYS).expect("an image")))
+            seconds(|| {
+                drop(decode(&encoded, &processor.limits, Cancellation::NEVER).expect("an image"))
+            })
         });
         let whole = median(runs, || {
             seconds(|| {
                 drop(
                     processor
-                        .process(&encoded, Wanted::ALWAYS)
+                        .process(&encoded, Cancellation::NEVER)
                         .expect("an image"),
                 )
             })

@@ -9,7 +9,7 @@ use medgemma::api::{
     self, ApiKeys, AppSettings, AppState, ConnectionLimits, Cors, Credentials, KeyLimits,
     RequestMemory, Site, TokenizerInfoAccess,
 };
-use medgemma::batch::{Batch, BatchError, BatchPlan, BatchSummary};
+use medgemma::batch::{BatchError, BatchPlan, BatchRun, BatchSummary};
 use medgemma::bench;
 use medgemma::config::{
     self, BatchConfig, Bench, BenchConfig, ByteSize, Command, ComputeConfig, Consent, CorsConfig,
@@ -218,7 +218,7 @@ fn run_batch(config: &BatchConfig, log: &Log) -> Outcome {
             .expect("the option takes no 0"),
     };
     // What is wrong with the files is said before the model loads.
-    let batch = Batch::open(&plan).map_err(failed)?;
+    let batch = BatchRun::open(&plan).map_err(failed)?;
     if plan.output == Place::Pipe {
         log.line("results go to stdout: if this is stopped, it starts from the beginning");
     }
@@ -228,7 +228,7 @@ fn run_batch(config: &BatchConfig, log: &Log) -> Outcome {
     exit
 }
 
-async fn answer_all(config: &BatchConfig, batch: Batch, log: &Log) -> Outcome {
+async fn answer_all(config: &BatchConfig, batch: BatchRun, log: &Log) -> Outcome {
     let mut signals = Signals::listen()?;
     let num_left = batch.num_left();
     let work = async {

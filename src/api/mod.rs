@@ -2,7 +2,7 @@
 //! engine.
 //!
 //! ```text
-//! serve ─ router ─ http: request_id ─ gate ─ auth ─▶ an endpoint
+//! serve ─ router ─ http: request_id ─ request_guard ─ auth ─▶ an endpoint
 //!                                                     │ http::extract   body, JSON → types
 //!          openai:    chat, completions, responses, … │ request → convert → a checked call
 //!          anthropic: messages                        ▼

@@ -11,10 +11,10 @@ use crate::api::docs::openapi::{self, Operation};
 use crate::api::docs::pages;
 use crate::api::elsewhere;
 use crate::api::http::error::ApiError;
+use crate::api::http::normalize_path::normalize_path;
 use crate::api::http::route_kind::RouteKind;
 use crate::api::http::state::AppState;
-use crate::api::http::tidy_path::tidy_path;
-use crate::api::http::{auth, extract, gate, request_id};
+use crate::api::http::{auth, extract, request_guard, request_id};
 use crate::api::openai::chat::{self, render};
 use crate::api::openai::tokenize::{self, detokenize, info};
 use crate::api::openai::{completions, models, responses};
@@ -77,9 +77,12 @@ pub fn router(app: AppState) -> Router {
         // `extract` has its own limit, with an error in our format.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(app.clone(), auth::require_key))
-        .layer(from_fn_with_state(app.clone(), gate::guard))
+        .layer(from_fn_with_state(app.clone(), request_guard::guard))
         .layer(from_fn_with_state(app.clone(), request_id::identify))
-        .layer(from_fn_with_state(app.clone(), gate::tell_browsers))
+        .layer(from_fn_with_state(
+            app.clone(),
+            request_guard::tell_browsers,
+        ))
         .with_state(app);
     with_tidy_paths(routes)
 }
@@ -96,7 +99,7 @@ fn probes() -> Router<AppState> {
 /// Tidies the path of a request and names the kind of its route before any middleware sees it.
 fn with_tidy_paths(routes: Router) -> Router {
     Router::new().fallback_service(MapRequest::new(routes, |request| {
-        let mut request = tidy_path(request);
+        let mut request = normalize_path(request);
         let kind = route_kind(request.uri().path());
         request.extensions_mut().insert(kind);
         request
@@ -122,9 +125,12 @@ pub(crate) fn metrics_router(app: AppState) -> Router {
         .method_not_allowed_fallback(wrong_method);
     let routes = routes
         .layer(from_fn_with_state(app.clone(), auth::require_metrics_key))
-        .layer(from_fn_with_state(app.clone(), gate::guard))
+        .layer(from_fn_with_state(app.clone(), request_guard::guard))
         .layer(from_fn_with_state(app.clone(), request_id::identify))
-        .layer(from_fn_with_state(app.clone(), gate::tell_browsers))
+        .layer(from_fn_with_state(
+            app.clone(),
+            request_guard::tell_browsers,
+        ))
         .with_state(app);
     with_tidy_paths(routes)
 }

@@ -28,7 +28,7 @@ mod operations;
 mod patches;
 mod sampling;
 mod seen_tokens;
-mod shape;
+mod sizes;
 mod step_input;
 
 pub use attention::{AttentionShape, BLOCK_SIZE, KvLayout, LayerSpec, PoolLayout, QkNorm, Rope};
@@ -42,5 +42,5 @@ pub use operations::{
 };
 pub use sampling::{SampleRow, Sampled, ScoreRow};
 pub use seen_tokens::{SeenToken, SeenTokens};
-pub use shape::{ModelShape, StepLimits};
+pub use sizes::{ModelShape, StepLimits};
 pub use step_input::{FedRow, StepInput, StepSequence};

@@ -8,7 +8,7 @@ use super::cuda::driver::{CudaDevice, KERNELS, Kernels};
 use super::cuda::{self, CudaBackend, CudaPlan};
 use super::device_memory::DeviceMemory;
 use super::operations::Backend;
-use super::shape::{ModelShape, StepLimits};
+use super::sizes::{ModelShape, StepLimits};
 use crate::config::{ComputeConfig, DeviceChoice, DtypeChoice};
 use crate::core::Dtype;
 use crate::error::{Error, Result};

@@ -9,11 +9,11 @@
 //! response; nothing here knows models. The output is the only state of a run: each line is written
 //! whole, and an incomplete last line is dropped.
 
-mod answer;
 mod error;
 mod input;
 mod output;
 mod progress;
+mod request;
 mod result_line;
 
 use std::num::NonZeroUsize;
@@ -24,11 +24,11 @@ use axum::Router;
 use futures_util::stream::{self, StreamExt};
 use tokio::task::spawn_blocking;
 
-use self::answer::answer;
 pub use self::error::BatchError;
 use self::input::{Input, InputLine};
 use self::output::Output;
 use self::progress::Progress;
+use self::request::answer;
 use crate::config::Place;
 use crate::log::Log;
 
@@ -62,7 +62,7 @@ pub struct BatchSummary {
 
 /// Both files, read and checked; no request has been sent yet.
 #[derive(Debug)]
-pub struct Batch {
+pub struct BatchRun {
     input: Arc<Input>,
     output: Output,
     todo: Vec<InputLine>,
@@ -70,7 +70,7 @@ pub struct Batch {
     num_at_a_time: NonZeroUsize,
 }
 
-impl Batch {
+impl BatchRun {
     /// Reads the input once and finds the requests that already have results.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl Batch {
 
     /// Sends the remaining requests to `router`, and reports progress to `log`.
     ///
-    /// If dropped before the end, it leaves an output that [`Batch::open`] resumes.
+    /// If dropped before the end, it leaves an output that [`BatchRun::open`] resumes.
     ///
     /// # Errors
     /// For a file that fails, or a server that stopped. Results that were written stay.

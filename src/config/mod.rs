@@ -8,7 +8,6 @@ mod batch;
 mod bench;
 mod byte_size;
 mod cached;
-mod choices;
 mod command_line;
 mod compute;
 mod config_file;
@@ -23,7 +22,8 @@ mod probe;
 mod request_defaults;
 mod seconds;
 mod serve;
-mod variables;
+mod setting_names;
+mod unknown_variables;
 mod vllm_flags;
 
 use std::ffi::OsString;
@@ -133,7 +133,8 @@ fn command() -> clap::Command {
         let arg = arg.hide_env(true);
         let sets = arg.get_env().is_some_and(|name| match std::env::var(name) {
             Ok(value) => {
-                !value.is_empty() && !variables::is_service_link(&name.to_string_lossy(), &value)
+                !value.is_empty()
+                    && !unknown_variables::is_service_link(&name.to_string_lossy(), &value)
             }
             // Nothing to hide; or not UTF-8, which is for clap to refuse.
             Err(_) => true,

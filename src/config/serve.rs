@@ -13,8 +13,8 @@ use super::arguments::ServeArguments;
 use super::hub::Variables;
 use super::{
     ApiKey, ByteSize, ComputeConfig, HubConfig, KeyLimits, LogConfig, LogFormat, NetworkConfig,
-    ProgressOutput, RequestDefaults, command, command_line, config_file, network, variables,
-    vllm_flags,
+    ProgressOutput, RequestDefaults, command, command_line, config_file, network,
+    unknown_variables, vllm_flags,
 };
 use crate::core::{ImageFit, PrefixCaching, RolePolicy, Thinking, ToolFormat};
 
@@ -193,7 +193,7 @@ pub(super) fn resolve(
     let on_command_line = matches.value_source("model_option") == Some(ValueSource::CommandLine);
     let prefix_caching = prefix_caching(&arguments, matches);
     let mut notes = vllm_flags::read(matches)?;
-    notes.extend(variables::strays(&command()));
+    notes.extend(unknown_variables::strays(&command()));
     notes.extend(weak_keys("api_key", &arguments.api_key, matches));
     notes.extend(weak_keys(
         "metrics_key",

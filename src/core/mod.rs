@@ -4,9 +4,9 @@
 //! devices, so that every other module may use it.
 
 mod block_table;
-mod choices;
 mod constraint;
 mod kv_groups;
+mod settings;
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 pub use block_table::BlockTable;
-pub use choices::{Dtype, ImageFit, PrefixCaching, RolePolicy, Thinking, ToolFormat};
 pub use constraint::{Constraint, ConstraintState, NextMask, TokenMask, Urgency};
 pub use kv_groups::{BlockCount, KvGroups, MAX_KV_GROUPS};
+pub use settings::{Dtype, ImageFit, PrefixCaching, RolePolicy, Thinking, ToolFormat};
 
 /// A token id: an index into the model's vocabulary.
 #[derive(

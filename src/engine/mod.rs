@@ -18,16 +18,16 @@ mod device;
 mod encoder_cache;
 mod handle;
 mod host_sampling_state;
+mod launched_step;
 mod mask_patience;
 mod mask_workers;
 mod model_input;
+mod non_finite;
 mod requests;
 mod runner;
 mod stats;
-mod step;
 mod thread;
 mod token_stream;
-mod unsound;
 mod watchdog;
 
 use std::collections::{HashMap, VecDeque};
@@ -44,10 +44,10 @@ use crate::error::{Error, Result};
 use crate::scheduler::Scheduler;
 
 use host_sampling_state::{Bitmask, BitmaskJob, MaskNeed};
+use launched_step::{MaskWait, Step};
 use mask_patience::MaskPatience;
 use mask_workers::MaskWorkers;
 use requests::{InFlight, Requests};
-use step::{MaskWait, Step};
 use watchdog::Watchdog;
 
 pub use admission::{EngineLimits, EngineState};
@@ -601,7 +601,7 @@ impl Engine {
         self.take_scores(&step, scores);
         let sampled: Vec<_> = batch.sampling().zip(sampled).collect();
         for (id, _) in sampled.iter().filter(|(_, sampled)| !sampled.is_finite) {
-            self.end_unsound(*id);
+            self.end_non_finite(*id);
         }
         let num_sampled = num_sampled - step.skipped.len();
         // No drafts are proposed, so each sequence has one sample.
@@ -654,7 +654,7 @@ impl Engine {
             if scores.iter().all(|score| score.is_finite) {
                 self.requests.scored(run.id, run.position, scores);
             } else {
-                self.end_unsound(run.id);
+                self.end_non_finite(run.id);
             }
         }
     }

@@ -3,6 +3,7 @@
 //! Owns what is opened and how much of it is read. Knows nothing of what the files mean.
 
 mod json;
+pub mod json_fields;
 mod plain_file;
 
 use std::fmt::Display;

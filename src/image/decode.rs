@@ -15,11 +15,11 @@ use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{ColorType, ImageDecoder, Limits};
 
+use super::cancellation::Cancellation;
 use super::encoded_file::EncodedFile;
 use super::format::Format;
 use super::orientation::{self, Orientation};
 use super::raster::{Layout, Raster, flatten};
-use super::wanted::Wanted;
 use super::{gif, header, jpeg, metadata, tiff};
 use crate::error::ImageError;
 
@@ -58,23 +58,23 @@ impl Default for ImageLimits {
 /// [`ImageError`] with a fixed text; no file makes this panic, and none makes it take memory that
 /// its header's size does not explain, but for up to 16 MB (a lossy WebP that announces more data
 /// than it has) and the code tables of a lossless WebP (about 400 times the file where it was made
-/// for that, 1.4 GB at most). [`ImageError::Abandoned`] soon after it is not `wanted` any more.
+/// for that, 1.4 GB at most). [`ImageError::Abandoned`] soon after the cancellation.
 pub fn decode(
     encoded: &[u8],
     limits: &ImageLimits,
-    wanted: Wanted<'_>,
+    cancellation: Cancellation<'_>,
 ) -> Result<Raster, ImageError> {
     let Stated { format, size } = check(encoded, limits)?;
     let orientation = Orientation::of(&metadata::find(format, encoded));
     // A decoder that panics has met a file that its author did not foresee: that is the file's
     // fault, and this request's alone.
     let raster = catch_unwind(AssertUnwindSafe(|| {
-        decode_as(format, encoded, size, wanted)
+        decode_as(format, encoded, size, cancellation)
     }))
     .unwrap_or(Err(ImageError::Undecodable));
     // A decoder that was stopped calls it damage.
-    wanted.check()?;
-    orientation::apply(orientation, raster?, wanted)
+    cancellation.check()?;
+    orientation::apply(orientation, raster?, cancellation)
 }
 
 /// Memory that decoding takes for as long as it lasts, at most.
@@ -157,13 +157,13 @@ fn decode_as(
     format: Format,
     encoded: &[u8],
     size: (usize, usize),
-    wanted: Wanted<'_>,
+    cancellation: Cancellation<'_>,
 ) -> Result<Raster, ImageError> {
-    let file = EncodedFile::new(encoded, wanted);
+    let file = EncodedFile::new(encoded, cancellation);
     match format {
-        Format::Jpeg => jpeg::decode(file, size, wanted),
+        Format::Jpeg => jpeg::decode(file, size, cancellation),
         Format::Gif => gif::decode(file, size),
-        Format::Tiff => tiff::decode(encoded, size, wanted),
+        Format::Tiff => tiff::decode(encoded, size, cancellation),
         Format::Png => {
             let decoder = PngDecoder::with_limits(file, image_limits(size)).map_err(undecodable)?;
             // Grey whose alpha comes from a transparent level, not from a channel of its own.

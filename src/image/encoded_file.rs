@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, Cursor, Read, Seek, SeekFrom};
 
-use super::wanted::Wanted;
+use super::cancellation::Cancellation;
 
 /// Bytes that are read between two checks for cancellation.
 const PIECE: usize = 4 << 10;
@@ -13,25 +13,25 @@ const PIECE: usize = 4 << 10;
 /// Reads a file in memory, and fails after cancellation.
 pub(super) struct EncodedFile<'a> {
     file: Cursor<&'a [u8]>,
-    wanted: Wanted<'a>,
+    cancellation: Cancellation<'a>,
     /// Bytes that may be read before the next check.
-    unasked: usize,
+    bytes_until_check: usize,
 }
 
 impl<'a> EncodedFile<'a> {
     /// Reads `encoded` from its beginning.
-    pub(super) fn new(encoded: &'a [u8], wanted: Wanted<'a>) -> Self {
+    pub(super) fn new(encoded: &'a [u8], cancellation: Cancellation<'a>) -> Self {
         Self {
             file: Cursor::new(encoded),
-            wanted,
-            unasked: 0,
+            cancellation,
+            bytes_until_check: 0,
         }
     }
 
     fn ask(&mut self) -> io::Result<()> {
-        if self.unasked == 0 {
-            self.wanted.check().map_err(io::Error::other)?;
-            self.unasked = PIECE;
+        if self.bytes_until_check == 0 {
+            self.cancellation.check().map_err(io::Error::other)?;
+            self.bytes_until_check = PIECE;
         }
         Ok(())
     }
@@ -41,11 +41,11 @@ impl BufRead for EncodedFile<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.ask()?;
         let rest = self.file.fill_buf()?;
-        Ok(&rest[..rest.len().min(self.unasked)])
+        Ok(&rest[..rest.len().min(self.bytes_until_check)])
     }
 
     fn consume(&mut self, amount: usize) {
-        self.unasked = self.unasked.saturating_sub(amount);
+        self.bytes_until_check = self.bytes_until_check.saturating_sub(amount);
         self.file.consume(amount);
     }
 }
@@ -53,9 +53,9 @@ impl BufRead for EncodedFile<'_> {
 impl Read for EncodedFile<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.ask()?;
-        let len = buffer.len().min(self.unasked);
+        let len = buffer.len().min(self.bytes_until_check);
         let read = self.file.read(&mut buffer[..len])?;
-        self.unasked -= read;
+        self.bytes_until_check -= read;
         Ok(read)
     }
 }

@@ -59,9 +59,9 @@ pub(super) fn decode(file: EncodedFile<'_>, size: (usize, usize)) -> Result<Rast
 
 #[cfg(test)]
 mod tests {
+    use super::super::cancellation::Cancellation;
     use super::super::decode::{ImageLimits, decode};
     use super::super::raster::Samples;
-    use super::super::wanted::Wanted;
     use crate::error::ImageError;
 
     /// One white pixel at (1, 1), with a palette of red, white and black.
@@ -79,7 +79,7 @@ mod tests {
     }
 
     fn levels(encoded: &[u8]) -> Result<Vec<u8>, ImageError> {
-        match decode(encoded, &ImageLimits::default(), Wanted::ALWAYS)?.samples {
+        match decode(encoded, &ImageLimits::default(), Cancellation::NEVER)?.samples {
             Samples::Grey(_) => panic!("a GIF has colours"),
             Samples::Rgb(levels) => Ok(levels),
         }

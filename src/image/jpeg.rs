@@ -11,9 +11,9 @@ use std::io::{self, BufRead, Read};
 
 use mozjpeg::{ColorSpace, Decompress};
 
+use super::cancellation::Cancellation;
 use super::encoded_file::EncodedFile;
 use super::raster::{Layout, Raster, flatten};
-use super::wanted::Wanted;
 use crate::error::ImageError;
 
 /// Decodes a baseline or progressive file of 1, 3 or 4 components.
@@ -27,7 +27,7 @@ use crate::error::ImageError;
 pub(super) fn decode(
     file: EncodedFile<'_>,
     size: (usize, usize),
-    wanted: Wanted<'_>,
+    cancellation: Cancellation<'_>,
 ) -> Result<Raster, ImageError> {
     let damaged = |_: io::Error| ImageError::Undecodable;
     let decoder = Decompress::new_reader(WholeFile(file)).map_err(damaged)?;
@@ -44,7 +44,7 @@ pub(super) fn decode(
     let row_len = size.0 * layout.bytes_per_pixel();
     let mut samples = vec![0; row_len * size.1];
     for row in samples.chunks_exact_mut(row_len) {
-        wanted.check()?;
+        cancellation.check()?;
         started.read_scanlines_into(row).map_err(damaged)?;
     }
     started.finish().map_err(damaged)?;

@@ -1,7 +1,7 @@
 //! Converts images from the bytes that a client sends to the vision encoder's input.
 //!
 //! ```text
-//! data: URI ──fetch──▶ encoded bytes ──decode──▶ Raster ──processor──▶ PixelValues
+//! data: URI ─data_uri▶ encoded bytes ──decode──▶ Raster ──processor──▶ PixelValues
 //!                                      format    8-bit     resize       size×size RGB
 //!                                      header    grey or   hash         + 256-bit hash
 //!                                      jpeg …    RGB
@@ -16,9 +16,10 @@
 //! CPU: callers keep it off their async threads. An image's bytes, its text and a decoder's own
 //! words never reach an error, a log or `Debug`.
 
+mod cancellation;
+pub mod data_uri;
 mod decode;
 mod encoded_file;
-pub mod fetch;
 mod format;
 mod gif;
 mod header;
@@ -31,11 +32,10 @@ mod processor;
 mod raster;
 mod resize;
 mod tiff;
-mod wanted;
 
+pub use cancellation::Cancellation;
 pub use decode::{ImageLimits, decode};
 pub use format::Format;
 pub use probe::{Frame, MediaProbe, PROBED_BYTES, probe};
 pub use processor::ImageProcessor;
 pub use raster::{Raster, Samples};
-pub use wanted::Wanted;

@@ -3,10 +3,10 @@
 //! As `PIL.ImageOps.exif_transpose`: EXIF's Orientation, else XMP's; anything but 2 to 8 means
 //! upright.
 
+use super::cancellation::Cancellation;
 use super::ifd::Directory;
 use super::metadata::Metadata;
 use super::raster::{Raster, Samples};
-use super::wanted::Wanted;
 use crate::error::ImageError;
 
 /// What must be done to a stored image to show it, in EXIF's numbering.
@@ -73,7 +73,7 @@ fn in_xmp(xmp: &[u8]) -> Option<u32> {
 pub(super) fn apply(
     orientation: Orientation,
     raster: Raster,
-    wanted: Wanted<'_>,
+    cancellation: Cancellation<'_>,
 ) -> Result<Raster, ImageError> {
     if orientation == Orientation::Upright {
         return Ok(raster);
@@ -85,8 +85,8 @@ pub(super) fn apply(
     } = raster;
     let size = (width, height);
     let samples = match samples {
-        Samples::Grey(grey) => Samples::Grey(turned::<1>(orientation, size, &grey, wanted)?),
-        Samples::Rgb(rgb) => Samples::Rgb(turned::<3>(orientation, size, &rgb, wanted)?),
+        Samples::Grey(grey) => Samples::Grey(turned::<1>(orientation, size, &grey, cancellation)?),
+        Samples::Rgb(rgb) => Samples::Rgb(turned::<3>(orientation, size, &rgb, cancellation)?),
     };
     let (width, height) = if orientation.swaps_sides() {
         (height, width)
@@ -104,7 +104,7 @@ fn turned<const N: usize>(
     orientation: Orientation,
     (width, height): (usize, usize),
     samples: &[u8],
-    wanted: Wanted<'_>,
+    cancellation: Cancellation<'_>,
 ) -> Result<Vec<u8>, ImageError> {
     let (pixels, _) = samples.as_chunks::<N>();
     let (new_width, new_height) = if orientation.swaps_sides() {
@@ -114,7 +114,7 @@ fn turned<const N: usize>(
     };
     let mut out = Vec::with_capacity(samples.len());
     for y in 0..new_height {
-        wanted.check()?;
+        cancellation.check()?;
         for x in 0..new_width {
             let (from_x, from_y) = match orientation {
                 Orientation::Upright => (x, y),
@@ -151,7 +151,7 @@ mod tests {
             (Orientation::TurnAnticlockwise, 2, [3, 6, 2, 5, 1, 4]),
         ] {
             let raster = Raster::grey(3, 2, vec![1, 2, 3, 4, 5, 6]);
-            let turned = apply(orientation, raster, Wanted::ALWAYS).unwrap();
+            let turned = apply(orientation, raster, Cancellation::NEVER).unwrap();
             let Samples::Grey(grey) = turned.samples else {
                 panic!("grey stays grey")
             };

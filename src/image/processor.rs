@@ -1,9 +1,9 @@
 //! Converts an image to the vision encoder's input.
 
+use super::cancellation::Cancellation;
 use super::decode::{ImageLimits, decode, decoding_bytes};
 use super::raster::Raster;
 use super::resize::{Side, resize};
-use super::wanted::Wanted;
 use crate::core::{ImageFit, ImageHash, PixelValues};
 use crate::error::ImageError;
 
@@ -25,8 +25,12 @@ impl ImageProcessor {
     ///
     /// # Errors
     /// [`ImageError`] with a fixed text, as [`decode`].
-    pub fn process(&self, encoded: &[u8], wanted: Wanted<'_>) -> Result<PixelValues, ImageError> {
-        self.prepare(&decode(encoded, &self.limits, wanted)?, wanted)
+    pub fn process(
+        &self,
+        encoded: &[u8],
+        cancellation: Cancellation<'_>,
+    ) -> Result<PixelValues, ImageError> {
+        self.prepare(&decode(encoded, &self.limits, cancellation)?, cancellation)
     }
 
     /// Memory that [`Self::process`] takes for as long as it lasts, at most, as the header says.
@@ -45,8 +49,12 @@ impl ImageProcessor {
     /// Prepares an image that is already decoded.
     ///
     /// # Errors
-    /// [`ImageError::Abandoned`] between rows, once it is not `wanted` any more.
-    pub fn prepare(&self, raster: &Raster, wanted: Wanted<'_>) -> Result<PixelValues, ImageError> {
+    /// [`ImageError::Abandoned`] between rows, after the cancellation.
+    pub fn prepare(
+        &self,
+        raster: &Raster,
+        cancellation: Cancellation<'_>,
+    ) -> Result<PixelValues, ImageError> {
         let (horizontal, vertical) = match self.resize {
             ImageFit::Squash => (Side::whole(raster.width), Side::whole(raster.height)),
             ImageFit::Pad => {
@@ -57,7 +65,7 @@ impl ImageProcessor {
                 )
             }
         };
-        let rgb = resize(raster, horizontal, vertical, self.size, wanted)?;
+        let rgb = resize(raster, horizontal, vertical, self.size, cancellation)?;
         let hash = self.hash(&rgb);
         Ok(PixelValues {
             size: self.size,
@@ -86,8 +94,8 @@ mod tests {
 
     fn prepare(processor: ImageProcessor, raster: &Raster) -> PixelValues {
         processor
-            .prepare(raster, Wanted::ALWAYS)
-            .expect("it is wanted")
+            .prepare(raster, Cancellation::NEVER)
+            .expect("it is not cancelled")
     }
 
     fn processor(size: usize, resize: ImageFit) -> ImageProcessor {

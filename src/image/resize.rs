@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use pulp::Arch;
 
+use super::cancellation::Cancellation;
 use super::raster::{Raster, Samples};
-use super::wanted::Wanted;
 use crate::error::ImageError;
 
 /// How one side of the source maps to one side of the result: the source stands inside a longer
@@ -155,7 +155,7 @@ pub(super) fn resize(
     horizontal: Side,
     vertical: Side,
     out: usize,
-    wanted: Wanted<'_>,
+    cancellation: Cancellation<'_>,
 ) -> Result<Arc<[u8]>, ImageError> {
     let across = Weights::new(horizontal, out);
     let down = Weights::new(vertical, out);
@@ -164,11 +164,10 @@ pub(super) fn resize(
     let arch = Arch::new();
     match &raster.samples {
         Samples::Rgb(rgb) => {
-            arch.dispatch(|| two_passes::<3>(rgb, raster.width, (&across, &down), to, wanted))
+            arch.dispatch(|| two_passes::<3>(rgb, raster.width, (&across, &down), to, cancellation))
         }
-        Samples::Grey(grey) => {
-            arch.dispatch(|| two_passes::<1>(grey, raster.width, (&across, &down), to, wanted))
-        }
+        Samples::Grey(grey) => arch
+            .dispatch(|| two_passes::<1>(grey, raster.width, (&across, &down), to, cancellation)),
     }?;
     Ok(rgb)
 }
@@ -183,7 +182,7 @@ fn two_passes<const N: usize>(
     width: usize,
     (across, down): (&Weights, &Weights),
     to: &mut [u8],
-    wanted: Wanted<'_>,
+    cancellation: Cancellation<'_>,
 ) -> Result<(), ImageError> {
     let out = across.starts.len();
     let row_len = out * N;
@@ -194,7 +193,7 @@ fn two_passes<const N: usize>(
         let (start, weights) = down.row(i);
         // Starts never go back, so a row that was passed over is not needed again.
         for y in num_narrowed.max(start)..start + down.taps {
-            wanted.check()?;
+            cancellation.check()?;
             let slot = y % down.taps * row_len;
             let from = &source[y * width * N..(y + 1) * width * N];
             across_row::<N>(from, &mut narrowed[slot..slot + row_len], across);
@@ -306,7 +305,7 @@ mod tests {
     fn grey_row(source: &[u8], out: usize) -> Vec<u8> {
         let raster = Raster::grey(source.len(), 1, source.to_vec());
         let (across, down) = (Side::whole(source.len()), Side::whole(1));
-        let rgb = resize(&raster, across, down, out, Wanted::ALWAYS).unwrap();
+        let rgb = resize(&raster, across, down, out, Cancellation::NEVER).unwrap();
         rgb[..out * 3].chunks(3).map(|pixel| pixel[0]).collect()
     }
 
@@ -434,7 +433,7 @@ mod tests {
             } else {
                 (Side::whole(width), Side::whole(height))
             };
-            let fast = resize(&raster, horizontal, vertical, out, Wanted::ALWAYS).unwrap();
+            let fast = resize(&raster, horizontal, vertical, out, Cancellation::NEVER).unwrap();
             prop_assert_eq!(&*fast, plainly(&raster, horizontal, vertical, out));
         }
     }

@@ -8,11 +8,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::fields::Fields;
 use crate::backend::ModelShape;
 use crate::core::KvGroups;
 use crate::error::Result;
 use crate::files;
+use crate::files::json_fields::Fields;
 
 /// The only activation function of the family, in the text model and the vision encoder.
 const ACTIVATION: &str = "gelu_pytorch_tanh";

@@ -16,7 +16,6 @@ pub mod checkpoint;
 pub mod config;
 pub mod dummy;
 pub mod expected_tensors;
-pub mod fields;
 pub mod safetensors_header;
 pub mod shard_index;
 pub mod tensor_names;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::fields::Fields;
 use crate::error::Result;
+use crate::files::json_fields::Fields;
 use crate::files::{self, shown};
 
 /// Contents of an index.

@@ -10,8 +10,8 @@ use super::generation_config::sampling_defaults;
 use super::{SamplingDefaults, toml_document};
 use crate::core::{Thinking, ToolFormat};
 use crate::error::{Error, Result};
+use crate::files::json_fields::Fields;
 use crate::model::config::{DEFAULT_IMAGE_TOKEN_ID, ModelConfig, TextConfig, VisionConfig};
-use crate::model::fields::Fields;
 
 const BUILT_IN: &str = include_str!("../../models.toml");
 /// Name of the embedded file in messages.

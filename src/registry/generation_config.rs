@@ -6,7 +6,7 @@ use std::path::Path;
 use super::SamplingDefaults;
 use crate::error::Result;
 use crate::files;
-use crate::model::fields::Fields;
+use crate::files::json_fields::Fields;
 
 /// Contents of a generation_config.json.
 #[derive(Clone, Debug, PartialEq)]

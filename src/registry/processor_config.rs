@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::model_files::ModelFiles;
 use crate::error::Result;
+use crate::files::json_fields::Fields;
 use crate::model::config::VisionConfig;
-use crate::model::fields::Fields;
 
 /// Checks both files, if they exist.
 ///

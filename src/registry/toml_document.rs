@@ -6,7 +6,7 @@ use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, Result};
-use crate::model::fields::Lines;
+use crate::files::json_fields::Lines;
 
 /// Returns the document's fields and their lines.
 ///

@@ -233,7 +233,7 @@ impl Scheduler {
 
     /// [Aborts](Self::abort) a sequence whose keys and values may be wrong (not finite): no
     /// sequence finds its blocks any more. Sequences that share some already keep them.
-    pub fn abort_unsound(&mut self, id: SeqId) -> bool {
+    pub fn abort_non_finite(&mut self, id: SeqId) -> bool {
         let hashes = self.sequence(id).map(|seq| seq.hashes().to_vec());
         let was_there = self.abort(id);
         self.blocks.forget(&hashes.unwrap_or_default());

@@ -4,7 +4,7 @@ use super::{Check, Effort, MAX_ROWS, MAX_SEQUENCES, Precision, Sizes, run};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cuda::device::Device;
 use crate::backend::cuda::driver::{CudaDevice, KERNELS, Kernels};
-use crate::backend::cuda::kernels::paged::HeadShape;
+use crate::backend::cuda::kernels::kv_args::HeadShape;
 use crate::backend::cuda::plan::{CudaPlan, Replay};
 use crate::backend::cuda::{self, CudaBackend};
 use crate::config::{ComputeConfig, DeviceChoice};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::answer::AnswerPart;
 use super::detokenizer::{Detokenizer, Piece};
-use super::thought::{LABEL, ThoughtMarkers};
+use super::reasoning_markers::{LABEL, ThoughtMarkers};
 use super::tokenizer::Tokenizer;
 use super::tool_calls::{CallParser, CallSyntax, join};
 use crate::core::TokenId;

@@ -21,17 +21,17 @@ mod control;
 mod decoder;
 mod detokenizer;
 mod grammar;
+mod image_tokens;
 mod jinja;
 mod jinja_bounds;
 mod json_size;
 mod message;
-mod placeholder;
 mod prompt;
+mod reasoning_markers;
 mod safe_cuts;
 mod stop_strings;
 mod strftime;
 mod template_files;
-mod thought;
 mod tokenizer;
 mod tokenizer_file;
 mod tokenizer_steps;
@@ -51,11 +51,13 @@ pub use grammar::{
     GrammarVocabulary, Grammars, ThoughtRule, TokenLimits, check_schema, check_schema_size,
     json_grammar, run_fork_server, with_limits, with_thought,
 };
+pub use image_tokens::{EncodedPrompt, ImageTokens, encode_prompt};
 pub use message::{Content, Message, Part, Role};
-pub use placeholder::{EncodedPrompt, ImageTokens, encode_prompt};
 pub use prompt::RenderedPrompt;
+pub use reasoning_markers::{
+    THINKING_INSTRUCTION, THINKING_PHRASE, ThoughtMarkers, without_thoughts,
+};
 pub use template_files::NamedTokens;
-pub use thought::{THINKING_INSTRUCTION, THINKING_PHRASE, ThoughtMarkers, without_thoughts};
 pub use tokenizer::{AddSpecialTokens, SpecialTokens, Tokenizer};
 pub use tool_calls::{CallForm, CallLimit, CallParser, CallPlace, CallSyntax, Tool};
 pub use tool_prompt::{PastCall, ToolResult, tool_results};

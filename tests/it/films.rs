@@ -15,7 +15,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::backend::{BLOCK_SIZE, BackendTypes, VisionOps};
 use medgemma::core::{BlockCount, ImageFit, PixelValues, TokenId};
-use medgemma::image::{ImageLimits, ImageProcessor, Wanted};
+use medgemma::image::{Cancellation, ImageLimits, ImageProcessor};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::{ImageRows, Model, StepOf};
 use medgemma::registry::ModelFiles;
@@ -358,7 +358,9 @@ async fn image_tokens_in_another_place_show() {
     let mut misread = misplaced.map(|placed| (placed, Score::default(), Score::default()));
     for film in &films()[..8] {
         let file = png(&film.image);
-        let image = processor.process(&file, Wanted::ALWAYS).expect("an image");
+        let image = processor
+            .process(&file, Cancellation::NEVER)
+            .expect("an image");
         let features = bare.features(image);
         for truth in &film.truths {
             let messages = question(&data_uri(&file), &truth.question);

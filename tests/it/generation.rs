@@ -13,7 +13,7 @@ use medgemma::core::{
     SamplingParams, SchedulingParams, SeqId, TokenEvent, TokenId, TokenLogprobs,
 };
 use medgemma::engine::{ModelInput, Runner, Stepping};
-use medgemma::image::{ImageLimits, ImageProcessor, Wanted};
+use medgemma::image::{Cancellation, ImageLimits, ImageProcessor};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
 use medgemma::model::{Gemma3, Model};
@@ -195,7 +195,7 @@ pub(crate) fn request(
                 start,
                 len: vision.mm_tokens_per_image,
                 pixels: processor
-                    .process(&file, Wanted::ALWAYS)
+                    .process(&file, Cancellation::NEVER)
                     .expect("it can be read"),
             }
         })

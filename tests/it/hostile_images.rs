@@ -7,7 +7,7 @@ use std::sync::Once;
 
 use medgemma::core::ImageFit;
 use medgemma::error::ImageError;
-use medgemma::image::{ImageLimits, ImageProcessor, Wanted, decode};
+use medgemma::image::{Cancellation, ImageLimits, ImageProcessor, decode};
 
 use crate::golden;
 
@@ -34,7 +34,7 @@ fn refusal(encoded: &[u8], limits: &ImageLimits) -> Option<ImageError> {
         }));
     });
     PANICKED.set(false);
-    let result = decode(encoded, limits, Wanted::ALWAYS);
+    let result = decode(encoded, limits, Cancellation::NEVER);
     assert!(!PANICKED.get(), "a decoder panicked");
     result.err()
 }
@@ -405,15 +405,17 @@ fn an_image_that_is_not_wanted_any_more_ends_at_the_next_row() {
     };
     for name in WAYS {
         let file = sample(name);
-        let height = decode(&file, &LIMITS, Wanted::ALWAYS).expect(name).height;
+        let height = decode(&file, &LIMITS, Cancellation::NEVER)
+            .expect(name)
+            .height;
         let num_asked = Cell::new(0);
         let process = |num_wanted: usize| {
             num_asked.set(0);
-            let is_wanted = || {
+            let is_cancelled = || {
                 num_asked.set(num_asked.get() + 1);
-                num_asked.get() <= num_wanted
+                num_asked.get() > num_wanted
             };
-            processor.process(&file, Wanted::while_true(&is_wanted))
+            processor.process(&file, Cancellation::when(&is_cancelled))
         };
         assert!(process(usize::MAX).is_ok(), "{name}");
         let times = num_asked.get();

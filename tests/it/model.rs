@@ -6,7 +6,7 @@ use medgemma::backend::candle::CandleBackend;
 use medgemma::backend::cpu::CpuBackend;
 use medgemma::backend::{Backend, StepInput, StepSequence};
 use medgemma::core::{BlockCount, BlockId, BlockTable, ImageFit, PixelValues, TokenId};
-use medgemma::image::{ImageLimits, ImageProcessor, Wanted};
+use medgemma::image::{Cancellation, ImageLimits, ImageProcessor};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
 use medgemma::model::{ImageRows, Model, Projector, Stage, StepOf, VisionTower};
@@ -36,7 +36,7 @@ pub(crate) fn image(name: &str, size: usize) -> PixelValues {
         limits: ImageLimits::default(),
     };
     processor
-        .process(&file, Wanted::ALWAYS)
+        .process(&file, Cancellation::NEVER)
         .expect("an image that can be read")
 }
 

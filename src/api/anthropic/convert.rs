@@ -1,10 +1,10 @@
 //! Translates an Anthropic request to an equivalent chat request.
 
 use super::request::{InputMessage, MessagesRequest, OutputFormat};
-use super::tools;
 use super::turns::push;
+use super::{thinking, tools};
 use crate::api::generate::SharedFields;
-use crate::api::generate::names::{Names, flat_tool};
+use crate::api::generate::field_names::{Names, flat_tool};
 use crate::api::generate::types::output_format::{NamedSchema, ResponseFormat};
 use crate::api::generate::types::sampling_fields::Stop;
 use crate::api::http::error::ApiError;
@@ -68,10 +68,10 @@ pub(super) fn translate(request: MessagesRequest) -> Result<Translated, ApiError
         tools::choose(choice, &mut chat)?;
     }
     if let Some(JsonObject(thinking)) = request.thinking {
-        tools::think(thinking, request.max_tokens, &mut chat)?;
+        thinking::think(thinking, request.max_tokens, &mut chat)?;
     }
     if let Some(JsonObject(config)) = request.output_config {
-        chat.reasoning_effort = tools::effort(&config);
+        chat.reasoning_effort = thinking::effort(&config);
         if let Some(JsonObject(format)) = config.format {
             chat.response_format = Some(JsonObject(schema(format)?));
         }

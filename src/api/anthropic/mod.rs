@@ -6,12 +6,13 @@
 //! Checks only the ranges that are special to Anthropic's API. The chat conversion checks
 //! everything else, and `Names` replaces field names in its errors by the client's.
 
+mod answer_format;
 pub(crate) mod convert;
-mod format;
 mod operation;
 mod refused;
 pub(crate) mod request;
 pub(crate) mod response;
+mod thinking;
 mod tools;
 mod turns;
 
@@ -21,8 +22,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use tracing::Span;
 
+use self::answer_format::{MessagesEcho, MessagesFormat};
 use self::convert::{Translated, translate};
-use self::format::{MessagesEcho, MessagesFormat};
 pub(crate) use self::operation::{COUNT_TOKENS, MESSAGES};
 use self::refused::REFUSED;
 use self::request::MessagesRequest;
@@ -79,7 +80,7 @@ pub(crate) async fn count_tokens(
             input_tokens: prompt.ids.len(),
         })))
     };
-    app.workers().run(work).await?
+    app.blocking_pool().run(work).await?
 }
 
 struct Messages;

@@ -1,7 +1,7 @@
 //! Converts Anthropic's messages to chat messages: blocks become parts, calls and tool messages.
 
 use super::request::{ImageSource, InputBlock, InputMessage, ResultBlock};
-use crate::api::generate::names::MessageNames;
+use crate::api::generate::field_names::MessageNames;
 use crate::api::generate::types::json_text::ObjectText;
 use crate::api::generate::types::text_or::TextOr;
 use crate::api::http::error::ApiError;

@@ -13,7 +13,7 @@ use crate::api::http::request_memory::{Charge, RequestMemory};
 use crate::api::http::state::AppState;
 use crate::core::PixelValues;
 use crate::error::ImageError;
-use crate::image::{ImageProcessor, MediaProbe, PROBED_BYTES, Wanted, fetch, probe};
+use crate::image::{Cancellation, ImageProcessor, MediaProbe, PROBED_BYTES, data_uri, probe};
 
 /// A file as the client sent it.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct WireMedia {
 
 /// Tells from the first bytes of a data URI what the file holds.
 pub(crate) fn probe_media(url: &str) -> MediaProbe {
-    probe(&fetch::head_of_data_uri(url, PROBED_BYTES))
+    probe(&data_uri::head_of_data_uri(url, PROBED_BYTES))
 }
 
 /// Images that are ready for the engine.
@@ -56,7 +56,7 @@ pub(crate) async fn decode_all(
     let num_images: usize = distinct.iter().map(|media| media.num_images).sum();
     let mut held = app.request_memory().charge();
     held.hold_more(num_images as u64 * processor.prepared_bytes())?;
-    let workers = app.workers();
+    let pool = app.blocking_pool();
     let pixels: Vec<Vec<PixelValues>> = stream::iter(distinct)
         .map(|media| {
             let processor = *processor;
@@ -77,7 +77,7 @@ pub(crate) async fn decode_all(
                     }
                     decoded
                 };
-                let decoded = workers.run_while_wanted(work).await?;
+                let decoded = pool.run_cancellable(work).await?;
                 let pixels = decoded.map_err(|error| ApiError::from(error).at(&param))?;
                 // The prompt has places for what the probe saw.
                 match pixels.len() == num_images {
@@ -86,7 +86,7 @@ pub(crate) async fn decode_all(
                 }
             }
         })
-        .buffered(workers.num_places())
+        .buffered(pool.num_places())
         .try_collect()
         .await?;
     let pixels = places.into_iter().flat_map(|place| pixels[place].clone());
@@ -102,11 +102,11 @@ fn decode(
     memory: &RequestMemory,
     token: &CancellationToken,
 ) -> Result<Vec<PixelValues>, ImageError> {
-    let encoded = fetch::from_data_uri(url, &processor.limits)?;
+    let encoded = data_uri::from_data_uri(url, &processor.limits)?;
     let needed = processor.decoding_bytes(&encoded)?;
     let _room = memory.wait_for_room(needed, token)?;
-    let is_wanted = || !token.is_cancelled();
-    let image = processor.process(&encoded, Wanted::while_true(&is_wanted))?;
+    let is_cancelled = || token.is_cancelled();
+    let image = processor.process(&encoded, Cancellation::when(&is_cancelled))?;
     Ok(vec![image])
 }
 

@@ -3,20 +3,20 @@
 pub(crate) mod answer;
 pub(crate) mod answering;
 pub(crate) mod constraint;
+pub(crate) mod field_names;
 pub(crate) mod generation;
 pub(crate) mod images;
-pub(crate) mod labels;
 pub(crate) mod logprobs;
+pub(crate) mod metadata;
 pub(crate) mod model_name;
-pub(crate) mod names;
 pub(crate) mod options;
 pub(crate) mod output;
 pub(crate) mod prompt;
+pub(crate) mod prompt_limit;
 pub(crate) mod refused;
 pub(crate) mod request_log;
 pub(crate) mod sampling;
 pub(crate) mod scheduling;
-pub(crate) mod size;
 pub(crate) mod types;
 
 use std::future::Future;
@@ -32,7 +32,7 @@ use self::answer::{AnswerFormat, respond};
 use self::answering::{Answering, Identity};
 use self::constraint::constraint;
 use self::generation::Generation;
-use self::labels::check_labels;
+use self::metadata::check_labels;
 use self::model_name::check_model;
 use self::options::{AnswerOptions, Delivery, TokenIds, delivery};
 use self::output::OutputPlan;
@@ -244,7 +244,7 @@ pub(crate) async fn read<E: Endpoint>(
         drop(held);
         call
     };
-    app.workers().run_sized(num_bytes, work).await?
+    app.blocking_pool().run_sized(num_bytes, work).await?
 }
 
 impl Call<()> {

@@ -1,6 +1,6 @@
 //! How the response is delivered: streamed or not, and with which data besides the text.
 
-use super::labels::ServiceTier;
+use super::metadata::ServiceTier;
 use super::types::presence::Presence;
 use super::types::sampling_fields::StreamFields;
 use super::types::usage::Usage;

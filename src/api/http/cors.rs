@@ -1,7 +1,7 @@
 //! The CORS headers: what tells a browser that a page of another site may send a request here and
 //! read the response.
 //!
-//! Which sites may is for `site` to know, and which responses get the headers for `gate`.
+//! Which sites may is for `site` to know, and which responses get the headers for `request_guard`.
 
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,

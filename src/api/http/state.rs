@@ -8,13 +8,13 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::auth_failures::AuthFailures;
+use super::blocking_pool::BlockingPool;
 use super::connections::ConnectionLimits;
 use super::cors::Cors;
 use super::error::ApiError;
 use super::keys::ApiKeys;
 use super::request_memory::{Charge, RequestMemory};
 use super::site::Site;
-use super::workers::Workers;
 use crate::engine::EngineState;
 use crate::error::Error;
 use crate::log::Log;
@@ -65,7 +65,7 @@ struct Shared {
     settings: AppSettings,
     /// Closed while draining. Each generating request holds a token until its last byte.
     running: TaskTracker,
-    workers: Workers,
+    blocking_pool: BlockingPool,
     metrics: Arc<Metrics>,
     auth_failures: AuthFailures,
 }
@@ -129,7 +129,7 @@ impl AppState {
             model: OnceLock::new(),
             settings,
             running: TaskTracker::new(),
-            workers: Workers::new(),
+            blocking_pool: BlockingPool::new(),
             metrics: Arc::new(Metrics::new()),
             auth_failures: AuthFailures::default(),
         };
@@ -229,8 +229,8 @@ impl AppState {
         self.shared.settings.connections
     }
 
-    pub(crate) fn workers(&self) -> &Workers {
-        &self.shared.workers
+    pub(crate) fn blocking_pool(&self) -> &BlockingPool {
+        &self.shared.blocking_pool
     }
 
     pub(crate) fn request_memory(&self) -> &RequestMemory {

@@ -1,7 +1,7 @@
 //! Listens on the socket, accepts connections, and shuts down gracefully.
 
+mod connection_service;
 mod exchange;
-mod front;
 mod malformed;
 mod socket;
 
@@ -19,8 +19,8 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
+use self::connection_service::ConnectionService;
 use self::exchange::Exchange;
-use self::front::Front;
 use self::socket::Socket;
 use crate::api::http::connections::Connections;
 use crate::api::http::peer::Peer;
@@ -134,7 +134,7 @@ impl Door {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         let exchange = Exchange::new(seat);
-        let front = Front {
+        let front = ConnectionService {
             router: self.router.clone(),
             peer,
             exchange: Arc::clone(&exchange),

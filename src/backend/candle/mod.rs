@@ -3,7 +3,7 @@
 //! It is the specification that other backends are compared with, so being obviously correct comes
 //! before speed. Knows nothing of models; see [`crate::backend::Backend`].
 
-mod plain;
+mod operations;
 
 use std::ops::Range;
 
@@ -63,12 +63,12 @@ impl Linear for CandleLinear {
 /// Pools of all layers.
 #[derive(Debug)]
 pub struct CandleKvCache {
-    pools: Vec<plain::KvPool>,
+    pools: Vec<operations::KvPool>,
 }
 
 /// A step's metadata as tensors.
 #[derive(Debug)]
-pub struct CandleStep(plain::Step);
+pub struct CandleStep(operations::Step);
 
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
@@ -130,7 +130,7 @@ impl Loading for CandleBackend {
     fn kv_cache(&self, layout: &KvLayout) -> Result<CandleKvCache> {
         let pools = layout.sized_pools()?.into_iter();
         let pools = pools
-            .map(|(pool, num_blocks)| plain::KvPool::new(pool, num_blocks, &self.device))
+            .map(|(pool, num_blocks)| operations::KvPool::new(pool, num_blocks, &self.device))
             .collect::<candle_core::Result<_>>()?;
         Ok(CandleKvCache { pools })
     }
@@ -145,12 +145,12 @@ impl TextOps for CandleBackend {
     ) -> Result<CandleStep> {
         let mut input = input.clone();
         input.token_ids = input.resolved_token_ids(previous);
-        let step = plain::Step::new(&input, ropes, &self.device)?;
+        let step = operations::Step::new(&input, ropes, &self.device)?;
         Ok(CandleStep(step))
     }
 
     fn embed(&self, step: &CandleStep, table: &CandleLinear, scale: f32) -> Result<Tensor> {
-        Ok(plain::embed(&step.0, &table.weight, scale)?)
+        Ok(operations::embed(&step.0, &table.weight, scale)?)
     }
 
     fn put_image_features(
@@ -160,7 +160,7 @@ impl TextOps for CandleBackend {
         features: &Tensor,
         row: usize,
     ) -> Result<Tensor> {
-        Ok(plain::put_rows(&hidden, features, row)?)
+        Ok(operations::put_rows(&hidden, features, row)?)
     }
 
     fn rms_norm(
@@ -170,7 +170,7 @@ impl TextOps for CandleBackend {
         weight: &Tensor,
         eps: f64,
     ) -> Result<Tensor> {
-        Ok(plain::rms_norm(x, weight, eps)?)
+        Ok(operations::rms_norm(x, weight, eps)?)
     }
 
     fn add_norm_norm(
@@ -180,13 +180,13 @@ impl TextOps for CandleBackend {
         branch: &Tensor,
         norms: &NormPair<'_, Tensor>,
     ) -> Result<(Tensor, Tensor)> {
-        let sum = (residual + plain::rms_norm(branch, norms.post, norms.eps)?)?;
-        let normed = plain::rms_norm(&sum, norms.next, norms.eps)?;
+        let sum = (residual + operations::rms_norm(branch, norms.post, norms.eps)?)?;
+        let normed = operations::rms_norm(&sum, norms.next, norms.eps)?;
         Ok((sum, normed))
     }
 
     fn linear(&self, _step: &CandleStep, x: &Tensor, weight: &CandleLinear) -> Result<Tensor> {
-        Ok(plain::linear(x, &weight.weight)?)
+        Ok(operations::linear(x, &weight.weight)?)
     }
 
     fn rope_and_cache(
@@ -198,7 +198,7 @@ impl TextOps for CandleBackend {
         cache: &mut CandleKvCache,
     ) -> Result<Tensor> {
         let pool = &cache.pools[layer.pool];
-        Ok(plain::rope_and_cache(&step.0, qkv, norm, layer, pool)?)
+        Ok(operations::rope_and_cache(&step.0, qkv, norm, layer, pool)?)
     }
 
     fn paged_attention(
@@ -209,11 +209,11 @@ impl TextOps for CandleBackend {
         cache: &CandleKvCache,
     ) -> Result<Tensor> {
         let pool = &cache.pools[layer.pool];
-        Ok(plain::paged_attention(&step.0, q, layer, pool)?)
+        Ok(operations::paged_attention(&step.0, q, layer, pool)?)
     }
 
     fn geglu(&self, _step: &CandleStep, gate_up: &Tensor) -> Result<Tensor> {
-        Ok(plain::geglu(gate_up)?)
+        Ok(operations::geglu(gate_up)?)
     }
 
     fn select_logit_rows(&self, step: &CandleStep, x: &Tensor) -> Result<Tensor> {
@@ -239,7 +239,7 @@ impl VisionOps for CandleBackend {
         let patches = crate::backend::patches::patches(images, patch_size);
         let num_patches = patches.len() / width;
         let patches = Tensor::from_vec(patches, (num_patches, width), &self.device)?;
-        let convolved = plain::linear(&patches, &weight.weight)?.broadcast_add(bias)?;
+        let convolved = operations::linear(&patches, &weight.weight)?.broadcast_add(bias)?;
         let (per_image, hidden) = positions.dims2()?;
         Ok(convolved
             .reshape((images.len(), per_image, hidden))?
@@ -248,15 +248,15 @@ impl VisionOps for CandleBackend {
     }
 
     fn layer_norm(&self, x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-        Ok(plain::layer_norm(x, weight, bias, eps)?)
+        Ok(operations::layer_norm(x, weight, bias, eps)?)
     }
 
     fn linear_bias(&self, x: &Tensor, weight: &CandleLinear, bias: &Tensor) -> Result<Tensor> {
-        Ok(plain::linear(x, &weight.weight)?.broadcast_add(bias)?)
+        Ok(operations::linear(x, &weight.weight)?.broadcast_add(bias)?)
     }
 
     fn full_attention(&self, qkv: &Tensor, num_images: usize, num_heads: usize) -> Result<Tensor> {
-        Ok(plain::full_attention(qkv, num_images, num_heads)?)
+        Ok(operations::full_attention(qkv, num_images, num_heads)?)
     }
 
     fn gelu(&self, x: Tensor) -> Result<Tensor> {
@@ -268,7 +268,7 @@ impl VisionOps for CandleBackend {
     }
 
     fn average_pool(&self, x: &Tensor, grid: usize, kernel: usize) -> Result<Tensor> {
-        Ok(plain::average_pool(x, grid, kernel)?)
+        Ok(operations::average_pool(x, grid, kernel)?)
     }
 
     fn norm_linear(
@@ -278,8 +278,8 @@ impl VisionOps for CandleBackend {
         eps: f64,
         weight: &CandleLinear,
     ) -> Result<Tensor> {
-        Ok(plain::linear(
-            &plain::rms_norm(x, norm, eps)?,
+        Ok(operations::linear(
+            &operations::rms_norm(x, norm, eps)?,
             &weight.weight,
         )?)
     }

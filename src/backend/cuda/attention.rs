@@ -6,7 +6,7 @@ use super::kernels::attention::{self, ImageAttention, PagedAttention};
 use super::kernels::decode_attention::{
     self, DecodeAttention, Queries, SplitSpace, partial_bytes, splits_for, stats_bytes,
 };
-use super::kernels::paged::{PagedRows, Pools};
+use super::kernels::kv_args::{PagedRows, Pools};
 use super::matmul;
 use super::tensor::CudaTensor;
 use crate::core::Dtype;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::arena::Arena;
 use super::device::{Device, DevicePtr};
+use super::packed_step::StepLayout;
 use super::plan::CudaPlan;
-use super::step::StepLayout;
 use crate::error::{Error, Result};
 
 /// Purpose of device memory.

@@ -25,9 +25,9 @@ mod matmul;
 mod memory;
 mod open;
 mod operations;
+mod packed_step;
 mod sample_params;
 mod sampled_tokens;
-mod step;
 mod tensor;
 mod weights;
 

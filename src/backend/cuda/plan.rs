@@ -1,9 +1,9 @@
 //! The backend's configuration: sizes and shapes that must be known before memory is allocated.
 
-use super::kernels::paged::HeadShape;
+use super::kernels::kv_args::HeadShape;
 use crate::backend::attention::BLOCK_SIZE;
 use crate::backend::device_memory::{CapturedRows, DeviceMemory, MemorySharing};
-use crate::backend::shape::{ModelShape, StepLimits};
+use crate::backend::sizes::{ModelShape, StepLimits};
 use crate::backend::step_input::{StepInput, StepSequence};
 use crate::core::{BlockId, BlockTable, KvGroups, TokenId};
 

@@ -16,7 +16,7 @@ use super::kernels::COMMON;
 use super::plan::CudaPlan;
 use super::survey::{DryRunDevice, Variant};
 use crate::backend::operations::Backend;
-use crate::backend::shape::{ModelShape, StepLimits};
+use crate::backend::sizes::{ModelShape, StepLimits};
 use crate::error::{Error, Result};
 
 /// Numbers of multiprocessors from the smallest to the largest GPUs: the division of work depends

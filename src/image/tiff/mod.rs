@@ -13,11 +13,11 @@ use std::borrow::Cow;
 use tiff::decoder::{Decoder, Limits};
 
 use self::description::{Alpha, COLOR_MAP, Description, PHOTOMETRIC, Photometric, check_counts};
+use super::cancellation::Cancellation;
 use super::decode::memory_budget;
 use super::encoded_file::EncodedFile;
 use super::ifd::Directory;
 use super::raster::{Layout, Raster, flatten};
-use super::wanted::Wanted;
 use crate::error::ImageError;
 
 /// Decodes the file's first image.
@@ -27,13 +27,13 @@ use crate::error::ImageError;
 pub(super) fn decode(
     encoded: &[u8],
     size: (usize, usize),
-    wanted: Wanted<'_>,
+    cancellation: Cancellation<'_>,
 ) -> Result<Raster, ImageError> {
     let directory = Directory::first_in(encoded).ok_or(ImageError::Undecodable)?;
     let description = Description::of(&directory, size)?;
     check_counts(&directory, &description)?;
-    let samples = read_samples(encoded, &directory, &description, size, wanted)?;
-    wanted.check()?;
+    let samples = read_samples(encoded, &directory, &description, size, cancellation)?;
+    cancellation.check()?;
     interpret(samples, &directory, &description, size)
 }
 
@@ -44,7 +44,7 @@ fn read_samples(
     directory: &Directory<'_>,
     description: &Description,
     size: (usize, usize),
-    wanted: Wanted<'_>,
+    cancellation: Cancellation<'_>,
 ) -> Result<Vec<u8>, ImageError> {
     let damaged = |_: tiff::TiffError| ImageError::Undecodable;
     let encoded = declared_grey(encoded, directory)?;
@@ -52,7 +52,7 @@ fn read_samples(
     limits.decoding_buffer_size = memory_budget(size);
     limits.intermediate_buffer_size = memory_budget(size).max(encoded.len());
     limits.ifd_value_size = encoded.len();
-    let mut decoder = Decoder::new(EncodedFile::new(&encoded, wanted))
+    let mut decoder = Decoder::new(EncodedFile::new(&encoded, cancellation))
         .map_err(damaged)?
         .with_limits(limits);
     let layout = decoder.image_buffer_layout().map_err(damaged)?;

@@ -1,8 +1,8 @@
 //! Files built by hand, one field at a time.
 
+use super::super::cancellation::Cancellation;
 use super::super::decode::{ImageLimits, decode};
 use super::super::raster::Samples;
-use super::super::wanted::Wanted;
 use super::description::*;
 use crate::error::ImageError;
 
@@ -54,7 +54,7 @@ fn file((width, height): (u16, u16), data: &[u8], fields: &[(u16, u16, &[u32])])
 }
 
 fn levels(encoded: &[u8]) -> Result<Vec<u8>, ImageError> {
-    let raster = decode(encoded, &ImageLimits::default(), Wanted::ALWAYS)?;
+    let raster = decode(encoded, &ImageLimits::default(), Cancellation::NEVER)?;
     Ok(match raster.samples {
         Samples::Grey(levels) | Samples::Rgb(levels) => levels,
     })

@@ -17,8 +17,8 @@ use super::disk::{self, MAKE_ROOM};
 use super::endpoint::{Begin, Endpoint, RemoteFile};
 use super::needed_files::{self, INDEX, MAX_INDEX_BYTES, NeededFiles};
 use super::progress::{FileProgress, Progress};
-use super::refusal::Failure;
 use super::repository::{Commit, RepoId, Revision};
+use super::response_error::Failure;
 use super::retry_policy::RetryPolicy;
 use crate::config::{ByteSize, HubAccess, HubConfig, Retries};
 use crate::error::{Error, HubProblem, Result};
@@ -356,7 +356,7 @@ impl Session {
             }
         };
         if num_mismatches < 2 {
-            return Failure::passing(what);
+            return Failure::transient(what);
         }
         Failure::is_final(
             HubProblem::Damaged,
@@ -407,7 +407,7 @@ impl Session {
                     partial.restart().map_err(Failure::Final)?;
                     progress.at(0);
                     let size = file.size;
-                    return Err(Failure::passing(format!(
+                    return Err(Failure::transient(format!(
                         "more came than the {size} bytes that it should have"
                     )));
                 }
@@ -416,7 +416,7 @@ impl Session {
         if partial.is_whole() {
             return Ok(());
         }
-        Err(Failure::passing(format!(
+        Err(Failure::transient(format!(
             "the connection was closed after {} of {} bytes",
             partial.len(),
             file.size

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::digest::Expected;
-use super::refusal::{Asked, Failure, TokenSent, of_status};
 use super::repository::{Commit, RepoId, Revision, is_file_name};
+use super::response_error::{Asked, Failure, TokenSent, of_status};
 use super::token;
 use crate::config::HubConfig;
 use crate::error::{Error, HubProblem, Result};
@@ -300,7 +300,7 @@ impl Endpoint {
                 ),
             );
         }
-        Failure::passing(what)
+        Failure::transient(what)
     }
 
     fn not_a_hub(&self, what: &str) -> Failure {
@@ -366,7 +366,7 @@ impl Endpoint {
             let response = match response {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => return Err(self.unsent(&error.without_url())),
-                Err(_) => return Err(Failure::passing("it does not answer")),
+                Err(_) => return Err(Failure::transient("it does not answer")),
             };
             if is_hub && (response.status().is_success() || response.status().is_redirection()) {
                 seen(&response)?;
@@ -407,8 +407,8 @@ async fn next(
 ) -> std::result::Result<Option<Bytes>, Failure> {
     match timeout(stall_timeout, response.chunk()).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => Err(Failure::passing(cause(&error.without_url()))),
-        Err(_) => Err(Failure::passing(format!(
+        Ok(Err(error)) => Err(Failure::transient(cause(&error.without_url()))),
+        Err(_) => Err(Failure::transient(format!(
             "nothing came for {} s",
             stall_timeout.as_secs()
         ))),

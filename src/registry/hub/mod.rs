@@ -41,9 +41,9 @@ mod endpoint;
 mod inventory;
 mod needed_files;
 mod progress;
-mod refusal;
 mod removal;
 mod repository;
+mod response_error;
 mod retry_policy;
 mod token;
 

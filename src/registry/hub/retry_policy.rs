@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::refusal::Failure;
+use super::response_error::Failure;
 use crate::config::Retries;
 use crate::error::{Error, HubProblem};
 
@@ -38,7 +38,7 @@ impl RetryPolicy {
         let (what, wait) = match failure {
             Failure::Final(error) => return Err(error),
             Failure::Part(what) => (what.to_owned(), None),
-            Failure::Passing { what, wait } => (what, wait),
+            Failure::Transient { what, wait } => (what, wait),
         };
         let Retries {
             max_attempts,
@@ -91,7 +91,7 @@ mod tests {
             if restore {
                 retry_policy.restore();
             }
-            let pause = retry_policy.pause(Failure::passing("cut"), "x.bin");
+            let pause = retry_policy.pause(Failure::transient("cut"), "x.bin");
             pause
                 .map(|(pause, _)| pause.as_secs_f64())
                 .map_err(|error| error.to_string())
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_server_says_how_long_to_wait_within_reason() {
-        let asks = |seconds| Failure::Passing {
+        let asks = |seconds| Failure::Transient {
             what: "busy".to_owned(),
             wait: Some(Duration::from_secs(seconds)),
         };

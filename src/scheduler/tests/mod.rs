@@ -1,15 +1,15 @@
 //! Small configurations and helpers for the tests.
 
 mod device;
-mod door;
 mod drafts;
 mod kv;
 mod order;
 mod pipelined;
 mod pool;
 mod prefix;
-mod random;
-mod shared;
+mod random_requests;
+mod random_shared_prefixes;
+mod request_checks;
 mod shares;
 mod steps;
 

@@ -341,8 +341,8 @@ fn what_is_not_sound_is_forgotten_and_what_is_shared_goes_on() {
         seq.num_cached_tokens()
     };
     assert_eq!(cached(&scheduler, 2), 16);
-    assert!(scheduler.abort_unsound(SeqId(1)));
-    assert!(!scheduler.abort_unsound(SeqId(1)));
+    assert!(scheduler.abort_non_finite(SeqId(1)));
+    assert!(!scheduler.abort_non_finite(SeqId(1)));
     scheduler.check_integrity();
     scheduler.add(SeqId(3), text(20, 50)).unwrap();
     steps(&mut scheduler, 3);

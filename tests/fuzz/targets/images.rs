@@ -6,7 +6,7 @@ use std::sync::Once;
 
 use medgemma::core::ImageFit;
 use medgemma::error::ImageError;
-use medgemma::image::{ImageLimits, ImageProcessor, Wanted, fetch};
+use medgemma::image::{ImageLimits, ImageProcessor, Cancellation, data_uri};
 
 const PROCESSOR: ImageProcessor = ImageProcessor {
     size: 32,
@@ -45,7 +45,7 @@ fn process(file: &[u8], magic: &[u8]) {
     PANICKED.set(false);
     // Of its format, whatever the fuzzer made of the first bytes.
     let file = [magic, file.get(magic.len()..).unwrap_or_default()].concat();
-    let processed = PROCESSOR.process(&file, Wanted::ALWAYS);
+    let processed = PROCESSOR.process(&file, Cancellation::NEVER);
     match processed {
         Ok(pixels) => assert_eq!(pixels.rgb.len(), 32 * 32 * 3),
         Err(error) => assert!(!PANICKED.get() || error == ImageError::Undecodable),
@@ -85,7 +85,7 @@ pub(super) fn data_uri(uri: &[u8]) {
     let Ok(uri) = std::str::from_utf8(uri) else {
         return;
     };
-    if let Ok(file) = fetch::from_data_uri(uri, &PROCESSOR.limits) {
+    if let Ok(file) = data_uri::from_data_uri(uri, &PROCESSOR.limits) {
         assert!(!file.is_empty() && file.len() <= PROCESSOR.limits.max_bytes);
     }
 }

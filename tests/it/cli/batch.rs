@@ -12,7 +12,7 @@ use axum::Router;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::IntoResponse;
 use axum::routing::post;
-use medgemma::batch::{Batch, BatchError, BatchPlan, BatchSummary};
+use medgemma::batch::{BatchError, BatchPlan, BatchRun, BatchSummary};
 use medgemma::config::Place;
 use medgemma::log::Log;
 use serde_json::{Value, json};
@@ -304,7 +304,7 @@ async fn asked(
     let dir = tempfile::tempdir().unwrap();
     let (input, output) = (dir.path().join("in.jsonl"), dir.path().join("out.jsonl"));
     write_lines(&input, &requests(number));
-    let batch = Batch::open(&BatchPlan {
+    let batch = BatchRun::open(&BatchPlan {
         input: Place::File(input),
         output: Place::File(output.clone()),
         num_at_a_time: num_at_a_time.try_into().unwrap(),

@@ -6,7 +6,7 @@ use medgemma::backend::cuda::kernels::attention::{self, ImageAttention, PagedAtt
 use medgemma::backend::cuda::kernels::decode_attention::{
     self, DecodeAttention, Queries, SplitSpace, partial_bytes, stats_bytes,
 };
-use medgemma::backend::cuda::kernels::paged::HeadShape;
+use medgemma::backend::cuda::kernels::kv_args::HeadShape;
 use medgemma::backend::{BLOCK_SIZE, VisionOps};
 
 use super::emulated;

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use medgemma::backend::cuda::kernels::paged::HeadShape;
+use medgemma::backend::cuda::kernels::kv_args::HeadShape;
 use medgemma::backend::cuda::{CudaBackend, CudaPlan, Replay};
 use medgemma::backend::{
     BLOCK_SIZE, BackendTypes, FedRow, SampleRow, Sampled, SamplingOps, StepInput, StepSequence,

@@ -2,7 +2,7 @@
 
 use medgemma::backend::candle::{CandleBackend, CandleKvCache};
 use medgemma::backend::cuda::device::{Device, DevicePtr};
-use medgemma::backend::cuda::kernels::paged::{HeadShape, PagedRows, Pools};
+use medgemma::backend::cuda::kernels::kv_args::{HeadShape, PagedRows, Pools};
 use medgemma::backend::cuda::kernels::rope::{self, RopeArgs, RopeKernel};
 use medgemma::backend::{
     AttentionShape, BLOCK_SIZE, BackendTypes, KvLayout, LayerSpec, Loading, PoolLayout, QkNorm,

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use medgemma::backend::cuda::device::Device;
-use medgemma::backend::cuda::kernels::paged::HeadShape;
+use medgemma::backend::cuda::kernels::kv_args::HeadShape;
 use medgemma::backend::cuda::kernels::sampler::{
     self, LogProbabilities, Logits, MAX_TOP, Penalties, RowParams,
 };

@@ -3,7 +3,7 @@
 use medgemma::backend::BLOCK_SIZE;
 use medgemma::backend::cuda::kernels::gemm::Epilogue;
 use medgemma::backend::cuda::kernels::gemv::{self, Output};
-use medgemma::backend::cuda::kernels::paged::HeadShape;
+use medgemma::backend::cuda::kernels::kv_args::HeadShape;
 
 use super::attention::{Fusion, check_decode, check_images, check_prefill, heads};
 use super::gemm::{self, Added, Matmul};

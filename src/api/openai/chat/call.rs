@@ -12,7 +12,7 @@ use crate::api::generate::images::{Images, decode_all};
 use crate::api::generate::options::chat_logprobs;
 use crate::api::generate::output::{GuidedFields, OutputPlan, ThoughtPlan, asked_grammar};
 use crate::api::generate::prompt::{PreparedPrompt, check_length, encode_chat};
-use crate::api::generate::size::{check_size, least_tokens};
+use crate::api::generate::prompt_limit::{check_size, least_tokens};
 use crate::api::generate::{Call, OwnFields, SharedFields};
 use crate::api::http::error::ApiError;
 use crate::api::http::state::AppState;
@@ -130,7 +130,7 @@ pub(crate) async fn prepare(
         let model = Arc::clone(model);
         move || encode_chat(&model, messages, end)
     };
-    let prompt = app.workers().run_sized(text_bytes, encode).await??;
+    let prompt = app.blocking_pool().run_sized(text_bytes, encode).await??;
     check_length(prompt.ids.len(), model.max_model_len).map_err(|error| error.at("messages"))?;
     let (images, tokens_per_image) = match &model.images {
         Some(support) => (

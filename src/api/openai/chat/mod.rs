@@ -42,8 +42,8 @@ use self::tool_types::{
 use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent, ToolCall};
 use crate::api::generate::answering::Answering;
 use crate::api::generate::generation::AnswerDelta;
-use crate::api::generate::labels::ServiceTier;
 use crate::api::generate::logprobs;
+use crate::api::generate::metadata::ServiceTier;
 use crate::api::generate::options::{StreamUsage, TokenIds};
 use crate::api::generate::prompt::PreparedPrompt;
 use crate::api::generate::refused::GENERATION;

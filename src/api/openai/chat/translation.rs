@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::call::prepare;
 use super::convert::Chat;
 use super::message::ChatMessage;
-use crate::api::generate::names::{MessageNames, Names};
+use crate::api::generate::field_names::{MessageNames, Names};
 use crate::api::generate::prompt::PreparedPrompt;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;

@@ -4,7 +4,7 @@ use super::request::Prompt;
 use crate::api::generate::prompt::{
     EchoedPrompt, PreparedPrompt, check_ids, check_length, check_rows,
 };
-use crate::api::generate::size::{check_size, least_tokens};
+use crate::api::generate::prompt_limit::{check_size, least_tokens};
 use crate::api::http::error::ApiError;
 use crate::core::TokenId;
 use crate::registry::ServedModel;

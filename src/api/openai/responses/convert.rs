@@ -3,7 +3,7 @@
 use super::request::{ReasoningConfig, ResponsesRequest, TextConfig};
 use super::tools::{tool_choice, tools};
 use super::turns::{push, say};
-use crate::api::generate::names::{Names, flat_tool};
+use crate::api::generate::field_names::{Names, flat_tool};
 use crate::api::generate::types::output_format::{NamedSchema, ResponseFormat};
 use crate::api::generate::types::text_or::TextOr;
 use crate::api::http::error::ApiError;

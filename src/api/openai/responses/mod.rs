@@ -5,9 +5,9 @@
 //! ```
 //! Nothing is stored: to continue a conversation, a client sends all of it.
 
+mod answer_format;
 pub(crate) mod convert;
 pub(crate) mod event;
-mod format;
 mod items;
 mod operation;
 mod refused;
@@ -21,8 +21,8 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
+use self::answer_format::ResponsesFormat;
 use self::convert::{Translated, translate};
-use self::format::ResponsesFormat;
 pub(crate) use self::operation::OPERATION;
 use self::refused::REFUSED;
 use self::request::{RepeatedFields, ResponsesRequest};

@@ -1,7 +1,7 @@
 //! Converts input items to chat messages.
 
 use super::request::{InputItem, InputPart};
-use crate::api::generate::names::MessageNames;
+use crate::api::generate::field_names::MessageNames;
 use crate::api::generate::types::presence::Presence;
 use crate::api::generate::types::text_or::TextOr;
 use crate::api::http::error::ApiError;

@@ -9,7 +9,7 @@ use tracing::Span;
 use super::types::{DetokenizeRequest, Detokenized};
 use crate::api::generate::model_name::check_model;
 use crate::api::generate::prompt::check_ids;
-use crate::api::generate::size::MAX_TOKENIZED;
+use crate::api::generate::prompt_limit::MAX_TOKENIZED;
 use crate::api::http::error::ApiError;
 use crate::api::http::extract::{JsonBody, json_body, parse};
 use crate::api::http::json_response::{json_response, to_json};
@@ -35,7 +35,7 @@ pub(crate) async fn detokenize(
         drop(body);
         answer(fields, &model, &span)
     };
-    app.workers().run_sized(num_bytes, work).await?
+    app.blocking_pool().run_sized(num_bytes, work).await?
 }
 
 fn answer(

@@ -24,7 +24,7 @@ use super::chat::tool_types::ToolDefinition;
 use super::chat::tools::{ToolFields, convert_tools};
 use crate::api::generate::model_name::check_model;
 use crate::api::generate::prompt::encode_chat;
-use crate::api::generate::size::{MAX_TOKENIZED, check_size, least_tokens};
+use crate::api::generate::prompt_limit::{MAX_TOKENIZED, check_size, least_tokens};
 use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
 use crate::api::http::extract::{JsonBody, json_body};
@@ -53,7 +53,7 @@ pub(crate) async fn tokenize(
         body.check_refused()?;
         answer(fields, &model, &span)
     };
-    app.workers().run(work).await?
+    app.blocking_pool().run(work).await?
 }
 
 fn answer(fields: TokenizeRequest, model: &ServedModel, span: &Span) -> Result<Response, ApiError> {

@@ -1,6 +1,6 @@
 //! Attention of many rows: over the paged cache, and within images.
 
-use super::paged::{HeadShape, KV_BLOCK, PagedRows, Pools};
+use super::kv_args::{HeadShape, KV_BLOCK, PagedRows, Pools};
 use super::{Shape, launch, require, require_aligned};
 use crate::backend::cuda::device::{Arg, Device, DevicePtr, KernelId, Source};
 use crate::error::Result;

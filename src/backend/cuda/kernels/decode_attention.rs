@@ -1,6 +1,6 @@
 //! Attention of single rows over the paged cache.
 
-use super::paged::{HeadShape, KV_BLOCK, PagedRows, Pools};
+use super::kv_args::{HeadShape, KV_BLOCK, PagedRows, Pools};
 use super::rope::RopeArgs;
 use super::{Shape, launch, require, require_aligned};
 use crate::backend::cuda::device::{Arg, Device, DevicePtr, KernelId, Source};

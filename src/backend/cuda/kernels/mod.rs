@@ -10,8 +10,8 @@ pub mod elementwise;
 pub mod embed;
 pub mod gemm;
 pub mod gemv;
+pub mod kv_args;
 pub mod norm;
-pub mod paged;
 pub mod rope;
 pub mod sampler;
 

@@ -1,6 +1,6 @@
 //! Norm and RoPE of q and k, and writing of k and v into the cache.
 
-use super::paged::{HeadShape, KV_BLOCK, PagedRows, Pools};
+use super::kv_args::{HeadShape, KV_BLOCK, PagedRows, Pools};
 use super::{Shape, launch, require};
 use crate::backend::cuda::device::{Arg, Device, DevicePtr, KernelId, Source};
 use crate::error::Result;

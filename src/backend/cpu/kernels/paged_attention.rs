@@ -1,4 +1,4 @@
-//! Softmax attention over the cache's blocks.
+//! Attention over the paged KV cache.
 //!
 //! Owns the tiling of queries, the masks and the division of work among threads.
 //!

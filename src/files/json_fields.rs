@@ -10,8 +10,8 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
+use super::{damaged, shown};
 use crate::error::{Error, Result};
-use crate::files::{damaged, shown};
 
 /// An object of a JSON file.
 pub struct Fields<'a> {

@@ -1,4 +1,4 @@
-//! Label fields. They are checked, and have no other effect.
+//! Metadata fields of clients: they are checked, and have no other effect.
 
 use super::types::label_fields::LabelFields;
 use crate::api::http::error::ApiError;

@@ -20,13 +20,13 @@ use crate::api::http::peer::Peer;
 
 /// The routes, for one connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Front {
+pub(crate) struct ConnectionService {
     pub(crate) router: Router,
     pub(crate) peer: Peer,
     pub(crate) exchange: Arc<Exchange>,
 }
 
-impl Service<Request<Incoming>> for Front {
+impl Service<Request<Incoming>> for ConnectionService {
     type Response = Response<AnswerBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;

@@ -1,4 +1,5 @@
-//! Runs work that would block the async threads: images, long texts, large bodies.
+//! Runs blocking work (image decoding, tokenization, large bodies) on tokio's blocking threads, at
+//! most one job per core.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -15,12 +16,12 @@ const SMALL: usize = 16 << 10;
 /// Runs at most as many jobs at a time as there are cores, so that memory is bounded however many
 /// requests bring images.
 #[derive(Clone, Debug)]
-pub(crate) struct Workers {
+pub(crate) struct BlockingPool {
     places: Arc<Semaphore>,
     num_places: usize,
 }
 
-impl Workers {
+impl BlockingPool {
     /// Creates one place for each core.
     pub(crate) fn new() -> Self {
         let num_places = available_parallelism().map_or(1, usize::from);
@@ -60,7 +61,7 @@ impl Workers {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        self.run_while_wanted(move |_| work()).await
+        self.run_cancellable(move |_| work()).await
     }
 
     /// Does the same for work that can end early: its token is cancelled when the future is
@@ -68,7 +69,7 @@ impl Workers {
     ///
     /// # Errors
     /// 500 if it panics.
-    pub(crate) async fn run_while_wanted<T: Send + 'static>(
+    pub(crate) async fn run_cancellable<T: Send + 'static>(
         &self,
         work: impl FnOnce(&CancellationToken) -> T + Send + 'static,
     ) -> Result<T, ApiError> {

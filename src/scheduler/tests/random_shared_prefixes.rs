@@ -10,7 +10,7 @@ use crate::core::{CacheSalt, TenantId};
 
 use super::super::Chunk;
 use super::device::{Contents, Device};
-use super::random::{kv_groups, pools};
+use super::random_requests::{kv_groups, pools};
 use super::*;
 
 /// A prompt of few different pieces, so that beginnings coincide.

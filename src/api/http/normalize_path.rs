@@ -1,11 +1,11 @@
-//! Paths as clients send them: base URLs end with a slash or not, so that requests arrive at
+//! Normalizes paths: base URLs end with a slash or not, so that requests arrive at
 //! `//v1/models` or `/v1/models/`. Both find the route.
 
 use axum::extract::Request;
 use axum::http::uri::{PathAndQuery, Uri};
 
 /// Removes repeated slashes and the one at the end. The query stays as it is.
-pub(crate) fn tidy_path(mut request: Request) -> Request {
+pub(crate) fn normalize_path(mut request: Request) -> Request {
     if let Some(uri) = tidied(request.uri()) {
         *request.uri_mut() = uri;
     }

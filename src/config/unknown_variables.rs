@@ -112,7 +112,7 @@ mod tests {
             assert_eq!(notes(name, value), [""; 0], "{name}");
         }
         let told = notes("MEDGEMMA_MAX_MODELLEN", "5");
-        assert!(told[0].starts_with("MEDGEMMA_MAX_MODELLEN is no option"));
+        assert!(told[0].starts_with("MEDGEMMA_MAX_MODELLEN is not a known option"));
         let told = notes("MEDGEMMA_PORT", "tcp://10.0.0.1:80");
         assert!(told[0].contains("Kubernetes"));
     }

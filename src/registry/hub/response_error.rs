@@ -11,7 +11,7 @@ use crate::error::{Error, HubProblem};
 #[derive(Debug)]
 pub(super) enum Failure {
     /// A retry may succeed.
-    Passing {
+    Transient {
         what: String,
         /// Waiting time that the server requests.
         wait: Option<Duration>,
@@ -23,8 +23,8 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) fn passing(what: impl Into<String>) -> Self {
-        Self::Passing {
+    pub(super) fn transient(what: impl Into<String>) -> Self {
+        Self::Transient {
             what: what.into(),
             wait: None,
         }
@@ -98,7 +98,7 @@ pub(super) fn of_status(status: u16, headers: &HeaderMap, asked: &Asked<'_>) -> 
                 ),
             )
         }
-        (408 | 425 | 429 | 500..=599, _) => Failure::Passing {
+        (408 | 425 | 429 | 500..=599, _) => Failure::Transient {
             what: match status {
                 429 => "too many requests (429)".to_owned(),
                 _ => format!("it answers {status}"),
@@ -180,7 +180,7 @@ mod tests {
             token,
         };
         match of_status(status, &headers, &asked) {
-            Failure::Passing { what, wait } => format!("passing: {what} {wait:?}"),
+            Failure::Transient { what, wait } => format!("passing: {what} {wait:?}"),
             Failure::Final(Error::Hub { problem, message }) => format!("{problem:?}: {message}"),
             other => panic!("{other:?}"),
         }

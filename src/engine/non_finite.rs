@@ -12,7 +12,7 @@ impl Engine {
     /// read none of its keys, and a sequence that gets one of its blocks writes before it reads.
     /// But others could find its full blocks and its images' embeddings, so these are dropped from
     /// the caches.
-    pub(super) fn end_unsound(&mut self, id: SeqId) {
+    pub(super) fn end_non_finite(&mut self, id: SeqId) {
         let Some(sequence) = self.scheduler.sequence(id) else {
             return;
         };
@@ -23,7 +23,7 @@ impl Engine {
             salt,
         });
         let images: Vec<_> = images.collect();
-        self.scheduler.abort_unsound(id);
+        self.scheduler.abort_non_finite(id);
         self.requests.fail(id, Error::NotFinite);
         if !images.is_empty() {
             self.device.order(DeviceCommand::Forget(images));
