@@ -1,4 +1,4 @@
-//! A chest X-ray on its way to the vision tower: 1477×1198 to 896², on one core.
+//! A chest X-ray on its way to the vision encoder: 1477×1198 to 896², on one core.
 //!
 //!     cargo bench --bench image                  # an image of the test files
 //!     cargo bench --bench image -- PICTURE       # an image of your own

@@ -41,7 +41,7 @@
 //! | step | one pass of the model over a batch, then sampling |
 //! | chunk | the tokens of one sequence that a step computes |
 //! | prefill, decode | computing a prompt's tokens; computing one new token per step |
-//! | image tokens | the 256 positions of a prompt that an image takes; their embeddings come from the vision encoder (the "tower") |
+//! | image tokens | the 256 positions of a prompt that an image takes; their embeddings come from the vision encoder |
 //! | block | keys and values of 32 positions in the KV cache; a block table lists a sequence's blocks |
 //! | KV group | the layers that share block tables: global layers, or layers with a sliding window |
 //! | prefix cache | blocks that are kept after their sequence ended, found by the hash of their tokens |

@@ -423,7 +423,7 @@ async fn run(config: &ServeConfig, log: &Log) -> Outcome {
         model: &model,
         max_model_len: loaded.model.max_model_len,
         prompts: prompts(&loaded.model),
-        door: match config.api_keys.as_slice() {
+        auth: match config.api_keys.as_slice() {
             [] => AuthMode::Open,
             _ => AuthMode::Locked,
         },

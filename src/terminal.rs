@@ -41,7 +41,7 @@ pub struct StartupBanner<'a> {
     /// What it answers to.
     pub prompts: Prompts,
     /// Whether clients must send a key.
-    pub door: AuthMode,
+    pub auth: AuthMode,
 }
 
 /// What a model answers to.
@@ -189,7 +189,7 @@ impl fmt::Display for StartupBanner<'_> {
         writeln!(f, "To try it from another terminal:\n")?;
         writeln!(f, "  curl http://{url}/v1/{route} \\")?;
         writeln!(f, "    -H 'Content-Type: application/json' \\")?;
-        if self.door == AuthMode::Locked {
+        if self.auth == AuthMode::Locked {
             writeln!(f, "    -H \"Authorization: Bearer $MEDGEMMA_API_KEY\" \\")?;
         }
         writeln!(f, "    -d '{{\"model\": {model},")?;
@@ -237,13 +237,13 @@ impl FormatTime for Clock {
 mod tests {
     use super::*;
 
-    fn greeting(model: &str, prompts: Prompts, door: AuthMode) -> String {
+    fn greeting(model: &str, prompts: Prompts, auth: AuthMode) -> String {
         StartupBanner {
             address: "0.0.0.0:8000".parse().unwrap(),
             model,
             max_model_len: 131_072,
             prompts,
-            door,
+            auth,
         }
         .to_string()
     }

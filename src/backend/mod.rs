@@ -43,4 +43,4 @@ pub use operations::{
 pub use sampling::{SampleRow, Sampled, ScoreRow};
 pub use seen_tokens::{SeenToken, SeenTokens};
 pub use sizes::{ModelShape, StepLimits};
-pub use step_input::{FedRow, StepInput, StepSequence};
+pub use step_input::{SampledInput, StepInput, StepSequence};

@@ -105,13 +105,13 @@ pub type StepWork<'a, B> = dyn FnMut(
 /// sequence a row belongs to, and refuse a tensor that has more rows than the step.
 pub trait TextOps: BackendTypes {
     /// Moves a step's metadata to the device. `ropes` has the frequencies that [`LayerSpec::rope`]
-    /// refers to; `previous` has the samples that `input.fed` refers to.
+    /// refers to; `previous` has the samples that `input.sampled_inputs` refers to.
     ///
     /// # Errors
     /// Returns `Backend` for more rows or sequences than the backend was opened for.
     ///
     /// # Panics
-    /// Panics if `input.fed` refers to samples and `previous` is `None`.
+    /// Panics if `input.sampled_inputs` refers to samples and `previous` is `None`.
     fn begin_step(
         &self,
         input: &StepInput,

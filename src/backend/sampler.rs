@@ -15,10 +15,10 @@ use crate::core::{SamplingParams, TokenId, TokenLogprobs};
 /// allowed.
 pub fn sample_row(logits: &[f32], row: &SampleRow<'_>) -> Sampled {
     let params = row.params;
-    let wished = adjusted(logits, row);
-    let leaves_something = match &wished {
+    let adjusted_logits = adjusted(logits, row);
+    let leaves_something = match &adjusted_logits {
         Cow::Borrowed(_) => true,
-        Cow::Owned(wished) => are_sound(wished),
+        Cow::Owned(adjusted_logits) => are_sound(adjusted_logits),
     };
     if !are_sound(logits) || !leaves_something {
         return Sampled {
@@ -28,9 +28,9 @@ pub fn sample_row(logits: &[f32], row: &SampleRow<'_>) -> Sampled {
         };
     }
     let token = if params.temperature == 0.0 {
-        greedy(&wished)
+        greedy(&adjusted_logits)
     } else {
-        sample(&wished, row)
+        sample(&adjusted_logits, row)
     };
     let logprobs = params
         .top_logprobs

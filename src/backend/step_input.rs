@@ -48,14 +48,14 @@ pub struct StepInput {
     pub sequences: Vec<StepSequence>,
     /// Rows whose token is not known yet: the device takes it from the samples of the previous
     /// step. Their values in `token_ids` are placeholders.
-    pub fed: Vec<FedRow>,
+    pub sampled_inputs: Vec<SampledInput>,
     /// Rows whose logits are needed, ascending.
     pub logit_rows: Vec<u32>,
 }
 
 /// A row whose token is the sample of the previous step that is still on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FedRow {
+pub struct SampledInput {
     /// Packed row of this step.
     pub row: u32,
     /// Index into the samples of the previous step.
@@ -67,9 +67,10 @@ impl StepInput {
     /// them on the host.
     pub(super) fn resolved_token_ids(&self, previous: Option<&Vec<Sampled>>) -> Vec<TokenId> {
         let mut ids = self.token_ids.clone();
-        for fed in &self.fed {
-            let sampled_tokens = previous.expect("only a step that follows another is fed by it");
-            ids[fed.row as usize] = sampled_tokens[fed.sample as usize].token;
+        for input in &self.sampled_inputs {
+            let sampled_tokens =
+                previous.expect("only a step that follows another takes its samples");
+            ids[input.row as usize] = sampled_tokens[input.sample as usize].token;
         }
         ids
     }

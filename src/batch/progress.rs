@@ -15,11 +15,11 @@ const LINE_PAUSE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Progress {
     begun: Instant,
-    face: Face,
+    display: Display,
 }
 
 #[derive(Debug)]
-enum Face {
+enum Display {
     Bar(ProgressBar),
     Lines { log: Log, last: Instant },
 }
@@ -30,7 +30,7 @@ impl Progress {
         if !io::stderr().is_terminal() {
             return Self {
                 begun,
-                face: Face::Lines {
+                display: Display::Lines {
                     log: log.clone(),
                     last: begun,
                 },
@@ -45,7 +45,7 @@ impl Progress {
         bar.reset_eta();
         Self {
             begun,
-            face: Face::Bar(bar),
+            display: Display::Bar(bar),
         }
     }
 
@@ -54,21 +54,21 @@ impl Progress {
         let seconds = self.begun.elapsed().as_secs_f64().max(1e-3);
         let pace = summary.output_tokens as f64 / seconds;
         let message = format!("{} failed, {pace:.0} tokens/s", summary.num_failed);
-        match &mut self.face {
-            Face::Bar(bar) => {
+        match &mut self.display {
+            Display::Bar(bar) => {
                 bar.set_position(num_done as u64);
                 bar.set_message(message);
             }
-            Face::Lines { log, last } if last.elapsed() >= LINE_PAUSE => {
+            Display::Lines { log, last } if last.elapsed() >= LINE_PAUSE => {
                 *last = Instant::now();
                 log.line(&format!("{num_done} of {}, {message}", summary.num_lines));
             }
-            Face::Lines { .. } => {}
+            Display::Lines { .. } => {}
         }
     }
 
     pub(super) fn end(&self) {
-        if let Face::Bar(bar) = &self.face {
+        if let Display::Bar(bar) = &self.display {
             bar.finish_and_clear();
         }
     }

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::encoder_cache::{EncoderStats, FeatureKey};
+use super::encoder_cache::{EmbeddingKey, EncoderStats};
 use super::model_input::{ModelInput, SampleInput};
 use super::runner::{Runner, StepOutput};
 use crate::backend::Backend;
@@ -44,14 +44,14 @@ use crate::model::{Forward, ImageShape, Model};
 pub enum DeviceCommand {
     /// Begins a step.
     Launch(Box<ModelInput>),
-    /// Begins a step whose sample is ordered separately, before any other step begins.
+    /// Begins a step whose sample is submitted separately, before any other step begins.
     Forward(Box<ModelInput>),
     /// Samples for the step begun by `Forward`: one per `input.logit_rows`, in their order.
     Sample(Vec<SampleInput>),
     /// Waits for the oldest sampled step and reports it.
     Collect,
     /// Drops the cached embeddings of these images.
-    Forget(Vec<FeatureKey>),
+    Forget(Vec<EmbeddingKey>),
 }
 
 /// The device's report of a step.
@@ -103,7 +103,7 @@ impl DeviceShape {
 /// The engine's end of the device queue.
 #[derive(Debug)]
 pub struct DeviceHandle {
-    orders: mpsc::UnboundedSender<DeviceCommand>,
+    commands: mpsc::UnboundedSender<DeviceCommand>,
     reports: mpsc::UnboundedReceiver<Result<StepReport>>,
     shape: DeviceShape,
 }
@@ -114,8 +114,8 @@ impl DeviceHandle {
     }
 
     /// Sends a command. If the device is gone, that is noticed when its report does not come.
-    pub(super) fn order(&self, order: DeviceCommand) {
-        let _ = self.orders.send(order);
+    pub(super) fn send(&self, command: DeviceCommand) {
+        let _ = self.commands.send(command);
     }
 
     /// Waits for the next report; returns an error when the step failed or the device is gone.
@@ -128,14 +128,14 @@ impl DeviceHandle {
 /// The device's end: receives commands and sends reports.
 #[derive(Debug)]
 pub struct DeviceInbox {
-    orders: mpsc::UnboundedReceiver<DeviceCommand>,
+    commands: mpsc::UnboundedReceiver<DeviceCommand>,
     reports: mpsc::UnboundedSender<Result<StepReport>>,
 }
 
 impl DeviceInbox {
     /// Waits for a command; `None` when the engine is gone.
     pub async fn recv(&mut self) -> Option<DeviceCommand> {
-        self.orders.recv().await
+        self.commands.recv().await
     }
 
     /// Sends a report to the engine. If the engine is gone, that is noticed when no command comes.
@@ -146,14 +146,14 @@ impl DeviceInbox {
 
 /// Creates both ends of the queue for a device of this shape.
 pub fn device_channel(shape: DeviceShape) -> (DeviceHandle, DeviceInbox) {
-    let (order_sender, orders) = mpsc::unbounded_channel();
+    let (command_sender, commands) = mpsc::unbounded_channel();
     let (reports, report_receiver) = mpsc::unbounded_channel();
     let handle = DeviceHandle {
-        orders: order_sender,
+        commands: command_sender,
         reports: report_receiver,
         shape,
     };
-    (handle, DeviceInbox { orders, reports })
+    (handle, DeviceInbox { commands, reports })
 }
 
 /// Starts the thread that executes commands with `runner`. It ends when the handle is dropped, or
@@ -182,7 +182,7 @@ fn work(
     mut inbox: DeviceInbox,
     mut execute: impl FnMut(DeviceCommand) -> Result<Option<StepReport>>,
 ) {
-    while let Some(order) = inbox.orders.blocking_recv() {
+    while let Some(order) = inbox.commands.blocking_recv() {
         // A panic in a kernel must not leave clients waiting, so it is treated like any other
         // error.
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| execute(order)));
@@ -245,8 +245,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_reported_and_is_the_last_word() {
         let (mut handle, inbox) = device_channel(SHAPE);
-        handle.order(DeviceCommand::Collect);
-        handle.order(DeviceCommand::Collect);
+        handle.send(DeviceCommand::Collect);
+        handle.send(DeviceCommand::Collect);
         let device = std::thread::spawn(|| {
             let mut num_orders = 0;
             work(inbox, |_| {

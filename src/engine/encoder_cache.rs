@@ -12,7 +12,7 @@ use crate::core::{CacheSalt, ImageHash};
 /// The salt is that of the prefix cache: a faster answer would reveal to one tenant that another
 /// has sent the same image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FeatureKey {
+pub struct EmbeddingKey {
     /// Hash of the image's pixels.
     pub pixels: ImageHash,
     /// Cache salt; embeddings are shared only among requests of the same salt.
@@ -26,9 +26,9 @@ pub struct FeatureKey {
 pub(super) struct EncoderCache<T> {
     max_bytes: usize,
     num_bytes: usize,
-    entries: HashMap<FeatureKey, Entry<T>>,
+    entries: HashMap<EmbeddingKey, Entry<T>>,
     /// Keys by the entries' `last_use`.
-    oldest: BTreeMap<u64, FeatureKey>,
+    oldest: BTreeMap<u64, EmbeddingKey>,
     next_use: u64,
     /// Entries last used at or after this number are used by the current step.
     first_pinned: u64,
@@ -72,7 +72,7 @@ impl<T: Clone> EncoderCache<T> {
     }
 
     /// Whether the image's embeddings are cached; if so, they stay until the step is over.
-    pub(super) fn pin(&mut self, key: &FeatureKey) -> bool {
+    pub(super) fn pin(&mut self, key: &EmbeddingKey) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
         };
@@ -87,7 +87,7 @@ impl<T: Clone> EncoderCache<T> {
     ///
     /// # Panics
     /// Panics when the key is cached already.
-    pub(super) fn insert(&mut self, key: FeatureKey, features: T, num_bytes: usize) {
+    pub(super) fn insert(&mut self, key: EmbeddingKey, features: T, num_bytes: usize) {
         let entry = Entry {
             features,
             num_bytes,
@@ -106,7 +106,7 @@ impl<T: Clone> EncoderCache<T> {
     ///
     /// # Panics
     /// Panics when the image is not cached.
-    pub(super) fn features(&mut self, key: &FeatureKey) -> T {
+    pub(super) fn features(&mut self, key: &EmbeddingKey) -> T {
         self.num_shown += 1;
         let entry = self.entries.get(key);
         entry
@@ -116,7 +116,7 @@ impl<T: Clone> EncoderCache<T> {
     }
 
     /// Removes an image's embeddings, if they are cached. Must not be called within a step.
-    pub(super) fn forget(&mut self, key: &FeatureKey) {
+    pub(super) fn forget(&mut self, key: &EmbeddingKey) {
         if let Some(entry) = self.entries.remove(key) {
             self.oldest.remove(&entry.last_use);
             self.num_bytes -= entry.num_bytes;
@@ -154,8 +154,8 @@ impl<T: Clone> EncoderCache<T> {
 mod tests {
     use super::*;
 
-    fn image(idx: u8) -> FeatureKey {
-        FeatureKey {
+    fn image(idx: u8) -> EmbeddingKey {
+        EmbeddingKey {
             pixels: ImageHash([idx; 32]),
             salt: None,
         }
@@ -191,7 +191,7 @@ mod tests {
     fn an_image_is_found_by_its_own_salt_only() {
         let mut cache = EncoderCache::new(100);
         step(&mut cache, &[1]);
-        let salted = |salt: u8| FeatureKey {
+        let salted = |salt: u8| EmbeddingKey {
             salt: Some(CacheSalt([salt; 32])),
             ..image(1)
         };

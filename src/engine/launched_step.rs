@@ -20,7 +20,7 @@ pub(super) struct Step {
     pub(super) skipped: HashSet<SeqId>,
     /// Those of them whose sample is not a token of the answer, but chooses how it begins.
     pub(super) choices: HashSet<SeqId>,
-    /// Time at which its sample was ordered separately.
+    /// Time at which its sample was submitted separately.
     pub(super) sampled_at: Option<Instant>,
     /// Prompt tokens that it scores, in the order of the report.
     pub(super) scored: Vec<ScoredTokens>,
@@ -62,7 +62,7 @@ impl Step {
     }
 
     /// Number of sequences of the step that wait for no mask.
-    pub(super) fn num_unbothered(&self) -> usize {
+    pub(super) fn num_without_pending_mask(&self) -> usize {
         let num_pending = self.wait.as_ref().map_or(0, |wait| wait.pending.len());
         self.batch.chunks.len().saturating_sub(num_pending)
     }

@@ -1,7 +1,7 @@
 //! The engine: plans steps, has the device compute them, and sends each request its tokens.
 //!
 //! ```text
-//!  handles ──commands──> Engine { scheduler, requests } ──orders──> device { model, KV cache }
+//!  handles ──commands──> Engine { scheduler, requests } ──commands──> device { model, KV cache }
 //!  streams <──tokens────                                <──reports──
 //!
 //!  loop:  commands → deadlines → schedule, launch → wait: a report (update, tokens), masks
@@ -54,7 +54,7 @@ pub use admission::{EngineLimits, EngineState};
 pub use device::{
     DeviceCommand, DeviceHandle, DeviceInbox, DeviceShape, StepReport, device_channel,
 };
-pub use encoder_cache::{EncoderStats, FeatureKey};
+pub use encoder_cache::{EmbeddingKey, EncoderStats};
 pub use handle::{Command, EngineHandle, EngineInbox, Submission, channel};
 pub use model_input::{ImageAt, ModelInput, SampleInput, ScoreOrder};
 pub use runner::{Runner, StepOutput};
@@ -178,14 +178,14 @@ impl Engine {
             }
             self.give_up_overdue();
             if self.draining_since.is_some() && self.requests.is_empty() {
-                self.tell();
+                self.publish_stats();
                 self.inbox.retire();
                 return EngineExit::Drained;
             }
             if let Err(error) = self.launch_steps() {
                 return self.poison(&error);
             }
-            self.tell();
+            self.publish_stats();
             let event = self.next_event().await;
             let now = Instant::now();
             self.watchdog.look(now);
@@ -223,7 +223,7 @@ impl Engine {
     async fn next_event(&mut self) -> Event {
         let timers = [
             self.requests.next_deadline(),
-            self.next_look(),
+            self.next_check(),
             self.shutdown_at(),
             self.mask_deadline(),
         ];
@@ -245,9 +245,9 @@ impl Engine {
         }
     }
 
-    fn next_look(&self) -> Option<Instant> {
+    fn next_check(&self) -> Option<Instant> {
         let is_busy = !self.steps.is_empty();
-        is_busy.then(|| self.watchdog.next_look())?
+        is_busy.then(|| self.watchdog.next_check())?
     }
 
     fn shutdown_at(&self) -> Option<Instant> {
@@ -355,16 +355,16 @@ impl Engine {
                     }
                 }
                 step.unsampled = Some(std::mem::take(&mut order.samples));
-                self.device.order(DeviceCommand::Forward(Box::new(order)));
+                self.device.send(DeviceCommand::Forward(Box::new(order)));
             } else {
-                self.device.order(DeviceCommand::Launch(Box::new(order)));
+                self.device.send(DeviceCommand::Launch(Box::new(order)));
             }
             self.steps.push_back(step);
             self.begin_sampling();
         }
         let is_sampled = |step: &Step| step.unsampled.is_none();
         if self.steps.front().is_some_and(is_sampled) && !self.is_collecting {
-            self.device.order(DeviceCommand::Collect);
+            self.device.send(DeviceCommand::Collect);
             self.is_collecting = true;
         }
         Ok(())
@@ -428,7 +428,7 @@ impl Engine {
             pending,
         });
         if is_ready {
-            self.order_sampling();
+            self.submit_sampling();
         }
     }
 
@@ -469,7 +469,7 @@ impl Engine {
         }
     }
 
-    /// Takes a computed mask: for the sample of the oldest step, which is ordered once its last
+    /// Takes a computed mask: for the sample of the oldest step, which is submitted once its last
     /// mask is there, or for a held sequence.
     fn take_mask(&mut self, made: Bitmask) {
         let Bitmask {
@@ -516,7 +516,7 @@ impl Engine {
             wait.pending
                 .retain(|id, _| self.requests.late_mut(*id).is_some());
             if wait.pending.is_empty() {
-                self.order_sampling();
+                self.submit_sampling();
             }
         }
     }
@@ -525,7 +525,7 @@ impl Engine {
     fn mask_deadline(&self) -> Option<Instant> {
         let step = self.steps.front().filter(|step| step.unsampled.is_some())?;
         let wait = step.wait.as_ref()?;
-        let patience = self.patience.for_step(step.num_unbothered());
+        let patience = self.patience.for_step(step.num_without_pending_mask());
         Some(wait.since + self.forward_time + patience)
     }
 
@@ -547,16 +547,16 @@ impl Engine {
                 self.stats.num_skipped_masks += 1;
             }
         }
-        self.order_sampling();
+        self.submit_sampling();
     }
 
-    fn order_sampling(&mut self) {
+    fn submit_sampling(&mut self) {
         let Some(step) = self.steps.front_mut() else {
             return;
         };
         if let Some(samples) = step.unsampled.take() {
             step.sampled_at = Some(Instant::now());
-            self.device.order(DeviceCommand::Sample(samples));
+            self.device.send(DeviceCommand::Sample(samples));
         }
     }
 
@@ -569,7 +569,7 @@ impl Engine {
         self.forward_time = self.forward_time.mul_f64(0.75) + report.forward.mul_f64(0.25);
         let masks = sampled_at - wait.since;
         // If the masks were there in time, an asynchronous device still computed for long after the
-        // sample was ordered.
+        // sample was submitted.
         let is_hidden = sampled_at.elapsed() > took / 4;
         let is_alone = step.batch.chunks.len() == 1;
         let waited = match is_hidden || is_alone {
@@ -660,7 +660,7 @@ impl Engine {
     }
 
     /// Updates the statistics that handles see.
-    fn tell(&mut self) {
+    fn publish_stats(&mut self) {
         let now = self.scheduler.stats();
         let stats = &mut self.stats;
         stats.num_running = now.num_running;
@@ -689,7 +689,7 @@ impl Engine {
                 submission.events.send(Err(Error::EngineDead));
             }
         }
-        self.tell();
+        self.publish_stats();
         EngineExit::Fault
     }
 }

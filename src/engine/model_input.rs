@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::encoder_cache::FeatureKey;
-use crate::backend::{FedRow, SampleRow, ScoreRow, SeenTokens, StepInput, StepSequence};
+use super::encoder_cache::EmbeddingKey;
+use crate::backend::{SampleRow, SampledInput, ScoreRow, SeenTokens, StepInput, StepSequence};
 use crate::core::{CacheSalt, PixelValues, SamplingParams, SeqId, TokenId, TokenMask};
 use crate::scheduler::{Batch, Chunk, Scheduler, Sequence};
 
@@ -15,7 +15,7 @@ pub struct ModelInput {
     pub input: StepInput,
     /// Images that have tokens among the rows.
     pub images: Vec<ImageAt>,
-    /// One per `input.logit_rows`, in their order. Empty if the samples are ordered separately,
+    /// One per `input.logit_rows`, in their order. Empty if the samples are submitted separately,
     /// once the tokens before them are known.
     pub samples: Vec<SampleInput>,
     /// Prompt rows whose next token, known from the prompt, is to be scored.
@@ -35,8 +35,8 @@ pub struct ImageAt {
 
 impl ImageAt {
     /// Key of the image in the encoder cache.
-    pub(super) fn key(&self) -> FeatureKey {
-        FeatureKey {
+    pub(super) fn key(&self) -> EmbeddingKey {
+        EmbeddingKey {
             pixels: self.pixels.hash,
             salt: self.salt,
         }
@@ -103,9 +103,9 @@ impl ModelInput {
         let input = &mut self.input;
         let row = input.token_ids.len();
         let positions = chunk.start..chunk.end();
-        match chunk.fed {
+        match chunk.sampled_input {
             Some(sample) => {
-                input.fed.push(FedRow {
+                input.sampled_inputs.push(SampledInput {
                     row: narrow(row),
                     sample: narrow(sample),
                 });

@@ -3,7 +3,7 @@
 
 use super::Engine;
 use super::device::DeviceCommand;
-use super::encoder_cache::FeatureKey;
+use super::encoder_cache::EmbeddingKey;
 use crate::core::SeqId;
 use crate::error::Error;
 
@@ -18,7 +18,7 @@ impl Engine {
         };
         tracing::error!(%id, "a request's logits are not finite numbers");
         let salt = sequence.scheduling().cache_salt;
-        let images = sequence.images().iter().map(|span| FeatureKey {
+        let images = sequence.images().iter().map(|span| EmbeddingKey {
             pixels: span.pixels.hash,
             salt,
         });
@@ -26,7 +26,7 @@ impl Engine {
         self.scheduler.abort_non_finite(id);
         self.requests.fail(id, Error::NotFinite);
         if !images.is_empty() {
-            self.device.order(DeviceCommand::Forget(images));
+            self.device.send(DeviceCommand::Forget(images));
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::encoder_cache::{EncoderCache, EncoderStats, FeatureKey};
+use super::encoder_cache::{EmbeddingKey, EncoderCache, EncoderStats};
 use super::model_input::{ImageAt, ModelInput, SampleInput};
 use crate::backend::{Backend, SampleRow, Sampled};
 use crate::core::{BlockCount, PixelValues, SeqId};
@@ -27,7 +27,7 @@ pub struct Runner<B: Backend, F: Forward<B>> {
     /// newest step, since the next step may use them as input.
     sampled_tokens: VecDeque<StepSamples<B>>,
     num_uncollected: usize,
-    /// Outputs of the newest step, if its sample is ordered separately and still missing.
+    /// Outputs of the newest step, if its sample is submitted separately and still missing.
     unsampled: Option<Computed<B>>,
 }
 
@@ -84,7 +84,7 @@ impl<B: Backend, F: Forward<B>> Runner<B, F> {
     }
 
     /// Drops the cached embeddings of these images.
-    pub fn forget(&mut self, images: &[FeatureKey]) {
+    pub fn forget(&mut self, images: &[EmbeddingKey]) {
         for key in images {
             self.encoder_cache.forget(key);
         }
@@ -101,7 +101,7 @@ impl<B: Backend, F: Forward<B>> Runner<B, F> {
     }
 
     /// Begins a step. [`collect`](Self::collect) returns its tokens; before that, the next step's
-    /// `fed` rows may already refer to them.
+    /// `sampled_inputs` may already refer to them.
     ///
     /// # Errors
     /// Returns the backend's errors, and `Backend` while a step waits for its sample.
@@ -128,7 +128,7 @@ impl<B: Backend, F: Forward<B>> Runner<B, F> {
     /// Returns the backend's errors, and `Backend` when no step waits for its sample.
     pub fn sample(&mut self, samples: &[SampleInput]) -> Result<()> {
         let Some(computed) = self.unsampled.take() else {
-            let none = "a sample was ordered, and no step waits for one";
+            let none = "a sample was submitted, and no step waits for one";
             return Err(Error::Backend(none.to_owned()));
         };
         let model = &self.model;
@@ -286,7 +286,7 @@ fn features<B: Backend, F: Forward<B>>(
     cache: &mut EncoderCache<B::Tensor>,
     images: &[ImageAt],
 ) -> Result<Vec<ImageRows<B::Tensor>>> {
-    let mut missing: Vec<FeatureKey> = Vec::new();
+    let mut missing: Vec<EmbeddingKey> = Vec::new();
     let mut pixels: Vec<PixelValues> = Vec::new();
     for image in images {
         let key = image.key();

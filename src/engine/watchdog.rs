@@ -26,7 +26,7 @@ pub(super) struct Watchdog {
     /// Time since which the device can have worked, corrected for detected pauses.
     busy_since: Instant,
     /// Time at which the next check was due.
-    next_look: Instant,
+    next_check: Instant,
 }
 
 impl Watchdog {
@@ -35,14 +35,14 @@ impl Watchdog {
         Self {
             timeout,
             busy_since: now,
-            next_look: now,
+            next_check: now,
         }
     }
 
     /// Records that the device has work from now on.
     pub(super) fn begin(&mut self, now: Instant) {
         self.busy_since = now;
-        self.next_look = now + self.tick();
+        self.next_check = now + self.tick();
     }
 
     /// Records that a step has ended and the next one begins. Returns how long it took.
@@ -59,16 +59,16 @@ impl Watchdog {
             return;
         }
         let tick = self.tick();
-        let late = now.saturating_duration_since(self.next_look);
+        let late = now.saturating_duration_since(self.next_check);
         if late > tick.max(LEAST_SLACK) {
             self.busy_since = now;
         }
-        self.next_look = now + tick;
+        self.next_check = now + tick;
     }
 
     /// Returns the time of the next check while the device works.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        Some(self.next_look.min(self.busy_since + self.timeout?))
+    pub(super) fn next_check(&self) -> Option<Instant> {
+        Some(self.next_check.min(self.busy_since + self.timeout?))
     }
 
     /// Returns for how long the device has been stuck, if it is.
@@ -95,7 +95,7 @@ mod tests {
         let mut watchdog = Watchdog::new(Some(Duration::from_secs_f64(timeout)));
         watchdog.begin(start);
         for _ in 0..most {
-            let due = watchdog.next_look().expect("it has a timeout");
+            let due = watchdog.next_check().expect("it has a timeout");
             let now = due + Duration::from_secs_f64(late);
             watchdog.look(now);
             if watchdog.stuck_for(now).is_some() {
@@ -146,7 +146,7 @@ mod tests {
         watchdog.begin(start);
         watchdog.look(start + Duration::from_secs(9));
         let late = start + Duration::from_secs(1_000_000);
-        assert_eq!(watchdog.next_look(), None);
+        assert_eq!(watchdog.next_check(), None);
         assert_eq!(watchdog.stuck_for(late), None);
         assert_eq!(watchdog.lap(late), Duration::from_secs(1_000_000));
     }

@@ -21,7 +21,7 @@ pub fn expected_tensors(config: &ModelConfig) -> impl Iterator<Item = ExpectedTe
     let vision = config
         .vision
         .iter()
-        .flat_map(move |vision| tower(vision, text.hidden_size));
+        .flat_map(move |vision| vision_encoder(vision, text.hidden_size));
     std::iter::once((EMBEDDING.to_owned(), table))
         .chain(head)
         .chain(decoder(text))
@@ -77,7 +77,10 @@ fn decoder(config: &TextConfig) -> impl Iterator<Item = ExpectedTensor> {
     )))
 }
 
-fn tower(config: &VisionConfig, text_hidden: usize) -> impl Iterator<Item = ExpectedTensor> {
+fn vision_encoder(
+    config: &VisionConfig,
+    text_hidden: usize,
+) -> impl Iterator<Item = ExpectedTensor> {
     const PREFIX: &str = "vision_tower.vision_model";
     let (width, mlp, patch) = (
         config.hidden_size,

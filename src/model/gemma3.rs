@@ -3,7 +3,7 @@
 use super::config::ModelConfig;
 use super::forward::Forward;
 use super::weights::Weights;
-use super::{Decoder, ImageShape, Observer, Projector, StepOf, VisionTower};
+use super::{Decoder, ImageShape, Observer, Projector, StepOf, VisionEncoder};
 use crate::backend::{Backend, LayerSpec, Rope};
 use crate::core::PixelValues;
 use crate::error::Result;
@@ -15,7 +15,7 @@ pub struct Gemma3<B: Backend> {
 }
 
 struct Vision<B: Backend> {
-    tower: VisionTower<B>,
+    encoder: VisionEncoder<B>,
     projector: Projector<B>,
     image: ImageShape,
 }
@@ -30,7 +30,7 @@ impl<B: Backend> Gemma3<B> {
         let hidden = config.text.hidden_size;
         let vision = match &config.vision {
             Some(vision) => Some(Vision {
-                tower: VisionTower::load(backend, vision, weights)?,
+                encoder: VisionEncoder::load(backend, vision, weights)?,
                 projector: Projector::load(backend, vision, hidden, weights)?,
                 image: ImageShape {
                     size: vision.image_size,
@@ -78,8 +78,8 @@ impl<B: Backend> Forward<B> for Gemma3<B> {
 
     fn encode_images(&self, backend: &B, images: &[PixelValues]) -> Result<B::Tensor> {
         let vision = self.vision.as_ref();
-        let vision = vision.expect("images reach only models with a tower");
-        let patches = vision.tower.forward(backend, images)?; // (images·patches, vision)
+        let vision = vision.expect("images reach only models with a vision encoder");
+        let patches = vision.encoder.forward(backend, images)?; // (images·patches, vision)
         vision.projector.forward(backend, &patches) // (images·image_tokens, hidden)
     }
 }

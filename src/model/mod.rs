@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  Model ── what every family does alike: cache, warm-up, scoring, images in small batches
-//!    └── Forward ── what a family computes: Gemma3 { Decoder, VisionTower, Projector }
+//!    └── Forward ── what a family computes: Gemma3 { Decoder, VisionEncoder, Projector }
 //! ```
 //!
 //! Dimensions: `tokens` packed rows of a step; `hidden`; `heads` and `kv_heads` of `head_dim`;
@@ -43,7 +43,7 @@ pub use decoder::Decoder;
 pub use forward::Forward;
 pub use gemma3::Gemma3;
 pub use projector::Projector;
-pub use siglip::VisionTower;
+pub use siglip::VisionEncoder;
 
 /// A loaded checkpoint on its device.
 pub struct Model<B: Backend, F: Forward<B> = Gemma3<B>> {
@@ -121,7 +121,7 @@ pub struct Computed<B: Backend> {
 pub struct StepOf<'a, B: Backend> {
     /// The packed rows.
     pub input: &'a StepInput,
-    /// Samples of the previous step, which `input.fed` refers to.
+    /// Samples of the previous step, which `input.sampled_inputs` refers to.
     pub previous: Option<&'a B::SampledTokens>,
     /// Images that have tokens among the rows.
     pub images: &'a [ImageRows<B::Tensor>],
@@ -257,7 +257,7 @@ impl<B: Backend, F: Forward<B>> Model<B, F> {
                 tables: (0..num_groups(&layers)).map(table).collect(),
                 image_spans: Vec::new(),
             }],
-            fed: Vec::new(),
+            sampled_inputs: Vec::new(),
             logit_rows: vec![narrow(num_tokens - 1)],
         }
     }
@@ -273,7 +273,7 @@ impl<B: Backend, F: Forward<B>> Model<B, F> {
         for images in images.chunks(MAX_IMAGES_PER_CALL) {
             let shape = self.image_shape();
             let num_tokens = shape
-                .expect("images reach only models with a tower")
+                .expect("images reach only models with a vision encoder")
                 .num_tokens;
             let together = self.family.encode_images(&self.backend, images)?; // (images·image_tokens, hidden)
             for idx in 0..images.len() {

@@ -10,7 +10,7 @@ use crate::model::weights::Weights;
 const PREFIX: &str = "vision_tower.vision_model";
 
 /// Patch embedding, pre-norm layers and the final norm.
-pub struct VisionTower<B: BackendTypes> {
+pub struct VisionEncoder<B: BackendTypes> {
     /// `(vision, 3·patch²)`, channel first
     patch_weight: B::Linear,
     /// `(vision)`
@@ -102,7 +102,7 @@ impl<B: Loading> Loader<'_, B> {
     }
 }
 
-impl<B: Loading> VisionTower<B> {
+impl<B: Loading> VisionEncoder<B> {
     /// Loads the encoder's tensors.
     pub fn load(backend: &B, config: &VisionConfig, weights: &Weights) -> Result<Self> {
         let (width, mlp) = (config.hidden_size, config.intermediate_size);
@@ -154,7 +154,7 @@ impl<B: Loading> VisionTower<B> {
     }
 }
 
-impl<B: VisionOps> VisionTower<B> {
+impl<B: VisionOps> VisionEncoder<B> {
     /// Returns the hidden state `(images·patches, vision)`.
     pub fn forward(&self, backend: &B, images: &[PixelValues]) -> Result<B::Tensor> {
         self.forward_observed(backend, images, &mut |_| Ok(()))

@@ -56,7 +56,7 @@ pub struct MemoryPlan {
     /// Part of `workspace`: activations and logits of the largest step.
     pub activations: u64,
     /// Part of `workspace`: activations and logits of the largest step that a GPU captures.
-    pub recorded: u64,
+    pub captured: u64,
     /// Part of `workspace`: cached image embeddings.
     pub features: u64,
     /// Bytes of the KV cache's pools.
@@ -87,7 +87,7 @@ impl MemoryPlan {
             max_sequences: self.scheduler.max_num_seqs,
             max_model_len: self.scheduler.max_model_len,
             activation_bytes: self.activations,
-            captured_bytes: self.recorded,
+            captured_bytes: self.captured,
             feature_bytes: self.features,
         }
     }
@@ -162,7 +162,7 @@ pub fn least_memory(
 /// Memory for computation.
 struct Workspace {
     activations: u64,
-    recorded: u64,
+    captured: u64,
     features: u64,
     /// Sum of these, and of what the process or the driver needs.
     sum: u64,
@@ -171,16 +171,16 @@ struct Workspace {
 impl Workspace {
     fn new(config: &ModelConfig, limits: &Limits, memory: DeviceMemory) -> Self {
         let activations = activation_bytes(config, limits) + memory.split_bytes;
-        let recorded = recorded_bytes(config, limits, memory);
+        let captured = captured_bytes(config, limits, memory);
         let features = match config.vision {
             Some(_) => limits.encoder_cache_memory.0,
             None => 0,
         };
         Self {
             activations,
-            recorded,
+            captured,
             features,
-            sum: activations + recorded + features + base_bytes(memory),
+            sum: activations + captured + features + base_bytes(memory),
         }
     }
 }
@@ -200,7 +200,7 @@ pub fn plan(
     check_limits(config, limits)?;
     let Workspace {
         activations,
-        recorded,
+        captured,
         features,
         sum,
     } = Workspace::new(config, limits, memory);
@@ -231,7 +231,7 @@ pub fn plan(
         weights: needs.weights,
         workspace: needs.workspace,
         activations,
-        recorded,
+        captured,
         features,
         kv_cache: kv.bytes,
         scheduler,
@@ -274,7 +274,7 @@ fn activation_bytes(config: &ModelConfig, limits: &Limits) -> u64 {
 }
 
 /// Like [`activation_bytes`], for a captured step of one row per sequence; 0 if none is captured.
-fn recorded_bytes(config: &ModelConfig, limits: &Limits, memory: DeviceMemory) -> u64 {
+fn captured_bytes(config: &ModelConfig, limits: &Limits, memory: DeviceMemory) -> u64 {
     let Some(captured) = memory.captured_rows else {
         return 0;
     };

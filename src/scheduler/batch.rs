@@ -58,7 +58,7 @@ pub struct Chunk {
     /// Set if the chunk is one token that is still being sampled by the previous batch, whose
     /// results are not applied yet: the index of that sample among the samples of the previous
     /// batch.
-    pub fed: Option<usize>,
+    pub sampled_input: Option<usize>,
 }
 
 impl Chunk {

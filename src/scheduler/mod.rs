@@ -30,7 +30,7 @@
 //!
 //! # Steps in flight
 //! One batch may be in flight while the next is planned; both modes are the same code. A sequence
-//! whose token is still being sampled is planned one token further, with [`Chunk::fed`] in place of
+//! whose token is still being sampled is planned one token further, with [`Chunk::sampled_input`] in place of
 //! token id. A sequence's maximum length is known beforehand, so it is never planned past its end,
 //! nor behind drafts, since how many of them are right is not known yet. A stop token is not known beforehand, so a sequence that has ended, like one that was
 //! aborted or preempted, may have a stale chunk in flight. It does no harm, because the device

@@ -286,7 +286,7 @@ impl Sequence {
         let len = std::mem::take(&mut self.num_planned_tokens);
         self.num_scheduled_tokens += len;
         let end = start + len;
-        let fed = (start >= self.tokens.len()).then_some(self.sample_idx);
+        let sampled_input = (start >= self.tokens.len()).then_some(self.sample_idx);
         let num_samples = (end + 1).saturating_sub(self.len());
         if num_samples > 0 {
             self.num_pending_tokens += 1;
@@ -298,7 +298,7 @@ impl Sequence {
             start,
             len,
             num_samples,
-            fed,
+            sampled_input,
         }
     }
 

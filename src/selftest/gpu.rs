@@ -71,7 +71,7 @@ fn plan(sizes: Sizes, num_multiprocessors: u32) -> CudaPlan {
         },
         groups: KvGroups::new(&[None, Some(sizes.window)]),
         activation_bytes: ACTIVATION_BYTES,
-        recorded_bytes: RECORDED_BYTES,
+        captured_bytes: RECORDED_BYTES,
         feature_bytes: FEATURE_BYTES,
         replay: Replay::Decode,
         num_multiprocessors,

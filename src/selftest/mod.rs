@@ -122,7 +122,7 @@ pub const MAX_ROWS: usize = 512;
 /// Maximum number of sequences in the step of any check.
 pub const MAX_SEQUENCES: usize = 4;
 
-/// Runs all comparisons, passing each result to `tell` as it comes. Returns whether all passed.
+/// Runs all comparisons, passing each result to `report` as it comes. Returns whether all passed.
 ///
 /// # Errors
 /// Fails when an operation of either backend fails, which is worse than a wrong number.
@@ -131,13 +131,13 @@ pub fn run<C: Backend, R: Backend>(
     reference: impl Fn() -> Result<R>,
     effort: Effort,
     precision: Precision,
-    tell: &mut dyn FnMut(&Check),
+    report: &mut dyn FnMut(&Check),
 ) -> Result<bool> {
     let mut all_passed = true;
     let mut judge = |name: String, ours: Vec<f32>, theirs: Vec<f32>, limit: f32| {
         let check = Check::new(name, &ours, &theirs, limit);
         all_passed &= check.passed();
-        tell(&check);
+        report(&check);
     };
     let theirs = reference()?;
     let ours = candidate(model::sizes()?)?;

@@ -81,7 +81,7 @@ pub(super) fn logits<B: Backend>(backend: B) -> Result<Vec<(String, Vec<f32>)>> 
                 tables: vec![table; 2],
                 image_spans: if has_image { vec![span] } else { Vec::new() },
             }],
-            fed: Vec::new(),
+            sampled_inputs: Vec::new(),
             logit_rows: vec![u32::try_from(len - 1).expect("a tiny context")],
         };
         let images = if has_image {

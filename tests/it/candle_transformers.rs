@@ -14,7 +14,7 @@ use medgemma::backend::{BackendTypes, StepInput};
 use medgemma::core::{BlockCount, TokenId};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
-use medgemma::model::{Model, StepOf, VisionTower};
+use medgemma::model::{Model, StepOf, VisionEncoder};
 
 use crate::golden::{self, assert_close};
 use crate::model::{image, whole_prompt};
@@ -92,9 +92,10 @@ fn gemma_answers_as_candle_transformers_does() {
 #[test]
 fn siglip_sees_as_candle_transformers_does() {
     let vision = config("multimodal").vision.expect("a vision encoder");
-    let tower = VisionTower::load(&CpuBackend, &vision, &weights("multimodal")).expect("it loads");
+    let encoder =
+        VisionEncoder::load(&CpuBackend, &vision, &weights("multimodal")).expect("it loads");
     let image = image("scan_a.png", vision.image_size);
-    let patches = tower.forward(&CpuBackend, std::slice::from_ref(&image));
+    let patches = encoder.forward(&CpuBackend, std::slice::from_ref(&image));
     let (shape, ours) = CpuBackend
         .read(&patches.expect("it runs"))
         .expect("readable");

@@ -242,7 +242,7 @@ async fn levels_on_another_scale_show() {
     }
 }
 
-/// An image's tokens, as the tower and the projector make them: (256, hidden).
+/// An image's tokens, as the vision encoder and the projector make them: (256, hidden).
 type Features = <CpuBackend as BackendTypes>::Tensor;
 
 /// Where an image's tokens stand in a prompt, from the first to the last.
@@ -274,7 +274,7 @@ impl Bare {
     }
 
     fn processor(&self) -> ImageProcessor {
-        let vision = self.config.vision.as_ref().expect("a tower");
+        let vision = self.config.vision.as_ref().expect("a vision encoder");
         ImageProcessor {
             size: vision.image_size,
             resize: ImageFit::Squash,
@@ -284,7 +284,7 @@ impl Bare {
 
     fn features(&self, image: PixelValues) -> Features {
         let features = self.model.encode_images(&[image]);
-        features.expect("the tower runs").remove(0)
+        features.expect("the vision encoder runs").remove(0)
     }
 
     /// Whether `answer` is what the model says, greedy, to a prompt with these features.
@@ -296,7 +296,7 @@ impl Bare {
         placed: Placed,
     ) -> bool {
         let known = [prompt, answer].concat();
-        let vision = self.config.vision.as_ref().expect("a tower");
+        let vision = self.config.vision.as_ref().expect("a vision encoder");
         let num_tokens = vision.mm_tokens_per_image;
         let input = whole_prompt(&known, self.config.image_token_id, num_tokens);
         let start = input.sequences[0].image_spans[0].start;

@@ -181,7 +181,7 @@ fn input(start: usize, end: usize) -> StepInput {
             tables: vec![table([2, 0]), table([1, 2])],
             image_spans: Vec::new(),
         }],
-        fed: Vec::new(),
+        sampled_inputs: Vec::new(),
         logit_rows: (0..(end - start) as u32).collect(),
     }
 }

@@ -104,7 +104,7 @@ impl Rig {
         if !is_empty {
             self.num_steps += 1;
             let order = ModelInput::new(&self.scheduler, &batch);
-            self.num_fed += order.input.fed.len();
+            self.num_fed += order.input.sampled_inputs.len();
             self.num_computed += batch.num_tokens();
             self.runner.launch(&order).expect("a step");
             self.launched.push_back(batch);
@@ -157,7 +157,7 @@ impl Rig {
         }
     }
 
-    /// Images that the tower has encoded.
+    /// Images that the vision encoder has encoded.
     pub(crate) fn num_encoded(&self) -> u64 {
         self.runner.encoder_stats().misses
     }
@@ -275,7 +275,7 @@ fn tokens_are_fed_on_even_after_they_were_collected() {
     // Planned before the host has seen that token, launched after.
     let second = scheduler.schedule();
     let order = ModelInput::new(&scheduler, &second);
-    assert_eq!(order.input.fed.len(), 1);
+    assert_eq!(order.input.sampled_inputs.len(), 1);
     let second_token = token_of(&order);
     assert_eq!(first_token, case.greedy[0].token);
     assert_eq!(second_token, case.greedy[1].token);

@@ -12,7 +12,7 @@ use medgemma::core::{BlockId, BlockTable, TokenId};
 use medgemma::error::Result;
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
-use medgemma::model::{Decoder, Projector, VisionTower};
+use medgemma::model::{Decoder, Projector, VisionEncoder};
 
 use crate::golden::{self, assert_close};
 
@@ -79,8 +79,8 @@ fn every_weight_is_loaded_with_its_role() {
     assert_eq!(layers, layer.repeat(config.text.num_hidden_layers));
 
     let vision = config.vision.as_ref().unwrap();
-    let tower = roles(&|recorder| drop(VisionTower::load(recorder, vision, &weights).unwrap()));
-    let (layers, patches) = tower.split_at(tower.len() - 1);
+    let encoder = roles(&|recorder| drop(VisionEncoder::load(recorder, vision, &weights).unwrap()));
+    let (layers, patches) = encoder.split_at(encoder.len() - 1);
     assert_eq!(patches, [Role::Replicated]);
     assert_eq!(layers, layer.repeat(vision.num_hidden_layers));
 

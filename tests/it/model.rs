@@ -9,7 +9,7 @@ use medgemma::core::{BlockCount, BlockId, BlockTable, ImageFit, PixelValues, Tok
 use medgemma::image::{Cancellation, ImageLimits, ImageProcessor};
 use medgemma::model::config::ModelConfig;
 use medgemma::model::weights::Weights;
-use medgemma::model::{ImageRows, Model, Projector, Stage, StepOf, VisionTower};
+use medgemma::model::{ImageRows, Model, Projector, Stage, StepOf, VisionEncoder};
 
 use crate::golden::{self, Numbers, assert_close};
 
@@ -57,7 +57,7 @@ pub(crate) fn whole_prompt(
     });
     StepInput {
         token_ids: ids.to_vec(),
-        fed: Vec::new(),
+        sampled_inputs: Vec::new(),
         positions: (0..len as u32).collect(),
         sequences: vec![StepSequence {
             row: 0,
@@ -96,7 +96,7 @@ fn check_every_stage<B: Backend>(backend: B, name: &str) {
                 let size = config.vision.as_ref().expect("it has images").image_size;
                 let features = model
                     .encode_images(&[image(image_name, size)])
-                    .expect("the tower runs")
+                    .expect("the vision encoder runs")
                     .remove(0);
                 ImageRows {
                     row: span.start,
@@ -144,12 +144,12 @@ fn check_every_stage<B: Backend>(backend: B, name: &str) {
     }
 }
 
-fn check_tower<B: Backend>(backend: &B) {
+fn check_vision_encoder<B: Backend>(backend: &B) {
     let config = config_of("multimodal");
-    let vision = config.vision.as_ref().expect("a tower");
+    let vision = config.vision.as_ref().expect("a vision encoder");
     let weights = weights_of("multimodal");
     let numbers = Numbers::of("multimodal");
-    let tower = VisionTower::load(backend, vision, &weights).expect("the tower loads");
+    let encoder = VisionEncoder::load(backend, vision, &weights).expect("the vision encoder loads");
     let projector = Projector::load(backend, vision, config.text.hidden_size, &weights)
         .expect("the projector loads");
 
@@ -158,12 +158,12 @@ fn check_tower<B: Backend>(backend: &B) {
     let num_patches = vision.grid() * vision.grid();
     // Two images in one call, so that one that sees its neighbour fails.
     let mut stages = Vec::new();
-    let patches = tower
+    let patches = encoder
         .forward_observed(backend, &images, &mut |x| {
             stages.push(backend.read(x)?);
             Ok(())
         })
-        .expect("the tower runs");
+        .expect("the vision encoder runs");
     let projected = projector.forward(backend, &patches).expect("it runs");
 
     let first =
@@ -197,8 +197,8 @@ fn cpu_text_only() {
 }
 
 #[test]
-fn cpu_tower() {
-    check_tower(&CpuBackend);
+fn cpu_vision_encoder() {
+    check_vision_encoder(&CpuBackend);
 }
 
 #[test]
@@ -213,6 +213,6 @@ fn candle_text_only() {
 }
 
 #[test]
-fn candle_tower() {
-    check_tower(&CandleBackend::cpu());
+fn candle_vision_encoder() {
+    check_vision_encoder(&CandleBackend::cpu());
 }

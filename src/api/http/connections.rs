@@ -83,7 +83,7 @@ struct Open {
 
 /// What a slot allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SeatKind {
+pub(crate) enum SlotKind {
     /// All requests.
     Regular,
     /// Only probes; all other requests are rejected.
@@ -92,11 +92,11 @@ pub(crate) enum SeatKind {
 
 /// A connection's slot. Dropping it frees the slot.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct Slot {
     connections: Arc<Connections>,
     id: u64,
     stop: Arc<Notify>,
-    kind: SeatKind,
+    kind: SlotKind,
 }
 
 impl Connections {
@@ -111,10 +111,10 @@ impl Connections {
     /// Returns a slot for a connection from `address`. If all slots are taken, the connection that
     /// has been idle longest is closed; if none is idle, a spare slot is given. `None` if no spare
     /// slot is left either.
-    pub(crate) fn seat(self: &Arc<Self>, address: IpAddr) -> Option<Seat> {
+    pub(crate) fn take_slot(self: &Arc<Self>, address: IpAddr) -> Option<Slot> {
         let mut table = self.lock();
         let of_address = |table: &Table| table.num_by_address.get(&address).copied();
-        let mut kind = SeatKind::Regular;
+        let mut kind = SlotKind::Regular;
         if let Some(most) = self.per_address {
             let is_full = |table: &Table| of_address(table).is_some_and(|number| number >= most);
             // While spare slots are in use too, a freed one may still leave the address at its
@@ -123,21 +123,21 @@ impl Connections {
                 table.evict_idle(|open| open.address == address);
             }
             if is_full(&table) {
-                kind = SeatKind::Spare;
+                kind = SlotKind::Spare;
             }
         }
         if table.open.len() >= self.total {
             table.evict_idle(|_| true);
         }
         if table.open.len() >= self.total {
-            kind = SeatKind::Spare;
+            kind = SlotKind::Spare;
         }
         let num_beyond = match self.per_address {
             Some(most) => of_address(&table).map_or(0, |number| number.saturating_sub(most)),
             None => 0,
         };
         let num_beyond = num_beyond.max(table.open.len().saturating_sub(self.total));
-        if kind == SeatKind::Spare && num_beyond >= NUM_SPARE {
+        if kind == SlotKind::Spare && num_beyond >= NUM_SPARE {
             return None;
         }
         let id = table.next_id;
@@ -152,8 +152,8 @@ impl Connections {
             },
         );
         *table.num_by_address.entry(address).or_default() += 1;
-        table.rests(id);
-        Some(Seat {
+        table.mark_idle(id);
+        Some(Slot {
             connections: Arc::clone(self),
             id,
             stop,
@@ -196,7 +196,7 @@ impl Table {
         Some(open)
     }
 
-    fn rests(&mut self, id: u64) {
+    fn mark_idle(&mut self, id: u64) {
         let now = self.next_id;
         self.next_id += 1;
         if let Some(open) = self.open.get_mut(&id) {
@@ -208,7 +208,7 @@ impl Table {
         }
     }
 
-    fn works(&mut self, id: u64) {
+    fn mark_busy(&mut self, id: u64) {
         let since = self
             .open
             .get_mut(&id)
@@ -219,19 +219,19 @@ impl Table {
     }
 }
 
-impl Seat {
-    pub(crate) fn kind(&self) -> SeatKind {
+impl Slot {
+    pub(crate) fn kind(&self) -> SlotKind {
         self.kind
     }
 
     /// Marks the connection as busy: a request has begun.
-    pub(crate) fn works(&self) {
-        self.connections.lock().works(self.id);
+    pub(crate) fn mark_busy(&self) {
+        self.connections.lock().mark_busy(self.id);
     }
 
     /// Marks the connection as idle: its response is complete.
-    pub(crate) fn rests(&self) {
-        self.connections.lock().rests(self.id);
+    pub(crate) fn mark_idle(&self) {
+        self.connections.lock().mark_idle(self.id);
     }
 
     /// Waits until the connection must be closed to make room for another.
@@ -240,7 +240,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Slot {
     fn drop(&mut self) {
         // An evicted connection is no longer in the table; removing it twice is harmless.
         self.connections.lock().remove(self.id);
@@ -253,8 +253,8 @@ mod tests {
 
     use super::*;
 
-    fn is_evicted(seat: &Seat) -> bool {
-        seat.evicted().now_or_never().is_some()
+    fn is_evicted(slot: &Slot) -> bool {
+        slot.evicted().now_or_never().is_some()
     }
 
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
@@ -263,35 +263,35 @@ mod tests {
     #[test]
     fn the_longest_idle_makes_room() {
         let connections = Arc::new(Connections::new(3, None));
-        let seats = [A, A, B].map(|address| connections.seat(address).expect("room"));
-        seats[0].works();
-        seats[1].works();
-        seats[1].rests();
-        let fourth = connections.seat(A).expect("room");
-        assert_eq!(fourth.kind(), SeatKind::Regular);
-        assert_eq!(seats.each_ref().map(is_evicted), [false, false, true]);
-        let fifth = connections.seat(A).expect("room");
-        assert_eq!(fifth.kind(), SeatKind::Regular);
-        assert_eq!(seats.each_ref().map(is_evicted), [false, true, false]);
-        fourth.works();
-        fifth.works();
+        let slots = [A, A, B].map(|address| connections.take_slot(address).expect("room"));
+        slots[0].mark_busy();
+        slots[1].mark_busy();
+        slots[1].mark_idle();
+        let fourth = connections.take_slot(A).expect("room");
+        assert_eq!(fourth.kind(), SlotKind::Regular);
+        assert_eq!(slots.each_ref().map(is_evicted), [false, false, true]);
+        let fifth = connections.take_slot(A).expect("room");
+        assert_eq!(fifth.kind(), SlotKind::Regular);
+        assert_eq!(slots.each_ref().map(is_evicted), [false, true, false]);
+        fourth.mark_busy();
+        fifth.mark_busy();
         // No connection is idle: spare slots are given, for probes. They can be evicted like all
         // others.
         let spare = (0..NUM_SPARE).filter_map(|_| {
-            let seat = connections.seat(B)?;
-            seat.works();
-            Some(seat)
+            let slot = connections.take_slot(B)?;
+            slot.mark_busy();
+            Some(slot)
         });
         let spare: Vec<_> = spare.collect();
-        assert!(spare.iter().all(|seat| seat.kind() == SeatKind::Spare));
+        assert!(spare.iter().all(|slot| slot.kind() == SlotKind::Spare));
         assert_eq!(spare.len(), NUM_SPARE);
-        assert!(connections.seat(B).is_none());
+        assert!(connections.take_slot(B).is_none());
         assert!(!connections.evict_idle());
         drop(spare);
-        drop(seats);
-        fifth.rests();
-        let next = connections.seat(B).expect("room");
-        assert_eq!(next.kind(), SeatKind::Regular);
+        drop(slots);
+        fifth.mark_idle();
+        let next = connections.take_slot(B).expect("room");
+        assert_eq!(next.kind(), SlotKind::Regular);
         drop((fourth, fifth, next));
         let table = connections.lock();
         assert!(table.open.is_empty() && table.idle.is_empty());
@@ -301,15 +301,21 @@ mod tests {
     #[test]
     fn an_address_makes_room_for_itself() {
         let connections = Arc::new(Connections::new(10, Some(2)));
-        let first = connections.seat(A).expect("room");
-        let others = [B, A].map(|address| connections.seat(address).expect("room"));
-        let third = connections.seat(A).expect("room");
+        let first = connections.take_slot(A).expect("room");
+        let others = [B, A].map(|address| connections.take_slot(address).expect("room"));
+        let third = connections.take_slot(A).expect("room");
         assert!(is_evicted(&first));
         assert!(!others.iter().any(is_evicted));
-        third.works();
-        others[1].works();
-        assert_eq!(connections.seat(A).expect("one").kind(), SeatKind::Spare);
-        assert_eq!(connections.seat(B).expect("room").kind(), SeatKind::Regular);
+        third.mark_busy();
+        others[1].mark_busy();
+        assert_eq!(
+            connections.take_slot(A).expect("one").kind(),
+            SlotKind::Spare
+        );
+        assert_eq!(
+            connections.take_slot(B).expect("room").kind(),
+            SlotKind::Regular
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::connections::SeatKind;
+use super::connections::SlotKind;
 use super::error::ApiError;
 use super::extract;
 use super::peer::Peer;
@@ -60,7 +60,7 @@ pub(crate) async fn guard(State(app): State<AppState>, request: Request, next: N
 fn judge(app: &AppState, peer: Peer, request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
     let is_probe = RouteKind::of(request) == RouteKind::Probe;
-    if request.extensions().get() == Some(&SeatKind::Spare) && !is_probe {
+    if request.extensions().get() == Some(&SlotKind::Spare) && !is_probe {
         return Err(ApiError::too_many_connections());
     }
     let host = host_of(

@@ -15,7 +15,7 @@ use hyper::service::Service;
 use tower::ServiceExt;
 
 use super::exchange::{AnswerBody, Exchange, RequestBody};
-use crate::api::http::connections::SeatKind;
+use crate::api::http::connections::SlotKind;
 use crate::api::http::peer::Peer;
 
 /// The routes, for one connection.
@@ -34,7 +34,7 @@ impl Service<Request<Incoming>> for ConnectionService {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let exchange = Arc::clone(&self.exchange);
         exchange.asked(request.version());
-        let kind = exchange.seat().kind();
+        let kind = exchange.slot().kind();
         let mut request =
             request.map(|body| Body::new(RequestBody::new(body, Arc::clone(&exchange))));
         request.extensions_mut().insert(self.peer);
@@ -42,7 +42,7 @@ impl Service<Request<Incoming>> for ConnectionService {
         let answering = self.router.clone().oneshot(request);
         Box::pin(async move {
             let mut response = answering.await?;
-            if kind == SeatKind::Spare {
+            if kind == SlotKind::Spare {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }

@@ -18,7 +18,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Version};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
-use crate::api::http::connections::Seat;
+use crate::api::http::connections::Slot;
 
 /// An SSE comment. Clients ignore it; a reset in reply shows that the client is gone.
 const COMMENT: &[u8] = b": keep-alive\n\n";
@@ -26,7 +26,7 @@ const COMMENT: &[u8] = b": keep-alive\n\n";
 /// The state of one connection.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    seat: Seat,
+    slot: Slot,
     state: Mutex<State>,
 }
 
@@ -76,15 +76,15 @@ pub(crate) enum Probe {
 }
 
 impl Exchange {
-    pub(crate) fn new(seat: Seat) -> Arc<Self> {
+    pub(crate) fn new(slot: Slot) -> Arc<Self> {
         Arc::new(Self {
-            seat,
+            slot,
             state: Mutex::default(),
         })
     }
 
-    pub(crate) fn seat(&self) -> &Seat {
-        &self.seat
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.slot
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -99,7 +99,7 @@ impl Exchange {
         state.is_starved = false;
         state.comment_due = false;
         drop(state);
-        self.seat.works();
+        self.slot.mark_busy();
     }
 
     /// Records that the response begins.
@@ -119,7 +119,7 @@ impl Exchange {
             state.phase = Phase::Idle;
             let socket = state.socket.take();
             drop(state);
-            self.seat.rests();
+            self.slot.mark_idle();
             socket.into_iter().for_each(Waker::wake);
         }
     }

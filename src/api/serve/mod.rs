@@ -48,7 +48,7 @@ const NUM_METRICS_CONNECTIONS: usize = 8;
 /// streams, and returns. Probes are answered until the end.
 pub async fn serve(listener: TcpListener, app: AppState, shutdown: impl Future<Output = ()>) {
     let limits = app.connection_limits();
-    let door = Door {
+    let acceptor = Acceptor {
         router: router(app.clone()),
         connections: Arc::new(Connections::new(limits.total, limits.per_address)),
         send_timeout: limits.send_timeout,
@@ -59,30 +59,30 @@ pub async fn serve(listener: TcpListener, app: AppState, shutdown: impl Future<O
         tracing::info!("draining: finishing what runs");
         app.drain().await;
     };
-    door.keep(listener, drained).await;
+    acceptor.run(listener, drained).await;
 }
 
 /// Serves only the metrics and the probes, until `end`.
 pub async fn serve_metrics(listener: TcpListener, app: AppState, end: impl Future<Output = ()>) {
-    let door = Door {
+    let acceptor = Acceptor {
         router: metrics_router(app.clone()),
         connections: Arc::new(Connections::new(NUM_METRICS_CONNECTIONS, None)),
         send_timeout: app.connection_limits().send_timeout,
         open: GracefulShutdown::new(),
     };
-    door.keep(listener, end).await;
+    acceptor.run(listener, end).await;
 }
 
 /// Accepts the connections of one listening socket.
-struct Door {
+struct Acceptor {
     router: Router,
     connections: Arc<Connections>,
     send_timeout: Duration,
     open: GracefulShutdown,
 }
 
-impl Door {
-    async fn keep(self, listener: TcpListener, end: impl Future<Output = ()>) {
+impl Acceptor {
+    async fn run(self, listener: TcpListener, end: impl Future<Output = ()>) {
         let ours = match listener.local_addr() {
             Ok(ours) => ours,
             Err(error) => {
@@ -126,14 +126,14 @@ impl Door {
     /// Serves a connection in a task of its own, if there is room for it. Returns whether there
     /// was.
     fn take(&self, stream: TcpStream, peer: Peer) -> bool {
-        let Some(seat) = self.connections.seat(peer.network) else {
+        let Some(slot) = self.connections.take_slot(peer.network) else {
             return false;
         };
         // Each token is a small packet that must not wait for the next one.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let exchange = Exchange::new(seat);
+        let exchange = Exchange::new(slot);
         let front = ConnectionService {
             router: self.router.clone(),
             peer,
@@ -152,7 +152,7 @@ impl Door {
                         tracing::debug!(%error, "connection ended");
                     }
                 }
-                () = exchange.seat().evicted() => {
+                () = exchange.slot().evicted() => {
                     tracing::debug!("an idle connection made room for another");
                 }
             }

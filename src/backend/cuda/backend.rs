@@ -33,10 +33,10 @@ pub struct CudaBackend<D: Device> {
     /// Rotary frequencies on the device: a few, which never change.
     pub(super) frequencies: Mutex<Vec<Frequencies<D>>>,
     /// Captured graphs by number of rows.
-    pub(super) recordings: Mutex<HashMap<usize, CapturedGraph<D>>>,
+    pub(super) graphs: Mutex<HashMap<usize, CapturedGraph<D>>>,
     /// Whether a graph is being captured; activations are then allocated in the captured steps'
     /// arena.
-    pub(super) records: AtomicBool,
+    pub(super) is_capturing: AtomicBool,
     /// Padding block of each KV group of the latest cache.
     pub(super) padding_blocks: Mutex<Option<Vec<BlockId>>>,
 }
@@ -94,8 +94,8 @@ impl<D: Device> CudaBackend<D> {
             account,
             standing,
             frequencies: Mutex::default(),
-            recordings: Mutex::default(),
-            records: AtomicBool::new(false),
+            graphs: Mutex::default(),
+            is_capturing: AtomicBool::new(false),
             padding_blocks: Mutex::default(),
         })
     }
@@ -116,8 +116,8 @@ impl<D: Device> CudaBackend<D> {
     }
 
     pub(super) fn arena(&self) -> &Arena {
-        if self.records.load(Ordering::Relaxed) {
-            &self.standing.recorded
+        if self.is_capturing.load(Ordering::Relaxed) {
+            &self.standing.captured
         } else {
             &self.standing.activations
         }
@@ -300,7 +300,7 @@ impl<D: Device> CudaBackend<D> {
     }
 
     /// Captures what `work` queues for a decode step's full number of rows.
-    pub(super) fn record(
+    pub(super) fn capture(
         &self,
         step: CudaStep,
         cache: &mut CudaKvCache,
@@ -316,7 +316,7 @@ impl<D: Device> CudaBackend<D> {
         let warm = work(&first, cache)?;
         drop((warm, first));
         let mut logits = None;
-        let graph = self.device.record(&mut || {
+        let graph = self.device.capture(&mut || {
             logits = work(&step, cache)?;
             Ok(())
         })?;

@@ -34,7 +34,7 @@ pub trait Device: Send + Sync {
     /// Queues a kernel.
     fn launch(&self, launch: &Launch<'_>) -> Result<()>;
     /// Captures what `work` queues instead of running it.
-    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Self::Graph>;
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Self::Graph>;
     /// Queues a captured graph.
     fn replay(&self, graph: &Self::Graph) -> Result<()>;
     /// Waits for all queued work.
@@ -153,8 +153,8 @@ impl<D: Device> Device for &D {
         D::launch(self, launch)
     }
 
-    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Self::Graph> {
-        D::record(self, work)
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Self::Graph> {
+        D::capture(self, work)
     }
 
     fn replay(&self, graph: &Self::Graph) -> Result<()> {

@@ -20,7 +20,7 @@ pub enum MemoryKind {
     /// Buffers for the activations of steps.
     Activations,
     /// Buffers for the activations of captured steps.
-    Recorded,
+    Captured,
     /// Image embeddings.
     Features,
     /// Metadata, counters, tables.
@@ -32,7 +32,7 @@ impl MemoryKind {
         Self::Weights,
         Self::KvCache,
         Self::Activations,
-        Self::Recorded,
+        Self::Captured,
         Self::Features,
         Self::Bookkeeping,
     ];
@@ -77,7 +77,7 @@ pub(super) struct Standing<D: Device> {
     /// Activations of steps that are launched.
     pub(super) activations: Arena,
     /// Activations of steps that are captured: their addresses stay in the graphs.
-    pub(super) recorded: Arena,
+    pub(super) captured: Arena,
     /// Image embeddings, which outlive steps.
     pub(super) features: Arena,
     /// Metadata of the step.
@@ -111,7 +111,7 @@ impl<D: Device> Standing<D> {
         let num_counters = (plan.max_rows * plan.heads.num_kv_heads as usize)
             .max(2 * plan.num_multiprocessors as usize);
         let activations = take(MemoryKind::Activations, plan.activation_bytes)?;
-        let recorded = take(MemoryKind::Recorded, plan.recorded_bytes)?;
+        let captured = take(MemoryKind::Captured, plan.captured_bytes)?;
         let features = take(MemoryKind::Features, plan.feature_bytes)?;
         let metadata = take(MemoryKind::Bookkeeping, metadata_words * 4)?;
         let none_released = take(MemoryKind::Bookkeeping, num_tables * 4)?;
@@ -120,7 +120,7 @@ impl<D: Device> Standing<D> {
         device.fill_zero(counters, num_counters * 4)?;
         Ok(Self {
             activations: Arena::new("activations", activations, plan.activation_bytes),
-            recorded: Arena::new("recorded steps", recorded, plan.recorded_bytes),
+            captured: Arena::new("captured steps", captured, plan.captured_bytes),
             features: Arena::new("images' features", features, plan.feature_bytes),
             metadata,
             metadata_words,

@@ -99,8 +99,8 @@ impl<D: Device> Loading for CudaBackend<D> {
         let padding_blocks = num_blocks.map(|num| BlockId(count(*num))).collect();
         *self.padding_blocks.lock().expect("a fault ends the engine") = Some(padding_blocks);
         // Captured graphs write into the cache that they were captured with.
-        let mut recordings = self.recordings.lock().expect("a fault ends the engine");
-        recordings.clear();
+        let mut graphs = self.graphs.lock().expect("a fault ends the engine");
+        graphs.clear();
         Ok(CudaKvCache {
             layers,
             _owner: buffer,
@@ -124,11 +124,11 @@ impl<D: Device> TextOps for CudaBackend<D> {
         let num_real = input.token_ids.len();
         let is_decode = input.sequences.iter().all(|sequence| sequence.len == 1)
             && input.logit_rows.len() == num_real;
-        let recorded = self.plan.recorded_rows(num_real).filter(|_| is_decode);
+        let captured = self.plan.captured_rows(num_real).filter(|_| is_decode);
         let padding_blocks = self
             .padding_blocks()
             .ok_or_else(|| Error::Backend("a step without a cache".to_owned()))?;
-        let num_packed = recorded.unwrap_or(num_real);
+        let num_packed = captured.unwrap_or(num_real);
         let packed = PackedStep::new(
             input,
             self.plan.groups.windows(),
@@ -145,12 +145,13 @@ impl<D: Device> TextOps for CudaBackend<D> {
         }
         let bytes: Vec<u8> = packed.words.iter().flat_map(|w| w.to_le_bytes()).collect();
         self.device.upload(&bytes, self.standing.metadata)?;
-        if !input.fed.is_empty() {
-            let sampled_tokens = previous.expect("only a step that follows another is fed by it");
+        if !input.sampled_inputs.is_empty() {
+            let sampled_tokens =
+                previous.expect("only a step that follows another takes its samples");
             embed::feed(
                 &self.device,
-                self.word(packed.fed),
-                count(input.fed.len()),
+                self.word(packed.sampled_inputs),
+                count(input.sampled_inputs.len()),
                 sampled_tokens.tokens(),
                 self.word(packed.layout.token_ids()),
             )?;
@@ -177,13 +178,13 @@ impl<D: Device> TextOps for CudaBackend<D> {
         cache: &mut CudaKvCache,
         work: &mut StepWork<'_, Self>,
     ) -> Result<Option<CudaTensor>> {
-        let recorded = self.plan.recorded_rows(step.num_real);
-        let Some(num_rows) = recorded.filter(|_| step.is_decode) else {
+        let captured = self.plan.captured_rows(step.num_real);
+        let Some(num_rows) = captured.filter(|_| step.is_decode) else {
             return work(&step, cache);
         };
         let num_real = step.num_real;
-        let mut recordings = self.recordings.lock().expect("a fault ends the engine");
-        let recording = match recordings.entry(num_rows) {
+        let mut graphs = self.graphs.lock().expect("a fault ends the engine");
+        let graph = match graphs.entry(num_rows) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
                 let full = CudaStep {
@@ -191,17 +192,17 @@ impl<D: Device> TextOps for CudaBackend<D> {
                     num_logit_rows: num_rows,
                     ..step
                 };
-                self.records.store(true, Ordering::Relaxed);
-                let recording = self.record(full, cache, work);
-                self.records.store(false, Ordering::Relaxed);
-                place.insert(recording?)
+                self.is_capturing.store(true, Ordering::Relaxed);
+                let graph = self.capture(full, cache, work);
+                self.is_capturing.store(false, Ordering::Relaxed);
+                place.insert(graph?)
             }
         };
-        self.device.replay(&recording.graph)?;
+        self.device.replay(&graph.graph)?;
         Ok(Some(CudaTensor {
-            at: recording.logits,
+            at: graph.logits,
             num_rows: num_real,
-            width: recording.vocab_size,
+            width: graph.vocab_size,
             dtype: Dtype::F32,
             // Not overwritten before the next replay.
             _owner: Arc::new(()),

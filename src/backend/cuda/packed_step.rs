@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! fixed by the number of rows                                               │ variable length
-//! token_ids positions │ logit_rows │ table_rows ×groups │ key_ranges ×groups │ tables │ fed │ tiles
+//! token_ids positions │ logit_rows │ table_rows ×groups │ key_ranges ×groups │ tables │ sampled_inputs │ tiles
 //! ```
 //!
 //! So a graph that was captured for a number of rows always finds everything in the same place,
@@ -106,7 +106,7 @@ pub(super) struct PackedStep {
     /// All words.
     pub(super) words: Vec<u32>,
     /// Offset of the pairs `(row, sample)` of rows whose token is still on the device.
-    pub(super) fed: usize,
+    pub(super) sampled_inputs: usize,
     /// Offset of the tiles, `(first row, rows)` each, of one sequence.
     pub(super) tiles: usize,
     /// Number of tiles; none if every sequence has one row.
@@ -126,7 +126,7 @@ impl PackedStep {
         let mut packed = Self {
             layout,
             words: vec![0; layout.tables()],
-            fed: 0,
+            sampled_inputs: 0,
             tiles: 0,
             num_tiles: 0,
         };
@@ -144,8 +144,11 @@ impl PackedStep {
         if num_real < num_rows {
             packed.fill_up(num_real, padding_blocks);
         }
-        packed.fed = packed.align();
-        let pairs = input.fed.iter().flat_map(|fed| [fed.row, fed.sample]);
+        packed.sampled_inputs = packed.align();
+        let pairs = input
+            .sampled_inputs
+            .iter()
+            .flat_map(|input| [input.row, input.sample]);
         packed.words.extend(pairs);
         packed.tiles = packed.align();
         if input.sequences.iter().any(|sequence| sequence.len > 1) {
@@ -225,7 +228,7 @@ impl PackedStep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::step_input::FedRow;
+    use crate::backend::step_input::SampledInput;
     use crate::core::TokenId;
 
     const SPARE: [BlockId; 2] = [BlockId(900), BlockId(901)];
@@ -258,7 +261,7 @@ mod tests {
                     image_spans: vec![],
                 },
             ],
-            fed: vec![FedRow { row: 0, sample: 5 }],
+            sampled_inputs: vec![SampledInput { row: 0, sample: 5 }],
             logit_rows: vec![0, 3],
         }
     }
@@ -294,7 +297,7 @@ mod tests {
             [7, 8, 9, 10]
         );
         assert_eq!(packed.words[packed.layout.logit_rows()..][..2], [0, 3]);
-        assert_eq!(packed.words[packed.fed..][..2], [0, 5]);
+        assert_eq!(packed.words[packed.sampled_inputs..][..2], [0, 5]);
         assert_eq!(packed.words[packed.tiles..], [0, 1, 1, 3]);
         assert_eq!(packed.num_tiles, 2);
         assert!(packed.words.len() <= StepLayout::max_words(2, 4, 2, 2101));

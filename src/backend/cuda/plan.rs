@@ -34,7 +34,7 @@ pub struct CudaPlan {
     /// Size of the buffer for activations.
     pub activation_bytes: usize,
     /// Size of the buffer for activations of captured steps.
-    pub recorded_bytes: usize,
+    pub captured_bytes: usize,
     /// Size of the buffer for image embeddings.
     pub feature_bytes: usize,
     /// Whether decode steps are captured once and replayed.
@@ -90,7 +90,7 @@ impl CudaPlan {
             },
             groups: shape.groups,
             activation_bytes: bytes(limits.activation_bytes),
-            recorded_bytes: bytes(limits.captured_bytes),
+            captured_bytes: bytes(limits.captured_bytes),
             feature_bytes: bytes(limits.feature_bytes),
             replay: Replay::Decode,
             num_multiprocessors,
@@ -125,7 +125,7 @@ impl CudaPlan {
     /// Number of rows of the graph for a decode step of `num_rows` rows, including padding: 1 to 8
     /// as they are, then multiples of 8 up to 64 and of 16 beyond. `None` for steps that are not
     /// captured.
-    pub(super) fn recorded_rows(&self, num_rows: usize) -> Option<usize> {
+    pub(super) fn captured_rows(&self, num_rows: usize) -> Option<usize> {
         if self.replay == Replay::Never || num_rows == 0 {
             return None;
         }
@@ -141,8 +141,8 @@ impl CudaPlan {
     /// rows, more, and the maximum.
     pub(super) fn warm_up_steps(&self, padding_blocks: &[BlockId]) -> Vec<StepInput> {
         // Numbers of rows that are not captured all behave alike.
-        let alike = |num_rows: usize| match self.recorded_rows(num_rows) {
-            Some(recorded) => recorded,
+        let alike = |num_rows: usize| match self.captured_rows(num_rows) {
+            Some(captured) => captured,
             None if num_rows <= 8 => num_rows,
             None => usize::MAX,
         };
@@ -180,7 +180,7 @@ fn warm_up_step(num_sequences: usize, len: usize, padding_blocks: &[BlockId]) ->
                 image_spans: Vec::new(),
             })
             .collect(),
-        fed: Vec::new(),
+        sampled_inputs: Vec::new(),
         logit_rows: (0..num_sequences)
             .map(|idx| position((idx + 1) * len - 1))
             .collect(),
@@ -202,7 +202,7 @@ mod tests {
         },
         groups: KvGroups::new(&[None, Some(1024)]),
         activation_bytes: 0,
-        recorded_bytes: 0,
+        captured_bytes: 0,
         feature_bytes: 0,
         replay: Replay::Decode,
         num_multiprocessors: 132,
@@ -236,10 +236,10 @@ mod tests {
     }
 
     #[test]
-    fn the_planned_memory_is_that_of_the_largest_recording() {
+    fn the_planned_memory_is_that_of_the_largest_captured_graph() {
         let rows = DeviceMemory::of_gpu(0).captured_rows.unwrap();
         for max_sequences in 1..400 {
-            let captured = (1..=max_sequences).filter_map(|rows| PLAN.recorded_rows(rows));
+            let captured = (1..=max_sequences).filter_map(|rows| PLAN.captured_rows(rows));
             let most = captured.max().unwrap();
             assert!(rows.at_most(max_sequences) >= most, "{max_sequences}");
         }
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn few_recordings_serve_every_number_of_rows() {
-        let rows = |num_rows| PLAN.recorded_rows(num_rows);
+        let rows = |num_rows| PLAN.captured_rows(num_rows);
         for (num_rows, bucket) in [
             (1, 1),
             (7, 7),
@@ -270,11 +270,11 @@ mod tests {
             max_rows: 12,
             ..PLAN
         };
-        assert_eq!(narrow.recorded_rows(9), None);
+        assert_eq!(narrow.captured_rows(9), None);
         let never = CudaPlan {
             replay: Replay::Never,
             ..PLAN
         };
-        assert_eq!(never.recorded_rows(1), None);
+        assert_eq!(never.captured_rows(1), None);
     }
 }

@@ -79,7 +79,7 @@ impl Device for DryRunDevice {
         Ok(())
     }
 
-    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         work()
     }
 

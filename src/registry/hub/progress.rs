@@ -22,7 +22,7 @@ const LONG_PAUSE: Duration = Duration::from_secs(30);
 /// Reports the progress of a download.
 pub(super) struct Progress {
     repo: RepoId,
-    face: Face,
+    display: Display,
     begun: Instant,
     num_files: AtomicUsize,
     num_done: AtomicUsize,
@@ -32,7 +32,7 @@ pub(super) struct Progress {
     found: AtomicU64,
 }
 
-enum Face {
+enum Display {
     Bars {
         all: MultiProgress,
         sum: ProgressBar,
@@ -67,22 +67,22 @@ impl Progress {
         };
         let may_draw = matches!(output, ProgressOutput::Stderr | ProgressOutput::Log);
         let begun = Instant::now();
-        let face = if may_draw && io::stderr().is_terminal() {
+        let display = if may_draw && io::stderr().is_terminal() {
             let all = MultiProgress::new();
             let sum = all.add(ProgressBar::new(0));
             sum.set_style(style(
                 "{msg:12!} {bar:16} {percent:>3} % of {total_bytes}, {binary_bytes_per_sec}, {eta} left",
             ));
-            Face::Bars { all, sum }
+            Display::Bars { all, sum }
         } else {
-            Face::Lines {
+            Display::Lines {
                 line,
                 last: Mutex::new((begun, 0)),
             }
         };
         Self {
             repo: repo.clone(),
-            face,
+            display,
             begun,
             num_files: AtomicUsize::new(0),
             num_done: AtomicUsize::new(0),
@@ -106,7 +106,7 @@ impl Progress {
             self.repo,
             ByteSize(total)
         ));
-        if let Face::Bars { sum, .. } = &self.face {
+        if let Display::Bars { sum, .. } = &self.display {
             sum.set_length(total);
             sum.set_message(format!("0 of {num_files}"));
             sum.reset_eta();
@@ -115,17 +115,17 @@ impl Progress {
 
     /// Writes a message, between bars or lines.
     pub(super) fn say(&self, text: &str) {
-        match &self.face {
+        match &self.display {
             // Ignored if it cannot be shown.
-            Face::Bars { all, .. } => drop(all.println(text)),
-            Face::Lines { line, .. } => line.write(text),
+            Display::Bars { all, .. } => drop(all.println(text)),
+            Display::Lines { line, .. } => line.write(text),
         }
     }
 
     /// Like [`Self::say`], for messages that may need attention.
     pub(super) fn warn(&self, text: &str) {
-        match &self.face {
-            Face::Lines {
+        match &self.display {
+            Display::Lines {
                 line: Line::Log, ..
             } => tracing::warn!("{text}"),
             _ => self.say(text),
@@ -134,8 +134,8 @@ impl Progress {
 
     /// Starts reporting a file.
     pub(super) fn file<'a>(&'a self, name: &'a str, size: u64) -> FileProgress<'a> {
-        let bar = match &self.face {
-            Face::Bars { all, sum } if size >= LEAST_BAR_BYTES => {
+        let bar = match &self.display {
+            Display::Bars { all, sum } if size >= LEAST_BAR_BYTES => {
                 let bar = all.insert_before(sum, ProgressBar::new(size));
                 bar.set_style(style("{msg:32!} {bar:16} {percent:>3} % of {total_bytes}"));
                 bar.set_message(shortened(name));
@@ -154,7 +154,7 @@ impl Progress {
 
     /// Reports the end. Says nothing if everything was in the cache already.
     pub(super) fn end(&self) {
-        if let Face::Bars { sum, .. } = &self.face {
+        if let Display::Bars { sum, .. } = &self.display {
             sum.finish_and_clear();
         }
         let came = self.came();
@@ -179,9 +179,9 @@ impl Progress {
 
     fn show(&self) {
         let here = self.here.load(Ordering::Relaxed);
-        match &self.face {
-            Face::Bars { sum, .. } => sum.set_position(here),
-            Face::Lines { line, last } => {
+        match &self.display {
+            Display::Bars { sum, .. } => sum.set_position(here),
+            Display::Lines { line, last } => {
                 let total = self.total.load(Ordering::Relaxed);
                 // If another thread is writing a line, that one is enough.
                 let Ok(mut last) = last.try_lock() else {
@@ -223,7 +223,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         // The bars are removed, since an error message follows.
-        if let Face::Bars { all, .. } = &self.face {
+        if let Display::Bars { all, .. } = &self.display {
             drop(all.clear());
         }
     }
@@ -234,7 +234,7 @@ impl FileProgress<'_> {
     pub(super) fn found(&mut self, here: u64) {
         self.of.found.fetch_add(here, Ordering::Relaxed);
         self.at(here);
-        if let Face::Bars { sum, .. } = &self.of.face {
+        if let Display::Bars { sum, .. } = &self.of.display {
             // Cached bytes say nothing about the speed.
             sum.reset_eta();
         }
@@ -258,7 +258,7 @@ impl FileProgress<'_> {
     pub(super) fn done(mut self) {
         self.at(self.size);
         let num_done = self.of.num_done.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Face::Bars { all, sum } = &self.of.face {
+        if let Display::Bars { all, sum } = &self.of.display {
             sum.set_message(format!(
                 "{num_done} of {}",
                 self.of.num_files.load(Ordering::Relaxed)
@@ -274,7 +274,7 @@ impl FileProgress<'_> {
 
 impl Drop for FileProgress<'_> {
     fn drop(&mut self) {
-        if let (Some(bar), Face::Bars { all, .. }) = (&self.bar, &self.of.face) {
+        if let (Some(bar), Display::Bars { all, .. }) = (&self.bar, &self.of.display) {
             all.remove(bar);
         }
     }

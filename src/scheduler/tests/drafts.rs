@@ -117,13 +117,13 @@ fn nothing_is_planned_behind_drafts_and_fed_samples_are_found_beside_them() {
     assert_eq!(samples, [1, 1, 1, 2]);
     let second = scheduler.schedule();
     assert_eq!(chunks(&second), [(2, 3, 1)]);
-    assert_eq!(second.chunks[0].fed, Some(3));
+    assert_eq!(second.chunks[0].sampled_input, Some(3));
     // They would belong behind the token that is being sampled.
     scheduler.propose(SeqId(2), &[WORD]);
     scheduler.update(&first, &[(SeqId(1), &[WORD; 3]), (SeqId(2), &[WORD])]);
     let third = scheduler.schedule();
     assert_eq!(chunks(&third), [(1, 11, 1), (2, 4, 1)]);
-    assert_eq!(third.chunks[1].fed, Some(0));
+    assert_eq!(third.chunks[1].sampled_input, Some(0));
     scheduler.check_integrity();
 }
 

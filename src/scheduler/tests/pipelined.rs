@@ -11,7 +11,9 @@ fn stopping(prompt_len: usize, max_tokens: usize) -> GenerateRequest {
 /// Returns a chunk as `(sequence, start, fed)`.
 fn fed(batch: &Batch) -> Vec<(u64, usize, Option<usize>)> {
     let chunks = batch.chunks.iter();
-    chunks.map(|c| (c.seq.0, c.start, c.fed)).collect()
+    chunks
+        .map(|c| (c.seq.0, c.start, c.sampled_input))
+        .collect()
 }
 
 #[test]

@@ -354,8 +354,8 @@ impl World {
             }
         }
         // The host must know every token that it passes in; the others are pending samples.
-        assert_eq!(chunk.fed.is_some(), end > record.num_known);
-        if let Some(fed) = chunk.fed {
+        assert_eq!(chunk.sampled_input.is_some(), end > record.num_known);
+        if let Some(fed) = chunk.sampled_input {
             assert_eq!(chunk.len, 1, "{chunk:?}");
             let sampled = previous.expect("a batch is in flight")[fed];
             assert_eq!(

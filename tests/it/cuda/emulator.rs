@@ -40,7 +40,7 @@ pub(super) struct Emulator {
     folder: PathBuf,
     /// Length by address of every live buffer.
     live: Arc<Mutex<BTreeMap<u64, usize>>>,
-    recording: Mutex<Option<Vec<Work>>>,
+    capturing: Mutex<Option<Vec<Work>>>,
     num_launches: AtomicU32,
 }
 
@@ -58,7 +58,7 @@ unsafe impl Send for Buffer {}
 // SAFETY: as above.
 unsafe impl Sync for Buffer {}
 
-/// Recorded work, ready to be run again.
+/// Captured work, ready to be run again.
 #[derive(Debug)]
 pub(super) struct Graph(Vec<Work>);
 
@@ -129,7 +129,7 @@ impl Emulator {
             compiler,
             folder,
             live: Arc::default(),
-            recording: Mutex::default(),
+            capturing: Mutex::default(),
             num_launches: AtomicU32::new(0),
         })
     }
@@ -151,10 +151,10 @@ impl Emulator {
         }
     }
 
-    /// Queues into a recording if there is one, otherwise runs at once.
+    /// Adds to the capture if there is one, otherwise runs at once.
     fn submit(&self, work: Work) -> Result<()> {
-        if let Some(recorded) = lock(&self.recording).as_mut() {
-            recorded.push(work);
+        if let Some(captured) = lock(&self.capturing).as_mut() {
+            captured.push(work);
             return Ok(());
         }
         self.run(&work)
@@ -353,8 +353,8 @@ impl Device for Emulator {
     }
 
     fn upload(&self, data: &[u8], to: DevicePtr) -> Result<()> {
-        if lock(&self.recording).is_some() {
-            return Err(failure("an upload cannot be recorded".to_owned()));
+        if lock(&self.capturing).is_some() {
+            return Err(failure("an upload cannot be captured".to_owned()));
         }
         self.check(to, data.len())?;
         // SAFETY: the range lies in a live buffer, as just checked.
@@ -363,8 +363,8 @@ impl Device for Emulator {
     }
 
     fn download(&self, from: DevicePtr, data: &mut [u8]) -> Result<()> {
-        if lock(&self.recording).is_some() {
-            return Err(failure("a download cannot be recorded".to_owned()));
+        if lock(&self.capturing).is_some() {
+            return Err(failure("a download cannot be captured".to_owned()));
         }
         self.check(from, data.len())?;
         // SAFETY: the range lies in a live buffer, as just checked.
@@ -396,11 +396,11 @@ impl Device for Emulator {
         }))
     }
 
-    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Graph> {
-        *lock(&self.recording) = Some(Vec::new());
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Graph> {
+        *lock(&self.capturing) = Some(Vec::new());
         let outcome = work();
-        let recorded = lock(&self.recording).take().unwrap_or_default();
-        outcome.map(|()| Graph(recorded))
+        let captured = lock(&self.capturing).take().unwrap_or_default();
+        outcome.map(|()| Graph(captured))
     }
 
     fn replay(&self, graph: &Graph) -> Result<()> {

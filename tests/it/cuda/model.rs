@@ -1,12 +1,13 @@
 //! Whole tiny models through the backend of GPUs, against transformers and against themselves:
-//! recorded and launched, fed on the device and from the host, alone and in a crowd.
+//! captured and launched, fed on the device and from the host, alone and in a crowd.
 
 use std::fs;
 
 use medgemma::backend::cuda::kernels::kv_args::HeadShape;
 use medgemma::backend::cuda::{CudaBackend, CudaPlan, Replay};
 use medgemma::backend::{
-    BLOCK_SIZE, BackendTypes, FedRow, SampleRow, Sampled, SamplingOps, StepInput, StepSequence,
+    BLOCK_SIZE, BackendTypes, SampleRow, Sampled, SampledInput, SamplingOps, StepInput,
+    StepSequence,
 };
 use medgemma::core::{BlockCount, BlockId, BlockTable, SamplingParams, TokenId};
 use medgemma::model::config::ModelConfig;
@@ -47,7 +48,7 @@ fn load<'a>(device: &'a TestDevice, name: &str, replay: Replay) -> CudaModel<'a>
         },
         groups: text.kv_groups(),
         activation_bytes: 32 << 20,
-        recorded_bytes: 4 << 20,
+        captured_bytes: 4 << 20,
         feature_bytes: 1 << 20,
         replay,
         num_multiprocessors: 3,
@@ -167,7 +168,10 @@ fn check_every_stage(device: &TestDevice, name: &str) {
         for (start, file) in starts.zip(&case.images) {
             let vision = config.vision.as_ref().expect("it has images");
             let pixels = image(file, vision.image_size);
-            let features = model.encode_images(&[pixels]).expect("the tower").remove(0);
+            let features = model
+                .encode_images(&[pixels])
+                .expect("the vision encoder")
+                .remove(0);
             images.push(ImageRows {
                 row: start,
                 features,
@@ -281,9 +285,9 @@ fn a_recording_computes_what_launches_compute() {
     emulated(|device| {
         for lens in [vec![1], vec![40, 3], (1..10).collect::<Vec<_>>()] {
             let launched = load(device, "text1b", Replay::Never);
-            let recorded = load(device, "text1b", Replay::Decode);
+            let captured = load(device, "text1b", Replay::Decode);
             let expected = decode_together(&launched, &lens);
-            let got = decode_together(&recorded, &lens);
+            let got = decode_together(&captured, &lens);
             for (turn, (expected, got)) in expected.iter().zip(&got).enumerate() {
                 for (row, (expected, got)) in expected.iter().zip(got).enumerate() {
                     let what = format!("{} sequences, turn {turn}, row {row}", lens.len());
@@ -364,9 +368,9 @@ fn sample_on(sequences: &mut Sequences<'_, '_>, fed: bool) -> Vec<Vec<Sampled>> 
         if fed && turn > 0 {
             // Row 0 first drew last: the order is the feeder's to say.
             input.token_ids.fill(TokenId(0));
-            input.fed = (0..count as u32)
+            input.sampled_inputs = (0..count as u32)
                 .rev()
-                .map(|row| FedRow { row, sample: row })
+                .map(|row| SampledInput { row, sample: row })
                 .collect();
         }
         let step = StepOf {

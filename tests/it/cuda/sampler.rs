@@ -223,7 +223,7 @@ fn backend(device: &TestDevice) -> CudaBackend<&TestDevice> {
         },
         groups: KvGroups::default(),
         activation_bytes: 16 << 20,
-        recorded_bytes: 0,
+        captured_bytes: 0,
         feature_bytes: 0,
         replay: Replay::Never,
         num_multiprocessors: 3,

@@ -89,10 +89,10 @@ impl Device for TestDevice {
         on_either!(self, device => device.launch(launch))
     }
 
-    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Graph> {
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Graph> {
         match self {
-            Self::Emulated(device) => device.record(work).map(Either::Emulated),
-            Self::Gpu(device) => device.record(work).map(Either::Gpu),
+            Self::Emulated(device) => device.capture(work).map(Either::Emulated),
+            Self::Gpu(device) => device.capture(work).map(Either::Gpu),
         }
     }
 

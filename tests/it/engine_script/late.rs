@@ -142,7 +142,7 @@ async fn a_bound_sample_is_ordered_once_its_token_is_known() {
         assert_eq!(samples[0].position, position - 1);
         // The next forward is under way before the token is known, its sample is not.
         let fed = stage.begun().await;
-        assert_eq!(fed.input.fed.len(), 1);
+        assert_eq!(fed.input.sampled_inputs.len(), 1);
         assert_eq!(fed.input.positions, [position as u32 - 1]);
         stage.asked().await;
         stage.settle().await;
@@ -200,7 +200,7 @@ async fn only_steps_with_bound_rows_wait_for_tokens() {
     let samples = stage.sampled_tokens().await;
     assert_eq!(samples.len(), 2);
     let second = stage.begun().await;
-    assert_eq!(second.input.fed.len(), 2);
+    assert_eq!(second.input.sampled_inputs.len(), 2);
     stage.asked().await;
     stage.sample_all(&samples);
     let samples = stage.sampled_tokens().await;

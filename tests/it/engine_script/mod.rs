@@ -11,7 +11,7 @@ mod stage;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use medgemma::backend::{FedRow, Sampled};
+use medgemma::backend::{Sampled, SampledInput};
 use medgemma::core::{
     FinishReason, GenerateRequest, ImageHash, ImageSpan, PixelValues, SchedulingParams, TenantId,
     TokenId,
@@ -197,11 +197,11 @@ async fn inputs_that_no_step_can_take_end_their_request_only() {
     assert_eq!(stage.step().await.images.len(), 1);
     assert!(matches!(rest(fit).await[..], [Ok(_)]));
 
-    let no_tower = DeviceShape {
+    let no_vision_encoder = DeviceShape {
         vocab_size: VOCAB,
         image: None,
     };
-    let stage = stage_of(config(), no_tower);
+    let stage = stage_of(config(), no_vision_encoder);
     let image = stage.submit(with_image(2, 16, 4, 48));
     assert!(matches!(rest(image).await[..], [Err(Error::StepFailed)]));
 }
@@ -309,13 +309,22 @@ async fn ahead_the_next_step_is_there_before_the_tokens_are() {
     });
     let stream = stage.submit(ask(8, 4));
     let first = stage.launched().await;
-    assert_eq!((first.input.token_ids.len(), first.input.fed.len()), (8, 0));
+    assert_eq!(
+        (
+            first.input.token_ids.len(),
+            first.input.sampled_inputs.len()
+        ),
+        (8, 0)
+    );
     for position in 8..11 {
         // Launched before the one before it is asked for.
         let fed = stage.launched().await;
         stage.asked().await;
         assert_eq!(fed.input.positions, [position]);
-        assert_eq!(fed.input.fed, [FedRow { row: 0, sample: 0 }]);
+        assert_eq!(
+            fed.input.sampled_inputs,
+            [SampledInput { row: 0, sample: 0 }]
+        );
         assert_eq!(fed.samples[0].num_generated, position as usize - 7);
         stage.report(vec![sampled(TokenId(position))]);
     }

@@ -140,7 +140,7 @@ impl ApiError {
     }
 
     /// Returns the public parts, for endpoints that format errors themselves.
-    pub(crate) fn told(&self) -> PublicError<'_> {
+    pub(crate) fn public(&self) -> PublicError<'_> {
         PublicError {
             message: &self.message,
             code: self.code,

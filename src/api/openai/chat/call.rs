@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::convert::Chat;
 use super::prompting::Prompting;
 use super::request::ChatRequest;
-use super::thinking::{ThinkingFields, ThinkingWish, convert_thinking};
+use super::thinking::{ReasoningInstruction, ThinkingFields, convert_thinking};
 use super::tools::{ToolFields, ToolPlan, convert_tools};
 use crate::api::generate::images::{Images, decode_all};
 use crate::api::generate::options::chat_logprobs;
@@ -54,7 +54,7 @@ pub(crate) fn chat_call(
         grammar: fields.guided_grammar,
     };
     let asked = asked_grammar(fields.response_format, fields.structured_outputs, guided)?;
-    let prompting = Prompting::new(tools.as_ref(), asked.as_ref(), thinking.wish, model);
+    let prompting = Prompting::new(tools.as_ref(), asked.as_ref(), thinking.instruction, model);
     let own = OwnFields {
         model: fields.model,
         top_logprobs: chat_logprobs(fields.logprobs, fields.top_logprobs)?,
@@ -76,7 +76,7 @@ pub(crate) fn chat_call(
     // improbable thought probable.
     let is_on_request =
         (model.thinking).is_some_and(|thinking| thinking.when == Thinking::OnRequest);
-    let is_asked = thinking.wish == ThinkingWish::Asked || chat.asks_to_think();
+    let is_asked = thinking.instruction == ReasoningInstruction::Added || chat.asks_to_think();
     if call.output.grammar.is_some() && is_on_request && !is_asked {
         call.output.thought = ThoughtPlan::Banned;
     }

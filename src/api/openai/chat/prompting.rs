@@ -2,7 +2,7 @@
 
 use super::convert::{Chat, MessageRules, PastThoughts, convert_messages};
 use super::message::ChatMessage;
-use super::thinking::ThinkingWish;
+use super::thinking::ReasoningInstruction;
 use super::tools::ToolPlan;
 use crate::api::generate::output::AskedGrammar;
 use crate::api::http::error::ApiError;
@@ -14,7 +14,7 @@ use crate::text::THINKING_INSTRUCTION;
 #[derive(Debug)]
 pub(crate) struct Prompting {
     rules: MessageRules,
-    wish: ThinkingWish,
+    instruction: ReasoningInstruction,
     /// The instructions that describe the tools.
     tools: Option<String>,
     /// Maximum number of images in the prompt.
@@ -27,7 +27,7 @@ impl Prompting {
     pub(crate) fn new(
         tools: Option<&ToolPlan>,
         asked: Option<&AskedGrammar>,
-        wish: ThinkingWish,
+        instruction: ReasoningInstruction,
         model: &ServedModel,
     ) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl Prompting {
                     None => PastThoughts::Unknown,
                 },
             },
-            wish,
+            instruction,
             tools: tools.map(|tools| tools.prompt(asked)),
             max_images: (model.images.as_ref()).and_then(|images| images.max_per_prompt),
         }
@@ -55,9 +55,9 @@ impl Prompting {
         if let Some(max_images) = self.max_images {
             check_number(&chat, max_images)?;
         }
-        let before = match self.wish {
-            ThinkingWish::Asked => THINKING_INSTRUCTION,
-            ThinkingWish::Unsaid => "",
+        let before = match self.instruction {
+            ReasoningInstruction::Added => THINKING_INSTRUCTION,
+            ReasoningInstruction::Omitted => "",
         };
         chat.instruct(before, self.tools);
         Ok(chat)

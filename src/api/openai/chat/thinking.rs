@@ -28,25 +28,25 @@ pub(crate) struct ThinkingFields {
 
 /// Whether the prompt requests reasoning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum ThinkingWish {
+pub(crate) enum ReasoningInstruction {
     /// The server adds no instruction; the client's system text may contain one.
     #[default]
-    Unsaid,
+    Omitted,
     /// The server adds the instruction to reason.
-    Asked,
+    Added,
 }
 
 /// The reasoning settings of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ThinkingPlan {
-    pub(crate) wish: ThinkingWish,
+    pub(crate) instruction: ReasoningInstruction,
     pub(crate) thought: ThoughtPlan,
     pub(crate) syntax: Option<ThoughtSyntax>,
 }
 
 /// A setting, and the field that contains it.
 #[derive(Clone, Copy)]
-enum Said {
+enum FieldSetting {
     Off(&'static str),
     On(&'static str),
 }
@@ -66,15 +66,19 @@ pub(crate) fn convert_thinking(
     let effort = effort(fields.reasoning_effort.as_deref())?;
     let switch = enable_thinking(fields.chat_template_kwargs)?;
     let budget = budget(fields.thinking_token_budget)?;
-    let said = [effort.map(|(said, _)| said), switch, budget.map(|_| BUDGET)];
-    let said: Vec<Said> = said.into_iter().flatten().collect();
-    let off = said.iter().find_map(|said| match said {
-        Said::Off(field) => Some(*field),
-        Said::On(_) => None,
+    let settings = [
+        effort.map(|(setting, _)| setting),
+        switch,
+        budget.map(|_| BUDGET),
+    ];
+    let settings: Vec<FieldSetting> = settings.into_iter().flatten().collect();
+    let off = settings.iter().find_map(|setting| match setting {
+        FieldSetting::Off(field) => Some(*field),
+        FieldSetting::On(_) => None,
     });
-    let on = said.iter().find_map(|said| match said {
-        Said::On(field) => Some(*field),
-        Said::Off(_) => None,
+    let on = settings.iter().find_map(|setting| match setting {
+        FieldSetting::On(field) => Some(*field),
+        FieldSetting::Off(_) => None,
     });
     if let (Some(off), Some(on)) = (off, on) {
         let message = format!("'{on}' enables reasoning, but '{off}' disables it.");
@@ -83,7 +87,7 @@ pub(crate) fn convert_thinking(
     let Some(thinking) = thinking else {
         return match on {
             None => Ok(ThinkingPlan {
-                wish: ThinkingWish::Unsaid,
+                instruction: ReasoningInstruction::Omitted,
                 thought: ThoughtPlan::Unknown,
                 syntax: None,
             }),
@@ -102,7 +106,9 @@ pub(crate) fn convert_thinking(
         false => ThoughtText::Hidden,
     };
     Ok(ThinkingPlan {
-        wish: on.map_or(ThinkingWish::Unsaid, |_| ThinkingWish::Asked),
+        instruction: on.map_or(ReasoningInstruction::Omitted, |_| {
+            ReasoningInstruction::Added
+        }),
         thought: match off {
             Some(_) => ThoughtPlan::Banned,
             None => ThoughtPlan::Allowed {
@@ -123,29 +129,29 @@ pub(crate) fn convert_thinking(
 ///
 /// # Errors
 /// The errors of [`convert_thinking`].
-pub(crate) fn thinking_wish(
+pub(crate) fn reasoning_instruction(
     chat_template_kwargs: Option<JsonObject<ChatTemplateKwargs>>,
     model: &ServedModel,
-) -> Result<ThinkingWish, ApiError> {
+) -> Result<ReasoningInstruction, ApiError> {
     let fields = ThinkingFields {
         chat_template_kwargs,
         ..ThinkingFields::default()
     };
-    Ok(convert_thinking(fields, &model.names[0], model.thinking)?.wish)
+    Ok(convert_thinking(fields, &model.names[0], model.thinking)?.instruction)
 }
 
-const BUDGET: Said = Said::On("thinking_token_budget");
+const BUDGET: FieldSetting = FieldSetting::On("thinking_token_budget");
 
-fn effort(effort: Option<&str>) -> Result<Option<(Said, Option<usize>)>, ApiError> {
+fn effort(effort: Option<&str>) -> Result<Option<(FieldSetting, Option<usize>)>, ApiError> {
     const FIELD: &str = "reasoning_effort";
     let Some(effort) = effort else {
         return Ok(None);
     };
     if effort == "none" {
-        return Ok(Some((Said::Off(FIELD), None)));
+        return Ok(Some((FieldSetting::Off(FIELD), None)));
     }
     match EFFORTS.iter().find(|(name, _)| *name == effort) {
-        Some((_, budget)) => Ok(Some((Said::On(FIELD), *budget))),
+        Some((_, budget)) => Ok(Some((FieldSetting::On(FIELD), *budget))),
         None => Err(ApiError::invalid_value(
             FIELD,
             "'reasoning_effort' must be none, minimal, low, medium, high or xhigh.",
@@ -159,7 +165,7 @@ fn effort(effort: Option<&str>) -> Result<Option<(Said, Option<usize>)>, ApiErro
 /// 400 for any other setting: clients may not choose template settings.
 fn enable_thinking(
     kwargs: Option<JsonObject<ChatTemplateKwargs>>,
-) -> Result<Option<Said>, ApiError> {
+) -> Result<Option<FieldSetting>, ApiError> {
     const FIELD: &str = "chat_template_kwargs.enable_thinking";
     let Some(JsonObject(kwargs)) = kwargs else {
         return Ok(None);
@@ -172,8 +178,8 @@ fn enable_thinking(
         return Err(ApiError::unsupported(param, message));
     }
     Ok(kwargs.enable_thinking.map(|enabled| match enabled {
-        true => Said::On(FIELD),
-        false => Said::Off(FIELD),
+        true => FieldSetting::On(FIELD),
+        false => FieldSetting::Off(FIELD),
     }))
 }
 
@@ -222,49 +228,53 @@ mod tests {
 
     #[test]
     fn efforts_and_budgets_bound_a_thought() {
-        use ThinkingWish::{Asked, Unsaid};
+        use ReasoningInstruction::{Added, Omitted};
         let allowed = |budget| ThoughtPlan::Allowed { budget };
         let switch = |enabled: bool| json!({"chat_template_kwargs": {"enable_thinking": enabled}});
-        for (body, wish, thought) in [
-            (json!({}), Unsaid, allowed(None)),
-            (json!({"thinking_token_budget": -1}), Unsaid, allowed(None)),
-            (switch(true), Asked, allowed(None)),
-            (switch(false), Unsaid, ThoughtPlan::Banned),
+        for (body, instruction, thought) in [
+            (json!({}), Omitted, allowed(None)),
+            (json!({"thinking_token_budget": -1}), Omitted, allowed(None)),
+            (switch(true), Added, allowed(None)),
+            (switch(false), Omitted, ThoughtPlan::Banned),
             (
                 json!({"reasoning_effort": "none"}),
-                Unsaid,
+                Omitted,
                 ThoughtPlan::Banned,
             ),
             (
                 json!({"reasoning_effort": "minimal"}),
-                Asked,
+                Added,
                 allowed(Some(256)),
             ),
             (
                 json!({"reasoning_effort": "low"}),
-                Asked,
+                Added,
                 allowed(Some(1024)),
             ),
             (
                 json!({"reasoning_effort": "medium"}),
-                Asked,
+                Added,
                 allowed(Some(4096)),
             ),
             (
                 json!({"reasoning_effort": "high"}),
-                Asked,
+                Added,
                 allowed(Some(16384)),
             ),
-            (json!({"reasoning_effort": "xhigh"}), Asked, allowed(None)),
-            (json!({"thinking_token_budget": 7}), Asked, allowed(Some(7))),
+            (json!({"reasoning_effort": "xhigh"}), Added, allowed(None)),
+            (json!({"thinking_token_budget": 7}), Added, allowed(Some(7))),
             (
                 json!({"reasoning_effort": "high", "thinking_token_budget": 7}),
-                Asked,
+                Added,
                 allowed(Some(7)),
             ),
         ] {
             let plan = planned(body.clone());
-            assert_eq!((plan.wish, plan.thought), (wish, thought), "{body}");
+            assert_eq!(
+                (plan.instruction, plan.thought),
+                (instruction, thought),
+                "{body}"
+            );
         }
     }
 }

@@ -322,11 +322,11 @@ fn status_of(reason: FinishReason) -> ResponseStatus {
 }
 
 fn error_event(error: &ApiError) -> ResponsesEvent<'_> {
-    let told = error.told();
+    let public = error.public();
     ResponsesEvent::Error {
-        code: told.code,
-        message: told.message,
-        param: told.param,
+        code: public.code,
+        message: public.message,
+        param: public.param,
     }
 }
 
@@ -387,7 +387,7 @@ impl AnswerFormat for ResponsesFormat {
             events.push(error_event(error));
             let fault = ResponseFault {
                 code: "server_error",
-                message: error.told().message,
+                message: error.public().message,
             };
             let response = ResponseObject {
                 error: Some(fault),

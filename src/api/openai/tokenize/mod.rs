@@ -19,7 +19,7 @@ use super::chat::call::check_chat;
 use super::chat::message::ChatMessage;
 use super::chat::prompting::Prompting;
 use super::chat::request::ChatTemplateKwargs;
-use super::chat::thinking::thinking_wish;
+use super::chat::thinking::reasoning_instruction;
 use super::chat::tool_types::ToolDefinition;
 use super::chat::tools::{ToolFields, convert_tools};
 use crate::api::generate::model_name::check_model;
@@ -155,8 +155,9 @@ fn encode_messages(
         ..ToolFields::default()
     };
     let tools = convert_tools(tools, model.tool_format)?;
-    let wish = thinking_wish(fields.chat_template_kwargs, model)?;
-    let mut chat = Prompting::new(tools.as_ref(), None, wish, model).chat(fields.messages)?;
+    let instruction = reasoning_instruction(fields.chat_template_kwargs, model)?;
+    let mut chat =
+        Prompting::new(tools.as_ref(), None, instruction, model).chat(fields.messages)?;
     chat.end(fields.add_generation_prompt, fields.continue_final_message)?;
     check_chat(&chat, model, MAX_TOKENIZED)?;
     Ok(encode_chat(model, chat.messages, chat.end)?.ids)

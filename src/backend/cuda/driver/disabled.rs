@@ -72,7 +72,7 @@ impl Device for CudaDevice {
         match *self {}
     }
 
-    fn record(&self, _work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    fn capture(&self, _work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         match *self {}
     }
 

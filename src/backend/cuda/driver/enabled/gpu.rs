@@ -29,7 +29,7 @@ pub struct CudaDevice {
     inbound: Mutex<Inbound>,
     outbound: Outbound,
     /// Whether a graph is being captured: copies from host memory would be stale on replay.
-    recording: AtomicBool,
+    capturing: AtomicBool,
     stream: Stream,
 }
 
@@ -118,7 +118,7 @@ impl CudaDevice {
             modules,
             inbound: Mutex::new(Inbound::new(&context)?),
             outbound: Outbound::default(),
-            recording: AtomicBool::new(false),
+            capturing: AtomicBool::new(false),
             stream,
         })
     }
@@ -142,9 +142,9 @@ impl CudaDevice {
     }
 
     /// Refuses operations that cannot be captured.
-    fn not_recording(&self, what: &str) -> Result<()> {
-        if self.recording.load(Ordering::Relaxed) {
-            return Err(Error::Backend(format!("{what} cannot be recorded")));
+    fn not_capturing(&self, what: &str) -> Result<()> {
+        if self.capturing.load(Ordering::Relaxed) {
+            return Err(Error::Backend(format!("{what} cannot be captured")));
         }
         Ok(())
     }
@@ -249,7 +249,7 @@ impl Device for CudaDevice {
     }
 
     fn upload(&self, data: &[u8], to: DevicePtr) -> Result<()> {
-        self.not_recording("a copy from the host")?;
+        self.not_capturing("a copy from the host")?;
         self.current()?;
         let mut inbound = self
             .inbound
@@ -265,7 +265,7 @@ impl Device for CudaDevice {
     }
 
     fn fetch(&self, from: DevicePtr, num_bytes: usize) -> Result<Fetch> {
-        self.not_recording("a copy to the host")?;
+        self.not_capturing("a copy to the host")?;
         let context = self.current()?;
         if num_bytes == 0 {
             return Ok(Box::new(|| Ok(Vec::new())));
@@ -300,23 +300,23 @@ impl Device for CudaDevice {
         self.launch_function(&function, launch)
     }
 
-    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<CudaGraph> {
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<CudaGraph> {
         // Other threads may continue to call the driver.
         const MODE: CUstreamCaptureMode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         let context = self.current()?;
-        self.not_recording("a recording")?;
+        self.not_capturing("a nested capture")?;
         // SAFETY: the stream is alive and not capturing yet.
         let answer = unsafe { sys::cuStreamBeginCapture_v2(self.stream.raw, MODE) };
-        check(answer, "beginning a recording")?;
-        self.recording.store(true, Ordering::Relaxed);
+        check(answer, "beginning a capture")?;
+        self.capturing.store(true, Ordering::Relaxed);
         let outcome = work();
-        self.recording.store(false, Ordering::Relaxed);
+        self.capturing.store(false, Ordering::Relaxed);
         let mut graph = ptr::null_mut();
         // SAFETY: the stream is capturing; the driver stores a handle, or null for an invalid
         // graph.
         let answer = unsafe { sys::cuStreamEndCapture(self.stream.raw, &raw mut graph) };
         outcome?;
-        check(answer, "ending a recording")?;
+        check(answer, "ending a capture")?;
         let mut raw = ptr::null_mut();
         // SAFETY: the graph is complete; it may be destroyed once it is instantiated.
         let answer = unsafe {
@@ -324,7 +324,7 @@ impl Device for CudaDevice {
             let _ = sys::cuGraphDestroy(graph);
             answer
         };
-        check(answer, "preparing a recording")?;
+        check(answer, "preparing a captured graph")?;
         Ok(CudaGraph {
             raw,
             context: Arc::clone(context),
@@ -335,7 +335,7 @@ impl Device for CudaDevice {
         self.current()?;
         // SAFETY: graph and stream are alive and of the same context.
         let answer = unsafe { sys::cuGraphLaunch(graph.raw, self.stream.raw) };
-        check(answer, "replaying a recording")
+        check(answer, "replaying a captured graph")
     }
 
     fn synchronize(&self) -> Result<()> {
