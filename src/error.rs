@@ -140,7 +140,7 @@ pub enum Error {
     #[error("The engine has stopped after a fault and must be restarted.")]
     EngineDead,
     /// The answer's constraint cannot be satisfied any longer.
-    #[error("The answer cannot go on after {num_tokens} tokens: {reason}")]
+    #[error("The answer cannot be continued after {num_tokens} tokens: {reason}")]
     Constraint {
         /// Tokens of the answer so far.
         num_tokens: usize,
@@ -162,8 +162,8 @@ pub enum Error {
     Backend(String),
     /// A run of text that the tokenizer has to take as one word is too long for that.
     #[error(
-        "The prompt has {bytes} bytes of text in a row without a place to part it, such as a space \
-         or a comma; at most {max_bytes} are taken. Shorten it, or put spaces in."
+        "The prompt contains {bytes} bytes of text without a break, such as a space or a comma; at \
+         most {max_bytes} are accepted. Shorten it, or insert spaces."
     )]
     UnbrokenText {
         /// Length of the run.

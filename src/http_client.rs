@@ -37,7 +37,7 @@ fn trusted() -> RootCertStore {
     }
     let (num_added, _) = trusted.add_parsable_certificates(found.certs);
     if num_added == 0 {
-        tracing::debug!("the system trusts nobody: Mozilla's certificates are used");
+        tracing::debug!("no system CA certificates found; using Mozilla's");
         trusted.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     trusted

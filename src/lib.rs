@@ -34,6 +34,17 @@
 //! - No prompt, image or answer is ever logged.
 //! - A client's grammar is compiled and followed in a process that can be killed ([`text`]).
 //!
+//! # How to add …
+//! | what | where |
+//! |---|---|
+//! | a sampling parameter | the list at the top of `api/generate/sampling.rs` |
+//! | a tool format | `core/settings.rs`, `text/tool_prompt.rs`, `text/tool_calls/reader.rs`, `config/setting_names.rs`, `registry/catalog.rs` |
+//! | an image format | the list at the top of `image/format.rs` |
+//! | a weight format | `backend/host_tensor.rs`, `model/checkpoint.rs`, `model/weights.rs`, each backend's loading of weights |
+//! | an option | the list at the top of `config/mod.rs` |
+//! | an endpoint | its folder in `api`, `api/router.rs` (routes and `OPERATIONS`), `api/http/route_kind.rs` if it needs no key |
+//! | a metric | `metrics/engine.rs` with `engine/stats.rs`, or `metrics/mod.rs`; latencies in `metrics/answers.rs`; `web/dashboard.json` |
+//!
 //! # Dictionary
 //! | term | meaning here |
 //! |---|---|

@@ -220,7 +220,7 @@ fn run_batch(config: &BatchConfig, log: &Log) -> Outcome {
     // What is wrong with the files is said before the model loads.
     let batch = BatchRun::open(&plan).map_err(failed)?;
     if plan.output == Place::Pipe {
-        log.line("results go to stdout: if this is stopped, it starts from the beginning");
+        log.line("results go to stdout: an interrupted run starts from the beginning");
     }
     let runtime = runtime()?;
     let exit = runtime.block_on(answer_all(config, batch, log));

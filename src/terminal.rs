@@ -194,7 +194,7 @@ impl fmt::Display for StartupBanner<'_> {
         }
         writeln!(f, "    -d '{{\"model\": {model},")?;
         writeln!(f, "         {asked}}}'\n")?;
-        write!(f, "Ctrl-C lets what runs finish and stops the server.")
+        write!(f, "Ctrl-C finishes running requests and stops the server.")
     }
 }
 

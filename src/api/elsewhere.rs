@@ -5,15 +5,15 @@ use axum::http::Method;
 
 use crate::api::http::error::ApiError;
 
-const GENERATES: &str = "this server generates text. Run a model for embeddings or scores beside it, \
-                         on a server of its own";
-const NOTHING_KEPT: &str = "nothing is kept between requests. Send what is needed with each";
-const NO_SOUND: &str = "prompts hold text and images, no sound";
-const NO_IMAGES: &str = "images are read, not made";
-const ONE_MODEL: &str = "a server keeps the model that it was started with";
-const WHOLE: &str = "a server renders and computes by itself. The prompt of a chat is at \
-                     /v1/chat/completions/render";
-const BATCHES: &str = "files of requests are answered by `medgemma run-batch`";
+const GENERATES: &str = "this server only generates text. Use another server for embeddings or \
+                         scores";
+const NOTHING_KEPT: &str = "nothing is stored between requests. Send all data with each request";
+const NO_SOUND: &str = "audio is not supported; prompts contain text and images";
+const NO_IMAGES: &str = "images are supported as input only";
+const ONE_MODEL: &str = "the model cannot be changed while the server runs";
+const WHOLE: &str = "rendering and computation are not separate services here. The prompt of a \
+                     chat is at /v1/chat/completions/render";
+const BATCHES: &str = "use `medgemma run-batch` for files of requests";
 
 /// Path prefixes, without `/v1`, and their messages.
 const ROUTES: &[(&str, &str)] = &[

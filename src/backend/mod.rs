@@ -6,10 +6,12 @@
 //!
 //! ```text
 //!  operations    the traits: types, loading, text, vision, sampling; `Backend` is all of them
+//!  host_tensor   a checkpoint's tensor and its number format (a new weight format begins here)
 //!  linear        a weight of a matmul: how it is stored, and how it may be divided
 //!  attention     what an attention layer and a KV cache look like
 //!  step_input    the packed rows of a step
 //!  sampling      inputs and results of sampling
+//!  sampler, adjust   sampling on the CPU: changes of logits, then the choice of a token
 //!  candle, cpu, cuda   the implementations; `open` chooses one
 //! ```
 

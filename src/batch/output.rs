@@ -120,7 +120,7 @@ impl Output {
     /// Writes one result as one line, in one piece.
     ///
     /// # Errors
-    /// A full disk, or a pipe that nobody reads.
+    /// A full disk, or a closed pipe.
     pub(super) fn write(&mut self, json: &str) -> Result<(), BatchError> {
         let line = format!("{json}\n");
         let written = match &mut self.sink {

@@ -33,7 +33,7 @@ impl AsRef<str> for ApiKey {
 
 pub(super) fn api_key(text: &str) -> Result<ApiKey, String> {
     match text {
-        "" => Err("an empty key would keep nobody out".to_owned()),
+        "" => Err("an empty key would give access to everyone".to_owned()),
         // What cannot stand in a header could never be sent.
         key if key.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(ApiKey(key.to_owned())),
         _ => Err("it must be of visible ASCII characters, without spaces".to_owned()),

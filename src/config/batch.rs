@@ -78,20 +78,20 @@ A line of the input, in OpenAI's batch format:
    \"body\": {\"messages\": [{\"role\": \"user\", \"content\": \"Hello!\"}]}}
   url is /v1/chat/completions, /v1/completions, /v1/responses or /v1/messages.
 
-A line of the output, in the order in which answers come:
+A line of the output, in order of completion:
   {\"id\": \"batch_req_…\", \"custom_id\": \"1\", \"response\": {\"status_code\": 200,
    \"request_id\": \"req-…\", \"body\": {…}}, \"error\": null}
-  A request that was refused has its status and error there; a line that is no request has an error
-  in place of the response. Nothing else stops for it.
+  A rejected request has its status and error there; an invalid line has an error instead of a
+  response. The other lines are not affected.
 
 An interrupted run resumes when the command is run again.
 
 Exit codes:
-  0   every line has an answer
+  0   all lines succeeded
   3   every line has a result, some of them errors
-  1   it could not begin or go on
+  1   the batch could not start or continue
   70  the model failed
-  130 it was stopped
+  130 interrupted
 ";
 
 #[derive(Debug, Args)]

@@ -118,7 +118,7 @@ pub(super) struct BenchArguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BenchCommand {
-    /// New tokens a second, beside what reading weights and cache once a step allows
+    /// Decoding speed in tokens per second, and its share of the memory bandwidth's limit
     Decode(DecodeArguments),
     /// Prompt tokens a second
     Prefill(PrefillArguments),
@@ -128,8 +128,8 @@ pub(super) enum BenchCommand {
     Serve(ServeBenchArguments),
 }
 
-const SERVE_OPTIONS: &str = "What to measure, as `medgemma serve` takes it: a model, --load-format \
-                             dummy, --device, --max-num-seqs …";
+const SERVE_OPTIONS: &str = "Options of `medgemma serve`: a model, --load-format dummy, --device, \
+                             --max-num-seqs …";
 
 #[derive(Debug, Args)]
 pub(super) struct DecodeArguments {
@@ -169,13 +169,13 @@ pub(super) struct LoadArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ServeBenchArguments {
-    /// Where the server is, with or without /v1
+    /// URL of the server, with or without /v1
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
     base_url: String,
     /// The model, as the server calls it [default: the first that it lists]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// Key to send
+    /// API key to send
     #[arg(
         long,
         value_name = "KEY",
@@ -183,16 +183,16 @@ pub(super) struct ServeBenchArguments {
         hide_env_values = true
     )]
     api_key: Option<String>,
-    /// Route to ask
+    /// Endpoint to request
     #[arg(long, value_enum, default_value = "chat")]
     endpoint: Endpoint,
     /// Requests in all
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = count)]
     num_requests: usize,
-    /// Requests at a time
+    /// Number of concurrent requests
     #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = count)]
     concurrency: usize,
-    /// Requests a second, at random, in place of a fixed number at a time
+    /// Requests per second at random times, instead of a fixed concurrency
     #[arg(long, value_name = "PER SECOND", conflicts_with = "concurrency", value_parser = rate)]
     rate: Option<f64>,
     /// Tokens of a prompt, about
@@ -207,7 +207,7 @@ pub(super) struct ServeBenchArguments {
     /// Seed of the prompts, images and arrival times
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Longest time for a request
+    /// Maximum time for a request
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = some_seconds)]
     timeout: Seconds,
 }

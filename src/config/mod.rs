@@ -1,6 +1,10 @@
 //! Configuration from the command line, the environment and `--config`'s file.
 //!
 //! Knows nothing of models: names and files are looked up by the registry.
+//!
+//! An option of `serve` is defined in `arguments` (or in `network`, `cors`, `key_limits`,
+//! `request_defaults`, `hub`), resolved in `serve`, listed in `batch` (or `network::OPTIONS`) if a batch
+//! cannot have it, and removed from `vllm_flags/table.rs` if vLLM has it too.
 
 mod api_key;
 mod arguments;

@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seconds(pub(super) Duration);
 
-/// Longer ones mean that nobody wants to wait; ten years are far from overflowing any clock.
+/// Ten years: longer than any useful limit, and far from overflowing any clock.
 const MAX_SECONDS: f64 = 10.0 * 365.0 * 24.0 * 3600.0;
 
 /// Seconds from 0.

@@ -102,7 +102,7 @@ impl Stepping {
 /// How an engine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineExit {
-    /// The engine was told to stop, and every accepted request has ended.
+    /// The engine was drained: every accepted request has ended.
     Drained,
     /// A step failed or did not end; all requests were given an error. The process must be
     /// restarted.

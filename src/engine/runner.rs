@@ -146,7 +146,7 @@ impl<B: Backend, F: Forward<B>> Runner<B, F> {
         then: impl FnOnce(&Model<B, F>, Computed<B>) -> Result<R> + Send,
     ) -> Result<R> {
         if self.unsampled.is_some() {
-            let early = "a step was ordered before the sample of the one before it";
+            let early = "a step was launched before the sample of the previous one";
             return Err(Error::Backend(early.to_owned()));
         }
         let Self {

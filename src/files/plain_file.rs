@@ -89,7 +89,7 @@ fn check_link(path: &Path) -> Result<()> {
     let target = fs::canonicalize(path).map_err(|error| {
         damaged(
             path,
-            format!("is a link that leads nowhere ({error}); fetch the file again"),
+            format!("is a broken link ({error}); download the file again"),
         )
     })?;
     let dir = match path.parent() {
@@ -221,7 +221,7 @@ mod tests {
             );
         }
         symlink("nowhere", model.join("dangling")).unwrap();
-        assert!(refused(&model.join("dangling")).contains("leads nowhere"));
+        assert!(refused(&model.join("dangling")).contains("broken link"));
         symlink("own", model.join("inside")).unwrap();
         assert_eq!(read(&model.join("inside"), 8).unwrap().unwrap(), b"own");
         // Through a link to the directory it is the same directory.

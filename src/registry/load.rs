@@ -137,7 +137,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     let vocab_size = source.config.text.vocab_size;
     let grammars = grammars
         .join()
-        .map_err(|_| Error::Config("grammars cannot be made ready".to_owned()))??;
+        .map_err(|_| Error::Config("preparing grammars failed".to_owned()))??;
     let model = ServedModel {
         grammars: Arc::new(grammars),
         names,

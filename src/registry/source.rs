@@ -114,7 +114,7 @@ fn check_revision(settings: &ServeConfig) -> Result<()> {
     match &settings.hub.revision {
         None => Ok(()),
         Some(revision) => Err(Error::Config(format!(
-            "--revision {revision} is for models from the hub, and {} is not taken from there",
+            "--revision {revision} is for models from the hub, and {} is not one",
             settings.model
         ))),
     }
@@ -213,10 +213,7 @@ fn from_files(name: String, files: ModelFiles, load_format: LoadFormat) -> Resul
         None => GenerationConfig::default(),
     };
     for field in &generation.ignored {
-        tracing::warn!(
-            field,
-            "generation_config.json asks for what is not supported"
-        );
+        tracing::warn!(field, "generation_config.json has unsupported settings");
     }
     if let Some(vision) = &config.vision {
         processor_config::check(&files, vision)?;
@@ -263,7 +260,7 @@ fn no_checkpoint(files: &ModelFiles) -> Error {
 fn dummy(name: &str, model: &HubModel) -> Result<ModelSource> {
     tracing::warn!(
         model = name,
-        "random weights and the demo's small tokenizer: good for measuring, its words are noise"
+        "random weights and the demo's small tokenizer: for benchmarks only, the output is noise"
     );
     let demo = from_files(name.to_owned(), ModelFiles::Demo, LoadFormat::Dummy)?;
     Ok(ModelSource {

@@ -39,7 +39,7 @@ impl ThoughtMarkers {
         let id = |content: &str| {
             tokenizer.token_id(content).ok_or_else(|| {
                 Error::Tokenizer(format!(
-                    "a model that thinks needs the token {content}, which this tokenizer lacks"
+                    "a reasoning model needs the token {content}, which this tokenizer lacks"
                 ))
             })
         };

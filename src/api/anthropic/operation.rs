@@ -17,7 +17,7 @@ pub(crate) const MESSAGES: Operation = Operation {
     method: Method::Post,
     paths: &["/v1/messages", "/messages"],
     id: "createMessage",
-    summary: "Continue a conversation, in Anthropic's words.",
+    summary: "Continue a conversation (Anthropic's API).",
     body: Some(Body {
         name: "MessageRequest",
         parts: &[

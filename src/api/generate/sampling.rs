@@ -1,4 +1,17 @@
 //! Converts sampling fields to sampling parameters.
+//!
+//! A sampling parameter also has a place in each of these:
+//!
+//! ```text
+//! api/generate/types/sampling_fields   the request field
+//! core::SamplingParams                 the value that the engine gets
+//! backend/adjust or backend/sampler    the reference implementation
+//! sample_params, sampler.cu            the GPU backend's copy and kernel
+//! registry/generation_config           a checkpoint's default
+//! api/anthropic/refused                whether that API has it
+//! api/docs/fields.md                   the published table
+//! selftest/operations                  the comparison of devices
+//! ```
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -75,7 +88,10 @@ impl SamplingPlan {
         {
             return Err(ApiError::contradiction(
                 "min_tokens",
-                format!("'min_tokens' is {min_tokens}, but at most {max_tokens} were asked for."),
+                format!(
+                    "'min_tokens' is {min_tokens}, but the answer may have at most \
+                         {max_tokens} tokens."
+                ),
             ));
         }
 

@@ -76,9 +76,8 @@ impl RequestedScheduling {
         if self.priority < 0 && caller.priorities == Priorities::NotBelowZero {
             return Err(ApiError::forbidden(
                 "priority",
-                "A 'priority' below 0 goes before everybody else's requests, and this API key may \
-                 not do that. Send 0 or more, or have the key given to the server with \
-                 --priority-api-key.",
+                "This API key may not use a 'priority' below 0. Send 0 or more, or start the \
+                 server with --priority-api-key for this key.",
             ));
         }
         let timeout = [self.timeout, limit].into_iter().flatten().min();

@@ -83,7 +83,7 @@ fn check_metrics(app: &AppState, headers: &HeaderMap) -> Result<Caller, ApiError
     let for_metrics = match metrics_keys.is_open() {
         // Unlike elsewhere, an empty set of keys does not mean open access here.
         true => Err(ApiError::unauthorized(
-            "The metrics of this server need a key of their own.",
+            "The metrics of this server require a metrics key.",
         )),
         false => metrics_keys.check(headers),
     };

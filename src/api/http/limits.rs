@@ -120,7 +120,7 @@ impl Quotas {
         {
             let held = usage.num_requests;
             let message = format!(
-                "This API key has {held} requests at work, and {max} are allowed at a time \
+                "This API key has {held} requests in progress, and {max} are allowed at a time \
                  (--max-requests-per-key). Try again when one has ended."
             );
             Some((message, Duration::from_secs(1)))

@@ -119,7 +119,7 @@ impl Acceptor {
         }
         drop(listener);
         if timeout(LAST_BYTES, self.open.shutdown()).await.is_err() {
-            tracing::warn!("some connections did not take their last bytes in time");
+            tracing::warn!("some clients did not read their last bytes in time");
         }
     }
 
@@ -153,7 +153,7 @@ impl Acceptor {
                     }
                 }
                 () = exchange.slot().evicted() => {
-                    tracing::debug!("an idle connection made room for another");
+                    tracing::debug!("closed an idle connection to accept another");
                 }
             }
         });

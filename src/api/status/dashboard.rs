@@ -11,7 +11,7 @@ pub(crate) const OPERATION: Operation = Operation {
     method: Method::Get,
     paths: &["/dashboard.json"],
     id: "dashboard",
-    summary: "A dashboard over /metrics, to import into Grafana. It takes the key that /metrics takes.",
+    summary: "A Grafana dashboard of /metrics. It requires the same key as /metrics.",
     body: None,
     answer: Answer::JsonObject("A dashboard in Grafana's format."),
     errors: &[],

@@ -35,7 +35,7 @@ pub(crate) const LIVE: Operation = Operation {
     method: Method::Get,
     paths: &["/livez"],
     id: "live",
-    summary: "Whether the process can work: also while it loads or drains.",
+    summary: "Whether the process is alive, also while it loads or shuts down.",
     body: None,
     answer: Answer::Json(written::<Status<'static>>),
     errors: &[503],

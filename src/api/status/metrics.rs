@@ -17,8 +17,7 @@ pub(crate) const OPERATION: Operation = Operation {
     method: Method::Get,
     paths: &["/metrics"],
     id: "metrics",
-    summary: "Numbers for Prometheus and for routers. Where several keys open the server, it takes a \
-              key of its own.",
+    summary: "Metrics for Prometheus and routers. With several API keys it requires a metrics key.",
     body: None,
     answer: Answer::Metrics,
     errors: &[503],

@@ -46,7 +46,7 @@ pub struct CudaPlan {
 /// Whether steps are captured as CUDA graphs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replay {
-    /// Every kernel is launched anew.
+    /// Every kernel is launched separately.
     Never,
     /// Decode steps with a given number of rows are captured the first time and replayed
     /// afterwards.

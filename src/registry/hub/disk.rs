@@ -22,7 +22,7 @@ pub(super) fn free_bytes(_path: &Path) -> Option<u64> {
 }
 
 /// Advice for a full disk.
-pub(super) const MAKE_ROOM: &str = "Free some space, for instance with `medgemma rm`, or name \
+pub(super) const MAKE_ROOM: &str = "Free some space, for instance with `medgemma rm`, or choose \
                                     another disk with --download-dir or HF_HOME.";
 
 /// Creates the error for a failed operation on `path`.
@@ -32,18 +32,18 @@ pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
         ErrorKind::StorageFull => {
             let free = free_bytes(path.parent().unwrap_or(path));
             let free = free.map_or(String::new(), |free| format!(" ({} free)", ByteSize(free)));
-            format!("{place}: the disk is full{free}. {MAKE_ROOM} What came so far is kept.")
+            format!("{place}: the disk is full{free}. {MAKE_ROOM} Downloaded data is kept.")
         }
         ErrorKind::QuotaExceeded => format!(
-            "{place}: the user's share of the disk is used up. {MAKE_ROOM} What came so far is kept."
+            "{place}: the user's disk quota is used up. {MAKE_ROOM} Downloaded data is kept."
         ),
         ErrorKind::FileTooLarge => format!(
             "{place}: the file grows larger than is allowed here ({error}). Raise the limit \
              (ulimit -f), or name a file system that takes large files with --download-dir."
         ),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => format!(
-            "{place}: it {what}: {error}. Name a folder that can be written with --download-dir \
-             or HF_HOME."
+            "{place}: it {what}: {error}. Choose a writable directory with --download-dir or \
+             HF_HOME."
         ),
         _ => format!("{place}: it {what}: {error}"),
     };

@@ -361,8 +361,8 @@ impl Session {
         Failure::is_final(
             HubProblem::Damaged,
             format!(
-                "{}: {}: {what}, after {num_mismatches} downloads. Nothing of it was kept. Something \
-                 on the way changes what comes, or {} has a damaged file.",
+                "{}: {}: {what}, after {num_mismatches} downloads. It was discarded. A proxy \
+                 changes the data, or the file on {} is damaged.",
                 self.repo,
                 file.name,
                 self.endpoint.name()
@@ -408,7 +408,7 @@ impl Session {
                     progress.at(0);
                     let size = file.size;
                     return Err(Failure::transient(format!(
-                        "more came than the {size} bytes that it should have"
+                        "it is longer than its {size} bytes"
                     )));
                 }
             }

@@ -123,8 +123,8 @@ fn gated(asked: &Asked<'_>) -> Failure {
              token of that account ({endpoint}/settings/tokens): {GIVE_TOKEN}."
         ),
         TokenSent::Yes => format!(
-            "{repo} is gated, and the token that was sent does not open it. Accept its terms at \
-             {endpoint}/{repo} with the account that the token belongs to; a fine-grained token \
+            "{repo} is gated, and the token that was sent does not give access. Accept its terms \
+             at {endpoint}/{repo} with the account that the token belongs to; a fine-grained token \
              must also be allowed to read public gated repositories ({endpoint}/settings/tokens)."
         ),
     };
@@ -220,7 +220,7 @@ mod tests {
                 &[
                     "Access: ",
                     "https://hub/google/medgemma-4b-it",
-                    "does not open it",
+                    "does not give access",
                     "fine-grained",
                 ],
             ),

@@ -49,7 +49,7 @@ impl RetryPolicy {
         let given_up = |why: String| Error::Hub {
             problem: HubProblem::Network,
             message: format!(
-                "{asked}: {what}{why}. What came so far is kept. Behind a proxy, set HTTPS_PROXY; \
+                "{asked}: {what}{why}. Downloaded data is kept. Behind a proxy, set HTTPS_PROXY; \
                  without a network, HF_HUB_OFFLINE=1 uses only the cache."
             ),
         };
@@ -58,7 +58,7 @@ impl RetryPolicy {
         }
         match wait {
             Some(wait) if wait > longest_pause => Err(given_up(format!(
-                ", and asks to come back in {} s",
+                ", and asks to retry in {} s",
                 wait.as_secs()
             ))),
             Some(wait) => Ok((wait, what)),
@@ -118,6 +118,6 @@ mod tests {
         let (pause, _) = retry_policy().pause(asks(3), "x").unwrap();
         assert_eq!(pause, Duration::from_secs(3));
         let error = retry_policy().pause(asks(4), "x").unwrap_err().to_string();
-        assert!(error.contains("come back in 4 s"), "{error}");
+        assert!(error.contains("retry in 4 s"), "{error}");
     }
 }

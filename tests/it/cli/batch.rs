@@ -248,11 +248,11 @@ fn files_that_make_no_sense_are_refused_before_anything_is_asked() {
     for (input, output, message) in [
         (&twice, &output, "duplicate custom_id 'a' on lines 1 and 4"),
         (&once, &once, "input and output at once"),
-        (&once, &foreign, "line 2 is no result"),
+        (&once, &foreign, "line 2 is not a batch result"),
         (
             &once,
             &other,
-            "1 results of requests that the input does not have",
+            "contains 1 results of requests that are not in the input",
         ),
         (&dir.path().join("none.jsonl"), &output, "none.jsonl"),
         (&once, &dir.path().join("no/such/folder"), "no/such/folder"),

@@ -88,7 +88,10 @@ fn variables_that_set_nothing_are_told_in_the_log() {
         ("MEDGEMMA_SERVICE_HOST", "10.0.0.1"),
     ];
     let log = log_of(&["demo"], &variables);
-    assert!(log.contains("MEDGEMMA_MAX_MODELLEN is no option"), "{log}");
+    assert!(
+        log.contains("MEDGEMMA_MAX_MODELLEN is not a known option"),
+        "{log}"
+    );
     assert!(log.contains("Kubernetes"), "{log}");
     assert!(!log.contains("MEDGEMMA_SERVICE_HOST"), "{log}");
 }

@@ -186,7 +186,7 @@ fn it_says_where_it_listens_and_ends_on_request() {
         server.signal(signal);
         let (code, log) = server.end();
         assert_eq!(code, Some(0), "{log}");
-        assert!(log.contains("stopping"), "{log}");
+        assert!(log.contains("shutting down"), "{log}");
     }
 }
 
@@ -314,7 +314,7 @@ fn nothing_named_means_the_demo() {
     server.signal("-TERM");
     let (_, log) = server.end();
     assert!(
-        log.contains("no model was named") && log.contains("of no medical use"),
+        log.contains("no model given") && log.contains("has no medical use"),
         "{log}"
     );
 }

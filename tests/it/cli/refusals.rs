@@ -191,7 +191,7 @@ fn arguments_that_cannot_be_are_refused_by_name() {
             &[],
             &["--enable-prefix-caching", "perhaps"],
         ),
-        (&["--api-key", ""], &[], &["keep nobody out"]),
+        (&["--api-key", ""], &[], &["give access to everyone"]),
         (&["--api-key", "two words"], &[], &["without spaces"]),
         (&["--log-level", "loud"], &[], &["loud", "debug"]),
         (

@@ -255,7 +255,7 @@ fn lasting_troubles_end_and_keep_what_came() {
     let (problem, message, num_asked) =
         fail(|_| Fault::Status(429, vec![("retry-after", "86400".to_owned())]));
     assert_eq!((problem, num_asked), (HubProblem::Network, 1));
-    assert!(message.contains("come back in 86400 s"), "{message}");
+    assert!(message.contains("retry in 86400 s"), "{message}");
 
     // What is not whole has no name.
     assert!(!folder(cache.path()).join("refs/main").exists());

@@ -41,7 +41,7 @@ fn a_gated_model_says_where_its_terms_are_and_how_to_give_a_token() {
     let wrong = with_token(settings.clone(), "hf_wrong");
     let (problem, message) = refused(&wrong);
     assert_eq!(problem, HubProblem::Access);
-    assert_says(&message, &[ID, &scheduling, "does not open it"]);
+    assert_says(&message, &[ID, &scheduling, "does not give access"]);
     assert!(!message.contains("hf_wrong"));
     assert!(hub.asked().iter().filter(|ask| is_for_bytes(ask)).count() == 0);
     registry::pull(&with_token(settings, "hf_right")).unwrap();

@@ -40,7 +40,7 @@ pub(super) fn document(operations: &[Operation]) -> Value {
                     "schema": { "type": "string", "minLength": 1, "maxLength": 128 },
                 },
                 "Retry-After": {
-                    "description": "Seconds after which another try makes sense.",
+                    "description": "Seconds to wait before a retry.",
                     "schema": { "type": "string", "pattern": "^[0-9]+$" },
                 },
             },

@@ -228,11 +228,11 @@ fn parameters(path: &str) -> Vec<Value> {
 /// Describes when a status is sent.
 fn describe(status: u16) -> &'static str {
     match status {
-        400 => "Something in the request is wrong or not supported; `param` says what.",
+        400 => "The request is invalid or not supported; `param` names the field.",
         401 => "No key, or a wrong one.",
         403 => "The Host or Origin is not allowed, or the key lacks permission.",
         404 => "No such model.",
-        408 => "The body came too slowly.",
+        408 => "The body arrived too slowly.",
         413 => "The body is too large.",
         415 => "The body is not declared as plain JSON.",
         429 => {
@@ -240,7 +240,7 @@ fn describe(status: u16) -> &'static str {
              wrong keys."
         }
         500 => "A fault of the server.",
-        503 => "The server loads, drains or has lost its device.",
+        503 => "The server is loading, shutting down or has lost its device.",
         504 => "The request timed out.",
         _ => "An error.",
     }

@@ -103,7 +103,7 @@ impl Schemas {
 }
 
 fn description(refused: &[&[RefusedField]]) -> String {
-    let mut text = "null is the same as absent. Fields that are not known are ignored.".to_owned();
+    let mut text = "null is the same as absent. Unknown fields are ignored.".to_owned();
     let names: Vec<_> = refused.iter().copied().flatten().map(named).collect();
     if !names.is_empty() {
         text.push_str(

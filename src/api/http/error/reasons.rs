@@ -84,8 +84,8 @@ impl ApiError {
             StatusCode::REQUEST_TIMEOUT,
             "invalid_request_error",
             format!(
-                "The request's body came too slowly: it may pause for {} seconds, must bring \
-                 {rate} bytes a second after that, and may take {} seconds.",
+                "The request's body arrived too slowly: it may pause for {} seconds, must then \
+                 arrive at {rate} bytes per second or more, and may take {} seconds in all.",
                 pause.as_secs(),
                 whole.as_secs()
             ),
@@ -116,8 +116,7 @@ impl ApiError {
     pub(crate) fn no_memory() -> Self {
         Self::unavailable(
             "request_memory_full",
-            "The server holds as many bytes of requests as it may (--max-request-memory). Try \
-             again in 1 s.",
+            "The server's memory for requests is full (--max-request-memory). Try again in 1 s.",
         )
         .with_header(RETRY_AFTER, HeaderValue::from_static("1"))
     }
@@ -159,8 +158,8 @@ impl ApiError {
             StatusCode::TOO_MANY_REQUESTS,
             "rate_limit_error",
             format!(
-                "Incorrect API key, and too many of them came from your address: wait {seconds} \
-                 seconds before you try others. A correct key is answered at any time."
+                "Incorrect API key, and too many incorrect keys from your address: wait {seconds} \
+                 seconds before trying another. A correct key is always accepted."
             ),
         )
         .with_code("too_many_wrong_keys")
@@ -218,7 +217,7 @@ impl ApiError {
         Self::new(
             StatusCode::EXPECTATION_FAILED,
             "invalid_request_error",
-            "Of the header Expect only 100-continue is known. Leave it out.",
+            "The header Expect supports only 100-continue. Leave it out.",
         )
         .with_code("unknown_expectation")
     }
@@ -228,7 +227,7 @@ impl ApiError {
         Self::new(
             StatusCode::NOT_IMPLEMENTED,
             "invalid_request_error",
-            "Of the header Transfer-Encoding only chunked is known. Send a Content-Length.",
+            "The header Transfer-Encoding supports only chunked. Send a Content-Length.",
         )
         .with_code("unknown_transfer_coding")
     }
@@ -237,8 +236,8 @@ impl ApiError {
     pub(crate) fn too_many_connections() -> Self {
         Self::unavailable(
             "too_many_connections",
-            "This server has as many connections as it takes, or as it takes from one address. \
-             Try again, or keep one open and use it for several requests.",
+            "This server has reached its limit of connections, in all or from your address. Try \
+             again, or keep one connection open and use it for several requests.",
         )
         .with_header(RETRY_AFTER, HeaderValue::from_static("2"))
     }
@@ -250,7 +249,7 @@ impl ApiError {
         let (code, message) = match status {
             StatusCode::BAD_REQUEST => (
                 "malformed_request",
-                "What was sent is not a request of HTTP/1.1.",
+                "The data is not a valid HTTP/1.1 request.",
             ),
             StatusCode::URI_TOO_LONG => ("uri_too_long", "The request's target is too long."),
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => (

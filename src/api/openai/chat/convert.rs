@@ -196,7 +196,7 @@ impl Chat {
             (Some(true), Some(true)) => {
                 return Err(ApiError::contradiction(
                     CONTINUE,
-                    "'continue_final_message' goes on with the last message and \
+                    "'continue_final_message' continues the last message, and \
                      'add_generation_prompt' begins another: send one of them.",
                 ));
             }
@@ -209,7 +209,7 @@ impl Chat {
         if self.end == PromptEnd::Continue && !is_assistant {
             return Err(ApiError::contradiction(
                 CONTINUE,
-                "'continue_final_message' needs a last message of the assistant's.",
+                "'continue_final_message' requires that the last message has the role assistant.",
             ));
         }
         Ok(())

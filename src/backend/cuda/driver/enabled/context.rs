@@ -86,7 +86,7 @@ fn open_driver() -> Result<(u32, u32)> {
     let version = (version / 1000, version % 1000 / 10);
     if version < OLDEST_DRIVER {
         return Err(Error::Config(format!(
-            "NVIDIA's driver is too old: it brings CUDA {}.{}, but {}.{} is needed. Install \
+            "NVIDIA's driver is too old: it supports CUDA {}.{}, but {}.{} is needed. Install \
              version 580 or later of the driver",
             version.0, version.1, OLDEST_DRIVER.0, OLDEST_DRIVER.1
         )));
