@@ -6,7 +6,7 @@ use std::sync::Once;
 
 use medgemma::core::ImageFit;
 use medgemma::error::ImageError;
-use medgemma::image::{ImageLimits, ImageProcessor, Cancellation, data_uri};
+use medgemma::image::{Cancellation, ImageLimits, ImageProcessor, data_uri};
 
 const PROCESSOR: ImageProcessor = ImageProcessor {
     size: 32,
