@@ -625,7 +625,7 @@ impl Engine {
         self.stats.num_generated_tokens += num_sampled as u64;
         self.stats.encoder_hits = report.encoder.hits;
         self.stats.encoder_misses = report.encoder.misses;
-        self.tell();
+        self.publish_stats();
         for (id, sampled) in sampled {
             if step.skipped.contains(&id) {
                 if step.choices.contains(&id)
