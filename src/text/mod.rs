@@ -30,7 +30,6 @@ mod prompt;
 mod reasoning_markers;
 mod safe_cuts;
 mod stop_strings;
-mod strftime;
 mod template_files;
 mod tokenizer;
 mod tokenizer_file;
