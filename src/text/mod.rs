@@ -17,6 +17,7 @@
 mod answer;
 mod answer_reader;
 mod chat_template;
+mod child_process;
 mod control;
 mod decoder;
 mod detokenizer;

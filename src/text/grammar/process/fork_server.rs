@@ -3,7 +3,6 @@
 //! It has one thread, and contains the data that all grammars share, so each fork is a complete
 //! process that can start to work at once.
 
-use std::ffi::CStr;
 use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -17,6 +16,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::protocol::{read_vocabulary, write_greeting};
 use super::worker;
+use crate::text::child_process::name_process;
 use crate::text::grammar::compiler::GrammarCompiler;
 
 /// How often it checks for workers that have ended.
@@ -199,15 +199,6 @@ fn has_ended(worker: Pid) -> bool {
         Ok(Some((_, status))) => status.exited() || status.signaled(),
         Err(_) => true,
     }
-}
-
-/// Sets the name that process lists show.
-pub(super) fn name_process(name: &CStr) {
-    #[cfg(target_os = "linux")]
-    // The name is optional.
-    let _ = rustix::thread::set_name(name);
-    #[cfg(not(target_os = "linux"))]
-    let _ = name;
 }
 
 /// Forks this process. Returns `None` in the child.

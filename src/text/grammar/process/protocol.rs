@@ -1,12 +1,12 @@
 //! The protocol between the server and the grammar processes.
 //!
-//! Every message is its length (4 bytes), its kind (1 byte) and its content; numbers are
-//! little-endian. Both ends are the same binary, so there is no version.
+//! Numbers are little-endian. Both ends are the same binary, so there is no version.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use crate::core::{TokenId, TokenMask, Urgency};
+use crate::text::child_process::{malformed, message, read_message};
 use crate::text::grammar::compiler::GrammarError;
 use crate::text::grammar::source::GrammarSource;
 use crate::text::grammar::vocabulary::GrammarVocabulary;
@@ -89,7 +89,7 @@ impl Order {
     /// # Errors
     /// `UnexpectedEof` when the other end is gone, `InvalidData` for an invalid order.
     pub(super) fn read(from: &mut impl Read) -> io::Result<Self> {
-        let (kind, content) = read_message(from)?;
+        let (kind, content) = read_message(from, MAX_MESSAGE)?;
         let mut content = content.as_slice();
         Ok(match kind {
             0 => Self::Compile(serde_json::from_slice(content)?),
@@ -150,7 +150,7 @@ impl Reply {
     /// # Errors
     /// `UnexpectedEof` when the other end is gone, `InvalidData` for an invalid reply.
     pub(super) fn read(from: &mut impl Read, vocab_size: usize) -> io::Result<Self> {
-        let (kind, content) = read_message(from)?;
+        let (kind, content) = read_message(from, MAX_MESSAGE)?;
         let mut content = content.as_slice();
         Ok(match kind {
             0 => Self::Compiled {
@@ -210,7 +210,7 @@ pub(super) fn write_vocabulary(
 /// # Errors
 /// `UnexpectedEof` when the other end is gone, `InvalidData` for an invalid vocabulary.
 pub(super) fn read_vocabulary(from: &mut impl Read) -> io::Result<GrammarVocabulary> {
-    let (_, content) = read_message(from)?;
+    let (_, content) = read_message(from, MAX_MESSAGE)?;
     let mut content = content.as_slice();
     let number = |content: &mut &[u8]| Ok::<_, io::Error>(u32::from_le_bytes(take(content)?));
     let vocab_size = number(&mut content)? as usize;
@@ -246,36 +246,11 @@ pub(super) fn write_greeting(to: &mut impl Write, ready: Result<(), &str>) -> io
 /// # Errors
 /// If the other end is gone. The inner error is the reason why the fork server cannot become ready.
 pub(super) fn read_greeting(from: &mut impl Read) -> io::Result<Result<(), String>> {
-    let (kind, reason) = read_message(from)?;
+    let (kind, reason) = read_message(from, MAX_MESSAGE)?;
     Ok(match kind {
         0 => Ok(()),
         _ => Err(String::from_utf8_lossy(&reason).into_owned()),
     })
-}
-
-fn message(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let len: usize = parts.iter().map(|part| part.len()).sum();
-    let mut message = Vec::with_capacity(len + 5);
-    let len = u32::try_from(len).expect("messages are shorter");
-    message.extend(len.to_le_bytes());
-    message.push(kind);
-    for part in parts {
-        message.extend_from_slice(part);
-    }
-    message
-}
-
-fn read_message(from: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
-    let mut head = [0; 5];
-    from.read_exact(&mut head)?;
-    let [a, b, c, d, kind] = head;
-    let len = u32::from_le_bytes([a, b, c, d]) as usize;
-    if len > MAX_MESSAGE {
-        return Err(malformed());
-    }
-    let mut content = vec![0; len];
-    from.read_exact(&mut content)?;
-    Ok((kind, content))
 }
 
 fn take<const N: usize>(content: &mut &[u8]) -> io::Result<[u8; N]> {
@@ -290,10 +265,6 @@ fn words(content: &[u8]) -> io::Result<impl ExactSizeIterator<Item = u32>> {
         return Err(malformed());
     }
     Ok(words.iter().map(|word| u32::from_le_bytes(*word)))
-}
-
-fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "no message of this program")
 }
 
 #[cfg(test)]

@@ -14,13 +14,12 @@ use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
 use rustix::process::setpriority_process;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::fork_server::name_process;
 use super::protocol::{Order, Reply};
 use crate::core::{TokenId, Urgency};
 use crate::error::Error;
+use crate::text::child_process::{die_first, limit_cpu, limit_memory, name_process};
 use crate::text::grammar::compiler::{GrammarCompiler, GrammarError};
 use crate::text::grammar::source::GrammarSource;
 use crate::text::grammar::state::{Grammar, GrammarState, shortened};
@@ -54,10 +53,10 @@ pub(super) fn run(socket: UnixStream, compiler: Arc<GrammarCompiler>) -> ! {
     name_process(c"grammar");
     let num_threads = available_parallelism().map_or(1, NonZeroUsize::get);
     let num_threads = num_threads.clamp(1, MAX_THREADS);
-    limit_memory(num_threads);
+    let stacks = COMPILE_STACK + (num_threads + 2) * MASK_STACK;
+    limit_memory(MAX_HEAP + stacks as u64);
     limit_cpu(COMPILE_CPU_SECONDS);
-    // When memory runs out, the kernel should kill this process rather than the server.
-    let _ = fs::write("/proc/self/oom_score_adj", "1000");
+    die_first();
     let worked =
         Worker::start(&socket, compiler, num_threads).and_then(|worker| worker.work(socket));
     exit(i32::from(worked.is_err()));
@@ -351,45 +350,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn limit_memory(num_threads: usize) {
-    // No core files, because they would contain clients' data.
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    let _ = setrlimit(Resource::Core, none);
-    let Some(mapped) = mapped_bytes() else {
-        return;
-    };
-    let stacks = COMPILE_STACK + (num_threads + 2) * MASK_STACK;
-    let most = mapped + MAX_HEAP + stacks as u64;
-    let most = Rlimit {
-        current: Some(most),
-        maximum: Some(most),
-    };
-    let _ = setrlimit(Resource::As, most);
-}
-
-/// Makes the kernel end the process after this many more seconds of CPU time.
-fn limit_cpu(seconds: u64) {
-    let used = clock_gettime(ClockId::ProcessCPUTime).tv_sec;
-    let wanted = u64::try_from(used).unwrap_or(0) + seconds;
-    // The hard limit stays unchanged.
-    let maximum = getrlimit(Resource::Cpu).maximum;
-    let current = Some(maximum.map_or(wanted, |maximum| maximum.min(wanted)));
-    let _ = setrlimit(Resource::Cpu, Rlimit { current, maximum });
-}
-
 fn thread_cpu_time() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
-}
-
-/// Returns the address space in use; `None` if the kernel does not report it.
-fn mapped_bytes() -> Option<u64> {
-    let pages = fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = pages.split(' ').next()?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
 }
 
 /// Returns the memory that only this process uses; 0 if the kernel does not report it.

@@ -9,11 +9,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, BufReader, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -28,6 +27,7 @@ use super::fork_server::Request;
 use super::protocol::{Order, Reply, read_greeting, write_vocabulary};
 use crate::core::{Constraint, ConstraintState, NextMask, TokenId, TokenMask, Urgency};
 use crate::error::{Error, Result};
+use crate::text::child_process::spawn;
 use crate::text::grammar::compiler::{GrammarError, GrammarErrorKind};
 use crate::text::grammar::source::GrammarSource;
 use crate::text::grammar::vocabulary::GrammarVocabulary;
@@ -152,28 +152,7 @@ impl Running {
         program: &Path,
         vocabulary: &GrammarVocabulary,
     ) -> io::Result<std::result::Result<Self, String>> {
-        let (control, theirs) = UnixStream::pair()?;
-        let mut command = Command::new(program);
-        command
-            .arg("grammar-worker")
-            // The process gets none of the server's secrets.
-            .env_clear()
-            // There are many workers, and each keeps the memory that its allocator does not
-            // release.
-            .env(
-                "_RJEM_MALLOC_CONF",
-                "narenas:1,retain:false,dirty_decay_ms:0,muzzy_decay_ms:0",
-            )
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            // Panic messages would log clients' data.
-            .stderr(Stdio::null())
-            // Ctrl-C is for the server, which first finishes running requests.
-            .process_group(0);
-        if let Some(libraries) = std::env::var_os("LD_LIBRARY_PATH") {
-            command.env("LD_LIBRARY_PATH", libraries);
-        }
-        let child = command.spawn()?;
+        let (control, child) = spawn(program, "grammar-worker")?;
         // If anything fails from here on, the child ends when its socket closes.
         let mut server = Self { control, child };
         write_vocabulary(&mut server.control, vocabulary)?;

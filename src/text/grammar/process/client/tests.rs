@@ -1,5 +1,7 @@
 //! Workers that never answer: when they are ended, and how.
 
+use std::process::Command;
+
 use super::*;
 use crate::text::Tokenizer;
 
