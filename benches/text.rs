@@ -27,7 +27,8 @@ fn main() {
     });
     let tokenizer =
         Arc::new(Tokenizer::from_file(&dir.join("tokenizer.json")).expect("a tokenizer"));
-    let template = ChatTemplate::from_dir(&dir, &tokenizer)
+    let program = Path::new(env!("CARGO_BIN_EXE_medgemma"));
+    let template = ChatTemplate::from_dir(&dir, &tokenizer, program)
         .expect("a folder that can be read")
         .expect("a template");
     let messages: Vec<Message> = (0..mode.pick(121, 3))

@@ -32,7 +32,8 @@
 //! - A request's answer does not depend on the other requests of its batch.
 //! - HTTP status codes exist in `api::http::error` only, device code in [`backend`] only.
 //! - No prompt, image or answer is ever logged.
-//! - A client's grammar is compiled and followed in a process that can be killed ([`text`]).
+//! - A client's grammar is compiled and followed in a process that can be killed, and a chat
+//!   template that the program does not know is rendered in one ([`text`]).
 //!
 //! # How to add …
 //! | what | where |

@@ -50,6 +50,7 @@ fn main() -> std::process::ExitCode {
         Command::Ready(config) => ask_whether_ready(&config),
         Command::Kernels(config) => compile_kernels(&config),
         Command::GrammarWorker => work_on_grammars(),
+        Command::TemplateWorker => render_a_template(),
         Command::Bench(config) => measure(&config),
         Command::RunBatch(config) => logged(&config.serve, |log| run_batch(&config, log)),
         Command::SelfTest(compute) => check_gpu(&compute),
@@ -151,6 +152,12 @@ fn remove(config: &RmConfig) -> Outcome {
 /// Runs the fork server for grammar processes of the server that started this.
 fn work_on_grammars() -> Outcome {
     registry::run_grammar_processes().map_err(failed)?;
+    Ok(ExitCode::Success)
+}
+
+/// Renders a chat template for the server that started this.
+fn render_a_template() -> Outcome {
+    registry::run_template_process().map_err(failed)?;
     Ok(ExitCode::Success)
 }
 

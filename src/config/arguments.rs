@@ -61,6 +61,9 @@ pub(super) enum CommandArguments {
     /// Run the fork server for grammar processes (internal)
     #[command(hide = true)]
     GrammarWorker,
+    /// Render a chat template: what a server starts for itself
+    #[command(hide = true)]
+    TemplateWorker,
     /// Measure a model here, or any server over HTTP
     Bench(BenchArguments),
     /// Check that a GPU computes what the CPU does

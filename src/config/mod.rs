@@ -68,6 +68,8 @@ pub enum Command {
     Kernels(KernelsConfig),
     /// `medgemma grammar-worker`, which a server starts internally.
     GrammarWorker,
+    /// `medgemma template-worker`, which a server starts for itself.
+    TemplateWorker,
     /// `medgemma bench`
     Bench(BenchConfig),
     /// `medgemma run-batch`
@@ -94,6 +96,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     let parsed = Arguments::from_arg_matches(&matches)?;
     match parsed.command {
         CommandArguments::GrammarWorker => Ok(Command::GrammarWorker),
+        CommandArguments::TemplateWorker => Ok(Command::TemplateWorker),
         CommandArguments::Kernels(arguments) => Ok(Command::Kernels(arguments.resolve())),
         CommandArguments::Ready(arguments) => Ok(Command::Ready(arguments.resolve())),
         CommandArguments::Pull(arguments) => {

@@ -357,15 +357,15 @@ fn template(
     tokenizer: &Tokenizer,
 ) -> Result<Option<ChatTemplate>> {
     if let Some(given) = &settings.chat_template {
-        return ChatTemplate::from_flag(given, tokens, tokenizer).map(Some);
+        return ChatTemplate::from_flag(given, tokens, tokenizer, &settings.program).map(Some);
     }
     match files {
-        ModelFiles::Directory(dir) => ChatTemplate::from_dir(dir, tokenizer),
+        ModelFiles::Directory(dir) => ChatTemplate::from_dir(dir, tokenizer, &settings.program),
         ModelFiles::Demo => {
             let config = demos_tokenizer_config(files)?;
             let source = config["chat_template"].as_str();
             let source = source.expect("the program's own files are complete");
-            ChatTemplate::new(source, tokens, tokenizer).map(Some)
+            ChatTemplate::new(source, tokens, tokenizer, &settings.program).map(Some)
         }
     }
 }

@@ -42,3 +42,5 @@ pub use source::{ModelSource, resolve};
 
 /// Entry point of `medgemma grammar-worker`, which forks processes for grammars.
 pub use crate::text::run_fork_server as run_grammar_processes;
+/// Entry point of `medgemma template-worker`, which renders one chat template.
+pub use crate::text::run_template_worker as run_template_process;

@@ -4,28 +4,54 @@
 //! Knows messages and control tokens. Knows neither tokenization nor image contents.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use minijinja::Environment;
 use minijinja::value::Value;
-use minijinja::{Environment, ErrorKind};
 
 use crate::error::{Error, Result};
 use crate::files::damaged;
 
 use super::control::{ControlTokens, Disguise};
-use super::jinja::{self, FUEL, MAX_RENDERED_BYTES};
-use super::jinja_bounds::MAX_TIME;
+use super::jinja;
 use super::message::{Content, Message, Part, Role};
 use super::prompt::RenderedPrompt;
+use super::rendering_failure::RenderingFailure;
+use super::stock_templates::is_known;
 use super::template_files::{NamedTokens, find_template, given_template};
+use super::template_process::TemplateProcesses;
 use super::tokenizer::Tokenizer;
 
 /// A compiled chat template.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
-    /// Contains the template and the named tokens that it uses.
-    env: Environment<'static>,
+    renderer: Renderer,
     control: ControlTokens,
     source: String,
+}
+
+/// Where the template is rendered, with the named tokens that it uses.
+#[derive(Clone, Debug)]
+enum Renderer {
+    /// Here: a template that the program knows.
+    Here(Arc<Environment<'static>>),
+    /// In processes of its own: any other.
+    Processes(Arc<TemplateProcesses>),
+}
+
+impl Renderer {
+    fn here(source: &str, tokens: &NamedTokens) -> Result<Self> {
+        let env = jinja::environment(source, &tokens.0)
+            .map_err(|error| Error::Template(format!("the chat template is broken: {error}")))?;
+        Ok(Self::Here(Arc::new(env)))
+    }
+
+    fn render(&self, context: Value) -> std::result::Result<String, RenderingFailure> {
+        match self {
+            Self::Here(env) => Ok(jinja::render(env, context)?),
+            Self::Processes(processes) => processes.render(&context),
+        }
+    }
 }
 
 /// How a prompt ends.
@@ -41,21 +67,33 @@ pub enum PromptEnd {
 }
 
 impl ChatTemplate {
-    /// Compiles a template from its source.
+    /// Compiles a template from its source. One that this program does not know is compiled and
+    /// rendered in processes: `program` is the `medgemma` binary, which is started once more.
     ///
     /// # Errors
-    /// [`Error::Template`] with the line of the error.
-    pub fn new(source: &str, tokens: &NamedTokens, tokenizer: &Tokenizer) -> Result<Self> {
-        let mut env = jinja::environment(source)
-            .map_err(|error| Error::Template(format!("the chat template is broken: {error}")))?;
-        for (name, token) in &tokens.0 {
-            env.add_global(name.clone(), token.as_str());
-        }
+    /// [`Error::Template`] with the line of the error; [`Error::Config`] if there can be no process.
+    pub fn new(
+        source: &str,
+        tokens: &NamedTokens,
+        tokenizer: &Tokenizer,
+        program: &Path,
+    ) -> Result<Self> {
+        let renderer = if is_known(source) {
+            Renderer::here(source, tokens)?
+        } else {
+            let processes = TemplateProcesses::start(program, source, &tokens.0)?;
+            Renderer::Processes(Arc::new(processes))
+        };
         Ok(Self {
-            env,
+            renderer,
             control: tokenizer.control_tokens().clone(),
             source: source.to_owned(),
         })
+    }
+
+    /// Whether rendering waits for another process, which no async thread should do.
+    pub fn waits(&self) -> bool {
+        matches!(self.renderer, Renderer::Processes(_))
     }
 
     /// Returns the template itself.
@@ -69,17 +107,19 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] that names the file, also for a template that cannot render the
-    /// shortest conversation.
-    pub fn from_dir(dir: &Path, tokenizer: &Tokenizer) -> Result<Option<Self>> {
+    /// shortest conversation; [`Error::Config`] if there can be no process.
+    pub fn from_dir(dir: &Path, tokenizer: &Tokenizer, program: &Path) -> Result<Option<Self>> {
         let Some(found) = find_template(dir)? else {
             return Ok(None);
         };
         let tokens = NamedTokens::from_dir(dir)?;
-        let template = Self::new(&found.source, &tokens, tokenizer);
+        let template = Self::new(&found.source, &tokens, tokenizer, program);
         let template = template.and_then(|template| template.try_out().map(|()| template));
-        template
-            .map(Some)
-            .map_err(|error| damaged(&found.file, error))
+        template.map(Some).map_err(|error| match error {
+            Error::Template(_) => damaged(&found.file, error),
+            // The template is not at fault.
+            other => other,
+        })
     }
 
     /// Renders the shortest conversation, to reject a template that cannot. A template may still
@@ -92,9 +132,9 @@ impl ChatTemplate {
         let disguise = self.control.disguise(hello.strings());
         let disguise = disguise.expect("one letter is no noncharacter");
         let context = context(vec![as_value(hello, &disguise)], PromptEnd::Generation);
-        match jinja::render(&self.env, context) {
-            Err(error) if jinja::raised(&error).is_none() => Err(refusal(&error)),
-            _ => Ok(()),
+        match self.renderer.render(context) {
+            Ok(_) | Err(RenderingFailure::Raised(_)) => Ok(()),
+            Err(failure) => Err(failure.into()),
         }
     }
 
@@ -107,9 +147,11 @@ impl ChatTemplate {
         file_or_source: &str,
         tokens: &NamedTokens,
         tokenizer: &Tokenizer,
+        program: &Path,
     ) -> Result<Self> {
         let source = given_template(file_or_source)?;
-        Self::new(&source, tokens, tokenizer).map_err(|error| Error::Config(error.to_string()))
+        Self::new(&source, tokens, tokenizer, program)
+            .map_err(|error| Error::Config(error.to_string()))
     }
 
     /// Renders the prompt for the model's next turn.
@@ -125,7 +167,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`Error::Template`] with the template's own message if it refuses the messages, or with the
-    /// reason why rendering failed.
+    /// reason why rendering failed; [`Error::Config`] if there can be no process.
     pub fn render_to(&self, mut messages: Vec<Message>, end: PromptEnd) -> Result<RenderedPrompt> {
         let crowded = || {
             let message = "The messages contain every Unicode noncharacter from U+FDD0 to U+FDEF. \
@@ -145,8 +187,7 @@ impl ChatTemplate {
         let messages = messages.into_iter();
         let values = messages.map(|message| as_value(message, &disguise));
         let values = values.collect();
-        let rendered = jinja::render(&self.env, context(values, end));
-        let mut rendered = rendered.map_err(|error| refusal(&error))?;
+        let mut rendered = self.renderer.render(context(values, end))?;
         if let Some(mark) = mark {
             cut_at(mark, &mut rendered)?;
         }
@@ -227,26 +268,9 @@ fn as_value(message: Message, disguise: &Disguise<'_>) -> Value {
     Value::from_pairs([("role", role), ("content", content)])
 }
 
-fn refusal(error: &minijinja::Error) -> Error {
-    let cause = jinja::cause(error);
-    Error::Template(match (jinja::raised(error), cause.kind()) {
-        (Some(message), _) => message.to_owned(),
-        (None, ErrorKind::WriteFailure) => format!(
-            "The chat template makes more than {MAX_RENDERED_BYTES} bytes of these messages. Send \
-             fewer or shorter messages."
-        ),
-        (None, ErrorKind::OutOfFuel) => format!(
-            "The chat template did not finish these messages within {FUEL} steps and {MAX_TIME:?}. \
-             Send fewer or shorter messages."
-        ),
-        (None, _) => format!("The chat template cannot render these messages: {cause}"),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::fs;
 
     use super::*;
 
@@ -255,7 +279,11 @@ mod tests {
     fn template(source: &str) -> ChatTemplate {
         let bos = ("bos_token".to_owned(), "<bos>".to_owned());
         let tokens = NamedTokens(BTreeMap::from([bos]));
-        ChatTemplate::new(source, &tokens, &Tokenizer::for_test()).unwrap()
+        ChatTemplate {
+            renderer: Renderer::here(source, &tokens).unwrap(),
+            control: Tokenizer::for_test().control_tokens().clone(),
+            source: source.to_owned(),
+        }
     }
 
     fn user(parts: &[&str]) -> Message {
@@ -375,47 +403,6 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_nobody_can_use_is_refused_when_it_is_read() {
-        let tokenizer = Tokenizer::for_test();
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("chat_template.jinja");
-        for (source, expected) in [
-            (
-                "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-                "4000000 steps",
-            ),
-            ("{{ 'x' * 9000000000 }}", "4000000 steps"),
-            (
-                "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-                "recursion limit",
-            ),
-            ("{% include 'chat_template' %}", "recursion limit"),
-            ("{{ range(10 ** 12) }}", "too many elements"),
-            ("{{ nothing() }}", "nothing"),
-            ("{{ messages[0].content.nothing() }}", "nothing"),
-            ("{{ 1 + 'a' }}", "unsupported types"),
-        ] {
-            fs::write(&file, source).unwrap();
-            let error = ChatTemplate::from_dir(dir.path(), &tokenizer)
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains("chat_template.jinja: "), "{error}");
-            assert!(error.contains(expected), "{source}: {error}");
-        }
-        for source in [
-            "{{ raise_exception('A system message must come first') }}",
-            "a",
-        ] {
-            fs::write(&file, source).unwrap();
-            assert!(
-                ChatTemplate::from_dir(dir.path(), &tokenizer)
-                    .unwrap()
-                    .is_some()
-            );
-        }
-    }
-
-    #[test]
     fn templates_see_messages_as_transformers_shows_them() {
         let source = "{{ messages | tojson }} {{ tools is none }} {{ documents is none }} \
                       {{ add_generation_prompt }} {{ eos_token is defined }}";
@@ -432,33 +419,5 @@ mod tests {
              [{\"type\": \"image\"}, {\"type\": \"text\", \"text\": \"b\"}]}] True True True False"
         );
         assert_eq!(prompt.num_images, 1);
-    }
-
-    #[test]
-    fn a_broken_template_names_its_file_or_the_flag() {
-        let tokenizer = Tokenizer::for_test();
-        let dir = tempfile::tempdir().unwrap();
-        assert!(
-            ChatTemplate::from_dir(dir.path(), &tokenizer)
-                .unwrap()
-                .is_none()
-        );
-        let file = dir.path().join("chat_template.jinja");
-        fs::write(&file, "{% if %}").unwrap();
-        let error = ChatTemplate::from_dir(dir.path(), &tokenizer).unwrap_err();
-        assert!(
-            matches!(&error, Error::Checkpoint { file: named, .. } if *named == file),
-            "{error}"
-        );
-        let error =
-            ChatTemplate::from_flag("{% if %}", &NamedTokens::default(), &tokenizer).unwrap_err();
-        assert!(
-            matches!(&error, Error::Config(text) if text.contains("broken")),
-            "{error}"
-        );
-        let bos = ("bos_token".to_owned(), "<bos>".to_owned());
-        let tokens = NamedTokens(BTreeMap::from([bos]));
-        let given = ChatTemplate::from_flag("{{ bos_token }}x", &tokens, &tokenizer).unwrap();
-        assert_eq!(given.render(&[]).unwrap().text, "<bos>x");
     }
 }

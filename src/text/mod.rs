@@ -24,14 +24,16 @@ mod detokenizer;
 mod grammar;
 mod image_tokens;
 mod jinja;
-mod jinja_bounds;
 mod json_size;
 mod message;
 mod prompt;
 mod reasoning_markers;
+mod rendering_failure;
 mod safe_cuts;
+mod stock_templates;
 mod stop_strings;
 mod template_files;
+mod template_process;
 mod tokenizer;
 mod tokenizer_file;
 mod tokenizer_steps;
@@ -58,6 +60,7 @@ pub use reasoning_markers::{
     THINKING_INSTRUCTION, THINKING_PHRASE, ThoughtMarkers, without_thoughts,
 };
 pub use template_files::NamedTokens;
+pub use template_process::run_template_worker;
 pub use tokenizer::{AddSpecialTokens, SpecialTokens, Tokenizer};
 pub use tool_calls::{CallForm, CallLimit, CallParser, CallPlace, CallSyntax, Tool};
 pub use tool_prompt::{PastCall, ToolResult, tool_results};

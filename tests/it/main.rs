@@ -27,6 +27,7 @@ mod prompt_scores;
 mod selftest;
 mod served;
 mod study;
+mod templates;
 mod text;
 mod tidy;
 mod tidy_graph;

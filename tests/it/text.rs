@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use medgemma::core::TokenId;
 use medgemma::error::Error;
 use medgemma::text::{
-    AddSpecialTokens, ChatTemplate, Content, EncodedPrompt, ImageTokens, Message, Part, PromptEnd,
-    RenderedPrompt, Role, Tokenizer, encode_prompt,
+    AddSpecialTokens, ChatTemplate, Content, EncodedPrompt, ImageTokens, Message, NamedTokens,
+    Part, PromptEnd, RenderedPrompt, Role, Tokenizer, encode_prompt,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -109,13 +109,28 @@ struct TextSide {
 impl TextSide {
     fn open(dir: &Path) -> Self {
         let tokenizer = Tokenizer::from_file(&dir.join("tokenizer.json")).expect("a tokenizer");
-        let template = ChatTemplate::from_dir(dir, &tokenizer).expect("its files are whole");
+        let program = Path::new(env!("CARGO_BIN_EXE_medgemma"));
+        let template = ChatTemplate::from_dir(dir, &tokenizer, program);
+        let template = template.expect("its files are whole");
         let num_image_tokens = load::<Cases>("cases.json").num_image_tokens;
         Self {
             template: template.expect("a template"),
             images: ImageTokens::new(&tokenizer, num_image_tokens).expect("image tokens"),
             tokenizer,
         }
+    }
+
+    /// With the same template in other letters, which the program does not know.
+    fn with_an_unknown_template() -> Self {
+        let tiny = Self::tiny();
+        let source = format!("{{# It is mine. #}}{}", tiny.template.source());
+        let dir = golden::path("tokenizer");
+        let tokens = NamedTokens::from_dir(&dir).expect("its files are whole");
+        let program = Path::new(env!("CARGO_BIN_EXE_medgemma"));
+        let template = ChatTemplate::new(&source, &tokens, &tiny.tokenizer, program);
+        let template = template.expect("the template is sound");
+        assert!(template.waits() && !tiny.template.waits());
+        Self { template, ..tiny }
     }
 
     fn tiny() -> Self {
@@ -160,7 +175,11 @@ impl TextSide {
 
 #[test]
 fn chats_render_and_encode_as_transformers_does_it() {
-    let tiny = TextSide::tiny();
+    check_chats(&TextSide::tiny());
+    check_chats(&TextSide::with_an_unknown_template());
+}
+
+fn check_chats(tiny: &TextSide) {
     let cases: Cases = load("cases.json");
     assert!(cases.conversations.len() > 30);
     for (name, conversation) in &cases.conversations {
@@ -170,7 +189,11 @@ fn chats_render_and_encode_as_transformers_does_it() {
 
 #[test]
 fn a_turn_goes_on_where_transformers_lets_it() {
-    let tiny = TextSide::tiny();
+    check_continued(&TextSide::tiny());
+    check_continued(&TextSide::with_an_unknown_template());
+}
+
+fn check_continued(tiny: &TextSide) {
     let cases: Cases = load("cases.json");
     assert!(cases.continued.len() > 4);
     for (name, conversation) in &cases.continued {
@@ -195,7 +218,11 @@ fn chats_encode_as_transformers_does_it_with_the_real_tokenizer() {
 
 #[test]
 fn refused_chats_are_refused_in_the_same_words() {
-    let tiny = TextSide::tiny();
+    check_refused(&TextSide::tiny());
+    check_refused(&TextSide::with_an_unknown_template());
+}
+
+fn check_refused(tiny: &TextSide) {
     let cases: Cases = load("cases.json");
     let mut checked = 0;
     for (name, refusal) in &cases.refused {

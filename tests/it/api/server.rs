@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -215,8 +215,9 @@ fn template(tokenizer: &Tokenizer) -> ChatTemplate {
     let named = [("bos_token", "<bos>"), ("eos_token", "<eos>")];
     let named = named.map(|(name, token)| (name.to_owned(), token.to_owned()));
     let source = source.expect("the template is in the repository");
-    ChatTemplate::new(&source, &NamedTokens(BTreeMap::from(named)), tokenizer)
-        .expect("the template is sound")
+    let named = NamedTokens(BTreeMap::from(named));
+    let program = Path::new(env!("CARGO_BIN_EXE_medgemma"));
+    ChatTemplate::new(&source, &named, tokenizer, program).expect("the template is sound")
 }
 
 /// The tokens of `text`.

@@ -130,26 +130,28 @@ impl Server {
 
     /// The processes that work on grammars.
     fn grammar_processes(&self) -> Vec<u32> {
-        let children = |of: u32| -> Vec<u32> {
-            let threads = fs::read_dir(format!("/proc/{of}/task"))
-                .into_iter()
-                .flatten();
-            let lists = threads
-                .flatten()
-                .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-            let ids = lists.flat_map(|list| {
-                let ids = list.split_whitespace().map(|id| id.parse().unwrap());
-                ids.collect::<Vec<u32>>()
-            });
-            ids.collect()
-        };
         let fork_servers = children(self.child.id());
         fork_servers.into_iter().flat_map(children).collect()
     }
 }
 
+/// The processes that a process has started.
+pub(super) fn children(of: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{of}/task"))
+        .into_iter()
+        .flatten();
+    let lists = threads
+        .flatten()
+        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let ids = lists.flat_map(|list| {
+        let ids = list.split_whitespace().map(|id| id.parse().unwrap());
+        ids.collect::<Vec<u32>>()
+    });
+    ids.collect()
+}
+
 /// Waits for what must come, however busy the machine is.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < Duration::from_secs(120), "never: {what}");

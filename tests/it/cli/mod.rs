@@ -10,6 +10,7 @@ mod memory;
 mod refusals;
 mod silenced;
 mod sites;
+mod templates;
 mod tenants;
 mod wire;
 

@@ -1,7 +1,7 @@
 //! What reads a checkpoint's files, and what must hold whatever is in them. Shared by the fuzz
 //! targets and by the test that mutates the repository's own files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use medgemma::core::TokenId;
@@ -128,13 +128,20 @@ static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
     Tokenizer::from_bytes(json).expect("the repository's own is whole")
 });
 
+/// The program, which renders templates: cargo names it to tests, and the variable to fuzz targets.
+fn program() -> PathBuf {
+    let program = option_env!("CARGO_BIN_EXE_medgemma").map(PathBuf::from);
+    let named = || std::env::var_os("MEDGEMMA").expect("MEDGEMMA names the program");
+    program.unwrap_or_else(|| named().into())
+}
+
 /// Chat templates: each ends, and what it makes is bounded.
 pub(super) fn template(bytes: &[u8]) {
     let Ok(source) = std::str::from_utf8(bytes) else {
         return;
     };
     let names = NamedTokens([("bos_token".to_owned(), "<bos>".to_owned())].into());
-    let Ok(template) = ChatTemplate::new(source, &names, &TOKENIZER) else {
+    let Ok(template) = ChatTemplate::new(source, &names, &TOKENIZER, &program()) else {
         return;
     };
     let text = |role, text: &str| Message {

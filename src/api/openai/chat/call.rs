@@ -130,7 +130,10 @@ pub(crate) async fn prepare(
         let model = Arc::clone(model);
         move || encode_chat(&model, messages, end)
     };
-    let prompt = app.blocking_pool().run_sized(text_bytes, encode).await??;
+    let prompt = match &model.template {
+        Some(template) if template.waits() => app.blocking_pool().run(encode).await??,
+        _ => app.blocking_pool().run_sized(text_bytes, encode).await??,
+    };
     check_length(prompt.ids.len(), model.max_model_len).map_err(|error| error.at("messages"))?;
     let (images, tokens_per_image) = match &model.images {
         Some(support) => (
