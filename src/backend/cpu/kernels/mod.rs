@@ -10,8 +10,8 @@
 //! - `lanes`: eight floats at a time, chosen at run time
 //! - `tile`: the register tile that all matmuls share
 //! - [`packed`], `linear`: weights and `x · weightᵀ`
-//! - [`kv_pool`], [`rope`], [`paged_attention`]: the cache, what writes it, what reads it
-//! - [`full_attention`]: attention without a mask, for the vision encoder
+//! - [`kv_pool`], [`rope`], [`paged_attention()`]: the cache, what writes it, what reads it
+//! - [`full_attention()`]: attention without a mask, for the vision encoder
 //! - `softmax`: the online softmax that both attentions share
 //! - [`elementwise`]: norms, activations, reductions
 
