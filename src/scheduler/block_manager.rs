@@ -78,7 +78,8 @@ impl BlockManager {
 
     /// Whether there are enough free blocks for positions up to `end` (exclusive).
     pub(super) fn can_allocate(&self, tables: &KvTables, end: usize) -> bool {
-        self.num_missing(tables, end).fits_in(self.num_free())
+        let mut groups = self.pools.iter().zip(&tables.0);
+        groups.all(|(pool, table)| table.num_missing(end) <= pool.num_free())
     }
 
     /// Like [`can_allocate`](Self::can_allocate), with `soon` more free blocks.
