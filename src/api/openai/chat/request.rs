@@ -43,8 +43,8 @@ pub(crate) struct ChatRequest {
     /// vLLM's: without effect, since there is one backend.
     #[serde(rename = "guided_decoding_backend")]
     pub(crate) _guided_decoding_backend: Option<String>,
-    /// Tools that may be called, at most 128.
-    #[schemars(length(max = 128))]
+    /// Tools that may be called, at most 1024.
+    #[schemars(length(max = 1024))]
     pub(crate) tools: Option<Vec<JsonObject<ToolDefinition>>>,
     /// Whether tools may or must be called; default: they may. Only with `tools`.
     pub(crate) tool_choice: Option<ToolChoice>,

@@ -24,7 +24,7 @@ pub(crate) struct TokenizeRequest {
     /// Whether to return each token's text too.
     pub(crate) return_token_strs: Option<bool>,
     /// Tools that are described in the chat's prompt.
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 1024))]
     pub(crate) tools: Option<Vec<JsonObject<ToolDefinition>>>,
     /// Whether the prompt ends with the start of the assistant's turn; default: it does.
     pub(crate) add_generation_prompt: Option<bool>,
