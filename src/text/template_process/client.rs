@@ -64,19 +64,34 @@ impl TemplateProcesses {
     /// [`MAX_TIME`].
     pub(in crate::text) fn render(&self, context: &Value) -> Reply {
         let idle = locked(&self.idle).pop();
-        // It may have been killed since, to make room for other processes.
-        let idle = idle.filter(|process| process.send(context).is_ok());
-        let process = match idle {
-            Some(process) => process,
-            None => {
-                let process = self.start_one()?;
-                process.send(context).map_err(|error| ended(&error))?;
-                process
+        if let Some(process) = idle
+            && let Some(reply) = self.render_in(process, context)?
+        {
+            return reply;
+        }
+        // There was none, or it was killed while it was idle, to make room for other processes. (A
+        // template that harms ends two, because the cause of an end cannot be told.)
+        self.render_in(self.start_one()?, context)?
+            .unwrap_or(Err(RenderingFailure::TooLarge))
+    }
+
+    /// Renders in the given process, and keeps it for the next rendering. `None` if it is gone.
+    fn render_in(
+        &self,
+        process: Process,
+        context: &Value,
+    ) -> std::result::Result<Option<Reply>, RenderingFailure> {
+        let replied = process.send(context).and_then(|()| process.receive());
+        match replied {
+            Ok(reply) => {
+                self.keep(process);
+                Ok(Some(reply))
             }
-        };
-        let reply = process.receive().map_err(|error| ended(&error))?;
-        self.keep(process);
-        reply
+            Err(error) => match ended(&error) {
+                RenderingFailure::TooLarge => Ok(None),
+                failure => Err(failure),
+            },
+        }
     }
 
     /// Starts a process that has compiled the template.

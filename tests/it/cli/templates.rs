@@ -8,7 +8,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::Server;
-use super::grammars::{children, until};
+use super::grammars::children;
 
 /// Harms only where the last message says how.
 const HARMFUL: &str = "{% set text = messages[-1].content %}\
@@ -69,11 +69,6 @@ fn a_templates_process_that_was_killed_is_started_again() {
             .args(["-9", &process.to_string()])
             .status();
         assert!(kill.unwrap().success());
-        // Nobody waits for it yet, so it stays as a zombie.
-        until("it has ended", || {
-            let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-            stat.contains(") Z ")
-        });
     }
     let (status, body) = chat(&server, "Hello");
     assert_eq!(status, 200, "{body}");
