@@ -92,5 +92,4 @@ pub mod text;
 pub mod web;
 
 /// Here rather than in the binary, so that tests and benches measure what is shipped.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+mod allocator;
