@@ -7,34 +7,57 @@
 //! No sequence writes a block that others read: only full blocks have a hash, only blocks with a
 //! hash are shared, and a sequence writes only positions behind its shared blocks.
 
+use std::ops::Range;
+
 use crate::core::{BlockCount, BlockId, BlockTable, KvGroups};
 
 use super::block_hash::BlockHash;
 use super::block_pool::BlockPool;
 use super::sequence::Sequence;
 
-/// One sequence's block tables, by KV group.
+/// One sequence's block tables, by KV group. Usually a decoded token needs no new block and frees
+/// none; the two numbers beside the tables tell so, and a step then reads no table.
 #[derive(Debug)]
-pub(super) struct KvTables(Vec<BlockTable>);
+pub(super) struct KvTables {
+    tables: Vec<BlockTable>,
+    /// One past the last position that has a slot in every table.
+    end_position: usize,
+    /// Number of computed tokens at which a block may be behind a window; no block is before.
+    next_release: usize,
+}
 
 impl KvTables {
     pub(super) fn new(num_groups: usize, block_size: usize) -> Self {
         let table = || BlockTable::new(block_size, 0, Vec::new());
-        Self((0..num_groups).map(|_| table()).collect())
+        Self {
+            tables: (0..num_groups).map(|_| table()).collect(),
+            end_position: 0,
+            next_release: 0,
+        }
     }
 
     /// The table of each group.
     pub(super) fn by_group(&self) -> &[BlockTable] {
-        &self.0
+        &self.tables
     }
 
     pub(super) fn num_held(&self) -> BlockCount {
-        self.0.iter().map(|table| table.blocks().len()).collect()
+        let tables = self.tables.iter();
+        tables.map(|table| table.blocks().len()).collect()
     }
 
     /// Number of positions per block, in every group.
     pub(super) fn block_size(&self) -> usize {
-        self.0[0].block_size()
+        self.tables[0].block_size()
+    }
+
+    /// Changes the tables: `change` gets each one's group and the table.
+    fn change(&mut self, mut change: impl FnMut(usize, &mut BlockTable)) {
+        for (group, table) in self.tables.iter_mut().enumerate() {
+            change(group, table);
+        }
+        let ends = self.tables.iter().map(BlockTable::end_position);
+        self.end_position = ends.min().unwrap_or(0);
     }
 }
 
@@ -78,8 +101,9 @@ impl BlockManager {
 
     /// Whether there are enough free blocks for positions up to `end` (exclusive).
     pub(super) fn can_allocate(&self, tables: &KvTables, end: usize) -> bool {
-        let mut groups = self.pools.iter().zip(&tables.0);
-        groups.all(|(pool, table)| table.num_missing(end) <= pool.num_free())
+        let mut groups = self.pools.iter().zip(&tables.tables);
+        end <= tables.end_position
+            || groups.all(|(pool, table)| table.num_missing(end) <= pool.num_free())
     }
 
     /// Like [`can_allocate`](Self::can_allocate), with `soon` more free blocks.
@@ -98,11 +122,11 @@ impl BlockManager {
     /// # Panics
     /// Panics when [`can_allocate`](Self::can_allocate) returns `false`.
     pub(super) fn allocate(&mut self, tables: &mut KvTables, end: usize) {
-        for (pool, table) in self.pools.iter_mut().zip(&mut tables.0) {
-            let missing = table.num_missing(end);
-            if missing > 0 {
-                table.extend(pool.take(missing));
-            }
+        if end > tables.end_position {
+            tables.change(|group, table| {
+                let missing = table.num_missing(end);
+                table.extend(self.pools[group].take(missing));
+            });
         }
     }
 
@@ -113,24 +137,29 @@ impl BlockManager {
         tables: &mut KvTables,
         num_computed_tokens: usize,
     ) {
-        let windows = self.groups.windows().iter();
-        for ((pool, table), window) in self.pools.iter_mut().zip(&mut tables.0).zip(windows) {
-            // Usually no block is entirely behind the window, and this runs for every token.
-            if let Some(window) = window
-                && let first_seen = first_seen(*window, num_computed_tokens)
-                && first_seen >= table.first_position() + self.block_size
-            {
-                pool.give_back(table.release_before(first_seen));
-            }
+        if num_computed_tokens < tables.next_release {
+            return;
         }
+        let mut next_release = usize::MAX;
+        tables.change(|group, table| {
+            if let Some(window) = self.groups.windows()[group] {
+                let first_seen = first_seen(window, num_computed_tokens);
+                let end_of_first = table.first_position() + self.block_size;
+                if first_seen >= end_of_first {
+                    self.pools[group].give_back(table.release_before(first_seen));
+                }
+                // When the first block that is left is behind the window as a whole.
+                let end_of_first = table.first_position() + self.block_size;
+                next_release = next_release.min(end_of_first + window - 1);
+            }
+        });
+        tables.next_release = next_release;
     }
 
     /// Frees the blocks that have no position before `end`: they were allocated for positions that
     /// are not computed after all. No other sequence holds them.
     pub(super) fn release_behind(&mut self, tables: &mut KvTables, end: usize) {
-        for (pool, table) in self.pools.iter_mut().zip(&mut tables.0) {
-            pool.give_back(table.release_behind(end));
-        }
+        tables.change(|group, table| self.pools[group].give_back(table.release_behind(end)));
     }
 
     /// Number of blocks that [`release_behind_window`](Self::release_behind_window) would free.
@@ -140,7 +169,7 @@ impl BlockManager {
         num_computed_tokens: usize,
     ) -> BlockCount {
         let windows = self.groups.windows().iter();
-        let freed = windows.zip(&tables.0).map(|(window, table)| {
+        let freed = windows.zip(&tables.tables).map(|(window, table)| {
             let first_seen = window.map_or(0, |window| first_seen(window, num_computed_tokens));
             (first_seen / self.block_size).saturating_sub(table.num_released())
         });
@@ -150,9 +179,8 @@ impl BlockManager {
     /// Frees all blocks, the end of the sequence first: its beginning is what another sequence is
     /// most likely to share, so it should be overwritten last.
     pub(super) fn free(&mut self, tables: &mut KvTables) {
-        for (pool, table) in self.pools.iter_mut().zip(&mut tables.0) {
-            pool.give_back(table.clear());
-        }
+        tables.change(|group, table| self.pools[group].give_back(table.clear()));
+        tables.next_release = 0;
     }
 
     /// Finds the longest prefix of a sequence that need not be computed. It consists of whole
@@ -186,7 +214,7 @@ impl BlockManager {
             match windows[group] {
                 None => blocks[group].truncate(num_blocks),
                 Some(window) => {
-                    let seen = hashes[self.blocks_in_window(window, num_blocks)].iter();
+                    let seen = hashes[blocks_in_window(window, num_blocks, self.block_size)].iter();
                     blocks[group] = seen.filter_map(|hash| pool.find(hash)).collect();
                 }
             }
@@ -206,7 +234,7 @@ impl BlockManager {
     fn missing_in_windows(&self, hashes: &[BlockHash], num_blocks: usize) -> Option<usize> {
         let windows = self.groups.windows().iter();
         let missing = windows.zip(&self.pools).filter_map(|(window, pool)| {
-            let mut seen = self.blocks_in_window((*window)?, num_blocks);
+            let mut seen = blocks_in_window((*window)?, num_blocks, self.block_size);
             seen.rfind(|&idx| pool.find(&hashes[idx]).is_none())
         });
         missing.max()
@@ -220,21 +248,27 @@ impl BlockManager {
 
     /// Starts a sequence's tables with a prefix that was just found.
     pub(super) fn adopt(&mut self, tables: &mut KvTables, prefix: CachedPrefix) {
-        for (group, blocks) in prefix.blocks.into_iter().enumerate() {
+        let block_size = self.block_size;
+        let mut prefixes = prefix.blocks.into_iter();
+        tables.change(|group, table| {
+            // There are none if the cache was not looked into.
+            let Some(blocks) = prefixes.next() else {
+                return;
+            };
             for &block in &blocks {
                 self.pools[group].share(block);
             }
             let first = match self.groups.windows()[group] {
                 None => 0,
-                Some(window) => self.blocks_in_window(window, prefix.num_blocks).start,
+                Some(window) => blocks_in_window(window, prefix.num_blocks, block_size).start,
             };
-            tables.0[group] = BlockTable::new(self.block_size, first, blocks);
-        }
+            *table = BlockTable::new(block_size, first, blocks);
+        });
     }
 
     /// Registers a block that is full and computed, so that other sequences can find it.
     pub(super) fn register(&mut self, tables: &KvTables, idx: usize, hash: BlockHash) {
-        for (pool, table) in self.pools.iter_mut().zip(&tables.0) {
+        for (pool, table) in self.pools.iter_mut().zip(&tables.tables) {
             if let Some(block) = table.block(idx) {
                 pool.register(block, hash);
             }
@@ -250,20 +284,17 @@ impl BlockManager {
         }
     }
 
-    /// Returns the logical blocks of a group with this window that a query right behind
-    /// `num_blocks` blocks sees.
-    fn blocks_in_window(&self, window: usize, num_blocks: usize) -> std::ops::Range<usize> {
-        let first_seen = first_seen(window, num_blocks * self.block_size);
-        (first_seen / self.block_size).min(num_blocks)..num_blocks
-    }
-
     fn num_missing(&self, tables: &KvTables, end: usize) -> BlockCount {
-        tables
-            .0
-            .iter()
-            .map(|table| table.num_missing(end))
-            .collect()
+        let tables = tables.tables.iter();
+        tables.map(|table| table.num_missing(end)).collect()
     }
+}
+
+/// Returns the logical blocks of a group with this window that a query right behind `num_blocks`
+/// blocks sees.
+fn blocks_in_window(window: usize, num_blocks: usize, block_size: usize) -> Range<usize> {
+    let first_seen = first_seen(window, num_blocks * block_size);
+    (first_seen / block_size).min(num_blocks)..num_blocks
 }
 
 /// First key that a query at `position` sees in a layer with this window.
