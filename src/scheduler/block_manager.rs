@@ -19,11 +19,11 @@ use super::sequence::Sequence;
 /// none; the two numbers beside the tables tell so, and a step then reads no table.
 #[derive(Debug)]
 pub(super) struct KvTables {
-    tables: Vec<BlockTable>,
     /// One past the last position that has a slot in every table.
     end_position: usize,
     /// Number of computed tokens at which a block may be behind a window; no block is before.
     next_release: usize,
+    tables: Vec<BlockTable>,
 }
 
 impl KvTables {

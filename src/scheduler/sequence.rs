@@ -28,22 +28,11 @@ use super::queue_key::{AdmissionSeq, ArrivalSeq, QueueKey, Rank};
 /// known token, and at most one chunk in flight has some: it decides how long the sequence is, so
 /// nothing is planned behind it.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Sequence {
+    // What every step reads of a sequence comes first, so that it shares cache lines.
     pub(super) id: SeqId,
-    pub(super) arrival: ArrivalSeq,
     pub(super) admission_seq: Option<AdmissionSeq>,
-    scheduling: SchedulingParams,
-    /// Prompt, then the generated tokens; a preemption keeps both.
-    tokens: Vec<TokenId>,
-    num_prompt_tokens: usize,
-    pub(super) num_cached_tokens: usize,
-    /// Length at which the sequence ends.
-    max_len: usize,
-    images: Vec<ImageSpan>,
-    /// Ranges that must be computed in one step. Ascending, not adjacent.
-    atomic_runs: Vec<Range<usize>>,
-    sampling: Arc<SamplingParams>,
-    prompt_logprobs: Option<usize>,
     /// Always less than `tokens.len()`, and never inside an atomic run.
     num_computed_tokens: usize,
     /// Number of tokens in chunks of the batches in flight, of which there are at most two.
@@ -53,22 +42,36 @@ pub struct Sequence {
     /// Number of tokens that the batches in flight are expected to sample: one for each that
     /// samples, whatever becomes of drafts. A preemption keeps them.
     num_pending_tokens: usize,
+    /// Length at which the sequence ends.
+    max_len: usize,
+    /// Prompt, then the generated tokens; a preemption keeps both.
+    tokens: Vec<TokenId>,
+    /// Blocks for all positions computed, scheduled and planned.
+    pub(super) kv: KvTables,
+    /// Number of blocks that are full and computed; others may hold them too.
+    pub(super) num_full_blocks: usize,
     /// Index of this sequence's sample in the last batch that samples for it.
     sample_idx: usize,
     /// Tokens proposed to follow the known ones, then those of them that are being verified. Ends
     /// with the next sample.
     drafts: Vec<TokenId>,
+    /// Ranges that must be computed in one step. Ascending, not adjacent.
+    atomic_runs: Vec<Range<usize>>,
+    sampling: Arc<SamplingParams>,
+    scheduling: SchedulingParams,
     /// Whether the sequence is left out of plans while it runs.
     pub(super) is_held: bool,
     /// Whether the planned token of the batch in flight is not sampled. Nothing is planned behind
     /// it until that batch is applied.
     pub(super) is_sample_skipped: bool,
-    /// Blocks for all positions computed, scheduled and planned.
-    pub(super) kv: KvTables,
+    // What only its beginning, its end or a full block reads.
+    num_prompt_tokens: usize,
+    pub(super) num_cached_tokens: usize,
+    pub(super) arrival: ArrivalSeq,
+    images: Vec<ImageSpan>,
+    prompt_logprobs: Option<usize>,
     /// Hashes of the first full blocks. Computed on first use.
     hashes: Vec<BlockHash>,
-    /// Number of blocks that are full and computed; others may hold them too.
-    pub(super) num_full_blocks: usize,
     /// Length up to which the tenant has been charged.
     pub(super) num_charged_tokens: usize,
     /// Deferred sequences that wait until this one has filled a block of theirs.
