@@ -160,6 +160,27 @@ pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 #[test]
+fn the_first_rule_finds_the_vocabulary_prepared() {
+    let server = server();
+    until("it is ready", || server.get("/ready").0 == 200);
+    let prepared = children(server.child.id());
+    let is_named =
+        |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).unwrap() == "grammars\n";
+    assert_eq!(prepared.iter().filter(|id| is_named(id)).count(), 1);
+    let (status, body) = server.post(
+        "/v1/chat/completions",
+        &json!({
+            "messages": [{"role": "user", "content": "x"}],
+            "max_tokens": 4,
+            "structured_outputs": {"choice": ["a", "b"]},
+        }),
+    );
+    assert_eq!(status, 200, "{body}");
+    // It is the same one that has compiled the rule.
+    assert_eq!(children(server.child.id()), prepared);
+}
+
+#[test]
 fn deep_chains_are_refused_at_every_door_and_the_server_lives() {
     let server = server();
     for (path, body) in chains(2_000) {
