@@ -3,7 +3,6 @@
 //! A checkpoint comes from elsewhere: what lies under a file's name may be a pipe that never ends,
 //! a device, or a link to another place of this machine.
 
-use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -14,9 +13,7 @@ use crate::error::Result;
 /// Opens a file of a checkpoint; `None` if there is none of this name.
 ///
 /// # Errors
-/// `Checkpoint` for what is no plain file, for what cannot be read, and for a link out of the
-/// checkpoint's directory, unless it leads to the blobs of the hub's cache that the directory is a
-/// snapshot of.
+/// `Checkpoint` for what is no plain file or a link to none, and for what cannot be read.
 pub fn open(path: &Path) -> Result<Option<File>> {
     let unreadable = |error: std::io::Error| damaged(path, format!("cannot be read: {error}"));
     let itself = match fs::symlink_metadata(path) {
@@ -38,10 +35,11 @@ pub fn open(path: &Path) -> Result<Option<File>> {
     File::open(path).map(Some).map_err(unreadable)
 }
 
-/// The whole file; `None` if there is none of this name.
+/// The whole file, which is a text, without a byte order mark; `None` if there is none of this name.
 ///
 /// # Errors
-/// As `open`, and for a file of more than `max_bytes`, which is not read.
+/// As `open`, for a file of more than `max_bytes`, which is not read, for what Git LFS has in place
+/// of a file, and for UTF-16.
 pub fn read(path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>> {
     let Some(file) = open(path)? else {
         return Ok(None);
@@ -66,14 +64,16 @@ pub fn read(path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>> {
     if num_read > max_bytes {
         return Err(too_large(num_read));
     }
-    Ok(Some(bytes))
+    text_of(path, bytes).map(Some)
 }
 
-/// As `read`, for a file of text.
+/// As `read`, for a file of any UTF-8.
 ///
 /// # Errors
-/// As `read`, and for what is not UTF-8.
+/// As `read`, for what is not UTF-8, and for a link out of the checkpoint's directory to a file that
+/// is named otherwise, unless a hub's cache holds it.
 pub fn read_text(path: &Path, max_bytes: u64) -> Result<Option<String>> {
+    check_text_link(path)?;
     let Some(bytes) = read(path, max_bytes)? else {
         return Ok(None);
     };
@@ -82,54 +82,78 @@ pub fn read_text(path: &Path, max_bytes: u64) -> Result<Option<String>> {
         .map_err(|error| damaged(path, format!("is not UTF-8: {}", error.utf8_error())))
 }
 
-/// A link must stay in its directory, or lead to the blobs beside it in the hub's cache, or to those
-/// that all models of the cache share:
-/// `models--…/snapshots/REVISION/FILE` → `models--…/blobs/HASH` (→ `blobs/…/HASH`).
-fn check_link(path: &Path) -> Result<()> {
+/// A link may lead to any file that may be read: huggingface_hub before 0.23 filled the directory
+/// of `--local-dir` with links to its cache, and people do likewise. What the system makes up as it
+/// is read is no file of a checkpoint: a template from `/proc/self/environ` would put this
+/// process's secrets into every prompt.
+fn check_link(path: &Path) -> Result<PathBuf> {
     let target = fs::canonicalize(path).map_err(|error| {
         damaged(
             path,
             format!("is a broken link ({error}); download the file again"),
         )
     })?;
+    if ["/proc", "/sys", "/dev"]
+        .iter()
+        .any(|made_up| target.starts_with(made_up))
+    {
+        let target = target.display();
+        return Err(damaged(
+            path,
+            format!("is a link to {target}, not to a file"),
+        ));
+    }
+    Ok(target)
+}
+
+/// Refuses a link from outside to text that would be taken as it is, unless its target is named as
+/// such a text, or is a blob of a hub's cache, which has no name of its own: JSON shows by its form
+/// that it was meant, but anything can be a template.
+fn check_text_link(path: &Path) -> Result<()> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+    if !is_link {
+        return Ok(());
+    }
+    let target = check_link(path)?;
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    let dir =
-        fs::canonicalize(dir).map_err(|error| damaged(path, format!("cannot be read: {error}")))?;
-    let is_own = target.starts_with(&dir)
-        || hub_blobs(&dir)
-            .iter()
-            .any(|blobs| target.starts_with(blobs));
-    if is_own {
+    let is_own = fs::canonicalize(dir).is_ok_and(|dir| target.starts_with(dir));
+    let is_blob = target.components().any(|part| part.as_os_str() == "blobs");
+    if is_own || is_blob || target.extension() == path.extension() {
         return Ok(());
     }
     Err(damaged(
         path,
         format!(
-            "is a link out of the checkpoint's directory, to {}; put the file itself there",
+            "is a link out of the checkpoint's directory, to {}, which is not named as a file of \
+             its kind; put the file itself there",
             target.display()
         ),
     ))
 }
 
-/// Where the hub's cache keeps the files of the snapshot `dir`, if it is one.
-fn hub_blobs(dir: &Path) -> Vec<PathBuf> {
-    let snapshots = dir.parent().filter(|parent| parent.ends_with("snapshots"));
-    let Some(repo) = snapshots.and_then(Path::parent) else {
-        return Vec::new();
-    };
-    // huggingface_hub keeps files of several models once.
-    let is_model = |name: &OsStr| name.as_encoded_bytes().starts_with(b"models--");
-    let shared = repo
-        .parent()
-        .filter(|_| repo.file_name().is_some_and(is_model));
-    [Some(repo), shared]
-        .into_iter()
-        .flatten()
-        .filter_map(|folder| fs::canonicalize(folder.join("blobs")).ok())
-        .collect()
+/// The text of a file, without a byte order mark.
+fn text_of(path: &Path, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err(damaged(
+            path,
+            "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
+        ));
+    }
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(damaged(
+            path,
+            "is UTF-16, as its byte order mark says; save it as UTF-8",
+        ));
+    }
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        tracing::debug!(file = %path.display(), "a byte order mark is passed over");
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok(bytes)
 }
 
 fn kind(metadata: &Metadata) -> &'static str {
@@ -200,66 +224,91 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn links_stay_in_the_checkpoint() {
+    fn links_lead_to_any_file() {
         use std::os::unix::fs::symlink;
         let root = tempfile::tempdir().unwrap();
-        let outside = root.path().join("secret");
-        fs::write(&outside, "secret").unwrap();
+        let outside = root.path().join("outside");
+        fs::write(&outside, "outside").unwrap();
         let model = root.path().join("model");
         fs::create_dir(&model).unwrap();
         fs::write(model.join("own"), "own").unwrap();
-        for (name, target) in [
-            ("relative", Path::new("../secret")),
-            ("absolute", outside.as_path()),
-            ("device", Path::new("/dev/zero")),
+        for (name, target, text) in [
+            ("relative", Path::new("../outside"), "outside"),
+            ("absolute", outside.as_path(), "outside"),
+            ("inside", Path::new("own"), "own"),
+        ] {
+            symlink(target, model.join(name)).unwrap();
+            let read = read(&model.join(name), 8).unwrap();
+            assert_eq!(read.unwrap(), text.as_bytes(), "{name}");
+        }
+        for (name, target, says) in [
+            (
+                "device",
+                "/dev/zero",
+                "is a link to /dev/zero, not to a file",
+            ),
+            ("made_up", "/proc/self/environ", "not to a file"),
+            ("directory", "..", "is a directory, not a file"),
+            ("dangling", "nowhere", "broken link"),
         ] {
             symlink(target, model.join(name)).unwrap();
             let error = refused(&model.join(name));
-            assert!(
-                error.contains("is a link out of the checkpoint's directory"),
-                "{error}"
-            );
+            assert!(error.contains(says), "{error}");
         }
-        symlink("nowhere", model.join("dangling")).unwrap();
-        assert!(refused(&model.join("dangling")).contains("broken link"));
-        symlink("own", model.join("inside")).unwrap();
-        assert_eq!(read(&model.join("inside"), 8).unwrap().unwrap(), b"own");
-        // Through a link to the directory it is the same directory.
-        symlink("model", root.path().join("other")).unwrap();
-        assert!(read(&root.path().join("other/inside"), 8).is_ok());
-        assert!(read(&root.path().join("other/relative"), 8).is_err());
     }
 
     #[cfg(unix)]
     #[test]
-    fn snapshots_of_the_hubs_cache_link_to_their_own_blobs() {
+    fn a_link_to_a_template_leads_to_one() {
         use std::os::unix::fs::symlink;
-        let cache = tempfile::tempdir().unwrap();
-        let repo = cache.path().join("models--google--medgemma");
-        let other = cache.path().join("models--evil--model/blobs");
-        let snapshot = repo.join("snapshots/abc");
-        for dir in [&repo.join("blobs"), &other, &snapshot] {
+        let root = tempfile::tempdir().unwrap();
+        let blobs = root.path().join("hub/models--google--medgemma/blobs");
+        let model = root.path().join("model");
+        for dir in [&blobs, &model] {
             fs::create_dir_all(dir).unwrap();
         }
-        fs::write(repo.join("blobs/1"), "blob").unwrap();
-        fs::write(other.join("1"), "other").unwrap();
-        symlink("../../blobs/1", snapshot.join("config.json")).unwrap();
-        let read_back = read(&snapshot.join("config.json"), 8).unwrap();
-        assert_eq!(read_back.unwrap(), b"blob");
-        symlink(other.join("1"), snapshot.join("tokenizer.json")).unwrap();
-        assert!(refused(&snapshot.join("tokenizer.json")).contains("is a link out"));
-        // Blobs that models share.
-        let shared = cache.path().join("blobs/ab");
-        fs::create_dir_all(&shared).unwrap();
-        fs::write(shared.join("2"), "shared").unwrap();
-        symlink("../../blobs/ab/2", repo.join("blobs/2")).unwrap();
-        symlink("../../blobs/2", snapshot.join("shared.json")).unwrap();
-        let read_back = read(&snapshot.join("shared.json"), 8).unwrap();
-        assert_eq!(read_back.unwrap(), b"shared");
-        // A directory that is no snapshot has no blobs.
-        let plain = repo.join("plain");
-        fs::create_dir(&plain).unwrap();
-        symlink("../blobs/1", plain.join("config.json")).unwrap();
-        assert!(refused(&plain.join("config.json")).contains("is a link out"));
+        let named = root.path().join("mine.jinja");
+        let (secret, blob) = (root.path().join("id_rsa"), blobs.join("d4f2"));
+        for file in [&named, &secret, &blob] {
+            fs::write(file, "text").unwrap();
+        }
+        let link = model.join("chat_template.jinja");
+        for (target, is_read) in [(&named, true), (&blob, true), (&secret, false)] {
+            symlink(target, &link).unwrap();
+            match read_text(&link, 8) {
+                Ok(text) => assert!(is_read && text.unwrap() == "text", "{target:?}"),
+                Err(error) => {
+                    let error = error.to_string();
+                    assert!(!is_read, "{error}");
+                    assert!(
+                        error.contains("chat_template.jinja: is a link out"),
+                        "{error}"
+                    );
+                }
+            }
+            fs::remove_file(&link).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_stands_in_place_of_a_text_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 899\n";
+        for (bytes, says) in [
+            (pointer.as_bytes(), "is a Git LFS pointer"),
+            (b"\xff\xfe{\0}\0", "is UTF-16"),
+            (b"\xfe\xff\0{\0}", "is UTF-16"),
+        ] {
+            fs::write(&path, bytes).unwrap();
+            let error = read(&path, 1000).unwrap_err().to_string();
+            assert!(
+                error.contains("config.json: ") && error.contains(says),
+                "{error}"
+            );
+        }
+        fs::write(&path, "\u{feff}{}").unwrap();
+        assert_eq!(read(&path, 8).unwrap().unwrap(), b"{}");
+        assert_eq!(read_text(&path, 8).unwrap().unwrap(), "{}");
     }
 }

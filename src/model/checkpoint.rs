@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use safetensors::Dtype;
 
+use super::half_precision::from_f16;
 use super::mapped_file::FileBytes;
 use super::safetensors_header::read_header;
 use super::shard_index::ShardIndex;
@@ -30,8 +31,18 @@ pub struct Checkpoint {
     files: Vec<TensorFile>,
     tensors: BTreeMap<String, TensorEntry>,
     numbers: Numbers,
+    /// Number of requested F16 tensors whose numbers bf16 does not all hold.
+    num_finer: AtomicUsize,
     /// File and range of the most recently used tensors.
     recent: Mutex<VecDeque<(usize, Range<usize>)>>,
+}
+
+/// Number types that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stored {
+    F32,
+    F16,
+    Bf16,
 }
 
 /// Whether numbers are checked before they are returned.
@@ -75,11 +86,17 @@ impl Checkpoint {
         }
         let index = dir.join(INDEX_FILE);
         let Some(text) = files::read(&index, MAX_INDEX_BYTES)? else {
+            // peft's, beside a copy of the base model's config.json.
+            let what = match dir.join("adapter_config.json").is_file() {
+                true => {
+                    "the directory holds an adapter: merge it into its base model (with peft: \
+                     merge_and_unload) and serve the directory of the result"
+                }
+                false => "only safetensors are read",
+            };
             return Err(Error::Checkpoint {
                 file: dir.to_owned(),
-                message: format!(
-                    "has neither {SINGLE_FILE} nor {INDEX_FILE}: only safetensors are read"
-                ),
+                message: format!("has neither {SINGLE_FILE} nor {INDEX_FILE}: {what}"),
             });
         };
         let ShardIndex { weight_map } = ShardIndex::from_json(&index, &text)?;
@@ -136,6 +153,7 @@ impl Checkpoint {
             files,
             tensors,
             numbers: Numbers::Unchecked,
+            num_finer: AtomicUsize::new(0),
             recent: Mutex::default(),
         })
     }
@@ -180,8 +198,8 @@ impl Checkpoint {
             .collect();
         asked.sort_by_key(|entry| (entry.file_idx, entry.start));
         for entry in asked {
-            let (_, dtype) = self.read_as(entry)?;
-            self.check_finite(entry, &self.host_tensor(entry, dtype))?;
+            let (_, stored) = self.read_as(entry)?;
+            self.check_finite(entry, &self.host_tensor(entry, stored))?;
             let file = &self.files[entry.file_idx];
             file.bytes.let_go(entry.start..entry.start + entry.len);
         }
@@ -200,15 +218,19 @@ impl Checkpoint {
         )))
     }
 
-    /// Returns the tensor's bytes in the file.
+    /// Returns the tensor's bytes in the file; F16 is converted, which is exact: to bf16 if that
+    /// holds every number, else to f32.
     ///
     /// # Errors
     /// Returns `Checkpoint`, naming file and tensor, when the tensor is missing, has another shape
     /// or an unsupported type, or is not finite while [checking](Self::checked) is on.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor<'_>> {
-        let (entry, dtype) = self.entry(name, shape)?;
+        let (entry, stored) = self.entry(name, shape)?;
         entry.was_asked.store(true, Ordering::Relaxed);
-        let tensor = self.host_tensor(entry, dtype);
+        let tensor = self.host_tensor(entry, stored);
+        if stored == Stored::F16 && tensor.dtype == HostDtype::F32 {
+            self.num_finer.fetch_add(1, Ordering::Relaxed);
+        }
         let range = entry.start..entry.start + entry.len;
         self.let_go_before(entry.file_idx, range);
         if self.numbers == Numbers::Checked {
@@ -217,13 +239,25 @@ impl Checkpoint {
         Ok(tensor)
     }
 
-    fn host_tensor(&self, entry: &TensorEntry, dtype: HostDtype) -> HostTensor<'_> {
+    fn host_tensor(&self, entry: &TensorEntry, stored: Stored) -> HostTensor<'_> {
         let range = entry.start..entry.start + entry.len;
+        let bytes = &self.files[entry.file_idx].bytes[range];
+        let shape = entry.shape.clone();
+        let dtype = match stored {
+            Stored::F16 => return from_f16(shape, bytes),
+            Stored::F32 => HostDtype::F32,
+            Stored::Bf16 => HostDtype::Bf16,
+        };
         HostTensor {
             dtype,
-            shape: entry.shape.clone(),
-            data: Cow::Borrowed(&self.files[entry.file_idx].bytes[range]),
+            shape,
+            data: Cow::Borrowed(bytes),
         }
+    }
+
+    /// Number of requested tensors in F16 with numbers that bf16 does not hold exactly.
+    pub fn num_finer_than_bf16(&self) -> usize {
+        self.num_finer.load(Ordering::Relaxed)
     }
 
     /// Checks that the tensor exists, with this shape and a supported type.
@@ -234,7 +268,7 @@ impl Checkpoint {
         self.entry(name, shape).map(|_| ())
     }
 
-    fn entry(&self, name: &str, shape: &[usize]) -> Result<(&TensorEntry, HostDtype)> {
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<(&TensorEntry, Stored)> {
         let Some(entry) = self.tensors.get(name) else {
             return Err(Error::Checkpoint {
                 file: self.manifest.clone(),
@@ -251,13 +285,15 @@ impl Checkpoint {
         self.read_as(entry)
     }
 
-    fn read_as<'a>(&self, entry: &'a TensorEntry) -> Result<(&'a TensorEntry, HostDtype)> {
+    fn read_as<'a>(&self, entry: &'a TensorEntry) -> Result<(&'a TensorEntry, Stored)> {
         let file = &self.files[entry.file_idx];
         match entry.dtype {
-            Dtype::F32 => Ok((entry, HostDtype::F32)),
-            Dtype::BF16 => Ok((entry, HostDtype::Bf16)),
+            Dtype::F32 => Ok((entry, Stored::F32)),
+            Dtype::BF16 => Ok((entry, Stored::Bf16)),
+            Dtype::F16 => Ok((entry, Stored::F16)),
             other => Err(file.error(format!(
-                "tensor {} is {other:?}; only BF16 and F32 are read (Gemma 3 overflows in F16)",
+                "tensor {} is {other:?}; only BF16, F16 and F32 are read: use the checkpoint that \
+                 this one was made from",
                 entry.name
             ))),
         }
@@ -286,6 +322,13 @@ impl Checkpoint {
     /// Total bytes of all tensors, as stored.
     pub fn num_bytes(&self) -> u64 {
         self.tensors.values().map(|entry| entry.len as u64).sum()
+    }
+
+    /// Part of [`Self::num_bytes`]: tensors in F16, which may have twice as many once converted.
+    pub fn num_f16_bytes(&self) -> u64 {
+        let halves = self.tensors.values();
+        let halves = halves.filter(|entry| entry.dtype == Dtype::F16);
+        halves.map(|entry| entry.len as u64).sum()
     }
 
     /// Returns the names, as in the files, of tensors that were never requested.

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::quantization::refuse_quantised;
 use crate::backend::ModelShape;
 use crate::core::KvGroups;
 use crate::error::Result;
@@ -160,7 +161,7 @@ impl ModelConfig {
             None => return Err(fields.error("model_type", "is missing")),
         };
         refuse_other_heads(fields)?;
-        fields.refuse_unless("quantization_config", &[])?;
+        refuse_quantised(fields)?;
         let nested = fields.section("text_config")?;
         let text_fields = match &nested {
             Some(nested) => nested,
@@ -255,7 +256,7 @@ impl TextConfig {
         fields.refuse_unless("attn_logit_softcapping", &[])?;
         fields.refuse_unless("final_logit_softcapping", &[])?;
         fields.refuse_unless("use_bidirectional_attention", &[json!(false)])?;
-        fields.refuse_unless("quantization_config", &[])?;
+        refuse_quantised(fields)?;
 
         let num_hidden_layers = fields.count("num_hidden_layers", Some(26), MAX_LAYERS)?;
         let num_attention_heads = fields.count("num_attention_heads", Some(8), MAX_HEADS)?;
@@ -480,7 +481,7 @@ impl VisionConfig {
         }
         fields.refuse_unless("hidden_act", &[json!(ACTIVATION)])?;
         fields.refuse_unless("num_channels", &[json!(3)])?;
-        fields.refuse_unless("quantization_config", &[])?;
+        refuse_quantised(fields)?;
         // A pooling head would not be used: the projector takes the last hidden state.
         fields.flag("vision_use_head")?;
 

@@ -24,8 +24,10 @@ pub mod weights;
 mod decoder;
 mod forward;
 mod gemma3;
+mod half_precision;
 mod mapped_file;
 mod projector;
+mod quantization;
 mod siglip;
 
 use crate::backend::{

@@ -93,7 +93,7 @@ impl Weights {
     ///
     /// # Errors
     /// Returns `Checkpoint`, naming file and tensor, when it is missing, has another shape, or a
-    /// type other than bf16 and f32.
+    /// type other than bf16, f16 and f32.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor<'_>> {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.tensor(name, shape),
@@ -148,6 +148,24 @@ impl Weights {
             Self::Checkpoint(checkpoint) => checkpoint.num_bytes(),
             Self::Dummy(_) | Self::Blank => num_parameters * num_bytes(&[1]) as u64,
             Self::Watched(weights, _) => weights.num_bytes(num_parameters),
+        }
+    }
+
+    /// Bytes of the tensors that are stored in F16, which may have twice as many once converted.
+    pub fn num_f16_bytes(&self) -> u64 {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.num_f16_bytes(),
+            Self::Dummy(_) | Self::Blank => 0,
+            Self::Watched(weights, _) => weights.num_f16_bytes(),
+        }
+    }
+
+    /// Number of requested tensors in F16 with numbers that bf16 does not hold exactly.
+    pub fn num_finer_than_bf16(&self) -> usize {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.num_finer_than_bf16(),
+            Self::Dummy(_) | Self::Blank => 0,
+            Self::Watched(weights, _) => weights.num_finer_than_bf16(),
         }
     }
 

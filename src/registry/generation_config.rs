@@ -23,11 +23,7 @@ impl Default for GenerationConfig {
     /// Greedy, like transformers without the file.
     fn default() -> Self {
         Self {
-            sampling: SamplingDefaults {
-                temperature: 0.0,
-                top_p: 1.0,
-                top_k: None,
-            },
+            sampling: SamplingDefaults::GREEDY,
             eos_token_ids: Vec::new(),
             ignored: Vec::new(),
         }
@@ -52,9 +48,7 @@ impl GenerationConfig {
             }
             None => {}
         }
-        const NEUTRAL: [(&str, f64); 5] = [
-            ("repetition_penalty", 1.0),
-            ("min_p", 0.0),
+        const NEUTRAL: [(&str, f64); 3] = [
             ("no_repeat_ngram_size", 0.0),
             ("typical_p", 1.0),
             ("length_penalty", 1.0),
@@ -76,7 +70,8 @@ impl GenerationConfig {
     }
 }
 
-/// Returns temperature, top_k and top_p from the file; missing ones mean greedy and no limits.
+/// Returns temperature, top_k, top_p, min_p and repetition_penalty from the file; missing ones mean
+/// greedy, no limits and no penalty.
 pub(super) fn sampling_defaults(fields: &Fields<'_>) -> Result<SamplingDefaults> {
     let top_k = match fields.get("top_k") {
         None => None,
@@ -88,10 +83,15 @@ pub(super) fn sampling_defaults(fields: &Fields<'_>) -> Result<SamplingDefaults>
     let top_p = fields
         .number("top_p", f64::from(f32::MIN_POSITIVE), 1.0)?
         .unwrap_or(1.0);
+    let min_p = fields.number("min_p", 0.0, 1.0)?.unwrap_or(0.0);
+    // The range that requests have.
+    let repetition_penalty = fields.number("repetition_penalty", 1e-20, 10.0)?;
     Ok(SamplingDefaults {
         temperature: temperature(fields)?.unwrap_or(0.0),
         top_p: top_p as f32,
         top_k,
+        min_p: min_p as f32,
+        repetition_penalty: repetition_penalty.unwrap_or(1.0) as f32,
     })
 }
 
@@ -140,6 +140,7 @@ mod tests {
                 temperature,
                 top_p,
                 top_k: NonZeroU32::new(top_k),
+                ..SamplingDefaults::GREEDY
             };
             assert_eq!(read(text).unwrap().sampling, expected, "{text}");
         }
@@ -159,11 +160,25 @@ mod tests {
     #[test]
     fn wishes_that_are_not_granted_are_known() {
         let text =
-            r#"{"repetition_penalty": 1.1, "min_p": 0.0, "length_penalty": 2, "typical_p": 1}"#;
+            r#"{"no_repeat_ngram_size": 3, "min_p": 0.0, "length_penalty": 2, "typical_p": 1}"#;
         assert_eq!(
             read(text).unwrap().ignored,
-            ["repetition_penalty", "length_penalty"]
+            ["no_repeat_ngram_size", "length_penalty"]
         );
+    }
+
+    #[test]
+    fn penalties_and_min_p_are_defaults_too() {
+        let text = r#"{"do_sample": true, "repetition_penalty": 1.25, "min_p": 0.125}"#;
+        let GenerationConfig {
+            sampling, ignored, ..
+        } = read(text).unwrap();
+        let expected = SamplingDefaults {
+            min_p: 0.125,
+            repetition_penalty: 1.25,
+            ..SamplingDefaults::NEUTRAL
+        };
+        assert_eq!((sampling, ignored), (expected, Vec::new()));
     }
 
     #[test]
@@ -176,6 +191,9 @@ mod tests {
             // As f32 it would be 0.
             (r#"{"top_p": 1e-300}"#, "top_p is 0.000"),
             (r#"{"top_k": -1}"#, "top_k must be a whole number"),
+            (r#"{"repetition_penalty": 0}"#, "repetition_penalty is 0"),
+            (r#"{"repetition_penalty": 11}"#, "repetition_penalty is 11"),
+            (r#"{"min_p": 1.5}"#, "min_p is 1.5"),
             (r#"{"do_sample": 1}"#, "do_sample must be true or false"),
             (
                 r#"{"eos_token_id": "x"}"#,

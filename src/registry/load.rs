@@ -63,7 +63,7 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     let started = Instant::now();
     let mut source = resolve(settings)?;
     let tokenizer = Arc::new(tokenizer(&source.files)?);
-    let named_tokens = named_tokens(&source.files)?;
+    let named_tokens = named_tokens(&source.files, &tokenizer)?;
     let template = template(&source.files, settings, &named_tokens, &tokenizer)?;
     if template.is_none() {
         tracing::warn!("the checkpoint has no chat template: it only continues text");
@@ -93,10 +93,14 @@ pub fn load(settings: &ServeConfig) -> Result<Loaded> {
     let grammars = start_grammars(settings, &source, &tokenizer);
     let gpu_share = settings.compute.gpu_memory_utilization;
     let memory = device.memory(gpu_share, available_memory())?;
+    let mut weight_bytes = weights.num_bytes(source.config.num_parameters());
+    if device.processor() == Processor::Cpu {
+        weight_bytes += weights.num_f16_bytes();
+    }
     let mut plan = memory::plan(
         &source.name,
         &source.config,
-        weights.num_bytes(source.config.num_parameters()),
+        weight_bytes,
         &settings.limits,
         memory,
     )?;
@@ -226,6 +230,7 @@ impl BackendUser for Start<'_> {
         };
         let model = Model::load(backend, &source.config, &weights)?;
         warn_of_unexpected(&weights);
+        warn_of_rounding(&weights, processor);
         let blocks = plan.scheduler.num_blocks;
         let encoder_cache = usize::try_from(plan.features).unwrap_or(usize::MAX);
         let mut runner = Runner::new(model, blocks)?.with_encoder_cache(encoder_cache);
@@ -371,9 +376,9 @@ fn template(
 }
 
 /// Returns the tokens that the checkpoint names.
-fn named_tokens(files: &ModelFiles) -> Result<NamedTokens> {
+fn named_tokens(files: &ModelFiles, tokenizer: &Tokenizer) -> Result<NamedTokens> {
     let config = match files {
-        ModelFiles::Directory(dir) => return NamedTokens::from_dir(dir),
+        ModelFiles::Directory(dir) => return NamedTokens::from_dir(dir, tokenizer),
         ModelFiles::Demo => demos_tokenizer_config(files)?,
     };
     let fields = config.as_object().into_iter().flatten();
@@ -432,6 +437,18 @@ fn warn_of_unexpected(weights: &Weights) {
         "the checkpoint has tensors that the architecture does not use: {}{more}",
         named.join(", ")
     );
+}
+
+/// Says once what becomes of F16 weights that bf16 does not hold exactly.
+fn warn_of_rounding(weights: &Weights, processor: Processor) {
+    if weights.num_finer_than_bf16() == 0 {
+        return;
+    }
+    let fate = match processor {
+        Processor::Cpu => "they are kept in f32, which takes twice the memory",
+        Processor::Gpu => "they are rounded to bf16, as in vLLM",
+    };
+    tracing::warn!("the checkpoint's F16 weights have numbers finer than bf16's: {fate}");
 }
 
 fn unix_seconds() -> u64 {

@@ -78,6 +78,10 @@ pub struct SamplingDefaults {
     pub top_p: f32,
     /// Top-k; `None` means off.
     pub top_k: Option<NonZeroU32>,
+    /// Min-p; 0 means off.
+    pub min_p: f32,
+    /// Repetition penalty; 1 means off.
+    pub repetition_penalty: f32,
 }
 
 impl SamplingDefaults {
@@ -86,5 +90,12 @@ impl SamplingDefaults {
         temperature: 1.0,
         top_p: 1.0,
         top_k: None,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+    };
+    /// The most probable token, as transformers without a generation_config.json.
+    pub const GREEDY: Self = Self {
+        temperature: 0.0,
+        ..Self::NEUTRAL
     };
 }

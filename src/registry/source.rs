@@ -12,11 +12,15 @@ use super::{SamplingDefaults, processor_config};
 use crate::config::{HubConfig, LoadFormat, SamplingSource, ServeConfig};
 use crate::core::{Thinking, TokenId, ToolFormat};
 use crate::error::{Error, HubProblem, Result};
+use crate::files::{self, MAX_CONFIG_BYTES, shown};
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
 
 /// Seed of dummy weights; fixed, so that they are the same each time.
 const DUMMY_SEED: u64 = 0;
+
+/// What peft writes beside an adapter's weights.
+const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// A checkpoint that was found and can be loaded.
 #[derive(Clone, Debug)]
@@ -238,6 +242,9 @@ fn from_files(name: String, files: ModelFiles, load_format: LoadFormat) -> Resul
 /// Creates the error for a directory without a checkpoint, which is probably next to or below it.
 fn no_checkpoint(files: &ModelFiles) -> Error {
     let dir = files.path("");
+    if let Some(what) = adapter(&dir) {
+        return Error::NotFound(what);
+    }
     let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
     let mut below: Vec<PathBuf> = entries
         .map(|entry| entry.path())
@@ -252,6 +259,24 @@ fn no_checkpoint(files: &ModelFiles) -> Error {
     let dir = dir.display().to_string();
     Error::NotFound(format!(
         "{} has no config.json: {hint}",
+        dir.trim_end_matches('/')
+    ))
+}
+
+/// Returns what to do with a directory that holds an adapter.
+fn adapter(dir: &Path) -> Option<String> {
+    let path = dir.join(ADAPTER_CONFIG);
+    let text = files::read(&path, MAX_CONFIG_BYTES).ok()??;
+    let config = files::json(&path, &text).unwrap_or_default();
+    let base = match config["base_model_name_or_path"].as_str() {
+        Some(base) => shown(base),
+        None => "its base model".to_owned(),
+    };
+    let dir = dir.display().to_string();
+    Some(format!(
+        "{} holds an adapter ({ADAPTER_CONFIG}), not a whole model: merge it into {base} (with peft: \
+         merge_and_unload, then save_pretrained), put {base}'s tokenizer files beside the result, \
+         and serve that directory",
         dir.trim_end_matches('/')
     ))
 }

@@ -102,8 +102,8 @@ impl ChatTemplate {
     }
 
     /// Loads the template of the checkpoint in `dir`: from chat_template.jinja, else
-    /// chat_template.json, else tokenizer_config.json. `None` if there is none, as in a model
-    /// without chat tuning.
+    /// chat_template.json, else processor_config.json, else tokenizer_config.json. `None` if there
+    /// is none, as in a model without chat tuning.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] that names the file, also for a template that cannot render the
@@ -112,7 +112,7 @@ impl ChatTemplate {
         let Some(found) = find_template(dir)? else {
             return Ok(None);
         };
-        let tokens = NamedTokens::from_dir(dir)?;
+        let tokens = NamedTokens::from_dir(dir, tokenizer)?;
         let template = Self::new(&found.source, &tokens, tokenizer, program);
         let template = template.and_then(|template| template.try_out().map(|()| template));
         template.map(Some).map_err(|error| match error {

@@ -2,12 +2,13 @@
 //!
 //! Knows the file layout of the Hugging Face hub; nothing of Jinja.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::files::{self, MAX_TEMPLATE_BYTES, MAX_TOKENIZER_CONFIG_BYTES, damaged, shown};
 
@@ -15,14 +16,25 @@ use crate::files::{self, MAX_TEMPLATE_BYTES, MAX_TOKENIZER_CONFIG_BYTES, damaged
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamedTokens(pub BTreeMap<String, String>);
 
+/// Tokens of the family, which transformers' tokenizer class names where no file does.
+const USUAL: [(&str, &str); 4] = [
+    ("bos_token", "<bos>"),
+    ("eos_token", "<eos>"),
+    ("pad_token", "<pad>"),
+    ("unk_token", "<unk>"),
+];
+
 impl NamedTokens {
     /// Reads every `…_token` of tokenizer_config.json, and those of special_tokens_map.json that
-    /// the first file does not define. Both files are optional.
+    /// the first file does not define. Both files are optional. What neither mentions is called as
+    /// the family calls it, if the tokenizer has such a control token; a field that is null names
+    /// none.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if one of them is invalid.
-    pub fn from_dir(dir: &Path) -> Result<Self> {
+    pub fn from_dir(dir: &Path, tokenizer: &Tokenizer) -> Result<Self> {
         let mut tokens = BTreeMap::new();
+        let mut mentioned = BTreeSet::new();
         for file in ["tokenizer_config.json", "special_tokens_map.json"] {
             let path = dir.join(file);
             let config = read_json(&path)?.unwrap_or_default();
@@ -32,6 +44,7 @@ impl NamedTokens {
                 .flatten()
                 .filter(|(name, _)| name.ends_with("_token"))
             {
+                mentioned.insert(name.clone());
                 // A string, or an object with the token's flags. Booleans are other settings, such
                 // as `add_bos_token`.
                 let content = match value {
@@ -50,6 +63,12 @@ impl NamedTokens {
                     .or_insert_with(|| content.to_owned());
             }
         }
+        let control = tokenizer.control_tokens().tokens();
+        for (name, content) in USUAL {
+            if !mentioned.contains(name) && control.iter().any(|token| token.content == content) {
+                tokens.insert(name.to_owned(), content.to_owned());
+            }
+        }
         Ok(Self(tokens))
     }
 }
@@ -61,14 +80,19 @@ pub(super) struct TemplateSource {
     pub(super) file: PathBuf,
 }
 
-/// Returns the checkpoint's chat template, if it has one: chat_template.jinja, else
-/// chat_template.json's, else tokenizer_config.json's "chat_template".
+/// Returns the checkpoint's chat template, if it has one: chat_template.jinja, else the
+/// "chat_template" of chat_template.json, processor_config.json or tokenizer_config.json, in the
+/// order in which transformers' processors look for it.
 pub(super) fn find_template(dir: &Path) -> Result<Option<TemplateSource>> {
     let file = dir.join("chat_template.jinja");
     if let Some(source) = files::read_text(&file, MAX_TEMPLATE_BYTES)? {
         return Ok(Some(TemplateSource { source, file }));
     }
-    for name in ["chat_template.json", "tokenizer_config.json"] {
+    for name in [
+        "chat_template.json",
+        "processor_config.json",
+        "tokenizer_config.json",
+    ] {
         let file = dir.join(name);
         let config = read_json(&file)?.unwrap_or_default();
         let template = &config["chat_template"];
@@ -151,18 +175,29 @@ mod tests {
         found.map(|found| found.source)
     }
 
+    fn named(files: &[(&str, &str)]) -> Result<Vec<(String, String)>> {
+        let named = NamedTokens::from_dir(dir(files).path(), &Tokenizer::for_test())?;
+        Ok(named.0.into_iter().collect())
+    }
+
     #[test]
     fn the_template_is_found_wherever_it_lies() {
         let jinja = ("chat_template.jinja", "one");
         let json = ("chat_template.json", r#"{"chat_template": "two"}"#);
         let config = ("tokenizer_config.json", r#"{"chat_template": "three"}"#);
+        let processor = (
+            "processor_config.json",
+            r#"{"processor_class": "Gemma3Processor", "chat_template": "five"}"#,
+        );
         let list = (
             "tokenizer_config.json",
             r#"{"chat_template": [{"name": "rag", "template": "x"}, {"name": "default", "template": "four"}]}"#,
         );
         let no_template = ("tokenizer_config.json", "{}");
         assert_eq!(found(&[config, json, jinja]).as_deref(), Some("one"));
-        assert_eq!(found(&[config, json]).as_deref(), Some("two"));
+        assert_eq!(found(&[config, processor, json]).as_deref(), Some("two"));
+        assert_eq!(found(&[config, processor]).as_deref(), Some("five"));
+        assert_eq!(found(&[processor]).as_deref(), Some("five"));
         assert_eq!(found(&[config]).as_deref(), Some("three"));
         assert_eq!(found(&[list]).as_deref(), Some("four"));
         assert_eq!(found(&[no_template]), None);
@@ -200,7 +235,7 @@ mod tests {
             ("[]", "expected a JSON object"),
         ] {
             for file in ["tokenizer_config.json", "special_tokens_map.json"] {
-                let error = NamedTokens::from_dir(dir(&[(file, text)]).path()).unwrap_err();
+                let error = named(&[(file, text)]).unwrap_err();
                 let error = error.to_string();
                 assert!(error.contains(file) && error.contains(expected), "{error}");
             }
@@ -228,33 +263,37 @@ mod tests {
     #[test]
     fn tokens_are_named_by_strings_or_objects() {
         let config = r#"{
-            "bos_token": "<bos>", "eos_token": {"content": "<eos>", "lstrip": false},
+            "bos_token": "<b>", "eos_token": {"content": "<end_of_turn>", "lstrip": false},
             "add_bos_token": true, "pad_token": null,
             "extra_special_tokens": {"boi_token": "<image>"}
         }"#;
-        let map = r#"{"bos_token": "other", "pad_token": {"content": "<pad>"}}"#;
+        let map = r#"{"bos_token": "other", "pad_token": {"content": "<eos>"}}"#;
         let files = [
             ("tokenizer_config.json", config),
             ("special_tokens_map.json", map),
         ];
-        let NamedTokens(tokens) = NamedTokens::from_dir(dir(&files).path()).unwrap();
-        let tokens: Vec<_> = tokens
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_str()))
-            .collect();
         assert_eq!(
-            tokens,
+            named(&files).unwrap(),
             [
                 ("boi_token", "<image>"),
-                ("bos_token", "<bos>"),
-                ("eos_token", "<eos>"),
-                ("pad_token", "<pad>"),
+                ("bos_token", "<b>"),
+                ("eos_token", "<end_of_turn>"),
+                ("pad_token", "<eos>"),
+                ("unk_token", "<unk>"),
             ]
+            .map(|(name, content)| (name.to_owned(), content.to_owned()))
         );
-        assert_eq!(
-            NamedTokens::from_dir(dir(&[]).path()).unwrap(),
-            NamedTokens::default()
-        );
+    }
+
+    /// As transformers 5.24 has it for a GemmaTokenizer.
+    #[test]
+    fn tokens_that_no_file_mentions_have_the_familys_names() {
+        let usual = USUAL.map(|(name, content)| (name.to_owned(), content.to_owned()));
+        assert_eq!(named(&[]).unwrap(), usual);
+        let config = ("tokenizer_config.json", r#"{"add_bos_token": true}"#);
+        assert_eq!(named(&[config]).unwrap(), usual);
+        let none = ("tokenizer_config.json", r#"{"bos_token": null}"#);
+        assert_eq!(named(&[none]).unwrap(), usual[1..]);
     }
 
     #[test]

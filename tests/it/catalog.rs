@@ -220,12 +220,9 @@ fn sampling_is_the_checkpoints() {
         temperature: 1.0,
         top_p: 0.95,
         top_k: NonZeroU32::new(64),
+        ..SamplingDefaults::NEUTRAL
     };
-    let greedy = SamplingDefaults {
-        temperature: 0.0,
-        top_p: 1.0,
-        top_k: None,
-    };
+    let greedy = SamplingDefaults::GREEDY;
     assert_eq!(hub_model("medgemma-4b-it").sampling, usual);
     assert_eq!(hub_model("gemma-3-270m").sampling, usual);
     assert_eq!(hub_model("medgemma-1.5-4b-it").sampling, greedy);

@@ -260,17 +260,70 @@ fn a_misshapen_tensor_is_named_with_both_shapes() {
 #[test]
 fn a_type_that_is_not_read_is_named() {
     let mut file = multimodal();
-    file.add("lm_head.weight", "F16", &[2, 2], &[0; 8]);
+    file.add("lm_head.weight", "I16", &[2, 2], &[0; 8]);
     let dir = single(file.bytes());
     let weights = Weights::open(dir.path()).unwrap();
     let message = error_of(weights.tensor(LM_HEAD, &[2, 2]));
     for part in [
         "model.safetensors: ",
         "lm_head.weight",
-        "F16",
-        "BF16 and F32",
+        "I16",
+        "BF16, F16 and F32",
     ] {
         assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn f16_is_exact_in_what_it_becomes() {
+    let mut file = multimodal();
+    // 1, −2⁻²⁴ (the least of all), 65,504 (the greatest) and 1 + 2⁻¹⁰, for which bf16 is too coarse.
+    let (exact, finer) = (
+        [0x3C00u16, 0x8001, 0x3C00, 0],
+        [0x3C00u16, 0x8001, 0x7BFF, 0x3C01],
+    );
+    let bytes = |bits: [u16; 4]| bits.map(u16::to_le_bytes).concat();
+    file.add("lm_head.weight", "F16", &[2, 2], &bytes(finer));
+    file.add("exact.weight", "F16", &[4], &bytes(exact));
+    let dir = single(file.bytes());
+    let weights = Weights::open(dir.path()).unwrap().checked();
+    assert_eq!(weights.num_f16_bytes(), 16);
+    let least = -(2f32.powi(-24));
+    let tensor = weights.tensor("exact.weight", &[4]).unwrap();
+    assert_eq!(tensor.dtype, HostDtype::Bf16);
+    assert_eq!(tensor.to_f32(), [1.0, least, 1.0, 0.0]);
+    assert_eq!(weights.num_finer_than_bf16(), 0);
+    let tensor = weights.tensor(LM_HEAD, &[2, 2]).unwrap();
+    assert_eq!(tensor.dtype, HostDtype::F32);
+    assert_eq!(tensor.to_f32(), [1.0, least, 65_504.0, 1.0009765625]);
+    assert_eq!(weights.num_finer_than_bf16(), 1);
+    weights.check_numbers().unwrap();
+
+    let infinite = [0x3C00u16, 0x7C00, 0x3C00, 0x3C00];
+    let mut file = multimodal();
+    file.add("lm_head.weight", "F16", &[2, 2], &bytes(infinite));
+    let dir = single(file.bytes());
+    let weights = Weights::open(dir.path()).unwrap().checked();
+    let message = error_of(weights.tensor(LM_HEAD, &[2, 2]));
+    assert!(message.contains("the first at 1 of 4"), "{message}");
+}
+
+#[test]
+fn what_training_wraps_around_a_model_is_the_same_model() {
+    let original = multimodal();
+    for prefix in [
+        "base_model.model.",
+        "module.",
+        "_orig_mod.",
+        "module._orig_mod.",
+    ] {
+        let mut file = original.clone();
+        for name in original.names() {
+            file.rename(&name, &format!("{prefix}{name}"));
+        }
+        for dir in [single(file.bytes()), sharded(&file)] {
+            check_same(&Weights::open(dir.path()).unwrap(), &original);
+        }
     }
 }
 

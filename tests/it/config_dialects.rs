@@ -309,7 +309,11 @@ fn what_cannot_be_is_refused_by_file_and_field() {
             json!(true),
             "not supported",
         ),
-        ("quantization_config", json!({"bits": 4}), "not supported"),
+        (
+            "quantization_config",
+            json!({"quant_method": "awq", "bits": 4}),
+            "by awq (4 bits), which is not supported: serve",
+        ),
         (
             "vision_config.model_type",
             json!("clip_vision_model"),

@@ -125,7 +125,7 @@ impl TextSide {
         let tiny = Self::tiny();
         let source = format!("{{# It is mine. #}}{}", tiny.template.source());
         let dir = golden::path("tokenizer");
-        let tokens = NamedTokens::from_dir(&dir).expect("its files are whole");
+        let tokens = NamedTokens::from_dir(&dir, &tiny.tokenizer).expect("its files are whole");
         let program = Path::new(env!("CARGO_BIN_EXE_medgemma"));
         let template = ChatTemplate::new(&source, &tokens, &tiny.tokenizer, program);
         let template = template.expect("the template is sound");

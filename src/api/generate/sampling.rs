@@ -120,13 +120,14 @@ impl SamplingPlan {
                 }
             },
         };
-        let min_p = within("min_p", fields.min_p, 0.0..=1.0)?.unwrap_or(0.0) as f32;
+        let min_p =
+            within("min_p", fields.min_p, 0.0..=1.0)?.map_or(defaults.min_p, |min_p| min_p as f32);
 
         let penalty = |name, value| within(name, value, -2.0..=2.0);
         let presence_penalty = penalty("presence_penalty", fields.presence_penalty)?;
         let frequency_penalty = penalty("frequency_penalty", fields.frequency_penalty)?;
         let repetition_penalty = above_zero("repetition_penalty", fields.repetition_penalty, 10.0)?
-            .map_or(1.0, |penalty| {
+            .map_or(defaults.repetition_penalty, |penalty| {
                 (penalty as f32).max(LEAST_REPETITION_PENALTY)
             });
 

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::digest::Expected;
+use super::proxy::{Proxies, Proxy};
 use super::repository::{Commit, RepoId, Revision, is_file_name};
 use super::response_error::{Asked, Failure, TokenSent, of_status};
 use super::token;
@@ -37,6 +38,9 @@ pub(super) struct Endpoint {
     name: String,
     /// Authorization header; marked as sensitive, so that it is never printed.
     authorization: Option<HeaderValue>,
+    proxies: Proxies,
+    /// The proxy that answers in the hub's place: the hub is asked without TLS.
+    plain_proxy: Option<Proxy>,
     stall_timeout: Duration,
 }
 
@@ -121,8 +125,12 @@ impl Endpoint {
             .connect_timeout(CONNECT_TIMEOUT)
             .build()
             .map_err(|error| Error::Config(format!("no HTTP client: {error}")))?;
+        let proxies = Proxies::from_env();
+        let plain_proxy = proxies.of(&base).filter(|_| base.scheme() == "http");
         Ok(Self {
             http,
+            proxies,
+            plain_proxy,
             base,
             name: config.endpoint.clone(),
             authorization,
@@ -146,6 +154,7 @@ impl Endpoint {
             repo,
             revision,
             file,
+            proxy: self.plain_proxy.as_ref(),
             token: match self.authorization {
                 Some(_) => TokenSent::Yes,
                 None => TokenSent::No,
@@ -287,7 +296,7 @@ impl Endpoint {
     }
 
     /// Creates the failure for a request without a response.
-    fn unsent(&self, error: &reqwest::Error) -> Failure {
+    fn unsent(&self, error: &reqwest::Error, url: &Url) -> Failure {
         let what = cause(error);
         // A retry would get the same certificate.
         if what.contains("invalid peer certificate") {
@@ -300,7 +309,10 @@ impl Endpoint {
                 ),
             );
         }
-        Failure::transient(what)
+        let proxy = self.proxies.of(url);
+        let blamed =
+            proxy.and_then(|proxy| proxy.unsent(error, url.host_str().unwrap_or_default()));
+        blamed.unwrap_or_else(|| Failure::transient(what))
     }
 
     fn not_a_hub(&self, what: &str) -> Failure {
@@ -365,7 +377,7 @@ impl Endpoint {
             let response = timeout(CONNECT_TIMEOUT + self.stall_timeout, request.send()).await;
             let response = match response {
                 Ok(Ok(response)) => response,
-                Ok(Err(error)) => return Err(self.unsent(&error.without_url())),
+                Ok(Err(error)) => return Err(self.unsent(&error.without_url(), &url)),
                 Err(_) => return Err(Failure::transient("it does not answer")),
             };
             if is_hub && (response.status().is_success() || response.status().is_redirection()) {

@@ -41,6 +41,7 @@ mod endpoint;
 mod inventory;
 mod needed_files;
 mod progress;
+mod proxy;
 mod removal;
 mod repository;
 mod response_error;

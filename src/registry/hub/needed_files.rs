@@ -25,6 +25,8 @@ const SMALL: [&str; 12] = [
     INDEX,
 ];
 const CONFIG: &str = "config.json";
+/// What peft writes beside an adapter's weights.
+const ADAPTER: &str = "adapter_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
@@ -56,6 +58,12 @@ impl NeededFiles {
     pub(super) fn choose(names: &[String]) -> Result<Self, String> {
         let has = |name: &str| names.iter().any(|own| own == name);
         for name in [CONFIG, TOKENIZER] {
+            if !has(name) && has(ADAPTER) {
+                return Err(format!(
+                    "it is an adapter ({ADAPTER}), not a whole model: merge it into its base model \
+                     and serve the directory of the result"
+                ));
+            }
             if !has(name) {
                 return Err(format!("it has no {name}"));
             }

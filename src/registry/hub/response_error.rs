@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 
+use super::proxy::Proxy;
 use super::repository::RepoId;
 use crate::error::{Error, HubProblem};
 
@@ -44,6 +45,8 @@ pub(super) struct Asked<'a> {
     pub(super) revision: &'a str,
     /// File; `None` for the list of files.
     pub(super) file: Option<&'a str>,
+    /// The proxy that may have answered instead of the hub.
+    pub(super) proxy: Option<&'a Proxy>,
     pub(super) token: TokenSent,
 }
 
@@ -58,6 +61,11 @@ const GIVE_TOKEN: &str = "--hf-token, HF_TOKEN, or a file that --hf-token-file n
 
 /// Interprets a status other than success.
 pub(super) fn of_status(status: u16, headers: &HeaderMap, asked: &Asked<'_>) -> Failure {
+    if let Some(proxy) = asked.proxy
+        && let Some(failure) = proxy.answered(status, headers, asked.endpoint)
+    {
+        return failure;
+    }
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let code = header("x-error-code").unwrap_or_default();
     match (status, code) {
@@ -177,6 +185,7 @@ mod tests {
             repo: &repo(),
             revision: "main",
             file,
+            proxy: None,
             token,
         };
         match of_status(status, &headers, &asked) {

@@ -46,11 +46,17 @@ impl RetryPolicy {
             longest_pause,
         } = self.retries;
         self.num_failed += 1;
+        // The hint is of no use where a proxy is in use already.
+        let hint = if what.starts_with("the proxy ") {
+            "Without"
+        } else {
+            "Behind a proxy, set HTTPS_PROXY; without"
+        };
         let given_up = |why: String| Error::Hub {
             problem: HubProblem::Network,
             message: format!(
-                "{asked}: {what}{why}. Downloaded data is kept. Behind a proxy, set HTTPS_PROXY; \
-                 without a network, HF_HUB_OFFLINE=1 uses only the cache."
+                "{asked}: {what}{why}. Downloaded data is kept. {hint} a network, \
+                 HF_HUB_OFFLINE=1 uses only the cache."
             ),
         };
         if self.num_failed >= max_attempts {

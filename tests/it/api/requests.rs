@@ -38,17 +38,22 @@ async fn the_models_defaults_apply_where_nothing_is_said() {
     assert_eq!(sampling.top_logprobs, None);
     assert_eq!(sampling.stop_token_ids, [TokenId(1), END_OF_TURN]);
 
-    let greedy = Plan {
+    let greedy = || Plan {
         sampling_defaults: SamplingDefaults {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: None,
+            min_p: 0.25,
+            repetition_penalty: 1.5,
+            ..SamplingDefaults::GREEDY
         },
         ..Plan::for_test()
     };
-    let sampling = asked_of(greedy, json!({"temperature": null, "top_k": null})).await;
+    let sampling = asked_of(greedy(), json!({"temperature": null, "top_k": null})).await;
     assert_eq!(sampling.temperature, 0.0);
     assert_eq!(sampling.top_k, None);
+    assert_eq!(sampling.min_p, 0.25);
+    assert_eq!(sampling.repetition_penalty, 1.5);
+    let said = json!({"min_p": 0, "repetition_penalty": 1});
+    let sampling = asked_of(greedy(), said).await;
+    assert_eq!((sampling.min_p, sampling.repetition_penalty), (0.0, 1.0));
 }
 
 #[tokio::test]

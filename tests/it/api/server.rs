@@ -116,6 +116,7 @@ impl Plan {
                 temperature: 1.0,
                 top_p: 0.95,
                 top_k: NonZeroU32::new(64),
+                ..SamplingDefaults::NEUTRAL
             },
             thinking: Thinking::Never,
             tool_format: ToolFormat::Pythonic,

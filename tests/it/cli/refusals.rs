@@ -17,7 +17,11 @@ fn what_cannot_be_served_is_said_in_one_line() {
     let text = fs::read_to_string(&config).unwrap();
     fs::write(
         &config,
-        text.replacen('{', "{\"quantization_config\": {\"bits\": 4},", 1),
+        text.replacen(
+            '{',
+            "{\"quantization_config\": {\"quant_method\": \"bitsandbytes\"},",
+            1,
+        ),
     )
     .unwrap();
     let quantised = quantised.path().to_str().unwrap();
@@ -28,9 +32,28 @@ fn what_cannot_be_served_is_said_in_one_line() {
     fs::write(&config, text.replace("\"height\": 896", "\"height\": 448")).unwrap();
     let images = images.path().to_str().unwrap();
 
+    let adapter = tempfile::tempdir().unwrap();
+    fs::write(
+        adapter.path().join("adapter_config.json"),
+        r#"{"base_model_name_or_path": "google/medgemma-4b-it", "peft_type": "LORA"}"#,
+    )
+    .unwrap();
+    let adapter = adapter.path().to_str().unwrap();
+    let trained = copy_of(&[NOISE]);
+    fs::remove_file(trained.path().join("model.safetensors")).unwrap();
+    fs::write(trained.path().join("adapter_config.json"), "{}").unwrap();
+    let trained = trained.path().to_str().unwrap();
+    let pointers = copy_of(&[NOISE]);
+    fs::write(
+        pointers.path().join("tokenizer.json"),
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 33384568\n",
+    )
+    .unwrap();
+    let pointers = pointers.path().to_str().unwrap();
+
     let empty = tempfile::tempdir().unwrap();
     let empty = empty.path().to_str().unwrap();
-    let cases: [(i32, &[&str], &[&str]); 16] = [
+    let cases: [(i32, &[&str], &[&str]); 19] = [
         (
             66,
             &["nosuch"],
@@ -66,7 +89,26 @@ fn what_cannot_be_served_is_said_in_one_line() {
         (
             65,
             &[quantised],
-            &["config.json: quantization_config is an object, which is not supported"],
+            &[
+                "config.json: quantization_config says",
+                "by bitsandbytes",
+                "BF16",
+            ],
+        ),
+        (
+            66,
+            &[adapter],
+            &["holds an adapter", "merge it into google/medgemma-4b-it"],
+        ),
+        (
+            65,
+            &[trained],
+            &["has neither model.safetensors", "holds an adapter"],
+        ),
+        (
+            65,
+            &[pointers],
+            &["tokenizer.json: is a Git LFS pointer", "git lfs pull"],
         ),
         (
             65,

@@ -438,8 +438,9 @@ pub(super) fn text_of(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
             }
         }
         _ => {
-            let text = format!("\u{feff}{whole}");
-            ("a byte order mark".to_owned(), text.into(), None)
+            let words = whole.encode_utf16().flat_map(u16::to_le_bytes);
+            let text: Vec<u8> = [0xff, 0xfe].into_iter().chain(words).collect();
+            ("UTF-16".to_owned(), text, Some("UTF-16"))
         }
     };
     folder.set(file, text);

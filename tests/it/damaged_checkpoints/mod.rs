@@ -81,14 +81,21 @@ fn no_file(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage {
     let mut names: Vec<String> = folder.files.keys().cloned().collect();
     names.extend(["special_tokens_map.json", "chat_template.jinja"].map(str::to_owned));
     let file = names.swap_remove(rng.usize(..names.len()));
-    let (what, content) = match rng.u8(..7) {
+    let (what, content) = match rng.u8(..8) {
         0 => ("a directory", Content::Directory),
         1 => ("a pipe", Content::Pipe),
         2 => (
             "a link to a device",
             Content::Link(PathBuf::from("/dev/zero")),
         ),
-        3 => ("a link out", Content::Link(PathBuf::from("../secret"))),
+        3 => (
+            "a link to what the system makes up",
+            Content::Link(PathBuf::from("/proc/self/environ")),
+        ),
+        6 => (
+            "a pointer of Git LFS",
+            Content::Bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n".to_vec()),
+        ),
         4 => ("a link to nothing", Content::Link(PathBuf::from("nothing"))),
         5 => ("a link to itself", Content::Link(PathBuf::from(&file))),
         _ => ("8 GB of zeros", Content::Sparse(1 << 33)),
@@ -230,6 +237,29 @@ fn what_looks_odd_and_is_allowed_is_loaded() {
         assert_eq!(header.len() % 2, 1);
         folder.set("model.safetensors", odd);
     });
+    add("byte order marks", "text1b", &|folder| {
+        let texts = folder.files.keys().filter(|name| name.ends_with(".json"));
+        let texts: Vec<String> = texts.cloned().collect();
+        assert!(texts.len() > 2);
+        for name in texts {
+            let marked = format!("\u{feff}{}", folder.text(&name));
+            folder.set(&name, marked);
+        }
+    });
+    add("numbers in F16", "text1b", &tensors::in_f16);
+    add(
+        "a template in processor_config.json",
+        "multimodal",
+        &|folder| {
+            let template = folder.json("tokenizer_config.json")["chat_template"].clone();
+            assert!(template.is_string());
+            folder.set_field("tokenizer_config.json", "/chat_template", json!(null));
+            folder.set(
+                "processor_config.json",
+                json!({"chat_template": template}).to_string(),
+            );
+        },
+    );
     add("a link within the folder", "text1b", &|folder| {
         let config = folder.files.remove("config.json").unwrap();
         folder.files.insert("config.v2.json".to_owned(), config);

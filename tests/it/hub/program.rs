@@ -1,7 +1,7 @@
 //! `medgemma pull`, `models` and `rm` as people call them.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -143,6 +143,80 @@ fn errors_are_one_line_and_show_no_token() {
     fs::write(home.join("token"), "hf_right").unwrap();
     let (code, said) = pull(&[], &[("HF_HOME", home.to_str().unwrap())]);
     assert_eq!(code, Some(0), "{said}");
+}
+
+/// A proxy that answers everything with this.
+fn proxy(answer: &'static str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut line = String::new();
+            // The head ends with an empty line.
+            while stream.read_line(&mut line).is_ok_and(|len| len > 2) {
+                line.clear();
+            }
+            let _ = stream.get_mut().write_all(answer.as_bytes());
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn a_proxy_that_refuses_is_blamed_and_not_the_hub() {
+    let hub = Imitation::start();
+    hub.put(ID, noise());
+    let forbidden =
+        proxy("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let password = proxy(
+        "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\
+         Connection: close\r\n\r\n",
+    );
+    let plain = hub.url();
+    let tls = "https://hub.invalid";
+    for (variable, proxy, endpoint, says) in [
+        (
+            "HTTPS_PROXY",
+            &forbidden,
+            tls,
+            "refuses to connect to hub.invalid",
+        ),
+        (
+            "https_proxy",
+            &password,
+            tls,
+            "HTTPS_PROXY, as in http://NAME:PASSWORD@",
+        ),
+        (
+            "HTTP_PROXY",
+            &forbidden,
+            &plain,
+            "answers 403 to a request for http://",
+        ),
+        (
+            "http_proxy",
+            &password,
+            &plain,
+            "HTTP_PROXY, as in http://NAME:PASSWORD@",
+        ),
+        ("ALL_PROXY", &forbidden, &plain, "answers 403 to"),
+    ] {
+        let cache = tempfile::tempdir().unwrap();
+        let output = medgemma(&hub, cache.path(), &["pull", ID])
+            .env("HF_ENDPOINT", endpoint)
+            .env(variable, proxy.replace("http://", "http://me:secret@"))
+            .output()
+            .unwrap();
+        let said = text(&output.stderr);
+        assert!(!output.status.success(), "{said}");
+        for part in [&format!("the proxy {proxy} ("), says] {
+            assert!(said.contains(part), "{variable}, {part}: {said}");
+        }
+        assert!(!said.contains("secret"), "{said}");
+        assert!(!said.contains("set HTTPS_PROXY"), "{said}");
+    }
+    assert_eq!(hub.num_asked(), 0);
 }
 
 #[test]

@@ -112,6 +112,14 @@ fn a_repository_that_is_no_model_says_what_it_lacks() {
         assert_eq!(problem, HubProblem::NotFound);
         assert_says(&message, &[ID, says]);
     }
+    // What peft writes.
+    let mut repo = noise();
+    repo.files.remove("config.json");
+    repo.files
+        .insert("adapter_config.json".to_owned(), b"{}".to_vec());
+    hub.put(ID, repo);
+    let (_, message) = refused(&settings(&hub, cache.path()));
+    assert_says(&message, &[ID, "it is an adapter", "merge it"]);
     // An index that leads out of the folder.
     let mut repo = noise();
     repo.files.remove("model.safetensors");
