@@ -198,9 +198,19 @@ pub enum HubProblem {
 pub enum ImageError {
     /// Not a supported format.
     #[error(
-        "The image is in a format that is not supported. Send PNG, JPEG, WebP, GIF, BMP or TIFF."
+        "The image is in a format that is not supported. Send PNG, JPEG, WebP, GIF, BMP, TIFF or JPEG \
+         2000."
     )]
     UnknownFormat,
+    /// A format that is known, and not supported.
+    #[error(
+        "The image is a {name} file, which is not supported. Convert it, and send PNG, JPEG, WebP, \
+         GIF, BMP, TIFF or JPEG 2000."
+    )]
+    UnreadFormat {
+        /// The format's usual name.
+        name: &'static str,
+    },
     /// DICOM, which is not supported yet.
     #[error(
         "The image is a DICOM file. DICOM is not supported yet. Export the image as PNG with a \
@@ -272,7 +282,7 @@ pub enum ImageError {
     },
     /// Not a valid data URI.
     #[error(
-        "The image's data URI is malformed. Send data:image/png;base64,… (or jpeg, webp, gif, bmp, tiff)."
+        "The image's data URI is malformed. Send data:image/png;base64,… (or jpeg, webp, gif, bmp, tiff, jp2)."
     )]
     BadDataUri,
     /// A URL of another scheme, or a path.

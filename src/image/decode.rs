@@ -5,22 +5,22 @@
 //!
 //! As the reference: `PIL.Image.open`, `ImageOps.exif_transpose`, then transformers'
 //! `image_transforms.convert_to_rgb`. First frame of what moves; colour profiles are not applied.
-//! On purpose otherwise: 16-bit grey is scaled where Pillow clips it to white, and a transparent
-//! colour of a PNG counts also at 2, 4 and 16 bits, where Pillow misses it.
+//! On purpose otherwise: 16-bit grey is scaled where Pillow clips it to white, 16 bits that use a
+//! small part of their range are stretched (see `depth`), and a transparent colour of a PNG counts
+//! also at 2, 4 and 16 bits, where Pillow misses it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::codecs::bmp::BmpDecoder;
-use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{ColorType, ImageDecoder, Limits};
 
 use super::cancellation::Cancellation;
 use super::encoded_file::EncodedFile;
-use super::format::Format;
+use super::format::{self, Format};
 use super::orientation::{self, Orientation};
 use super::raster::{Layout, Raster, flatten};
-use super::{gif, header, jpeg, metadata, tiff};
+use super::{depth, gif, header, jpeg, jpeg2000, metadata, png, tiff};
 use crate::error::ImageError;
 
 /// How large an image may be.
@@ -52,7 +52,7 @@ impl Default for ImageLimits {
     }
 }
 
-/// Decodes a PNG, JPEG, WebP, GIF, BMP or TIFF file.
+/// Decodes a PNG, JPEG, WebP, GIF, BMP, TIFF or JPEG 2000 file.
 ///
 /// # Errors
 /// [`ImageError`] with a fixed text; no file makes this panic, and none makes it take memory that
@@ -88,6 +88,13 @@ pub(super) fn decoding_bytes(encoded: &[u8], limits: &ImageLimits) -> Result<u64
     const MOST_TABLES: usize = 1_400_000_000;
     let Stated { format, size } = check(encoded, limits)?;
     let (width, height) = size;
+    let plain = (width * height * BYTES_PER_PIXEL) as u64;
+    if format == Format::Jpeg2000 {
+        return Ok(plain + jpeg2000::Header::of(encoded)?.decoding_bytes());
+    }
+    if format == Format::Tiff {
+        return Ok(plain + tiff::more_bytes(encoded));
+    }
     let tables = match format {
         Format::WebP if encoded.get(12..16) != Some(b"VP8 ") => encoded
             .len()
@@ -95,7 +102,7 @@ pub(super) fn decoding_bytes(encoded: &[u8], limits: &ImageLimits) -> Result<u64
             .min(MOST_TABLES),
         _ => 0,
     };
-    Ok((width * height * BYTES_PER_PIXEL + tables) as u64)
+    Ok(plain + tables as u64)
 }
 
 /// The properties in a file's header.
@@ -112,7 +119,10 @@ fn check(encoded: &[u8], limits: &ImageLimits) -> Result<Stated, ImageError> {
     }
     let format = Format::sniff(encoded).ok_or_else(|| match encoded.get(128..132) {
         Some(b"DICM") => ImageError::Dicom,
-        _ => ImageError::UnknownFormat,
+        _ => match format::unread(encoded) {
+            Some(name) => ImageError::UnreadFormat { name },
+            None => ImageError::UnknownFormat,
+        },
     })?;
     let (width, height) = header::size(format, encoded)?;
     if width == 0 || height == 0 {
@@ -164,15 +174,8 @@ fn decode_as(
         Format::Jpeg => jpeg::decode(file, size, cancellation),
         Format::Gif => gif::decode(file, size),
         Format::Tiff => tiff::decode(encoded, size, cancellation),
-        Format::Png => {
-            let decoder = PngDecoder::with_limits(file, image_limits(size)).map_err(undecodable)?;
-            // Grey whose alpha comes from a transparent level, not from a channel of its own.
-            let keyed = encoded.get(25) == Some(&0);
-            read(decoder, size, |color| match color {
-                ColorType::La16 if keyed => Some(Layout::GreyKeyed16),
-                color => layout(color),
-            })
-        }
+        Format::Jpeg2000 => jpeg2000::decode(encoded, size, cancellation),
+        Format::Png => png::decode(encoded, size, cancellation),
         Format::Bmp => {
             let decoder = BmpDecoder::new(file).map_err(undecodable)?;
             read(decoder, size, layout)
@@ -185,7 +188,7 @@ fn decode_as(
 }
 
 /// Runs one of the `image` crate's decoders.
-fn read(
+pub(super) fn read(
     mut decoder: impl ImageDecoder,
     size: (usize, usize),
     layout: impl Fn(ColorType) -> Option<Layout>,
@@ -200,10 +203,13 @@ fn read(
     let layout = layout(decoder.color_type()).ok_or(ImageError::UnsupportedVariant)?;
     let mut bytes = vec![0; size.0 * size.1 * layout.bytes_per_pixel()];
     decoder.read_image(&mut bytes).map_err(undecodable)?;
+    if let Some((channels, num_colors)) = layout.channels_of_16_bits() {
+        depth::use_full_range(&mut bytes, channels, num_colors);
+    }
     flatten(size, layout, bytes)
 }
 
-fn layout(color: ColorType) -> Option<Layout> {
+pub(super) fn layout(color: ColorType) -> Option<Layout> {
     Some(match color {
         ColorType::L8 => Layout::Grey8,
         ColorType::La8 => Layout::GreyAlpha8,
@@ -217,7 +223,7 @@ fn layout(color: ColorType) -> Option<Layout> {
     })
 }
 
-fn image_limits(size: (usize, usize)) -> Limits {
+pub(super) fn image_limits(size: (usize, usize)) -> Limits {
     let mut limits = Limits::default();
     limits.max_alloc = Some(memory_budget(size) as u64);
     limits
@@ -230,6 +236,6 @@ pub(super) fn memory_budget((width, height): (usize, usize)) -> usize {
 }
 
 /// A decoder's own message may quote the file: it is dropped.
-fn undecodable<E>(_: E) -> ImageError {
+pub(super) fn undecodable<E>(_: E) -> ImageError {
     ImageError::Undecodable
 }

@@ -4,6 +4,8 @@
 //! in `decode` (`decode_as` and `decoding_bytes`), a case in the tests of `probe`, and its name in two
 //! messages of `crate::error::ImageError` (`UnknownFormat` and `BadDataUri`).
 
+use super::jpeg2000;
+
 /// The supported formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -19,6 +21,8 @@ pub enum Format {
     Bmp,
     /// TIFF, also BigTIFF.
     Tiff,
+    /// JPEG 2000, in boxes or bare.
+    Jpeg2000,
 }
 
 impl Format {
@@ -45,8 +49,30 @@ impl Format {
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
             [b'B', b'M', ..] => Some(Self::Bmp),
             [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Some(Self::Tiff),
+            _ if encoded.starts_with(&jpeg2000::BOXES)
+                || encoded.starts_with(&jpeg2000::CODESTREAM) =>
+            {
+                Some(Self::Jpeg2000)
+            }
             _ => None,
         }
+    }
+}
+
+/// Returns the name of a format of images that is known and not read.
+pub(super) fn unread(encoded: &[u8]) -> Option<&'static str> {
+    match encoded {
+        [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => match brand.get(..4)? {
+            b"avif" | b"avis" => Some("AVIF"),
+            b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1" => {
+                Some("HEIC")
+            }
+            _ => None,
+        },
+        [0xff, 0x0a, ..] | [0, 0, 0, 12, b'J', b'X', b'L', b' ', ..] => Some("JPEG XL"),
+        [0, 0, 1, 0, ..] => Some("ICO"),
+        [b'8', b'B', b'P', b'S', ..] => Some("PSD"),
+        _ => None,
     }
 }
 
@@ -64,6 +90,8 @@ mod tests {
             (b"BM", Some(Format::Bmp)),
             (b"II*\0", Some(Format::Tiff)),
             (b"MM\0+", Some(Format::Tiff)),
+            (b"\0\0\0\x0cjP  \r\n\x87\n", Some(Format::Jpeg2000)),
+            (b"\xff\x4f\xff\x51\0/", Some(Format::Jpeg2000)),
             (b"RIFF\x10\0\0\0WAVEfmt ", None),
             (b"<svg xmlns", None),
             (b"%PDF-1.7", None),

@@ -5,6 +5,7 @@
 
 use super::format::Format;
 use super::ifd::Directory;
+use super::jpeg2000;
 use super::metadata::{RiffChunk, jpeg_segments, png_chunks, riff_chunks};
 use crate::error::ImageError;
 
@@ -25,6 +26,7 @@ pub(super) fn size(format: Format, encoded: &[u8]) -> Result<(u32, u32), ImageEr
         Format::Gif => gif(encoded),
         Format::Bmp => bmp(encoded),
         Format::Tiff => tiff(encoded),
+        Format::Jpeg2000 => return Ok(jpeg2000::Header::of(encoded)?.size),
     }
     .ok_or(ImageError::Undecodable)
 }
@@ -55,6 +57,7 @@ fn jpeg(encoded: &[u8]) -> Result<(u32, u32), ImageError> {
                 );
                 size.get_or_insert((u32::from(w), u32::from(h)));
             }
+            (0xf7, _) => return Err(ImageError::UnreadFormat { name: "JPEG-LS" }),
             // Lossless, hierarchical and arithmetic coding.
             (0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf, _) => {
                 return Err(ImageError::UnsupportedVariant);

@@ -87,6 +87,11 @@ impl<'a> Directory<'a> {
             .any(|entry| value_len(self.layout.uint(&entry[2..4]) as u16).is_none())
     }
 
+    /// Whether numbers begin with their least byte.
+    pub(super) fn is_little_endian(&self) -> bool {
+        self.layout.little_endian
+    }
+
     /// Whether the file is a BigTIFF.
     pub(super) fn is_big(&self) -> bool {
         self.layout.big
@@ -139,7 +144,25 @@ impl<'a> Directory<'a> {
     }
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
+    /// The bytes of the values, in the file's order.
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.values
+    }
+
+    /// The values, none if they are not unsigned fractions.
+    pub(super) fn rationals(&self) -> impl Iterator<Item = f64> {
+        let values = if self.kind == RATIONAL {
+            self.values
+        } else {
+            &[]
+        };
+        values.as_chunks::<8>().0.iter().map(|fraction| {
+            let (above, below) = fraction.split_at(4);
+            self.layout.uint(above) as f64 / self.layout.uint(below) as f64
+        })
+    }
+
     /// The values, none if they are not unsigned numbers.
     pub(super) fn uints(&self) -> impl Iterator<Item = u64> {
         let unsigned = matches!(self.kind, BYTE | SHORT | LONG | LONG8);
@@ -172,6 +195,7 @@ impl Entry<'_> {
 const BYTE: u16 = 1;
 const SHORT: u16 = 3;
 const LONG: u16 = 4;
+const RATIONAL: u16 = 5;
 const LONG8: u16 = 16;
 
 /// Bytes of one value of a type.
@@ -180,7 +204,7 @@ fn value_len(kind: u16) -> Option<usize> {
         BYTE | 2 | 6 | 7 => 1,
         SHORT | 8 => 2,
         LONG | 9 | 11 | 13 => 4,
-        5 | 10 | 12 | LONG8 | 17 | 18 => 8,
+        RATIONAL | 10 | 12 | LONG8 | 17 | 18 => 8,
         _ => return None,
     })
 }

@@ -26,7 +26,7 @@ pub(super) fn find(format: Format, encoded: &[u8]) -> Metadata<'_> {
             exif: Some(encoded),
             xmp: None,
         },
-        Format::Gif | Format::Bmp => Metadata::default(),
+        Format::Gif | Format::Bmp | Format::Jpeg2000 => Metadata::default(),
     }
 }
 

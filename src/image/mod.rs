@@ -19,14 +19,17 @@
 mod cancellation;
 pub mod data_uri;
 mod decode;
+mod depth;
 mod encoded_file;
 mod format;
 mod gif;
 mod header;
 mod ifd;
 mod jpeg;
+mod jpeg2000;
 mod metadata;
 mod orientation;
+mod png;
 mod probe;
 mod processor;
 mod raster;

@@ -98,6 +98,19 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// Number of channels, and of those that are not alpha, of the layouts of 16-bit light.
+    pub(super) fn channels_of_16_bits(self) -> Option<(usize, usize)> {
+        match self {
+            Self::Grey16 => Some((1, 1)),
+            Self::GreyKeyed16 | Self::GreyAlpha16 => Some((2, 1)),
+            Self::Rgb16 => Some((3, 3)),
+            Self::Rgba16 | Self::RgbaPremultiplied16 => Some((4, 3)),
+            _ => None,
+        }
+    }
+}
+
 /// Brings decoded samples to 8 bits without alpha, as Pillow and `convert_to_rgb` do.
 ///
 /// Pillow keeps the high byte of 16-bit samples, and so does this function. The exception is

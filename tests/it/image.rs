@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use medgemma::core::ImageFit;
+use medgemma::error::ImageError;
 use medgemma::image::{Cancellation, ImageLimits, ImageProcessor, Samples, decode};
 use serde::Deserialize;
 
@@ -66,6 +67,59 @@ fn every_image_decodes_to_the_reference_levels() {
             Samples::Grey(grey) => grey.into_iter().flat_map(|v| [v; 3]).collect(),
         };
         assert_eq!(digest(&rgb), expected.decoded, "{name}");
+    }
+}
+
+/// One entry of `pillow/expected.json`.
+#[derive(Deserialize)]
+struct Levels {
+    width: usize,
+    height: usize,
+    /// BLAKE3 of the levels, of one or three channels.
+    decoded: String,
+}
+
+// `tests/golden/make/pillow.py` made the files, and Pillow 13 the levels.
+#[test]
+fn what_pillow_reads_is_read_and_what_it_refuses_is_refused() {
+    let json = fs::read(golden::path("pillow/expected.json")).expect("goldens are there");
+    let listing: BTreeMap<String, Option<Levels>> =
+        serde_json::from_slice(&json).expect("goldens are JSON");
+    let num_refused = listing.values().filter(|levels| levels.is_none()).count();
+    assert_eq!((listing.len(), num_refused), (50, 8));
+    for (name, expected) in listing {
+        let encoded = fs::read(golden::path(&format!("pillow/{name}"))).expect("goldens are there");
+        let decoded = decode(&encoded, &LIMITS, Cancellation::NEVER);
+        let (expected, raster) = match (expected, decoded) {
+            (Some(expected), Ok(raster)) => (expected, raster),
+            (None, Err(error)) => {
+                assert_eq!(error, ImageError::Undecodable, "{name}");
+                continue;
+            }
+            (Some(_), Err(error)) => panic!("{name}: Pillow reads it; {error}"),
+            (None, Ok(_)) => panic!("{name}: Pillow refuses it"),
+        };
+        assert_eq!(
+            (raster.width, raster.height),
+            (expected.width, expected.height),
+            "{name}"
+        );
+        let (Samples::Grey(levels) | Samples::Rgb(levels)) = raster.samples;
+        assert_eq!(digest(&levels), expected.decoded, "{name}");
+    }
+}
+
+#[test]
+fn lossy_jpeg_2000_is_within_a_level_of_pillow() {
+    let encoded = fs::read(golden::path("pillow/lossy.jp2")).expect("goldens are there");
+    let expected = fs::read(golden::path("pillow/lossy.rgb")).expect("goldens are there");
+    let raster = decode(&encoded, &LIMITS, Cancellation::NEVER).expect("it is sound");
+    let Samples::Rgb(levels) = raster.samples else {
+        panic!("it has colours")
+    };
+    assert_eq!(levels.len(), expected.len());
+    for (level, expected) in levels.iter().zip(&expected) {
+        assert!(level.abs_diff(*expected) <= 1, "{level} for {expected}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a TIFF's fields say of its samples, and whether they can be believed.
 
 use super::super::ifd::{Directory, Entry};
+use super::fax::FaxCoding;
 use crate::error::ImageError;
 
 pub(super) const IMAGE_WIDTH: u16 = 256;
@@ -22,7 +23,11 @@ pub(super) const TILE_OFFSETS: u16 = 324;
 pub(super) const TILE_BYTE_COUNTS: u16 = 325;
 pub(super) const EXTRA_SAMPLES: u16 = 338;
 pub(super) const SAMPLE_FORMAT: u16 = 339;
+pub(super) const T4_OPTIONS: u16 = 292;
+pub(super) const JPEG_TABLES: u16 = 347;
+pub(super) const YCBCR_COEFFICIENTS: u16 = 529;
 pub(super) const YCBCR_SUBSAMPLING: u16 = 530;
+pub(super) const REFERENCE_BLACK_WHITE: u16 = 532;
 
 /// What the samples mean.
 #[derive(Clone, Copy, PartialEq)]
@@ -32,15 +37,54 @@ pub(super) enum Photometric {
     Rgb,
     Palette,
     Cmyk,
+    YCbCr,
 }
 
 impl Photometric {
     pub(super) fn num_colors(self) -> usize {
         match self {
             Self::WhiteIsZero | Self::BlackIsZero | Self::Palette => 1,
-            Self::Rgb => 3,
+            Self::Rgb | Self::YCbCr => 3,
             Self::Cmyk => 4,
         }
+    }
+}
+
+/// How chunks are compressed.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Compression {
+    None,
+    Lzw,
+    Deflate,
+    PackBits,
+    Zstd,
+    Jpeg,
+    Fax(FaxCoding),
+}
+
+impl Compression {
+    fn of(directory: &Directory<'_>, number: u32) -> Option<Self> {
+        Some(match number {
+            1 => Self::None,
+            2 => Self::Fax(FaxCoding::Huffman),
+            3 => {
+                let options = directory.value(T4_OPTIONS).unwrap_or(0);
+                // Uncompressed runs within a fax were never in use.
+                if options & 2 != 0 {
+                    return None;
+                }
+                Self::Fax(FaxCoding::T4 {
+                    two_dimensional: options & 1 != 0,
+                })
+            }
+            4 => Self::Fax(FaxCoding::T6),
+            5 => Self::Lzw,
+            7 => Self::Jpeg,
+            8 | 32946 => Self::Deflate,
+            32773 => Self::PackBits,
+            50000 => Self::Zstd,
+            _ => return None,
+        })
     }
 }
 
@@ -56,10 +100,17 @@ pub(super) enum Alpha {
 /// The fields that decide how samples are read.
 pub(super) struct Description {
     pub(super) photometric: Photometric,
+    pub(super) compression: Compression,
+    /// The bits of each byte of a fax stand in reverse.
+    pub(super) is_reversed: bool,
+    /// Columns and rows of pixels that share the colour of a YCbCr image.
+    pub(super) subsampling: (usize, usize),
     pub(super) bits: u32,
     pub(super) samples: usize,
     pub(super) alpha: Alpha,
     pub(super) planar: bool,
+    /// Width and height of a strip or tile.
+    pub(super) chunk: (usize, usize),
     /// Strips or tiles that the image needs.
     num_chunks: usize,
 }
@@ -85,11 +136,14 @@ impl Description {
             2 => Photometric::Rgb,
             3 => Photometric::Palette,
             5 => Photometric::Cmyk,
+            6 => Photometric::YCbCr,
             _ => return Err(ImageError::UnsupportedVariant),
         };
-        // None, fax group 4, LZW, Deflate (both numbers), PackBits.
-        if !matches!(value(COMPRESSION, 1)?, 1 | 4 | 5 | 8 | 32773 | 32946)
-            || value(FILL_ORDER, 1)? != 1
+        let compression = Compression::of(directory, value(COMPRESSION, 1)?);
+        let compression = compression.ok_or(ImageError::UnsupportedVariant)?;
+        let is_fax = matches!(compression, Compression::Fax(_));
+        let fill_order = value(FILL_ORDER, 1)?;
+        if !(fill_order == 1 || fill_order == 2 && is_fax)
             || all(SAMPLE_FORMAT).is_some_and(|formats| formats.iter().any(|&format| format != 1))
         {
             return Err(ImageError::UnsupportedVariant);
@@ -115,31 +169,71 @@ impl Description {
         };
 
         let planar = value(PLANAR_CONFIGURATION, 1)? == 2;
-        let num_chunks = if directory.names(TILE_OFFSETS) {
+        let subsampling = match all(YCBCR_SUBSAMPLING).as_deref() {
+            // What TIFF says of files that do not.
+            None => (2, 2),
+            Some(&[h @ (1 | 2 | 4), v @ (1 | 2 | 4)]) => (h as usize, v as usize),
+            Some(_) => return Err(ImageError::UnsupportedVariant),
+        };
+        let is_read = match compression {
+            Compression::Fax(_) => bits == 1 && samples == 1,
+            Compression::Jpeg => bits == 8 && !planar && photometric != Photometric::Palette,
+            _ if photometric == Photometric::YCbCr => {
+                bits == 8 && !planar && value(PREDICTOR, 1)? == 1 && has_usual_levels(directory)
+            }
+            _ => true,
+        };
+        if !is_read || photometric == Photometric::YCbCr && samples != 3 {
+            return Err(ImageError::UnsupportedVariant);
+        }
+        let (chunk, num_chunks) = if directory.names(TILE_OFFSETS) {
             match (
                 value(TILE_WIDTH, 0)? as usize,
                 value(TILE_LENGTH, 0)? as usize,
             ) {
                 // TIFF asks for multiples of 16; without, a file could ask for millions of tiles.
                 (0..16, _) | (_, 0..16) => return Err(ImageError::Undecodable),
-                (across, down) => width.div_ceil(across) * height.div_ceil(down),
+                (across, down) => (
+                    (across, down),
+                    width.div_ceil(across) * height.div_ceil(down),
+                ),
             }
         } else {
             match value(ROWS_PER_STRIP, u32::MAX)? as usize {
                 0 => return Err(ImageError::Undecodable),
-                rows => height.div_ceil(rows),
+                rows => ((width, rows.min(height)), height.div_ceil(rows)),
             }
         };
         let num_chunks = num_chunks * if planar { samples } else { 1 };
         Ok(Self {
             photometric,
+            compression,
+            is_reversed: fill_order == 2,
+            subsampling,
             bits,
             samples,
             alpha,
             planar,
+            chunk,
             num_chunks,
         })
     }
+}
+
+/// Whether the fields that change what YCbCr means are absent or say the usual.
+fn has_usual_levels(directory: &Directory<'_>) -> bool {
+    let says = |tag, usual: &[f64]| match directory.entry(tag) {
+        None => !directory.names(tag),
+        Some(entry) => {
+            let found: Vec<f64> = entry.rationals().collect();
+            found.len() == usual.len() && found.iter().zip(usual).all(|(a, b)| (a - b).abs() < 1e-3)
+        }
+    };
+    says(YCBCR_COEFFICIENTS, &[0.299, 0.587, 0.114])
+        && says(
+            REFERENCE_BLACK_WHITE,
+            &[0.0, 255.0, 128.0, 255.0, 128.0, 255.0],
+        )
 }
 
 /// Most samples a pixel that Pillow reads.

@@ -1,20 +1,27 @@
 //! TIFF: the first image of a file, in strips or tiles, plain, LZW, Deflate, PackBits or fax.
 //!
 //! The `tiff` crate undoes compression and layout; what samples mean is decided here, as
-//! `PIL.TiffImagePlugin.OPEN_INFO` has it. Unlike Pillow, 16-bit grey where 0 is white is inverted.
-//! Not read: JPEG inside TIFF, YCbCr, Lab, floating point, signed and 32-bit samples.
+//! `PIL.TiffImagePlugin.OPEN_INFO` has it. Unlike Pillow, 16-bit grey where 0 is white is inverted,
+//! and uncompressed YCbCr is read as it is stored also where pixels share colours. Not read: JPEG
+//! as of TIFF 6 (the older kind), Lab, floating point, signed and 32-bit samples.
 
+mod chunks;
 mod description;
+mod fax;
 #[cfg(test)]
 mod tests;
+mod ycbcr;
 
 use std::borrow::Cow;
 
 use tiff::decoder::{Decoder, Limits};
 
-use self::description::{Alpha, COLOR_MAP, Description, PHOTOMETRIC, Photometric, check_counts};
+use self::description::{
+    Alpha, COLOR_MAP, COMPRESSION, Compression, Description, PHOTOMETRIC, Photometric, check_counts,
+};
 use super::cancellation::Cancellation;
 use super::decode::memory_budget;
+use super::depth;
 use super::encoded_file::EncodedFile;
 use super::ifd::Directory;
 use super::raster::{Layout, Raster, flatten};
@@ -37,12 +44,50 @@ pub(super) fn decode(
     interpret(samples, &directory, &description, size)
 }
 
+/// Memory that decoding takes besides what any image of its size does.
+pub(super) fn more_bytes(encoded: &[u8]) -> u64 {
+    const ZSTD: u32 = 50_000;
+    let compression = Directory::first_in(encoded).and_then(|found| found.value(COMPRESSION));
+    if compression == Some(ZSTD) {
+        chunks::ZSTD_BYTES
+    } else {
+        0
+    }
+}
+
 /// Undoes compression, tiles and planes: samples as they are stored, pixel after pixel, a byte each
 /// up to 8 bits and two in the machine's byte order at 16.
 fn read_samples(
     encoded: &[u8],
     directory: &Directory<'_>,
     description: &Description,
+    size: (usize, usize),
+    cancellation: Cancellation<'_>,
+) -> Result<Vec<u8>, ImageError> {
+    let is_subsampled = description.photometric == Photometric::YCbCr;
+    let bytes = match description.compression {
+        Compression::Fax(_) | Compression::Jpeg | Compression::Zstd => {
+            chunks::read(encoded, directory, description, size, cancellation)?
+        }
+        _ if is_subsampled => chunks::read(encoded, directory, description, size, cancellation)?,
+        _ => read_plain(encoded, directory, size, cancellation)?,
+    };
+    if description.bits < 8 {
+        return match description.samples {
+            1 => Ok(unpack(&bytes, description.bits, size.0)),
+            _ => Err(ImageError::UnsupportedVariant),
+        };
+    }
+    if description.planar && description.samples > 1 {
+        return Ok(interleave(&bytes, description));
+    }
+    Ok(bytes)
+}
+
+/// Undoes what the `tiff` crate undoes.
+fn read_plain(
+    encoded: &[u8],
+    directory: &Directory<'_>,
     size: (usize, usize),
     cancellation: Cancellation<'_>,
 ) -> Result<Vec<u8>, ImageError> {
@@ -61,15 +106,6 @@ fn read_samples(
     }
     let mut bytes = vec![0; layout.complete_len];
     decoder.read_image_bytes(&mut bytes).map_err(damaged)?;
-    if description.bits < 8 {
-        return match description.samples {
-            1 => Ok(unpack(&bytes, description.bits, size.0)),
-            _ => Err(ImageError::UnsupportedVariant),
-        };
-    }
-    if description.planar && description.samples > 1 {
-        return Ok(interleave(&bytes, description));
-    }
     Ok(bytes)
 }
 
@@ -138,6 +174,10 @@ fn interpret(
     } = *description;
     let channels = photometric.num_colors() + usize::from(alpha != Alpha::None);
     keep_first(&mut samples, channels, description);
+    // Ink is not light: where little of it is used, the image is bright.
+    if bits == 16 && photometric != Photometric::Cmyk {
+        depth::use_full_range(&mut samples, channels, photometric.num_colors());
+    }
     match photometric {
         Photometric::Palette => {
             let palette = palette(directory, bits).ok_or(ImageError::Undecodable)?;
@@ -158,7 +198,7 @@ fn interpret(
             .for_each(|sample| *sample = (*sample & max) * (255 / max));
     }
     let layout = match (photometric, alpha, bits) {
-        (Photometric::Rgb, Alpha::None, 8) => Layout::Rgb8,
+        (Photometric::Rgb | Photometric::YCbCr, Alpha::None, 8) => Layout::Rgb8,
         (Photometric::Rgb, Alpha::None, 16) => Layout::Rgb16,
         (Photometric::Rgb, Alpha::Plain, 8) => Layout::Rgba8,
         (Photometric::Rgb, Alpha::Plain, 16) => Layout::Rgba16,

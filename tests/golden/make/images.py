@@ -1,7 +1,8 @@
 """Image files of every kind, and the pixels that the reference makes of them.
 
 Decoding is Pillow's (EXIF orientation first), compositing and resizing are `Gemma3ImageProcessor`'s, the torchvision one.
-Of 16-bit grey alone the reference is not followed: it clips to white, so it is scaled to 8 bits before.
+Of 16-bit grey alone the reference is not followed: it clips to white, so it is scaled to 8 bits before, from as many bits as its
+brightest level needs if these are at most 14.
 """
 
 import io
@@ -169,6 +170,9 @@ def decode(data: bytes) -> Image.Image:
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.float64)
+        most = (1 << max(8, int(levels.max()).bit_length())) - 1
+        if most < 1 << 14:
+            levels = (levels * 65535 + most // 2) // most
         image = Image.fromarray(np.rint(levels * 255 / 65535).astype(np.uint8))
     return image
 
