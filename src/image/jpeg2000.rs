@@ -16,8 +16,8 @@ pub(super) const BOXES: [u8; 12] = *b"\0\0\0\x0cjP  \r\n\x87\n";
 /// First bytes of a codestream.
 pub(super) const CODESTREAM: [u8; 4] = [0xff, 0x4f, 0xff, 0x51];
 
-/// Most samples of an image: 20 Mi pixels of grey and more, as a mammogram has, take seconds.
-const MAX_SAMPLES: u64 = 48 << 20;
+/// Most samples of an image: 32 Mi pixels of grey, twice a mammogram, take some ten seconds.
+const MAX_SAMPLES: u64 = 32 << 20;
 /// Most code blocks times layers, and precincts; the usual ones have thousands of samples each.
 const MAX_PARTS: u64 = 4 << 20;
 /// Bytes that the decoder takes for each sample: as stored, transformed, and as number.
@@ -211,7 +211,8 @@ fn segments(stream: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
     std::iter::from_fn(move || {
         loop {
             let marker = match stream.get(at..at + 2) {
-                _ if is_over => return None,
+                // Whether the last marker is there, the decoder checks.
+                _ if is_over || at >= stream.len() => return None,
                 Some(&[0xff, 0xd9]) => return None,
                 Some(&[0xff, marker]) => marker,
                 _ => {
@@ -238,8 +239,8 @@ fn segments(stream: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
                     .map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize);
                 // None means up to the end.
                 tile_part_end = match length {
-                    0 => usize::MAX,
-                    length => at.saturating_add(length),
+                    0 => stream.len(),
+                    length => at.saturating_add(length).min(stream.len()),
                 };
             }
             at += 4 + data.len();

@@ -9,11 +9,13 @@ const FORMATS = [
   { type: "image/bmp", begins: [0x42, 0x4d] },
   { type: "image/tiff", begins: [0x49, 0x49, 0x2a, 0x00] },
   { type: "image/tiff", begins: [0x4d, 0x4d, 0x00, 0x2a] },
+  { type: "image/jp2", begins: [0x00, 0x00, 0x00, 0x0c, 0x6a, 0x50, 0x20, 0x20] },
+  { type: "image/jp2", begins: [0xff, 0x4f, 0xff, 0x51] },
 ];
 const DICOM = [128, [0x44, 0x49, 0x43, 0x4d]];
 
 /// For the file chooser.
-export const ACCEPTED = "image/png,image/jpeg,image/webp,image/gif,image/bmp,image/tiff,.dcm";
+export const ACCEPTED = "image/png,image/jpeg,image/webp,image/gif,image/bmp,image/tiff,image/jp2,.jp2,.j2k,.dcm";
 
 /// Reads a file: `{ name, type, dataUrl, shownUrl, label }`. Throws a sentence if it is no image
 /// that the server takes.
@@ -25,7 +27,7 @@ export async function readImage(file) {
   }
   const format = FORMATS.find(({ begins, then }) => stands(head, 0, begins) && (!then || stands(head, ...then)));
   if (!format) {
-    throw new Error(`${name} is not an image that this server takes: PNG, JPEG, WebP, GIF, BMP or TIFF.`);
+    throw new Error(`${name} is not an image that this server takes: PNG, JPEG, WebP, GIF, BMP, TIFF or JPEG 2000.`);
   }
   // By what it is, whatever it is called.
   const blob = new Blob([file], { type: format.type });

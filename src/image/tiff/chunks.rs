@@ -73,8 +73,12 @@ pub(super) fn read(
     let chunks = chunks(encoded, directory, description, size)?;
     for (idx, chunk) in chunks.iter().enumerate() {
         cancellation.check()?;
-        let bytes = reader.read(chunk)?;
         let chunk_row = row_len(chunk.width);
+        let chunk_len = chunk_row.checked_mul(chunk.height);
+        if chunk_len.is_none_or(|len| len > max_chunk_bytes(size)) {
+            return Err(ImageError::UnsupportedVariant);
+        }
+        let bytes = reader.read(chunk)?;
         if bytes.len() < chunk_row * chunk.height {
             return Err(ImageError::Undecodable);
         }
@@ -88,6 +92,11 @@ pub(super) fn read(
         }
     }
     Ok(image)
+}
+
+/// Most bytes of one chunk's samples: a tile may be larger than its image.
+fn max_chunk_bytes(size: (usize, usize)) -> usize {
+    memory_budget(size) + (16 << 20)
 }
 
 /// Finds all chunks, in their order in the file.
@@ -189,7 +198,7 @@ impl ChunkReader<'_> {
     /// Undoes a compression of bytes; exactly `len` of them.
     fn bytes(&self, data: &[u8], len: usize) -> Result<Vec<u8>, ImageError> {
         let damaged = ImageError::Undecodable;
-        if len > 2 * memory_budget(self.size) {
+        if len > max_chunk_bytes(self.size) {
             return Err(damaged);
         }
         match self.description.compression {

@@ -259,3 +259,29 @@ fn what_is_not_read_is_said_so() {
         );
     }
 }
+
+#[test]
+fn a_tile_far_larger_than_its_image_takes_no_memory() {
+    for compression in [2, 3, 4, 7, 50_000] {
+        for side in [65_535, u32::MAX] {
+            let encoded = file(
+                (1, 1),
+                &[0; 16],
+                &[
+                    (COMPRESSION, SHORT, &[compression]),
+                    (
+                        BITS_PER_SAMPLE,
+                        SHORT,
+                        &[if compression < 7 { 1 } else { 8 }],
+                    ),
+                    (TILE_WIDTH, LONG, &[side]),
+                    (TILE_LENGTH, LONG, &[side]),
+                    (TILE_OFFSETS, LONG, &[8]),
+                    (TILE_BYTE_COUNTS, LONG, &[16]),
+                ],
+            );
+            let refused = Err(ImageError::UnsupportedVariant);
+            assert_eq!(levels(&encoded), refused, "{compression}, {side}");
+        }
+    }
+}

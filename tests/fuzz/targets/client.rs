@@ -38,6 +38,7 @@ const READERS: [(&str, Reader); 16] = [
     ("gif", images::gif),
     ("bmp", images::bmp),
     ("tiff", images::tiff),
+    ("jpeg2000", images::jpeg2000),
     ("data_uri", images::data_uri),
     ("tool_calls", texts::tool_calls),
     ("schema", grammars::schema),

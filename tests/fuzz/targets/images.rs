@@ -53,7 +53,34 @@ fn process(file: &[u8], magic: &[u8]) {
 }
 
 pub(super) fn png(file: &[u8]) {
-    process(file, b"\x89PNG\r\n\x1a\n");
+    const MAGIC: &[u8] = b"\x89PNG\r\n\x1a\n";
+    process(file, MAGIC);
+    // Again with the checksums that the fuzzer does not find by itself.
+    let mut mended = file.to_vec();
+    let mut at = MAGIC.len();
+    while let Some(length) = mended.get(at..at + 4) {
+        let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
+        let Some(chunk) = mended.get(at + 4..(at + 8).saturating_add(length)) else {
+            break;
+        };
+        let sum = crc32(chunk).to_be_bytes();
+        at += 8 + length;
+        match mended.get_mut(at..at + 4) {
+            Some(place) => place.copy_from_slice(&sum),
+            None => break,
+        }
+        at += 4;
+    }
+    process(&mended, MAGIC);
+}
+
+/// The checksum of a PNG's chunk.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
 }
 
 pub(super) fn jpeg(file: &[u8]) {
@@ -78,6 +105,13 @@ pub(super) fn tiff(file: &[u8]) {
     match file {
         [b'M', ..] => process(file, b"MM\0"),
         _ => process(file, b"II"),
+    }
+}
+
+pub(super) fn jpeg2000(file: &[u8]) {
+    match file {
+        [0xff, ..] => process(file, b"\xff\x4f\xff\x51"),
+        _ => process(file, b"\0\0\0\x0cjP  \r\n\x87\n"),
     }
 }
 

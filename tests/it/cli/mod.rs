@@ -2,6 +2,7 @@
 //! and how it stops.
 
 mod batch;
+mod checkpoints;
 mod connections;
 mod containers;
 mod grammars;
