@@ -295,7 +295,7 @@ fn f16_is_exact_in_what_it_becomes() {
     assert_eq!(weights.num_finer_than_bf16(), 0);
     let tensor = weights.tensor(LM_HEAD, &[2, 2]).unwrap();
     assert_eq!(tensor.dtype, HostDtype::F32);
-    assert_eq!(tensor.to_f32(), [1.0, least, 65_504.0, 1.0009765625]);
+    assert_eq!(tensor.to_f32(), [1.0, least, 65_504.0, 1.0 + 1.0 / 1024.0]);
     assert_eq!(weights.num_finer_than_bf16(), 1);
     weights.check_numbers().unwrap();
 
