@@ -204,7 +204,7 @@ pub enum ImageError {
     UnknownFormat,
     /// A format that is known, and not supported.
     #[error(
-        "The image is a {name} file, which is not supported. Convert it, and send PNG, JPEG, WebP, \
+        "The image's format is {name}, which is not supported. Convert it, and send PNG, JPEG, WebP, \
          GIF, BMP, TIFF or JPEG 2000."
     )]
     UnreadFormat {
