@@ -10,7 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use harness::{Mode, median, report, seconds};
-use medgemma::text::{ChatTemplate, Content, Detokenizer, Message, Role, Tokenizer, encode_prompt};
+use medgemma::text::{
+    ChatTemplate, Content, Detokenizer, Message, Role, TextRule, Tokenizer, encode_prompt,
+};
 
 const TURN: &str = "The patient is a man of 64 years with a cough, fever and shortness of breath \
     for three days. Blood pressure was 132/84 mmHg, heart rate 78 beats per minute. There is a \
@@ -51,7 +53,7 @@ fn main() {
     let encoding = median(runs, || seconds(|| drop(black_box(encode()))));
     let stop = ["\n\nUser:".to_owned(), "Final Answer:".to_owned()];
     let decoding = median(runs, || {
-        let mut detokenizer = Detokenizer::new(Arc::clone(&tokenizer), &stop);
+        let mut detokenizer = Detokenizer::new(Arc::clone(&tokenizer), &stop, TextRule::default());
         seconds(|| {
             for token in &tokens {
                 black_box(detokenizer.push(*token));

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use crate::backend::adjust::adjusted;
-use crate::backend::sampling::{SampleRow, Sampled, ScoreRow};
+use crate::backend::sampling::{SampleRow, Sampled, ScoreRow, name_tokens};
 use crate::core::{SamplingParams, TokenId, TokenLogprobs};
 
 /// Samples the row's next token. Nothing is sampled if the logits are not finite or no token is
@@ -32,9 +32,10 @@ pub fn sample_row(logits: &[f32], row: &SampleRow<'_>) -> Sampled {
     } else {
         sample(&adjusted_logits, row)
     };
-    let logprobs = params
-        .top_logprobs
-        .map(|num_top| logprobs_of(logits, token, num_top));
+    let logprobs = params.top_logprobs.map(|num_top| {
+        let logprobs = logprobs_of(logits, token, num_top);
+        name_tokens(logprobs, token, &params.logprob_token_ids, logits)
+    });
     Sampled {
         token,
         logprobs,

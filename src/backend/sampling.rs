@@ -60,3 +60,20 @@ pub struct Sampled {
     /// Whether the logits were finite. If not, `token` is 0 and meaningless.
     pub is_finite: bool,
 }
+
+/// Reports the log-probabilities of `ids` in place of the most probable tokens', if there are any.
+/// `logprobs` are those of `token`, of the row `logits` as the model computed it.
+pub(super) fn name_tokens(
+    logprobs: TokenLogprobs,
+    token: TokenId,
+    ids: &[TokenId],
+    logits: &[f32],
+) -> TokenLogprobs {
+    if ids.is_empty() {
+        return logprobs;
+    }
+    let logit = |id: TokenId| logits[id.0 as usize];
+    let log_sum = logit(token) - logprobs.logprob;
+    let top = ids.iter().map(|id| (*id, logit(*id) - log_sum)).collect();
+    TokenLogprobs { top, ..logprobs }
+}

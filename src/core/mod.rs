@@ -112,6 +112,9 @@ pub struct SamplingParams {
     /// Number of alternatives to report log-probabilities for; `Some(0)` reports only the chosen
     /// token's.
     pub top_logprobs: Option<usize>,
+    /// Tokens whose log-probabilities are reported in place of the most probable ones; only with
+    /// `top_logprobs`.
+    pub logprob_token_ids: Arc<[TokenId]>,
 }
 
 impl SamplingParams {
@@ -131,6 +134,7 @@ impl SamplingParams {
             min_tokens: 0,
             stop_token_ids: Vec::new(),
             top_logprobs: None,
+            logprob_token_ids: Arc::default(),
         }
     }
 
@@ -192,7 +196,7 @@ pub struct TokenLogprobs {
     pub logprob: f32,
     /// Number of tokens that are at least as probable, itself included: 1 is the best, as in vLLM.
     pub rank: u32,
-    /// The most probable tokens, best first.
+    /// The most probable tokens, best first; or the tokens that the request names, in its order.
     pub top: Vec<(TokenId, f32)>,
 }
 

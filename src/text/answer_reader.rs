@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use super::answer::AnswerPart;
-use super::detokenizer::{Detokenizer, Piece};
+use super::detokenizer::{Detokenizer, Piece, TextRule};
 use super::reasoning_markers::{LABEL, ThoughtMarkers};
 use super::tokenizer::Tokenizer;
 use super::tool_calls::{CallParser, CallSyntax, join};
@@ -97,11 +97,17 @@ enum Thought {
 }
 
 impl AnswerReader {
-    /// Creates a reader for an answer with this syntax.
-    pub fn new(tokenizer: Arc<Tokenizer>, syntax: &AnswerSyntax, stop: StopRule) -> Self {
+    /// Creates a reader for an answer with this syntax. The markers of reasoning are never text,
+    /// whatever `text` says.
+    pub fn new(
+        tokenizer: Arc<Tokenizer>,
+        syntax: &AnswerSyntax,
+        stop: StopRule,
+        text: TextRule,
+    ) -> Self {
         Self {
             // Stop strings are set once `min_tokens` tokens were read.
-            detokenizer: Detokenizer::new(tokenizer, &[]),
+            detokenizer: Detokenizer::new(tokenizer, &[], text),
             thoughts: syntax.thoughts,
             calls: syntax.calls.clone().map(CallParser::new),
             stop,
@@ -254,7 +260,7 @@ mod tests {
         stop: StopRule,
         tokens: &[TokenId],
     ) -> (Vec<AnswerPart>, Option<ReadEnd>, usize) {
-        let mut reader = AnswerReader::new(tokenizer(), syntax, stop);
+        let mut reader = AnswerReader::new(tokenizer(), syntax, stop, TextRule::default());
         let (mut parts, mut num_thought) = (Vec::new(), 0);
         for token in tokens {
             let read = reader.push(*token);

@@ -9,26 +9,46 @@ use crate::core::TokenId;
 
 use super::decoder::ByteRun;
 use super::stop_strings::StopStrings;
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{SpecialTokens, Tokenizer};
 use super::vocabulary::TokenText;
+
+/// Whether what ended an answer, a stop string or a stop token, is part of its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StopText {
+    /// It is left out.
+    #[default]
+    Removed,
+    /// It is the text's end.
+    Kept,
+}
+
+/// Which tokens of an answer are part of its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextRule {
+    /// Whether control tokens are.
+    pub special: SpecialTokens,
+    /// Whether what ends the answer is.
+    pub stop: StopText,
+}
 
 /// The text that one token added.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// Final text: whole characters that later tokens cannot change. Often empty.
     pub text: String,
-    /// Index of the stop string that ended the text. No piece contains the stop string.
+    /// Index of the stop string that ended the text. No piece contains the stop string, unless it is
+    /// kept.
     pub stopped: Option<usize>,
 }
 
-/// Converts one sequence's tokens to text, without control tokens.
+/// Converts one sequence's tokens to text.
 ///
-/// All pieces together equal `decode` of all tokens with special tokens skipped, up to the stop
-/// string that ends first (the longest of those that end at the same place), however the text is
+/// All pieces together equal `decode` of all tokens, up to the stop string that ends first (the longest of those that end at the same place), however the text is
 /// split into tokens.
 #[derive(Clone, Debug)]
 pub struct Detokenizer {
     tokenizer: Arc<Tokenizer>,
+    rule: TextRule,
     /// Byte tokens whose text is not known yet.
     run: ByteRun,
     stop: StopStrings,
@@ -40,9 +60,10 @@ pub struct Detokenizer {
 impl Detokenizer {
     /// Creates a detokenizer for a sequence that ends at any string of `stop`. Empty strings never
     /// match.
-    pub fn new(tokenizer: Arc<Tokenizer>, stop: &[String]) -> Self {
+    pub fn new(tokenizer: Arc<Tokenizer>, stop: &[String], rule: TextRule) -> Self {
         Self {
             tokenizer,
+            rule,
             run: ByteRun::default(),
             stop: StopStrings::new(stop),
             held: String::new(),
@@ -65,6 +86,10 @@ impl Detokenizer {
                 self.held.push_str(text);
             }
             TokenText::Byte(byte) => self.run.push(byte),
+            TokenText::Special(text) if self.rule.special == SpecialTokens::Keep => {
+                self.run.end(&mut self.held);
+                self.held.push_str(text);
+            }
             TokenText::Special(_) | TokenText::Unknown => {}
         }
         let pending = self.check_from(checked);
@@ -88,12 +113,19 @@ impl Detokenizer {
         }
         for at in checked..self.held.len() {
             if let Some(stop) = self.stop.push(self.held.as_bytes()[at]) {
-                self.held.truncate(at + 1 - stop.len);
+                self.held.truncate(match self.rule.stop {
+                    StopText::Removed => at + 1 - stop.len,
+                    StopText::Kept => at + 1,
+                });
                 self.stopped = Some(stop.index);
                 return 0;
             }
         }
-        self.stop.num_pending()
+        match self.rule.stop {
+            StopText::Removed => self.stop.num_pending(),
+            // It is text, whether it becomes a stop string or not.
+            StopText::Kept => 0,
+        }
     }
 
     fn hand_out(&mut self, pending: usize) -> Piece {
@@ -109,7 +141,7 @@ impl Detokenizer {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::tokenizer::{AddSpecialTokens, SpecialTokens};
+    use super::super::tokenizer::AddSpecialTokens;
     use super::*;
 
     /// Returns the pieces of all tokens and of the end, and the stop string that was found.
@@ -118,8 +150,17 @@ mod tests {
         tokens: &[TokenId],
         stop: &[&str],
     ) -> (Vec<String>, Option<usize>) {
+        detokenize_by(TextRule::default(), tokenizer, tokens, stop)
+    }
+
+    fn detokenize_by(
+        rule: TextRule,
+        tokenizer: &Arc<Tokenizer>,
+        tokens: &[TokenId],
+        stop: &[&str],
+    ) -> (Vec<String>, Option<usize>) {
         let stop: Vec<String> = stop.iter().map(|stop| (*stop).to_owned()).collect();
-        let mut detokenizer = Detokenizer::new(Arc::clone(tokenizer), &stop);
+        let mut detokenizer = Detokenizer::new(Arc::clone(tokenizer), &stop, rule);
         let mut pieces: Vec<_> = tokens.iter().map(|id| detokenizer.push(*id)).collect();
         pieces.push(detokenizer.finish());
         let stopped = pieces.iter().find_map(|piece| piece.stopped);
@@ -179,7 +220,8 @@ mod tests {
         let tokens = tokens(&tokenizer, &["a", "b", "a", "b", "c"]);
         let stop = ["ab".to_owned(), "bab".to_owned()];
         for (start, expected) in [(0, ""), (1, "a"), (2, "ab"), (3, "ababc")] {
-            let mut detokenizer = Detokenizer::new(Arc::clone(&tokenizer), &[]);
+            let rule = TextRule::default();
+            let mut detokenizer = Detokenizer::new(Arc::clone(&tokenizer), &[], rule);
             let mut text = String::new();
             for (token_idx, token) in tokens.iter().enumerate() {
                 if token_idx == start {
@@ -245,13 +287,46 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_string_that_is_kept_is_the_texts_end_and_holds_nothing_back() {
+        let tokenizer = Arc::new(Tokenizer::for_test());
+        let rule = TextRule {
+            stop: StopText::Kept,
+            ..TextRule::default()
+        };
+        for (contents, stop, expected, stopped) in [
+            (
+                &["a", "b", "c", "d"][..],
+                &["bc"][..],
+                &["a", "b", "c", "", ""][..],
+                Some(0),
+            ),
+            (&["x", "▁the", "y"], &["h"], &["x", " th", "", ""], Some(0)),
+            (&["a", "b"], &["bc"], &["a", "b", ""], None),
+            (
+                &["a", "<0xE2>", "<0x82>", "<0xAC>", "b"],
+                &["€"],
+                &["a", "", "", "", "€", ""],
+                Some(0),
+            ),
+        ] {
+            let tokens = tokens(&tokenizer, contents);
+            let (pieces, met) = detokenize_by(rule, &tokenizer, &tokens, stop);
+            assert_eq!(pieces, expected, "{contents:?}");
+            assert_eq!(met, stopped, "{contents:?}");
+        }
+    }
+
+    #[test]
     fn the_pieces_together_are_the_whole_text() {
         let tokenizer = Arc::new(Tokenizer::for_test());
         let ids = prop_oneof![0_u32..900, 26_u32..282];
         proptest!(|(ids in proptest::collection::vec(ids, 0..60))| {
             let ids: Vec<_> = ids.into_iter().map(TokenId).collect();
-            let (pieces, _) = detokenize(&tokenizer, &ids, &[]);
-            prop_assert_eq!(pieces.concat(), tokenizer.decode(&ids, SpecialTokens::Skip));
+            for special in [SpecialTokens::Skip, SpecialTokens::Keep] {
+                let rule = TextRule { special, ..TextRule::default() };
+                let (pieces, _) = detokenize_by(rule, &tokenizer, &ids, &[]);
+                prop_assert_eq!(pieces.concat(), tokenizer.decode(&ids, special));
+            }
         });
     }
 

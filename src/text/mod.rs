@@ -47,7 +47,7 @@ pub use answer_reader::{
 };
 pub use chat_template::{ChatTemplate, PromptEnd};
 pub use control::{ControlSpan, ControlToken, ControlTokens};
-pub use detokenizer::{Detokenizer, Piece};
+pub use detokenizer::{Detokenizer, Piece, StopText, TextRule};
 pub use grammar::{
     GrammarCompiler, GrammarError, GrammarErrorKind, GrammarLimits, GrammarSource,
     GrammarVocabulary, Grammars, ThoughtRule, TokenLimits, check_schema, check_schema_size,

@@ -41,11 +41,12 @@ pub enum AddSpecialTokens {
 }
 
 /// Whether control tokens appear in decoded text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SpecialTokens {
     /// They appear as text.
     Keep,
     /// They are left out.
+    #[default]
     Skip,
 }
 
@@ -263,6 +264,14 @@ impl Tokenizer {
             TokenText::Byte(byte) => vec![byte],
             TokenText::Ordinary(text) | TokenText::Special(text) => text.as_bytes().to_vec(),
             TokenText::Unknown => Vec::new(),
+        }
+    }
+
+    /// Returns the bytes that a token adds to a decoded text.
+    pub fn text_bytes(&self, id: TokenId, special: SpecialTokens) -> Vec<u8> {
+        match (self.vocabulary.get(id), special) {
+            (TokenText::Special(_), SpecialTokens::Skip) => Vec::new(),
+            _ => self.token_bytes(id),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use serde_json::value::RawValue;
 
+use super::partial_input::input;
 use super::response::{
     BlockDelta, MessageEnd, MessageObject, MessageStop, MessagesEvent, MessagesOutputDetails,
     MessagesUsage, OutputBlock,
@@ -139,11 +140,6 @@ fn stop_sequence(finish: &Finish) -> Option<&str> {
     }
 }
 
-/// Returns a tool call's arguments.
-fn input(arguments: &str) -> Box<RawValue> {
-    RawValue::from_string(arguments.to_owned()).expect("a call's arguments are a JSON object")
-}
-
 fn no_input() -> Box<RawValue> {
     RawValue::from_string("{}".to_owned()).expect("it is JSON")
 }
@@ -176,10 +172,7 @@ impl AnswerFormat for MessagesFormat {
                     events.push(self.fill(BlockDelta::Thinking { thinking }));
                 }
                 AnswerPart::Text(text) => {
-                    let begin = OutputBlock::Text {
-                        text: "",
-                        citations: None,
-                    };
+                    let begin = OutputBlock::Text { text: "" };
                     self.open(Block::Text, begin, &mut events);
                     events.push(self.fill(BlockDelta::Text { text }));
                 }
@@ -238,10 +231,7 @@ impl AnswerFormat for MessagesFormat {
             });
         }
         if !answer.text.is_empty() {
-            content.push(OutputBlock::Text {
-                text: &answer.text,
-                citations: None,
-            });
+            content.push(OutputBlock::Text { text: &answer.text });
         }
         content.extend(
             (calls.iter()).map(|(id, name, input)| OutputBlock::ToolUse { id, name, input }),

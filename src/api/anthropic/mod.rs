@@ -9,6 +9,7 @@
 mod answer_format;
 pub(crate) mod convert;
 mod operation;
+mod partial_input;
 mod refused;
 pub(crate) mod request;
 pub(crate) mod response;

@@ -32,8 +32,6 @@ pub(crate) enum OutputBlock<'a> {
     },
     Text {
         text: &'a str,
-        /// Always null.
-        citations: Option<()>,
     },
     ToolUse {
         id: &'a str,

@@ -48,7 +48,7 @@ pub(super) fn push(message: InputMessage, whole: &str, turns: &mut Turns) -> Res
             turns.add(message, turn.names);
             return Ok(());
         }
-        TextOr::List(blocks) if blocks.is_empty() => {
+        TextOr::List(blocks) if blocks.is_empty() && turn.role != "assistant" => {
             return Err(ApiError::invalid_value(
                 content.clone(),
                 format!("'{content}' must not be empty."),
@@ -56,6 +56,12 @@ pub(super) fn push(message: InputMessage, whole: &str, turns: &mut Turns) -> Res
         }
         TextOr::List(blocks) => blocks,
     };
+    let is_said = |block: &InputBlock| matches!(block.kind.as_str(), "text" | "tool_use");
+    if turn.role == "assistant" && !blocks.iter().any(is_said) {
+        // An answer that was cut off before its first word.
+        turn.parts.push(text_part(String::new()));
+        turn.names.parts.push(content.clone());
+    }
     for (block_idx, block) in blocks.into_iter().enumerate() {
         let path = format!("{content}[{block_idx}]");
         match (block.kind.as_str(), turn.role.as_str()) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::logprobs::LogprobWriter;
 use super::options::AnswerOptions;
 use super::prompt::PreparedPrompt;
 use super::sampling::SamplingPlan;
@@ -52,6 +53,16 @@ impl Identity {
 }
 
 impl Answering {
+    /// Returns how the tokens of the answers are written in log-probabilities.
+    pub(crate) fn logprob_writer(&self) -> LogprobWriter<'_> {
+        LogprobWriter {
+            tokenizer: &self.model.tokenizer,
+            names: self.options.token_names,
+            text: self.plan.text,
+            chosen_first: self.plan.names_tokens(),
+        }
+    }
+
     /// Returns the engine's requests: each prompt once for each of its answers. The images go to
     /// them, and the memory charged for the images to the ticket.
     pub(super) fn requests(

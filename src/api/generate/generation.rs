@@ -22,7 +22,7 @@ use crate::core::{FinishReason, GenerateRequest, TokenEvent};
 use crate::engine::TokenStream;
 use crate::error::{Error, Result};
 use crate::metrics::{AnswerMeter, FinishedReason, PromptFacts, PromptMeter};
-use crate::text::{AnswerPart, AnswerReader, AnswerSyntax, Read, ReadEnd};
+use crate::text::{AnswerPart, AnswerReader, AnswerSyntax, Read, ReadEnd, StopText};
 
 /// All answers to one request. Dropping it aborts the unfinished ones.
 #[derive(Debug)]
@@ -113,7 +113,12 @@ impl Generation {
             .map(|(index, tokens)| AnswerStream {
                 index,
                 tokens: Some(tokens),
-                reader: AnswerReader::new(Arc::clone(&model.tokenizer), syntax, plan.stop_rule()),
+                reader: AnswerReader::new(
+                    Arc::clone(&model.tokenizer),
+                    syntax,
+                    plan.stop_rule(),
+                    plan.text,
+                ),
                 plan: Arc::clone(plan),
                 held: Vec::new(),
                 num_thought: 0,
@@ -211,8 +216,8 @@ impl AnswerStream {
         self.held.push(event);
 
         let mut read = Read::default();
-        // A stop token ends the answer and is not part of its text.
-        if ended != Some(FinishReason::Stop) {
+        // A stop token ends the answer; by default it is not part of its text.
+        if ended != Some(FinishReason::Stop) || self.plan.text.stop == StopText::Kept {
             read = self.reader.push(token);
             self.num_thought += usize::from(read.is_thought);
         }

@@ -17,6 +17,7 @@ pub(crate) mod refused;
 pub(crate) mod request_log;
 pub(crate) mod sampling;
 pub(crate) mod scheduling;
+pub(crate) mod truncation;
 pub(crate) mod types;
 
 use std::future::Future;
@@ -34,7 +35,7 @@ use self::constraint::constraint;
 use self::generation::Generation;
 use self::metadata::check_labels;
 use self::model_name::check_model;
-use self::options::{AnswerOptions, Delivery, TokenIds, delivery};
+use self::options::{AnswerOptions, Delivery, TokenIds, TokenNames, delivery};
 use self::output::OutputPlan;
 use self::prompt::PreparedPrompt;
 use self::request_log::RequestLog;
@@ -265,6 +266,7 @@ impl Call<()> {
         } = shared;
         let model_name = check_model(own.model, model)?;
         let token_ids = TokenIds::from_field(sampling.return_token_ids);
+        let token_names = TokenNames::from_field(sampling.return_tokens_as_token_ids);
         if own.output.grammar.is_some() {
             let never_ends = [
                 ("ignore_eos", sampling.ignore_eos == Some(true)),
@@ -300,6 +302,7 @@ impl Call<()> {
                 delivery,
                 service_tier: check_labels(labels)?,
                 token_ids,
+                token_names,
             },
         })
     }

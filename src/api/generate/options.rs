@@ -35,6 +35,15 @@ pub(crate) enum TokenIds {
     Omit,
 }
 
+/// How log-probabilities name tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenNames {
+    /// By their text, which is the default.
+    Texts,
+    /// By their ids, as `token_id:123` (`return_tokens_as_token_ids`).
+    Ids,
+}
+
 /// Response options that do not affect the tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AnswerOptions {
@@ -44,6 +53,8 @@ pub(crate) struct AnswerOptions {
     pub(crate) service_tier: Option<ServiceTier>,
     /// Whether token ids are included.
     pub(crate) token_ids: TokenIds,
+    /// How log-probabilities name tokens.
+    pub(crate) token_names: TokenNames,
 }
 
 impl StreamUsage {
@@ -73,6 +84,16 @@ impl TokenIds {
         match field {
             Some(true) => Self::Return,
             Some(false) | None => Self::Omit,
+        }
+    }
+}
+
+impl TokenNames {
+    /// Converts `return_tokens_as_token_ids`.
+    pub(crate) fn from_field(field: Option<bool>) -> Self {
+        match field {
+            Some(true) => Self::Ids,
+            Some(false) | None => Self::Texts,
         }
     }
 }
@@ -151,6 +172,15 @@ pub(crate) fn completion_logprobs(logprobs: Option<i64>) -> Result<Option<usize>
 pub(super) fn num_alternatives(name: &str, number: i64) -> Result<usize, ApiError> {
     match usize::try_from(number) {
         Ok(number) if number <= 20 => Ok(number),
+        // vLLM's name for the whole vocabulary, which it refuses as well unless it is told otherwise.
+        _ if number == -1 => Err(ApiError::invalid_value(
+            name,
+            format!(
+                "'{name}' must be 0–20, got -1. The whole vocabulary is not returned: it would be \
+                 hundreds of thousands of entries for each token. Send 20; for certain tokens of the \
+                 answer send 'logprob_token_ids'."
+            ),
+        )),
         _ => Err(ApiError::invalid_value(
             name,
             format!("'{name}' must be 0–20, got {number}."),

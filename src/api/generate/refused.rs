@@ -12,20 +12,7 @@ pub(crate) const GENERATION: &[RefusedField] = &[
     field("length_penalty", &["1"], ""),
     field("early_stopping", &["false"], ""),
     field("best_of", &["1"], "Use 'n' and choose."),
-    field("include_stop_str_in_output", &["false"], ""),
-    field("skip_special_tokens", &["true"], ""),
     field("spaces_between_special_tokens", &["true"], ""),
-    field(
-        "truncate_prompt_tokens",
-        &[],
-        "Shorten the prompt before sending it.",
-    ),
-    field(
-        "truncation_side",
-        &[],
-        "Shorten the prompt before sending it.",
-    ),
-    field("logprob_token_ids", &[], ""),
     field("logits_processors", &["[]"], ""),
     field("repetition_detection", &[], ""),
     field("watermarking", &["false"], ""),
@@ -39,11 +26,6 @@ pub(crate) const GENERATION: &[RefusedField] = &[
     // vLLM's: the rest.
     field("request_id", &[], "Use the header X-Request-Id."),
     field("session_id", &[], ""),
-    field(
-        "return_tokens_as_token_ids",
-        &["false"],
-        "Use 'return_token_ids'.",
-    ),
     field("return_token_offsets", &["false"], ""),
     field("return_prompt_text", &["false"], ""),
     field("return_mm_kwargs", &["true"], ""),

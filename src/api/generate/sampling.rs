@@ -25,7 +25,7 @@ use crate::api::http::error::ApiError;
 use crate::api::http::random::random_u64;
 use crate::core::{SamplingParams, TokenId, TokenMask};
 use crate::registry::ServedModel;
-use crate::text::{AddSpecialTokens, StopRule, TokenLimits};
+use crate::text::{AddSpecialTokens, SpecialTokens, StopRule, StopText, TextRule, TokenLimits};
 
 /// Temperatures below this are treated as greedy, as in vLLM, because the division would overflow.
 const LEAST_TEMPERATURE: f64 = 1e-5;
@@ -37,6 +37,9 @@ const LEAST_REPETITION_PENALTY: f32 = 1e-20;
 /// Limited because the latest tokens are compared with each before every sample.
 const MAX_BAD_WORDS: usize = 1024;
 const MAX_BAD_WORD_BYTES: usize = 1024;
+
+/// The same limit as in vLLM.
+const MAX_LOGPROB_IDS: usize = 128;
 
 const MAX_STOPS: usize = 32;
 const MAX_STOP_CHARS: usize = 256;
@@ -60,6 +63,8 @@ pub(crate) struct SamplingPlan {
     /// The same for the log-probabilities of an echoed prompt, which are returned before those of
     /// the answer.
     pub(crate) echoed_logprobs: Option<usize>,
+    /// Which tokens are part of an answer's text.
+    pub(crate) text: TextRule,
     /// Tokens that may be sampled.
     pub(crate) limits: TokenLimits,
     /// Maximum number of new tokens; `None` means all that fit.
@@ -146,6 +151,16 @@ impl SamplingPlan {
                 .map(|top| num_alternatives("prompt_logprobs", top))
                 .transpose()?,
             echoed_logprobs: None,
+            text: TextRule {
+                special: match fields.skip_special_tokens {
+                    Some(false) => SpecialTokens::Keep,
+                    Some(true) | None => SpecialTokens::Skip,
+                },
+                stop: match fields.include_stop_str_in_output {
+                    Some(true) => StopText::Kept,
+                    Some(false) | None => StopText::Removed,
+                },
+            },
             limits: TokenLimits {
                 allowed: allowed(fields.allowed_token_ids, model.vocab_size)?,
                 forbidden: forbidden(fields.bad_words, model)?,
@@ -167,6 +182,11 @@ impl SamplingPlan {
                 min_tokens,
                 stop_token_ids,
                 top_logprobs,
+                logprob_token_ids: logprob_ids(
+                    fields.logprob_token_ids,
+                    top_logprobs,
+                    model.vocab_size,
+                )?,
                 // Set later for each prompt.
                 max_tokens: 1,
             },
@@ -188,6 +208,11 @@ impl SamplingPlan {
             strings: self.stop.clone(),
             min_tokens: self.params.min_tokens,
         }
+    }
+
+    /// Whether the request names the tokens whose log-probabilities it wants.
+    pub(crate) fn names_tokens(&self) -> bool {
+        !self.params.logprob_token_ids.is_empty()
     }
 
     /// Returns the maximum number of tokens of an answer, if the request sets it.
@@ -395,4 +420,32 @@ fn stop_ids(ids: Option<Vec<i32>>, vocab_size: usize) -> Result<Vec<TokenId>, Ap
         ));
     }
     check_ids(ids, vocab_size, |idx| format!("stop_token_ids[{idx}]"))
+}
+
+/// Returns the tokens whose log-probabilities are reported.
+///
+/// # Errors
+/// 400 for too many or unknown ids, and without `logprobs`.
+fn logprob_ids(
+    ids: Option<Vec<i32>>,
+    top_logprobs: Option<usize>,
+    vocab_size: usize,
+) -> Result<Arc<[TokenId]>, ApiError> {
+    const FIELD: &str = "logprob_token_ids";
+    let ids = ids.unwrap_or_default();
+    if ids.len() > MAX_LOGPROB_IDS {
+        return Err(ApiError::invalid_value(
+            FIELD,
+            format!(
+                "'{FIELD}' takes up to {MAX_LOGPROB_IDS} ids, got {}.",
+                ids.len()
+            ),
+        ));
+    }
+    if !ids.is_empty() && top_logprobs.is_none() {
+        let message = "'logprob_token_ids' needs 'logprobs'.";
+        return Err(ApiError::contradiction(FIELD, message));
+    }
+    let ids = check_ids(ids, vocab_size, |idx| format!("{FIELD}[{idx}]"))?;
+    Ok(ids.into())
 }

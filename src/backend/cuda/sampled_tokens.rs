@@ -6,7 +6,7 @@
 //!        top tokens (rows, 20) │ their log-probabilities (rows, 20)
 //! ```
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::arena::Allocation;
 use super::backend::{CudaBackend, count};
@@ -14,7 +14,7 @@ use super::device::{Device, DevicePtr, Fetch};
 use super::kernels::sampler::{self, Adjust, LogProbabilities, Logits, MAX_TOP};
 use super::sample_params::SampleParams;
 use super::tensor::CudaTensor;
-use crate::backend::sampling::{SampleRow, Sampled, ScoreRow};
+use crate::backend::sampling::{SampleRow, Sampled, ScoreRow, name_tokens};
 use crate::core::{Dtype, TokenId, TokenLogprobs};
 use crate::error::{Error, Result};
 
@@ -38,6 +38,17 @@ struct Wanted {
     vocab_size: usize,
     /// One entry per row.
     top_logprobs: Vec<Option<usize>>,
+    /// Rows whose log-probabilities are those of certain tokens.
+    named: Vec<NamedTokens>,
+}
+
+/// A row whose log-probabilities are those of certain tokens. It is copied to the host as a whole:
+/// the tokens may be anywhere, and few requests name any.
+struct NamedTokens {
+    row: usize,
+    tokens: Arc<[TokenId]>,
+    /// `(vocab)` f32
+    logits: Fetch,
 }
 
 impl CudaSampledTokens {
@@ -52,7 +63,7 @@ impl CudaSampledTokens {
             && let Pending::UnderWay(fetch, wanted) =
                 std::mem::replace(&mut *pending, Pending::Lost)
         {
-            *pending = Pending::Here(wanted.read(&fetch()?));
+            *pending = Pending::Here(wanted.read(&fetch()?)?);
         }
         match &*pending {
             Pending::Here(sampled) => Ok(sampled.clone()),
@@ -102,9 +113,22 @@ pub(super) fn sample<D: Device>(
         None => of_model,
     };
 
+    let row_bytes = logits.width * 4;
+    let named = rows.iter().enumerate();
+    let named = named.filter(|(_, row)| {
+        row.params.top_logprobs.is_some() && !row.params.logprob_token_ids.is_empty()
+    });
+    let named = named.map(|(row, of)| {
+        Ok(NamedTokens {
+            row,
+            tokens: Arc::clone(&of.params.logprob_token_ids),
+            logits: device.fetch(of_model.logits.at(row * row_bytes), row_bytes)?,
+        })
+    });
     let wanted = Wanted {
         vocab_size: logits.width,
         top_logprobs: rows.iter().map(|row| row.params.top_logprobs).collect(),
+        named: named.collect::<Result<_>>()?,
     };
     let down = backend.alloc(num_rows * Wanted::ROW_WORDS * 4)?;
     sampler::sample(device, &of_request, down.at())?;
@@ -145,6 +169,7 @@ pub(super) fn score<D: Device>(
     let wanted = Wanted {
         vocab_size: logits.width,
         top_logprobs: rows.iter().map(|row| Some(row.num_top)).collect(),
+        named: Vec::new(),
     };
     let down = backend.alloc(num_rows * Wanted::ROW_WORDS * 4)?;
     // Stored in place of samples; assumed finite until their numbers say otherwise.
@@ -179,31 +204,46 @@ impl Wanted {
         }
     }
 
-    fn read(&self, bytes: &[u8]) -> Vec<Sampled> {
+    fn read(self, bytes: &[u8]) -> Result<Vec<Sampled>> {
         let words = bytes.as_chunks::<4>().0;
         let whole = |idx: usize| u32::from_le_bytes(words[idx]);
         let real = |idx: usize| f32::from_le_bytes(words[idx]);
         let num_rows = self.top_logprobs.len();
         let max_top = MAX_TOP as usize;
-        self.top_logprobs
-            .iter()
-            .enumerate()
-            .map(|(row, num_top)| Sampled {
-                token: TokenId(whole(row)),
-                is_finite: whole(num_rows + row) != 0
-                    && (num_top.is_none() || !real(2 * num_rows + row).is_nan()),
-                logprobs: num_top.map(|num_top| TokenLogprobs {
-                    logprob: real(2 * num_rows + row),
-                    rank: whole(3 * num_rows + row),
-                    top: (0..num_top.min(self.vocab_size))
-                        .map(|place| {
-                            let token = 4 * num_rows + row * max_top + place;
-                            let logprob = token + max_top * num_rows;
-                            (TokenId(whole(token)), real(logprob))
-                        })
-                        .collect(),
-                }),
-            })
-            .collect()
+        let sampled = self.top_logprobs.iter().enumerate();
+        let sampled = sampled.map(|(row, num_top)| Sampled {
+            token: TokenId(whole(row)),
+            is_finite: whole(num_rows + row) != 0
+                && (num_top.is_none() || !real(2 * num_rows + row).is_nan()),
+            logprobs: num_top.map(|num_top| TokenLogprobs {
+                logprob: real(2 * num_rows + row),
+                rank: whole(3 * num_rows + row),
+                top: (0..num_top.min(self.vocab_size))
+                    .map(|place| {
+                        let token = 4 * num_rows + row * max_top + place;
+                        let logprob = token + max_top * num_rows;
+                        (TokenId(whole(token)), real(logprob))
+                    })
+                    .collect(),
+            }),
+        });
+        let mut sampled: Vec<Sampled> = sampled.collect();
+        for NamedTokens {
+            row,
+            tokens,
+            logits,
+        } in self.named
+        {
+            let logits = logits()?;
+            let logits = logits.as_chunks::<4>().0.iter();
+            let logits: Vec<f32> = logits.map(|word| f32::from_le_bytes(*word)).collect();
+            let Sampled {
+                token, logprobs, ..
+            } = &mut sampled[row];
+            *logprobs = logprobs
+                .take()
+                .map(|logprobs| name_tokens(logprobs, *token, &tokens, &logits));
+        }
+        Ok(sampled)
     }
 }

@@ -42,10 +42,14 @@ async fn a_chat_has_openais_shape() {
                 "message": {
                     "role": "assistant",
                     "content": "The heart is normal.",
+                    "reasoning_content": null,
+                    "reasoning": null,
                     "refusal": null,
                 },
                 "logprobs": null,
                 "finish_reason": "stop",
+                "stop_reason": null,
+                "token_ids": null,
             }],
             "usage": {
                 "prompt_tokens": num_prompt,
@@ -55,6 +59,9 @@ async fn a_chat_has_openais_shape() {
                 "completion_tokens_details": {"reasoning_tokens": 0},
             },
             "system_fingerprint": null,
+            "prompt_logprobs": null,
+            "prompt_token_ids": null,
+            "kv_transfer_params": null,
         })
     );
 }
@@ -74,6 +81,10 @@ async fn a_completion_has_openais_shape() {
             "text": "The heart is normal.",
             "logprobs": null,
             "finish_reason": "stop",
+            "stop_reason": null,
+            "prompt_token_ids": null,
+            "prompt_logprobs": null,
+            "token_ids": null,
         }])
     );
     assert_eq!(answer["usage"]["prompt_tokens"], 3, "<bos> and two tokens");
@@ -117,7 +128,7 @@ async fn several_prompts_and_answers_stand_in_order() {
         Some(4)
     );
     assert!(
-        answer.get("prompt_token_ids").is_none(),
+        answer["prompt_token_ids"].is_null(),
         "there are two prompts"
     );
 
@@ -157,7 +168,7 @@ async fn stopped(said: &str, end: End, extra: Value) -> Value {
     );
     let last = &chunks.last().expect("chunks")["choices"][0];
     assert_eq!(last["finish_reason"], choice["finish_reason"]);
-    assert_eq!(last.get("stop_reason"), choice.get("stop_reason"));
+    assert_eq!(last["stop_reason"], choice["stop_reason"]);
     assert_eq!(last["delta"], json!({}));
     choice
 }
@@ -213,7 +224,7 @@ async fn what_only_begins_like_a_stop_string_is_said() {
             let choice = stopped(said, end, json!({"stop": stop})).await;
             assert_eq!(choice["message"]["content"], said);
             assert_eq!(choice["finish_reason"], finish);
-            assert!(choice.get("stop_reason").is_none());
+            assert!(choice["stop_reason"].is_null());
         }
     }
 }
@@ -408,8 +419,8 @@ async fn token_ids_come_where_they_are_asked_for() {
     );
 
     let answer = server.chat(json!({})).await.ok();
-    assert!(answer.get("prompt_token_ids").is_none());
-    assert!(answer["choices"][0].get("token_ids").is_none());
+    assert!(answer["prompt_token_ids"].is_null());
+    assert!(answer["choices"][0]["token_ids"].is_null());
 }
 
 #[tokio::test]
@@ -616,7 +627,7 @@ async fn a_prompts_log_probabilities_are_named_by_id() {
     assert_eq!(entries[0], Value::Null);
     assert_eq!(entries[1].as_object().map(serde_json::Map::len), Some(3));
     let answer = server.chat(json!({})).await.ok();
-    assert!(answer.get("prompt_logprobs").is_none());
+    assert_eq!(answer.get("prompt_logprobs"), Some(&Value::Null));
     // More for the one than for the other: each gets its own.
     let body = json!({"prompt": "he", "echo": true, "logprobs": 0, "prompt_logprobs": 1});
     let answer = server.complete(body).await.ok();

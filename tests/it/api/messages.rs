@@ -82,7 +82,7 @@ async fn an_answer_is_blocks_a_reason_and_usage() {
             "role": "assistant",
             "model": "tiny",
             "content": [
-                {"type": "text", "text": "The heart is normal.", "citations": null},
+                {"type": "text", "text": "The heart is normal."},
             ],
             "stop_reason": "end_turn",
             "stop_sequence": null,
@@ -131,7 +131,7 @@ async fn a_stream_opens_fills_and_closes_blocks() {
         json!({
             "type": "content_block_start",
             "index": 0,
-            "content_block": {"type": "text", "text": "", "citations": null},
+            "content_block": {"type": "text", "text": ""},
         })
     );
     let text: String = (events[3..3 + num_deltas].iter())

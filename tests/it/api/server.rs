@@ -300,10 +300,19 @@ async fn play(
     }
 }
 
-/// −0.25 for the first token, −0.5 for the second …; the runners-up are `!`, `"`, `#` ….
+/// −0.25 for the first token, −0.5 for the second …; the runners-up are `!`, `"`, `#` …. A token that
+/// the request names has its own id, negative.
 fn logprobs(token: TokenId, token_idx: usize, request: &GenerateRequest) -> Option<TokenLogprobs> {
     let num_top = request.sampling.top_logprobs?;
     let logprob = -0.25 * (token_idx as f32 + 1.0);
+    let named = &request.sampling.logprob_token_ids;
+    if !named.is_empty() {
+        return Some(TokenLogprobs {
+            logprob,
+            rank: 1,
+            top: named.iter().map(|id| (*id, -(id.0 as f32))).collect(),
+        });
+    }
     let others = (0..).map(|rank| (TokenId(283 + rank), logprob - 1.0 - rank as f32));
     Some(TokenLogprobs {
         logprob,

@@ -38,7 +38,7 @@ async fn a_thought_comes_beside_the_answer() {
     let plain = thinker(Thinking::Never).chat(json!({})).await.ok();
     let message = &plain["choices"][0]["message"];
     assert_eq!(message["content"], THOUGHT);
-    assert_eq!(message.get("reasoning_content"), None);
+    assert_eq!(message["reasoning_content"], Value::Null);
 }
 
 #[tokio::test]
@@ -102,8 +102,8 @@ async fn a_thought_can_be_left_out() {
     let answer = server.chat(json!({"include_reasoning": false})).await.ok();
     let message = &answer["choices"][0]["message"];
     assert_eq!(message["content"], "It is normal.");
-    assert_eq!(message.get("reasoning_content"), None);
-    assert_eq!(message.get("reasoning"), None);
+    assert_eq!(message["reasoning_content"], Value::Null);
+    assert_eq!(message["reasoning"], Value::Null);
     let details = &answer["usage"]["completion_tokens_details"];
     assert!(details["reasoning_tokens"].as_u64() > Some(0), "{answer}");
 }

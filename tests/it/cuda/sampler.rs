@@ -1,6 +1,7 @@
 //! The device's sampler against the host's, and its penalties against their definition.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use medgemma::backend::cuda::device::Device;
 use medgemma::backend::cuda::kernels::kv_args::HeadShape;
@@ -278,6 +279,10 @@ fn check_wishes(device: &TestDevice) {
                 top_k,
                 seed: random.bits(),
                 top_logprobs: Some(4),
+                logprob_token_ids: match temperature {
+                    4.0 => Arc::from([3, 4999, 0, 4095].map(TokenId)),
+                    _ => Arc::default(),
+                },
                 ..bent.clone()
             });
         }
@@ -311,6 +316,13 @@ fn check_wishes(device: &TestDevice) {
         assert!(row.mask.is_none_or(|mask| mask.contains(sampled.token)));
         let ranks = |sampled: &Sampled| sampled.logprobs.as_ref().map(|l| l.rank);
         assert_eq!(ranks(sampled), ranks(&expected));
+        let top = |sampled: &Sampled| -> (Vec<TokenId>, Vec<f32>) {
+            let top = sampled.logprobs.iter().flat_map(|logprobs| &logprobs.top);
+            top.copied().unzip()
+        };
+        let ((ours, ours_logprobs), (theirs, theirs_logprobs)) = (top(sampled), top(&expected));
+        assert_eq!(ours, theirs, "{idx}");
+        assert_close("top", &ours_logprobs, &theirs_logprobs, (1e-5, 2e-5));
     }
 
     // Scores are of the model's own distribution.

@@ -22,18 +22,21 @@ pub(crate) struct TokenLogprob {
     /// The token itself.
     #[serde(flatten)]
     pub(crate) chosen: TopLogprob,
-    /// The most probable tokens, best first.
+    /// The most probable tokens, best first. With `logprob_token_ids`, the token itself and those of
+    /// the request.
     pub(crate) top_logprobs: Vec<TopLogprob>,
 }
 
 /// A token with its log-probability.
 #[derive(Clone, Debug, serde::Serialize, JsonSchema)]
 pub(crate) struct TopLogprob {
-    /// Text of the token; U+FFFD if its bytes are not a character by themselves.
+    /// Text of the token; U+FFFD if its bytes are not a character by themselves. With
+    /// `return_tokens_as_token_ids`, its id: `token_id:123`.
     pub(crate) token: String,
     /// Natural logarithm, at least −9999.
     pub(crate) logprob: f32,
-    /// UTF-8 bytes of the token.
+    /// Bytes that the token adds to the text, which together are the text's UTF-8: one byte of a
+    /// character that several tokens write, none for control tokens.
     pub(crate) bytes: Vec<u8>,
 }
 

@@ -65,6 +65,20 @@ pub(crate) struct SamplingFields {
     /// beginning of a text and behind a space.
     #[schemars(length(max = 1024))]
     pub(crate) bad_words: Option<Vec<String>>,
+    /// vLLM's: whether the stop string or stop token that ends the answer is part of its text.
+    #[schemars(extend("default" = false))]
+    pub(crate) include_stop_str_in_output: Option<bool>,
+    /// vLLM's: whether control tokens are left out of the text. Reasoning and tool calls are told
+    /// apart either way.
+    #[schemars(extend("default" = true))]
+    pub(crate) skip_special_tokens: Option<bool>,
+    /// vLLM's: whether log-probabilities name each token by its id, as `token_id:123`.
+    #[schemars(extend("default" = false))]
+    pub(crate) return_tokens_as_token_ids: Option<bool>,
+    /// vLLM's: up to 128 tokens whose log-probabilities are returned in place of the most probable
+    /// ones, behind the chosen token's; only with `logprobs`.
+    #[schemars(with = "Option<Vec<TokenId>>", length(max = 128))]
+    pub(crate) logprob_token_ids: Option<Vec<i32>>,
     /// Minimum number of new tokens.
     #[schemars(range(min = 0), extend("default" = 0))]
     pub(crate) min_tokens: Option<i64>,

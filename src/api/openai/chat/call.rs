@@ -13,6 +13,7 @@ use crate::api::generate::options::chat_logprobs;
 use crate::api::generate::output::{GuidedFields, OutputPlan, ThoughtPlan, asked_grammar};
 use crate::api::generate::prompt::{PreparedPrompt, check_length, encode_chat};
 use crate::api::generate::prompt_limit::{check_size, least_tokens};
+use crate::api::generate::truncation::Truncation;
 use crate::api::generate::{Call, OwnFields, SharedFields};
 use crate::api::http::error::ApiError;
 use crate::api::http::state::AppState;
@@ -81,6 +82,11 @@ pub(crate) fn chat_call(
         call.output.thought = ThoughtPlan::Banned;
     }
     chat.end(fields.add_generation_prompt, fields.continue_final_message)?;
+    chat.truncation = Truncation::from_fields(
+        fields.truncate_prompt_tokens,
+        fields.truncation_side.as_deref(),
+        model.max_model_len,
+    )?;
     check_chat(&chat, model, model.max_model_len)?;
     Ok(call.with(chat))
 }
@@ -106,8 +112,12 @@ pub(crate) fn check_chat(
             return Err(ApiError::invalid_value(image.param.clone(), message));
         }
     };
+    // Images are never cut off.
+    let in_text = Truncation::max_tokenized(chat.truncation, max_tokens);
     let least = least_tokens(chat.text_bytes, chat.messages.len(), image_tokens);
-    check_size(least, max_tokens).map_err(|error| error.at("messages"))
+    check_size(image_tokens, max_tokens)
+        .and_then(|()| check_size(least, in_text))
+        .map_err(|error| error.at("messages"))
 }
 
 /// Builds the prompt. Text is tokenized before images are decoded, so that a prompt that is too
@@ -125,15 +135,21 @@ pub(crate) async fn prepare(
         media,
         text_bytes,
         end,
+        truncation,
     } = chat;
     let encode = {
         let model = Arc::clone(model);
         move || encode_chat(&model, messages, end)
     };
-    let prompt = match &model.template {
+    let mut prompt = match &model.template {
         Some(template) if template.waits() => app.blocking_pool().run(encode).await??,
         _ => app.blocking_pool().run_sized(text_bytes, encode).await??,
     };
+    if let Some(truncation) = truncation {
+        let tokens_per_image = model.images.as_ref();
+        let tokens_per_image = tokens_per_image.map_or(0, |images| images.tokens.tokens_per_image);
+        truncation.shorten(&mut prompt, tokens_per_image)?;
+    }
     check_length(prompt.ids.len(), model.max_model_len).map_err(|error| error.at("messages"))?;
     let (images, tokens_per_image) = match &model.images {
         Some(support) => (

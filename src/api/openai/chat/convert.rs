@@ -8,6 +8,7 @@ use super::parts::{convert_parts, not_served};
 use super::past_calls::PastCalls;
 use super::turns::arrange;
 use crate::api::generate::images::WireMedia;
+use crate::api::generate::truncation::Truncation;
 use crate::api::generate::types::presence::Presence;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
@@ -26,6 +27,8 @@ pub(crate) struct Chat {
     pub(crate) text_bytes: usize,
     /// How the prompt ends.
     pub(crate) end: PromptEnd,
+    /// How a long prompt is shortened, if it is.
+    pub(crate) truncation: Option<Truncation>,
 }
 
 /// How messages are converted.
@@ -70,6 +73,7 @@ pub(crate) fn convert_messages(
         media: Vec::new(),
         text_bytes: 0,
         end: PromptEnd::Generation,
+        truncation: None,
     };
     let mut calls = PastCalls::default();
     let mut results = Vec::new();

@@ -30,6 +30,7 @@ use axum::response::Response;
 
 use self::call::{chat_call, prepare};
 use self::convert::Chat;
+use self::message::Content;
 pub(crate) use self::operation::OPERATION;
 use self::refused::REFUSED;
 use self::request::ChatRequest;
@@ -52,6 +53,7 @@ use crate::api::generate::{Call, Endpoint, SharedFields, generate};
 use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
 use crate::api::http::json_response::to_json;
+use crate::api::http::object::JsonObject;
 use crate::api::http::random::random_id;
 use crate::api::http::state::AppState;
 use crate::core::{FinishReason, TokenEvent};
@@ -79,9 +81,10 @@ struct Chats;
 impl Endpoint for Chats {
     const ID_PREFIX: &'static str = ID_PREFIX;
     type Content = Chat;
-    type Echo = ();
+    /// The text that each answer begins with.
+    type Echo = String;
 
-    fn read(body: &str, model: &ServedModel) -> Result<Call<Chat>, ApiError> {
+    fn read(body: &str, model: &ServedModel) -> Result<Call<Chat, String>, ApiError> {
         let [sampling, scheduling, stream, labels] = SharedFields::names();
         let names = [
             names_of::<ChatRequest>(),
@@ -91,10 +94,19 @@ impl Endpoint for Chats {
             labels,
         ];
         let body = BodyFields::find(body, &names, &[REFUSED, GENERATION]);
-        let fields = body.read()?;
-        let shared = SharedFields::read(&body)?;
+        let fields: ChatRequest = body.read()?;
+        let mut shared = SharedFields::read(&body)?;
         body.check_refused()?;
-        chat_call(fields, shared, model)
+        let mut echoed = String::new();
+        if fields.echo == Some(true) {
+            echoed = last_text(&fields);
+            // As on vLLM, whose streams do not have them either.
+            if shared.stream.stream != Some(true) {
+                let asked = &mut shared.sampling.prompt_logprobs;
+                *asked = asked.or(fields.top_logprobs);
+            }
+        }
+        Ok(chat_call(fields, shared, model)?.through(|chat| chat, echoed))
     }
 
     async fn prompts(
@@ -105,11 +117,31 @@ impl Endpoint for Chats {
         Ok(vec![prepare(app, model, chat).await?])
     }
 
-    fn format(answering: Answering, (): ()) -> impl AnswerFormat {
+    fn format(answering: Answering, echoed: String) -> impl AnswerFormat {
         ChatFormat {
+            echoed,
             num_calls: vec![0; answering.plan.num_choices],
             call_kind: CallKind::Function,
             answering,
+        }
+    }
+}
+
+/// Returns the text of the last message if an answer to `fields` is in its role, as vLLM decides it:
+/// an assistant's, or any if no turn of the assistant is begun.
+fn last_text(fields: &ChatRequest) -> String {
+    let Some(JsonObject(last)) = fields.messages.last() else {
+        return String::new();
+    };
+    if last.role != "assistant" && fields.add_generation_prompt != Some(false) {
+        return String::new();
+    }
+    match &last.content {
+        None => String::new(),
+        Some(Content::Text(text)) => text.clone(),
+        Some(Content::Parts(parts)) => {
+            let texts = parts.iter().filter_map(|part| part.text.as_deref());
+            texts.collect::<Vec<_>>().join("\n")
         }
     }
 }
@@ -121,6 +153,8 @@ struct ChatFormat {
     num_calls: Vec<usize>,
     /// The kind of the latest call, whose arguments follow it at once.
     call_kind: CallKind,
+    /// Text that each answer's content begins with (`echo`).
+    echoed: String,
 }
 
 impl ChatFormat {
@@ -160,7 +194,7 @@ impl ChatFormat {
         ChatChunkChoice {
             index,
             delta,
-            logprobs: logprobs::for_chat(tokens, &self.answering.model.tokenizer),
+            logprobs: self.answering.logprob_writer().for_chat(tokens),
             finish_reason: None,
             stop_reason: None,
             token_ids: self.when_returned(|| tokens.iter().map(|event| event.token).collect()),
@@ -281,7 +315,19 @@ impl AnswerFormat for ChatFormat {
             };
             StreamEvent::data(self.chunk(vec![self.choice(index, delta, &[])], kind))
         };
-        (0..self.answering.plan.num_choices).map(chunk).collect()
+        let num_choices = self.answering.plan.num_choices;
+        let mut events: Vec<_> = (0..num_choices).map(chunk).collect();
+        if !self.echoed.is_empty() {
+            events.extend((0..num_choices).map(|index| {
+                let delta = Delta {
+                    content: Some(&self.echoed),
+                    ..Delta::default()
+                };
+                let choice = self.choice(index, delta, &[]);
+                StreamEvent::data(self.chunk(vec![choice], Chunk::Later(usage)))
+            }));
+        }
+        events
     }
 
     fn delta(&mut self, delta: AnswerDelta, usage: Usage) -> Vec<StreamEvent> {
@@ -337,12 +383,17 @@ impl AnswerFormat for ChatFormat {
                 tokenizer,
             )
         });
+        let echoed = &self.echoed;
         let choices = answers.into_iter().enumerate();
         let choices = choices.map(|(index, answer)| ChatChoice {
             index,
             finish_reason: chat_finish_name(answer.finish.reason, answer.calls.len()),
-            message: message(answer.reasoning, answer.text, answer.calls),
-            logprobs: logprobs::for_chat(&answer.tokens, &self.answering.model.tokenizer),
+            message: message(
+                answer.reasoning,
+                format!("{echoed}{}", answer.text),
+                answer.calls,
+            ),
+            logprobs: self.answering.logprob_writer().for_chat(&answer.tokens),
             stop_reason: answer.finish.stop_reason,
             token_ids: self
                 .when_returned(|| answer.tokens.iter().map(|event| event.token).collect()),
@@ -358,6 +409,7 @@ impl AnswerFormat for ChatFormat {
             system_fingerprint: &self.answering.identity.system_fingerprint,
             prompt_logprobs,
             prompt_token_ids: self.when_returned(|| self.answering.prompts[0].ids.as_slice()),
+            kv_transfer_params: None,
         })
     }
 }

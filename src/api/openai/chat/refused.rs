@@ -4,7 +4,6 @@ use crate::api::http::refused_fields::{RefusedField, field};
 
 /// The fields with their neutral values.
 pub(crate) const REFUSED: &[RefusedField] = &[
-    field("echo", &["false"], ""),
     field("prompt", &[], "Use /v1/completions."),
     field("functions", &["[]"], "Use 'tools'."),
     field("function_call", &[r#""none""#], "Use 'tool_choice'."),

@@ -67,6 +67,17 @@ pub(crate) struct ChatRequest {
     pub(crate) continue_final_message: Option<bool>,
     /// vLLM's: settings of the chat template.
     pub(crate) chat_template_kwargs: Option<JsonObject<ChatTemplateKwargs>>,
+    /// vLLM's: whether the answer's content begins with the text of the last message, if that is the
+    /// assistant's.
+    #[schemars(extend("default" = false))]
+    pub(crate) echo: Option<bool>,
+    /// vLLM's: maximum number of the prompt's tokens; of a longer one, the last are kept. −1 stands
+    /// for the most that the model takes.
+    #[schemars(range(min = -1))]
+    pub(crate) truncate_prompt_tokens: Option<i64>,
+    /// vLLM's: `left` (default) or `right`, the end at which a longer prompt is cut off.
+    #[schemars(extend("enum" = ["left", "right", null]))]
+    pub(crate) truncation_side: Option<String>,
 }
 
 /// `chat_template_kwargs`.

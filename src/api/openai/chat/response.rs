@@ -30,11 +30,12 @@ pub(crate) struct ChatCompletion<'a> {
     pub(crate) service_tier: Option<&'static str>,
     pub(crate) system_fingerprint: &'a str,
     /// With `prompt_logprobs`: one entry for each prompt token, null for the first.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prompt_logprobs: Option<Vec<Option<PromptLogprobs>>>,
-    /// Present with `return_token_ids`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// With `return_token_ids`: the prompt's tokens.
     pub(crate) prompt_token_ids: Option<&'a [TokenId]>,
+    /// vLLM's: always null, because no caches are passed between servers.
+    #[schemars(with = "()")]
+    pub(crate) kv_transfer_params: Option<()>,
 }
 
 /// One of `n` answers.
@@ -46,10 +47,8 @@ pub(crate) struct ChatChoice {
     #[schemars(extend("enum" = FINISH_REASONS))]
     pub(crate) finish_reason: &'static str,
     /// vLLM's: the stop string or the client's stop token that ended the answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stop_reason: Option<StopReason>,
-    /// Present with `return_token_ids`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// With `return_token_ids`: the answer's tokens.
     pub(crate) token_ids: Option<Vec<TokenId>>,
 }
 
@@ -61,10 +60,8 @@ pub(crate) struct AssistantMessage {
     /// Null if the model only calls tools.
     pub(crate) content: Option<String>,
     /// The model's reasoning before the answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reasoning_content: Option<String>,
     /// The reasoning under its newer name.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reasoning: Option<String>,
     /// Calls of tools.
     #[serde(skip_serializing_if = "Option::is_none")]

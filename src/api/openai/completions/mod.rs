@@ -22,17 +22,19 @@ use crate::api::generate::answering::Answering;
 use crate::api::generate::generation::{AnswerDelta, Finish};
 use crate::api::generate::logprobs::{self, EchoedTokens};
 use crate::api::generate::metadata::ServiceTier;
-use crate::api::generate::options::{StreamUsage, TokenIds, completion_logprobs};
+use crate::api::generate::options::{Delivery, StreamUsage, TokenIds, completion_logprobs};
 use crate::api::generate::output::{GuidedFields, OutputPlan, asked_grammar};
 use crate::api::generate::prompt::PreparedPrompt;
 use crate::api::generate::refused::GENERATION;
+use crate::api::generate::truncation::Truncation;
+use crate::api::generate::types::sampling_fields::SamplingFields;
 use crate::api::generate::types::usage::Usage;
 use crate::api::generate::{Call, Endpoint, OwnFields, SharedFields, generate};
 use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
 use crate::api::http::json_response::to_json;
 use crate::api::http::state::AppState;
-use crate::core::{TokenEvent, TokenId};
+use crate::core::{FinishReason, TokenEvent, TokenId};
 use crate::registry::ServedModel;
 use crate::text::{AnswerPart, AnswerSyntax};
 
@@ -55,9 +57,9 @@ struct Completions;
 impl Endpoint for Completions {
     const ID_PREFIX: &'static str = "cmpl-";
     type Content = Vec<PreparedPrompt>;
-    type Echo = ();
+    type Echo = Returned;
 
-    fn read(body: &str, model: &ServedModel) -> Result<Call<Self::Content>, ApiError> {
+    fn read(body: &str, model: &ServedModel) -> Result<Call<Self::Content, Returned>, ApiError> {
         let [sampling, scheduling, stream, labels] = SharedFields::names();
         let names = [
             names_of::<CompletionRequest>(),
@@ -68,8 +70,20 @@ impl Endpoint for Completions {
         ];
         let body = BodyFields::find(body, &names, &[REFUSED, GENERATION]);
         let fields: CompletionRequest = body.read()?;
-        let shared = SharedFields::read(&body)?;
+        let mut shared = SharedFields::read(&body)?;
         body.check_refused()?;
+        let echo = match fields.echo {
+            Some(true) => Echo::Yes,
+            Some(false) | None => Echo::No,
+        };
+        let returned = returned(echo, &mut shared.sampling)?;
+        if echo == Echo::Yes && has_named_tokens(&shared.sampling) && fields.logprobs.is_some() {
+            return Err(ApiError::contradiction(
+                "logprob_token_ids",
+                "'logprob_token_ids' are for the tokens of an answer: leave out 'echo', or \
+                 'logprob_token_ids'.",
+            ));
+        }
         let top_logprobs = completion_logprobs(fields.logprobs)?;
         let guided = GuidedFields {
             json: fields.guided_json,
@@ -89,14 +103,16 @@ impl Endpoint for Completions {
         };
         let mut call = Call::new(shared, own, model)?;
         call.plan = call.plan.or_max_tokens(DEFAULT_MAX_TOKENS);
-        let echo = match fields.echo {
-            Some(true) => Echo::Yes,
-            Some(false) | None => Echo::No,
-        };
         if echo == Echo::Yes {
             call.plan.echoed_logprobs = top_logprobs;
         }
-        Ok(call.with(convert_prompts(fields.prompt, echo, model)?))
+        let truncation = Truncation::from_fields(
+            fields.truncate_prompt_tokens,
+            fields.truncation_side.as_deref(),
+            model.max_model_len,
+        )?;
+        let prompts = convert_prompts(fields.prompt, echo, truncation, model)?;
+        Ok(call.through(|()| prompts, returned))
     }
 
     async fn prompts(
@@ -107,9 +123,10 @@ impl Endpoint for Completions {
         Ok(prompts)
     }
 
-    fn format(answering: Answering, (): ()) -> impl AnswerFormat {
+    fn format(answering: Answering, returned: Returned) -> impl AnswerFormat {
         let num_answers = answering.prompts.len() * answering.plan.num_choices;
         CompletionFormat {
+            returned,
             answering,
             progress: vec![Progress::default(); num_answers],
             is_first: true,
@@ -117,8 +134,49 @@ impl Endpoint for Completions {
     }
 }
 
+/// What of an answer is returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Returned {
+    /// The answer, behind its prompt if that is echoed.
+    Answer,
+    /// The echoed prompt alone.
+    Prompt,
+}
+
+/// Returns a field that is present if it has a value, or always.
+fn present<T>(value: Option<T>, always: bool) -> Option<Option<T>> {
+    (always || value.is_some()).then_some(value)
+}
+
+/// Returns what is returned. Where it is the prompt alone, one token is generated all the same: with
+/// it come the prompt's log-probabilities.
+///
+/// # Errors
+/// 400 for an answer of no tokens without an echo.
+fn returned(echo: Echo, sampling: &mut SamplingFields) -> Result<Returned, ApiError> {
+    let max_tokens = &mut sampling.max_tokens;
+    if *max_tokens != Some(0) || sampling.max_completion_tokens.is_some() {
+        return Ok(Returned::Answer);
+    }
+    if echo == Echo::No {
+        return Err(ApiError::invalid_value(
+            "max_tokens",
+            "'max_tokens' must be at least 1, got 0. With 'echo': true it may be 0: then the prompt \
+             alone is returned.",
+        ));
+    }
+    *max_tokens = Some(1);
+    Ok(Returned::Prompt)
+}
+
+fn has_named_tokens(sampling: &SamplingFields) -> bool {
+    let ids = sampling.logprob_token_ids.as_deref();
+    ids.is_some_and(|ids| !ids.is_empty())
+}
+
 /// Formats text completions as JSON.
 struct CompletionFormat {
+    returned: Returned,
     answering: Answering,
     /// Progress of each answer.
     progress: Vec<Progress>,
@@ -144,12 +202,13 @@ struct Part<'a> {
 
 impl CompletionFormat {
     fn chunk(&mut self, part: Part<'_>, usage: Usage) -> String {
+        let usage = self.usage(usage);
         let is_first = std::mem::replace(&mut self.is_first, false);
         let mut progress = self.progress[part.index];
         let index = part.index;
         let chunk = Completion {
             usage: self.answering.options.delivery.usage().on_the_way(usage),
-            prompt_token_ids: self.only_prompt().filter(|_| is_first),
+            prompt_token_ids: self.only_prompt().filter(|_| is_first).map(Some),
             ..self.completion(vec![self.choice(part, &mut progress)])
         };
         let json = to_json(&chunk);
@@ -168,6 +227,7 @@ impl CompletionFormat {
             service_tier: self.answering.options.service_tier.map(ServiceTier::name),
             system_fingerprint: &self.answering.identity.system_fingerprint,
             prompt_token_ids: None,
+            kv_transfer_params: None,
         }
     }
 
@@ -187,23 +247,53 @@ impl CompletionFormat {
             logprobs: of_prompt.unwrap_or_default(),
             num_top,
         });
-        let offset = &mut progress.offset;
+        let prompt_logprobs = self.answering.plan.prompt_logprobs.zip(of_prompt);
+        let prompt_logprobs = prompt_logprobs.map(|(num_top, of_prompt)| {
+            logprobs::for_prompt(&prompt.ids, of_prompt, num_top, tokenizer)
+        });
+        // vLLM's whole responses have these fields always, its chunks only where there is something.
+        let is_whole = self.answering.options.delivery == Delivery::Whole;
+        let (tokens, text, finish) = match self.returned {
+            Returned::Answer => {
+                let finish = part
+                    .finish
+                    .map(|finish| (finish.reason, finish.stop_reason));
+                (part.tokens, part.text, finish)
+            }
+            Returned::Prompt => {
+                let finish = part.finish.map(|_| (FinishReason::Length, None));
+                (&[][..], "", finish)
+            }
+        };
+        let (reason, stop_reason) = finish.unzip();
+        let token_ids = returns_ids.then(|| tokens.iter().map(|event| event.token).collect());
+        let writer = self.answering.logprob_writer();
         CompletionChoice {
             index: part.index,
             text: match echo {
-                Some(echo) => Cow::Owned(format!("{}{}", echo.text, part.text)),
-                None => Cow::Borrowed(part.text),
+                Some(echo) => Cow::Owned(format!("{}{text}", echo.text)),
+                None => Cow::Borrowed(text),
             },
-            logprobs: logprobs::for_completion(echoed, part.tokens, tokenizer, offset),
-            prompt_logprobs: (self.answering.plan.prompt_logprobs.zip(of_prompt)).map(
-                |(num_top, of_prompt)| {
-                    logprobs::for_prompt(&prompt.ids, of_prompt, num_top, tokenizer)
-                },
+            logprobs: writer.for_completion(echoed, tokens, &mut progress.offset),
+            prompt_logprobs: present(prompt_logprobs, is_whole),
+            finish_reason: reason.map(FinishReason::as_str),
+            stop_reason: present(stop_reason.flatten(), is_whole),
+            prompt_token_ids: present(
+                (returns_ids && is_first).then_some(prompt.ids.as_slice()),
+                is_whole,
             ),
-            finish_reason: part.finish.as_ref().map(|finish| finish.reason.as_str()),
-            stop_reason: part.finish.and_then(|finish| finish.stop_reason),
-            prompt_token_ids: (returns_ids && is_first).then_some(prompt.ids.as_slice()),
-            token_ids: returns_ids.then(|| part.tokens.iter().map(|event| event.token).collect()),
+            token_ids: present(token_ids, is_whole),
+        }
+    }
+
+    /// Returns the usage as it is reported: a token that is not returned is not counted.
+    fn usage(&self, usage: Usage) -> Usage {
+        match self.returned {
+            Returned::Answer => usage,
+            Returned::Prompt => {
+                let cached = usage.prompt_tokens_details.cached_tokens;
+                Usage::new(usage.prompt_tokens, cached, 0, 0)
+            }
         }
     }
 
@@ -233,7 +323,7 @@ impl AnswerFormat for CompletionFormat {
             _ => unreachable!("nothing is told apart in a text completion"),
         });
         let text: String = text.collect();
-        if !text.is_empty() {
+        if !text.is_empty() && self.returned == Returned::Answer {
             let part = Part {
                 index,
                 text: &text,
@@ -259,7 +349,7 @@ impl AnswerFormat for CompletionFormat {
         let mut events = Vec::with_capacity(2);
         if self.answering.options.delivery.usage() != StreamUsage::Omit {
             events.push(StreamEvent::data(to_json(&Completion {
-                usage: Some(Some(usage)),
+                usage: Some(Some(self.usage(usage))),
                 ..self.completion(Vec::new())
             })));
         }
@@ -282,8 +372,9 @@ impl AnswerFormat for CompletionFormat {
             self.choice(part, &mut Progress::default())
         });
         to_json(&Completion {
-            usage: Some(Some(usage)),
-            prompt_token_ids: self.only_prompt(),
+            usage: Some(Some(self.usage(usage))),
+            prompt_token_ids: Some(self.only_prompt()),
+            kv_transfer_params: Some(()),
             ..self.completion(choices.collect())
         })
     }

@@ -26,7 +26,7 @@ pub(crate) struct CompletionRequest {
     #[schemars(range(min = 0, max = 20))]
     pub(crate) logprobs: Option<i64>,
     /// Whether the answer begins with the prompt; with `logprobs`, also with the prompt's
-    /// log-probabilities.
+    /// log-probabilities. With `max_tokens` of 0 it is the prompt alone.
     #[schemars(extend("default" = false))]
     pub(crate) echo: Option<bool>,
     /// Constrains the answer to JSON, or to JSON that is valid under a schema.
@@ -44,6 +44,13 @@ pub(crate) struct CompletionRequest {
     /// vLLM's: without effect, since there is one backend.
     #[serde(rename = "guided_decoding_backend")]
     pub(crate) _guided_decoding_backend: Option<String>,
+    /// vLLM's: maximum number of each prompt's tokens; of a longer one, the last are kept. −1 stands
+    /// for the most that the model takes.
+    #[schemars(range(min = -1))]
+    pub(crate) truncate_prompt_tokens: Option<i64>,
+    /// vLLM's: `left` (default) or `right`, the end at which a longer prompt is cut off.
+    #[schemars(extend("enum" = ["left", "right", null]))]
+    pub(crate) truncation_side: Option<String>,
 }
 
 /// One or more prompts, as text or as token ids.

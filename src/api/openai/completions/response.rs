@@ -30,7 +30,10 @@ pub(crate) struct Completion<'a> {
     pub(crate) system_fingerprint: &'a str,
     /// Present with `return_token_ids` if there is one prompt; in a stream, in the first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) prompt_token_ids: Option<&'a [TokenId]>,
+    pub(crate) prompt_token_ids: Option<Option<&'a [TokenId]>>,
+    /// vLLM's: null in a whole response, because no caches are passed between servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kv_transfer_params: Option<()>,
 }
 
 /// One answer, or what a chunk adds to it. Answers to the same prompt are adjacent.
@@ -44,14 +47,14 @@ pub(crate) struct CompletionChoice<'a> {
     pub(crate) finish_reason: Option<&'static str>,
     /// vLLM's: the stop string or the client's stop token that ended the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) stop_reason: Option<StopReason>,
+    pub(crate) stop_reason: Option<Option<StopReason>>,
     /// Present with `return_token_ids`, in an answer's first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) prompt_token_ids: Option<&'a [TokenId]>,
+    pub(crate) prompt_token_ids: Option<Option<&'a [TokenId]>>,
     /// With `prompt_logprobs`: one entry for each prompt token, null for the first.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) prompt_logprobs: Option<Vec<Option<PromptLogprobs>>>,
+    pub(crate) prompt_logprobs: Option<Option<Vec<Option<PromptLogprobs>>>>,
     /// Present with `return_token_ids`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) token_ids: Option<Vec<TokenId>>,
+    pub(crate) token_ids: Option<Option<Vec<TokenId>>>,
 }

@@ -15,7 +15,6 @@ use super::response::{
 use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent};
 use crate::api::generate::answering::Answering;
 use crate::api::generate::generation::AnswerDelta;
-use crate::api::generate::logprobs;
 use crate::api::generate::types::logprobs::TokenLogprob;
 use crate::api::generate::types::usage::Usage;
 use crate::api::http::error::ApiError;
@@ -121,7 +120,7 @@ impl ResponsesFormat {
     }
 
     fn logprobs(&self, tokens: &[TokenEvent]) -> Vec<TokenLogprob> {
-        let logprobs = logprobs::for_chat(tokens, &self.answering.model.tokenizer);
+        let logprobs = self.answering.logprob_writer().for_chat(tokens);
         logprobs.map_or_else(Vec::new, |logprobs| logprobs.content)
     }
 

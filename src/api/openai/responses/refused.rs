@@ -77,6 +77,16 @@ pub(crate) const REFUSED: &[RefusedField] = &[
     field("thinking_token_budget", &["-1"], "Use 'reasoning'."),
     field("verbosity", &[r#""medium""#], ""),
     field("web_search_options", &[], ""),
+    field(
+        "truncate_prompt_tokens",
+        &[],
+        "Shorten the input before sending it.",
+    ),
+    field(
+        "truncation_side",
+        &[],
+        "Shorten the input before sending it.",
+    ),
     // Text completion fields.
     field("best_of", &["1"], ""),
     field("echo", &["false"], ""),

@@ -69,11 +69,13 @@ pub(crate) struct InputItem {
 /// One part of a message or of a call's output.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct InputPart {
-    /// `input_text`, `output_text` or `input_image`.
+    /// `input_text`, `output_text`, `input_image`, or in an assistant's message `refusal`.
     #[serde(rename = "type")]
     pub(crate) kind: String,
     /// Text of an `input_text` or `output_text` part.
     pub(crate) text: Option<String>,
+    /// Text of a `refusal` part.
+    pub(crate) refusal: Option<String>,
     /// Image of an `input_image` part: a data URI.
     pub(crate) image_url: Option<String>,
     /// Resolution of an `input_image` part: `auto`, `low`, `high` or `original`. Without effect:

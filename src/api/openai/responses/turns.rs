@@ -169,6 +169,11 @@ fn translate_part(part: InputPart, path: &str) -> Result<Part, ApiError> {
             text: Some(part.text.ok_or_else(|| missing(path, "text"))?),
             ..Part::default()
         }),
+        "refusal" => Ok(Part {
+            kind: part.kind,
+            refusal: Some(part.refusal.ok_or_else(|| missing(path, "refusal"))?),
+            ..Part::default()
+        }),
         "input_image" => {
             if part.file_id == Presence::Set {
                 let param = format!("{path}.file_id");
