@@ -328,6 +328,25 @@ mod tests {
     }
 
     #[test]
+    fn named_tokens_take_the_place_of_the_best() {
+        let logits = [0.5_f32, 0.25, 0.125, 0.125].map(f32::ln);
+        let params = SamplingParams {
+            top_logprobs: Some(2),
+            logprob_token_ids: [3, 1].map(TokenId).into(),
+            ..SamplingParams::greedy(1)
+        };
+        let sampled = sample_row(&logits, &row(&params));
+        let logprobs = sampled.logprobs.expect("it asks for them");
+        assert!((logprobs.logprob - 0.5_f32.ln()).abs() < 1e-6);
+        let expected = [(3, 0.125_f32), (1, 0.25)];
+        assert_eq!(logprobs.top.len(), 2);
+        for ((token, logprob), (id, probability)) in logprobs.top.into_iter().zip(expected) {
+            assert_eq!(token, TokenId(id));
+            assert!((logprob - probability.ln()).abs() < 1e-6);
+        }
+    }
+
+    #[test]
     fn draws_follow_the_distribution() {
         let logits: Vec<f32> = [0.5_f32, 0.3, 0.2].iter().map(|p| p.ln()).collect();
         assert_close(&shares(&logits, &warm()), &[0.5, 0.3, 0.2]);

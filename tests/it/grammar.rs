@@ -27,7 +27,7 @@ fn tokenizer() -> Arc<Tokenizer> {
     Arc::new(Tokenizer::from_file(&file).expect("the tiny tokenizer is in the repository"))
 }
 
-fn compiler() -> (Arc<Tokenizer>, GrammarCompiler) {
+pub(crate) fn compiler() -> (Arc<Tokenizer>, GrammarCompiler) {
     let tokenizer = tokenizer();
     let vocabulary = GrammarVocabulary::new(&tokenizer, VOCAB_SIZE, STOP_IDS.to_vec());
     (tokenizer, GrammarCompiler::new(vocabulary))
@@ -60,7 +60,7 @@ fn wander(constraint: &dyn Constraint, tokenizer: &Tokenizer, seed: u64) -> Stri
 }
 
 /// Samples evenly among what may come, at most `max_tokens` times; and whether it came to an end.
-fn wander_within(
+pub(crate) fn wander_within(
     constraint: &dyn Constraint,
     tokenizer: &Tokenizer,
     seed: u64,

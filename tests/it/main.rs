@@ -24,6 +24,7 @@ mod memory_plan;
 mod model;
 mod not_finite;
 mod prompt_scores;
+mod schema_keywords;
 mod selftest;
 mod served;
 mod study;

@@ -60,7 +60,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     value("default-chat-template-kwargs", Only(&["{}"], "use --thinking, or send chat_template_kwargs with each request")),
     value("reasoning-effort-map", Only(&["{}"], "all efforts produce the same reasoning prompt; a request can limit it with its thinking budget: leave it out")),
     value("response-role", Only(&["assistant"], "answers are the assistant's: leave it out")),
-    switch("return-tokens-as-token-ids", Only(&["false"], "clients ask for it: return_token_ids")),
+    switch("return-tokens-as-token-ids", Only(&["false"], "clients ask for it: return_tokens_as_token_ids")),
     switch("enable-auto-tool-choice", Needless(TOOLS)),
     switch("exclude-tools-when-tool-choice-none", Needless("tools are left out of the prompt where tool_choice is none")),
     value("tool-call-parser", Needless(TOOLS)),

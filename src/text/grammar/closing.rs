@@ -77,6 +77,9 @@ fn search(
     for _ in 0..MAX_STEPS {
         let Beginning { bytes, .. } = waiting.pop()?;
         let place = behind(cursor, &bytes);
+        if place.as_ref().is_some_and(JsonCursor::repeats_name) {
+            continue;
+        }
         if let Some(cursor) = cursor
             && bytes.last().is_some_and(|byte| ENDS.contains(byte))
             && place.as_ref().is_some_and(|place| !place.is_in_string())
@@ -178,7 +181,8 @@ fn next_bytes(matcher: &mut Matcher, tokens: &Tokens, place: Option<&JsonCursor>
     };
     let text = (b' '..=b'~').chain([b'\n', b'\t']).chain(0x80..=0xff);
     let is_in_string = place.is_some_and(JsonCursor::is_in_string);
-    if is_in_string && is_allowed(b'"') {
+    let would_repeat = place.is_some_and(|place| place.is_in_name() && place.repeats_behind(b"\""));
+    if is_in_string && !would_repeat && is_allowed(b'"') {
         return vec![b'"'];
     }
     if place.is_some() && !is_in_string {

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::gbnf;
 use super::lark::check_lark;
 use super::schema::{check_schema, json_grammar};
+use super::schema_fault::{fault, reason};
 use super::source::GrammarSource;
 use super::state::{Grammar, shortened};
 use super::tokens::Tokens;
@@ -111,7 +112,7 @@ impl GrammarCompiler {
         source: &GrammarSource,
     ) -> Result<Grammar, GrammarError> {
         let parser = self.factory()?.create_parser(grammar(source)?);
-        let parser = parser.map_err(|error| GrammarError::new(self::error(source, &error)))?;
+        let parser = parser.map_err(|error| self.told(source, &format!("{error:#}")))?;
         let mut matcher = Matcher::new(Ok(parser));
         // The first mask is the most expensive, and shows whether any output is possible at all.
         let first = matcher.compute_mask_or_eos();
@@ -125,6 +126,45 @@ impl GrammarCompiler {
         }
         let tokens = Arc::clone(&self.tokens);
         Grammar::new(source, matcher, &self.vocabulary, tokens)
+    }
+
+    /// Returns the library's error about `source` in the client's terms, at its place.
+    fn told(&self, source: &GrammarSource, error: &str) -> GrammarError {
+        let compile = |schema: &Value| {
+            let grammar = json_grammar(&schema.to_string()).map_err(|error| error.message)?;
+            let factory = self.factory().map_err(|error| error.message)?;
+            let parser = factory.create_parser(TopLevelGrammar::from_json_schema(grammar));
+            parser.map(drop).map_err(|error| format!("{error:#}"))
+        };
+        match source {
+            GrammarSource::JsonSchema(schema) => match serde_json::from_str(schema) {
+                Ok(schema) => fault(&schema, error, compile),
+                Err(error) => GrammarError::new(error.to_string()),
+            },
+            GrammarSource::JsonObject => GrammarError::new(reason(error).to_owned()),
+            GrammarSource::Calls(grammar) => {
+                // The schemas of arguments are in it, each with the index of its tool.
+                for line in grammar.lines() {
+                    let schema = line.strip_prefix("arguments_");
+                    let schema = schema.and_then(|line| line.split_once(": %json "));
+                    let Some((tool_idx, schema)) = schema else {
+                        continue;
+                    };
+                    let Ok(schema) = serde_json::from_str::<Value>(schema) else {
+                        continue;
+                    };
+                    let alone = TopLevelGrammar::from_json_schema(schema.clone());
+                    let alone = self.factory().map(|factory| factory.create_parser(alone));
+                    if let Ok(Err(error)) = alone {
+                        let found = fault(&schema, &format!("{error:#}"), compile);
+                        let path = format!("[{tool_idx}].function.parameters{}", found.path);
+                        return found.at(&path);
+                    }
+                }
+                GrammarError::new(reason(error).to_owned())
+            }
+            _ => GrammarError::new(self::error(source, &error)),
+        }
     }
 
     /// Prepares the data that all grammars share, so that the first one need not wait for it.
@@ -232,7 +272,7 @@ fn error(source: &GrammarSource, error: &impl fmt::Display) -> String {
         GrammarSource::Lark(_) => {
             format!(
                 "it was read as Lark, since no rule has '::=': {}",
-                reason(error)
+                whole_message(error)
             )
         }
         // What was written is not what the library read, so its places mean nothing.
@@ -248,11 +288,11 @@ fn error(source: &GrammarSource, error: &impl fmt::Display) -> String {
                 shortened(&cause)
             )
         }
-        _ => reason(error),
+        _ => whole_message(error),
     }
 }
 
 /// Returns the library's error message, from the outermost cause to the innermost.
-fn reason(error: &impl fmt::Display) -> String {
+fn whole_message(error: &impl fmt::Display) -> String {
     shortened(&format!("{error:#}").replace('\n', " "))
 }

@@ -1,7 +1,9 @@
 //! Where in a JSON text an answer is.
 //!
-//! Reads only as much as is needed to know which tokens would make a number or a list longer. The
-//! grammar itself decides what is allowed.
+//! Reads only as much as is needed to know which tokens would make a number or a list longer, or give
+//! an object the same name twice. The grammar itself decides what is allowed.
+
+use super::object_names::{Container, OpenName};
 
 /// Maximum number of digits before the point of a number: as many as the largest integer of 64 bits
 /// has.
@@ -15,9 +17,13 @@ const MAX_EXPONENT_DIGITS: usize = 3;
 /// The position behind the bytes that it has received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct JsonCursor {
-    /// Number of open objects and arrays.
-    depth: usize,
+    /// The open objects and arrays, the innermost last.
+    containers: Vec<Container>,
     lexeme: Lexeme,
+    /// The name that the string is, where it is one.
+    name: Option<OpenName>,
+    /// Whether an object has a name twice.
+    repeats_name: bool,
 }
 
 /// The token of JSON that the next byte may continue.
@@ -42,6 +48,34 @@ enum Part {
 impl JsonCursor {
     /// Moves behind `byte`.
     pub(super) fn push(&mut self, byte: u8) {
+        let was_in_string = self.is_in_string();
+        self.move_behind(byte);
+        match (was_in_string, self.is_in_string()) {
+            (false, true) => {
+                let container = self.containers.last();
+                self.name = container.and_then(Container::begin_name);
+            }
+            (true, true) => {
+                if let Some(name) = &mut self.name {
+                    name.push(byte);
+                }
+            }
+            (true, false) => {
+                if let (Some(name), Some(container)) =
+                    (self.name.take(), self.containers.last_mut())
+                {
+                    self.repeats_name |= !container.add(&name);
+                }
+            }
+            (false, false) => {
+                if let (b',', Some(container)) = (byte, self.containers.last_mut()) {
+                    container.expect_name();
+                }
+            }
+        }
+    }
+
+    fn move_behind(&mut self, byte: u8) {
         self.lexeme = match (self.lexeme, byte) {
             (Lexeme::String { is_escaping: true }, _) => Lexeme::String { is_escaping: false },
             (Lexeme::String { .. }, b'\\') => Lexeme::String { is_escaping: true },
@@ -86,12 +120,16 @@ impl JsonCursor {
                 },
                 num_digits: 0,
             },
-            (_, b'{' | b'[') => {
-                self.depth += 1;
+            (_, b'{') => {
+                self.containers.push(Container::object());
+                Lexeme::None
+            }
+            (_, b'[') => {
+                self.containers.push(Container::Array);
                 Lexeme::None
             }
             (_, b'}' | b']') => {
-                self.depth = self.depth.saturating_sub(1);
+                self.containers.pop();
                 Lexeme::None
             }
             _ => Lexeme::None,
@@ -100,7 +138,31 @@ impl JsonCursor {
 
     /// Number of bytes that at least must follow to close what is open.
     pub(super) fn num_open(&self) -> usize {
-        self.depth + usize::from(self.is_in_string())
+        self.containers.len() + usize::from(self.is_in_string())
+    }
+
+    /// Whether an object has had a name twice.
+    pub(super) fn repeats_name(&self) -> bool {
+        self.repeats_name
+    }
+
+    /// Whether an object with names is open, in which one may come twice.
+    pub(super) fn has_names(&self) -> bool {
+        self.containers.iter().any(Container::has_names)
+    }
+
+    /// Whether the next byte is part of a name.
+    pub(super) fn is_in_name(&self) -> bool {
+        self.name.is_some()
+    }
+
+    /// Whether an object has a name twice behind `bytes`.
+    pub(super) fn repeats_behind(&self, bytes: &[u8]) -> bool {
+        let mut cursor = self.clone();
+        for byte in bytes {
+            cursor.push(*byte);
+        }
+        cursor.repeats_name
     }
 
     /// Whether the next byte is part of a string.
@@ -160,6 +222,27 @@ mod tests {
         ] {
             assert_eq!(behind(text).num_open(), num_open, "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_that_comes_twice_is_noticed() {
+        for (text, repeats) in [
+            ("{\"a\": 1, \"b\": \"a\"", false),
+            ("{\"a\": \"a\", \"a", false),
+            ("{\"a\": 1, \"a\"", true),
+            ("{\"a\": {\"a\": [\"a\", \"a\"]}", false),
+            ("{\"a\": {\"b\": 1}, \"b\": 1", false),
+            ("{\"a\": {\"b\": 1}, \"a\"", true),
+            // The same name, written otherwise.
+            ("{\"a\\\"\": 1, \"\\u0061\\u0022\"", true),
+            ("{\"é\": 1, \"\\u00E9\"", true),
+            ("{\"a\": 1, \"\\\\u0061\"", false),
+        ] {
+            assert_eq!(behind(text).repeats_name(), repeats, "{text}");
+        }
+        let place = behind("{\"a\": 1, \"");
+        assert!(place.is_in_name() && place.has_names());
+        assert!(place.repeats_behind(b"a\":") && !place.repeats_behind(b"ab\":"));
     }
 
     #[test]

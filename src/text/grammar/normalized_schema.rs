@@ -1,12 +1,14 @@
 //! Rewrites what schemas may say to what the library takes.
 //!
-//! An unknown `format` is an annotation, according to the specification. `nullable` is OpenAPI's. And
-//! the library computes ranges of integers with 64 bits, so that bounds near the ends of their range
+//! An unknown `format` is an annotation, according to the specification. `nullable` is OpenAPI's. Other
+//! modules rewrite `uniqueItems` and keywords of objects. And the library computes ranges of integers with 64 bits, so that bounds near the ends of their range
 //! overflow there; no answer needs as large integers.
 
 use serde_json::{Map, Value, json};
 
+use super::compiler::GrammarError;
 use super::schema::{Holds, holds};
+use super::{object_keywords, unique_items};
 
 /// Formats that the library enforces.
 const FORMATS: [&str; 10] = [
@@ -25,16 +27,36 @@ const FORMATS: [&str; 10] = [
 /// The largest integer of 18 digits. Bounds beyond it are replaced by it.
 const MOST: i64 = 999_999_999_999_999_999;
 
+/// Maximum number of values of a schema that keywords were rewritten in, which may repeat parts of it.
+const MAX_VALUES: usize = 20_000;
+
 /// Rewrites `schema` and the schemas within it.
-pub(super) fn normalize(schema: &mut Value) {
+///
+/// # Errors
+/// The path, and what is not supported there.
+pub(super) fn normalize(schema: &mut Value) -> Result<(), GrammarError> {
+    let root = schema.clone();
+    normalize_at(schema, &root, "")
+}
+
+fn normalize_at(schema: &mut Value, root: &Value, path: &str) -> Result<(), GrammarError> {
     let Some(keywords) = schema.as_object_mut() else {
-        return;
+        return Ok(());
     };
     for (keyword, value) in keywords.iter_mut() {
+        let path = format!("{path}.{keyword}");
         match (holds(keyword), value) {
-            (Holds::Named, Value::Object(schemas)) => schemas.values_mut().for_each(normalize),
-            (Holds::Schemas, Value::Array(schemas)) => schemas.iter_mut().for_each(normalize),
-            (Holds::Schemas, schema) => normalize(schema),
+            (Holds::Named, Value::Object(schemas)) => {
+                for (name, schema) in schemas {
+                    normalize_at(schema, root, &format!("{path}.{name}"))?;
+                }
+            }
+            (Holds::Schemas, Value::Array(schemas)) => {
+                for (idx, schema) in schemas.iter_mut().enumerate() {
+                    normalize_at(schema, root, &format!("{path}[{idx}]"))?;
+                }
+            }
+            (Holds::Schemas, schema) => normalize_at(schema, root, &path)?,
             _ => {}
         }
     }
@@ -46,7 +68,11 @@ pub(super) fn normalize(schema: &mut Value) {
         keywords.remove("format");
     }
     bound(keywords);
-    if keywords.remove("nullable") == Some(Value::Bool(true)) {
+    let is_nullable = keywords.remove("nullable") == Some(Value::Bool(true));
+    unique_items::rewrite(keywords, root)
+        .and_then(|()| object_keywords::rewrite(keywords, root))
+        .map_err(|message| GrammarError::new(message).at(path))?;
+    if is_nullable {
         let mut outer = Map::new();
         for definitions in ["$defs", "definitions"] {
             if let Some(schemas) = keywords.remove(definitions) {
@@ -56,6 +82,20 @@ pub(super) fn normalize(schema: &mut Value) {
         let value = std::mem::take(keywords);
         outer.insert("anyOf".to_owned(), json!([value, {"type": "null"}]));
         *keywords = outer;
+    }
+    if keywords.values().map(num_values).sum::<usize>() > MAX_VALUES {
+        let message = "'uniqueItems' and 'dependentRequired' make it too large: use fewer of them \
+                       within one another";
+        return Err(GrammarError::new(message.to_owned()).at(path));
+    }
+    Ok(())
+}
+
+fn num_values(value: &Value) -> usize {
+    match value {
+        Value::Array(values) => 1 + values.iter().map(num_values).sum::<usize>(),
+        Value::Object(values) => 1 + values.values().map(num_values).sum::<usize>(),
+        _ => 1,
     }
 }
 
@@ -96,7 +136,7 @@ mod tests {
     use super::*;
 
     fn normalized(mut schema: Value) -> Value {
-        normalize(&mut schema);
+        normalize(&mut schema).expect("it is supported");
         schema
     }
 
@@ -114,6 +154,22 @@ mod tests {
         // A property of this name is none.
         let property = json!({"properties": {"format": {"type": "string"}}});
         assert_eq!(normalized(property.clone()), property);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_told_with_its_place() {
+        let error = |mut schema: Value| normalize(&mut schema).expect_err("it is not supported");
+        let unique = json!({"properties": {"tags": {"items": {}, "uniqueItems": true}}});
+        let unique = error(json!({"anyOf": [{}, unique]}));
+        assert_eq!(unique.path, ".anyOf[1].properties.tags");
+        // Each level has 32 times the values of the one within it.
+        let mut nested = json!({"type": "string"});
+        for _ in 0..6 {
+            let demands: Map<String, Value> =
+                (0..5).map(|n| (format!("a{n}"), json!(["b"]))).collect();
+            nested = json!({"properties": {"b": nested}, "dependentRequired": demands});
+        }
+        assert!(error(nested).message.contains("too large"));
     }
 
     #[test]

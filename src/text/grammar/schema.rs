@@ -6,6 +6,7 @@ use super::closed_objects::close_objects;
 use super::compiler::GrammarError;
 use super::normalized_schema::normalize;
 use super::schema_graph::SchemaGraph;
+use super::schema_values::check_values;
 use crate::text::json_size::JsonSize;
 
 /// Maximum number of objects, arrays, strings and numbers in a schema, all together.
@@ -27,19 +28,15 @@ const NOT_FOLLOWED: &[&str] = &[
     "$recursiveRef",
     "contains",
     "contentSchema",
-    "dependencies",
-    "dependentRequired",
     "dependentSchemas",
     "else",
     "if",
     "maxContains",
     "minContains",
     "not",
-    "propertyNames",
     "then",
     "unevaluatedItems",
     "unevaluatedProperties",
-    "uniqueItems",
     OPTIONS,
 ];
 
@@ -62,9 +59,10 @@ const SCHEMAS: &[&str] = &[
 /// The path, and the unsupported keyword or the exceeded limit.
 pub fn check_schema(schema: &str) -> Result<(), GrammarError> {
     check_schema_size(schema)?;
-    let schema = parse(schema)?;
+    let mut schema = parse(schema)?;
     check_keywords(&schema, "")?;
-    SchemaGraph::new(&schema).check()
+    SchemaGraph::new(&schema).check()?;
+    normalize(&mut schema)
 }
 
 /// Checks that the text of a schema may be deserialized.
@@ -128,6 +126,7 @@ fn check_keywords(schema: &Value, path: &str) -> Result<(), GrammarError> {
             return Err(GrammarError::new(message).at(path));
         }
     };
+    check_values(keywords).map_err(|message| GrammarError::new(message).at(path))?;
     for (keyword, value) in keywords {
         let name = keyword.as_str();
         if NOT_FOLLOWED.contains(&name) {
@@ -171,10 +170,10 @@ fn each(
 /// `%json`.
 ///
 /// # Errors
-/// If the schema is not JSON.
+/// If the schema is not JSON, and the path and the unsupported combination of keywords.
 pub fn json_grammar(schema: &str) -> Result<Value, GrammarError> {
     let mut schema = parse(schema)?;
-    normalize(&mut schema);
+    normalize(&mut schema)?;
     close_objects(&mut schema);
     let mut schema = match schema {
         Value::Object(keywords) => keywords,
@@ -198,6 +197,11 @@ mod tests {
                 json!({"properties": {"a": {"uniqueItems": true}}}),
                 ".properties.a",
                 "'uniqueItems'",
+            ),
+            (
+                json!({"properties": {"a": {"maximum": "5"}}}),
+                ".properties.a",
+                "'maximum'",
             ),
             (
                 json!({"anyOf": [{}, {"items": {"if": {}}}]}),

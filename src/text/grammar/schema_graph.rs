@@ -21,6 +21,9 @@ const MAX_MULTIPLE: u64 = 10_000;
 /// the whole schema.
 const MAX_LOOKS: usize = 200_000;
 
+/// Maximum number of characters of a reference in an error.
+const MAX_SHOWN: usize = 100;
+
 /// The graph of all subschemas.
 pub(super) struct SchemaGraph<'s> {
     parts: Vec<&'s Value>,
@@ -49,7 +52,7 @@ impl<'s> SchemaGraph<'s> {
                 let pointer = percent_decoded(name.strip_prefix('#')?);
                 nodes.get(&address(root.pointer(&pointer)?)).copied()
             });
-            // The library reports a target that does not exist.
+            // A target that does not exist is told by the check.
             if let Some(target) = target {
                 graph.edges[node].push(target);
                 graph.conjuncts[node].push(target);
@@ -61,9 +64,10 @@ impl<'s> SchemaGraph<'s> {
     /// Checks the schema as a whole.
     ///
     /// # Errors
-    /// If a chain of subschemas is too long, or numbers would have to be multiples of too large a
+    /// If a reference leads nowhere, a chain of subschemas is too long, or numbers would have to be multiples of too large a
     /// number.
     pub(super) fn check(&self) -> Result<(), GrammarError> {
+        self.check_references(self.parts[0], "", &self.anchors())?;
         let all = 0..self.parts.len();
         if walk_depth(self.parts.len(), all, &self.edges, MAX_CHAIN) > MAX_CHAIN {
             return Err(GrammarError::new(format!(
@@ -101,6 +105,54 @@ impl<'s> SchemaGraph<'s> {
             }
         }
         node
+    }
+
+    /// Checks the references of `schema`, which is at `path`, and of those within it.
+    fn check_references(
+        &self,
+        schema: &Value,
+        path: &str,
+        anchors: &HashMap<String, usize>,
+    ) -> Result<(), GrammarError> {
+        let Some(keywords) = schema.as_object() else {
+            return Ok(());
+        };
+        if let Some(name) = keywords.get("$ref").and_then(Value::as_str) {
+            let pointer = name.strip_prefix('#').map(percent_decoded);
+            let is_there = match pointer {
+                Some(pointer) => {
+                    anchors.contains_key(name) || self.parts[0].pointer(&pointer).is_some()
+                }
+                // The library joins it with the ids around it.
+                None => anchors.keys().any(|id| id.ends_with(name)),
+            };
+            if !is_there {
+                let name: String = name.chars().take(MAX_SHOWN).collect();
+                let message = format!(
+                    "its '$ref' \"{name}\" leads nowhere: it must point into this document, such as \
+                     \"#/$defs/name\"; nothing else is fetched"
+                );
+                return Err(GrammarError::new(message).at(path));
+            }
+        }
+        for (keyword, value) in keywords {
+            let path = format!("{path}.{keyword}");
+            match (holds(keyword), value) {
+                (Holds::Named, Value::Object(schemas)) => {
+                    for (name, schema) in schemas {
+                        self.check_references(schema, &format!("{path}.{name}"), anchors)?;
+                    }
+                }
+                (Holds::Schemas, Value::Array(schemas)) => {
+                    for (idx, schema) in schemas.iter().enumerate() {
+                        self.check_references(schema, &format!("{path}[{idx}]"), anchors)?;
+                    }
+                }
+                (Holds::Schemas, schema) => self.check_references(schema, &path, anchors)?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Returns the names that `$ref` can use besides JSON pointers: `#name` and whole ids.
@@ -245,18 +297,19 @@ mod tests {
         }
         let anchored: Map<String, Value> = (0..2_000)
             .map(|n| {
-                let anchored = json!({"$anchor": format!("a{n}"), "$ref": format!("#a{}", n + 1)});
+                let next = format!("#a{}", (n + 1).min(1_999));
+                let anchored = json!({"$anchor": format!("a{n}"), "$ref": next});
                 (format!("d{n}"), anchored)
             })
             .collect();
-        assert!(check(&json!({"$defs": anchored})).is_err());
+        let error = check(&json!({"$defs": anchored})).expect_err("a chain of 2,000");
+        assert!(error.message.contains("chain"), "{error:?}");
     }
 
     #[test]
     fn recursive_and_wide_schemas_are_taken() {
         let list = json!({
             "properties": {"next": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}},
-            "$ref": "#/nowhere",
         });
         assert_eq!(check(&list), Ok(()));
         let wide: Map<String, Value> = (0..3_000)
@@ -269,6 +322,30 @@ mod tests {
             .collect();
         assert_eq!(check(&json!({"$defs": wide, "$ref": "#/$defs/d7"})), Ok(()));
         assert_eq!(check(&json!(true)), Ok(()));
+    }
+
+    #[test]
+    fn references_lead_somewhere() {
+        let with = |name: &str| {
+            json!({
+                "$defs": {"a b": {"$anchor": "here"}, "c": {"$id": "https://example.com/c.json"}},
+                "items": {"$ref": name},
+            })
+        };
+        for name in [
+            "#",
+            "#/$defs/a%20b",
+            "#here",
+            "c.json",
+            "https://example.com/c.json",
+        ] {
+            assert_eq!(check(&with(name)), Ok(()), "{name}");
+        }
+        for name in ["#/$defs/d", "#there", "https://example.com/d.json"] {
+            let error = check(&with(name)).expect_err(name);
+            assert_eq!(error.path, ".items");
+            assert!(error.message.contains(name), "{error:?}");
+        }
     }
 
     #[test]

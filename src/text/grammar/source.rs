@@ -1,7 +1,7 @@
 //! A grammar as a client sends it.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::gbnf::is_gbnf;
 use crate::core::CacheSalt;
@@ -53,9 +53,8 @@ impl GrammarSource {
                 let schemas = schemas.filter_map(|(_, schema)| serde_json::from_str(schema).ok());
                 schemas.collect()
             }
-            Self::JsonObject | Self::Regex(_) | Self::Choice(_) | Self::Lark(_) | Self::Gbnf(_) => {
-                Vec::new()
-            }
+            Self::JsonObject => vec![json!({"type": "object"})],
+            Self::Regex(_) | Self::Choice(_) | Self::Lark(_) | Self::Gbnf(_) => Vec::new(),
         }
     }
 

@@ -22,6 +22,10 @@ use crate::error::{Error, Result};
 const MAX_REASON: usize = 300;
 /// Bytes of a token of JSON's punctuation and names, at least on average, where it is not known.
 const BYTES_PER_TOKEN: usize = 2;
+/// Some of the bytes that a string may go on with.
+const LETTERS: &[u8] = b"a0Z -";
+/// The bytes that a number may go on with.
+const DIGITS: &[u8] = b"0123456789";
 /// Bytes of a call without its arguments, but for a long name.
 const CALL_BYTES: usize = 64;
 
@@ -183,6 +187,7 @@ impl GrammarState {
         let mut mask = self.mask()?;
         if !self.matcher.is_stopped() {
             self.bound_number(&mut mask);
+            self.keep_names_apart(&mut mask);
             self.bound_length(&mut mask, num_left)?;
         }
         Ok(mask)
@@ -206,8 +211,8 @@ impl GrammarState {
         Ok(mask)
     }
 
-    /// Ends a number of too many digits, unless the grammar demands more.
-    fn bound_number(&self, mask: &mut TokenMask) {
+    /// Ends a number of too many digits: at once, or as soon as the grammar lets it.
+    fn bound_number(&mut self, mask: &mut TokenMask) {
         let Cursor::Json(cursor) = &self.cursor else {
             return;
         };
@@ -218,8 +223,39 @@ impl GrammarState {
         for token in self.shared.tokens.with_more_digits(num_digits) {
             bounded.forbid(token);
         }
+        if bounded.is_empty() {
+            let cursor = cursor.clone();
+            let end = shortest_end(&mut self.matcher, &self.shared.tokens, Some(&cursor));
+            let first = end.and_then(|end| self.shared.tokens.of_byte(*end.first()?));
+            if let Some(first) = first.filter(|first| mask.contains(*first)) {
+                bounded.allow(first);
+            }
+        }
         if !bounded.is_empty() {
             *mask = bounded;
+        }
+    }
+
+    /// Forbids tokens that would give an object a name that it has, unless the grammar demands it.
+    fn keep_names_apart(&self, mask: &mut TokenMask) {
+        let Cursor::Json(cursor) = &self.cursor else {
+            return;
+        };
+        if !cursor.has_names() {
+            return;
+        }
+        // Outside of a name, a token that has a whole one begins and ends it.
+        let least_quotes = if cursor.is_in_name() { 1 } else { 2 };
+        let mut apart = mask.clone();
+        for token in self.shared.tokens.with_quotes(least_quotes) {
+            if mask.contains(token)
+                && cursor.repeats_behind(self.shared.env.tok_trie().token(token.0))
+            {
+                apart.forbid(token);
+            }
+        }
+        if !apart.is_empty() {
+            *mask = apart;
         }
     }
 
@@ -270,7 +306,10 @@ impl GrammarState {
         if num_left > tokens.len() + 1
             && let Some(cursor) = cursor
         {
-            if cursor.is_in_string() && end.first() == Some(&b'"') {
+            if cursor.is_in_string()
+                && end.first() == Some(&b'"')
+                && self.ends_behind(LETTERS, &end)
+            {
                 for (word, plain) in ending
                     .words_mut()
                     .iter_mut()
@@ -279,7 +318,7 @@ impl GrammarState {
                     *word |= plain;
                 }
             }
-            if cursor.digits_left().is_some() {
+            if cursor.digits_left().is_some() && self.ends_behind(DIGITS, &end) {
                 for token in self.shared.tokens.with_more_digits(0) {
                     ending.allow(token);
                 }
@@ -294,12 +333,38 @@ impl GrammarState {
         Ok(())
     }
 
+    /// Whether the text can end in the same way behind any of `bytes`, as far as they may come.
+    fn ends_behind(&mut self, bytes: &[u8], end: &[u8]) -> bool {
+        let tokens = Arc::clone(&self.shared.tokens);
+        let allows = |matcher: &mut Matcher, byte: u8| {
+            let token = tokens.of_byte(byte)?;
+            let num_valid = matcher.validate_tokens(&[token.0]).ok()?;
+            (num_valid == 1).then_some(token.0)
+        };
+        for byte in bytes {
+            let Some(token) = allows(&mut self.matcher, *byte) else {
+                continue;
+            };
+            if self.matcher.consume_token(token).is_err() {
+                return false;
+            }
+            let ends = match end.first() {
+                Some(first) => allows(&mut self.matcher, *first).is_some(),
+                None => self.matcher.is_accepting().unwrap_or(false),
+            };
+            if self.matcher.rollback(1).is_err() || !ends {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Whether an end of `least` tokens can wait: also behind any token that may come next, there
     /// are enough left. Then the end is searched again before there may be too few.
     fn is_enough(&mut self, least: usize, num_left: usize) -> bool {
         let growth = self.shared.growth;
-        // With the stop token.
-        let needed = least + 1 + growth;
+        // With the next token and the stop token.
+        let needed = least + 2 + growth;
         let is_enough = num_left >= needed;
         if is_enough {
             let num_free = (num_left - needed) / (growth + 1);

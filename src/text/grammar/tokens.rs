@@ -13,6 +13,8 @@ pub(super) struct Tokens {
     /// Tokens that stay within a string of JSON and leave nothing unfinished in it: whole characters,
     /// without quotation marks, backslashes and control characters.
     plain: Vec<u32>,
+    /// Tokens with quotation marks, and the number of these.
+    quoting: Vec<(TokenId, usize)>,
 }
 
 impl Tokens {
@@ -21,6 +23,7 @@ impl Tokens {
             bytes: vec![None; 256],
             digits: Vec::new(),
             plain: vec![0; vocabulary.vocab_size.div_ceil(32)],
+            quoting: Vec::new(),
         };
         for (id, word) in vocabulary.words.iter().enumerate() {
             let token = TokenId(id as u32);
@@ -30,6 +33,10 @@ impl Tokens {
             let num_digits = word.iter().take_while(|byte| byte.is_ascii_digit()).count();
             if num_digits > 0 {
                 tokens.digits.push((token, num_digits));
+            }
+            let num_quotes = word.iter().filter(|byte| **byte == b'"').count();
+            if num_quotes > 0 {
+                tokens.quoting.push((token, num_quotes));
             }
             let ends = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..b' ');
             let is_whole = std::str::from_utf8(word).is_ok();
@@ -50,6 +57,14 @@ impl Tokens {
         let digits = self.digits.iter();
         digits
             .filter(move |(_, num)| *num > num_digits)
+            .map(|(token, _)| *token)
+    }
+
+    /// Returns the tokens with at least `least` quotation marks.
+    pub(super) fn with_quotes(&self, least: usize) -> impl Iterator<Item = TokenId> {
+        let quoting = self.quoting.iter();
+        quoting
+            .filter(move |(_, num)| *num >= least)
             .map(|(token, _)| *token)
     }
 

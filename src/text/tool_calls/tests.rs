@@ -610,8 +610,10 @@ proptest! {
             prop_assert!(written.any(|next| next == c), "{} was not written", texts);
         }
         // Words are in the text or in arguments, but for comments of code.
-        if !text.contains('#') {
-            let count = |text: &str| text.matches("zz").count();
+        let count = |text: &str| text.matches("zz").count();
+        let joined: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+        // Without its white space, another text may have more of them.
+        if !text.contains('#') && count(&joined) == count(&text) {
             let found: usize = arguments.iter().map(|json| count(json)).sum();
             prop_assert_eq!(count(&texts) + found, count(&text));
         }

@@ -300,7 +300,7 @@ async fn what_cannot_be_kept_to_is_named() {
             schema(json!({"type": "string", "pattern": "("})),
             "invalid_value",
             place,
-            "regex",
+            "'pattern'",
         ),
         (
             structured("regex", json!("(")),
