@@ -217,6 +217,26 @@ fn cases() -> Vec<Case> {
             Value::is_number,
         ),
         (
+            json!({"type": "number", "minimum": -1e30, "exclusiveMaximum": 1e300}),
+            Value::is_number,
+        ),
+        (
+            json!({"type": "number", "exclusiveMinimum": 1e-300, "maximum": 1e19}),
+            |document| {
+                document
+                    .as_f64()
+                    .is_some_and(|number| number > 0.0 && number <= 1e19)
+            },
+        ),
+        (
+            json!({"type": "integer", "minimum": -1e30, "maximum": 9_007_199_254_740_991_i64}),
+            |document| {
+                document
+                    .as_i64()
+                    .is_some_and(|number| number <= 9_007_199_254_740_991)
+            },
+        ),
+        (
             json!({"type": "string", "nullable": true, "format": "path", "maxLength": 3}),
             |document| document.is_null() || document.is_string(),
         ),

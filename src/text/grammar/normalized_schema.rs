@@ -26,6 +26,8 @@ const FORMATS: [&str; 10] = [
 
 /// The largest integer of 18 digits. Bounds beyond it are replaced by it.
 const MOST: i64 = 999_999_999_999_999_999;
+/// Bounds that are nearer to 0 are replaced by it, or by 0: the library writes out all of their digits.
+const LEAST: f64 = 1e-15;
 
 /// Maximum number of values of a schema that keywords were rewritten in, which may repeat parts of it.
 const MAX_VALUES: usize = 20_000;
@@ -99,7 +101,8 @@ fn num_values(value: &Value) -> usize {
     }
 }
 
-/// Narrows a range of integers to those of 18 digits, unless it lies beyond them.
+/// Narrows a range of numbers to those of 18 digits before the point and 15 behind it, unless it lies
+/// beyond the former.
 fn bound(keywords: &mut Map<String, Value>) {
     let number =
         |keywords: &Map<String, Value>, name: &str| keywords.get(name).and_then(Value::as_f64);
@@ -115,19 +118,26 @@ fn bound(keywords: &mut Map<String, Value>) {
     }
     let of_doubles = f64::MAX / 10.0;
     for name in ["minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"] {
-        let Some(value) = keywords.get(name) else {
+        let Some(bound) = number(keywords, name) else {
             continue;
         };
-        let Some(bound) = value.as_f64() else {
-            continue;
-        };
-        if bound.abs() > of_doubles {
+        let is_lower = name.ends_with("inimum");
+        let narrowed = if bound.abs() > of_doubles {
             // Numbers have too few digits to reach it.
             keywords.remove(name);
-        } else if (value.is_i64() || value.is_u64()) && bound.abs() > most {
-            let narrowed = if bound < 0.0 { -MOST } else { MOST };
-            keywords.insert(name.to_owned(), json!(narrowed));
-        }
+            continue;
+        } else if bound.abs() > most {
+            json!(if bound < 0.0 { -MOST } else { MOST })
+        } else if bound != 0.0 && bound.abs() < LEAST {
+            match (is_lower, bound > 0.0) {
+                (true, true) => json!(LEAST),
+                (false, false) => json!(-LEAST),
+                (true, false) | (false, true) => json!(0),
+            }
+        } else {
+            continue;
+        };
+        keywords.insert(name.to_owned(), narrowed);
     }
 }
 
@@ -196,10 +206,20 @@ mod tests {
         assert_eq!(normalized(all), expected);
         let doubles = json!({"type": "number", "minimum": -f64::MAX, "exclusiveMaximum": f64::MAX});
         assert_eq!(normalized(doubles), json!({"type": "number"}));
+        let far = json!({"minimum": -1e30, "exclusiveMaximum": 1e300});
+        let narrowed = json!({"minimum": -MOST, "exclusiveMaximum": MOST});
+        assert_eq!(normalized(far), narrowed);
+        let near = json!({"minimum": 1e-300, "maximum": 1});
+        assert_eq!(normalized(near), json!({"minimum": LEAST, "maximum": 1}));
+        let near = json!({"minimum": -1e-300, "exclusiveMaximum": 1e-20});
+        assert_eq!(
+            normalized(near),
+            json!({"minimum": 0, "exclusiveMaximum": 0})
+        );
         for kept in [
             json!({"minimum": 0, "maximum": 130}),
             json!({"minimum": 5_000_000_000_000_000_000_i64}),
-            json!({"minimum": -1e20, "maximum": 1.5}),
+            json!({"minimum": -1e10, "maximum": 1.5}),
         ] {
             assert_eq!(normalized(kept.clone()), kept);
         }
