@@ -33,7 +33,7 @@ use crate::model::{Model, WarmUpImages};
 use crate::scheduler::SchedulerConfig;
 use crate::text::{
     ChatTemplate, GrammarLimits, GrammarVocabulary, Grammars, ImageTokens, NamedTokens,
-    ThoughtMarkers, Tokenizer,
+    ReasoningMarkers, Tokenizer,
 };
 
 /// Maximum number of unexpected tensors that the log names; the rest are counted.
@@ -348,7 +348,7 @@ fn thinking(source: &ModelSource, tokenizer: &Tokenizer) -> Result<Option<Thinki
         Thinking::Never => None,
         when => Some(ThinkingSupport {
             when,
-            markers: ThoughtMarkers::new(tokenizer)
+            markers: ReasoningMarkers::new(tokenizer)
                 .map_err(|error| damaged(&source.files.path("tokenizer.json"), error))?,
         }),
     })

@@ -9,7 +9,7 @@ use super::request_seeds::RequestSeeds;
 use crate::core::{RolePolicy, Thinking, TokenId, ToolFormat};
 use crate::engine::EngineHandle;
 use crate::image::ImageProcessor;
-use crate::text::{ChatTemplate, Grammars, ImageTokens, NamedTokens, ThoughtMarkers, Tokenizer};
+use crate::text::{ChatTemplate, Grammars, ImageTokens, NamedTokens, ReasoningMarkers, Tokenizer};
 
 /// A loaded model with everything that converts requests to tokens and back.
 #[derive(Debug)]
@@ -54,8 +54,8 @@ pub struct ServedModel {
 pub struct ThinkingSupport {
     /// When it thinks; never [`Thinking::Never`].
     pub when: Thinking,
-    /// Tokens around a thought.
-    pub markers: ThoughtMarkers,
+    /// Tokens around reasoning.
+    pub markers: ReasoningMarkers,
 }
 
 /// Image preprocessing of a model.

@@ -1,7 +1,7 @@
 //! Converts an answer's tokens to its parts: reasoning, text and tool calls.
 //!
 //! ```text
-//! token ─ a reasoning marker?
+//! token ─ reasoning marker?
 //!           no ─▶ Detokenizer ─┬ in the reasoning ─▶ Reasoning
 //!                              └ else, until a stop string ─ CallParser ─▶ Text, calls
 //! ```
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::answer::AnswerPart;
 use super::detokenizer::{Detokenizer, Piece, TextRule};
-use super::reasoning_markers::{LABEL, ThoughtMarkers};
+use super::reasoning_markers::{LABEL, ReasoningMarkers};
 use super::tokenizer::Tokenizer;
 use super::tool_calls::{CallParser, CallSyntax, join};
 use crate::core::TokenId;
@@ -22,23 +22,23 @@ use crate::core::TokenId;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnswerSyntax {
     /// How reasoning is recognized, if the model reasons.
-    pub thoughts: Option<ThoughtSyntax>,
+    pub reasoning: Option<ReasoningSyntax>,
     /// How tool calls are recognized, if the model may make any.
     pub calls: Option<CallSyntax>,
 }
 
 /// How reasoning is recognized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ThoughtSyntax {
+pub struct ReasoningSyntax {
     /// The tokens that begin and end it.
-    pub markers: ThoughtMarkers,
+    pub markers: ReasoningMarkers,
     /// Whether it is returned.
-    pub shown: ThoughtText,
+    pub shown: ReasoningText,
 }
 
 /// Whether reasoning is returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ThoughtText {
+pub enum ReasoningText {
     /// It is returned as it is generated.
     Shown,
     /// It is not returned, but its tokens still count as reasoning.
@@ -62,7 +62,7 @@ pub struct Read {
     /// Set when the answer ends here. Later tokens are ignored.
     pub end: Option<ReadEnd>,
     /// Whether the token is part of the reasoning, markers included.
-    pub is_thought: bool,
+    pub is_reasoning: bool,
 }
 
 /// Why an answer ends.
@@ -78,16 +78,16 @@ pub enum ReadEnd {
 #[derive(Debug)]
 pub struct AnswerReader {
     detokenizer: Detokenizer,
-    thoughts: Option<ThoughtSyntax>,
+    reasoning_syntax: Option<ReasoningSyntax>,
     calls: Option<CallParser>,
     stop: StopRule,
     num_tokens: usize,
-    thought: Thought,
+    stage: Stage,
 }
 
 /// The state of the reasoning.
 #[derive(Debug)]
-enum Thought {
+enum Stage {
     /// Outside the reasoning.
     Closed,
     /// At its start, with the part of its label that was read.
@@ -108,35 +108,35 @@ impl AnswerReader {
         Self {
             // Stop strings are set once `min_tokens` tokens were read.
             detokenizer: Detokenizer::new(tokenizer, &[], text),
-            thoughts: syntax.thoughts,
+            reasoning_syntax: syntax.reasoning,
             calls: syntax.calls.clone().map(CallParser::new),
             stop,
             num_tokens: 0,
-            thought: Thought::Closed,
+            stage: Stage::Closed,
         }
     }
 
     /// Takes the next token. After an end it returns nothing more.
     pub fn push(&mut self, token: TokenId) -> Read {
-        let was_thought = self.is_thought();
-        if self.num_tokens == self.stop.min_tokens && !was_thought {
+        let was_reasoning = self.is_reasoning();
+        if self.num_tokens == self.stop.min_tokens && !was_reasoning {
             self.detokenizer.look_for(&self.stop.strings);
         }
         self.num_tokens += 1;
         let mut read = Read::default();
-        match self.thoughts.map(|thoughts| thoughts.markers) {
+        match self.reasoning_syntax.map(|reasoning| reasoning.markers) {
             Some(markers) if token == markers.open => {
                 let rest = self.detokenizer.finish();
                 self.take(rest, &mut read);
-                if !was_thought {
+                if !was_reasoning {
                     self.detokenizer.look_for(&[]);
-                    self.thought = Thought::Label(String::new());
+                    self.stage = Stage::Label(String::new());
                 }
             }
             Some(markers) if token == markers.close => {
                 let rest = self.detokenizer.finish();
                 self.take(rest, &mut read);
-                self.close_thought(&mut read);
+                self.close_reasoning(&mut read);
                 if self.num_tokens >= self.stop.min_tokens {
                     self.detokenizer.look_for(&self.stop.strings);
                 }
@@ -146,7 +146,7 @@ impl AnswerReader {
                 self.take(piece, &mut read);
             }
         }
-        read.is_thought = was_thought || self.is_thought();
+        read.is_reasoning = was_reasoning || self.is_reasoning();
         read
     }
 
@@ -155,19 +155,19 @@ impl AnswerReader {
         let mut read = Read::default();
         let rest = self.detokenizer.finish();
         self.take(rest, &mut read);
-        self.close_thought(&mut read);
+        self.close_reasoning(&mut read);
         if read.end.is_none() {
             self.finish_calls(&mut read);
         }
         read
     }
 
-    fn is_thought(&self) -> bool {
-        !matches!(self.thought, Thought::Closed)
+    fn is_reasoning(&self) -> bool {
+        !matches!(self.stage, Stage::Closed)
     }
 
     fn take(&mut self, piece: Piece, read: &mut Read) {
-        if self.is_thought() {
+        if self.is_reasoning() {
             return self.reason(&piece.text, read);
         }
         match &mut self.calls {
@@ -190,13 +190,13 @@ impl AnswerReader {
     }
 
     fn reason(&mut self, text: &str, read: &mut Read) {
-        if let Thought::Label(label) = &mut self.thought {
+        if let Stage::Label(label) = &mut self.stage {
             label.push_str(text);
             if LABEL.starts_with(label.as_str()) && label.len() < LABEL.len() {
                 return;
             }
             let label = std::mem::take(label);
-            self.thought = Thought::Open;
+            self.stage = Stage::Open;
             let text = label.strip_prefix(LABEL).unwrap_or(&label);
             return self.think(text.to_owned(), read);
         }
@@ -205,17 +205,17 @@ impl AnswerReader {
 
     fn think(&self, text: String, read: &mut Read) {
         let is_shown = self
-            .thoughts
-            .is_some_and(|thoughts| thoughts.shown == ThoughtText::Shown);
+            .reasoning_syntax
+            .is_some_and(|reasoning| reasoning.shown == ReasoningText::Shown);
         if is_shown && !text.is_empty() {
             join(vec![AnswerPart::Reasoning(text)], &mut read.parts);
         }
     }
 
-    fn close_thought(&mut self, read: &mut Read) {
-        let thought = std::mem::replace(&mut self.thought, Thought::Closed);
+    fn close_reasoning(&mut self, read: &mut Read) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Closed);
         // An incomplete label is reasoning text, unless only its line break is missing.
-        if let Thought::Label(label) = thought
+        if let Stage::Label(label) = stage
             && label != LABEL.trim_end()
         {
             self.think(label, read);
@@ -234,10 +234,10 @@ mod tests {
         Arc::new(Tokenizer::for_test())
     }
 
-    fn syntax(tokenizer: &Tokenizer, shown: ThoughtText) -> AnswerSyntax {
+    fn syntax(tokenizer: &Tokenizer, shown: ReasoningText) -> AnswerSyntax {
         AnswerSyntax {
-            thoughts: Some(ThoughtSyntax {
-                markers: ThoughtMarkers::new(tokenizer).expect("it has them"),
+            reasoning: Some(ReasoningSyntax {
+                markers: ReasoningMarkers::new(tokenizer).expect("it has them"),
                 shown,
             }),
             calls: Some(CallSyntax {
@@ -261,18 +261,18 @@ mod tests {
         tokens: &[TokenId],
     ) -> (Vec<AnswerPart>, Option<ReadEnd>, usize) {
         let mut reader = AnswerReader::new(tokenizer(), syntax, stop, TextRule::default());
-        let (mut parts, mut num_thought) = (Vec::new(), 0);
+        let (mut parts, mut num_reasoning) = (Vec::new(), 0);
         for token in tokens {
             let read = reader.push(*token);
             join(read.parts, &mut parts);
-            num_thought += usize::from(read.is_thought);
+            num_reasoning += usize::from(read.is_reasoning);
             if read.end.is_some() {
-                return (parts, read.end, num_thought);
+                return (parts, read.end, num_reasoning);
             }
         }
         let rest = reader.finish();
         join(rest.parts, &mut parts);
-        (parts, rest.end, num_thought)
+        (parts, rest.end, num_reasoning)
     }
 
     fn tokens(text: &str) -> Vec<TokenId> {
@@ -289,8 +289,8 @@ mod tests {
     }
 
     #[test]
-    fn thoughts_are_told_apart_by_their_tokens() {
-        let syntax = syntax(&tokenizer(), ThoughtText::Shown);
+    fn reasoning_are_told_apart_by_their_tokens() {
+        let syntax = syntax(&tokenizer(), ReasoningText::Shown);
         for (answer, expected) in [
             (
                 "<unused94>thought\nhm, é<unused95>Yes.",
@@ -319,31 +319,34 @@ mod tests {
         let encoded = tokenizer().encode_plain("<unused94", &mut plain);
         encoded.expect("any text has tokens");
         plain.extend(tokens(">hm"));
-        let (parts, _, num_thought) = read(&syntax, StopRule::default(), &plain);
-        assert_eq!((parts, num_thought), (vec![text("<unused94>hm")], 0));
+        let (parts, _, num_reasoning) = read(&syntax, StopRule::default(), &plain);
+        assert_eq!((parts, num_reasoning), (vec![text("<unused94>hm")], 0));
     }
 
     #[test]
     fn markers_are_text_where_nothing_is_told_apart() {
         let answer = tokens("<unused94>thought\n[f(x=1)]<unused95>");
         let plain = AnswerSyntax::default();
-        let (parts, _, num_thought) = read(&plain, StopRule::default(), &answer);
+        let (parts, _, num_reasoning) = read(&plain, StopRule::default(), &answer);
         let expected = text("<unused94>thought\n[f(x=1)]<unused95>");
-        assert_eq!((parts, num_thought), (vec![expected], 0));
+        assert_eq!((parts, num_reasoning), (vec![expected], 0));
     }
 
     #[test]
-    fn hidden_thoughts_are_counted() {
-        let syntax = syntax(&tokenizer(), ThoughtText::Hidden);
-        let thought = tokens("<unused94>thought\nhm<unused95>");
-        let all = [thought.clone(), tokens("Yes.")].concat();
-        let (parts, _, num_thought) = read(&syntax, StopRule::default(), &all);
-        assert_eq!((parts, num_thought), (vec![text("Yes.")], thought.len()));
+    fn hidden_reasoning_are_counted() {
+        let syntax = syntax(&tokenizer(), ReasoningText::Hidden);
+        let reasoning = tokens("<unused94>thought\nhm<unused95>");
+        let all = [reasoning.clone(), tokens("Yes.")].concat();
+        let (parts, _, num_reasoning) = read(&syntax, StopRule::default(), &all);
+        assert_eq!(
+            (parts, num_reasoning),
+            (vec![text("Yes.")], reasoning.len())
+        );
     }
 
     #[test]
     fn stop_strings_and_calls_count_in_what_is_said() {
-        let syntax = syntax(&tokenizer(), ThoughtText::Shown);
+        let syntax = syntax(&tokenizer(), ReasoningText::Shown);
         let stop = |min_tokens| StopRule {
             strings: vec!["no".to_owned()],
             min_tokens,

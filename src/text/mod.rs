@@ -43,21 +43,21 @@ mod vocabulary;
 
 pub use answer::{AnswerPart, CallKind};
 pub use answer_reader::{
-    AnswerReader, AnswerSyntax, Read, ReadEnd, StopRule, ThoughtSyntax, ThoughtText,
+    AnswerReader, AnswerSyntax, Read, ReadEnd, ReasoningSyntax, ReasoningText, StopRule,
 };
 pub use chat_template::{ChatTemplate, PromptEnd};
 pub use control::{ControlSpan, ControlToken, ControlTokens};
 pub use detokenizer::{Detokenizer, Piece, StopText, TextRule};
 pub use grammar::{
     GrammarCompiler, GrammarError, GrammarErrorKind, GrammarLimits, GrammarSource,
-    GrammarVocabulary, Grammars, ThoughtRule, TokenLimits, check_schema, check_schema_size,
-    json_grammar, run_fork_server, with_limits, with_thought,
+    GrammarVocabulary, Grammars, ReasoningRule, TokenLimits, check_schema, check_schema_size,
+    json_grammar, run_fork_server, with_limits, with_reasoning,
 };
 pub use image_tokens::{EncodedPrompt, ImageTokens, encode_prompt};
 pub use message::{Content, Message, Part, Role};
 pub use prompt::RenderedPrompt;
 pub use reasoning_markers::{
-    THINKING_INSTRUCTION, THINKING_PHRASE, ThoughtMarkers, without_thoughts,
+    ReasoningMarkers, THINKING_INSTRUCTION, THINKING_PHRASE, without_reasoning,
 };
 pub use template_files::NamedTokens;
 pub use template_process::run_template_worker;

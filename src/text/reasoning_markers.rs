@@ -23,14 +23,14 @@ pub const THINKING_PHRASE: &str = "think silently";
 /// The tokens around the reasoning: `<unused94>thought\n…<unused95>`. Plain text with the same
 /// characters is not a marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ThoughtMarkers {
+pub struct ReasoningMarkers {
     /// `<unused94>`.
     pub open: TokenId,
     /// `<unused95>`.
     pub close: TokenId,
 }
 
-impl ThoughtMarkers {
+impl ReasoningMarkers {
     /// Returns MedGemma's markers.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl ThoughtMarkers {
         let id = |content: &str| {
             tokenizer.token_id(content).ok_or_else(|| {
                 Error::Tokenizer(format!(
-                    "a reasoning model needs the token {content}, which this tokenizer lacks"
+                    "reasoning model needs the token {content}, which this tokenizer lacks"
                 ))
             })
         };
@@ -53,7 +53,7 @@ impl ThoughtMarkers {
 /// Returns an earlier answer without its reasoning. The reasoning is not part of a conversation,
 /// and the model was not trained to see it there. Reasoning without a closing marker extends to the
 /// end.
-pub fn without_thoughts(text: &str) -> Cow<'_, str> {
+pub fn without_reasoning(text: &str) -> Cow<'_, str> {
     let Some((before, mut rest)) = text.split_once(OPEN) else {
         return Cow::Borrowed(text);
     };
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thoughts_leave_an_answers_text() {
+    fn reasoning_leave_an_answers_text() {
         for (text, kept) in [
             ("plain", "plain"),
             ("<unused94>thought\nhm<unused95>yes", "yes"),
@@ -88,7 +88,7 @@ mod tests {
             ("<unused95>a", "<unused95>a"),
             ("<unused94><unused95>", ""),
         ] {
-            assert_eq!(without_thoughts(text), kept, "{text}");
+            assert_eq!(without_reasoning(text), kept, "{text}");
         }
     }
 }

@@ -31,7 +31,7 @@ use self::request::MessagesRequest;
 use self::response::TokenCount;
 use crate::api::generate::answer::AnswerFormat;
 use crate::api::generate::answering::Answering;
-use crate::api::generate::output::ThoughtPlan;
+use crate::api::generate::output::ReasoningPlan;
 use crate::api::generate::prompt::{PreparedPrompt, encode_chat};
 use crate::api::generate::types::sampling_fields::StreamFields;
 use crate::api::generate::types::scheduling_fields::SchedulingFields;
@@ -135,7 +135,7 @@ fn read(
     // request alone need no rule for that.
     let is_unasked = (model.thinking).is_some_and(|thinking| thinking.when == Thinking::Unasked);
     if says_nothing && (is_unasked || call.content.asks_to_think()) {
-        call.output.thought = ThoughtPlan::Banned;
+        call.output.reasoning = ReasoningPlan::Banned;
     }
     let echo = MessagesEcho {
         // Already checked to be at least 1.

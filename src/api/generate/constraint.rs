@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::output::{OutputPlan, ThoughtPlan};
+use super::output::{OutputPlan, ReasoningPlan};
 use crate::api::http::error::ApiError;
 use crate::core::{CacheSalt, Constraint};
 use crate::registry::ServedModel;
 use crate::text::{
-    GrammarError, GrammarErrorKind, ThoughtRule, TokenLimits, with_limits, with_thought,
+    GrammarError, GrammarErrorKind, ReasoningRule, TokenLimits, with_limits, with_reasoning,
 };
 
 /// Compiles the grammar of `output`, in a separate process, and adds `limits`. Compiled grammars are cached per salt,
@@ -29,26 +29,26 @@ pub(crate) async fn constraint(
             Some(compiled.map_err(|error| refusal(&asked.param, error))?)
         }
     };
-    let bound = after_thought(model, output.thought, grammar);
+    let bound = after_reasoning(model, output.reasoning, grammar);
     Ok(with_limits(bound, limits, model.vocab_size))
 }
 
 /// Returns the constraint that applies `grammar` after the reasoning.
-fn after_thought(
+fn after_reasoning(
     model: &ServedModel,
-    thought: ThoughtPlan,
+    reasoning: ReasoningPlan,
     grammar: Option<Arc<dyn Constraint>>,
 ) -> Option<Arc<dyn Constraint>> {
-    let rule = match thought {
-        ThoughtPlan::Unknown => return grammar,
-        ThoughtPlan::Banned | ThoughtPlan::Allowed { budget: Some(0) } => ThoughtRule::Banned,
-        ThoughtPlan::Allowed { budget } => ThoughtRule::Allowed { budget },
+    let rule = match reasoning {
+        ReasoningPlan::Unknown => return grammar,
+        ReasoningPlan::Banned | ReasoningPlan::Allowed { budget: Some(0) } => ReasoningRule::Banned,
+        ReasoningPlan::Allowed { budget } => ReasoningRule::Allowed { budget },
     };
     let Some(thinking) = &model.thinking else {
         return grammar;
     };
     let vocabulary = (model.vocab_size, model.eos_token_ids.as_slice());
-    with_thought(grammar, rule, thinking.markers, vocabulary)
+    with_reasoning(grammar, rule, thinking.markers, vocabulary)
 }
 
 fn refusal(param: &str, error: GrammarError) -> ApiError {

@@ -55,7 +55,7 @@ pub(crate) struct AnswerDelta {
     /// still be held back.
     pub(crate) tokens: Vec<TokenEvent>,
     /// How many of them are reasoning.
-    pub(crate) num_thought: usize,
+    pub(crate) num_reasoning: usize,
     /// Present on the last delta.
     pub(crate) finish: Option<Finish>,
 }
@@ -121,7 +121,7 @@ impl Generation {
                 ),
                 plan: Arc::clone(plan),
                 held: Vec::new(),
-                num_thought: 0,
+                num_reasoning: 0,
                 meter: meters[index / plan.num_choices].answer(),
             });
         let answers: SelectAll<_> = answers.collect();
@@ -151,7 +151,7 @@ impl Generation {
                 {
                     self.cached_tokens[delta.index / self.num_choices] = token.num_cached_tokens;
                 }
-                self.reasoning_tokens += delta.num_thought;
+                self.reasoning_tokens += delta.num_reasoning;
                 self.log.generated(&delta.tokens, self.num_cached_tokens());
                 if let Some(permit) = &mut self.permit {
                     permit.used(self.log.output_tokens());
@@ -203,7 +203,7 @@ struct AnswerStream {
     /// Tokens whose text is held back.
     held: Vec<TokenEvent>,
     /// How many of them are reasoning.
-    num_thought: usize,
+    num_reasoning: usize,
     meter: AnswerMeter,
 }
 
@@ -219,7 +219,7 @@ impl AnswerStream {
         // A stop token ends the answer; by default it is not part of its text.
         if ended != Some(FinishReason::Stop) || self.plan.text.stop == StopText::Kept {
             read = self.reader.push(token);
-            self.num_thought += usize::from(read.is_thought);
+            self.num_reasoning += usize::from(read.is_reasoning);
         }
         if ended.is_some() && read.end.is_none() {
             let rest = self.reader.finish();
@@ -260,7 +260,7 @@ impl AnswerStream {
             index: self.index,
             parts: read.parts,
             tokens: std::mem::take(&mut self.held),
-            num_thought: std::mem::take(&mut self.num_thought),
+            num_reasoning: std::mem::take(&mut self.num_reasoning),
             finish,
         })
     }

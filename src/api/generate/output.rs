@@ -15,7 +15,7 @@ pub(crate) struct OutputPlan {
     /// The grammar that constrains the answer after its reasoning.
     pub(crate) grammar: Option<AskedGrammar>,
     /// Whether the answer may begin with reasoning.
-    pub(crate) thought: ThoughtPlan,
+    pub(crate) reasoning: ReasoningPlan,
 }
 
 /// A grammar and the field that requests it.
@@ -28,7 +28,7 @@ pub(crate) struct AskedGrammar {
 
 /// Whether an answer may begin with reasoning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum ThoughtPlan {
+pub(crate) enum ReasoningPlan {
     /// The model does not reason: its markers are plain text.
     #[default]
     Unknown,

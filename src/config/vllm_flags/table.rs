@@ -163,7 +163,7 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     value("mamba-ssu-algorithm", Needless(NO_STATE)),
     switch("enable-mamba-cache-stochastic-rounding", Needless(NO_STATE)),
     value("mamba-cache-philox-rounds", Needless(NO_STATE)),
-    // Thoughts
+    // Reasoning
     value("reasoning-parser", Needless("reasoning is parsed automatically; see --thinking")),
     value("reasoning-parser-plugin", Only(&[], CODE)),
     // Parallel

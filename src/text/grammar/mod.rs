@@ -5,7 +5,7 @@
 //!                                           │ process: a worker for each grammar, with limits
 //!                                           │ compiler: trie over the tokenizer's own tokens
 //!                                           │           (llguidance)
-//!                                           └ thought: a grammar applies after the reasoning
+//!                                           └ reasoning_rule: a grammar applies after the reasoning
 //! ```
 //!
 //! Owns the limits on grammars, the processes that compile them, the white space in JSON, and the
@@ -25,13 +25,13 @@ mod normalized_schema;
 mod object_keywords;
 mod object_names;
 mod process;
+mod reasoning_rule;
 mod schema;
 mod schema_fault;
 mod schema_graph;
 mod schema_values;
 mod source;
 mod state;
-mod thought;
 mod token_limits;
 mod tokens;
 mod unique_items;
@@ -40,8 +40,8 @@ mod vocabulary;
 pub use compiler::{GrammarCompiler, GrammarError, GrammarErrorKind};
 pub use grammars::{GrammarLimits, Grammars};
 pub use process::run_fork_server;
+pub use reasoning_rule::{ReasoningRule, with_reasoning};
 pub use schema::{check_schema, check_schema_size, json_grammar};
 pub use source::GrammarSource;
-pub use thought::{ThoughtRule, with_thought};
 pub use token_limits::{TokenLimits, with_limits};
 pub use vocabulary::GrammarVocabulary;

@@ -1,21 +1,21 @@
 //! Reads the arguments of a Python call, between its parentheses, as one JSON object.
 
 use super::json_text::quoted;
-use super::literal::{LiteralReader, Taken};
+use super::literal::{LiteralReader, LiteralStatus};
 use super::{Call, Tool};
 
 /// Maximum length of a parameter's name.
 const MAX_NAME: usize = 256;
 
-/// The effect of a character.
+/// The state after a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taking {
+pub(super) enum CallStatus {
     /// It fits; more must follow.
-    Going,
+    Incomplete,
     /// It is the last one.
-    Last,
+    Complete,
     /// It cannot be part of a call.
-    Wrong,
+    Invalid,
 }
 
 /// Reads arguments after the `(`.
@@ -60,7 +60,7 @@ impl ArgumentReader {
         Call::new(&self.tool, self.out)
     }
 
-    pub(super) fn push(&mut self, c: char) -> Taking {
+    pub(super) fn push(&mut self, c: char) -> CallStatus {
         match std::mem::replace(&mut self.state, State::CommaOrEnd) {
             State::ArgumentOrEnd => match c {
                 c if c.is_whitespace() => self.go(State::ArgumentOrEnd),
@@ -68,18 +68,18 @@ impl ArgumentReader {
                 c if c.is_alphabetic() || c == '_' => self.go(State::Word(c.to_string())),
                 c if LiteralReader::begins(c) => {
                     if !self.positional() {
-                        return Taking::Wrong;
+                        return CallStatus::Invalid;
                     }
                     self.literal(LiteralReader::default(), c)
                 }
-                _ => Taking::Wrong,
+                _ => CallStatus::Invalid,
             },
             State::Word(mut word) => match c {
                 // Names of parameters may be such as Python's are not.
                 c if c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '$') => {
                     word.push(c);
                     if word.len() > MAX_NAME {
-                        return Taking::Wrong;
+                        return CallStatus::Invalid;
                     }
                     self.go(State::Word(word))
                 }
@@ -89,65 +89,65 @@ impl ArgumentReader {
                 c if LiteralReader::begins_string(&word, c) && self.positional() => {
                     self.literal(LiteralReader::in_word(word), c)
                 }
-                _ => Taking::Wrong,
+                _ => CallStatus::Invalid,
             },
             State::Equals(word) => match c {
                 c if c.is_whitespace() => self.go(State::Equals(word)),
                 '=' => self.keyword(word),
                 ',' | ')' => self.word_as_literal(word, c),
-                _ => Taking::Wrong,
+                _ => CallStatus::Invalid,
             },
             State::Value(word) => match c {
                 c if c.is_whitespace() => self.go(State::Value(word)),
                 c if LiteralReader::begins(c) && self.key(word) => {
                     self.literal(LiteralReader::default(), c)
                 }
-                _ => Taking::Wrong,
+                _ => CallStatus::Invalid,
             },
             State::Literal(reader) => self.literal(reader, c),
             State::CommaOrEnd => self.comma_or_end(c),
         }
     }
 
-    fn go(&mut self, state: State) -> Taking {
+    fn go(&mut self, state: State) -> CallStatus {
         self.state = state;
-        Taking::Going
+        CallStatus::Incomplete
     }
 
-    fn literal(&mut self, mut reader: LiteralReader, c: char) -> Taking {
+    fn literal(&mut self, mut reader: LiteralReader, c: char) -> CallStatus {
         match reader.push(c) {
-            Taken::Going => self.go(State::Literal(reader)),
-            Taken::Last => {
+            LiteralStatus::Incomplete => self.go(State::Literal(reader)),
+            LiteralStatus::Complete => {
                 self.out.push_str(reader.json());
                 self.go(State::CommaOrEnd)
             }
-            Taken::Beyond => {
+            LiteralStatus::EndedBefore => {
                 self.out.push_str(reader.json());
                 self.comma_or_end(c)
             }
-            Taken::Wrong => Taking::Wrong,
+            LiteralStatus::Invalid => CallStatus::Invalid,
         }
     }
 
-    fn comma_or_end(&mut self, c: char) -> Taking {
+    fn comma_or_end(&mut self, c: char) -> CallStatus {
         match c {
             c if c.is_whitespace() => self.go(State::CommaOrEnd),
             ',' => self.go(State::ArgumentOrEnd),
             ')' => self.end(),
-            _ => Taking::Wrong,
+            _ => CallStatus::Invalid,
         }
     }
 
-    fn end(&mut self) -> Taking {
+    fn end(&mut self) -> CallStatus {
         self.out.push('}');
-        Taking::Last
+        CallStatus::Complete
     }
 
     /// Reads `True` and similar words as an argument without a parameter's name.
-    fn word_as_literal(&mut self, word: String, c: char) -> Taking {
+    fn word_as_literal(&mut self, word: String, c: char) -> CallStatus {
         match self.positional() {
             true => self.literal(LiteralReader::in_word(word), c),
-            false => Taking::Wrong,
+            false => CallStatus::Invalid,
         }
     }
 
@@ -160,7 +160,7 @@ impl ArgumentReader {
         !self.has_keyword && self.key(property)
     }
 
-    fn keyword(&mut self, word: String) -> Taking {
+    fn keyword(&mut self, word: String) -> CallStatus {
         self.has_keyword = true;
         self.go(State::Value(word))
     }

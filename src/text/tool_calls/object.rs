@@ -12,9 +12,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::arguments::Taking;
+use super::arguments::CallStatus;
 use super::json_text::quoted;
-use super::literal::{LiteralReader, Taken};
+use super::literal::{LiteralReader, LiteralStatus};
 use super::{Call, CallKind, Tool, find_tool};
 
 /// Maximum depth of objects around a call.
@@ -109,17 +109,17 @@ impl ObjectReader {
     }
 
     /// Takes the next character. With the last one, the object's calls are appended to `calls`.
-    pub(super) fn push(&mut self, c: char, tools: &[Tool], calls: &mut Vec<Call>) -> Taking {
+    pub(super) fn push(&mut self, c: char, tools: &[Tool], calls: &mut Vec<Call>) -> CallStatus {
         match self.literal.push(c) {
-            Taken::Going if self.may_be_calls(tools) => Taking::Going,
-            Taken::Last => match read_object(self.literal.json(), tools, 0) {
+            LiteralStatus::Incomplete if self.may_be_calls(tools) => CallStatus::Incomplete,
+            LiteralStatus::Complete => match read_object(self.literal.json(), tools, 0) {
                 Some(read) => {
                     calls.extend(read);
-                    Taking::Last
+                    CallStatus::Complete
                 }
-                None => Taking::Wrong,
+                None => CallStatus::Invalid,
             },
-            _ => Taking::Wrong,
+            _ => CallStatus::Invalid,
         }
     }
 

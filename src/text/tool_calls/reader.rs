@@ -9,7 +9,7 @@
 //! `<tool_call>`. In a wrapper, and at the beginning of an answer, the brackets may be missing:
 //! `f(a=1)`, `print(f(a=1))`. Code in a fence may also keep a result: `x = f(a=1)`, `print(x)`.
 
-use super::arguments::{ArgumentReader, Taking};
+use super::arguments::{ArgumentReader, CallStatus};
 use super::object::ObjectReader;
 use super::{Call, Tool, find_tool, may_name_tool};
 
@@ -173,20 +173,20 @@ impl CallReader {
             State::Name(name) if is_of_name(c) => self.name(name, c, tools),
             State::Name(name) | State::AfterName(name) => self.after_name(name, c, tools),
             State::Arguments(mut reader) => match reader.push(c) {
-                Taking::Going => self.go(State::Arguments(reader)),
-                Taking::Last => match reader.into_call() {
+                CallStatus::Incomplete => self.go(State::Arguments(reader)),
+                CallStatus::Complete => match reader.into_call() {
                     Some(call) => {
                         calls.push(call);
                         self.go(State::AfterCall)
                     }
                     None => Step::Wrong,
                 },
-                Taking::Wrong => Step::Wrong,
+                CallStatus::Invalid => Step::Wrong,
             },
             State::Object(mut reader) => match reader.push(c, tools, calls) {
-                Taking::Going => self.go(State::Object(reader)),
-                Taking::Last => self.go(State::AfterCall),
-                Taking::Wrong => Step::Wrong,
+                CallStatus::Incomplete => self.go(State::Object(reader)),
+                CallStatus::Complete => self.go(State::AfterCall),
+                CallStatus::Invalid => Step::Wrong,
             },
             State::AfterCall => self.after_call(c, tools),
             State::Comment { is_behind_call } => match (c, is_behind_call) {

@@ -43,7 +43,7 @@ fn show(parts: &[AnswerPart]) -> Vec<String> {
             AnswerPart::CallArguments(text) => {
                 shown.last_mut().expect("a call began").push_str(text);
             }
-            AnswerPart::Reasoning(_) => panic!("no thoughts here"),
+            AnswerPart::Reasoning(_) => panic!("no reasoning here"),
         }
     }
     shown
@@ -564,7 +564,7 @@ fn texts_and_arguments(parts: &[AnswerPart]) -> (String, Vec<String>) {
             AnswerPart::CallArguments(text) => {
                 arguments.last_mut().expect("a call began").push_str(text);
             }
-            AnswerPart::Reasoning(_) => panic!("no thoughts here"),
+            AnswerPart::Reasoning(_) => panic!("no reasoning here"),
         }
     }
     texts.retain(|c| !c.is_whitespace());

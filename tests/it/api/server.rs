@@ -26,7 +26,7 @@ use medgemma::registry::{
 use medgemma::scheduler::SchedulerConfig;
 use medgemma::text::{
     AddSpecialTokens, ChatTemplate, GrammarCompiler, GrammarVocabulary, Grammars, ImageTokens,
-    NamedTokens, ThoughtMarkers, Tokenizer,
+    NamedTokens, ReasoningMarkers, Tokenizer,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -179,7 +179,7 @@ impl Plan {
                 Thinking::Never => None,
                 when => Some(ThinkingSupport {
                     when,
-                    markers: ThoughtMarkers::new(&tokenizer).expect("it has them"),
+                    markers: ReasoningMarkers::new(&tokenizer).expect("it has them"),
                 }),
             },
             tool_format: self.tool_format,

@@ -26,11 +26,11 @@ async fn a_thought_comes_beside_the_answer() {
     assert_eq!(message["content"], "It is normal.");
     assert_eq!(message["reasoning_content"], "Is it big?");
     assert_eq!(message["reasoning"], "Is it big?");
-    let num_thought = tokens("<unused94>thought\nIs it big?<unused95>").len();
+    let num_reasoning = tokens("<unused94>thought\nIs it big?<unused95>").len();
     let usage = &answer["usage"];
     assert_eq!(
         usage["completion_tokens_details"]["reasoning_tokens"],
-        num_thought
+        num_reasoning
     );
     assert_eq!(usage["completion_tokens"], tokens(THOUGHT).len() + 1);
 

@@ -10,7 +10,7 @@ use super::thinking::{ReasoningInstruction, ThinkingFields, convert_thinking};
 use super::tools::{ToolFields, ToolPlan, convert_tools};
 use crate::api::generate::images::{Images, decode_all};
 use crate::api::generate::options::chat_logprobs;
-use crate::api::generate::output::{GuidedFields, OutputPlan, ThoughtPlan, asked_grammar};
+use crate::api::generate::output::{GuidedFields, OutputPlan, ReasoningPlan, asked_grammar};
 use crate::api::generate::prompt::{PreparedPrompt, check_length, encode_chat};
 use crate::api::generate::prompt_limit::{check_size, least_tokens};
 use crate::api::generate::truncation::Truncation;
@@ -64,22 +64,22 @@ pub(crate) fn chat_call(
                 Some(tools) => tools.grammar(asked)?,
                 None => asked,
             },
-            thought: thinking.thought,
+            reasoning: thinking.reasoning,
         },
         syntax: AnswerSyntax {
-            thoughts: thinking.syntax,
+            reasoning: thinking.syntax,
             calls: tools.as_ref().map(ToolPlan::syntax),
         },
     };
     let mut call = Call::new(shared, own, model)?;
     let mut chat = prompting.chat(fields.messages)?;
     // A mask leaves the first tokens of the format and the marker, which alone would make even an
-    // improbable thought probable.
+    // improbable reasoning probable.
     let is_on_request =
         (model.thinking).is_some_and(|thinking| thinking.when == Thinking::OnRequest);
     let is_asked = thinking.instruction == ReasoningInstruction::Added || chat.asks_to_think();
     if call.output.grammar.is_some() && is_on_request && !is_asked {
-        call.output.thought = ThoughtPlan::Banned;
+        call.output.reasoning = ReasoningPlan::Banned;
     }
     chat.end(fields.add_generation_prompt, fields.continue_final_message)?;
     chat.truncation = Truncation::from_fields(

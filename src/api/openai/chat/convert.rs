@@ -38,12 +38,12 @@ pub(crate) struct MessageRules {
     /// The format in which the model writes calls.
     pub(crate) tool_format: ToolFormat,
     /// Whether the model's earlier messages may contain reasoning.
-    pub(crate) thoughts: PastThoughts,
+    pub(crate) reasoning: PastReasoning,
 }
 
 /// How reasoning in earlier answers is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PastThoughts {
+pub(crate) enum PastReasoning {
     /// It is removed.
     Dropped,
     /// The model does not reason: text that looks like reasoning is plain text.
@@ -115,8 +115,8 @@ pub(crate) fn convert_messages(
             }
         };
         if role == text::Role::Assistant {
-            if rules.thoughts == PastThoughts::Dropped {
-                drop_thoughts(&mut content);
+            if rules.reasoning == PastReasoning::Dropped {
+                drop_reasoning(&mut content);
             }
             if !called.is_empty() {
                 append(&mut content, "\n", rules.tool_format.calls(called));
@@ -252,9 +252,9 @@ fn append(content: &mut text::Content, between: &str, more: String) {
     }
 }
 
-fn drop_thoughts(content: &mut text::Content) {
+fn drop_reasoning(content: &mut text::Content) {
     let drop = |text: &mut String| {
-        if let Cow::Owned(kept) = text::without_thoughts(text) {
+        if let Cow::Owned(kept) = text::without_reasoning(text) {
             *text = kept;
         }
     };

@@ -1,6 +1,6 @@
 //! Applies a request's tools and reasoning settings to the messages of its prompt.
 
-use super::convert::{Chat, MessageRules, PastThoughts, convert_messages};
+use super::convert::{Chat, MessageRules, PastReasoning, convert_messages};
 use super::message::ChatMessage;
 use super::thinking::ReasoningInstruction;
 use super::tools::ToolPlan;
@@ -34,9 +34,9 @@ impl Prompting {
             rules: MessageRules {
                 roles: model.roles,
                 tool_format: tools.map_or(model.tool_format, |tools| tools.format(asked)),
-                thoughts: match model.thinking {
-                    Some(_) => PastThoughts::Dropped,
-                    None => PastThoughts::Unknown,
+                reasoning: match model.thinking {
+                    Some(_) => PastReasoning::Dropped,
+                    None => PastReasoning::Unknown,
                 },
             },
             instruction,

@@ -1,11 +1,11 @@
 //! Converts the request fields for reasoning.
 
 use super::request::ChatTemplateKwargs;
-use crate::api::generate::output::ThoughtPlan;
+use crate::api::generate::output::ReasoningPlan;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
 use crate::registry::{ServedModel, ThinkingSupport};
-use crate::text::{ThoughtSyntax, ThoughtText};
+use crate::text::{ReasoningSyntax, ReasoningText};
 
 /// Reasoning efforts and the maximum number of reasoning tokens; `None` means no limit. The effort
 /// `none` turns reasoning off.
@@ -40,8 +40,8 @@ pub(crate) enum ReasoningInstruction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ThinkingPlan {
     pub(crate) instruction: ReasoningInstruction,
-    pub(crate) thought: ThoughtPlan,
-    pub(crate) syntax: Option<ThoughtSyntax>,
+    pub(crate) reasoning: ReasoningPlan,
+    pub(crate) syntax: Option<ReasoningSyntax>,
 }
 
 /// A setting, and the field that contains it.
@@ -88,7 +88,7 @@ pub(crate) fn convert_thinking(
         return match on {
             None => Ok(ThinkingPlan {
                 instruction: ReasoningInstruction::Omitted,
-                thought: ThoughtPlan::Unknown,
+                reasoning: ReasoningPlan::Unknown,
                 syntax: None,
             }),
             Some(field) => Err(ApiError::unsupported(
@@ -102,23 +102,23 @@ pub(crate) fn convert_thinking(
         };
     };
     let shown = match fields.include_reasoning.unwrap_or(true) {
-        true => ThoughtText::Shown,
-        false => ThoughtText::Hidden,
+        true => ReasoningText::Shown,
+        false => ReasoningText::Hidden,
     };
     Ok(ThinkingPlan {
         instruction: on.map_or(ReasoningInstruction::Omitted, |_| {
             ReasoningInstruction::Added
         }),
-        thought: match off {
-            Some(_) => ThoughtPlan::Banned,
-            None => ThoughtPlan::Allowed {
+        reasoning: match off {
+            Some(_) => ReasoningPlan::Banned,
+            None => ReasoningPlan::Allowed {
                 budget: match budget {
                     Some(tokens) => Some(tokens),
                     None => effort.and_then(|(_, budget)| budget),
                 },
             },
         },
-        syntax: Some(ThoughtSyntax {
+        syntax: Some(ReasoningSyntax {
             markers: thinking.markers,
             shown,
         }),
@@ -205,7 +205,7 @@ mod tests {
     use crate::api::http::extract::parse;
     use crate::api::openai::chat::request::ChatRequest;
     use crate::core::{Thinking, TokenId};
-    use crate::text::ThoughtMarkers;
+    use crate::text::ReasoningMarkers;
 
     fn planned(mut body: Value) -> ThinkingPlan {
         body["messages"] = json!([]);
@@ -218,7 +218,7 @@ mod tests {
         };
         let thinking = ThinkingSupport {
             when: Thinking::OnRequest,
-            markers: ThoughtMarkers {
+            markers: ReasoningMarkers {
                 open: TokenId(5),
                 close: TokenId(6),
             },
@@ -227,19 +227,19 @@ mod tests {
     }
 
     #[test]
-    fn efforts_and_budgets_bound_a_thought() {
+    fn efforts_and_budgets_bound_a_reasoning() {
         use ReasoningInstruction::{Added, Omitted};
-        let allowed = |budget| ThoughtPlan::Allowed { budget };
+        let allowed = |budget| ReasoningPlan::Allowed { budget };
         let switch = |enabled: bool| json!({"chat_template_kwargs": {"enable_thinking": enabled}});
-        for (body, instruction, thought) in [
+        for (body, instruction, reasoning) in [
             (json!({}), Omitted, allowed(None)),
             (json!({"thinking_token_budget": -1}), Omitted, allowed(None)),
             (switch(true), Added, allowed(None)),
-            (switch(false), Omitted, ThoughtPlan::Banned),
+            (switch(false), Omitted, ReasoningPlan::Banned),
             (
                 json!({"reasoning_effort": "none"}),
                 Omitted,
-                ThoughtPlan::Banned,
+                ReasoningPlan::Banned,
             ),
             (
                 json!({"reasoning_effort": "minimal"}),
@@ -271,8 +271,8 @@ mod tests {
         ] {
             let plan = planned(body.clone());
             assert_eq!(
-                (plan.instruction, plan.thought),
-                (instruction, thought),
+                (plan.instruction, plan.reasoning),
+                (instruction, reasoning),
                 "{body}"
             );
         }

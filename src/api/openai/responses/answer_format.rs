@@ -409,8 +409,8 @@ impl AnswerFormat for ResponsesFormat {
     fn whole(&mut self, mut answers: Vec<Answer>, usage: Usage) -> String {
         let answer = answers.pop().expect("one answer was asked for");
         // The reasoning comes first; the log-probabilities belong to the message.
-        let num_thought = usage.completion_tokens_details.reasoning_tokens;
-        let said = answer.tokens.get(num_thought..).unwrap_or_default();
+        let num_reasoning = usage.completion_tokens_details.reasoning_tokens;
+        let said = answer.tokens.get(num_reasoning..).unwrap_or_default();
         let logprobs = self.logprobs(said);
         self.status = status_of(answer.finish.reason);
         if !answer.reasoning.is_empty() {

@@ -26,17 +26,17 @@ pub(super) struct LiteralReader {
     state: State,
 }
 
-/// The effect of a character.
+/// The state after a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum LiteralStatus {
     /// It is part of the literal, which continues.
-    Going,
+    Incomplete,
     /// It is the literal's last character.
-    Last,
+    Complete,
     /// The literal ended before it: the character belongs to the next reader.
-    Beyond,
+    EndedBefore,
     /// It cannot be part of a literal.
-    Wrong,
+    Invalid,
 }
 
 /// An open bracket.
@@ -142,9 +142,11 @@ impl LiteralReader {
             // A string or number ends only at what follows.
             let c = chars.next();
             match reader.push(c.unwrap_or(',')) {
-                Taken::Going if c.is_some() => {}
-                Taken::Last if c.is_some() && chars.next().is_none() => return Some(reader.out),
-                Taken::Beyond if c.is_none() => return Some(reader.out),
+                LiteralStatus::Incomplete if c.is_some() => {}
+                LiteralStatus::Complete if c.is_some() && chars.next().is_none() => {
+                    return Some(reader.out);
+                }
+                LiteralStatus::EndedBefore if c.is_none() => return Some(reader.out),
                 _ => return None,
             }
         }
@@ -171,7 +173,7 @@ impl LiteralReader {
     }
 
     /// Takes the next character.
-    pub(super) fn push(&mut self, c: char) -> Taken {
+    pub(super) fn push(&mut self, c: char) -> LiteralStatus {
         match std::mem::take(&mut self.state) {
             State::Value if c.is_whitespace() => self.go(State::Value),
             State::Value => self.value(c),
@@ -218,9 +220,9 @@ impl LiteralReader {
                 }),
                 Some(code) => match char::from_u32(code) {
                     Some(c) => self.spoken(c, quote),
-                    None => Taken::Wrong,
+                    None => LiteralStatus::Invalid,
                 },
-                None => Taken::Wrong,
+                None => LiteralStatus::Invalid,
             },
             State::Octal { quote, left, code } => match c.to_digit(8) {
                 Some(digit) if left > 0 => self.go(State::Octal {
@@ -233,7 +235,7 @@ impl LiteralReader {
                         self.spoken(meant, quote);
                         self.text(c, quote)
                     }
-                    None => Taken::Wrong,
+                    None => LiteralStatus::Invalid,
                 },
             },
             State::Pair {
@@ -252,7 +254,7 @@ impl LiteralReader {
                     left: 4,
                     code: 0,
                 }),
-                _ => Taken::Wrong,
+                _ => LiteralStatus::Invalid,
             },
             State::Low {
                 quote,
@@ -271,18 +273,18 @@ impl LiteralReader {
                     let c = char::from_u32(code).expect("a UTF-16 pair is a character");
                     self.spoken(c, quote)
                 }
-                _ => Taken::Wrong,
+                _ => LiteralStatus::Invalid,
             },
             State::Word { word, is_key } => self.word(word, is_key, c),
         }
     }
 
-    fn go(&mut self, state: State) -> Taken {
+    fn go(&mut self, state: State) -> LiteralStatus {
         self.state = state;
-        Taken::Going
+        LiteralStatus::Incomplete
     }
 
-    fn value(&mut self, c: char) -> Taken {
+    fn value(&mut self, c: char) -> LiteralStatus {
         match c {
             '"' | '\'' => {
                 self.out.push('"');
@@ -308,11 +310,11 @@ impl LiteralReader {
                 word: c.to_string(),
                 is_key: false,
             }),
-            _ => Taken::Wrong,
+            _ => LiteralStatus::Invalid,
         }
     }
 
-    fn quote(&mut self, mark: char, is_key: bool) -> Taken {
+    fn quote(&mut self, mark: char, is_key: bool) -> LiteralStatus {
         self.go(State::Opening {
             quote: Quote {
                 mark,
@@ -325,7 +327,7 @@ impl LiteralReader {
 
     /// Handles a list's next value or its end. Python allows a trailing comma, JSON does not, so
     /// the comma is written only when a value follows.
-    fn value_or_end(&mut self, c: char, is_first: bool) -> Taken {
+    fn value_or_end(&mut self, c: char, is_first: bool) -> LiteralStatus {
         if c.is_whitespace() {
             return self.go(State::ValueOrEnd { is_first });
         }
@@ -338,19 +340,19 @@ impl LiteralReader {
         self.value(c)
     }
 
-    fn enter(&mut self, open: Open, state: State) -> Taken {
+    fn enter(&mut self, open: Open, state: State) -> LiteralStatus {
         if self.open.len() == MAX_DEPTH {
-            return Taken::Wrong;
+            return LiteralStatus::Invalid;
         }
         self.open.push(open);
         self.go(state)
     }
 
-    fn key_or_end(&mut self, c: char, is_first: bool) -> Taken {
+    fn key_or_end(&mut self, c: char, is_first: bool) -> LiteralStatus {
         match c {
             c if c.is_whitespace() => return self.go(State::KeyOrEnd { is_first }),
             '}' => return self.close(is_first),
-            c if !Self::begins(c) || matches!(c, '[' | '(' | '{') => return Taken::Wrong,
+            c if !Self::begins(c) || matches!(c, '[' | '(' | '{') => return LiteralStatus::Invalid,
             _ => {}
         }
         if !is_first {
@@ -372,7 +374,7 @@ impl LiteralReader {
         }
     }
 
-    fn colon(&mut self, c: char) -> Taken {
+    fn colon(&mut self, c: char) -> LiteralStatus {
         match c {
             ':' => {
                 self.out.push(':');
@@ -382,11 +384,11 @@ impl LiteralReader {
                 self.go(State::Value)
             }
             c if c.is_whitespace() => self.go(State::Colon),
-            _ => Taken::Wrong,
+            _ => LiteralStatus::Invalid,
         }
     }
 
-    fn comma_or_end(&mut self, c: char) -> Taken {
+    fn comma_or_end(&mut self, c: char) -> LiteralStatus {
         let closes = self.closes(c);
         match (c, self.open.last_mut()) {
             (c, _) if c.is_whitespace() => self.go(State::CommaOrEnd),
@@ -397,7 +399,7 @@ impl LiteralReader {
                 *has_comma = true;
                 self.go(State::ValueOrEnd { is_first: false })
             }
-            _ => Taken::Wrong,
+            _ => LiteralStatus::Invalid,
         }
     }
 
@@ -410,7 +412,7 @@ impl LiteralReader {
         }
     }
 
-    fn close(&mut self, is_empty: bool) -> Taken {
+    fn close(&mut self, is_empty: bool) -> LiteralStatus {
         match self.open.pop() {
             Some(Open::Tuple {
                 at,
@@ -420,15 +422,15 @@ impl LiteralReader {
             }
             Some(Open::List | Open::Tuple { .. }) => self.out.push(']'),
             Some(Open::Dict) => self.out.push('}'),
-            None => return Taken::Wrong,
+            None => return LiteralStatus::Invalid,
         }
         if self.open.is_empty() {
-            return Taken::Last;
+            return LiteralStatus::Complete;
         }
         self.go(State::CommaOrEnd)
     }
 
-    fn text(&mut self, c: char, quote: Quote) -> Taken {
+    fn text(&mut self, c: char, quote: Quote) -> LiteralStatus {
         match c {
             '\\' => self.go(State::Escape(quote)),
             c if c == quote.mark && quote.is_triple => self.go(State::Closing {
@@ -436,12 +438,12 @@ impl LiteralReader {
                 num_marks: 1,
             }),
             c if c == quote.mark => self.text_ended(quote),
-            '{' | '}' if quote.is_format => Taken::Wrong,
+            '{' | '}' if quote.is_format => LiteralStatus::Invalid,
             c => self.spoken(c, quote),
         }
     }
 
-    fn text_ended(&mut self, quote: Quote) -> Taken {
+    fn text_ended(&mut self, quote: Quote) -> LiteralStatus {
         self.go(State::AfterText {
             is_key: quote.is_key,
             has_plus: false,
@@ -449,7 +451,7 @@ impl LiteralReader {
     }
 
     /// Handles what follows a string. Python joins strings that stand side by side.
-    fn after_text(&mut self, c: char, is_key: bool, has_plus: bool) -> Taken {
+    fn after_text(&mut self, c: char, is_key: bool, has_plus: bool) -> LiteralStatus {
         match c {
             c if c.is_whitespace() => self.go(State::AfterText { is_key, has_plus }),
             '"' | '\'' => self.quote(c, is_key),
@@ -457,7 +459,7 @@ impl LiteralReader {
                 is_key,
                 has_plus: true,
             }),
-            _ if has_plus => Taken::Wrong,
+            _ if has_plus => LiteralStatus::Invalid,
             c => {
                 self.out.push('"');
                 self.beyond(c, is_key)
@@ -466,21 +468,21 @@ impl LiteralReader {
     }
 
     /// Handles the character after a string, number or name.
-    fn beyond(&mut self, c: char, is_key: bool) -> Taken {
+    fn beyond(&mut self, c: char, is_key: bool) -> LiteralStatus {
         match self.open.is_empty() {
-            true => Taken::Beyond,
+            true => LiteralStatus::EndedBefore,
             false if is_key => self.colon(c),
             false => self.comma_or_end(c),
         }
     }
 
     /// Writes a character of a string.
-    fn spoken(&mut self, c: char, quote: Quote) -> Taken {
+    fn spoken(&mut self, c: char, quote: Quote) -> LiteralStatus {
         write_char(c, &mut self.out);
         self.go(State::Text(quote))
     }
 
-    fn escape(&mut self, c: char, quote: Quote) -> Taken {
+    fn escape(&mut self, c: char, quote: Quote) -> LiteralStatus {
         if quote.is_raw {
             write_char('\\', &mut self.out);
             return self.spoken(c, quote);
@@ -520,11 +522,11 @@ impl LiteralReader {
         self.spoken(meant, quote)
     }
 
-    fn word(&mut self, mut word: String, is_key: bool, c: char) -> Taken {
+    fn word(&mut self, mut word: String, is_key: bool, c: char) -> LiteralStatus {
         if is_of_word(c, &word) {
             word.push(c);
             if word.len() > MAX_WORD {
-                return Taken::Wrong;
+                return LiteralStatus::Invalid;
             }
             return self.go(State::Word { word, is_key });
         }
@@ -536,7 +538,7 @@ impl LiteralReader {
             });
         }
         let Some(json) = json_word(&word) else {
-            return Taken::Wrong;
+            return LiteralStatus::Invalid;
         };
         // Python's own JSON writes such keys as strings too.
         match is_key {

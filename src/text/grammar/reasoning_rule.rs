@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::core::{Constraint, ConstraintState, NextMask, TokenId, TokenMask, Urgency};
 use crate::error::{Error, Result};
-use crate::text::ThoughtMarkers;
+use crate::text::ReasoningMarkers;
 
 /// Whether an answer may begin with reasoning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ThoughtRule {
+pub enum ReasoningRule {
     /// It may not.
     Banned,
     /// It may, with at most `budget` tokens, the end marker not counted. With a budget, no second
@@ -23,17 +23,17 @@ pub enum ThoughtRule {
 /// Returns a constraint that applies `rule` to the reasoning and `grammar` to the answer after it.
 /// `None` if neither restricts anything. With a grammar, an answer must not end inside its
 /// reasoning, so none of `stop_ids` may be sampled there.
-pub fn with_thought(
+pub fn with_reasoning(
     grammar: Option<Arc<dyn Constraint>>,
-    rule: ThoughtRule,
-    markers: ThoughtMarkers,
+    rule: ReasoningRule,
+    markers: ReasoningMarkers,
     vocabulary: (usize, &[TokenId]),
 ) -> Option<Arc<dyn Constraint>> {
-    if grammar.is_none() && rule == (ThoughtRule::Allowed { budget: None }) {
+    if grammar.is_none() && rule == (ReasoningRule::Allowed { budget: None }) {
         return None;
     }
     let (vocab_size, stop_ids) = vocabulary;
-    Some(Arc::new(Thoughtful {
+    Some(Arc::new(ReasoningFirst {
         grammar,
         rule,
         markers,
@@ -43,23 +43,23 @@ pub fn with_thought(
 }
 
 #[derive(Clone, Debug)]
-struct Thoughtful {
+struct ReasoningFirst {
     grammar: Option<Arc<dyn Constraint>>,
-    rule: ThoughtRule,
-    markers: ThoughtMarkers,
+    rule: ReasoningRule,
+    markers: ReasoningMarkers,
     vocab_size: usize,
     stop_ids: Arc<[TokenId]>,
 }
 
-impl Constraint for Thoughtful {
+impl Constraint for ReasoningFirst {
     fn optional_start(&self) -> Option<TokenId> {
-        let is_allowed = matches!(self.rule, ThoughtRule::Allowed { .. });
+        let is_allowed = matches!(self.rule, ReasoningRule::Allowed { .. });
         (is_allowed && self.grammar.is_some()).then_some(self.markers.open)
     }
 
     fn start(&self) -> Result<Box<dyn ConstraintState>> {
         let answer = self.grammar.as_ref().map(|grammar| grammar.start());
-        Ok(Box::new(ThoughtState {
+        Ok(Box::new(ReasoningState {
             rules: self.clone(),
             answer: answer.transpose()?,
             unseen: Vec::new(),
@@ -73,23 +73,23 @@ enum Stage {
     /// Before the first token.
     Start,
     /// In the reasoning, with the number of its tokens so far.
-    Thought(usize),
+    Reasoning(usize),
     /// After the reasoning, or without it.
     Answer,
 }
 
 #[derive(Debug)]
-struct ThoughtState {
-    rules: Thoughtful,
+struct ReasoningState {
+    rules: ReasoningFirst,
     answer: Option<Box<dyn ConstraintState>>,
     /// Tokens of the answer that its own constraint has not received yet.
     unseen: Vec<TokenId>,
     stage: Stage,
 }
 
-impl ThoughtState {
+impl ReasoningState {
     async fn mask(&mut self, num_left: usize, urgency: Urgency) -> Result<Option<TokenMask>> {
-        let ThoughtMarkers { open, close } = self.rules.markers;
+        let ReasoningMarkers { open, close } = self.rules.markers;
         let vocab_size = self.rules.vocab_size;
         let grammar = self.rules.grammar.as_ref();
         // After this token there must be enough left for the end of the reasoning, the answer and
@@ -97,14 +97,14 @@ impl ThoughtState {
         let has_time = grammar.is_none_or(|grammar| num_left > grammar.least_tokens() + 2);
         match (self.stage, self.rules.rule) {
             // A second reasoning would not be subject to the budget.
-            (_, ThoughtRule::Banned)
-            | (Stage::Answer, ThoughtRule::Allowed { budget: Some(_) }) => {
+            (_, ReasoningRule::Banned)
+            | (Stage::Answer, ReasoningRule::Allowed { budget: Some(_) }) => {
                 let mask = self.answer_mask(num_left, urgency).await?;
                 let mut mask = mask.unwrap_or_else(|| TokenMask::all(vocab_size));
                 mask.forbid(open);
                 Ok(Some(mask))
             }
-            (Stage::Start, ThoughtRule::Allowed { .. }) => {
+            (Stage::Start, ReasoningRule::Allowed { .. }) => {
                 let mut mask = self.answer_mask(num_left, urgency).await?;
                 if let Some(mask) = &mut mask
                     && has_time
@@ -113,22 +113,22 @@ impl ThoughtState {
                 }
                 Ok(mask)
             }
-            (Stage::Thought(num_tokens), ThoughtRule::Allowed { budget })
+            (Stage::Reasoning(num_tokens), ReasoningRule::Allowed { budget })
                 if !has_time || budget.is_some_and(|budget| num_tokens >= budget) =>
             {
                 let mut mask = TokenMask::none(vocab_size);
                 mask.allow(close);
                 Ok(Some(mask))
             }
-            (Stage::Thought(_), ThoughtRule::Allowed { .. }) if self.answer.is_some() => {
+            (Stage::Reasoning(_), ReasoningRule::Allowed { .. }) if self.answer.is_some() => {
                 let mut mask = TokenMask::all(vocab_size);
                 for stop_id in &*self.rules.stop_ids {
                     mask.forbid(*stop_id);
                 }
                 Ok(Some(mask))
             }
-            (Stage::Thought(_), ThoughtRule::Allowed { .. }) => Ok(None),
-            (Stage::Answer, ThoughtRule::Allowed { budget: None }) => {
+            (Stage::Reasoning(_), ReasoningRule::Allowed { .. }) => Ok(None),
+            (Stage::Answer, ReasoningRule::Allowed { budget: None }) => {
                 self.answer_mask(num_left, urgency).await
             }
         }
@@ -149,19 +149,19 @@ impl ThoughtState {
     }
 
     fn accept(&mut self, token: TokenId) -> Result<()> {
-        let ThoughtMarkers { open, close } = self.rules.markers;
+        let ReasoningMarkers { open, close } = self.rules.markers;
         match (self.stage, self.rules.rule) {
-            (_, ThoughtRule::Banned) if token == open => {
+            (_, ReasoningRule::Banned) if token == open => {
                 return Err(Error::Constraint {
                     num_tokens: 0,
-                    reason: "a thought began where none may".to_owned(),
+                    reason: "reasoning began where none may".to_owned(),
                 });
             }
-            (Stage::Start, ThoughtRule::Allowed { .. }) if token == open => {
-                self.stage = Stage::Thought(0);
+            (Stage::Start, ReasoningRule::Allowed { .. }) if token == open => {
+                self.stage = Stage::Reasoning(0);
             }
-            (Stage::Thought(_), _) if token == close => self.stage = Stage::Answer,
-            (Stage::Thought(num_tokens), _) => self.stage = Stage::Thought(num_tokens + 1),
+            (Stage::Reasoning(_), _) if token == close => self.stage = Stage::Answer,
+            (Stage::Reasoning(num_tokens), _) => self.stage = Stage::Reasoning(num_tokens + 1),
             (Stage::Start | Stage::Answer, _) => {
                 self.stage = Stage::Answer;
                 if self.answer.is_some() {
@@ -173,7 +173,7 @@ impl ThoughtState {
     }
 }
 
-impl ConstraintState for ThoughtState {
+impl ConstraintState for ReasoningState {
     fn next_mask<'a>(
         &'a mut self,
         sampled: &'a [TokenId],
@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    const MARKERS: ThoughtMarkers = ThoughtMarkers {
+    const MARKERS: ReasoningMarkers = ReasoningMarkers {
         open: TokenId(10),
         close: TokenId(11),
     };
@@ -237,9 +237,9 @@ mod tests {
     /// An answer, and its tokens since the last mask.
     struct Way(Box<dyn ConstraintState>, Vec<TokenId>);
 
-    fn start(grammar: Option<Stubborn>, rule: ThoughtRule) -> Way {
+    fn start(grammar: Option<Stubborn>, rule: ReasoningRule) -> Way {
         let grammar = grammar.map(|grammar| Arc::new(grammar) as Arc<dyn Constraint>);
-        let constraint = with_thought(grammar, rule, MARKERS, (VOCAB_SIZE, &[STOP]));
+        let constraint = with_reasoning(grammar, rule, MARKERS, (VOCAB_SIZE, &[STOP]));
         let constraint = constraint.expect("there is something to keep to");
         Way(constraint.start().expect("it begins"), Vec::new())
     }
@@ -273,21 +273,21 @@ mod tests {
     }
 
     #[test]
-    fn a_free_thought_and_no_grammar_are_no_constraint() {
-        let rule = ThoughtRule::Allowed { budget: None };
-        assert!(with_thought(None, rule, MARKERS, (VOCAB_SIZE, &[STOP])).is_none());
+    fn a_free_reasoning_and_no_grammar_are_no_constraint() {
+        let rule = ReasoningRule::Allowed { budget: None };
+        assert!(with_reasoning(None, rule, MARKERS, (VOCAB_SIZE, &[STOP])).is_none());
     }
 
     #[test]
-    fn a_thought_that_is_banned_never_begins() {
-        let mut state = start(None, ThoughtRule::Banned);
+    fn a_reasoning_that_is_banned_never_begins() {
+        let mut state = start(None, ReasoningRule::Banned);
         for _ in 0..3 {
             assert_eq!(state.allowed(), all_but(MARKERS.open));
             state.push(TokenId(7));
         }
         state.push(MARKERS.open);
         assert!(state.next(1000).is_err());
-        let mut state = start(Some(Stubborn), ThoughtRule::Banned);
+        let mut state = start(Some(Stubborn), ReasoningRule::Banned);
         assert_eq!(state.allowed(), Some(vec![ONLY.0]));
     }
 
@@ -295,21 +295,24 @@ mod tests {
     fn the_model_itself_chooses_whether_to_think_before_a_bound_answer() {
         let optional_start = |grammar: Option<Stubborn>, rule| {
             let grammar = grammar.map(|grammar| Arc::new(grammar) as Arc<dyn Constraint>);
-            let constraint = with_thought(grammar, rule, MARKERS, (VOCAB_SIZE, &[STOP]));
+            let constraint = with_reasoning(grammar, rule, MARKERS, (VOCAB_SIZE, &[STOP]));
             constraint.expect("there is a rule").optional_start()
         };
         let budget = Some(3);
-        for allowed in [None, budget].map(|budget| ThoughtRule::Allowed { budget }) {
+        for allowed in [None, budget].map(|budget| ReasoningRule::Allowed { budget }) {
             assert_eq!(optional_start(Some(Stubborn), allowed), Some(MARKERS.open));
         }
-        assert_eq!(optional_start(Some(Stubborn), ThoughtRule::Banned), None);
+        assert_eq!(optional_start(Some(Stubborn), ReasoningRule::Banned), None);
         // Without a grammar every token may be sampled anyway.
-        assert_eq!(optional_start(None, ThoughtRule::Allowed { budget }), None);
+        assert_eq!(
+            optional_start(None, ReasoningRule::Allowed { budget }),
+            None
+        );
     }
 
     #[test]
-    fn a_budget_ends_the_thought_and_no_other_begins() {
-        let rule = ThoughtRule::Allowed { budget: Some(2) };
+    fn a_budget_ends_the_reasoning_and_no_other_begins() {
+        let rule = ReasoningRule::Allowed { budget: Some(2) };
         let mut state = start(None, rule);
         assert_eq!(state.allowed(), None);
         for token in [MARKERS.open, TokenId(7), TokenId(8)] {
@@ -322,10 +325,10 @@ mod tests {
     }
 
     #[test]
-    fn a_thought_leaves_the_answer_its_tokens() {
-        let rule = ThoughtRule::Allowed { budget: None };
+    fn a_reasoning_leaves_the_answer_its_tokens() {
+        let rule = ReasoningRule::Allowed { budget: None };
         let mut state = start(Some(Stubborn), rule);
-        // The end of the thought, three tokens and the stop token.
+        // The end of the reasoning, three tokens and the stop token.
         assert_eq!(state.allowed_of(5), Some(vec![ONLY.0]));
         assert_eq!(state.allowed_of(6), Some(vec![ONLY.0, MARKERS.open.0]));
         state.push(MARKERS.open);
@@ -335,8 +338,8 @@ mod tests {
     }
 
     #[test]
-    fn a_grammar_begins_behind_the_thought_or_at_once() {
-        let rule = ThoughtRule::Allowed { budget: None };
+    fn a_grammar_begins_behind_the_reasoning_or_at_once() {
+        let rule = ReasoningRule::Allowed { budget: None };
         let mut state = start(Some(Stubborn), rule);
         assert_eq!(state.allowed(), Some(vec![ONLY.0, MARKERS.open.0]));
         state.push(MARKERS.open);
@@ -354,7 +357,7 @@ mod tests {
         assert_eq!(
             state.allowed(),
             Some(vec![ONLY.0]),
-            "too late for a thought"
+            "too late for reasoning"
         );
     }
 }
