@@ -27,7 +27,7 @@ mod golden {
 type Reader = fn(&[u8]);
 
 /// Every reader by its name; `tests/fuzz/run` has the same names.
-const READERS: [(&str, Reader); 16] = [
+const READERS: &[(&str, Reader)] = &[
     ("chat", requests::chat),
     ("completions", requests::completions),
     ("responses", requests::responses),
