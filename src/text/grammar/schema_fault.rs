@@ -43,7 +43,7 @@ const REASONS: [(&str, &str); 14] = [
     ("efinition", REFERENCE),
     ("esourc", REFERENCE),
 ];
-const PATTERN: &str = "its 'pattern' is not a regular expression that is supported: it must be sound, \
+const PATTERN: &str = "its 'pattern' is not a regular expression that is supported: it must be valid, \
                        without look-arounds and back-references";
 const REFERENCE: &str = "its '$ref' leads nowhere: it must point into this document, such as \
                          \"#/$defs/name\"; nothing else is fetched";
