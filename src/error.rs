@@ -211,12 +211,9 @@ pub enum ImageError {
         /// The format's usual name.
         name: &'static str,
     },
-    /// DICOM, which is not supported yet.
-    #[error(
-        "The image is a DICOM file. DICOM is not supported yet. Export the image as PNG with a \
-         suitable window."
-    )]
-    Dicom,
+    /// A DICOM file that cannot be shown.
+    #[error("{0}")]
+    Dicom(#[from] DicomError),
     /// An unsupported variant of a supported format.
     #[error(
         "The image uses a variant of its format that is not supported. Send an 8-bit PNG or a baseline JPEG."
@@ -293,4 +290,42 @@ pub enum ImageError {
         "Remote images are not fetched by this server. Send the image itself as a data URI: data:image/png;base64,…"
     )]
     Remote,
+}
+
+/// Why a DICOM file was refused. No value of the file but numbers of pixels ever gets here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DicomError {
+    /// The file contradicts itself or ends early.
+    #[error("The DICOM file is damaged: {what}.")]
+    Damaged {
+        /// What is wrong, as a clause: `an element is longer than the file`.
+        what: &'static str,
+    },
+    /// Something that cannot be shown rightly.
+    #[error(
+        "The DICOM file has {what}, which is not supported. Convert it to uncompressed grey or RGB \
+         samples, for example with dcmconv, gdcmconv --raw or your PACS, and send it again."
+    )]
+    Unsupported {
+        /// Its name, as a noun.
+        what: &'static str,
+    },
+    /// An attribute that is needed.
+    #[error("The DICOM file has no {name}, without which its image cannot be shown.")]
+    Missing {
+        /// The attribute's name in DICOM.
+        name: &'static str,
+    },
+    /// A report, a structure set or the like.
+    #[error("The DICOM file holds no image. Send an object with pixel data.")]
+    NoImage,
+    /// More of something than is accepted.
+    #[error("The DICOM file has more {what} than are accepted ({max}).")]
+    TooMany {
+        /// Of what, in the plural.
+        what: &'static str,
+        /// The limit.
+        max: usize,
+    },
 }

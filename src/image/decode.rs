@@ -118,7 +118,7 @@ fn check(encoded: &[u8], limits: &ImageLimits) -> Result<Stated, ImageError> {
         return Err(ImageError::TooManyBytes { bytes, max_bytes });
     }
     let format = Format::sniff(encoded).ok_or_else(|| match encoded.get(128..132) {
-        Some(b"DICM") => ImageError::Dicom,
+        Some(b"DICM") => crate::error::DicomError::NoImage.into(),
         _ => match format::unread(encoded) {
             Some(name) => ImageError::UnreadFormat { name },
             None => ImageError::UnknownFormat,

@@ -20,6 +20,7 @@ mod cancellation;
 pub mod data_uri;
 mod decode;
 mod depth;
+mod dicom;
 mod encoded_file;
 mod format;
 mod gif;

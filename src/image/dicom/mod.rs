@@ -1,0 +1,5 @@
+//! DICOM files.
+
+mod codec;
+mod pixel_format;
+mod transfer_syntax;
