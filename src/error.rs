@@ -317,6 +317,16 @@ pub enum DicomError {
         /// The attribute's name in DICOM.
         name: &'static str,
     },
+    /// CT whose samples cannot be converted to Hounsfield units.
+    #[error(
+        "The CT image has no {missing}, so its samples cannot be converted to Hounsfield units. Some \
+         software takes them as they are; this server does not guess. Send the image as the scanner \
+         made it, or choose the window \"header\"."
+    )]
+    NotHounsfield {
+        /// The attribute's name in DICOM.
+        missing: &'static str,
+    },
     /// A report, a structure set or the like.
     #[error("The DICOM file holds no image. Send an object with pixel data.")]
     NoImage,
