@@ -4,7 +4,7 @@
 //! level at most. The decoder cannot be stopped, so that an image may have less of everything than
 //! those of other formats.
 
-use hayro_jpeg2000::{DecodeSettings, DecoderContext, Image};
+use hayro_jpeg2000::{DecodeError, DecodeSettings, DecoderContext, Image};
 
 use super::cancellation::Cancellation;
 use super::depth;
@@ -29,8 +29,12 @@ const BYTES_PER_PART: u64 = 128;
 pub(super) struct Header {
     /// Width and height.
     pub(super) size: (u32, u32),
-    components: u16,
-    precision: u8,
+    pub(super) components: u16,
+    /// Bits of each sample.
+    pub(super) precision: u8,
+    is_signed: bool,
+    /// Whether blocks are coded as part 15 says, which the decoder here does not read.
+    pub(super) is_high_throughput: bool,
     /// Upper bound of the code blocks times layers, and precincts.
     parts: u64,
 }
@@ -87,6 +91,7 @@ impl Header {
                     };
                     let has_precincts = style.first().is_some_and(|flags| flags & 1 != 0);
                     let coding = coding.ok_or(ImageError::Undecodable)?;
+                    header.is_high_throughput |= coding.get(3).is_some_and(|style| style & 0x40 != 0);
                     let parts = tile.parts(coding, has_precincts, layers);
                     let parts = parts.ok_or(ImageError::Undecodable)?;
                     header.parts = header.parts.max(parts * u64::from(header.components));
@@ -192,6 +197,8 @@ fn sizes(data: &[u8]) -> Result<(Header, Tiling), ImageError> {
         size,
         components,
         precision: (first[0] & 0x7f) + 1,
+        is_signed: first[0] & 0x80 != 0,
+        is_high_throughput: false,
         parts: 0,
     };
     let tiling = Tiling {
@@ -285,6 +292,44 @@ fn is_cmyk(encoded: &[u8]) -> bool {
     matches!(colors, Some(&[1, _, _, 0, 0, 0, 12, ..]))
 }
 
+/// A file that ends early is damaged.
+const STRICT: DecodeSettings = DecodeSettings {
+    resolve_palette_indices: true,
+    strict: true,
+    target_resolution: None,
+};
+
+fn damaged(_: DecodeError) -> ImageError {
+    ImageError::Undecodable
+}
+
+/// Decodes the samples of each component, as bits of the header's precision, in two's complement if
+/// they are signed. Boxes around the codestream are not read.
+///
+/// # Errors
+/// As [`decode`].
+pub(super) fn components(
+    encoded: &[u8],
+    cancellation: Cancellation<'_>,
+) -> Result<Vec<Vec<u16>>, ImageError> {
+    let header = Header::of(encoded)?;
+    let stream = codestream(encoded).ok_or(ImageError::Undecodable)?;
+    let image = Image::new(stream, &STRICT).map_err(damaged)?;
+    cancellation.check()?;
+    let mut context = DecoderContext::default();
+    let decoded = image.decode(&mut context).map_err(damaged)?;
+    cancellation.check()?;
+    let bits = header.precision;
+    let most = ((1u32 << bits) - 1) as f32;
+    // The decoder moves signed samples up by half of the range, as if they had no sign.
+    let sign = u16::from(header.is_signed) << (bits - 1);
+    let bits_of = |level: &f32| level.round_ties_even().clamp(0.0, most) as u16 ^ sign;
+    let planes = decoded.components().iter();
+    Ok(planes
+        .map(|plane| plane.samples().iter().map(bits_of).collect())
+        .collect())
+}
+
 /// Decodes a file of 1 to 4 components: grey, grey and alpha, RGB, RGB and alpha, or CMYK.
 ///
 /// # Errors
@@ -295,12 +340,7 @@ pub(super) fn decode(
     cancellation: Cancellation<'_>,
 ) -> Result<Raster, ImageError> {
     let header = Header::of(encoded)?;
-    let settings = DecodeSettings {
-        strict: true,
-        ..DecodeSettings::default()
-    };
-    let damaged = |_| ImageError::Undecodable;
-    let image = Image::new(encoded, &settings).map_err(damaged)?;
+    let image = Image::new(encoded, &STRICT).map_err(damaged)?;
     if (image.width() as usize, image.height() as usize) != size {
         return Err(ImageError::Undecodable);
     }

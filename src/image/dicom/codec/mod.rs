@@ -2,25 +2,52 @@
 //!
 //! What a codec's own header says is compared with the file's description before anything is
 //! decoded: no decoder allocates more than the description explains.
+//!
+//! ```text
+//! frame ─┬─ native, deflated, rle ─────────────────────▶ samples
+//!        ├─ jpeg_header ─┬─ jpeg (8, 12 bits, lossless) ─┐
+//!        │               └─ jpeg_ls ────────────────────┼─▶ Decoded ──color──▶ samples
+//!        └─ jpeg2000 (and high throughput), jpeg_xl ────┘
+//! ```
 
+mod color;
+mod decoded;
+mod deflated;
+mod jpeg;
+mod jpeg2000;
+mod jpeg_header;
+mod jpeg_ls;
+#[cfg(feature = "jpeg-xl")]
+mod jpeg_xl;
+mod native;
+mod rle;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use self::native::ByteOrder;
 use super::pixel_format::PixelFormat;
-use super::transfer_syntax::{Compression, TransferSyntax};
+use super::transfer_syntax::{Compression, Encoding, TransferSyntax};
 use crate::error::{DicomError, ImageError};
 use crate::image::cancellation::Cancellation;
 
 /// One frame as it is stored.
 #[derive(Clone, Copy)]
 pub(super) struct EncodedFrame<'a> {
-    /// Uncompressed: the bytes that hold the frame. Compressed: its fragments, joined.
+    /// Uncompressed: the bytes that hold the frame; of 8 bits or less a sample in the order of
+    /// pixels, also where big endian words hold them. Compressed: its fragments, joined.
     pub(super) bytes: &'a [u8],
     /// Bits of the first byte that belong to the frame before, for one bit a sample; else 0.
     pub(super) first_bit: usize,
 }
 
 /// The samples of one frame, pixel after pixel.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum FrameSamples {
     /// Grey levels or indices of a palette, `(rows, columns)`: shifted down from the high bit,
     /// cleared above it, sign extended.
+    ///
+    /// JPEG-LS and JPEG 2000 have a precision of their own, which decides instead of BitsStored where
+    /// they differ: values can then lie outside of the description's range.
     Grey(Vec<i32>),
     /// Red, green and blue, `(rows, columns, 3)`; of more than 8 bits the highest 8.
     Rgb(Vec<u8>),
@@ -37,18 +64,54 @@ pub(super) fn decode_frame(
     frame: EncodedFrame<'_>,
     cancellation: Cancellation<'_>,
 ) -> Result<FrameSamples, ImageError> {
-    let _ = (
-        syntax.encoding,
-        format,
-        frame.bytes,
-        frame.first_bit,
-        Compression::Native,
-    );
     cancellation.check()?;
-    Err(DicomError::Unsupported {
-        what: "compressed frames",
+    // A decoder that panics has met a frame that its author did not foresee: that is the file's
+    // fault, and this request's alone.
+    let samples = catch_unwind(AssertUnwindSafe(|| {
+        decode(syntax, format, frame, cancellation)
+    }))
+    .unwrap_or(Err(ImageError::Undecodable));
+    // A decoder that was stopped calls it damage.
+    cancellation.check()?;
+    samples.map_err(|error| match error {
+        ImageError::Undecodable => damaged("a compressed frame is damaged or ends early"),
+        ImageError::UnsupportedVariant | ImageError::TooManyPixels { .. } => {
+            unsupported("frames in a variant of their compression that is not read")
+        }
+        error => error,
+    })
+}
+
+fn decode(
+    syntax: TransferSyntax,
+    format: &PixelFormat,
+    frame: EncodedFrame<'_>,
+    cancellation: Cancellation<'_>,
+) -> Result<FrameSamples, ImageError> {
+    let order = match syntax.encoding {
+        Encoding::ExplicitBig => ByteOrder::Big,
+        _ => ByteOrder::Little,
+    };
+    match syntax.compression {
+        Compression::Native | Compression::EncapsulatedNative => {
+            native::samples(frame, order, format, cancellation)
+        }
+        Compression::DeflatedFrames => deflated::decode(frame.bytes, format, cancellation),
+        Compression::Rle => rle::decode(frame.bytes, format, cancellation),
+        // Whichever of them a file names, its frames say which they are.
+        Compression::Jpeg | Compression::JpegLossless | Compression::JpegLs => {
+            jpeg::decode(frame.bytes, format, cancellation)
+        }
+        Compression::Jpeg2000 | Compression::HtJpeg2000 => {
+            jpeg2000::decode(frame.bytes, format, cancellation)
+        }
+        #[cfg(feature = "jpeg-xl")]
+        Compression::JpegXl => jpeg_xl::decode(frame.bytes, format, cancellation),
+        #[cfg(not(feature = "jpeg-xl"))]
+        Compression::JpegXl => Err(unsupported(
+            "frames in JPEG XL, which this server was built without",
+        )),
     }
-    .into())
 }
 
 /// Memory that decoding a frame takes at most, its samples included, as its bytes and `format` say.
@@ -57,6 +120,37 @@ pub(super) fn decoding_bytes(
     format: &PixelFormat,
     frame: EncodedFrame<'_>,
 ) -> u64 {
-    let _ = (syntax, frame);
-    format.num_values() as u64 * 8
+    let values = format.num_values() as u64;
+    // Grey samples are 32 bits wide, colours 8.
+    let samples = values * 4;
+    let work = match syntax.compression {
+        Compression::Native | Compression::EncapsulatedNative => 0,
+        Compression::DeflatedFrames | Compression::Rle => {
+            values * u64::from(format.bits_allocated).div_ceil(8)
+        }
+        Compression::Jpeg | Compression::JpegLossless | Compression::JpegLs => {
+            jpeg::working_bytes(format)
+        }
+        Compression::Jpeg2000 | Compression::HtJpeg2000 => jpeg2000::working_bytes(frame.bytes),
+        Compression::JpegXl => values * JPEG_XL_BYTES_PER_SAMPLE,
+    };
+    samples + work
 }
+
+/// Bytes that JPEG XL's decoder takes for each sample.
+const JPEG_XL_BYTES_PER_SAMPLE: u64 = 40;
+
+const fn damaged(what: &'static str) -> ImageError {
+    ImageError::Dicom(DicomError::Damaged { what })
+}
+
+const fn unsupported(what: &'static str) -> ImageError {
+    ImageError::Dicom(DicomError::Unsupported { what })
+}
+
+const SIZE_DIFFERS: ImageError =
+    damaged("a compressed frame has another size than Rows and Columns");
+const COMPONENTS_DIFFER: ImageError =
+    damaged("a compressed frame has another number of samples per pixel than the file says");
+const PRECISION_DIFFERS: ImageError =
+    damaged("the samples of a compressed frame have more bits than BitsAllocated");
