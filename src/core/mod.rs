@@ -6,6 +6,7 @@
 mod block_table;
 mod constraint;
 mod kv_groups;
+mod preparation;
 mod settings;
 
 use std::fmt;
@@ -18,6 +19,10 @@ use serde::{Deserialize, Serialize};
 pub use block_table::BlockTable;
 pub use constraint::{Constraint, ConstraintState, NextMask, TokenMask, Urgency};
 pub use kv_groups::{BlockCount, KvGroups, MAX_KV_GROUPS};
+pub use preparation::{
+    EVEN_FRAMES, FrameChoice, PanAndScan, Preparation, PreparationError, PreparationFields, Window,
+    WindowChoice, WindowPreset,
+};
 pub use settings::{Dtype, ImageFit, PrefixCaching, RolePolicy, Thinking, ToolFormat};
 
 /// A token id: an index into the model's vocabulary.

@@ -59,22 +59,6 @@ pub fn from_data_uri(uri: &str, limits: &ImageLimits) -> Result<Vec<u8>, ImageEr
     }
 }
 
-/// Decodes the first `num_bytes` bytes of a `data:` URL, or all if there are fewer. Empty for what
-/// [`from_data_uri`] would refuse at its beginning.
-pub fn head_of_data_uri(uri: &str, num_bytes: usize) -> Vec<u8> {
-    let data = uri.split_once(',').map_or("", |(_, data)| data);
-    let digits = data.bytes().filter(|byte| !byte.is_ascii_whitespace());
-    let digits = digits.take_while(|byte| *byte != b'=');
-    let digits: Vec<u8> = digits.take(num_bytes.div_ceil(3) * 4).collect();
-    let engine = match digits.iter().any(|digit| matches!(digit, b'-' | b'_')) {
-        true => URL_SAFE,
-        false => STANDARD,
-    };
-    let mut head = engine.decode(&digits).unwrap_or_default();
-    head.truncate(num_bytes);
-    head
-}
-
 fn without_whitespace(data: &str) -> Cow<'_, str> {
     if data.contains(|c: char| c.is_ascii_whitespace()) {
         Cow::Owned(data.split_ascii_whitespace().collect())
@@ -157,23 +141,6 @@ mod tests {
         ] {
             assert_eq!(fetch(uri), Err(ImageError::NotADataUri), "{uri}");
         }
-    }
-
-    #[test]
-    fn the_head_is_the_beginning_of_the_whole() {
-        let whole = [0xfb, 0xff, 0xbf, 1];
-        for uri in [
-            "data:image/png;base64,+/+/AQ==",
-            "data:image/png;base64,-_-_AQ",
-            " data:image/png;base64,+/+/\r\n AQ==\n",
-        ] {
-            for num_bytes in 0..6 {
-                let head = head_of_data_uri(uri, num_bytes);
-                assert_eq!(head, whole[..num_bytes.min(4)], "{uri}");
-            }
-        }
-        assert!(head_of_data_uri("https://example.com/", 6).is_empty());
-        assert!(head_of_data_uri("data:image/png;base64,****", 6).is_empty());
     }
 
     #[test]

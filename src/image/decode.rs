@@ -105,6 +105,18 @@ pub(super) fn decoding_bytes(encoded: &[u8], limits: &ImageLimits) -> Result<u64
     Ok(plain + tables as u64)
 }
 
+/// Returns the format of a file, and width and height as stored.
+///
+/// # Errors
+/// [`ImageError`] for what can be said without decoding.
+pub(super) fn stated(
+    encoded: &[u8],
+    limits: &ImageLimits,
+) -> Result<(Format, (usize, usize)), ImageError> {
+    let Stated { format, size } = check(encoded, limits)?;
+    Ok((format, size))
+}
+
 /// The properties in a file's header.
 struct Stated {
     format: Format,
@@ -203,10 +215,14 @@ pub(super) fn read(
     let layout = layout(decoder.color_type()).ok_or(ImageError::UnsupportedVariant)?;
     let mut bytes = vec![0; size.0 * size.1 * layout.bytes_per_pixel()];
     decoder.read_image(&mut bytes).map_err(undecodable)?;
-    if let Some((channels, num_colors)) = layout.channels_of_16_bits() {
-        depth::use_full_range(&mut bytes, channels, num_colors);
-    }
-    flatten(size, layout, bytes)
+    let is_stretched = (layout.channels_of_16_bits()).is_some_and(|(channels, num_colors)| {
+        depth::use_full_range(&mut bytes, channels, num_colors)
+    });
+    let raster = flatten(size, layout, bytes)?;
+    Ok(Raster {
+        is_stretched,
+        ..raster
+    })
 }
 
 pub(super) fn layout(color: ColorType) -> Option<Layout> {

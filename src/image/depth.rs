@@ -10,10 +10,10 @@ const LEAST_BITS: usize = 8;
 
 /// Stretches 16-bit samples in the machine's byte order to the full range, in place. Each pixel has
 /// `channels` samples, of which the first `num_colors` are stretched, all by one factor, so that
-/// hues stay.
-pub(super) fn use_full_range(bytes: &mut [u8], channels: usize, num_colors: usize) {
+/// hues stay. Returns whether anything was stretched.
+pub(super) fn use_full_range(bytes: &mut [u8], channels: usize, num_colors: usize) -> bool {
     let Some(num_bits) = used_bits(bytes, channels, num_colors) else {
-        return;
+        return false;
     };
     let most = (1u32 << num_bits) - 1;
     for pixel in bytes.as_chunks_mut::<2>().0.chunks_exact_mut(channels) {
@@ -23,6 +23,7 @@ pub(super) fn use_full_range(bytes: &mut [u8], channels: usize, num_colors: usiz
             *sample = (stretched as u16).to_ne_bytes();
         }
     }
+    true
 }
 
 /// Returns the number of bits that the samples should be taken to have, if not all 16.
@@ -68,9 +69,11 @@ mod tests {
 
     fn stretched(levels: &[u16], channels: usize, num_colors: usize) -> Vec<u16> {
         let mut bytes: Vec<u8> = levels.iter().flat_map(|v| v.to_ne_bytes()).collect();
-        use_full_range(&mut bytes, channels, num_colors);
+        let is_stretched = use_full_range(&mut bytes, channels, num_colors);
         let words = bytes.as_chunks::<2>().0.iter();
-        words.map(|word| u16::from_ne_bytes(*word)).collect()
+        let words: Vec<u16> = words.map(|word| u16::from_ne_bytes(*word)).collect();
+        assert!(is_stretched || words == levels);
+        words
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Detects a file's format from its magic bytes.
 //!
 //! A new format needs: a variant here, its size in `header`, its EXIF and XMP in `metadata`, a decoder
-//! in `decode` (`decode_as` and `decoding_bytes`), a case in the tests of `probe`, and its name in two
+//! in `decode` (`decode_as` and `decoding_bytes`), its number of images in `plain_image`, and its name in two
 //! messages of `crate::error::ImageError` (`UnknownFormat` and `BadDataUri`).
 
 use super::jpeg2000;
@@ -26,6 +26,19 @@ pub enum Format {
 }
 
 impl Format {
+    /// Returns its name: `png`, `jpeg` …
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpeg",
+            Self::WebP => "webp",
+            Self::Gif => "gif",
+            Self::Bmp => "bmp",
+            Self::Tiff => "tiff",
+            Self::Jpeg2000 => "jpeg2000",
+        }
+    }
+
     /// Detects the format by content; the media type that a client declares is ignored.
     pub(super) fn sniff(encoded: &[u8]) -> Option<Self> {
         match encoded {

@@ -12,6 +12,31 @@ pub(super) struct Directory<'a> {
     num_entries: usize,
 }
 
+/// Returns the number of images of a TIFF, at most `most`: of its directories, those that are not a
+/// smaller copy of another.
+pub(super) fn num_images(bytes: &[u8], most: usize) -> usize {
+    const KIND: u16 = 254;
+    const SMALLER_COPY: u32 = 1;
+    const MAX_ENTRIES: usize = 1 << 20;
+    let mut num_images = 0;
+    let mut num_entries = 0usize;
+    let mut known = Vec::new();
+    let mut directory = Directory::first_in(bytes);
+    while let Some(found) = directory {
+        num_entries = num_entries.saturating_add(found.num_entries);
+        // Directories may refer to each other in a circle, and share their entries.
+        let is_known = known.contains(&found.entries_at);
+        if is_known || known.len() == most || num_entries > MAX_ENTRIES {
+            break;
+        }
+        known.push(found.entries_at);
+        let kind = found.value(KIND).unwrap_or(0);
+        num_images += usize::from(kind & SMALLER_COPY == 0);
+        directory = found.next();
+    }
+    num_images
+}
+
 /// How numbers and entries are laid out.
 #[derive(Clone, Copy)]
 struct Layout {
@@ -66,6 +91,25 @@ impl<'a> Directory<'a> {
             layout,
             entries_at,
             num_entries,
+        })
+    }
+
+    /// Returns the directory after this one, at another place of the file.
+    fn next(&self) -> Option<Self> {
+        let layout = self.layout;
+        let end = self.num_entries.checked_mul(self.entry_len())?;
+        let at = self.entries_at.checked_add(end)?;
+        let offset = self.bytes.get(at..at.checked_add(layout.word())?)?;
+        let directory = usize::try_from(layout.uint(offset)).ok()?;
+        if directory == 0 {
+            return None;
+        }
+        let entries_at = directory.checked_add(if layout.big { 8 } else { 2 })?;
+        let num_entries = layout.uint(self.bytes.get(directory..entries_at)?);
+        Some(Self {
+            entries_at,
+            num_entries: usize::try_from(num_entries).ok()?,
+            ..*self
         })
     }
 

@@ -386,10 +386,12 @@ pub(super) fn decode(
             }
         }
     }
-    if is_deep {
-        depth::use_full_range(&mut bytes, 1, 1);
-    }
-    flatten(size, layout, bytes)
+    let is_stretched = is_deep && depth::use_full_range(&mut bytes, 1, 1);
+    let raster = flatten(size, layout, bytes)?;
+    Ok(Raster {
+        is_stretched,
+        ..raster
+    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //!                                      jpeg …    RGB
 //! ```
 //!
-//! Before all of this, `probe` finds out from the first bytes how many images a file becomes.
+//! `source` opens a file before any of it is decoded, and finds out how many images it becomes.
 //!
 //! The reference is Pillow 13 and transformers 5.23 (`image_transforms.convert_to_rgb`,
 //! `Gemma3ImageProcessor`); where a file says that it differs, it says why.
@@ -30,16 +30,20 @@ mod jpeg;
 mod jpeg2000;
 mod metadata;
 mod orientation;
+mod pan_and_scan;
+mod plain_image;
 mod png;
-mod probe;
 mod processor;
 mod raster;
+mod report;
 mod resize;
+mod source;
 mod tiff;
 
 pub use cancellation::Cancellation;
 pub use decode::{ImageLimits, decode};
 pub use format::Format;
-pub use probe::{Frame, MediaProbe, PROBED_BYTES, probe};
 pub use processor::ImageProcessor;
 pub use raster::{Raster, Samples};
+pub use report::{MediaReport, ShownWindow, Warning, Warnings};
+pub use source::{Frame, PreparedFrame, Source};

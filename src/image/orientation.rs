@@ -45,7 +45,8 @@ impl Orientation {
         }
     }
 
-    fn swaps_sides(self) -> bool {
+    /// Whether width and height are exchanged.
+    pub(super) fn swaps_sides(self) -> bool {
         matches!(
             self,
             Self::Transpose | Self::TurnClockwise | Self::Transverse | Self::TurnAnticlockwise
@@ -82,6 +83,7 @@ pub(super) fn apply(
         width,
         height,
         samples,
+        is_stretched,
     } = raster;
     let size = (width, height);
     let samples = match samples {
@@ -97,6 +99,7 @@ pub(super) fn apply(
         width,
         height,
         samples,
+        is_stretched,
     })
 }
 

@@ -15,6 +15,8 @@ pub struct Raster {
     pub height: usize,
     /// Row-major, no padding.
     pub samples: Samples,
+    /// Whether its samples had 16 bits of which few were used, so that they were stretched.
+    pub is_stretched: bool,
 }
 
 /// The pixels of a [`Raster`].
@@ -46,6 +48,7 @@ impl Raster {
             width,
             height,
             samples: Samples::Grey(grey),
+            is_stretched: false,
         }
     }
 
@@ -59,7 +62,43 @@ impl Raster {
             width,
             height,
             samples: Samples::Rgb(rgb),
+            is_stretched: false,
         }
+    }
+
+    /// Returns the part of `width × height` pixels whose first pixel is at `(left, top)`.
+    ///
+    /// # Panics
+    /// If the part is not within the image.
+    pub(super) fn part(
+        &self,
+        (left, top): (usize, usize),
+        (width, height): (usize, usize),
+    ) -> Self {
+        let cut = |samples: &[u8], channels: usize| {
+            let rows = samples.chunks_exact(self.width * channels);
+            let rows = rows.skip(top).take(height);
+            let part: Vec<u8> = rows
+                .flat_map(|row| &row[left * channels..(left + width) * channels])
+                .copied()
+                .collect();
+            part
+        };
+        let part = match &self.samples {
+            Samples::Grey(grey) => Self::grey(width, height, cut(grey, 1)),
+            Samples::Rgb(rgb) => Self::rgb(width, height, cut(rgb, 3)),
+        };
+        Self {
+            is_stretched: self.is_stretched,
+            ..part
+        }
+    }
+
+    /// Whether all samples but one in a thousand are nearly black (below 16).
+    pub(super) fn is_nearly_black(&self) -> bool {
+        let (Samples::Grey(levels) | Samples::Rgb(levels)) = &self.samples;
+        let num_lit = levels.iter().filter(|level| **level >= 16).count();
+        num_lit * 1000 <= levels.len()
     }
 }
 
@@ -296,6 +335,35 @@ mod tests {
             let raster = flatten((2, 1), Layout::Rgb8, vec![0; len]);
             assert_eq!(raster.err(), Some(ImageError::Undecodable), "{len} bytes");
         }
+    }
+
+    #[test]
+    fn a_part_has_its_own_pixels() {
+        let levels: Vec<u8> = (0..12).collect();
+        let part = Raster::grey(4, 3, levels).part((1, 1), (2, 2));
+        let Samples::Grey(levels) = part.samples else {
+            panic!("it stays grey")
+        };
+        assert_eq!(levels, [5, 6, 9, 10]);
+        let colors: Vec<u8> = (0..12).collect();
+        let part = Raster::rgb(2, 2, colors).part((1, 0), (1, 2));
+        let Samples::Rgb(colors) = part.samples else {
+            panic!("it keeps its colours")
+        };
+        assert_eq!(colors, [3, 4, 5, 9, 10, 11]);
+    }
+
+    #[test]
+    fn a_few_lit_pixels_do_not_make_an_image_bright() {
+        let with = |num_lit: usize, level: u8| {
+            let mut levels = vec![0; 3000];
+            levels[..num_lit].fill(level);
+            Raster::grey(100, 30, levels).is_nearly_black()
+        };
+        assert!(with(3, 255));
+        assert!(!with(4, 255));
+        assert!(with(3000, 15));
+        assert!(!with(3000, 16));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::served_model::{ImageSupport, ServedModel, ThinkingSupport};
 use super::source::{ModelSource, resolve};
 use crate::backend::{self, Backend, BackendUser, Processor};
 use crate::config::{ByteSize, ServeConfig};
-use crate::core::{Thinking, TokenId};
+use crate::core::{PreparationFields, Thinking, TokenId};
 use crate::engine::{
     self, EngineConfig, EngineHandle, EngineLimits, EngineThread, Runner, Stepping,
 };
@@ -415,6 +415,10 @@ fn image_support(
                 size: vision.image_size,
                 resize: settings.image_fit,
                 limits: ImageLimits::default(),
+            },
+            preparation: PreparationFields {
+                fit: Some(settings.image_fit),
+                ..PreparationFields::default()
             },
             tokens,
             max_per_prompt: settings.request_defaults.max_images,

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::request_seeds::RequestSeeds;
-use crate::core::{RolePolicy, Thinking, TokenId, ToolFormat};
+use crate::core::{PreparationFields, RolePolicy, Thinking, TokenId, ToolFormat};
 use crate::engine::EngineHandle;
 use crate::image::ImageProcessor;
 use crate::text::{ChatTemplate, Grammars, ImageTokens, NamedTokens, ReasoningMarkers, Tokenizer};
@@ -63,6 +63,8 @@ pub struct ThinkingSupport {
 pub struct ImageSupport {
     /// Converts encoded images to pixels.
     pub processor: ImageProcessor,
+    /// How images are prepared unless a request says otherwise.
+    pub preparation: PreparationFields,
     /// Tokens that represent an image in a prompt.
     pub tokens: ImageTokens,
     /// Maximum number of images per prompt; `None` means as many as fit.

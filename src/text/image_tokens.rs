@@ -52,21 +52,42 @@ impl ImageTokens {
 pub struct EncodedPrompt {
     /// All token ids.
     pub ids: Vec<TokenId>,
-    /// For each image, the index of its first `<image_soft_token>`.
+    /// For each image and each crop, the index of its first `<image_soft_token>`.
     pub image_starts: Vec<usize>,
 }
+
+/// Text before an image that crops stand beside, after it, and between two crops, as in
+/// `replace_image_token` of transformers' `models/gemma3/processing_gemma3.py`.
+const BEFORE_ORIGINAL: &str = "Here is the original image ";
+const BEFORE_CROPS: &str = " and here are some crops to help you see better ";
+const BETWEEN_CROPS: &str = " ";
 
 /// Encodes a rendered chat, with each image placeholder expanded.
 ///
 /// `images` is `None` for a text-only model.
 ///
 /// # Errors
-/// [`Error::Template`] if images and placeholders do not match one to one, or the model takes no
-/// images; [`Error::Tokenizer`] if the tokenizer has no ids for the text.
+/// The errors of [`encode_prompt_with_crops`].
 pub fn encode_prompt(
     tokenizer: &Tokenizer,
     prompt: &RenderedPrompt,
     images: Option<&ImageTokens>,
+) -> Result<EncodedPrompt> {
+    encode_prompt_with_crops(tokenizer, prompt, images, &[])
+}
+
+/// Encodes a rendered chat in which `num_crops[i]` crops stand beside image `i`, as transformers'
+/// pan and scan writes them; where it is too short, none do. `image_starts` of the result has the
+/// crops too.
+///
+/// # Errors
+/// [`Error::Template`] if images and placeholders do not match one to one, or the model takes no
+/// images; [`Error::Tokenizer`] if the tokenizer has no ids for the text.
+pub fn encode_prompt_with_crops(
+    tokenizer: &Tokenizer,
+    prompt: &RenderedPrompt,
+    images: Option<&ImageTokens>,
+    num_crops: &[usize],
 ) -> Result<EncodedPrompt> {
     let Some(images) = images else {
         return match prompt.num_images {
@@ -93,10 +114,11 @@ pub fn encode_prompt(
         )));
     }
 
-    let mut ids = Vec::with_capacity(
-        prompt.text.len() / 3 + num_placeholders * (images.tokens_per_image + 4),
-    );
-    let mut image_starts = Vec::with_capacity(num_placeholders);
+    let num_images = num_placeholders + num_crops.iter().sum::<usize>();
+    let mut ids =
+        Vec::with_capacity(prompt.text.len() / 3 + num_images * (images.tokens_per_image + 4));
+    let mut image_starts = Vec::with_capacity(num_images);
+    let mut num_crops = num_crops.iter().copied();
     // Newlines around a placeholder merge with adjacent newlines of the text into one token, so
     // plain text is tokenized only when the next control token is reached.
     let mut plain = String::new();
@@ -104,19 +126,27 @@ pub fn encode_prompt(
     for span in &prompt.control {
         plain.push_str(&prompt.text[done..span.range.start]);
         done = span.range.end;
-        let is_placeholder = span.id == images.start_of_image;
-        if is_placeholder {
-            plain.push_str("\n\n");
+        if span.id != images.start_of_image {
+            tokenizer.encode_plain(&plain, &mut ids)?;
+            plain.clear();
+            ids.push(span.id);
+            continue;
         }
-        tokenizer.encode_plain(&plain, &mut ids)?;
-        plain.clear();
-        ids.push(span.id);
-        if is_placeholder {
+        let num_crops = num_crops.next().unwrap_or(0);
+        for image_idx in 0..=num_crops {
+            plain.push_str(match (num_crops, image_idx) {
+                (0, _) => "",
+                (_, 0) => BEFORE_ORIGINAL,
+                (_, 1) => BEFORE_CROPS,
+                _ => BETWEEN_CROPS,
+            });
+            plain.push_str("\n\n");
+            tokenizer.encode_plain(&plain, &mut ids)?;
+            plain.clear();
+            ids.push(images.start_of_image);
             image_starts.push(ids.len());
-            ids.extend(std::iter::repeat_n(
-                images.soft_token,
-                images.tokens_per_image,
-            ));
+            let soft = std::iter::repeat_n(images.soft_token, images.tokens_per_image);
+            ids.extend(soft);
             ids.push(images.end_of_image);
             plain.push_str("\n\n");
         }

@@ -53,7 +53,7 @@ pub use grammar::{
     GrammarVocabulary, Grammars, ReasoningRule, TokenLimits, check_schema, check_schema_size,
     json_grammar, run_fork_server, with_limits, with_reasoning,
 };
-pub use image_tokens::{EncodedPrompt, ImageTokens, encode_prompt};
+pub use image_tokens::{EncodedPrompt, ImageTokens, encode_prompt, encode_prompt_with_crops};
 pub use message::{Content, Message, Part, Role};
 pub use prompt::RenderedPrompt;
 pub use reasoning_markers::{

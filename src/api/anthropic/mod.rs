@@ -32,7 +32,7 @@ use self::response::TokenCount;
 use crate::api::generate::answer::AnswerFormat;
 use crate::api::generate::answering::Answering;
 use crate::api::generate::output::ReasoningPlan;
-use crate::api::generate::prompt::{PreparedPrompt, encode_chat};
+use crate::api::generate::prompt::PreparedPrompt;
 use crate::api::generate::types::sampling_fields::StreamFields;
 use crate::api::generate::types::scheduling_fields::SchedulingFields;
 use crate::api::generate::{Call, Endpoint, generate};
@@ -42,7 +42,7 @@ use crate::api::http::extract::{JsonBody, json_body};
 use crate::api::http::json_response::{json_response, to_json};
 use crate::api::http::object::JsonObject;
 use crate::api::http::state::AppState;
-use crate::api::openai::chat::call::chat_call;
+use crate::api::openai::chat::call::{chat_call, prompt_tokens};
 use crate::api::openai::chat::translation::NamedChat;
 use crate::core::Thinking;
 use crate::registry::ServedModel;
@@ -70,18 +70,22 @@ pub(crate) async fn count_tokens(
     let JsonBody { text: body, held } = json_body(&app, request).await?;
     let model = Arc::clone(app.model()?);
     let span = Span::current();
-    let work = move || {
-        let _held = held;
-        let call = read(&body, &model, Purpose::Count)?;
-        span.record("model", call.model_name.as_str());
-        let NamedChat { chat, names } = call.content;
-        let prompt =
-            encode_chat(&model, chat.messages, chat.end).map_err(|error| names.rename(error))?;
-        Ok(json_response(to_json(&TokenCount {
-            input_tokens: prompt.ids.len(),
-        })))
+    let reading = {
+        let model = Arc::clone(&model);
+        // What is dropped while it is read must stay charged.
+        let held = Arc::clone(&held);
+        move || {
+            let _held = held;
+            read(&body, &model, Purpose::Count)
+        }
     };
-    app.blocking_pool().run(work).await?
+    let call = app.blocking_pool().run(reading).await??;
+    span.record("model", call.model_name.as_str());
+    let NamedChat { chat, names } = call.content;
+    let tokens = prompt_tokens(&app, &model, chat).await;
+    let input_tokens = tokens.map_err(|error| names.rename(error))?.len();
+    drop(held);
+    Ok(json_response(to_json(&TokenCount { input_tokens })))
 }
 
 struct Messages;

@@ -74,7 +74,7 @@ impl Answering {
         let plan = &self.plan;
         let mut requests = Vec::with_capacity(self.prompts.len() * plan.num_choices);
         for prompt in &mut self.prompts {
-            ticket.hold(prompt.held.take());
+            ticket.hold(std::mem::take(&mut prompt.held));
             let images = std::mem::take(&mut prompt.images);
             let max_model_len = self.model.max_model_len;
             let room = max_model_len.saturating_sub(prompt.ids.len()).max(1);

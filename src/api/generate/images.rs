@@ -1,162 +1,156 @@
-//! Decodes and resizes a request's images off the async threads. Equal images are decoded once.
+//! Decodes and prepares the images of a request's opened files off the async threads, each frame on
+//! its own.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::mem;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::media::{MediaPlace, OpenedFile, OpenedMedia};
 use crate::api::http::error::ApiError;
 use crate::api::http::request_memory::{Charge, RequestMemory};
 use crate::api::http::state::AppState;
 use crate::core::PixelValues;
 use crate::error::ImageError;
-use crate::image::{Cancellation, ImageProcessor, MediaProbe, PROBED_BYTES, data_uri, probe};
-
-/// A file as the client sent it.
-#[derive(Debug)]
-pub(crate) struct WireMedia {
-    /// Its path: `messages[i].content[j]`.
-    pub(crate) param: String,
-    /// A data URI, not yet checked.
-    pub(crate) url: String,
-    /// Number of images that it becomes, as the prompt has places for them.
-    pub(crate) num_images: usize,
-}
-
-/// Tells from the first bytes of a data URI what the file holds.
-pub(crate) fn probe_media(url: &str) -> MediaProbe {
-    probe(&data_uri::head_of_data_uri(url, PROBED_BYTES))
-}
+use crate::image::{
+    Cancellation, ImageProcessor, MediaReport, PreparedFrame, Source, Warning, Warnings,
+};
 
 /// Images that are ready for the engine.
 #[derive(Debug, Default)]
 pub(crate) struct Images {
     /// In the order of their places in the prompt.
     pub(crate) pixels: Vec<PixelValues>,
+    /// What became of the files, in the order of their places.
+    pub(crate) inputs: Vec<Input>,
     /// The memory charged for them.
-    pub(crate) held: Option<Charge>,
+    pub(crate) held: Vec<Charge>,
 }
 
-/// Returns the pixels of all images of `media`, in order.
+/// A file of the prompt and what became of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Input {
+    /// The file's path in the request.
+    pub(crate) param: String,
+    pub(crate) report: MediaReport,
+}
+
+/// Where the text of a prompt stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastPart {
+    /// A text of the client's.
+    Text,
+    /// An image: models then tend to ignore the text before several images.
+    Image,
+}
+
+/// Returns the pixels of all images, in order.
 ///
 /// # Errors
 /// 400 for the first invalid file; 503 or 413 if there is not enough memory.
 pub(crate) async fn decode_all(
-    media: Vec<WireMedia>,
+    media: OpenedMedia,
+    last: LastPart,
     processor: &ImageProcessor,
     app: &AppState,
 ) -> Result<Images, ApiError> {
-    if media.is_empty() {
+    let num_shown = media.num_images();
+    let OpenedMedia {
+        files,
+        places,
+        held: held_by_files,
+    } = media;
+    if places.is_empty() {
         return Ok(Images::default());
     }
-    let (distinct, places) = deduplicate(media);
-    let num_images: usize = distinct.iter().map(|media| media.num_images).sum();
+    let sources: Vec<Arc<Source>> = files
+        .into_iter()
+        .map(|file| match file {
+            OpenedFile::Read(source) => Ok(source),
+            OpenedFile::Unread(_) => Err(ApiError::internal("a file was counted, not read")),
+        })
+        .collect::<Result<_, _>>()?;
+    let num_images: usize = sources.iter().map(|source| source.num_images()).sum();
     let mut held = app.request_memory().charge();
     held.hold_more(num_images as u64 * processor.prepared_bytes())?;
+    let mut frames = Vec::with_capacity(num_images);
+    for (file_idx, source) in sources.iter().enumerate() {
+        frames.extend((0..source.frames().len()).map(|frame_idx| (file_idx, frame_idx)));
+    }
     let pool = app.blocking_pool();
-    let pixels: Vec<Vec<PixelValues>> = stream::iter(distinct)
-        .map(|media| {
-            let processor = *processor;
-            async move {
-                let WireMedia {
-                    param,
-                    url,
-                    num_images,
-                } = media;
-                let metrics = Arc::clone(app.metrics());
-                let memory = app.request_memory().clone();
-                let work = move |token: &CancellationToken| {
-                    let decoded = decode(&url, &processor, &memory, token);
-                    match &decoded {
-                        Ok(pixels) => pixels.iter().for_each(|_| metrics.image_decoded()),
-                        Err(ImageError::Abandoned) => metrics.image_abandoned(),
-                        Err(_) => {}
-                    }
-                    decoded
-                };
-                let decoded = pool.run_cancellable(work).await?;
-                let pixels = decoded.map_err(|error| ApiError::from(error).at(&param))?;
-                // The prompt has places for what the probe saw.
-                match pixels.len() == num_images {
-                    true => Ok(pixels),
-                    false => Err(ApiError::from(ImageError::Undecodable).at(param)),
+    let prepared: Vec<(usize, PreparedFrame)> = stream::iter(frames)
+        .map(|(file_idx, frame_idx)| {
+            let source = Arc::clone(&sources[file_idx]);
+            let metrics = Arc::clone(app.metrics());
+            let memory = app.request_memory().clone();
+            let work = move |token: &CancellationToken| {
+                let prepared = prepare(&source, frame_idx, &memory, token);
+                match &prepared {
+                    Ok(frame) => frame.pixels.iter().for_each(|_| metrics.image_decoded()),
+                    Err(ImageError::Abandoned) => metrics.image_abandoned(),
+                    Err(_) => {}
                 }
+                prepared
+            };
+            let places = &places;
+            async move {
+                let prepared = pool.run_cancellable(work).await?.map_err(|error| {
+                    let place = places.iter().find(|place| place.file_idx == file_idx);
+                    let param = place.map_or("messages", |place| &place.param);
+                    ApiError::from(error).at(param)
+                })?;
+                Ok::<_, ApiError>((file_idx, prepared))
             }
         })
         .buffered(pool.num_places())
         .try_collect()
         .await?;
-    let pixels = places.into_iter().flat_map(|place| pixels[place].clone());
+    let mut pixels_of: Vec<Vec<PixelValues>> = sources.iter().map(|_| Vec::new()).collect();
+    let mut reports: Vec<MediaReport> = sources.iter().map(|source| source.report()).collect();
+    for (file_idx, PreparedFrame { pixels, warnings }) in prepared {
+        pixels_of[file_idx].extend(pixels);
+        reports[file_idx].warnings.extend(warnings);
+    }
+    let pixels = places.iter().flat_map(|place| &pixels_of[place.file_idx]);
+    let pixels: Vec<PixelValues> = pixels.cloned().collect();
+    debug_assert_eq!(pixels.len(), num_shown, "a place for each");
     Ok(Images {
-        pixels: pixels.collect(),
-        held: Some(held),
+        pixels,
+        inputs: inputs(places, &reports, last),
+        held: held_by_files.into_iter().chain([held]).collect(),
     })
 }
 
-fn decode(
-    url: &str,
-    processor: &ImageProcessor,
+/// Returns what became of the file at each place.
+fn inputs(places: Vec<MediaPlace>, reports: &[MediaReport], last: LastPart) -> Vec<Input> {
+    let input = |MediaPlace { param, file_idx }| Input {
+        param,
+        report: reports[file_idx].clone(),
+    };
+    let mut inputs: Vec<Input> = places.into_iter().map(input).collect();
+    let num_images: usize = inputs.iter().map(|input| input.report.images).sum();
+    if last == LastPart::Image
+        && num_images > 1
+        && let Some(input) = inputs.last_mut()
+    {
+        input.report.warnings.insert(Warning::NoTextAfterImages);
+    }
+    inputs
+}
+
+/// Returns the warnings about all files together.
+pub(crate) fn warnings<'i>(inputs: impl Iterator<Item = &'i Input>) -> Warnings {
+    let of_each = inputs.flat_map(|input| &input.report.warnings);
+    of_each.copied().collect()
+}
+
+fn prepare(
+    source: &Source,
+    frame_idx: usize,
     memory: &RequestMemory,
     token: &CancellationToken,
-) -> Result<Vec<PixelValues>, ImageError> {
-    let encoded = data_uri::from_data_uri(url, &processor.limits)?;
-    let needed = processor.decoding_bytes(&encoded)?;
-    let _room = memory.wait_for_room(needed, token)?;
+) -> Result<PreparedFrame, ImageError> {
+    let _room = memory.wait_for_room(source.decoding_bytes(), token)?;
     let is_cancelled = || token.is_cancelled();
-    let image = processor.process(&encoded, Cancellation::when(&is_cancelled))?;
-    Ok(vec![image])
-}
-
-/// Returns the distinct files in order of appearance, and for each of `media` its index among them.
-fn deduplicate(media: Vec<WireMedia>) -> (Vec<WireMedia>, Vec<usize>) {
-    let mut distinct: Vec<WireMedia> = Vec::new();
-    let mut places = Vec::with_capacity(media.len());
-    let mut place_of: HashMap<String, usize> = HashMap::with_capacity(media.len());
-    for mut media in media {
-        places.push(match place_of.entry(mem::take(&mut media.url)) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(new) => {
-                let place = *new.insert(distinct.len());
-                distinct.push(media);
-                place
-            }
-        });
-    }
-    for (url, place) in place_of {
-        distinct[place].url = url;
-    }
-    (distinct, places)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn equal_images_are_decoded_once() {
-        let image = |at: usize, url: &str| WireMedia {
-            param: format!("messages[0].content[{at}]"),
-            url: url.to_owned(),
-            num_images: 1,
-        };
-        let images = vec![image(0, "a"), image(1, "b"), image(2, "a"), image(3, "c")];
-        let (distinct, places) = deduplicate(images);
-        let distinct: Vec<_> = distinct
-            .iter()
-            .map(|image| (image.param.as_str(), image.url.as_str()))
-            .collect();
-        let at = |at: usize| format!("messages[0].content[{at}]");
-        assert_eq!(
-            distinct,
-            [
-                (at(0).as_str(), "a"),
-                (at(1).as_str(), "b"),
-                (at(3).as_str(), "c")
-            ]
-        );
-        assert_eq!(places, [0, 1, 0, 2]);
-    }
+    source.prepare(frame_idx, Cancellation::when(&is_cancelled))
 }

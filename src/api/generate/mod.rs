@@ -7,6 +7,7 @@ pub(crate) mod field_names;
 pub(crate) mod generation;
 pub(crate) mod images;
 pub(crate) mod logprobs;
+pub(crate) mod media;
 pub(crate) mod metadata;
 pub(crate) mod model_name;
 pub(crate) mod options;

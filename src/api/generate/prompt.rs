@@ -1,12 +1,12 @@
 //! Converts prompts to the form that the engine takes.
 
-use super::images::Images;
+use super::images::{Images, Input};
 use crate::api::http::error::ApiError;
 use crate::api::http::request_memory::Charge;
 use crate::core::{ImageSpan, TokenId};
 use crate::error::Error;
 use crate::registry::ServedModel;
-use crate::text::{EncodedPrompt, Message, PromptEnd, encode_prompt};
+use crate::text::{EncodedPrompt, Message, PromptEnd, encode_prompt_with_crops};
 
 /// A tokenized prompt with its images.
 #[derive(Debug)]
@@ -17,8 +17,10 @@ pub(crate) struct PreparedPrompt {
     pub(crate) images: Vec<ImageSpan>,
     /// The prompt's text, if answers begin with it (`echo`).
     pub(crate) echo: Option<EchoedPrompt>,
+    /// What became of the files, in order of position.
+    pub(crate) inputs: Vec<Input>,
     /// Memory charged for the images.
-    pub(crate) held: Option<Charge>,
+    pub(crate) held: Vec<Charge>,
 }
 
 /// A prompt that is returned before its answers.
@@ -32,6 +34,11 @@ pub(crate) struct EchoedPrompt {
 }
 
 impl PreparedPrompt {
+    /// Returns the number of images that the model sees, crops included.
+    pub(crate) fn num_images(&self) -> usize {
+        self.inputs.iter().map(|input| input.report.images).sum()
+    }
+
     /// Assigns images to their places, in order.
     pub(crate) fn new(prompt: EncodedPrompt, decoded: Images, tokens_per_image: usize) -> Self {
         debug_assert_eq!(prompt.image_starts.len(), decoded.pixels.len());
@@ -46,12 +53,14 @@ impl PreparedPrompt {
                 })
                 .collect(),
             echo: None,
+            inputs: decoded.inputs,
             held: decoded.held,
         }
     }
 }
 
-/// Encodes a conversation with the model's template.
+/// Encodes a conversation with the model's template. Beside each image of the messages stand as many
+/// crops as `num_crops` says.
 ///
 /// # Errors
 /// 400 if the model has no template, if the template refuses the messages, or for a token outside
@@ -59,6 +68,7 @@ impl PreparedPrompt {
 pub(crate) fn encode_chat(
     model: &ServedModel,
     messages: Vec<Message>,
+    num_crops: &[usize],
     end: PromptEnd,
 ) -> Result<EncodedPrompt, ApiError> {
     let Some(template) = &model.template else {
@@ -70,7 +80,7 @@ pub(crate) fn encode_chat(
     };
     let rendered = template.render_to(messages, end)?;
     let image_tokens = model.images.as_ref().map(|images| &images.tokens);
-    let prompt = encode_prompt(&model.tokenizer, &rendered, image_tokens)?;
+    let prompt = encode_prompt_with_crops(&model.tokenizer, &rendered, image_tokens, num_crops)?;
     check_rows(&prompt.ids, model.vocab_size).map_err(|error| error.at("messages"))?;
     Ok(prompt)
 }

@@ -175,9 +175,9 @@ fn interpret(
     let channels = photometric.num_colors() + usize::from(alpha != Alpha::None);
     keep_first(&mut samples, channels, description);
     // Ink is not light: where little of it is used, the image is bright.
-    if bits == 16 && photometric != Photometric::Cmyk {
-        depth::use_full_range(&mut samples, channels, photometric.num_colors());
-    }
+    let is_stretched = bits == 16
+        && photometric != Photometric::Cmyk
+        && depth::use_full_range(&mut samples, channels, photometric.num_colors());
     match photometric {
         Photometric::Palette => {
             let palette = palette(directory, bits).ok_or(ImageError::Undecodable)?;
@@ -214,7 +214,11 @@ fn interpret(
         (Photometric::BlackIsZero, Alpha::Plain, 16) => Layout::GreyAlpha16,
         _ => return Err(ImageError::UnsupportedVariant),
     };
-    flatten(size, layout, samples)
+    let raster = flatten(size, layout, samples)?;
+    Ok(Raster {
+        is_stretched,
+        ..raster
+    })
 }
 
 /// Drops the samples of each pixel beyond `channels`.

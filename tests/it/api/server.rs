@@ -14,8 +14,8 @@ use axum::response::Response;
 use http_body_util::BodyExt;
 use medgemma::api::{ApiKeys, AppState, RequestMemory, router};
 use medgemma::core::{
-    BlockCount, FinishReason, GenerateRequest, ImageFit, KvGroups, PrefixCaching, RolePolicy,
-    SeqId, Thinking, TokenEvent, TokenId, TokenLogprobs, ToolFormat,
+    BlockCount, FinishReason, GenerateRequest, ImageFit, KvGroups, PrefixCaching,
+    PreparationFields, RolePolicy, SeqId, Thinking, TokenEvent, TokenId, TokenLogprobs, ToolFormat,
 };
 use medgemma::engine::{Command, EngineHandle, EngineInbox, EngineLimits, channel};
 use medgemma::error::Error;
@@ -155,6 +155,7 @@ impl Plan {
                 resize: ImageFit::Squash,
                 limits: ImageLimits::default(),
             },
+            preparation: PreparationFields::default(),
             tokens: ImageTokens::new(&tokenizer, 4).expect("it has image tokens"),
             max_per_prompt: self.max_images,
         });

@@ -8,18 +8,19 @@ use super::prompting::Prompting;
 use super::request::ChatRequest;
 use super::thinking::{ReasoningInstruction, ThinkingFields, convert_thinking};
 use super::tools::{ToolFields, ToolPlan, convert_tools};
-use crate::api::generate::images::{Images, decode_all};
+use crate::api::generate::images::{Images, LastPart, decode_all};
+use crate::api::generate::media::{OpenedMedia, Unreadable, ends_with_images};
 use crate::api::generate::options::chat_logprobs;
 use crate::api::generate::output::{GuidedFields, OutputPlan, ReasoningPlan, asked_grammar};
 use crate::api::generate::prompt::{PreparedPrompt, check_length, encode_chat};
-use crate::api::generate::prompt_limit::{check_size, least_tokens};
+use crate::api::generate::prompt_limit::{MAX_TOKENIZED, check_size, least_tokens};
 use crate::api::generate::truncation::Truncation;
 use crate::api::generate::{Call, OwnFields, SharedFields};
 use crate::api::http::error::ApiError;
 use crate::api::http::state::AppState;
-use crate::core::Thinking;
+use crate::core::{Thinking, TokenId};
 use crate::registry::ServedModel;
-use crate::text::AnswerSyntax;
+use crate::text::{AnswerSyntax, EncodedPrompt};
 
 /// Converts and checks a chat request, from whichever API it came.
 ///
@@ -91,7 +92,7 @@ pub(crate) fn chat_call(
     Ok(call.with(chat))
 }
 
-/// Checks a conversation before its template is rendered.
+/// Checks a conversation before its files are opened.
 ///
 /// # Errors
 /// 400 for images to a model that takes none, and for a prompt that certainly exceeds `max_tokens`.
@@ -100,24 +101,107 @@ pub(crate) fn check_chat(
     model: &ServedModel,
     max_tokens: usize,
 ) -> Result<(), ApiError> {
-    let image_tokens = match (&model.images, chat.media.first()) {
-        (Some(images), _) => chat.num_images() * images.tokens.tokens_per_image,
-        (None, None) => 0,
-        (None, Some(image)) => {
-            let message = format!(
-                "The model '{}' takes text only. Remove the images, or use a model that takes \
-                 them, such as medgemma-4b-it.",
-                model.names[0]
-            );
-            return Err(ApiError::invalid_value(image.param.clone(), message));
-        }
-    };
+    if let (None, Some(image)) = (&model.images, chat.media.first()) {
+        let message = format!(
+            "The model '{}' takes text only. Remove the images, or use a model that takes them, such \
+             as medgemma-4b-it.",
+            model.names[0]
+        );
+        return Err(ApiError::invalid_value(image.param.clone(), message));
+    }
+    check_least(chat, chat.media.len(), model, max_tokens)
+}
+
+/// Rejects a conversation whose texts and `num_images` images certainly exceed `max_tokens`.
+fn check_least(
+    chat: &Chat,
+    num_images: usize,
+    model: &ServedModel,
+    max_tokens: usize,
+) -> Result<(), ApiError> {
+    let tokens_per_image = model.images.as_ref();
+    let tokens_per_image = tokens_per_image.map_or(0, |images| images.tokens.tokens_per_image);
+    let image_tokens = num_images.saturating_mul(tokens_per_image);
     // Images are never cut off.
     let in_text = Truncation::max_tokenized(chat.truncation, max_tokens);
     let least = least_tokens(chat.text_bytes, chat.messages.len(), image_tokens);
     check_size(image_tokens, max_tokens)
         .and_then(|()| check_size(least, in_text))
         .map_err(|error| error.at("messages"))
+}
+
+/// A conversation's prompt, and its files, which are not decoded yet.
+#[derive(Debug)]
+struct EncodedChat {
+    prompt: EncodedPrompt,
+    media: OpenedMedia,
+    last: LastPart,
+}
+
+/// Opens the files of a conversation and tokenizes it, with the images that the files become.
+/// `max_tokens` is a number of tokens that the prompt must not certainly exceed.
+///
+/// # Errors
+/// 400 for invalid files, too many images, and a prompt that does not fit the model.
+async fn encode(
+    app: &AppState,
+    model: &Arc<ServedModel>,
+    mut chat: Chat,
+    unreadable: Unreadable,
+    max_tokens: usize,
+) -> Result<EncodedChat, ApiError> {
+    let mut media = OpenedMedia::default();
+    if let Some(support) = &model.images
+        && !chat.media.is_empty()
+    {
+        let files = std::mem::take(&mut chat.media);
+        let fields = std::mem::take(&mut chat.preparation);
+        let preparation = fields.or(&support.preparation).resolve();
+        media = OpenedMedia::open(files, support.processor, &preparation, unreadable, app).await?;
+        if let Some(max_images) = support.max_per_prompt {
+            media.check_number(max_images)?;
+        }
+        check_least(&chat, media.num_images(), model, max_tokens)?;
+    }
+    let Chat {
+        mut messages,
+        text_bytes,
+        end,
+        ..
+    } = chat;
+    let last = match ends_with_images(&messages) {
+        true => LastPart::Image,
+        false => LastPart::Text,
+    };
+    media.expand(&mut messages);
+    let num_crops = media.num_crops();
+    let encode = {
+        let model = Arc::clone(model);
+        move || encode_chat(&model, messages, &num_crops, end)
+    };
+    let prompt = match &model.template {
+        Some(template) if template.waits() => app.blocking_pool().run(encode).await??,
+        _ => app.blocking_pool().run_sized(text_bytes, encode).await??,
+    };
+    Ok(EncodedChat {
+        prompt,
+        media,
+        last,
+    })
+}
+
+/// Returns the tokens of a conversation's prompt. Its images are counted, not decoded, and its prompt
+/// may be longer than the model takes.
+///
+/// # Errors
+/// 400 for too many images and for a prompt that the template refuses.
+pub(crate) async fn prompt_tokens(
+    app: &AppState,
+    model: &Arc<ServedModel>,
+    chat: Chat,
+) -> Result<Vec<TokenId>, ApiError> {
+    let encoded = encode(app, model, chat, Unreadable::CountedAsOne, MAX_TOKENIZED);
+    Ok(encoded.await?.prompt.ids)
 }
 
 /// Builds the prompt. Text is tokenized before images are decoded, so that a prompt that is too
@@ -130,33 +214,22 @@ pub(crate) async fn prepare(
     model: &Arc<ServedModel>,
     chat: Chat,
 ) -> Result<PreparedPrompt, ApiError> {
-    let Chat {
-        messages,
+    let truncation = chat.truncation;
+    let encoded = encode(app, model, chat, Unreadable::Rejected, model.max_model_len);
+    let EncodedChat {
+        mut prompt,
         media,
-        text_bytes,
-        end,
-        truncation,
-    } = chat;
-    let encode = {
-        let model = Arc::clone(model);
-        move || encode_chat(&model, messages, end)
-    };
-    let mut prompt = match &model.template {
-        Some(template) if template.waits() => app.blocking_pool().run(encode).await??,
-        _ => app.blocking_pool().run_sized(text_bytes, encode).await??,
-    };
+        last,
+    } = encoded.await?;
+    let tokens_per_image = model.images.as_ref();
+    let tokens_per_image = tokens_per_image.map_or(0, |images| images.tokens.tokens_per_image);
     if let Some(truncation) = truncation {
-        let tokens_per_image = model.images.as_ref();
-        let tokens_per_image = tokens_per_image.map_or(0, |images| images.tokens.tokens_per_image);
         truncation.shorten(&mut prompt, tokens_per_image)?;
     }
     check_length(prompt.ids.len(), model.max_model_len).map_err(|error| error.at("messages"))?;
-    let (images, tokens_per_image) = match &model.images {
-        Some(support) => (
-            decode_all(media, &support.processor, app).await?,
-            support.tokens.tokens_per_image,
-        ),
-        None => (Images::default(), 0),
+    let images = match &model.images {
+        Some(support) => decode_all(media, last, &support.processor, app).await?,
+        None => Images::default(),
     };
     Ok(PreparedPrompt::new(prompt, images, tokens_per_image))
 }

@@ -7,12 +7,12 @@ use super::message::{ChatMessage, Content};
 use super::parts::{convert_parts, not_served};
 use super::past_calls::PastCalls;
 use super::turns::arrange;
-use crate::api::generate::images::WireMedia;
+use crate::api::generate::media::WireMedia;
 use crate::api::generate::truncation::Truncation;
 use crate::api::generate::types::presence::Presence;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
-use crate::core::{RolePolicy, ToolFormat};
+use crate::core::{PreparationFields, RolePolicy, ToolFormat};
 use crate::text::{self, PromptEnd, THINKING_PHRASE, ToolResult, tool_results};
 
 /// A checked conversation.
@@ -20,9 +20,11 @@ use crate::text::{self, PromptEnd, THINKING_PHRASE, ToolResult, tool_results};
 pub(crate) struct Chat {
     /// The messages for the template.
     pub(crate) messages: Vec<text::Message>,
-    /// The files, in the order of their places in the messages. Each has as many places there as
-    /// it becomes images.
+    /// The files, in the order of their places in the messages. Each has one place there, whatever
+    /// number of images it becomes.
     pub(crate) media: Vec<WireMedia>,
+    /// What the request says of the files' preparation.
+    pub(crate) preparation: PreparationFields,
     /// Size of all text in bytes.
     pub(crate) text_bytes: usize,
     /// How the prompt ends.
@@ -71,6 +73,7 @@ pub(crate) fn convert_messages(
     let mut chat = Chat {
         messages: Vec::with_capacity(wire.len()),
         media: Vec::new(),
+        preparation: PreparationFields::default(),
         text_bytes: 0,
         end: PromptEnd::Generation,
         truncation: None,
@@ -131,11 +134,6 @@ pub(crate) fn convert_messages(
 }
 
 impl Chat {
-    /// Number of images that the files become.
-    pub(crate) fn num_images(&self) -> usize {
-        self.media.iter().map(|media| media.num_images).sum()
-    }
-
     /// Whether a text of the client asks the model to think, as MedGemma's own instruction does.
     pub(crate) fn asks_to_think(&self) -> bool {
         let asks = |text: &String| text.contains(THINKING_PHRASE);

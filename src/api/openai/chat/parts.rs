@@ -3,11 +3,10 @@
 use std::fmt::Display;
 
 use super::message::{ImageUrl, Part};
-use crate::api::generate::images::{WireMedia, probe_media};
+use crate::api::generate::media::WireMedia;
 use crate::api::generate::types::presence::Presence;
 use crate::api::http::error::ApiError;
 use crate::error::ImageError;
-use crate::image::Frame;
 use crate::text;
 
 /// Converts the parts of a message's content, at `path`, and adds their files to `media`.
@@ -47,7 +46,7 @@ pub(super) fn convert_parts(
                     "A system message cannot hold images. Put them into a user message.",
                 ));
             }
-            PartContent::Image(image) => parts.extend(place_image(param, image, media)?),
+            PartContent::Image(image) => parts.push(place_image(param, image, media)?),
         }
     }
     Ok(parts)
@@ -99,7 +98,7 @@ fn unknown_part(path: &str, kind: &str) -> ApiError {
     ApiError::unsupported(format!("{path}.type"), message)
 }
 
-/// Adds the file of the image part at `param` to `media`, and returns its places in the prompt.
+/// Adds the file of the image part at `param` to `media`, and returns its place in the prompt.
 ///
 /// # Errors
 /// 400 for a part without a data URI.
@@ -107,22 +106,13 @@ pub(super) fn place_image(
     param: String,
     image: ImageUrl,
     media: &mut Vec<WireMedia>,
-) -> Result<impl Iterator<Item = text::Part>, ApiError> {
+) -> Result<text::Part, ApiError> {
     check_url(&param, &image.url)?;
-    let frames = probe_media(&image.url).frames;
     media.push(WireMedia {
         param,
         url: image.url,
-        num_images: frames.len(),
     });
-    Ok(frames.into_iter().flat_map(parts_of))
-}
-
-/// Returns the parts of a prompt for one image of a file.
-fn parts_of(frame: Frame) -> impl Iterator<Item = text::Part> {
-    [text::Part::Image]
-        .into_iter()
-        .chain(frame.label.map(text::Part::Text))
+    Ok(text::Part::Image)
 }
 
 /// Rejects URLs that decoding would certainly reject, before anything is decoded.
@@ -149,29 +139,4 @@ pub(super) fn not_served(param: String) -> ApiError {
 /// Returns the error of a part without the field `name`.
 pub(super) fn missing(path: &dyn Display, name: &str) -> ApiError {
     ApiError::missing(format!("{path}.{name}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_has_a_place_for_each_of_its_images() {
-        let slice = |number: usize| Frame {
-            label: Some(format!("SLICE {number}")),
-        };
-        let frames = vec![slice(1), Frame { label: None }, slice(3)];
-        let parts: Vec<_> = frames.into_iter().flat_map(parts_of).collect();
-        let label = |text: &str| text::Part::Text(text.to_owned());
-        assert_eq!(
-            parts,
-            [
-                text::Part::Image,
-                label("SLICE 1"),
-                text::Part::Image,
-                text::Part::Image,
-                label("SLICE 3"),
-            ]
-        );
-    }
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::message::{ChatMessage, Content};
 use super::parts::{PartContent, missing, not_served, place_image, read_part};
 use super::tool_types::{CUSTOM_INPUT, MessageToolCall};
-use crate::api::generate::images::WireMedia;
+use crate::api::generate::media::WireMedia;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
 use crate::text::{PastCall, ToolResult};
@@ -92,7 +92,7 @@ impl PastCalls {
                     match read_part(&path, part)? {
                         PartContent::Text(text) | PartContent::Refusal(text) => texts.push(text),
                         PartContent::Image(image) => {
-                            images.extend(place_image(path, image, media)?);
+                            images.push(place_image(path, image, media)?);
                         }
                     }
                 }

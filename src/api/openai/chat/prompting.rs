@@ -17,8 +17,6 @@ pub(crate) struct Prompting {
     instruction: ReasoningInstruction,
     /// The instructions that describe the tools.
     tools: Option<String>,
-    /// Maximum number of images in the prompt.
-    max_images: Option<usize>,
 }
 
 impl Prompting {
@@ -41,7 +39,6 @@ impl Prompting {
             },
             instruction,
             tools: tools.map(|tools| tools.prompt(asked)),
-            max_images: (model.images.as_ref()).and_then(|images| images.max_per_prompt),
         }
     }
 
@@ -52,9 +49,6 @@ impl Prompting {
     /// 400 with the path of an invalid field in the messages.
     pub(crate) fn chat(self, messages: Vec<JsonObject<ChatMessage>>) -> Result<Chat, ApiError> {
         let mut chat = convert_messages(messages, self.rules)?;
-        if let Some(max_images) = self.max_images {
-            check_number(&chat, max_images)?;
-        }
         let before = match self.instruction {
             ReasoningInstruction::Added => THINKING_INSTRUCTION,
             ReasoningInstruction::Omitted => "",
@@ -62,20 +56,4 @@ impl Prompting {
         chat.instruct(before, self.tools);
         Ok(chat)
     }
-}
-
-/// Rejects a chat with more than `max_images` images.
-///
-/// # Errors
-/// 400 with the path of the first file that is too many.
-fn check_number(chat: &Chat, max_images: usize) -> Result<(), ApiError> {
-    let mut num_images = 0;
-    for media in &chat.media {
-        num_images += media.num_images;
-        if num_images > max_images {
-            let total = chat.num_images();
-            return Err(ApiError::too_many_images(&media.param, total, max_images));
-        }
-    }
-    Ok(())
 }

@@ -76,7 +76,8 @@ pub(crate) fn convert_prompts(
             ids,
             images: Vec::new(),
             echo: (echo == Echo::Yes).then_some(echoed),
-            held: None,
+            inputs: Vec::new(),
+            held: Vec::new(),
         })
     });
     prepared.collect()

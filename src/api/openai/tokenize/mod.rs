@@ -15,7 +15,8 @@ use tracing::Span;
 pub(crate) use self::operation::{DETOKENIZE, TOKENIZE};
 use self::refused::REFUSED;
 use self::types::{TokenizeRequest, Tokenized};
-use super::chat::call::check_chat;
+use super::chat::call::{check_chat, prompt_tokens};
+use super::chat::convert::Chat;
 use super::chat::message::ChatMessage;
 use super::chat::prompting::Prompting;
 use super::chat::request::ChatTemplateKwargs;
@@ -23,7 +24,6 @@ use super::chat::thinking::reasoning_instruction;
 use super::chat::tool_types::ToolDefinition;
 use super::chat::tools::{ToolFields, convert_tools};
 use crate::api::generate::model_name::check_model;
-use crate::api::generate::prompt::encode_chat;
 use crate::api::generate::prompt_limit::{MAX_TOKENIZED, check_size, least_tokens};
 use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
@@ -46,18 +46,57 @@ pub(crate) async fn tokenize(
     let JsonBody { text: body, held } = json_body(&app, request).await?;
     let model = Arc::clone(app.model()?);
     let span = Span::current();
-    let work = move || {
-        let _held = held;
-        let body = BodyFields::find(&body, &[names_of::<TokenizeRequest>()], &[REFUSED]);
-        let fields: TokenizeRequest = body.read()?;
-        body.check_refused()?;
-        answer(fields, &model, &span)
+    let reading = {
+        let model = Arc::clone(&model);
+        // What is dropped while it is read must stay charged.
+        let held = Arc::clone(&held);
+        move || {
+            let _held = held;
+            let body = BodyFields::find(&body, &[names_of::<TokenizeRequest>()], &[REFUSED]);
+            let fields: TokenizeRequest = body.read()?;
+            body.check_refused()?;
+            read(fields, &model)
+        }
     };
-    app.blocking_pool().run(work).await?
+    let read = app.blocking_pool().run(reading).await??;
+    span.record("model", read.model_name);
+    let tokens = match read.tokens {
+        ReadTokens::OfText(tokens) => tokens,
+        ReadTokens::OfChat(chat) => prompt_tokens(&app, &model, chat).await?,
+    };
+    drop(held);
+    let answering = move || {
+        let token_strs = read.returns_strs.then(|| {
+            let tokens = tokens.iter();
+            tokens
+                .map(|id| model.tokenizer.vocabulary_entry(*id).unwrap_or_default())
+                .collect()
+        });
+        json_response(to_json(&Tokenized {
+            count: tokens.len(),
+            max_model_len: model.max_model_len,
+            tokens,
+            token_strs,
+        }))
+    };
+    app.blocking_pool().run(answering).await
 }
 
-fn answer(fields: TokenizeRequest, model: &ServedModel, span: &Span) -> Result<Response, ApiError> {
-    span.record("model", check_model(fields.model, model)?);
+/// A checked request.
+struct ReadRequest {
+    model_name: String,
+    tokens: ReadTokens,
+    returns_strs: bool,
+}
+
+/// What a request wants the tokens of.
+enum ReadTokens {
+    OfText(Vec<TokenId>),
+    OfChat(Chat),
+}
+
+fn read(fields: TokenizeRequest, model: &ServedModel) -> Result<ReadRequest, ApiError> {
+    let model_name = check_model(fields.model, model)?;
     let tokens = match (&fields.prompt, fields.messages) {
         (Some(prompt), None) => {
             let of_chats = [
@@ -81,9 +120,9 @@ fn answer(fields: TokenizeRequest, model: &ServedModel, span: &Span) -> Result<R
                     format!("'{name}' is for chats: send 'messages' in place of 'prompt'."),
                 ));
             }
-            encode_text(prompt, fields.add_special_tokens, model)?
+            ReadTokens::OfText(encode_text(prompt, fields.add_special_tokens, model)?)
         }
-        (None, Some(messages)) => encode_messages(
+        (None, Some(messages)) => ReadTokens::OfChat(chat(
             MessagesToEncode {
                 messages,
                 tools: fields.tools,
@@ -93,7 +132,7 @@ fn answer(fields: TokenizeRequest, model: &ServedModel, span: &Span) -> Result<R
                 chat_template_kwargs: fields.chat_template_kwargs,
             },
             model,
-        )?,
+        )?),
         (None, None) => return Err(ApiError::missing("prompt")),
         (Some(_), Some(_)) => {
             return Err(ApiError::contradiction(
@@ -102,18 +141,11 @@ fn answer(fields: TokenizeRequest, model: &ServedModel, span: &Span) -> Result<R
             ));
         }
     };
-    let token_strs = fields.return_token_strs.unwrap_or(false).then(|| {
-        let tokens = tokens.iter();
-        tokens
-            .map(|id| model.tokenizer.vocabulary_entry(*id).unwrap_or_default())
-            .collect()
-    });
-    Ok(json_response(to_json(&Tokenized {
-        count: tokens.len(),
-        max_model_len: model.max_model_len,
+    Ok(ReadRequest {
+        model_name,
         tokens,
-        token_strs,
-    })))
+        returns_strs: fields.return_token_strs.unwrap_or(false),
+    })
 }
 
 fn encode_text(
@@ -140,10 +172,7 @@ struct MessagesToEncode {
     chat_template_kwargs: Option<JsonObject<ChatTemplateKwargs>>,
 }
 
-fn encode_messages(
-    fields: MessagesToEncode,
-    model: &ServedModel,
-) -> Result<Vec<TokenId>, ApiError> {
+fn chat(fields: MessagesToEncode, model: &ServedModel) -> Result<Chat, ApiError> {
     if fields.add_special_tokens == Some(true) {
         return Err(ApiError::contradiction(
             "add_special_tokens",
@@ -160,5 +189,5 @@ fn encode_messages(
         Prompting::new(tools.as_ref(), None, instruction, model).chat(fields.messages)?;
     chat.end(fields.add_generation_prompt, fields.continue_final_message)?;
     check_chat(&chat, model, MAX_TOKENIZED)?;
-    Ok(encode_chat(model, chat.messages, chat.end)?.ids)
+    Ok(chat)
 }
