@@ -63,13 +63,19 @@ pub(crate) async fn decode_all(
     if places.is_empty() {
         return Ok(Images::default());
     }
-    let sources: Vec<Arc<Source>> = files
-        .into_iter()
-        .map(|file| match file {
-            OpenedFile::Read(source) => Ok(source),
-            OpenedFile::Unread(_) => Err(ApiError::internal("a file was counted, not read")),
-        })
-        .collect::<Result<_, _>>()?;
+    let place_of = |file_idx: usize| {
+        let place = places.iter().find(|place| place.file_idx == file_idx);
+        place.map_or("messages", |place| &place.param)
+    };
+    let mut sources: Vec<Arc<Source>> = Vec::with_capacity(files.len());
+    for (file_idx, file) in files.into_iter().enumerate() {
+        match file {
+            OpenedFile::Read(source) => sources.push(source),
+            OpenedFile::Unread { error, .. } => {
+                return Err(ApiError::from(error).at(place_of(file_idx)));
+            }
+        }
+    }
     let num_images: usize = sources.iter().map(|source| source.num_images()).sum();
     let mut held = app.request_memory().charge();
     held.hold_more(num_images as u64 * processor.prepared_bytes())?;
@@ -92,13 +98,10 @@ pub(crate) async fn decode_all(
                 }
                 prepared
             };
-            let places = &places;
+            let param = place_of(file_idx);
             async move {
-                let prepared = pool.run_cancellable(work).await?.map_err(|error| {
-                    let place = places.iter().find(|place| place.file_idx == file_idx);
-                    let param = place.map_or("messages", |place| &place.param);
-                    ApiError::from(error).at(param)
-                })?;
+                let prepared = pool.run_cancellable(work).await?;
+                let prepared = prepared.map_err(|error| ApiError::from(error).at(param))?;
                 Ok::<_, ApiError>((file_idx, prepared))
             }
         })

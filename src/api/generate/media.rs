@@ -51,39 +51,34 @@ pub(super) struct MediaPlace {
 #[derive(Clone, Debug)]
 pub(super) enum OpenedFile {
     Read(Arc<Source>),
-    /// It cannot be read, and is counted as the one image that most files are.
-    Unread(Frame),
-}
-
-/// What becomes of a file that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unreadable {
-    /// The request is rejected.
-    Rejected,
-    /// It is counted as one image, because only tokens are counted. A DICOM file is rejected,
-    /// because it may be any number.
-    CountedAsOne,
+    /// It cannot be read. Until its images are needed it is counted as the one image that most files
+    /// are, so that what is wrong with the text is said first.
+    Unread {
+        frame: Frame,
+        error: ImageError,
+    },
 }
 
 impl OpenedFile {
     fn frames(&self) -> &[Frame] {
         match self {
             Self::Read(source) => source.frames(),
-            Self::Unread(frame) => std::slice::from_ref(frame),
+            Self::Unread { frame, .. } => std::slice::from_ref(frame),
         }
     }
 }
 
 impl OpenedMedia {
-    /// Opens all files.
+    /// Opens all files. What is wrong with one that is surely one image is said when its pixels are
+    /// needed.
     ///
     /// # Errors
-    /// 400 for the first invalid file; 503 or 413 if there is not enough memory.
+    /// 400 for a file of which the number of images is not known; 503 or 413 if there is not enough
+    /// memory.
     pub(crate) async fn open(
         media: Vec<WireMedia>,
         processor: ImageProcessor,
         preparation: &Preparation,
-        unreadable: Unreadable,
         app: &AppState,
     ) -> Result<Self, ApiError> {
         let (distinct, places) = deduplicate(media);
@@ -99,14 +94,14 @@ impl OpenedMedia {
                     Source::open(encoded, &processor, preparation, cancellation)
                 };
                 async move {
-                    match (pool.run_cancellable(work).await?, unreadable) {
-                        (Ok(source), _) => Ok(OpenedFile::Read(Arc::new(source))),
-                        (Err(error), Unreadable::CountedAsOne)
-                            if !matches!(error, ImageError::Dicom(_)) =>
-                        {
-                            Ok(OpenedFile::Unread(Frame::default()))
-                        }
-                        (Err(error), _) => Err(ApiError::from(error).at(param)),
+                    match pool.run_cancellable(work).await? {
+                        Ok(source) => Ok(OpenedFile::Read(Arc::new(source))),
+                        // It may have been any number of images.
+                        Err(error @ ImageError::Dicom(_)) => Err(ApiError::from(error).at(param)),
+                        Err(error) => Ok(OpenedFile::Unread {
+                            frame: Frame::default(),
+                            error,
+                        }),
                     }
                 }
             })
@@ -117,7 +112,7 @@ impl OpenedMedia {
             .iter()
             .map(|file| match file {
                 OpenedFile::Read(source) => source.unpacked_bytes(),
-                OpenedFile::Unread(_) => 0,
+                OpenedFile::Unread { .. } => 0,
             })
             .sum();
         let mut held = app.request_memory().charge();

@@ -9,7 +9,7 @@ use super::request::ChatRequest;
 use super::thinking::{ReasoningInstruction, ThinkingFields, convert_thinking};
 use super::tools::{ToolFields, ToolPlan, convert_tools};
 use crate::api::generate::images::{Images, LastPart, decode_all};
-use crate::api::generate::media::{OpenedMedia, Unreadable, ends_with_images};
+use crate::api::generate::media::{OpenedMedia, ends_with_images};
 use crate::api::generate::options::chat_logprobs;
 use crate::api::generate::output::{GuidedFields, OutputPlan, ReasoningPlan, asked_grammar};
 use crate::api::generate::prompt::{PreparedPrompt, check_length, encode_chat};
@@ -147,7 +147,6 @@ async fn encode(
     app: &AppState,
     model: &Arc<ServedModel>,
     mut chat: Chat,
-    unreadable: Unreadable,
     max_tokens: usize,
 ) -> Result<EncodedChat, ApiError> {
     let mut media = OpenedMedia::default();
@@ -157,7 +156,7 @@ async fn encode(
         let files = std::mem::take(&mut chat.media);
         let fields = std::mem::take(&mut chat.preparation);
         let preparation = fields.or(&support.preparation).resolve();
-        media = OpenedMedia::open(files, support.processor, &preparation, unreadable, app).await?;
+        media = OpenedMedia::open(files, support.processor, &preparation, app).await?;
         if let Some(max_images) = support.max_per_prompt {
             media.check_number(max_images)?;
         }
@@ -200,7 +199,7 @@ pub(crate) async fn prompt_tokens(
     model: &Arc<ServedModel>,
     chat: Chat,
 ) -> Result<Vec<TokenId>, ApiError> {
-    let encoded = encode(app, model, chat, Unreadable::CountedAsOne, MAX_TOKENIZED);
+    let encoded = encode(app, model, chat, MAX_TOKENIZED);
     Ok(encoded.await?.prompt.ids)
 }
 
@@ -215,7 +214,7 @@ pub(crate) async fn prepare(
     chat: Chat,
 ) -> Result<PreparedPrompt, ApiError> {
     let truncation = chat.truncation;
-    let encoded = encode(app, model, chat, Unreadable::Rejected, model.max_model_len);
+    let encoded = encode(app, model, chat, model.max_model_len);
     let EncodedChat {
         mut prompt,
         media,
