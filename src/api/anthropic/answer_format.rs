@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::partial_input::input;
 use super::response::{
     BlockDelta, MessageEnd, MessageObject, MessageStop, MessagesEvent, MessagesOutputDetails,
-    MessagesUsage, OutputBlock,
+    MessagesInputDetails, MessagesUsage, OutputBlock,
 };
 use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent};
 use crate::api::generate::answering::Answering;
@@ -71,6 +71,7 @@ impl MessagesFormat {
             stop_reason: None,
             stop_sequence: None,
             usage,
+            inputs: None,
         }
     }
 
@@ -126,6 +127,9 @@ fn usage_of(usage: Usage) -> MessagesUsage {
         input_tokens: usage.prompt_tokens - cached_tokens,
         cache_creation_input_tokens: 0,
         cache_read_input_tokens: cached_tokens,
+        input_tokens_details: MessagesInputDetails {
+            images: usage.prompt_tokens_details.images,
+        },
         output_tokens: usage.completion_tokens,
         output_tokens_details: MessagesOutputDetails {
             thinking_tokens: usage.completion_tokens_details.reasoning_tokens,
@@ -151,7 +155,10 @@ fn failure(error: &ApiError) -> Vec<StreamEvent> {
 impl AnswerFormat for MessagesFormat {
     fn opening(&mut self) -> Vec<StreamEvent> {
         // The number of cached prompt tokens is not known yet; the last event has it.
-        let usage = usage_of(Usage::new(self.answering.prompts[0].ids.len(), 0, 0, 0));
+        let usage = usage_of(
+            Usage::new(self.answering.prompts[0].ids.len(), 0, 0, 0)
+                .with_images(self.answering.num_images()),
+        );
         let message = self.message(Vec::new(), usage);
         vec![
             event(&MessagesEvent::MessageStart { message }),
@@ -205,7 +212,11 @@ impl AnswerFormat for MessagesFormat {
         };
         let usage = usage_of(usage);
         vec![
-            event(&MessagesEvent::MessageDelta { delta, usage }),
+            event(&MessagesEvent::MessageDelta {
+                delta,
+                usage,
+                inputs: self.answering.inputs(),
+            }),
             event(&MessagesEvent::MessageStop),
         ]
     }
@@ -239,6 +250,7 @@ impl AnswerFormat for MessagesFormat {
         to_json(&MessageObject {
             stop_reason: Some(self.stop_reason(&answer.finish, usage, !calls.is_empty())),
             stop_sequence: stop_sequence(&answer.finish),
+            inputs: self.answering.inputs(),
             ..self.message(content, usage_of(usage))
         })
     }

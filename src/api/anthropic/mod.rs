@@ -33,6 +33,7 @@ use crate::api::generate::answer::AnswerFormat;
 use crate::api::generate::answering::Answering;
 use crate::api::generate::output::ReasoningPlan;
 use crate::api::generate::prompt::PreparedPrompt;
+use crate::api::generate::types::media_fields::MediaFields;
 use crate::api::generate::types::sampling_fields::StreamFields;
 use crate::api::generate::types::scheduling_fields::SchedulingFields;
 use crate::api::generate::{Call, Endpoint, generate};
@@ -106,6 +107,7 @@ fn read(
         names_of::<MessagesRequest>(),
         names_of::<StreamFields>(),
         names_of::<SchedulingFields>(),
+        names_of::<MediaFields>(),
     ];
     let body = BodyFields::find(body, &names, &[REFUSED]);
     let mut fields: MessagesRequest = body.read()?;
@@ -114,6 +116,7 @@ fn read(
         Purpose::Count => StreamFields::default(),
     };
     let scheduling: SchedulingFields = body.read()?;
+    let media: MediaFields = body.read()?;
     body.check_refused()?;
     let max_tokens = match (fields.max_tokens, purpose) {
         (None, Purpose::Answer) => return Err(ApiError::missing("max_tokens")),
@@ -133,6 +136,7 @@ fn read(
     } = translate(fields)?;
     shared.stream = stream;
     shared.scheduling = scheduling;
+    shared.media = media;
     let mut call = chat_call(chat, shared, model).map_err(|error| names.rename(error))?;
     names.rename_grammar(&mut call.output);
     // In this API an answer has no reasoning unless `thinking` enables it. Models that reason on

@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::api::generate::types::inputs::InputReport;
+
 /// The whole response; in a stream, its initial state.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct MessageObject<'a> {
@@ -19,6 +21,9 @@ pub(crate) struct MessageObject<'a> {
     /// The string of `stop_sequences` that ended the answer.
     pub(crate) stop_sequence: Option<&'a str>,
     pub(crate) usage: MessagesUsage,
+    /// With `return_inputs`, in a whole response: what became of each file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inputs: Option<Vec<InputReport<'a>>>,
 }
 
 /// One content block of an answer.
@@ -64,8 +69,17 @@ pub(crate) struct MessagesUsage {
     /// Always 0: writing to the cache is not counted.
     pub(crate) cache_creation_input_tokens: usize,
     pub(crate) cache_read_input_tokens: usize,
+    /// This server's: what the input is made of.
+    pub(crate) input_tokens_details: MessagesInputDetails,
     pub(crate) output_tokens: usize,
     pub(crate) output_tokens_details: MessagesOutputDetails,
+}
+
+/// Details of the input's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct MessagesInputDetails {
+    /// Number of images that the model saw, crops included.
+    pub(crate) images: usize,
 }
 
 /// Details of `output_tokens`.
@@ -95,6 +109,9 @@ pub(crate) enum MessagesEvent<'a> {
     MessageDelta {
         delta: MessageEnd<'a>,
         usage: MessagesUsage,
+        /// With `return_inputs`: what became of each file.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        inputs: Option<Vec<InputReport<'a>>>,
     },
     MessageStop,
     Ping,

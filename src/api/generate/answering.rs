@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::logprobs::LogprobWriter;
-use super::options::AnswerOptions;
+use super::options::{AnswerOptions, ReturnedInputs};
 use super::prompt::PreparedPrompt;
 use super::sampling::SamplingPlan;
+use super::types::inputs::InputReport;
 use crate::api::http::random::random_id;
 use crate::api::http::state::Ticket;
 use crate::core::{Constraint, GenerateRequest, SchedulingParams};
@@ -61,6 +62,18 @@ impl Answering {
             text: self.plan.text,
             chosen_first: self.plan.names_tokens(),
         }
+    }
+
+    /// Returns what became of the request's files, if it asks for that.
+    pub(crate) fn inputs(&self) -> Option<Vec<InputReport<'_>>> {
+        let inputs = self.prompts.iter().flat_map(|prompt| &prompt.inputs);
+        (self.options.inputs == ReturnedInputs::Return)
+            .then(|| inputs.map(InputReport::from).collect())
+    }
+
+    /// Returns the number of images that the model sees, crops included.
+    pub(crate) fn num_images(&self) -> usize {
+        self.prompts.iter().map(PreparedPrompt::num_images).sum()
     }
 
     /// Returns the engine's requests: each prompt once for each of its answers. The images go to

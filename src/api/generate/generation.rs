@@ -32,6 +32,8 @@ pub(crate) struct Generation {
     /// Number of answers to each prompt.
     num_choices: usize,
     prompt_tokens: usize,
+    /// Number of images in the prompts.
+    num_images: usize,
     /// Cached tokens of each prompt, as its first answer found them. The other answers reuse the
     /// first one's blocks, so they do not count.
     cached_tokens: Vec<usize>,
@@ -134,6 +136,7 @@ impl Generation {
             answers,
             num_choices: plan.num_choices,
             prompt_tokens,
+            num_images: answering.num_images(),
             cached_tokens: vec![0; prompts.len()],
             reasoning_tokens: 0,
             log,
@@ -185,6 +188,7 @@ impl Generation {
             self.log.output_tokens(),
             self.reasoning_tokens,
         )
+        .with_images(self.num_images)
     }
 
     fn num_cached_tokens(&self) -> usize {

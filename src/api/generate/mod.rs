@@ -25,6 +25,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use axum::extract::Request;
+use axum::http::header::{HeaderName, HeaderValue};
 use axum::response::Response;
 use futures_util::future::try_join;
 use tokio::time::{Instant, timeout_at};
@@ -36,13 +37,15 @@ use self::constraint::constraint;
 use self::generation::Generation;
 use self::metadata::check_labels;
 use self::model_name::check_model;
-use self::options::{AnswerOptions, Delivery, TokenIds, TokenNames, delivery};
+use self::images::warnings;
+use self::options::{AnswerOptions, Delivery, ReturnedInputs, TokenIds, TokenNames, delivery};
 use self::output::OutputPlan;
 use self::prompt::PreparedPrompt;
 use self::request_log::RequestLog;
 use self::sampling::SamplingPlan;
 use self::scheduling::RequestedScheduling;
 use self::types::label_fields::LabelFields;
+use self::types::media_fields::MediaFields;
 use self::types::sampling_fields::{SamplingFields, StreamFields};
 use self::types::scheduling_fields::SchedulingFields;
 use crate::api::http::body_fields::{BodyFields, names_of};
@@ -52,6 +55,7 @@ use crate::api::http::keys::Caller;
 use crate::api::http::limits::Need;
 use crate::api::http::state::AppState;
 use crate::error::Error;
+use crate::image::Warning;
 use crate::registry::ServedModel;
 use crate::text::AnswerSyntax;
 
@@ -116,16 +120,18 @@ pub(crate) struct SharedFields {
     pub(crate) scheduling: SchedulingFields,
     pub(crate) stream: StreamFields,
     pub(crate) labels: LabelFields,
+    pub(crate) media: MediaFields,
 }
 
 impl SharedFields {
     /// Returns the names of the fields, to look for in a body.
-    pub(crate) fn names() -> [&'static [&'static str]; 4] {
+    pub(crate) fn names() -> [&'static [&'static str]; 5] {
         [
             names_of::<SamplingFields>(),
             names_of::<SchedulingFields>(),
             names_of::<StreamFields>(),
             names_of::<LabelFields>(),
+            names_of::<MediaFields>(),
         ]
     }
 
@@ -139,6 +145,7 @@ impl SharedFields {
             scheduling: body.read()?,
             stream: body.read()?,
             labels: body.read()?,
+            media: body.read()?,
         })
     }
 }
@@ -211,6 +218,7 @@ async fn answer<E: Endpoint>(
     };
     let permit = app.keys().quotas().admit(caller.tenant, need)?;
     let limits = permit.headers();
+    let warning = warning(&prompts);
     let mut answering = Answering {
         identity: Identity::new(E::ID_PREFIX, call.model_name, &model),
         model,
@@ -225,7 +233,16 @@ async fn answer<E: Endpoint>(
     let format = E::format(answering, call.echo);
     let mut response = respond(generation, format, call.options.delivery).await?;
     response.headers_mut().extend(limits);
+    response.headers_mut().extend(warning);
     Ok(response)
+}
+
+/// Returns the header that names what a reader of the answer should know about the files.
+fn warning(prompts: &[PreparedPrompt]) -> Option<(HeaderName, HeaderValue)> {
+    let codes = warnings(prompts.iter().flat_map(|prompt| &prompt.inputs));
+    let codes: Vec<&str> = codes.into_iter().map(Warning::as_str).collect();
+    let value = HeaderValue::from_str(&codes.join(",")).ok()?;
+    (!codes.is_empty()).then_some((HeaderName::from_static("x-medgemma-warning"), value))
 }
 
 /// Deserializes and checks a body off the async threads.
@@ -264,6 +281,7 @@ impl Call<()> {
             scheduling,
             stream,
             labels,
+            media,
         } = shared;
         let model_name = check_model(own.model, model)?;
         let token_ids = TokenIds::from_field(sampling.return_token_ids);
@@ -304,6 +322,7 @@ impl Call<()> {
                 service_tier: check_labels(labels)?,
                 token_ids,
                 token_names,
+                inputs: ReturnedInputs::from_field(media.return_inputs),
             },
         })
     }

@@ -44,6 +44,15 @@ pub(crate) enum TokenNames {
     Ids,
 }
 
+/// Whether the response says what became of the request's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReturnedInputs {
+    /// It does (`return_inputs`).
+    Return,
+    /// It does not, which is the default.
+    Omit,
+}
+
 /// Response options that do not affect the tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AnswerOptions {
@@ -55,6 +64,8 @@ pub(crate) struct AnswerOptions {
     pub(crate) token_ids: TokenIds,
     /// How log-probabilities name tokens.
     pub(crate) token_names: TokenNames,
+    /// Whether `inputs` are included.
+    pub(crate) inputs: ReturnedInputs,
 }
 
 impl StreamUsage {
@@ -80,6 +91,16 @@ impl Delivery {
 
 impl TokenIds {
     /// Converts `return_token_ids`.
+    pub(crate) fn from_field(field: Option<bool>) -> Self {
+        match field {
+            Some(true) => Self::Return,
+            Some(false) | None => Self::Omit,
+        }
+    }
+}
+
+impl ReturnedInputs {
+    /// Converts `return_inputs`.
     pub(crate) fn from_field(field: Option<bool>) -> Self {
         match field {
             Some(true) => Self::Return,

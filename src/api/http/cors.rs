@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 const EXPOSED: &str = "x-request-id, request-id, retry-after, x-ratelimit-limit-requests, \
                        x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
                        x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, \
-                       x-ratelimit-reset-tokens";
+                       x-ratelimit-reset-tokens, x-medgemma-warning";
 
 /// Headers that a page may send in any case. Browsers ask about the last one where it says JSON.
 const ALWAYS: [&str; 4] = [

@@ -4,9 +4,11 @@
 //! known but unsupported fields are refused (see `refused_fields`).
 
 pub(crate) mod id_list;
+pub(crate) mod inputs;
 pub(crate) mod json_text;
 pub(crate) mod label_fields;
 pub(crate) mod logprobs;
+pub(crate) mod media_fields;
 pub(crate) mod output_format;
 pub(crate) mod presence;
 pub(crate) mod sampling_fields;

@@ -16,6 +16,8 @@ pub(crate) struct Usage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct PromptTokensDetails {
     pub(crate) cached_tokens: usize,
+    /// This server's: number of images that the model saw, crops included.
+    pub(crate) images: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -36,8 +38,17 @@ impl Usage {
             prompt_tokens,
             completion_tokens,
             total_tokens: prompt_tokens + completion_tokens,
-            prompt_tokens_details: PromptTokensDetails { cached_tokens },
+            prompt_tokens_details: PromptTokensDetails {
+                cached_tokens,
+                images: 0,
+            },
             completion_tokens_details: CompletionTokensDetails { reasoning_tokens },
         }
+    }
+
+    /// Adds the number of images in the prompts.
+    pub(crate) fn with_images(mut self, images: usize) -> Self {
+        self.prompt_tokens_details.images = images;
+        self
     }
 }

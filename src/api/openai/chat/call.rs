@@ -15,6 +15,7 @@ use crate::api::generate::output::{GuidedFields, OutputPlan, ReasoningPlan, aske
 use crate::api::generate::prompt::{PreparedPrompt, check_length, encode_chat};
 use crate::api::generate::prompt_limit::{MAX_TOKENIZED, check_size, least_tokens};
 use crate::api::generate::truncation::Truncation;
+use crate::api::generate::types::media_fields::read_preparation;
 use crate::api::generate::{Call, OwnFields, SharedFields};
 use crate::api::http::error::ApiError;
 use crate::api::http::state::AppState;
@@ -28,9 +29,10 @@ use crate::text::{AnswerSyntax, EncodedPrompt};
 /// 400 for invalid fields, 404 for another model.
 pub(crate) fn chat_call(
     fields: ChatRequest,
-    shared: SharedFields,
+    mut shared: SharedFields,
     model: &ServedModel,
 ) -> Result<Call<Chat>, ApiError> {
+    let preparation = read_preparation(shared.media.mm_processor_kwargs.take(), model)?;
     let tools = convert_tools(
         ToolFields {
             tools: fields.tools,
@@ -74,6 +76,7 @@ pub(crate) fn chat_call(
     };
     let mut call = Call::new(shared, own, model)?;
     let mut chat = prompting.chat(fields.messages)?;
+    chat.preparation = preparation;
     // A mask leaves the first tokens of the format and the marker, which alone would make even an
     // improbable reasoning probable.
     let is_on_request =

@@ -85,13 +85,14 @@ impl Endpoint for Chats {
     type Echo = String;
 
     fn read(body: &str, model: &ServedModel) -> Result<Call<Chat, String>, ApiError> {
-        let [sampling, scheduling, stream, labels] = SharedFields::names();
+        let [sampling, scheduling, stream, labels, media] = SharedFields::names();
         let names = [
             names_of::<ChatRequest>(),
             sampling,
             scheduling,
             stream,
             labels,
+            media,
         ];
         let body = BodyFields::find(body, &names, &[REFUSED, GENERATION]);
         let fields: ChatRequest = body.read()?;
@@ -121,6 +122,7 @@ impl Endpoint for Chats {
         ChatFormat {
             echoed,
             num_calls: vec![0; answering.plan.num_choices],
+            num_open: answering.plan.num_choices,
             call_kind: CallKind::Function,
             answering,
         }
@@ -151,6 +153,8 @@ struct ChatFormat {
     answering: Answering,
     /// For each answer, the number of tool calls begun so far.
     num_calls: Vec<usize>,
+    /// Number of answers that have not ended.
+    num_open: usize,
     /// The kind of the latest call, whose arguments follow it at once.
     call_kind: CallKind,
     /// Text that each answer's content begins with (`echo`).
@@ -168,14 +172,18 @@ impl ChatFormat {
             choices,
             usage: match kind {
                 Chunk::Usage(usage) => Some(Some(usage)),
-                Chunk::First(usage) | Chunk::Later(usage) => {
+                Chunk::First(usage) | Chunk::Later(usage) | Chunk::Last(usage) => {
                     self.answering.options.delivery.usage().on_the_way(usage)
                 }
             },
             service_tier: self.answering.options.service_tier.map(ServiceTier::name),
             prompt_token_ids: match kind {
                 Chunk::First(_) => self.when_returned(|| self.answering.prompts[0].ids.as_slice()),
-                Chunk::Later(_) | Chunk::Usage(_) => None,
+                Chunk::Later(_) | Chunk::Last(_) | Chunk::Usage(_) => None,
+            },
+            inputs: match kind {
+                Chunk::Last(_) => self.answering.inputs(),
+                Chunk::First(_) | Chunk::Later(_) | Chunk::Usage(_) => None,
             },
         };
         to_json(&chunk)
@@ -294,6 +302,8 @@ fn chat_finish_name(reason: FinishReason, num_calls: usize) -> &'static str {
 enum Chunk {
     First(Usage),
     Later(Usage),
+    /// The last chunk with a choice.
+    Last(Usage),
     /// The last chunk, which has only the usage.
     Usage(Usage),
 }
@@ -301,7 +311,7 @@ enum Chunk {
 impl AnswerFormat for ChatFormat {
     fn opening(&mut self) -> Vec<StreamEvent> {
         let prompt_len = self.answering.prompts[0].ids.len();
-        let usage = Usage::new(prompt_len, 0, 0, 0);
+        let usage = Usage::new(prompt_len, 0, 0, 0).with_images(self.answering.num_images());
         let chunk = |index| {
             let delta = Delta {
                 role: Some("assistant"),
@@ -350,7 +360,12 @@ impl AnswerFormat for ChatFormat {
                 stop_reason: finish.stop_reason,
                 ..self.choice(delta.index, Delta::default(), tokens)
             };
-            chunks.push(self.chunk(vec![choice], Chunk::Later(usage)));
+            let kind = match self.num_open - 1 {
+                0 => Chunk::Last(usage),
+                _ => Chunk::Later(usage),
+            };
+            chunks.push(self.chunk(vec![choice], kind));
+            self.num_open -= 1;
         }
         chunks.into_iter().map(StreamEvent::data).collect()
     }
@@ -410,6 +425,7 @@ impl AnswerFormat for ChatFormat {
             prompt_logprobs,
             prompt_token_ids: self.when_returned(|| self.answering.prompts[0].ids.as_slice()),
             kv_transfer_params: None,
+            inputs: self.answering.inputs(),
         })
     }
 }

@@ -39,6 +39,5 @@ pub(crate) const REFUSED: &[RefusedField] = &[
         "Send its settings as fields of the request, such as 'temperature'.",
     ),
     field("system", &[], "Send a message with the role system."),
-    field("mm_processor_kwargs", &["{}"], ""),
     field("media_io_kwargs", &["{}"], ""),
 ];

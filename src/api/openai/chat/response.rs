@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::tool_types::{AnswerToolCall, DeltaToolCall};
+use crate::api::generate::types::inputs::InputReport;
 use crate::api::generate::types::logprobs::{ChatLogprobs, PromptLogprobs};
 use crate::api::generate::types::stop_reason::StopReason;
 use crate::api::generate::types::usage::Usage;
@@ -36,6 +37,9 @@ pub(crate) struct ChatCompletion<'a> {
     /// vLLM's: always null, because no caches are passed between servers.
     #[schemars(with = "()")]
     pub(crate) kv_transfer_params: Option<()>,
+    /// With `return_inputs`: what became of each file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inputs: Option<Vec<InputReport<'a>>>,
 }
 
 /// One of `n` answers.
@@ -91,6 +95,9 @@ pub(crate) struct ChatChunk<'a> {
     /// Present with `return_token_ids`, in the first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prompt_token_ids: Option<&'a [TokenId]>,
+    /// Present with `return_inputs`, in the last chunk with a choice: what became of each file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inputs: Option<Vec<InputReport<'a>>>,
 }
 
 /// What a chunk adds to one answer.

@@ -45,6 +45,12 @@ impl NamedChat {
         model: &Arc<ServedModel>,
     ) -> Result<PreparedPrompt, ApiError> {
         let prompt = prepare(app, model, self.chat).await;
-        prompt.map_err(|error| self.names.rename(error))
+        let mut prompt = prompt.map_err(|error| self.names.rename(error))?;
+        for input in &mut prompt.inputs {
+            if let Some(name) = self.names.of(&input.param) {
+                input.param = name;
+            }
+        }
+        Ok(prompt)
     }
 }

@@ -27,6 +27,7 @@ use crate::api::generate::output::{GuidedFields, OutputPlan, asked_grammar};
 use crate::api::generate::prompt::PreparedPrompt;
 use crate::api::generate::refused::GENERATION;
 use crate::api::generate::truncation::Truncation;
+use crate::api::generate::types::media_fields::read_preparation;
 use crate::api::generate::types::sampling_fields::SamplingFields;
 use crate::api::generate::types::usage::Usage;
 use crate::api::generate::{Call, Endpoint, OwnFields, SharedFields, generate};
@@ -60,18 +61,21 @@ impl Endpoint for Completions {
     type Echo = Returned;
 
     fn read(body: &str, model: &ServedModel) -> Result<Call<Self::Content, Returned>, ApiError> {
-        let [sampling, scheduling, stream, labels] = SharedFields::names();
+        let [sampling, scheduling, stream, labels, media] = SharedFields::names();
         let names = [
             names_of::<CompletionRequest>(),
             sampling,
             scheduling,
             stream,
             labels,
+            media,
         ];
         let body = BodyFields::find(body, &names, &[REFUSED, GENERATION]);
         let fields: CompletionRequest = body.read()?;
         let mut shared = SharedFields::read(&body)?;
         body.check_refused()?;
+        // Checked, and without effect: a raw prompt has no images.
+        read_preparation(shared.media.mm_processor_kwargs.take(), model)?;
         let echo = match fields.echo {
             Some(true) => Echo::Yes,
             Some(false) | None => Echo::No,
@@ -130,6 +134,7 @@ impl Endpoint for Completions {
             answering,
             progress: vec![Progress::default(); num_answers],
             is_first: true,
+            num_open: num_answers,
         }
     }
 }
@@ -182,6 +187,8 @@ struct CompletionFormat {
     progress: Vec<Progress>,
     /// Whether no chunk has been sent yet.
     is_first: bool,
+    /// Number of answers that have not ended.
+    num_open: usize,
 }
 
 /// How much of an answer has been sent.
@@ -206,7 +213,10 @@ impl CompletionFormat {
         let is_first = std::mem::replace(&mut self.is_first, false);
         let mut progress = self.progress[part.index];
         let index = part.index;
+        self.num_open -= usize::from(part.finish.is_some());
+        let is_last = self.num_open == 0;
         let chunk = Completion {
+            inputs: self.answering.inputs().filter(|_| is_last),
             usage: self.answering.options.delivery.usage().on_the_way(usage),
             prompt_token_ids: self.only_prompt().filter(|_| is_first).map(Some),
             ..self.completion(vec![self.choice(part, &mut progress)])
@@ -228,6 +238,7 @@ impl CompletionFormat {
             system_fingerprint: &self.answering.identity.system_fingerprint,
             prompt_token_ids: None,
             kv_transfer_params: None,
+            inputs: None,
         }
     }
 
@@ -375,6 +386,7 @@ impl AnswerFormat for CompletionFormat {
             usage: Some(Some(self.usage(usage))),
             prompt_token_ids: Some(self.only_prompt()),
             kv_transfer_params: Some(()),
+            inputs: self.answering.inputs(),
             ..self.completion(choices.collect())
         })
     }

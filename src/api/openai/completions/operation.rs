@@ -10,6 +10,7 @@ use crate::api::docs::openapi::{
 };
 use crate::api::generate::refused::GENERATION;
 use crate::api::generate::types::label_fields::LabelFields;
+use crate::api::generate::types::media_fields::MediaFields;
 use crate::api::generate::types::sampling_fields::{SamplingFields, StreamFields};
 use crate::api::generate::types::scheduling_fields::SchedulingFields;
 
@@ -27,6 +28,7 @@ pub(crate) const OPERATION: Operation = Operation {
             StreamFields::json_schema,
             SchedulingFields::json_schema,
             LabelFields::json_schema,
+        MediaFields::json_schema,
         ],
         refused: &[REFUSED, GENERATION],
         examples: EXAMPLES,

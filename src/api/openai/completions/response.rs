@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::api::generate::types::inputs::InputReport;
 use crate::api::generate::types::logprobs::{CompletionLogprobs, PromptLogprobs};
 use crate::api::generate::types::stop_reason::StopReason;
 use crate::api::generate::types::usage::Usage;
@@ -34,6 +35,10 @@ pub(crate) struct Completion<'a> {
     /// vLLM's: null in a whole response, because no caches are passed between servers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kv_transfer_params: Option<()>,
+    /// Present with `return_inputs`, in a stream in the last chunk with a choice; empty, because a
+    /// raw prompt has no files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inputs: Option<Vec<InputReport<'a>>>,
 }
 
 /// One answer, or what a chunk adds to it. Answers to the same prompt are adjacent.

@@ -116,6 +116,7 @@ impl ResponsesFormat {
             truncation: "disabled",
             max_tool_calls: None,
             previous_response_id: None,
+            inputs: answering.inputs().filter(|_| usage.is_some()),
         }
     }
 
@@ -303,6 +304,7 @@ fn usage_of(usage: Usage) -> ResponsesUsage {
         input_tokens: usage.prompt_tokens,
         input_tokens_details: InputTokensDetails {
             cached_tokens: usage.prompt_tokens_details.cached_tokens,
+            images: usage.prompt_tokens_details.images,
             cache_write_tokens: 0,
         },
         output_tokens: usage.completion_tokens,

@@ -57,10 +57,10 @@ impl Endpoint for Responses {
     type Echo = RepeatedFields;
 
     fn read(body: &str, model: &ServedModel) -> Result<Call<NamedChat, RepeatedFields>, ApiError> {
-        let [sampling, scheduling, stream, labels] = SharedFields::names();
+        let [sampling, scheduling, stream, labels, media] = SharedFields::names();
         let own = names_of::<ResponsesRequest>();
         let repeated = names_of::<RepeatedFields>();
-        let names = [own, sampling, scheduling, stream, labels, repeated];
+        let names = [own, sampling, scheduling, stream, labels, media, repeated];
         let body = BodyFields::find(body, &names, &[REFUSED, GENERATION]);
         let fields: ResponsesRequest = body.read()?;
         let mut shared = SharedFields::read(&body)?;

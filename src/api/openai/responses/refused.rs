@@ -56,7 +56,6 @@ pub(crate) const REFUSED: &[RefusedField] = &[
     field("max_tokens", &[], "Use 'max_output_tokens'."),
     field("media_io_kwargs", &["{}"], ""),
     field("messages", &[], "Use 'input'."),
-    field("mm_processor_kwargs", &["{}"], ""),
     field("modalities", &[r#"["text"]"#], ""),
     field("n", &["1"], "Use /v1/chat/completions."),
     field("prediction", &[], ""),

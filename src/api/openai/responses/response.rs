@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::api::generate::types::inputs::InputReport;
 use crate::api::generate::types::logprobs::TokenLogprob;
 
 /// The whole response; in a stream, also its state so far.
@@ -48,6 +49,9 @@ pub(crate) struct ResponseObject<'a> {
     pub(crate) max_tool_calls: Option<()>,
     #[schemars(with = "()")]
     pub(crate) previous_response_id: Option<()>,
+    /// With `return_inputs`, once the response has ended: what became of each file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inputs: Option<Vec<InputReport<'a>>>,
 }
 
 /// State of a response or of one of its items.
@@ -89,6 +93,8 @@ pub(crate) struct ResponsesUsage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct InputTokensDetails {
     pub(crate) cached_tokens: usize,
+    /// This server's: number of images that the model saw, crops included.
+    pub(crate) images: usize,
     /// Always 0: writing to the cache is not counted.
     pub(crate) cache_write_tokens: usize,
 }

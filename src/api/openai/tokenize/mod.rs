@@ -25,13 +25,14 @@ use super::chat::tool_types::ToolDefinition;
 use super::chat::tools::{ToolFields, convert_tools};
 use crate::api::generate::model_name::check_model;
 use crate::api::generate::prompt_limit::{MAX_TOKENIZED, check_size, least_tokens};
+use crate::api::generate::types::media_fields::read_preparation;
 use crate::api::http::body_fields::{BodyFields, names_of};
 use crate::api::http::error::ApiError;
 use crate::api::http::extract::{JsonBody, json_body};
 use crate::api::http::json_response::{json_response, to_json};
 use crate::api::http::object::JsonObject;
 use crate::api::http::state::AppState;
-use crate::core::TokenId;
+use crate::core::{PreparationFields, TokenId};
 use crate::registry::ServedModel;
 use crate::text::AddSpecialTokens;
 
@@ -97,6 +98,7 @@ enum ReadTokens {
 
 fn read(fields: TokenizeRequest, model: &ServedModel) -> Result<ReadRequest, ApiError> {
     let model_name = check_model(fields.model, model)?;
+    let preparation = read_preparation(fields.mm_processor_kwargs, model)?;
     let tokens = match (&fields.prompt, fields.messages) {
         (Some(prompt), None) => {
             let of_chats = [
@@ -130,6 +132,7 @@ fn read(fields: TokenizeRequest, model: &ServedModel) -> Result<ReadRequest, Api
                 add_generation_prompt: fields.add_generation_prompt,
                 continue_final_message: fields.continue_final_message,
                 chat_template_kwargs: fields.chat_template_kwargs,
+                preparation,
             },
             model,
         )?),
@@ -170,6 +173,7 @@ struct MessagesToEncode {
     add_generation_prompt: Option<bool>,
     continue_final_message: Option<bool>,
     chat_template_kwargs: Option<JsonObject<ChatTemplateKwargs>>,
+    preparation: PreparationFields,
 }
 
 fn chat(fields: MessagesToEncode, model: &ServedModel) -> Result<Chat, ApiError> {
@@ -187,6 +191,7 @@ fn chat(fields: MessagesToEncode, model: &ServedModel) -> Result<Chat, ApiError>
     let instruction = reasoning_instruction(fields.chat_template_kwargs, model)?;
     let mut chat =
         Prompting::new(tools.as_ref(), None, instruction, model).chat(fields.messages)?;
+    chat.preparation = fields.preparation;
     chat.end(fields.add_generation_prompt, fields.continue_final_message)?;
     check_chat(&chat, model, MAX_TOKENIZED)?;
     Ok(chat)

@@ -9,6 +9,5 @@ pub(crate) const REFUSED: &[RefusedField] = &[
         &[],
         "A template is chosen when the server starts.",
     ),
-    field("mm_processor_kwargs", &["{}"], ""),
     field("media_io_kwargs", &["{}"], ""),
 ];

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::generate::types::id_list::IdList;
+use crate::api::generate::types::json_text::ObjectText;
 use crate::api::http::object::JsonObject;
 use crate::api::openai::chat::message::ChatMessage;
 use crate::api::openai::chat::request::ChatTemplateKwargs;
@@ -32,6 +33,8 @@ pub(crate) struct TokenizeRequest {
     pub(crate) continue_final_message: Option<bool>,
     /// vLLM's: settings of the chat template.
     pub(crate) chat_template_kwargs: Option<JsonObject<ChatTemplateKwargs>>,
+    /// vLLM's: how images are prepared, as in a chat.
+    pub(crate) mm_processor_kwargs: Option<ObjectText>,
 }
 
 /// The tokens of a text or of a chat.
