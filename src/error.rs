@@ -333,7 +333,7 @@ pub enum DicomError {
     /// More of something than is accepted.
     #[error("The DICOM file has more {what} than are accepted ({max}).")]
     TooMany {
-        /// Of what, in the plural.
+        /// What there is too much of, in the plural.
         what: &'static str,
         /// The limit.
         max: usize,

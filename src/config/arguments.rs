@@ -22,8 +22,9 @@ use super::network::NetworkArguments;
 use super::probe::ReadyArguments;
 use super::request_defaults::RequestDefaultArguments;
 use super::seconds::{Seconds, any_seconds, some_seconds};
+use super::setting_names::preparation_fields;
 use super::{ApiKey, ByteSize, DeviceChoice, DtypeChoice, LoadFormat, LogFormat, LogLevel};
-use crate::core::{ImageFit, Thinking, ToolFormat};
+use crate::core::{ImageFit, PreparationFields, Thinking, ToolFormat};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -216,16 +217,25 @@ pub(super) struct ServeArguments {
     pub(super) strict_roles: bool,
 
     /// How an image that is not square is made square: squash, as transformers does, or pad with
-    /// black, as MedGemma's own serving container does
+    /// black, as MedGemma's own serving container does [default: as models.toml says, else squash]
     #[arg(
         long,
         value_name = "HOW",
         env = "MEDGEMMA_IMAGE_FIT",
         value_enum,
-        default_value = "squash",
         hide_possible_values = true
     )]
-    pub(super) image_fit: ImageFit,
+    pub(super) image_fit: Option<ImageFit>,
+
+    /// How images are prepared unless a request says otherwise: {"do_pan_and_scan": true}, "fit",
+    /// "window", "frames" and the others of a request's mm_processor_kwargs
+    #[arg(
+        long,
+        value_name = "JSON",
+        env = "MEDGEMMA_MM_PROCESSOR_KWARGS",
+        value_parser = preparation_fields
+    )]
+    pub(super) mm_processor_kwargs: Option<PreparationFields>,
 
     /// Source of the weights: auto (the checkpoint's files) or dummy (random values, for
     /// benchmarks)

@@ -16,7 +16,7 @@ use super::{
     ProgressOutput, RequestDefaults, command, command_line, config_file, network,
     unknown_variables, vllm_flags,
 };
-use crate::core::{ImageFit, PrefixCaching, RolePolicy, Thinking, ToolFormat};
+use crate::core::{ImageFit, PrefixCaching, PreparationFields, RolePolicy, Thinking, ToolFormat};
 
 /// The default model.
 const DEFAULT_MODEL: &str = "demo";
@@ -46,8 +46,9 @@ pub struct ServeConfig {
     pub tool_format: Option<ToolFormat>,
     /// How to handle messages whose roles do not alternate.
     pub roles: RolePolicy,
-    /// How an image that is not square is made square.
-    pub image_fit: ImageFit,
+    /// How images are prepared unless a request says otherwise; what is not given, the registry
+    /// decides.
+    pub preparation: PreparationFields,
     /// Host to listen on, a name or an address.
     pub host: String,
     /// Port to listen on; 0 takes a free one.
@@ -133,7 +134,7 @@ pub enum LoadFormat {
 /// # Errors
 /// clap's, and options that only a server has.
 pub(super) fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Error> {
-    const OF_SERVERS: [&str; 17] = [
+    const OF_SERVERS: [&str; 18] = [
         "host",
         "port",
         "api_key",
@@ -148,6 +149,7 @@ pub(super) fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Erro
         "tool_format",
         "strict_roles",
         "image_fit",
+        "mm_processor_kwargs",
         "max_request_memory",
         "request_timeout",
         "shutdown_timeout",
@@ -180,6 +182,27 @@ fn this_program() -> PathBuf {
     }
     // Without it, what needs it will say so.
     std::env::current_exe().unwrap_or_default()
+}
+
+/// Joins the two options about images.
+///
+/// # Errors
+/// clap's, if they contradict each other.
+fn preparation(
+    fit: Option<ImageFit>,
+    fields: Option<PreparationFields>,
+) -> Result<PreparationFields, clap::Error> {
+    let mut fields = fields.unwrap_or_default();
+    match (fit, fields.fit) {
+        (Some(fit), Some(other)) if fit != other => Err(clap::Error::raw(
+            ErrorKind::ArgumentConflict,
+            "--image-fit and the \"fit\" of --mm-processor-kwargs differ: give one of them\n",
+        )),
+        (fit, other) => {
+            fields.fit = fit.or(other);
+            Ok(fields)
+        }
+    }
 }
 
 /// Resolves the arguments of `serve`; `matches` tells where each value came from.
@@ -252,7 +275,7 @@ pub(super) fn resolve(
             true => RolePolicy::Strict,
             false => RolePolicy::Merge,
         },
-        image_fit: arguments.image_fit,
+        preparation: preparation(arguments.image_fit, arguments.mm_processor_kwargs)?,
         host: arguments.host,
         port: arguments.port,
         api_keys,

@@ -1,9 +1,18 @@
-//! Names on the command line of settings that are defined in `core`.
+//! Names and forms on the command line of settings that are defined in `core`.
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-use crate::core::{ImageFit, Thinking, ToolFormat};
+use serde_json::{Map, Value};
+
+use crate::core::{ImageFit, PreparationFields, Thinking, ToolFormat};
+
+/// Reads the settings of images' preparation from a JSON object.
+pub(super) fn preparation_fields(text: &str) -> Result<PreparationFields, String> {
+    let settings: Map<String, Value> = serde_json::from_str(text)
+        .map_err(|_| "it must be an object like {\"do_pan_and_scan\": true}".to_owned())?;
+    PreparationFields::read(&settings).map_err(|error| error.to_string())
+}
 
 impl ValueEnum for Thinking {
     fn value_variants<'a>() -> &'a [Self] {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::generation_config::sampling_defaults;
 use super::{SamplingDefaults, toml_document};
-use crate::core::{Thinking, ToolFormat};
+use crate::core::{PreparationFields, Thinking, ToolFormat};
 use crate::error::{Error, Result};
 use crate::files::json_fields::Fields;
 use crate::model::config::{DEFAULT_IMAGE_TOKEN_ID, ModelConfig, TextConfig, VisionConfig};
@@ -49,6 +49,8 @@ pub struct HubModel {
     pub tool_format: ToolFormat,
     /// Sampling defaults from its generation_config.json.
     pub sampling: SamplingDefaults,
+    /// How images are prepared unless the settings or a request say otherwise.
+    pub preparation: PreparationFields,
 }
 
 impl Catalog {
@@ -189,8 +191,21 @@ impl Sections {
             thinking: thinking(model)?,
             tool_format,
             sampling,
+            preparation: preparation(model)?,
         })))
     }
+}
+
+fn preparation(model: &Fields<'_>) -> Result<PreparationFields> {
+    let Some(section) = model.section("preparation")? else {
+        return Ok(PreparationFields::default());
+    };
+    let settings = section.names().filter_map(|name| {
+        let value = section.raw(name)?.clone();
+        Some((name.to_owned(), value))
+    });
+    PreparationFields::read(&settings.collect())
+        .map_err(|error| section.error(&error.name, error.message))
 }
 
 fn thinking(model: &Fields<'_>) -> Result<Thinking> {

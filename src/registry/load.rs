@@ -18,7 +18,7 @@ use super::served_model::{ImageSupport, ServedModel, ThinkingSupport};
 use super::source::{ModelSource, resolve};
 use crate::backend::{self, Backend, BackendUser, Processor};
 use crate::config::{ByteSize, ServeConfig};
-use crate::core::{PreparationFields, Thinking, TokenId};
+use crate::core::{Thinking, TokenId};
 use crate::engine::{
     self, EngineConfig, EngineHandle, EngineLimits, EngineThread, Runner, Stepping,
 };
@@ -401,6 +401,10 @@ fn image_support(
 ) -> Result<ImageSupport> {
     let tokens = ImageTokens::new(tokenizer, vision.mm_tokens_per_image)
         .map_err(|error| damaged(&source.files.path("tokenizer.json"), error))?;
+    let preparation = settings.preparation.clone().or(&source.preparation);
+    preparation
+        .check_size(vision.image_size)
+        .map_err(|error| Error::Config(format!("--mm-processor-kwargs: {error}")))?;
     match source.config.image_token_id {
         Some(id) if id != tokens.soft_token.0 => Err(Error::Checkpoint {
             file: source.files.path("tokenizer.json"),
@@ -413,13 +417,10 @@ fn image_support(
         _ => Ok(ImageSupport {
             processor: ImageProcessor {
                 size: vision.image_size,
-                resize: settings.image_fit,
+                resize: preparation.clone().resolve().fit,
                 limits: ImageLimits::default(),
             },
-            preparation: PreparationFields {
-                fit: Some(settings.image_fit),
-                ..PreparationFields::default()
-            },
+            preparation,
             tokens,
             max_per_prompt: settings.request_defaults.max_images,
         }),

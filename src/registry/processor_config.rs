@@ -1,51 +1,59 @@
-//! Checks preprocessor_config.json and processor_config.json: they must describe the preprocessing
-//! that the server does.
+//! Checks preprocessor_config.json and processor_config.json: they must describe preprocessing that
+//! the server does.
 //!
-//! No values are taken from these files: sizes follow from config.json. A checkpoint that needs
-//! other preprocessing is refused, since it would give wrong answers.
+//! Only pan and scan is taken from these files: sizes follow from config.json. A checkpoint that
+//! needs other preprocessing is refused, since it would give wrong answers.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::model_files::ModelFiles;
+use crate::core::PreparationFields;
 use crate::error::Result;
 use crate::files::json_fields::Fields;
 use crate::model::config::VisionConfig;
 
-/// Checks both files, if they exist.
+/// Checks both files, if they exist, and returns what they say of pan and scan.
 ///
 /// # Errors
 /// Returns `Checkpoint`, naming the file and field that differ from what the server does.
-pub(super) fn check(files: &ModelFiles, vision: &VisionConfig) -> Result<()> {
+pub(super) fn check(files: &ModelFiles, vision: &VisionConfig) -> Result<PreparationFields> {
+    let mut preparation = PreparationFields::default();
     for name in ["preprocessor_config.json", "processor_config.json"] {
         let Some(text) = files.read(name)? else {
             continue;
         };
-        check_processor_config(&files.path(name), &text, vision)?;
+        let fields = check_processor_config(&files.path(name), &text, vision)?;
+        preparation = preparation.or(&fields);
     }
-    Ok(())
+    Ok(preparation)
 }
 
-/// Checks the text of either file, which is named in errors.
+/// Checks the text of either file, which is named in errors, and returns what it says of pan and
+/// scan.
 ///
 /// # Errors
 /// Returns `Checkpoint`, naming the file and field that differ from what the server does.
-pub fn check_processor_config(file: &Path, text: &[u8], vision: &VisionConfig) -> Result<()> {
+pub fn check_processor_config(
+    file: &Path,
+    text: &[u8],
+    vision: &VisionConfig,
+) -> Result<PreparationFields> {
     check_value(file, &crate::files::json(file, text)?, vision)
 }
 
-fn check_value(file: &Path, value: &Value, vision: &VisionConfig) -> Result<()> {
+fn check_value(file: &Path, value: &Value, vision: &VisionConfig) -> Result<PreparationFields> {
     let root = Fields::new(file, value)?;
-    check_fields(&root, vision)?;
+    let preparation = check_fields(&root, vision)?;
     // Version 5 of transformers writes one file that contains the image settings.
     match root.section("image_processor")? {
-        Some(inner) => check_fields(&inner, vision),
-        None => Ok(()),
+        Some(inner) => Ok(preparation.or(&check_fields(&inner, vision)?)),
+        None => Ok(preparation),
     }
 }
 
-fn check_fields(fields: &Fields<'_>, vision: &VisionConfig) -> Result<()> {
+fn check_fields(fields: &Fields<'_>, vision: &VisionConfig) -> Result<PreparationFields> {
     let tokens = vision.mm_tokens_per_image;
     expect(fields, "image_seq_length", &json!(tokens))?;
     if let Some(size) = fields.section("size")? {
@@ -55,7 +63,6 @@ fn check_fields(fields: &Fields<'_>, vision: &VisionConfig) -> Result<()> {
     for name in ["do_resize", "do_rescale", "do_normalize"] {
         expect(fields, name, &json!(true))?;
     }
-    expect(fields, "do_pan_and_scan", &json!(false))?;
     expect(fields, "resample", &json!(2))?; // bilinear
     for name in ["image_mean", "image_std"] {
         expect(fields, name, &json!([0.5, 0.5, 0.5]))?;
@@ -65,8 +72,23 @@ fn check_fields(fields: &Fields<'_>, vision: &VisionConfig) -> Result<()> {
             "rescale_factor",
             format_args!("is {factor}; only 1/255 is supported"),
         )),
-        _ => Ok(()),
+        _ => pan_and_scan(fields),
     }
+}
+
+fn pan_and_scan(fields: &Fields<'_>) -> Result<PreparationFields> {
+    const NAMES: [&str; 4] = [
+        "do_pan_and_scan",
+        "pan_and_scan_min_crop_size",
+        "pan_and_scan_max_num_crops",
+        "pan_and_scan_min_ratio_to_activate",
+    ];
+    let settings = NAMES.iter().filter_map(|name| {
+        let value = fields.get(name)?.clone();
+        Some(((*name).to_owned(), value))
+    });
+    PreparationFields::read(&settings.collect())
+        .map_err(|error| fields.error(&error.name, error.message))
 }
 
 fn expect(fields: &Fields<'_>, name: &str, expected: &Value) -> Result<()> {
@@ -94,7 +116,7 @@ mod tests {
         mm_tokens_per_image: 256,
     };
 
-    fn check(value: &Value) -> Result<()> {
+    fn check(value: &Value) -> Result<PreparationFields> {
         check_value(Path::new("preprocessor_config.json"), value, &VISION)
     }
 
@@ -117,6 +139,19 @@ mod tests {
     }
 
     #[test]
+    fn pan_and_scan_is_heeded() {
+        let mut config = usual();
+        assert_eq!(check(&config).unwrap(), PreparationFields::default());
+        config["do_pan_and_scan"] = json!(true);
+        config["pan_and_scan_max_num_crops"] = json!(3);
+        for config in [config.clone(), json!({"image_processor": config})] {
+            let preparation = check(&config).unwrap().resolve();
+            let crops = preparation.pan_and_scan.expect("it is switched on");
+            assert_eq!((crops.max_num_crops, crops.min_crop_size), (3, 256));
+        }
+    }
+
+    #[test]
     fn another_preparation_is_refused_by_name() {
         for (field, value) in [
             ("image_seq_length", json!(64)),
@@ -124,7 +159,8 @@ mod tests {
             ("do_resize", json!(false)),
             ("do_rescale", json!(false)),
             ("do_normalize", json!(false)),
-            ("do_pan_and_scan", json!(true)),
+            ("do_pan_and_scan", json!("sometimes")),
+            ("pan_and_scan_max_num_crops", json!(0)),
             ("resample", json!(3)),
             ("image_mean", json!([0.48, 0.46, 0.41])),
             ("image_std", json!([0.5, 0.5, 0.4])),

@@ -10,7 +10,7 @@ use super::hub::{self, RepoId, Snapshot};
 use super::model_files::ModelFiles;
 use super::{SamplingDefaults, processor_config};
 use crate::config::{HubConfig, LoadFormat, SamplingSource, ServeConfig};
-use crate::core::{Thinking, TokenId, ToolFormat};
+use crate::core::{PreparationFields, Thinking, TokenId, ToolFormat};
 use crate::error::{Error, HubProblem, Result};
 use crate::files::{self, MAX_CONFIG_BYTES, shown};
 use crate::model::config::ModelConfig;
@@ -41,6 +41,8 @@ pub struct ModelSource {
     pub thinking: Thinking,
     /// Format in which the model writes tool calls.
     pub tool_format: ToolFormat,
+    /// How images are prepared unless the settings or a request say otherwise.
+    pub preparation: PreparationFields,
 }
 
 impl ModelSource {
@@ -71,6 +73,7 @@ pub fn resolve(settings: &ServeConfig) -> Result<ModelSource> {
         Some((_, CatalogEntry::Hub(model))) => {
             source.thinking = model.thinking;
             source.tool_format = model.tool_format;
+            source.preparation = model.preparation.clone().or(&source.preparation);
         }
         Some((_, CatalogEntry::BuiltIn { thinking })) => source.thinking = *thinking,
         None => {}
@@ -219,9 +222,10 @@ fn from_files(name: String, files: ModelFiles, load_format: LoadFormat) -> Resul
     for field in &generation.ignored {
         tracing::warn!(field, "generation_config.json has unsupported settings");
     }
-    if let Some(vision) = &config.vision {
-        processor_config::check(&files, vision)?;
-    }
+    let preparation = match &config.vision {
+        Some(vision) => processor_config::check(&files, vision)?,
+        None => PreparationFields::default(),
+    };
     let eos_token_ids = match generation.eos_token_ids.as_slice() {
         [] => &config.eos_token_ids,
         named => named,
@@ -235,6 +239,7 @@ fn from_files(name: String, files: ModelFiles, load_format: LoadFormat) -> Resul
         eos_token_ids,
         thinking: Thinking::Never,
         tool_format: ToolFormat::Pythonic,
+        preparation,
         config,
     })
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use medgemma::config::{self, Command};
-use medgemma::core::{Thinking, ToolFormat};
+use medgemma::core::{ImageFit, Thinking, ToolFormat};
 use medgemma::model::config::{LayerKind, ModelConfig, RopeParams, VisionConfig};
 use medgemma::registry::{Catalog, CatalogEntry, HubModel, ModelSource, SamplingDefaults, resolve};
 
@@ -436,5 +436,37 @@ fn a_directory_thinks_as_its_name_says_unless_a_flag_does() {
             (thinking, tool_format),
             "{arguments:?}"
         );
+    }
+}
+
+#[test]
+fn a_model_may_say_how_its_images_are_prepared() {
+    let with = |table: &str| {
+        let text = format!(
+            "[models.a]\nhub = \"b/a\"\ntext = \"t\"\nthinking = \"never\"\nsampling = \"s\"\n{table}\n\
+             [text.t]\nvocab_size = 9\nhidden_size = 8\nintermediate_size = 8\nnum_hidden_layers = 1\n\
+             num_attention_heads = 1\nnum_key_value_heads = 1\nhead_dim = 8\n[sampling.s]\n"
+        );
+        Catalog::parse(Path::new("models.toml"), &text)
+    };
+    let catalog = with("[models.a.preparation]\nfit = \"pad\"\ndo_pan_and_scan = true");
+    let catalog = catalog.expect("it is sound");
+    let Some((_, CatalogEntry::Hub(model))) = catalog.get("a") else {
+        panic!("it is on the hub");
+    };
+    let preparation = model.preparation.clone().resolve();
+    assert_eq!(preparation.fit, ImageFit::Pad);
+    assert!(preparation.pan_and_scan.is_some());
+    for (table, said) in [
+        ("preparation = { fitt = \"pad\" }", "preparation.fitt"),
+        (
+            "preparation = { window = \"spleen\" }",
+            "preparation.window",
+        ),
+        ("preparation = 1", "preparation"),
+    ] {
+        let error = with(table).expect_err(table).to_string();
+        assert!(error.contains("line 6"), "{error}");
+        assert!(error.contains(said), "{error}");
     }
 }

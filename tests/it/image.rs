@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use medgemma::core::ImageFit;
+use medgemma::core::{ImageFit, PreparationFields};
 use medgemma::error::ImageError;
-use medgemma::image::{Cancellation, ImageLimits, ImageProcessor, Samples, decode};
+use medgemma::image::{Cancellation, ImageLimits, ImageProcessor, Samples, Source, decode};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::golden;
 
@@ -30,12 +31,26 @@ struct Expected {
     full: String,
 }
 
+/// An image with its crops, as the reference prepares them with these settings.
+#[derive(Deserialize)]
+struct Cropped {
+    file: String,
+    settings: Map<String, Value>,
+    #[serde(rename = "32")]
+    small: Vec<String>,
+}
+
 #[derive(Deserialize)]
 struct Listing {
     files: BTreeMap<String, Expected>,
+    cropped: Vec<Cropped>,
 }
 
 fn listing() -> BTreeMap<String, Expected> {
+    whole_listing().files
+}
+
+fn whole_listing() -> Listing {
     let json = fs::read(golden::path("images/expected.json")).expect("goldens are there");
     let listing: Listing = serde_json::from_slice(&json).expect("goldens are JSON");
     assert!(
@@ -43,7 +58,7 @@ fn listing() -> BTreeMap<String, Expected> {
         "only {} images",
         listing.files.len()
     );
-    listing.files
+    listing
 }
 
 fn digest(levels: &[u8]) -> String {
@@ -139,5 +154,38 @@ fn every_image_is_resized_to_the_reference_levels() {
             assert_eq!(pixels.size, size);
             assert_eq!(&digest(&pixels.rgb), levels, "{name} at {size}");
         }
+    }
+}
+
+#[test]
+fn crops_have_the_reference_levels() {
+    let cropped = whole_listing().cropped;
+    assert!(cropped.iter().filter(|image| image.small.len() > 2).count() > 8);
+    for Cropped {
+        file,
+        mut settings,
+        small,
+    } in cropped
+    {
+        settings.insert("do_pan_and_scan".to_owned(), Value::Bool(true));
+        let fields = PreparationFields::read(&settings).expect("settings of the reference");
+        let encoded = fs::read(golden::path(&format!("images/{file}"))).expect("goldens are there");
+        let processor = ImageProcessor {
+            size: 32,
+            resize: ImageFit::Squash,
+            limits: LIMITS,
+        };
+        let source = Source::open(encoded, &processor, fields.resolve(), Cancellation::NEVER)
+            .unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert_eq!(source.num_images(), small.len(), "{file}");
+        let frame = source
+            .prepare(0, Cancellation::NEVER)
+            .unwrap_or_else(|error| panic!("{file}: {error}"));
+        let found: Vec<String> = frame
+            .pixels
+            .iter()
+            .map(|image| digest(&image.rgb))
+            .collect();
+        assert_eq!(found, small, "{file} with {settings:?}");
     }
 }

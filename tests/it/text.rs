@@ -8,11 +8,12 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use medgemma::core::TokenId;
+use medgemma::core::{ImageFit, PanAndScan, Preparation, TokenId};
 use medgemma::error::Error;
+use medgemma::image::{Cancellation, ImageLimits, ImageProcessor, Source};
 use medgemma::text::{
     AddSpecialTokens, ChatTemplate, Content, EncodedPrompt, ImageTokens, Message, NamedTokens,
-    Part, PromptEnd, RenderedPrompt, Role, Tokenizer, encode_prompt,
+    Part, PromptEnd, RenderedPrompt, Role, Tokenizer, encode_prompt, encode_prompt_with_crops,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,6 +24,7 @@ use crate::golden;
 struct Cases {
     num_image_tokens: usize,
     conversations: BTreeMap<String, Conversation>,
+    pan_and_scan: BTreeMap<String, Scanned>,
     continued: BTreeMap<String, Conversation>,
     refused: BTreeMap<String, Refusal>,
     texts: Vec<RawText>,
@@ -32,6 +34,14 @@ struct Cases {
 struct Conversation {
     messages: Vec<Value>,
     rendered: String,
+    ids: Vec<Run>,
+}
+
+/// One of the conversations with pan and scan, and images of these widths and heights.
+#[derive(Deserialize)]
+struct Scanned {
+    conversation: String,
+    sizes: Vec<[u32; 2]>,
     ids: Vec<Run>,
 }
 
@@ -184,6 +194,40 @@ fn check_chats(tiny: &TextSide) {
     assert!(cases.conversations.len() > 30);
     for (name, conversation) in &cases.conversations {
         tiny.check(name, conversation, &ids(&conversation.ids));
+    }
+}
+
+/// Number of crops of an image of this size. A PNG's header is enough for it.
+fn num_crops([width, height]: [u32; 2]) -> usize {
+    let sides = [width.to_be_bytes(), height.to_be_bytes()].concat();
+    let header = [&b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"[..], &sides].concat();
+    let processor = ImageProcessor {
+        size: 32,
+        resize: ImageFit::Squash,
+        limits: ImageLimits::default(),
+    };
+    let preparation = Preparation {
+        pan_and_scan: Some(PanAndScan::default()),
+        ..Preparation::default()
+    };
+    let source = Source::open(header, &processor, preparation, Cancellation::NEVER);
+    source.expect("its header is sound").frames()[0].num_crops
+}
+
+#[test]
+fn crops_are_written_as_transformers_writes_them() {
+    let tiny = TextSide::tiny();
+    let cases: Cases = load("cases.json");
+    assert!(cases.pan_and_scan.len() > 2);
+    for (name, scanned) in &cases.pan_and_scan {
+        let prompt = tiny.render(&cases.conversations[&scanned.conversation]);
+        let num_crops: Vec<usize> = scanned.sizes.iter().copied().map(num_crops).collect();
+        let encoded =
+            encode_prompt_with_crops(&tiny.tokenizer, &prompt, Some(&tiny.images), &num_crops);
+        let encoded = encoded.expect("a prompt");
+        assert_eq!(encoded.ids, ids(&scanned.ids), "{name}");
+        let num_images = num_crops.len() + num_crops.iter().sum::<usize>();
+        assert_eq!(encoded.image_starts.len(), num_images, "{name}");
     }
 }
 

@@ -5,8 +5,8 @@ use serde_json::value::RawValue;
 
 use super::partial_input::input;
 use super::response::{
-    BlockDelta, MessageEnd, MessageObject, MessageStop, MessagesEvent, MessagesOutputDetails,
-    MessagesInputDetails, MessagesUsage, OutputBlock,
+    BlockDelta, MessageEnd, MessageObject, MessageStop, MessagesEvent, MessagesInputDetails,
+    MessagesOutputDetails, MessagesUsage, OutputBlock,
 };
 use crate::api::generate::answer::{Answer, AnswerFormat, StreamEvent};
 use crate::api::generate::answering::Answering;
@@ -127,9 +127,8 @@ fn usage_of(usage: Usage) -> MessagesUsage {
         input_tokens: usage.prompt_tokens - cached_tokens,
         cache_creation_input_tokens: 0,
         cache_read_input_tokens: cached_tokens,
-        input_tokens_details: MessagesInputDetails {
-            images: usage.prompt_tokens_details.images,
-        },
+        input_tokens_details: (usage.prompt_tokens_details.images)
+            .map(|images| MessagesInputDetails { images }),
         output_tokens: usage.completion_tokens,
         output_tokens_details: MessagesOutputDetails {
             thinking_tokens: usage.completion_tokens_details.reasoning_tokens,

@@ -9,6 +9,7 @@ use crate::api::docs::openapi::{
     Access, Answer, BODY_ERRORS, Body, Example, GENERATION_ERRORS, Method, Operation, StreamEnd,
     written,
 };
+use crate::api::generate::types::media_fields::MediaFields;
 use crate::api::generate::types::sampling_fields::StreamFields;
 use crate::api::generate::types::scheduling_fields::SchedulingFields;
 
@@ -24,6 +25,7 @@ pub(crate) const MESSAGES: Operation = Operation {
             MessagesRequest::json_schema,
             StreamFields::json_schema,
             SchedulingFields::json_schema,
+            MediaFields::json_schema,
         ],
         refused: &[REFUSED],
         examples: MESSAGE_EXAMPLES,
@@ -45,7 +47,7 @@ pub(crate) const COUNT_TOKENS: Operation = Operation {
     summary: "How many tokens a conversation has.",
     body: Some(Body {
         name: "MessageTokensRequest",
-        parts: &[MessagesRequest::json_schema],
+        parts: &[MessagesRequest::json_schema, MediaFields::json_schema],
         refused: &[REFUSED],
         examples: COUNT_EXAMPLES,
     }),

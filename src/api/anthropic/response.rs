@@ -1,5 +1,7 @@
 //! `POST /v1/messages`: Anthropic's response, whole and as events.
 
+use std::num::NonZeroUsize;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -69,8 +71,9 @@ pub(crate) struct MessagesUsage {
     /// Always 0: writing to the cache is not counted.
     pub(crate) cache_creation_input_tokens: usize,
     pub(crate) cache_read_input_tokens: usize,
-    /// This server's: what the input is made of.
-    pub(crate) input_tokens_details: MessagesInputDetails,
+    /// This server's: what the input is made of; absent without images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) input_tokens_details: Option<MessagesInputDetails>,
     pub(crate) output_tokens: usize,
     pub(crate) output_tokens_details: MessagesOutputDetails,
 }
@@ -79,7 +82,7 @@ pub(crate) struct MessagesUsage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct MessagesInputDetails {
     /// Number of images that the model saw, crops included.
-    pub(crate) images: usize,
+    pub(crate) images: NonZeroUsize,
 }
 
 /// Details of `output_tokens`.

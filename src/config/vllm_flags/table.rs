@@ -251,7 +251,6 @@ pub(super) const FLAGS: &[VllmFlag] = &[
     switch("language-model-only", Only(&["false"], "use --limit-mm-per-prompt image=0")),
     switch("enable-mm-embeds", Only(&["false"], "images come as images: leave it out")),
     value("media-io-kwargs", Only(&["{}"], PREPARED_AS_TRAINED)),
-    value("mm-processor-kwargs", Only(&["{}"], PREPARED_AS_TRAINED)),
     value("mm-processor-cache-gb", Only(&[], "use --encoder-cache-memory for the cache of image embeddings")),
     value("mm-processor-cache-type", Needless(PREPARED_HERE)),
     value("mm-hasher-algorithm", Needless("images are hashed with BLAKE3")),

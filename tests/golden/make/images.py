@@ -225,6 +225,21 @@ def crops(width: int, height: int) -> list[list[int]]:
     return boxes
 
 
+CROPPED = ["rgb_1792x896.png", "rgb_448x1792.png", "rgb_2311x640.png", "rgb_1477x1198.png", "exif_6.jpg", "grey16_dark.png"]
+CROPPED_SETTINGS = [
+    {},
+    {"pan_and_scan_min_crop_size": 16, "pan_and_scan_max_num_crops": 5, "pan_and_scan_min_ratio_to_activate": 1.3},
+]
+
+
+def cropped(image: Image.Image, settings: dict) -> list[str]:
+    """The digests of an image and its crops as the reference prepares them."""
+    made = processor(SMALL_SIZE)(image, return_tensors="pt", **(PAN_AND_SCAN | settings))["pixel_values"]
+    exact = made * 127.5 + 127.5
+    assert (exact - exact.round()).abs().max() < 1e-3
+    return [digest(levels.permute(1, 2, 0).contiguous()) for levels in exact.round().to(torch.uint8)]
+
+
 def write(folder: Path) -> None:
     """The files, `expected.json` beside them and `expected.safetensors`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -247,5 +262,11 @@ def write(folder: Path) -> None:
             str(FULL_SIZE): digest(full),
         }
     boxes = [{"width": w, "height": h, "crops": crops(w, h)} for w, h in PAN_AND_SCAN_SIZES]
-    tiny.write_json(folder / "expected.json", {"grid_step": GRID_STEP, "files": listing, "pan_and_scan": boxes})
+    pixels_of_crops = [
+        {"file": name, "settings": settings, str(SMALL_SIZE): cropped(decode((folder / name).read_bytes()), settings)}
+        for name in CROPPED
+        for settings in CROPPED_SETTINGS
+    ]
+    listed = {"grid_step": GRID_STEP, "files": listing, "pan_and_scan": boxes, "cropped": pixels_of_crops}
+    tiny.write_json(folder / "expected.json", listed)
     (folder / "expected.safetensors").write_bytes(save(tensors))

@@ -14,6 +14,7 @@ mod messages;
 mod metrics;
 mod openapi;
 mod pages;
+mod preparation;
 mod refused;
 mod requests;
 mod responses;

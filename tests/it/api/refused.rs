@@ -87,7 +87,6 @@ fn chat_only() -> Vec<Case> {
         ("add_special_tokens", json!(true), vec![json!(false)]),
         ("documents", json!([{"text": "x"}]), vec![json!([])]),
         ("chat_template", json!("{{ x }}"), vec![]),
-        ("mm_processor_kwargs", json!({"a": 1}), vec![json!({})]),
         ("media_io_kwargs", json!({"a": {}}), vec![json!({})]),
     ]
 }

@@ -84,7 +84,12 @@ impl<'a> From<&'a Input> for InputReport<'a> {
                 ImageFit::Squash => "squash",
                 ImageFit::Pad => "pad",
             },
-            warnings: report.warnings.iter().copied().map(Warning::as_str).collect(),
+            warnings: report
+                .warnings
+                .iter()
+                .copied()
+                .map(Warning::as_str)
+                .collect(),
         }
     }
 }

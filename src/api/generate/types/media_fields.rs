@@ -38,7 +38,8 @@ pub(crate) fn read_preparation(
         return Ok(PreparationFields::default());
     };
     let settings: Map<String, Value> = serde_json::from_str(&text).map_err(|_| {
-        let message = format!("'{KWARGS}' must be an object whose numbers are within their ranges.");
+        let message =
+            format!("'{KWARGS}' must be an object whose numbers are within their ranges.");
         ApiError::invalid_value(KWARGS, message)
     })?;
     let read = PreparationFields::read(&settings).and_then(|fields| {

@@ -1,5 +1,7 @@
 //! Token usage.
 
+use std::num::NonZeroUsize;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -16,8 +18,9 @@ pub(crate) struct Usage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct PromptTokensDetails {
     pub(crate) cached_tokens: usize,
-    /// This server's: number of images that the model saw, crops included.
-    pub(crate) images: usize,
+    /// This server's: number of images that the model saw, crops included; absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) images: Option<NonZeroUsize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -40,7 +43,7 @@ impl Usage {
             total_tokens: prompt_tokens + completion_tokens,
             prompt_tokens_details: PromptTokensDetails {
                 cached_tokens,
-                images: 0,
+                images: None,
             },
             completion_tokens_details: CompletionTokensDetails { reasoning_tokens },
         }
@@ -48,7 +51,7 @@ impl Usage {
 
     /// Adds the number of images in the prompts.
     pub(crate) fn with_images(mut self, images: usize) -> Self {
-        self.prompt_tokens_details.images = images;
+        self.prompt_tokens_details.images = NonZeroUsize::new(images);
         self
     }
 }

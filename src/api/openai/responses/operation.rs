@@ -29,7 +29,7 @@ pub(crate) const OPERATION: Operation = Operation {
             StreamFields::json_schema,
             SchedulingFields::json_schema,
             LabelFields::json_schema,
-        MediaFields::json_schema,
+            MediaFields::json_schema,
         ],
         refused: &[REFUSED, GENERATION],
         examples: EXAMPLES,

@@ -1,5 +1,7 @@
 //! `POST /v1/responses`: the response.
 
+use std::num::NonZeroUsize;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -93,8 +95,9 @@ pub(crate) struct ResponsesUsage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct InputTokensDetails {
     pub(crate) cached_tokens: usize,
-    /// This server's: number of images that the model saw, crops included.
-    pub(crate) images: usize,
+    /// This server's: number of images that the model saw, crops included; absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) images: Option<NonZeroUsize>,
     /// Always 0: writing to the cache is not counted.
     pub(crate) cache_write_tokens: usize,
 }
