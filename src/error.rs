@@ -211,6 +211,15 @@ pub enum ImageError {
         /// The format's usual name.
         name: &'static str,
     },
+    /// A PDF.
+    #[error(
+        "The file is a PDF, which is not read by this server. Send each of its pages as an image (PNG or \
+         JPEG), or its text as text."
+    )]
+    Pdf,
+    /// A text.
+    #[error("The file is text, not an image. Send it as text of the message.")]
+    PlainText,
     /// A DICOM file that cannot be shown.
     #[error("{0}")]
     Dicom(#[from] DicomError),
@@ -223,7 +232,10 @@ pub enum ImageError {
     #[error("The image could not be decoded: the file is damaged or incomplete.")]
     Undecodable,
     /// More pixels than are accepted.
-    #[error("The image is {width}×{height} pixels; at most {max_pixels} pixels are accepted.")]
+    #[error(
+        "The image is {width}×{height} pixels; at most {max_pixels} pixels are accepted \
+         (--max-image-pixels)."
+    )]
     TooManyPixels {
         /// From the header.
         width: u32,
@@ -270,7 +282,7 @@ pub enum ImageError {
     #[error("Image decoding was cancelled: the client disconnected.")]
     Abandoned,
     /// More bytes than are accepted.
-    #[error("The image has {bytes} bytes; at most {max_bytes} are accepted.")]
+    #[error("The image has {bytes} bytes; at most {max_bytes} are accepted (--max-file-bytes).")]
     TooManyBytes {
         /// Encoded size.
         bytes: usize,

@@ -325,7 +325,10 @@ fn serve(config: &ServeConfig, log: &Log) -> Outcome {
 fn request_memory(config: &ServeConfig) -> RequestMemory {
     let asked = config.max_request_memory.map(|size| size.0);
     let total = asked.unwrap_or_else(registry::request_memory);
-    let memory = RequestMemory::new(total);
+    let memory = match config.image_memory {
+        None => RequestMemory::new(total),
+        Some(ByteSize(room)) => RequestMemory::with_image_memory(total, room),
+    };
     if memory.max_body() < api::MAX_BODY {
         tracing::info!(
             request_memory = %ByteSize(total),

@@ -417,6 +417,37 @@ pub(super) struct ServeArguments {
     )]
     pub(super) max_request_memory: Option<ByteSize>,
 
+    /// Memory in which the images of all requests are decoded, such as 1GiB; a decoder that finds it
+    /// taken waits [default: a quarter of --max-request-memory]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "MEDGEMMA_IMAGE_MEMORY",
+        help_heading = "Requests"
+    )]
+    pub(super) image_memory: Option<ByteSize>,
+
+    /// Longest file of a request, such as 64MiB
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "MEDGEMMA_MAX_FILE_BYTES",
+        default_value = "256MiB",
+        help_heading = "Requests"
+    )]
+    pub(super) max_file_bytes: ByteSize,
+
+    /// Most pixels of an image or of a frame of a file
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        env = "MEDGEMMA_MAX_IMAGE_PIXELS",
+        default_value_t = 64 << 20,
+        value_parser = clap::value_parser!(u64).range(1..=1 << 30),
+        help_heading = "Requests"
+    )]
+    pub(super) max_image_pixels: u64,
+
     /// Maximum time for a request, waiting and running; then it ends with 504. A request can set a
     /// shorter time with its field timeout [default: none]
     #[arg(

@@ -70,6 +70,12 @@ pub struct ServeConfig {
     /// Memory limit for requests that the engine has not taken yet; with `None` the registry
     /// chooses.
     pub max_request_memory: Option<ByteSize>,
+    /// Memory in which images are decoded; `None` is a part of the memory of requests.
+    pub image_memory: Option<ByteSize>,
+    /// Longest file of a request.
+    pub max_file_bytes: ByteSize,
+    /// Most pixels of an image or of a frame of a file.
+    pub max_image_pixels: u64,
     /// Whether the KV cache of a common prefix is reused.
     pub prefix_caching: PrefixCaching,
     /// Time limits.
@@ -134,7 +140,7 @@ pub enum LoadFormat {
 /// # Errors
 /// clap's, and options that only a server has.
 pub(super) fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Error> {
-    const OF_SERVERS: [&str; 18] = [
+    const OF_SERVERS: [&str; 21] = [
         "host",
         "port",
         "api_key",
@@ -151,6 +157,9 @@ pub(super) fn measured(options: Vec<OsString>) -> Result<ServeConfig, clap::Erro
         "image_fit",
         "mm_processor_kwargs",
         "max_request_memory",
+        "image_memory",
+        "max_file_bytes",
+        "max_image_pixels",
         "request_timeout",
         "shutdown_timeout",
     ];
@@ -293,6 +302,9 @@ pub(super) fn resolve(
             max_queued_requests: arguments.max_queued_requests,
         },
         max_request_memory: arguments.max_request_memory,
+        image_memory: arguments.image_memory,
+        max_file_bytes: arguments.max_file_bytes,
+        max_image_pixels: arguments.max_image_pixels,
         prefix_caching,
         timeouts: Timeouts {
             request: arguments.request_timeout.map(|seconds| seconds.0),

@@ -39,12 +39,12 @@ pub struct ImageLimits {
 }
 
 impl Default for ImageLimits {
-    /// 50 MiB and 64 Mi pixels, a slide's overview or a large photograph; sides of 32,768, four
+    /// 256 MiB, as files of many frames have, and 64 Mi pixels, a slide's overview or a large photograph; sides of 32,768, four
     /// times the longest of an X-ray or an overview; and 1 : 200, as the image processors of
     /// transformers that bound it at all.
     fn default() -> Self {
         Self {
-            max_bytes: 50 << 20,
+            max_bytes: 256 << 20,
             max_pixels: 64 << 20,
             max_side: 32_768,
             max_ratio: 200,

@@ -5,6 +5,7 @@
 //! messages of `crate::error::ImageError` (`UnknownFormat` and `BadDataUri`).
 
 use super::jpeg2000;
+use crate::error::ImageError;
 
 /// The supported formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,31 @@ impl Format {
     }
 }
 
+/// Returns why a file of no known format is refused.
+pub(super) fn refusal(encoded: &[u8]) -> ImageError {
+    /// Bytes that are looked at.
+    const HEAD: usize = 512;
+    if encoded.starts_with(b"%PDF-") {
+        return ImageError::Pdf;
+    }
+    let head = &encoded[..encoded.len().min(HEAD)];
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        // The last character may be cut off.
+        Err(error) if error.valid_up_to() + 4 > HEAD => {
+            std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => "",
+    };
+    let is_written = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+    // Markup may be an image of a kind that is not read, such as SVG.
+    let is_text = !text.is_empty() && !text.trim_start().starts_with('<');
+    match is_text && text.chars().all(is_written) {
+        true => ImageError::PlainText,
+        false => ImageError::UnknownFormat,
+    }
+}
+
 /// Returns the name of a format of images that is known and not read.
 pub(super) fn unread(encoded: &[u8]) -> Option<&'static str> {
     match encoded {
@@ -92,6 +118,23 @@ pub(super) fn unread(encoded: &[u8]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn documents_are_told_from_images() {
+        let long = format!("{}é", "a".repeat(511));
+        for (file, refused) in [
+            (&b"%PDF-1.7\n%\xe2\xe3"[..], ImageError::Pdf),
+            (b"Findings: none.\r\n", ImageError::PlainText),
+            ("Über".as_bytes(), ImageError::PlainText),
+            (long.as_bytes(), ImageError::PlainText),
+            (b"<svg xmlns", ImageError::UnknownFormat),
+            (b"\0\0\0", ImageError::UnknownFormat),
+            (b"ab\xffcd", ImageError::UnknownFormat),
+            (b"", ImageError::UnknownFormat),
+        ] {
+            assert_eq!(refusal(file), refused, "{file:?}");
+        }
+    }
 
     #[test]
     fn told_by_content() {

@@ -9,7 +9,7 @@ use super::metadata::{png_chunks, riff_chunks};
 use super::orientation::Orientation;
 use super::raster::Raster;
 use super::report::{MediaReport, Warning, Warnings};
-use super::{ifd, metadata};
+use super::{format, ifd, metadata};
 use crate::core::ImageFit;
 use crate::error::ImageError;
 
@@ -32,7 +32,11 @@ impl PlainImage {
     /// # Errors
     /// [`ImageError`] for what its bytes and its header forbid.
     pub(super) fn open(encoded: Vec<u8>, limits: ImageLimits) -> Result<Self, ImageError> {
-        let (format, (width, height)) = stated(&encoded, &limits)?;
+        let stated = stated(&encoded, &limits).map_err(|error| match error {
+            ImageError::UnknownFormat => format::refusal(&encoded),
+            error => error,
+        });
+        let (format, (width, height)) = stated?;
         let decoding_bytes = decoding_bytes(&encoded, &limits)?;
         let orientation = Orientation::of(&metadata::find(format, &encoded));
         let size = match orientation.swaps_sides() {

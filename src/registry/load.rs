@@ -418,7 +418,11 @@ fn image_support(
             processor: ImageProcessor {
                 size: vision.image_size,
                 resize: preparation.clone().resolve().fit,
-                limits: ImageLimits::default(),
+                limits: ImageLimits {
+                    max_bytes: usize::try_from(settings.max_file_bytes.0).unwrap_or(usize::MAX),
+                    max_pixels: settings.max_image_pixels,
+                    ..ImageLimits::default()
+                },
             },
             preparation,
             tokens,

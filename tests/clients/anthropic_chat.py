@@ -1,7 +1,7 @@
 """Anthropic's client at /v1/messages."""
 
 import anthropic
-from messages import ask, png
+from messages import CROPPED, ask, check_seen, png
 from server import Server
 
 
@@ -48,6 +48,21 @@ def takes_images(server: Server) -> None:
     assert answer.usage.input_tokens > 256
 
 
+def says_what_was_seen(server: Server) -> None:
+    client = connect(server)
+    pictures = look(png(96, 32))
+    documents = [{"role": "user", "content": [part | ({"type": "document"} if "source" in part else {}) for part in pictures[0]["content"]]}]
+    for messages in (pictures, documents):
+        wish = dict(model="noise", messages=messages, max_tokens=4, extra_body=CROPPED)
+        answer = client.messages.create(**wish)
+        check_seen(answer.model_extra["inputs"])
+        assert answer.usage.model_extra["input_tokens_details"]["images"] == 4
+        with client.messages.stream(**wish) as stream:
+            ends = [event for event in stream if event.type == "message_delta"]
+            assert stream.get_final_message().usage.output_tokens == answer.usage.output_tokens
+        check_seen(ends[-1].model_extra["inputs"])
+
+
 def refuses_in_the_clients_own_classes(server: Server) -> None:
     def refused(kind: type[anthropic.APIStatusError], **wish) -> str:
         try:
@@ -84,6 +99,7 @@ CHECKS = [
     answers_and_counts,
     streams_what_it_answers,
     takes_images,
+    says_what_was_seen,
     refuses_in_the_clients_own_classes,
     times_out_and_lets_go,
 ]

@@ -17,6 +17,17 @@ def png(width: int, height: int) -> str:
     return "data:image/png;base64," + base64.b64encode(file).decode()
 
 
+CROPPED = {"return_inputs": True, "mm_processor_kwargs": {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 16}}
+"""What a request asks for beside a client's own fields: crops of a long image, and what was seen."""
+
+
+def check_seen(inputs: list[dict]) -> None:
+    """What is said of one image of 96 × 32 pixels with `CROPPED`."""
+    (seen,) = inputs
+    assert seen["kind"] == "png" and seen["images"] == 4 and seen["of"] == 1 and seen["fit"] == "squash", seen
+    assert seen["warnings"] == [] and seen["modality"] is None and seen["window"] is None, seen
+
+
 def ask(text: str) -> list[dict]:
     return [{"role": "user", "content": text}]
 

@@ -4,7 +4,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import openai
-from messages import ask, ask_about, png
+from messages import CROPPED, ask, ask_about, check_seen, png
 from server import Server, serving
 
 
@@ -48,6 +48,23 @@ def takes_images(server: Server) -> None:
             model="noise", messages=ask_about(*[png(64 + n, 48) for n in range(count)]), max_tokens=4
         )
         assert seen.usage.prompt_tokens >= plain.usage.prompt_tokens + 256 * count
+
+
+def says_what_was_seen(server: Server) -> None:
+    client = connect(server)
+    image, kwargs = png(96, 32), dict(model="noise", max_tokens=4, extra_body=CROPPED)
+    data = {"type": "file", "file": {"file_data": image.replace("image/png", "application/dicom"), "filename": "a.dcm"}}
+    for messages in (ask_about(image), [{"role": "user", "content": [{"type": "text", "text": "Seen?"}, data]}]):
+        answer = client.chat.completions.create(messages=messages, **kwargs)
+        check_seen(answer.model_extra["inputs"])
+        assert answer.usage.prompt_tokens_details.images == 4
+        chunks = list(client.chat.completions.create(messages=messages, stream=True, **kwargs))
+        check_seen(chunks[-1].model_extra["inputs"])
+        assert chunks[-1].choices[0].finish_reason
+    with client.chat.completions.stream(messages=ask_about(image), **kwargs) as stream:
+        stream.until_done()
+    two = client.chat.completions.with_raw_response.create(messages=ask_about(image, png(8, 8)), **kwargs)
+    assert two.headers["x-medgemma-warning"] == "no_text_after_images"
 
 
 def gives_logprobs(server: Server) -> None:
@@ -220,6 +237,7 @@ CHECKS = [
     answers_and_counts,
     streams_what_it_answers,
     takes_images,
+    says_what_was_seen,
     gives_logprobs,
     repeats_a_seed_and_varies_without,
     completes_text,

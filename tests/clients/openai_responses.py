@@ -1,7 +1,7 @@
 """The openai client at /v1/responses."""
 
 import openai
-from messages import png
+from messages import CROPPED, check_seen, png
 from openai_chat import connect
 from server import Server
 
@@ -46,6 +46,21 @@ def takes_images_and_a_history(server: Server) -> None:
     assert second.usage.input_tokens > first.usage.input_tokens
 
 
+def says_what_was_seen(server: Server) -> None:
+    client = connect(server)
+    image = png(96, 32)
+    for part in ({"type": "input_image", "image_url": image}, {"type": "input_file", "file_data": image, "filename": "a"}):
+        content = [part, {"type": "input_text", "text": "What is this?"}]
+        schema = {"enum": ["a nodule", "an effusion"]}
+        form = {"format": {"type": "json_schema", "name": "finding", "schema": schema}}
+        wish = dict(model="noise", input=[{"role": "user", "content": content}], text=form, extra_body=CROPPED)
+        answer = client.responses.create(**wish)
+        check_seen(answer.model_extra["inputs"])
+        assert answer.usage.input_tokens_details.images == 4
+        with client.responses.stream(**wish) as stream:
+            check_seen(list(stream)[-1].response.model_extra["inputs"])
+
+
 def refuses_what_would_need_a_store(server: Server) -> None:
     client = connect(server)
     for wish in ({"previous_response_id": "resp_1"}, {"store": True}, {"background": True}):
@@ -61,5 +76,6 @@ CHECKS = [
     answers_and_counts,
     streams_what_it_answers,
     takes_images_and_a_history,
+    says_what_was_seen,
     refuses_what_would_need_a_store,
 ]

@@ -63,12 +63,13 @@ pub(crate) struct InputMessage {
 /// the server caches the prefix of every prompt.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct InputBlock {
-    /// `text`, `image`, `tool_use`, `tool_result`, `thinking` or `redacted_thinking`.
+    /// `text`, `image`, `document`, `tool_use`, `tool_result`, `thinking` or `redacted_thinking`.
     #[serde(rename = "type")]
     pub(crate) kind: String,
     /// Text of a `text` block.
     pub(crate) text: Option<String>,
-    /// Image of an `image` block.
+    /// Image of an `image` block, or file of a `document` block, which is an image too, whatever its
+    /// media type says.
     pub(crate) source: Option<JsonObject<ImageSource>>,
     /// Id of a `tool_use` block, to which its result refers.
     pub(crate) id: Option<String>,
@@ -87,12 +88,13 @@ pub(crate) struct InputBlock {
 /// One block of a tool's result.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct ResultBlock {
-    /// `text` or `image`.
+    /// `text`, `image` or `document`.
     #[serde(rename = "type")]
     pub(crate) kind: String,
     /// Text of a `text` block.
     pub(crate) text: Option<String>,
-    /// Image of an `image` block.
+    /// Image of an `image` block, or file of a `document` block, which is an image too, whatever its
+    /// media type says.
     pub(crate) source: Option<JsonObject<ImageSource>>,
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct MessageObject<'a> {
     /// The string of `stop_sequences` that ended the answer.
     pub(crate) stop_sequence: Option<&'a str>,
     pub(crate) usage: MessagesUsage,
-    /// With `return_inputs`, in a whole response: what became of each file.
+    /// This server's: what became of each file; with `return_inputs`, in a whole response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) inputs: Option<Vec<InputReport<'a>>>,
 }

@@ -69,7 +69,7 @@ pub(super) fn push(message: InputMessage, whole: &str, turns: &mut Turns) -> Res
                 let text = (block.text).ok_or_else(|| missing(&path, "text"))?;
                 turn.add_part(text_part(text), path);
             }
-            ("image", "user") => {
+            ("image" | "document", "user") => {
                 let part = image_part(block.source, &path)?;
                 turn.add_part(part, path);
             }
@@ -203,7 +203,7 @@ fn call(block: InputBlock, path: &str) -> Result<MessageToolCall, ApiError> {
 fn result_part(block: ResultBlock, path: &str) -> Result<Part, ApiError> {
     match block.kind.as_str() {
         "text" => Ok(text_part(block.text.ok_or_else(|| missing(path, "text"))?)),
-        "image" => image_part(block.source, path),
+        "image" | "document" => image_part(block.source, path),
         kind => Err(ApiError::unsupported(
             format!("{path}.type"),
             format!(
@@ -234,11 +234,16 @@ fn data_uri(source: ImageSource, path: &str) -> Result<String, ApiError> {
             };
         }
         kind => {
+            let instead = match kind {
+                "text" | "content" => " Send its text as a text block.",
+                "file" => " Files are not kept here: send the file itself as base64.",
+                _ => "",
+            };
             return Err(ApiError::unsupported(
                 format!("{path}.type"),
                 format!(
-                    "An image's source must be base64 or url; '{kind}' is not supported by this \
-                     server."
+                    "The source of an image or document must be base64 or url; '{kind}' is not \
+                     supported by this server.{instead}"
                 ),
             ));
         }

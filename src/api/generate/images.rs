@@ -55,6 +55,7 @@ pub(crate) async fn decode_all(
     app: &AppState,
 ) -> Result<Images, ApiError> {
     let num_shown = media.num_images();
+    let is_series = media.num_frames() > 1;
     let OpenedMedia {
         files,
         places,
@@ -119,23 +120,20 @@ pub(crate) async fn decode_all(
     debug_assert_eq!(pixels.len(), num_shown, "a place for each");
     Ok(Images {
         pixels,
-        inputs: inputs(places, &reports, last),
+        inputs: inputs(places, &reports, is_series && last == LastPart::Image),
         held: held_by_files.into_iter().chain([held]).collect(),
     })
 }
 
-/// Returns what became of the file at each place.
-fn inputs(places: Vec<MediaPlace>, reports: &[MediaReport], last: LastPart) -> Vec<Input> {
+/// Returns what became of the file at each place. `lacks_text` says that no text follows the last of
+/// several images.
+fn inputs(places: Vec<MediaPlace>, reports: &[MediaReport], lacks_text: bool) -> Vec<Input> {
     let input = |MediaPlace { param, file_idx }| Input {
         param,
         report: reports[file_idx].clone(),
     };
     let mut inputs: Vec<Input> = places.into_iter().map(input).collect();
-    let num_images: usize = inputs.iter().map(|input| input.report.images).sum();
-    if last == LastPart::Image
-        && num_images > 1
-        && let Some(input) = inputs.last_mut()
-    {
+    if lacks_text && let Some(input) = inputs.last_mut() {
         input.report.warnings.insert(Warning::NoTextAfterImages);
     }
     inputs

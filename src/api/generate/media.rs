@@ -135,11 +135,16 @@ impl OpenedMedia {
         for place in &self.places {
             num_images += self.frames_at(place).len();
             if num_images > max_images {
-                let total = self.frames().count();
+                let total = self.num_frames();
                 return Err(ApiError::too_many_images(&place.param, total, max_images));
             }
         }
         Ok(())
+    }
+
+    /// Returns the number of images without their crops.
+    pub(crate) fn num_frames(&self) -> usize {
+        self.frames().count()
     }
 
     /// Returns the number of images that the model sees, crops included.

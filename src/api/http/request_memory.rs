@@ -95,11 +95,20 @@ impl Default for RequestMemory {
 }
 
 impl RequestMemory {
-    /// Creates a budget of `total` bytes.
+    /// Creates a budget of `total` bytes, of which a quarter is for decoders.
     pub fn new(total: u64) -> Self {
-        let room_kib = (total / ROOM / KIB).clamp(1, Semaphore::MAX_PERMITS as u64);
+        Self::with_room(total - total / ROOM, total, total / ROOM)
+    }
+
+    /// Creates the budget of [`Self::new`], with `room` bytes beside it for decoders.
+    pub fn with_image_memory(total: u64, room: u64) -> Self {
+        Self::with_room(total, total, room)
+    }
+
+    fn with_room(capacity: u64, total: u64, room: u64) -> Self {
+        let room_kib = (room / KIB).clamp(1, Semaphore::MAX_PERMITS as u64);
         let shared = Shared {
-            capacity: total - total / ROOM,
+            capacity,
             reserve: total / RESERVE,
             held: AtomicU64::new(0),
             room: Arc::new(Semaphore::new(room_kib as usize)),
@@ -287,6 +296,13 @@ mod tests {
         assert_eq!(memory.held(), most);
         charge.hold_more(300).expect("it fits");
         assert_eq!(memory.held(), most + 300);
+    }
+
+    #[test]
+    fn decoders_may_have_memory_of_their_own() {
+        let memory = RequestMemory::with_image_memory(800, 64 * KIB);
+        assert_eq!(memory.max_body(), 233);
+        assert_eq!(memory.shared.room_kib, 64);
     }
 
     #[tokio::test]

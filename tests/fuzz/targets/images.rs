@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::panic;
 use std::sync::Once;
 
-use medgemma::core::ImageFit;
+use medgemma::core::{ImageFit, PanAndScan, Preparation};
 use medgemma::error::ImageError;
-use medgemma::image::{Cancellation, ImageLimits, ImageProcessor, data_uri};
+use medgemma::image::{Cancellation, ImageLimits, ImageProcessor, Source, data_uri};
 
 const PROCESSOR: ImageProcessor = ImageProcessor {
     size: 32,
@@ -18,6 +18,13 @@ const PROCESSOR: ImageProcessor = ImageProcessor {
         max_side: 1 << 12,
         max_ratio: 200,
     },
+};
+
+/// Crops of small images too.
+const CROPS: PanAndScan = PanAndScan {
+    min_crop_size: 1,
+    max_num_crops: 4,
+    min_ratio_to_activate: 1.0,
 };
 
 /// Where the sources of dependencies lie, in the path that a panic states.
@@ -45,9 +52,21 @@ fn process(file: &[u8], magic: &[u8]) {
     PANICKED.set(false);
     // Of its format, whatever the fuzzer made of the first bytes.
     let file = [magic, file.get(magic.len()..).unwrap_or_default()].concat();
-    let processed = PROCESSOR.process(&file, Cancellation::NEVER);
-    match processed {
-        Ok(pixels) => assert_eq!(pixels.rgb.len(), 32 * 32 * 3),
+    let preparation = Preparation {
+        pan_and_scan: Some(CROPS),
+        ..Preparation::default()
+    };
+    let prepared = Source::open(file, &PROCESSOR, preparation, Cancellation::NEVER)
+        .and_then(|source| {
+            let report = source.report();
+            assert!(report.of >= 1 && report.images == source.num_images());
+            Ok((source.num_images(), source.prepare(0, Cancellation::NEVER)?))
+        });
+    match prepared {
+        Ok((num_images, frame)) => {
+            assert_eq!(frame.pixels.len(), num_images);
+            assert!(frame.pixels.iter().all(|image| image.rgb.len() == 32 * 32 * 3));
+        }
         Err(error) => assert!(!PANICKED.get() || error == ImageError::Undecodable),
     }
 }

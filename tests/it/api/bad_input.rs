@@ -453,7 +453,7 @@ async fn messages_that_cannot_be() {
         ),
         (
             part(json!({"type": "file"})),
-            (400, REFUSED, "messages[0].content[1].type"),
+            (400, MISSING, "messages[0].content[1].file"),
         ),
         (
             part(json!({"type": "image"})),

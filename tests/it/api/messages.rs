@@ -375,11 +375,7 @@ async fn what_is_not_served_is_refused_by_name() {
         }
     }
     for (role, block, kind) in [
-        (
-            "user",
-            json!({"type": "document", "source": {"type": "text"}}),
-            "document",
-        ),
+        ("user", json!({"type": "search_result"}), "search_result"),
         (
             "user",
             json!({"type": "thinking", "thinking": "x"}),

@@ -319,3 +319,138 @@ async fn a_stream_says_it_once_at_its_end() {
         reply.body
     );
 }
+
+/// The parts of each API that hold a file with these bytes, and the path of what is wrong with it.
+fn file_parts(bytes: &[u8], media_type: &str) -> Vec<(&'static str, Value)> {
+    let data = BASE64_STANDARD.encode(bytes);
+    let url = format!("data:{media_type};base64,{data}");
+    let source = json!({"type": "base64", "media_type": media_type, "data": data});
+    let file = |file: Value| json!({"type": "file", "file": file});
+    vec![
+        (CHATS, file(json!({"file_data": url, "filename": "a.pdf"}))),
+        (CHATS, file(json!({"file_data": data}))),
+        (
+            CHATS,
+            json!({"type": "image_url", "image_url": {"url": url}}),
+        ),
+        (
+            "/v1/responses",
+            json!({"type": "input_file", "file_data": url, "filename": "a"}),
+        ),
+        (
+            "/v1/responses",
+            json!({"type": "input_file", "file_data": data}),
+        ),
+        (
+            "/v1/responses",
+            json!({"type": "input_image", "image_url": url}),
+        ),
+        (
+            "/v1/messages",
+            json!({"type": "document", "source": source, "title": "a"}),
+        ),
+        ("/v1/messages", json!({"type": "image", "source": source})),
+    ]
+}
+
+fn message(path: &str, part: Value) -> Value {
+    let text = match path {
+        "/v1/responses" => "input_text",
+        _ => "text",
+    };
+    let content = json!([part, {"type": text, "text": "What is seen?"}]);
+    let messages = json!([{"role": "user", "content": content}]);
+    match path {
+        "/v1/responses" => json!({"input": messages}),
+        "/v1/messages" => json!({"max_tokens": 20, "messages": messages}),
+        _ => json!({"messages": messages}),
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_what_its_content_says_in_every_part() {
+    let mut server = server();
+    let bytes = fs::read(golden("images").join("grey.png")).expect("it is in the repository");
+    let mut found = Vec::new();
+    for media_type in [
+        "application/dicom",
+        "application/octet-stream",
+        "application/pdf",
+    ] {
+        for (path, part) in file_parts(&bytes, media_type) {
+            let body = message(path, part);
+            server.post(path, body.to_string()).await.ok();
+            found.push(hashes(&server.request().await));
+        }
+    }
+    found.dedup();
+    assert_eq!(found.len(), 1);
+}
+
+#[tokio::test]
+async fn a_document_is_refused_by_name_with_what_to_send() {
+    let server = server();
+    for (bytes, said) in [
+        (&b"%PDF-1.7\n"[..], "each of its pages as an image"),
+        (b"Findings: none.", "The file is text"),
+    ] {
+        for (path, part) in file_parts(bytes, "image/png") {
+            let reply = server.post(path, message(path, part).to_string()).await;
+            assert_eq!(reply.status, 400, "{path}: {}", reply.body);
+            assert!(reply.body.contains(said), "{path}: {}", reply.body);
+            assert!(!reply.body.contains("Findings"), "{path}: {}", reply.body);
+            assert!(reply.body.contains("content[0]"), "{path}: {}", reply.body);
+        }
+    }
+    let text = json!({"type": "text", "media_type": "text/plain", "data": "a"});
+    let by_id = json!({"type": "file", "file_id": "a"});
+    for (path, part, param, said) in [
+        (
+            CHATS,
+            json!({"type": "file", "file": {"file_id": "a"}}),
+            "messages[0].content[0].file.file_id",
+            "file_data",
+        ),
+        (
+            CHATS,
+            json!({"type": "file", "file": {}}),
+            "messages[0].content[0].file.file_data",
+            "file_data",
+        ),
+        (
+            "/v1/responses",
+            json!({"type": "input_file", "file_id": "a"}),
+            "input[0].content[0].file_id",
+            "file_data",
+        ),
+        (
+            "/v1/responses",
+            json!({"type": "input_file", "file_url": "https://example.com/a"}),
+            "input[0].content[0].file_url",
+            "file_data",
+        ),
+        (
+            "/v1/responses",
+            json!({"type": "input_file"}),
+            "input[0].content[0].file_data",
+            "file_data",
+        ),
+        (
+            "/v1/messages",
+            json!({"type": "document", "source": text}),
+            "messages[0].content[0].source.type",
+            "as a text block",
+        ),
+        (
+            "/v1/messages",
+            json!({"type": "document", "source": by_id}),
+            "messages[0].content[0].source.type",
+            "as base64",
+        ),
+    ] {
+        let reply = server.post(path, message(path, part).to_string()).await;
+        assert_eq!(reply.status, 400, "{param}: {}", reply.body);
+        assert!(reply.body.contains(param), "{param}: {}", reply.body);
+        assert!(reply.body.contains(said), "{param}: {}", reply.body);
+    }
+}

@@ -332,7 +332,10 @@ async fn images_are_data_uris() {
             with(json!({"type": "input_image", "image_url": one, "detail": "x"})),
             ".detail",
         ),
-        (with(json!({"type": "input_file", "file_id": "x"})), ".type"),
+        (
+            with(json!({"type": "input_file", "file_id": "x"})),
+            ".file_id",
+        ),
         (with(json!({"type": "input_text"})), ".text"),
     ] {
         let (status, _, param) = ask(&server, body).await.error();

@@ -58,11 +58,11 @@ pub(crate) enum Content {
     Parts(Vec<Part>),
 }
 
-/// One part of a message: text or an image.
+/// One part of a message: text, an image or a file.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct Part {
-    /// `text`, `image_url`, or in an assistant's message `refusal`. The names that other APIs have
-    /// for them are taken too: `input_text`, `output_text`, `input_image` and `image`.
+    /// `text`, `image_url`, `file`, or in an assistant's message `refusal`. The names that other APIs
+    /// have for them are taken too: `input_text`, `output_text`, `input_image` and `image`.
     #[serde(rename = "type")]
     pub(crate) kind: String,
     /// Text of a `text` part.
@@ -75,9 +75,34 @@ pub(crate) struct Part {
     pub(crate) image: Option<ImageUrl>,
     /// Data URI of an `image` part.
     pub(crate) url: Option<String>,
+    /// File of a `file` part: an image, whatever its media type says.
+    pub(crate) file: Option<JsonObject<FilePart>>,
     /// Known, not supported: vLLM's id of an image that was sent before.
     #[serde(default)]
     pub(crate) uuid: Presence,
+}
+
+/// The file of a `file` part.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub(crate) struct FilePart {
+    /// The file as a data URI, or its bytes in base64.
+    pub(crate) file_data: Option<String>,
+    /// Name of the file; without effect: its content says what it is.
+    #[serde(rename = "filename")]
+    _filename: Option<String>,
+    /// Known, not supported: id of a file that was uploaded before.
+    #[serde(default)]
+    pub(crate) file_id: Presence,
+}
+
+impl FilePart {
+    /// A file with these data.
+    pub(crate) fn of_data(file_data: String) -> Self {
+        Self {
+            file_data: Some(file_data),
+            ..Self::default()
+        }
+    }
 }
 
 /// The location of an image: `{"url": "data:…", "detail": …}`, or only the URL as a string.

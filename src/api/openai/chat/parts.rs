@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::message::{ImageUrl, Part};
+use super::message::{FilePart, ImageUrl, Part};
 use crate::api::generate::media::WireMedia;
 use crate::api::generate::types::presence::Presence;
 use crate::api::http::error::ApiError;
@@ -87,13 +87,35 @@ pub(super) fn read_part(path: &str, part: Part) -> Result<PartContent, ApiError>
             let image = image.ok_or_else(|| missing(&path, "image"))?;
             Ok(PartContent::Image(image))
         }
+        "file" => {
+            let file = part.file.ok_or_else(|| missing(&path, "file"))?;
+            read_file(&format!("{path}.file"), file.0).map(PartContent::Image)
+        }
         kind => Err(unknown_part(path, kind)),
     }
 }
 
+/// Reads the file at `path`, whose content says later what it is.
+fn read_file(path: &str, file: FilePart) -> Result<ImageUrl, ApiError> {
+    if file.file_id == Presence::Set {
+        let param = format!("{path}.file_id");
+        let message = format!(
+            "There are no uploaded files here: send the file itself in '{path}.file_data', as a data \
+             URI."
+        );
+        return Err(ApiError::unsupported(param, message));
+    }
+    let mut url = (file.file_data).ok_or_else(|| missing(&path, "file_data"))?;
+    // OpenAI's documentation has it bare, too.
+    if !url.contains(':') {
+        url.insert_str(0, "data:;base64,");
+    }
+    Ok(ImageUrl { url })
+}
+
 fn unknown_part(path: &str, kind: &str) -> ApiError {
     let message = format!(
-        "A part's type must be text or image_url; '{kind}' is not supported by this server."
+        "A part's type must be text, image_url or file; '{kind}' is not supported by this server."
     );
     ApiError::unsupported(format!("{path}.type"), message)
 }

@@ -37,7 +37,7 @@ pub(crate) struct ChatCompletion<'a> {
     /// vLLM's: always null, because no caches are passed between servers.
     #[schemars(with = "()")]
     pub(crate) kv_transfer_params: Option<()>,
-    /// With `return_inputs`: what became of each file.
+    /// This server's: what became of each file; with `return_inputs`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) inputs: Option<Vec<InputReport<'a>>>,
 }
@@ -95,7 +95,7 @@ pub(crate) struct ChatChunk<'a> {
     /// Present with `return_token_ids`, in the first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prompt_token_ids: Option<&'a [TokenId]>,
-    /// Present with `return_inputs`, in the last chunk with a choice: what became of each file.
+    /// This server's: what became of each file; with `return_inputs`, in the last chunk with a choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) inputs: Option<Vec<InputReport<'a>>>,
 }

@@ -35,8 +35,8 @@ pub(crate) struct Completion<'a> {
     /// vLLM's: null in a whole response, because no caches are passed between servers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kv_transfer_params: Option<()>,
-    /// Present with `return_inputs`, in a stream in the last chunk with a choice; empty, because a
-    /// raw prompt has no files.
+    /// This server's: empty, because a raw prompt has no files; with `return_inputs`, in a stream in the
+    /// last chunk with a choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) inputs: Option<Vec<InputReport<'a>>>,
 }

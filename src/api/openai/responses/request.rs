@@ -69,7 +69,8 @@ pub(crate) struct InputItem {
 /// One part of a message or of a call's output.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct InputPart {
-    /// `input_text`, `output_text`, `input_image`, or in an assistant's message `refusal`.
+    /// `input_text`, `output_text`, `input_image`, `input_file`, or in an assistant's message
+    /// `refusal`.
     #[serde(rename = "type")]
     pub(crate) kind: String,
     /// Text of an `input_text` or `output_text` part.
@@ -81,7 +82,16 @@ pub(crate) struct InputPart {
     /// Resolution of an `input_image` part: `auto`, `low`, `high` or `original`. Without effect:
     /// Gemma 3 processes every image at one resolution.
     pub(crate) detail: Option<String>,
-    /// Known, not supported: file id of an `input_image` part.
+    /// File of an `input_file` part: a data URI, or its bytes in base64. It is an image, whatever
+    /// its media type says.
+    pub(crate) file_data: Option<String>,
+    /// Name of an `input_file` part; without effect: its content says what it is.
+    #[serde(rename = "filename")]
+    _filename: Option<String>,
+    /// Known, not supported: address of an `input_file` part.
+    #[serde(default)]
+    pub(crate) file_url: Presence,
+    /// Known, not supported: file id of an `input_image` or `input_file` part.
     #[serde(default)]
     pub(crate) file_id: Presence,
 }

@@ -51,7 +51,7 @@ pub(crate) struct ResponseObject<'a> {
     pub(crate) max_tool_calls: Option<()>,
     #[schemars(with = "()")]
     pub(crate) previous_response_id: Option<()>,
-    /// With `return_inputs`, once the response has ended: what became of each file.
+    /// This server's: what became of each file; with `return_inputs`, once the response has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) inputs: Option<Vec<InputReport<'a>>>,
 }

@@ -6,7 +6,7 @@ use crate::api::generate::types::presence::Presence;
 use crate::api::generate::types::text_or::TextOr;
 use crate::api::http::error::ApiError;
 use crate::api::http::object::JsonObject;
-use crate::api::openai::chat::message::{ChatMessage, Content, ImageUrl, Part};
+use crate::api::openai::chat::message::{ChatMessage, Content, FilePart, ImageUrl, Part};
 use crate::api::openai::chat::tool_types::MessageToolCall;
 use crate::api::openai::chat::translation::Turns;
 
@@ -189,11 +189,28 @@ fn translate_part(part: InputPart, path: &str) -> Result<Part, ApiError> {
                 ..Part::default()
             })
         }
+        "input_file" => {
+            for (name, presence) in [("file_id", part.file_id), ("file_url", part.file_url)] {
+                if presence == Presence::Set {
+                    let message = format!(
+                        "Files are neither kept nor fetched here: send the file itself in \
+                         '{path}.file_data', as a data URI."
+                    );
+                    return Err(ApiError::unsupported(format!("{path}.{name}"), message));
+                }
+            }
+            let data = part.file_data.ok_or_else(|| missing(path, "file_data"))?;
+            Ok(Part {
+                kind: "file".to_owned(),
+                file: Some(JsonObject(FilePart::of_data(data))),
+                ..Part::default()
+            })
+        }
         kind => Err(ApiError::unsupported(
             format!("{path}.type"),
             format!(
-                "A part's type must be input_text, output_text or input_image; '{kind}' is not \
-                 supported by this server."
+                "A part's type must be input_text, output_text, input_image or input_file; '{kind}' \
+                 is not supported by this server."
             ),
         )),
     }
