@@ -63,7 +63,7 @@ def says_what_was_seen(server: Server) -> None:
         assert chunks[-1].choices[0].finish_reason
     with client.chat.completions.stream(messages=ask_about(image), **kwargs) as stream:
         stream.until_done()
-    two = client.chat.completions.with_raw_response.create(messages=ask_about(image, png(8, 8)), **kwargs)
+    two = client.chat.completions.with_raw_response.create(messages=ask_about(image, png(64, 64)), **kwargs)
     assert two.headers["x-medgemma-warning"] == "no_text_after_images"
 
 
