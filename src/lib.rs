@@ -41,6 +41,8 @@
 //! | a sampling parameter | the list at the top of `api/generate/sampling.rs` |
 //! | a tool format | `core/settings.rs`, `text/tool_prompt.rs`, `text/tool_calls/reader.rs`, `config/setting_names.rs`, `registry/catalog.rs` |
 //! | an image format | the list at the top of `image/format.rs` |
+//! | a kind of file that becomes several images | `File` in `image/source.rs` |
+//! | a setting of images' preparation | `core/preparation.rs` |
 //! | a weight format | `backend/host_tensor.rs`, `model/checkpoint.rs`, `model/weights.rs`, each backend's loading of weights |
 //! | an option | the list at the top of `config/mod.rs` |
 //! | an endpoint | its folder in `api`, `api/router.rs` (routes and `OPERATIONS`), `api/http/route_kind.rs` if it needs no key |

@@ -382,6 +382,45 @@ mod tests {
     }
 
     #[test]
+    fn images_are_prepared_as_both_options_say() {
+        let kwargs = "--mm-processor-kwargs";
+        for (arguments, fit, crops) in [
+            (&[][..], None, false),
+            (&["--image-fit", "pad"], Some(ImageFit::Pad), false),
+            (&[kwargs, "{\"fit\": \"pad\"}"], Some(ImageFit::Pad), false),
+            (
+                &["--image-fit=squash", kwargs, "{\"do_pan_and_scan\": true}"],
+                Some(ImageFit::Squash),
+                true,
+            ),
+            (
+                &["--mm-processor-kwargs.do_pan_and_scan", "true"],
+                None,
+                true,
+            ),
+            (&[kwargs, "None"], None, false),
+        ] {
+            let preparation = serve(arguments).preparation;
+            assert_eq!(preparation.fit, fit, "{arguments:?}");
+            assert_eq!(preparation.resolve().pan_and_scan.is_some(), crops);
+        }
+        for (arguments, said) in [
+            (
+                &["--image-fit=squash", kwargs, "{\"fit\": \"pad\"}"][..],
+                "differ",
+            ),
+            (&[kwargs, "{\"do_pan\": true}"], "'do_pan' is not a setting"),
+            (&[kwargs, "{\"frames\": [0]}"], "'frames' must be even"),
+            (&[kwargs, "true"], "must be an object"),
+        ] {
+            let line = [&["medgemma", "serve"], arguments].concat();
+            let error = parse(line.into_iter().map(Into::into)).expect_err(said);
+            let error = error.to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
     fn times_are_seconds_and_some_may_be_none() {
         let timeouts = serve(&[]).timeouts;
         assert_eq!(timeouts.request, None);

@@ -9,6 +9,10 @@ use crate::core::{ImageFit, PreparationFields, Thinking, ToolFormat};
 
 /// Reads the settings of images' preparation from a JSON object.
 pub(super) fn preparation_fields(text: &str) -> Result<PreparationFields, String> {
+    // As vLLM's launchers write it where nothing is given.
+    if matches!(text.trim(), "" | "None" | "null") {
+        return Ok(PreparationFields::default());
+    }
     let settings: Map<String, Value> = serde_json::from_str(text)
         .map_err(|_| "it must be an object like {\"do_pan_and_scan\": true}".to_owned())?;
     PreparationFields::read(&settings).map_err(|error| error.to_string())

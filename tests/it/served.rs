@@ -309,6 +309,8 @@ async fn an_image_is_squashed_unless_it_is_to_be_padded() {
     };
     let squashed = scores(&PLAIN, &wide).await;
     let padded = scores(&serve(NOISE, &["--image-fit", "pad"]), &wide).await;
+    let kwargs = ["--mm-processor-kwargs", "{\"fit\": \"pad\"}"];
+    assert_eq!(padded, scores(&serve(NOISE, &kwargs), &wide).await);
     assert_ne!(padded, squashed);
     assert_eq!(padded, scores(&PLAIN, &within_black).await);
     assert_eq!(
