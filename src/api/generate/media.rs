@@ -202,7 +202,7 @@ fn parts_of(frames: &[Frame]) -> Vec<Part> {
 
 /// Whether images come after all texts of the client, which models then tend to ignore.
 pub(crate) fn ends_with_images(messages: &[Message]) -> bool {
-    let parts = messages.iter().rev().flat_map(|message| {
+    let mut parts = messages.iter().rev().flat_map(|message| {
         let (text, parts) = match &message.content {
             Content::Text(text) => (Some(text.as_str()), &[][..]),
             Content::Parts(parts) => (None, parts.as_slice()),
@@ -214,7 +214,7 @@ pub(crate) fn ends_with_images(messages: &[Message]) -> bool {
         text.map(Some).into_iter().chain(parts)
     });
     let is_blank = |part: &Option<&str>| part.is_some_and(|text| text.trim().is_empty());
-    parts.skip_while(is_blank).next() == Some(None)
+    parts.find(|part| !is_blank(part)) == Some(None)
 }
 
 /// Returns the distinct files in order of appearance, and the place of each of `media`.
