@@ -470,3 +470,34 @@ fn a_model_may_say_how_its_images_are_prepared() {
         assert!(error.contains(said), "{error}");
     }
 }
+
+#[test]
+fn the_nearest_place_says_how_images_are_prepared() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("mine");
+    std::fs::create_dir(&dir).unwrap();
+    let config = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/golden/models/noise/config.json"
+    );
+    std::fs::copy(config, dir.join("config.json")).unwrap();
+    let own = r#"{"do_pan_and_scan": true, "pan_and_scan_max_num_crops": 3}"#;
+    std::fs::write(dir.join("preprocessor_config.json"), own).unwrap();
+    let models = parent.path().join("models.toml");
+    let entry = "[models.mine]\nhub = \"a/mine\"\ntext = \"t\"\nthinking = \"never\"\nsampling = \"s\"\n\
+                 preparation = { fit = \"pad\", pan_and_scan_max_num_crops = 2 }\n\
+                 [text.t]\nvocab_size = 9\nhidden_size = 8\nintermediate_size = 8\n\
+                 num_hidden_layers = 1\nnum_attention_heads = 1\nnum_key_value_heads = 1\n\
+                 head_dim = 8\n[sampling.s]\n";
+    std::fs::write(&models, entry).unwrap();
+    let [dir, models] = [&dir, &models].map(|path| path.to_str().expect("UTF-8"));
+    for (arguments, fit, max_num_crops) in [
+        (&[dir][..], ImageFit::Squash, 3),
+        (&[dir, "--models", models], ImageFit::Pad, 2),
+    ] {
+        let preparation = served(arguments).preparation.resolve();
+        let crops = preparation.pan_and_scan.expect("the checkpoint has them");
+        let found = (preparation.fit, crops.max_num_crops);
+        assert_eq!(found, (fit, max_num_crops), "{arguments:?}");
+    }
+}

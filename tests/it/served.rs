@@ -52,6 +52,13 @@ pub(crate) fn serve(model: &str, flags: &[&str]) -> Served {
 
 impl Served {
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
+        let (status, text) = self.answer(path, body).await;
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str(&text).expect("answers are JSON")
+    }
+
+    /// The status and the text of an answer.
+    async fn answer(&self, path: &str, body: Value) -> (u16, String) {
         let request = Request::post(path)
             .header("content-type", "application/json")
             .body(Body::from(body.to_string()))
@@ -61,9 +68,8 @@ impl Served {
         let status = response.status();
         let body = response.into_body().collect().await;
         let body = body.expect("bodies do not break").to_bytes();
-        let text = String::from_utf8_lossy(&body);
-        assert_eq!(status.as_u16(), 200, "{text}");
-        serde_json::from_str(&text).expect("answers are JSON")
+        let text = String::from_utf8_lossy(&body).into_owned();
+        (status.as_u16(), text)
     }
 
     pub(crate) async fn chat(&self, fields: Value) -> Value {
@@ -281,6 +287,38 @@ fn bitmap(width: u32, height: u32, level: impl Fn(u32, u32) -> u8) -> String {
         "data:image/bmp;base64,{}",
         BASE64_STANDARD.encode(bytes.into_inner())
     )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_are_as_large_as_the_operator_allows() {
+    // 20 × 20 pixels with their palette: 1078 and 400 bytes.
+    let image = bitmap(20, 20, |x, y| (x * 11 + y) as u8);
+    let body = json!({"max_tokens": 1, "messages": [{"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": image}},
+    ]}]});
+    let path = "/v1/chat/completions";
+    for (flags, said) in [
+        (
+            ["--max-file-bytes", "1477"],
+            Some("at most 1477 are accepted (--max-file-bytes)"),
+        ),
+        (["--max-file-bytes", "1478"], None),
+        (
+            ["--max-image-pixels", "399"],
+            Some("at most 399 pixels are accepted (--max-image-pixels)"),
+        ),
+        (["--max-image-pixels", "400"], None),
+        (["--image-memory", "1KiB"], None),
+    ] {
+        let (status, text) = serve(NOISE, &flags).answer(path, body.clone()).await;
+        match said {
+            None => assert_eq!(status, 200, "{flags:?}: {text}"),
+            Some(said) => {
+                assert_eq!(status, 400, "{flags:?}: {text}");
+                assert!(text.contains(said), "{flags:?}: {text}");
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
