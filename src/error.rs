@@ -339,6 +339,14 @@ pub enum DicomError {
         /// The attribute's name in DICOM.
         missing: &'static str,
     },
+    /// A frame that the file does not have.
+    #[error("The DICOM file has {num_frames} frames, numbered from 1; there is no frame {number}.")]
+    NoSuchFrame {
+        /// The number that was asked for.
+        number: u32,
+        /// The frames that there are.
+        num_frames: usize,
+    },
     /// A report, a structure set or the like.
     #[error("The DICOM file holds no image. Send an object with pixel data.")]
     NoImage,

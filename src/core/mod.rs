@@ -20,8 +20,8 @@ pub use block_table::BlockTable;
 pub use constraint::{Constraint, ConstraintState, NextMask, TokenMask, Urgency};
 pub use kv_groups::{BlockCount, KvGroups, MAX_KV_GROUPS};
 pub use preparation::{
-    EVEN_FRAMES, FrameChoice, PanAndScan, Preparation, PreparationError, PreparationFields, Window,
-    WindowChoice, WindowPreset,
+    CtWindows, EVEN_FRAMES, FrameChoice, PanAndScan, Preparation, PreparationError,
+    PreparationFields, Window, WindowChoice, WindowPreset,
 };
 pub use settings::{Dtype, ImageFit, PrefixCaching, RolePolicy, Thinking, ToolFormat};
 

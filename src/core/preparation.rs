@@ -19,8 +19,32 @@ pub struct Preparation {
     pub pan_and_scan: Option<PanAndScan>,
     /// Which stored values become black and white, in files that have more than 256.
     pub window: WindowChoice,
+    /// Windows of CT in the model's way.
+    pub ct_windows: CtWindows,
     /// Which frames of a file are shown.
     pub frames: FrameChoice,
+}
+
+/// The windows of CT that a generation of MedGemma was trained with: one for red, one for green and
+/// one for blue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CtWindows {
+    /// The first generation: 2250 wide around −100, 350 around 40, 80 around 40.
+    MedGemma1,
+    /// MedGemma 1.5: −1024 to 1024, −135 to 215, 0 to 80.
+    #[default]
+    MedGemma15,
+}
+
+impl CtWindows {
+    /// Returns the windows for red, green and blue, in Hounsfield units.
+    pub fn windows(self) -> [Window; 3] {
+        let wide = match self {
+            Self::MedGemma1 => (-100.0, 2250.0),
+            Self::MedGemma15 => (0.0, 2048.0),
+        };
+        [wide, (40.0, 350.0), (40.0, 80.0)].map(|(center, width)| Window { center, width })
+    }
 }
 
 impl Default for Preparation {
@@ -197,6 +221,8 @@ pub struct PreparationFields {
     pub min_ratio_to_activate: Option<f64>,
     /// `window`
     pub window: Option<WindowChoice>,
+    /// `ct_windows`
+    pub ct_windows: Option<CtWindows>,
     /// `frames`
     pub frames: Option<FrameChoice>,
     /// `size`, as height and width, which must be the model's own.
@@ -220,13 +246,14 @@ impl fmt::Display for PreparationError {
 
 impl PreparationFields {
     /// Names of the settings that change something.
-    pub const NAMES: [&'static str; 7] = [
+    pub const NAMES: [&'static str; 8] = [
         "fit",
         "do_pan_and_scan",
         "pan_and_scan_min_crop_size",
         "pan_and_scan_max_num_crops",
         "pan_and_scan_min_ratio_to_activate",
         "window",
+        "ct_windows",
         "frames",
     ];
 
@@ -260,6 +287,7 @@ impl PreparationFields {
             max_num_crops: self.max_num_crops.or(fallback.max_num_crops),
             min_ratio_to_activate: (self.min_ratio_to_activate).or(fallback.min_ratio_to_activate),
             window: self.window.or(fallback.window),
+            ct_windows: self.ct_windows.or(fallback.ct_windows),
             frames: self.frames.or_else(|| fallback.frames.clone()),
             size: self.size.or(fallback.size),
         }
@@ -278,6 +306,7 @@ impl PreparationFields {
             fit: self.fit.unwrap_or(ImageFit::Squash),
             pan_and_scan: (self.do_pan_and_scan == Some(true)).then_some(pan_and_scan),
             window: self.window.unwrap_or_default(),
+            ct_windows: self.ct_windows.unwrap_or_default(),
             frames: self.frames.unwrap_or_default(),
         }
     }
@@ -319,6 +348,13 @@ impl PreparationFields {
                 self.min_ratio_to_activate = Some(ratio.ok_or("must be a number from 0 on.")?);
             }
             "window" => self.window = Some(window_choice(value)?),
+            "ct_windows" => {
+                self.ct_windows = Some(match value.as_str() {
+                    Some("medgemma-1") => CtWindows::MedGemma1,
+                    Some("medgemma-1.5") => CtWindows::MedGemma15,
+                    _ => return Err("must be \"medgemma-1\" or \"medgemma-1.5\".".to_owned()),
+                });
+            }
             "frames" => self.frames = Some(frame_choice(value)?),
             "size" => {
                 let side = |name| value.get(name).and_then(Value::as_u64);
@@ -457,6 +493,7 @@ mod tests {
                 min_ratio_to_activate: 1.0,
             }),
             window: WindowChoice::Preset(WindowPreset::Lung),
+            ct_windows: CtWindows::default(),
             frames: FrameChoice::Numbers([1, 7, 3].into()),
         };
         assert_eq!(preparation, expected);

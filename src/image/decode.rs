@@ -125,18 +125,39 @@ struct Stated {
 
 /// Checks all that can be checked without decoding.
 fn check(encoded: &[u8], limits: &ImageLimits) -> Result<Stated, ImageError> {
-    let (bytes, max_bytes) = (encoded.len(), limits.max_bytes);
-    if bytes > max_bytes {
-        return Err(ImageError::TooManyBytes { bytes, max_bytes });
-    }
-    let format = Format::sniff(encoded).ok_or_else(|| match encoded.get(128..132) {
-        Some(b"DICM") => crate::error::DicomError::NoImage.into(),
-        _ => match format::unread(encoded) {
-            Some(name) => ImageError::UnreadFormat { name },
-            None => ImageError::UnknownFormat,
-        },
+    check_bytes(encoded.len(), limits)?;
+    let format = Format::sniff(encoded).ok_or_else(|| match format::unread(encoded) {
+        Some(name) => ImageError::UnreadFormat { name },
+        None => ImageError::UnknownFormat,
     })?;
     let (width, height) = header::size(format, encoded)?;
+    check_size((width, height), limits)?;
+    Ok(Stated {
+        format,
+        size: (width as usize, height as usize),
+    })
+}
+
+/// Checks the size of an encoded file.
+///
+/// # Errors
+/// [`ImageError::TooManyBytes`]
+pub(super) fn check_bytes(bytes: usize, limits: &ImageLimits) -> Result<(), ImageError> {
+    let max_bytes = limits.max_bytes;
+    match bytes > max_bytes {
+        true => Err(ImageError::TooManyBytes { bytes, max_bytes }),
+        false => Ok(()),
+    }
+}
+
+/// Checks the width and the height that a header states.
+///
+/// # Errors
+/// [`ImageError`] for images that are empty, too large or too thin.
+pub(super) fn check_size(
+    (width, height): (u32, u32),
+    limits: &ImageLimits,
+) -> Result<(), ImageError> {
     if width == 0 || height == 0 {
         return Err(ImageError::Empty { width, height });
     }
@@ -148,11 +169,7 @@ fn check(encoded: &[u8], limits: &ImageLimits) -> Result<Stated, ImageError> {
             max_pixels,
         });
     }
-    check_sides((width, height), limits)?;
-    Ok(Stated {
-        format,
-        size: (width as usize, height as usize),
-    })
+    check_sides((width, height), limits)
 }
 
 fn check_sides((width, height): (u32, u32), limits: &ImageLimits) -> Result<(), ImageError> {

@@ -91,7 +91,8 @@ impl Header {
                     };
                     let has_precincts = style.first().is_some_and(|flags| flags & 1 != 0);
                     let coding = coding.ok_or(ImageError::Undecodable)?;
-                    header.is_high_throughput |= coding.get(3).is_some_and(|style| style & 0x40 != 0);
+                    header.is_high_throughput |=
+                        coding.get(3).is_some_and(|style| style & 0x40 != 0);
                     let parts = tile.parts(coding, has_precincts, layers);
                     let parts = parts.ok_or(ImageError::Undecodable)?;
                     header.parts = header.parts.max(parts * u64::from(header.components));

@@ -31,13 +31,6 @@ pub enum ShownWindow {
     One(Window),
     /// One for red, one for green and one for blue.
     Three([Window; 3]),
-    /// The image's own range: these values became black and white.
-    Range {
-        /// What became black.
-        lowest: f64,
-        /// What became white.
-        highest: f64,
-    },
     /// A table in the file.
     Table,
 }

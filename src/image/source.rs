@@ -11,6 +11,8 @@
 //! memory is bounded by one of them. A new kind of file is a variant of [`File`] here.
 
 use super::cancellation::Cancellation;
+use super::decode::check_bytes;
+use super::dicom::{DicomFile, is_dicom};
 use super::pan_and_scan::crops;
 use super::plain_image::PlainImage;
 use super::processor::ImageProcessor;
@@ -31,6 +33,8 @@ pub struct Source {
 enum File {
     /// PNG, JPEG and the others that become one image.
     Plain(PlainImage),
+    /// An object of a hospital's archive, with one frame or several.
+    Dicom(Box<DicomFile>),
 }
 
 /// One frame of a file, as it stands in the prompt.
@@ -73,7 +77,14 @@ impl Source {
         cancellation: Cancellation<'_>,
     ) -> Result<Self, ImageError> {
         cancellation.check()?;
-        let file = File::Plain(PlainImage::open(encoded, processor.limits)?);
+        let file = match is_dicom(&encoded) {
+            true => {
+                check_bytes(encoded.len(), &processor.limits)?;
+                let file = DicomFile::open(encoded, &processor.limits, &preparation)?;
+                File::Dicom(Box::new(file))
+            }
+            false => File::Plain(PlainImage::open(encoded, processor.limits)?),
+        };
         let num_crops = |size| match &preparation.pan_and_scan {
             Some(settings) => crops(size, settings).len(),
             None => 0,
@@ -83,6 +94,13 @@ impl Source {
                 label: None,
                 num_crops: num_crops(image.size()),
             }],
+            File::Dicom(file) => {
+                let frame = Frame {
+                    label: None,
+                    num_crops: num_crops(file.size()),
+                };
+                vec![frame; file.num_shown()]
+            }
         };
         Ok(Self {
             processor: ImageProcessor {
@@ -110,6 +128,7 @@ impl Source {
     pub fn unpacked_bytes(&self) -> u64 {
         match &self.file {
             File::Plain(_) => 0,
+            File::Dicom(file) => file.unpacked_bytes(),
         }
     }
 
@@ -117,6 +136,7 @@ impl Source {
     pub fn decoding_bytes(&self) -> u64 {
         let decoding = match &self.file {
             File::Plain(image) => image.decoding_bytes(),
+            File::Dicom(file) => file.decoding_bytes(),
         };
         decoding + self.processor.prepared_bytes()
     }
@@ -136,6 +156,7 @@ impl Source {
         assert!(frame_idx < self.frames.len(), "a frame of this file");
         match &self.file {
             File::Plain(image) => image.decode(cancellation),
+            File::Dicom(file) => file.image(frame_idx, cancellation),
         }
     }
 
@@ -178,6 +199,7 @@ impl Source {
     pub fn report(&self) -> MediaReport {
         let mut report = match &self.file {
             File::Plain(image) => image.report(),
+            File::Dicom(file) => file.report(),
         };
         report.images = self.num_images();
         report.fit = self.preparation.fit;

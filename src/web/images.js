@@ -23,7 +23,7 @@ export async function readImage(file) {
   const head = new Uint8Array(await file.slice(0, 132).arrayBuffer());
   const name = file.name || "pasted image";
   if (stands(head, ...DICOM) || /\.(dcm|dicom)$/i.test(name)) {
-    throw new Error(`${name} is a DICOM file. DICOM is not supported yet. Export the image as PNG with a suitable window.`);
+    throw new Error(`${name} is a DICOM file. This page cannot show it yet: send it through the API, as a data URI.`);
   }
   const format = FORMATS.find(({ begins, then }) => stands(head, 0, begins) && (!then || stands(head, ...then)));
   if (!format) {

@@ -70,7 +70,7 @@ impl Description {
     ///
     /// # Errors
     /// [`DicomError`] where a number is missing, contradicts another or is not read.
-    pub(super) fn of(data_set: &DataSet<'_>) -> Result<Self, DicomError> {
+    pub(super) fn of(data_set: &DataSet) -> Result<Self, DicomError> {
         let root = data_set.root();
         let num_frames = num_frames(&root)?;
         let mut format = pixel_format(&root, data_set.syntax.compression)?;
@@ -89,9 +89,9 @@ impl Description {
 
 /// Whether uncompressed pixel data has the length of samples that do not share their colours, as some
 /// writers store what they call `YBR_FULL_422`.
-fn is_expanded(format: &PixelFormat, num_frames: usize, data_set: &DataSet<'_>) -> bool {
+fn is_expanded(format: &PixelFormat, num_frames: usize, data_set: &DataSet) -> bool {
     let expanded = format.num_values() * format.bits_allocated as usize / 8 * num_frames;
-    matches!(&data_set.pixel_data, Some(PixelData::Native(range)) if range.len() >= expanded)
+    matches!(&data_set.pixel_data, Some(PixelData::Native { range, .. }) if range.len() >= expanded)
 }
 
 fn num_frames(root: &ItemView<'_>) -> Result<usize, DicomError> {
@@ -142,7 +142,10 @@ fn pixel_format(root: &ItemView<'_>, compression: Compression) -> Result<PixelFo
     let high_bit = number(HIGH_BIT)?.map_or(bits_stored - 1, u32::from);
     let is_compressed = !matches!(
         compression,
-        Compression::Native | Compression::EncapsulatedNative | Compression::DeflatedFrames
+        Compression::Native
+            | Compression::EncapsulatedNative
+            | Compression::DeflatedFrames
+            | Compression::Rle
     );
     // A codec hands out numbers, for which the place of their bits means nothing.
     let high_bit = if is_compressed {

@@ -6,14 +6,19 @@ use std::ops::Range;
 use super::codec::EncodedFrame;
 use super::data_set::{DataSet, EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS, PixelData};
 use super::description::Description;
-use super::transfer_syntax::Compression;
+use super::transfer_syntax::{Compression, Encoding};
 use crate::error::DicomError;
 
 /// Where each frame of a file is.
 #[derive(Debug)]
 pub(super) enum Frames {
     /// One after the other, as many bits each.
-    Native { start: usize, bits_per_frame: usize },
+    Native {
+        start: usize,
+        bits_per_frame: usize,
+        /// Whether the two bytes of each word are to be swapped.
+        is_turned: bool,
+    },
     /// Fragments of each frame.
     Encapsulated(Vec<Vec<Range<usize>>>),
 }
@@ -40,17 +45,20 @@ impl Frames {
     /// # Errors
     /// [`DicomError::NoImage`] without pixel data; [`DicomError::Damaged`] if there are fewer bytes
     /// than the description needs, or if the frames cannot be told apart.
-    pub(super) fn of(
-        data_set: &DataSet<'_>,
-        description: &Description,
-    ) -> Result<Self, DicomError> {
+    pub(super) fn of(data_set: &DataSet, description: &Description) -> Result<Self, DicomError> {
         let is_native = data_set.syntax.compression == Compression::Native;
         match data_set.pixel_data.as_ref().ok_or(DicomError::NoImage)? {
-            PixelData::Native(range) if is_native => Self::native(range.clone(), description),
+            PixelData::Native { range, is_words } if is_native => {
+                let is_turned = *is_words
+                    && data_set.syntax.encoding == Encoding::ExplicitBig
+                    && description.format.bits_allocated <= 8;
+                Self::native(range.clone(), is_turned, description)
+            }
+
             PixelData::Encapsulated(fragments) if !is_native => {
                 Self::encapsulated(fragments, data_set, description.num_frames)
             }
-            PixelData::Native(_) => Err(damaged(
+            PixelData::Native { .. } => Err(damaged(
                 "its pixel data is not compressed as its transfer syntax says",
             )),
             PixelData::Encapsulated(_) => Err(damaged(
@@ -59,7 +67,11 @@ impl Frames {
         }
     }
 
-    fn native(range: Range<usize>, description: &Description) -> Result<Self, DicomError> {
+    fn native(
+        range: Range<usize>,
+        is_turned: bool,
+        description: &Description,
+    ) -> Result<Self, DicomError> {
         let format = &description.format;
         let bits_per_frame = match format.bits_allocated {
             1 => format.num_pixels(),
@@ -74,12 +86,13 @@ impl Frames {
         Ok(Self::Native {
             start: range.start,
             bits_per_frame,
+            is_turned,
         })
     }
 
     fn encapsulated(
         fragments: &[Range<usize>],
-        data_set: &DataSet<'_>,
+        data_set: &DataSet,
         num_frames: usize,
     ) -> Result<Self, DicomError> {
         let Some((table, fragments)) = fragments.split_first() else {
@@ -126,17 +139,26 @@ impl Frames {
     }
 
     /// Returns the bytes of frame `idx`, counted from 0.
-    pub(super) fn bytes<'a>(&self, data_set: &'a DataSet<'_>, idx: usize) -> FrameBytes<'a> {
+    pub(super) fn bytes<'a>(&self, data_set: &'a DataSet, idx: usize) -> FrameBytes<'a> {
         let all = data_set.bytes();
         match self {
             Self::Native {
                 start,
                 bits_per_frame,
+                is_turned,
             } => {
                 let first = idx * bits_per_frame;
                 let range = start + first / 8..start + (first + bits_per_frame).div_ceil(8);
+                let bytes = if *is_turned {
+                    // A frame of odd length begins in the middle of a word.
+                    let turned = |at: usize| start + ((at - start) ^ 1);
+                    let byte = |at| all.get(turned(at)).copied().unwrap_or(all[at]);
+                    Cow::Owned(range.map(byte).collect())
+                } else {
+                    Cow::Borrowed(&all[range])
+                };
                 FrameBytes {
-                    bytes: Cow::Borrowed(&all[range]),
+                    bytes,
                     first_bit: first % 8,
                 }
             }

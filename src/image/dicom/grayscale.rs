@@ -12,8 +12,10 @@ use super::description::Modality;
 use super::pixel_format::PixelFormat;
 use super::presentation::Presentation;
 use super::window::{Bounds, Window};
+use crate::core::{self, Preparation, WindowChoice};
 use crate::error::DicomError;
 use crate::image::raster::Raster;
+use crate::image::report::ShownWindow;
 
 /// How a frame is shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,21 +31,46 @@ pub(in crate::image) enum Windowing {
     Three([Bounds; 3]),
 }
 
-/// What was used in the end.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::image) enum Shown {
-    /// Bytes are as they were.
-    AsStored,
-    /// From the least to the greatest number.
-    OwnRange,
-    /// The file's window.
-    Window(Window),
-    /// The file's table.
-    VoiLut,
-    /// One window that was asked for.
-    One(Bounds),
-    /// Three windows.
-    Three([Bounds; 3]),
+impl Windowing {
+    /// Returns what a client or a model chose.
+    pub(super) fn of(preparation: &Preparation) -> Self {
+        let bounds = |windows: [core::Window; 3]| windows.map(Bounds::of);
+        match preparation.window {
+            WindowChoice::Model => Self::Model(bounds(preparation.ct_windows.windows())),
+            WindowChoice::Header => Self::Header,
+            WindowChoice::Preset(preset) => Self::One(Bounds::of(preset.window())),
+            WindowChoice::One(window) => Self::One(Bounds::of(window)),
+            WindowChoice::Three(windows) => Self::Three(bounds(windows)),
+        }
+    }
+
+    /// Returns the window that is used, as far as it is known without samples.
+    pub(super) fn shown(
+        self,
+        modality: Modality,
+        presentation: &Presentation,
+    ) -> Option<ShownWindow> {
+        let three = |bounds: [Bounds; 3]| Some(ShownWindow::Three(bounds.map(Bounds::window)));
+        match self {
+            Self::Model(bounds) if modality == Modality::Ct => three(bounds),
+            Self::Three(bounds) => three(bounds),
+            Self::One(bounds) => Some(ShownWindow::One(bounds.window())),
+            Self::Model(_) if modality == Modality::Mr => None,
+            Self::Model(_) | Self::Header => match presentation {
+                Presentation {
+                    window: Some(Window { center, width, .. }),
+                    ..
+                } => Some(ShownWindow::One(core::Window {
+                    center: *center,
+                    width: *width,
+                })),
+                Presentation {
+                    voi_lut: Some(_), ..
+                } => Some(ShownWindow::Table),
+                _ => None,
+            },
+        }
+    }
 }
 
 /// Least and greatest sample, for MR: of all frames of the file.
@@ -69,13 +96,13 @@ pub(super) fn show(
     presentation: &Presentation,
     windowing: Windowing,
     whole_range: SampleRange,
-) -> Result<(Raster, Shown), DicomError> {
+) -> Result<Raster, DicomError> {
     let size = (format.columns, format.rows);
     let number = |sample: i32| presentation.rescale(sample);
     match windowing {
         Windowing::Model(bounds) if modality == Modality::Ct => {
             check_hounsfield(presentation)?;
-            Ok((three(size, samples, number, bounds), Shown::Three(bounds)))
+            Ok(three(size, samples, number, bounds))
         }
         Windowing::Model(_) if modality == Modality::Mr => {
             let (low, high) = whole_range;
@@ -84,14 +111,12 @@ pub(super) fn show(
                 true => 255,
                 false => stretched(sample.into(), low.into(), high.into()),
             };
-            Ok((one(size, samples, level), Shown::OwnRange))
+            Ok(one(size, samples, level))
         }
-        Windowing::Three(bounds) => {
-            Ok((three(size, samples, number, bounds), Shown::Three(bounds)))
-        }
+        Windowing::Three(bounds) => Ok(three(size, samples, number, bounds)),
         Windowing::One(bounds) => {
             let level = |sample| inverted_if(presentation.is_inverse, bounds.level(number(sample)));
-            Ok((one(size, samples, level), Shown::One(bounds)))
+            Ok(one(size, samples, level))
         }
         Windowing::Model(_) | Windowing::Header => {
             Ok(show_as_stated(samples, format, presentation))
@@ -99,21 +124,14 @@ pub(super) fn show(
     }
 }
 
-fn show_as_stated(
-    samples: &[i32],
-    format: &PixelFormat,
-    presentation: &Presentation,
-) -> (Raster, Shown) {
+fn show_as_stated(samples: &[i32], format: &PixelFormat, presentation: &Presentation) -> Raster {
     let size = (format.columns, format.rows);
     let number = |sample: i32| presentation.rescale(sample);
     let inverted = |level: u8| inverted_if(presentation.is_inverse, level);
     if let Some(window) = presentation.window {
-        return (
-            one(size, samples, |sample| {
-                inverted(window.level(number(sample)))
-            }),
-            Shown::Window(window),
-        );
+        return one(size, samples, |sample| {
+            inverted(window.level(number(sample)))
+        });
     }
     if let Some(lut) = &presentation.voi_lut {
         let most = f64::from(lut.max_entry());
@@ -121,17 +139,11 @@ fn show_as_stated(
             let entry = lut.at(number(sample).round_ties_even() as i32);
             (f64::from(entry) * 255.0 / most).round_ties_even() as u8
         };
-        return (
-            one(size, samples, |sample| inverted(level(sample))),
-            Shown::VoiLut,
-        );
+        return one(size, samples, |sample| inverted(level(sample)));
     }
     let is_byte = format.bits_stored == 8 && !format.is_signed;
     if is_byte && presentation.is_unscaled() {
-        return (
-            one(size, samples, |sample| inverted(sample as u8)),
-            Shown::AsStored,
-        );
+        return one(size, samples, |sample| inverted(sample as u8));
     }
     let (least, greatest) = range_of(samples);
     // A slope below 0 turns the order of samples around; a table may do anything with it.
@@ -150,10 +162,7 @@ fn show_as_stated(
         true => 0,
         false => stretched(number(sample), low, high),
     };
-    (
-        one(size, samples, |sample| inverted(level(sample))),
-        Shown::OwnRange,
-    )
+    one(size, samples, |sample| inverted(level(sample)))
 }
 
 const EMPTY: (f64, f64) = (f64::INFINITY, f64::NEG_INFINITY);

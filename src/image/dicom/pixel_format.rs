@@ -76,15 +76,4 @@ impl PixelFormat {
             _ => (self.num_values() * self.bits_allocated as usize).div_ceil(8),
         }
     }
-
-    /// Lowest and highest value that a sample can have.
-    pub(super) fn range(&self) -> (i64, i64) {
-        match self.is_signed {
-            true => (
-                -(1 << (self.bits_stored - 1)),
-                (1 << (self.bits_stored - 1)) - 1,
-            ),
-            false => (0, (1 << self.bits_stored) - 1),
-        }
-    }
 }

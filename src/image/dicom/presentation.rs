@@ -35,7 +35,7 @@ impl Presentation {
     /// # Errors
     /// [`DicomError::Damaged`] for numbers that cannot be read and for tables that are too short.
     pub(super) fn of(
-        data_set: &DataSet<'_>,
+        data_set: &DataSet,
         format: &PixelFormat,
         frame: usize,
     ) -> Result<Self, DicomError> {

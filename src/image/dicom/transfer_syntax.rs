@@ -48,11 +48,6 @@ pub(super) enum Compression {
 }
 
 impl TransferSyntax {
-    /// Uncompressed with explicit value representations, little endian.
-    pub(super) const EXPLICIT_LITTLE: Self = Self {
-        encoding: Encoding::ExplicitLittle,
-        compression: Compression::Native,
-    };
     /// DICOM's default: uncompressed, little endian, without value representations.
     pub(super) const IMPLICIT_LITTLE: Self = Self {
         encoding: Encoding::ImplicitLittle,

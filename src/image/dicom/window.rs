@@ -1,5 +1,7 @@
 //! Windows: the range of numbers that is shown from black to white.
 
+use crate::core;
+
 /// A window as a file or a client states it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::image) struct Window {
@@ -58,6 +60,24 @@ pub(in crate::image) struct Bounds {
 }
 
 impl Bounds {
+    /// Returns the ends of a window.
+    pub(super) fn of(window: core::Window) -> Self {
+        let half = window.width / 2.0;
+        Self {
+            low: (window.center - half) as f32,
+            high: (window.center + half) as f32,
+        }
+    }
+
+    /// Returns the window between these ends.
+    pub(super) fn window(self) -> core::Window {
+        let (low, high) = (f64::from(self.low), f64::from(self.high));
+        core::Window {
+            center: (low + high) / 2.0,
+            width: high - low,
+        }
+    }
+
     /// Returns a number's light, 0 to 255, rounded half to even.
     pub(in crate::image) fn level(&self, number: f64) -> u8 {
         let Self { low, high } = *self;

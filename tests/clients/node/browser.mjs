@@ -252,7 +252,7 @@ const checks = {
     const dicom = Buffer.concat([Buffer.alloc(128), Buffer.from("DICM"), Buffer.alloc(60)]).toString("base64");
     await drop(page, { name: "chest", base64: dicom }, { name: "notes.txt", base64: btoa("no image") }, image);
     await page.waitForSelector("#pending li");
-    assert.match(await notice(page), /^chest is a DICOM file\. DICOM is not supported yet\..*notes\.txt is not an image/);
+    assert.match(await notice(page), /^chest is a DICOM file\. This page cannot show it yet:.*notes\.txt is not an image/);
     assert.equal(await page.locator("#pending li").count(), 1);
     await page.click("#pending button");
     assert.equal(await page.locator("#pending li").count(), 0);

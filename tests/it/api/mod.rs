@@ -4,6 +4,7 @@ mod auth;
 mod bad_input;
 mod beside;
 mod choices;
+mod dicom;
 mod disconnect;
 mod histories;
 mod images;

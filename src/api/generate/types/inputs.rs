@@ -36,13 +36,6 @@ pub(crate) enum WindowReport {
     One(WindowNumbers),
     /// One for red, one for green and one for blue.
     Three([WindowNumbers; 3]),
-    /// The image's own range.
-    Range {
-        /// What became black.
-        lowest: f64,
-        /// What became white.
-        highest: f64,
-    },
     /// `table`: a table in the file.
     Table(&'static str),
 }
@@ -65,7 +58,6 @@ impl From<ShownWindow> for WindowReport {
         match window {
             ShownWindow::One(window) => Self::One(window.into()),
             ShownWindow::Three(windows) => Self::Three(windows.map(WindowNumbers::from)),
-            ShownWindow::Range { lowest, highest } => Self::Range { lowest, highest },
             ShownWindow::Table => Self::Table("table"),
         }
     }

@@ -45,16 +45,31 @@ pub(super) fn decode(
             let size = (format.columns, format.rows, format.num_samples);
             let file = EncodedFile::new(encoded, cancellation);
             let values = jpeg::samples(file, size, Colors::AsStored, cancellation)?;
-            Decoded { values, bits, is_ybr }.into_samples(format)
+            Decoded {
+                values,
+                bits,
+                is_ybr,
+            }
+            .into_samples(format)
         }
         (Process::Dct | Process::Lossless, _) => {
             let values = deep_samples(encoded, format)?;
-            Decoded { values, bits, is_ybr }.into_samples(format)
+            Decoded {
+                values,
+                bits,
+                is_ybr,
+            }
+            .into_samples(format)
         }
         (Process::Ls, _) => {
             let values = jpeg_ls::decode(encoded, format, cancellation)?;
             let bits = precision;
-            Decoded { values, bits, is_ybr }.into_samples(format)
+            Decoded {
+                values,
+                bits,
+                is_ybr,
+            }
+            .into_samples(format)
         }
     }
 }

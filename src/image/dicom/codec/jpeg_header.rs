@@ -85,7 +85,9 @@ impl JpegHeader {
             Process::Lossless | Process::Ls => matches!(precision, 2..=16),
         };
         if !is_possible {
-            return Err(damaged("a compressed frame has samples of impossible depth"));
+            return Err(damaged(
+                "a compressed frame has samples of impossible depth",
+            ));
         }
         if precision > format.bits_allocated {
             return Err(PRECISION_DIFFERS);

@@ -7,7 +7,7 @@
 //! frame ─┬─ native, deflated, rle ─────────────────────▶ samples
 //!        ├─ jpeg_header ─┬─ jpeg (8, 12 bits, lossless) ─┐
 //!        │               └─ jpeg_ls ────────────────────┼─▶ Decoded ──color──▶ samples
-//!        └─ jpeg2000 (and high throughput), jpeg_xl ────┘
+//!        └─ jpeg2000 ────────────────────────────────┘
 //! ```
 
 mod color;
@@ -17,8 +17,6 @@ mod jpeg;
 mod jpeg2000;
 mod jpeg_header;
 mod jpeg_ls;
-#[cfg(feature = "jpeg-xl")]
-mod jpeg_xl;
 mod native;
 mod rle;
 
@@ -102,15 +100,9 @@ fn decode(
         Compression::Jpeg | Compression::JpegLossless | Compression::JpegLs => {
             jpeg::decode(frame.bytes, format, cancellation)
         }
-        Compression::Jpeg2000 | Compression::HtJpeg2000 => {
-            jpeg2000::decode(frame.bytes, format, cancellation)
-        }
-        #[cfg(feature = "jpeg-xl")]
-        Compression::JpegXl => jpeg_xl::decode(frame.bytes, format, cancellation),
-        #[cfg(not(feature = "jpeg-xl"))]
-        Compression::JpegXl => Err(unsupported(
-            "frames in JPEG XL, which this server was built without",
-        )),
+        Compression::Jpeg2000 => jpeg2000::decode(frame.bytes, format, cancellation),
+        Compression::HtJpeg2000 => Err(unsupported("frames in high-throughput JPEG 2000")),
+        Compression::JpegXl => Err(unsupported("frames in JPEG XL")),
     }
 }
 
@@ -131,14 +123,11 @@ pub(super) fn decoding_bytes(
         Compression::Jpeg | Compression::JpegLossless | Compression::JpegLs => {
             jpeg::working_bytes(format)
         }
-        Compression::Jpeg2000 | Compression::HtJpeg2000 => jpeg2000::working_bytes(frame.bytes),
-        Compression::JpegXl => values * JPEG_XL_BYTES_PER_SAMPLE,
+        Compression::Jpeg2000 => jpeg2000::working_bytes(frame.bytes),
+        Compression::HtJpeg2000 | Compression::JpegXl => 0,
     };
     samples + work
 }
-
-/// Bytes that JPEG XL's decoder takes for each sample.
-const JPEG_XL_BYTES_PER_SAMPLE: u64 = 40;
 
 const fn damaged(what: &'static str) -> ImageError {
     ImageError::Dicom(DicomError::Damaged { what })

@@ -75,7 +75,8 @@ fn grey(
             8 => samples.extend(row.iter().map(|byte| number.of(u32::from(*byte >> shift)))),
             16 => {
                 let words = row.as_chunks::<2>().0.iter();
-                samples.extend(words.map(|word| number.of(u32::from(word_of(*word, order)) >> shift)));
+                samples
+                    .extend(words.map(|word| number.of(u32::from(word_of(*word, order)) >> shift)));
             }
             _ => {
                 for word in row.as_chunks::<4>().0 {
@@ -159,7 +160,10 @@ impl Level {
             _ => word_of([bytes[at], bytes[at + 1]], self.order),
         };
         let stored = u32::from(word) >> self.shift;
-        eight_bits(stored & (u32::MAX >> (32 - self.bits_stored)), self.bits_stored)
+        eight_bits(
+            stored & (u32::MAX >> (32 - self.bits_stored)),
+            self.bits_stored,
+        )
     }
 }
 

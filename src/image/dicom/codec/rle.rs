@@ -77,12 +77,14 @@ fn segments(encoded: &[u8], expected: usize) -> Result<Vec<Range<usize>>, ImageE
     ends.push(encoded.len());
     let ranges = numbers[1..=count].iter().zip(ends);
     ranges
-        .map(|(&start, end)| match start >= HEADER_LEN && start <= end && end <= encoded.len() {
-            true => Ok(start..end),
-            false => Err(damaged(
-                "the run-length encoded segments of a frame are not one after the other",
-            )),
-        })
+        .map(
+            |(&start, end)| match start >= HEADER_LEN && start <= end && end <= encoded.len() {
+                true => Ok(start..end),
+                false => Err(damaged(
+                    "the run-length encoded segments of a frame are not one after the other",
+                )),
+            },
+        )
         .collect()
 }
 

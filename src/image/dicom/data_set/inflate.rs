@@ -40,7 +40,7 @@ pub(super) fn read(deflated: &[u8], max_inflated: usize) -> Result<(Vec<u8>, Fou
         return Ok((bytes, found));
     }
     // Encapsulated fragments are found only where they are: they are not deflated a second time.
-    let Some(PixelData::Native(range)) = &found.pixel_data else {
+    let Some(PixelData::Native { range, .. }) = &found.pixel_data else {
         return Err(DicomError::Unsupported {
             what: "a deflated data set of more than 16 MiB without pixels",
         });

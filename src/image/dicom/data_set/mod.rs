@@ -14,7 +14,6 @@ mod tests;
 mod values;
 mod walk;
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 pub(super) use self::tag::*;
@@ -48,9 +47,9 @@ enum Value {
 }
 
 /// A file whose structure has been checked.
-pub(super) struct DataSet<'a> {
+pub(super) struct DataSet {
     /// The file, or what its deflated part inflates to.
-    bytes: Cow<'a, [u8]>,
+    bytes: Vec<u8>,
     root: Item,
     /// How its elements and frames are written.
     pub(super) syntax: TransferSyntax,
@@ -92,19 +91,19 @@ fn starts_with_element(head: &[u8]) -> bool {
     }
 }
 
-impl<'a> DataSet<'a> {
+impl DataSet {
     /// Reads the structure of a file.
     ///
     /// # Errors
     /// [`DicomError`] for files that are damaged, too deep or too rich, and for transfer syntaxes that
     /// are not read.
-    pub(super) fn read(file: &'a [u8], max_inflated: usize) -> Result<Self, DicomError> {
-        let start = dicm_at(file).unwrap_or(0);
-        let (syntax, start) = read_meta(file, start)?;
+    pub(super) fn read(file: Vec<u8>, max_inflated: usize) -> Result<Self, DicomError> {
+        let start = dicm_at(&file).unwrap_or(0);
+        let (syntax, start) = read_meta(&file, start)?;
         if syntax.encoding == Encoding::DeflatedLittle {
             let (bytes, found) = inflate::read(&file[start..], max_inflated)?;
             return Ok(Self {
-                bytes: Cow::Owned(bytes),
+                bytes,
                 root: found.root,
                 syntax,
                 pixel_data: found.pixel_data,
@@ -112,9 +111,9 @@ impl<'a> DataSet<'a> {
         }
         let encoding = written_as(&file[start..], syntax.encoding);
         let syntax = TransferSyntax { encoding, ..syntax };
-        let Found { root, pixel_data } = walk(file, start, writing(encoding), true)?;
+        let Found { root, pixel_data } = walk(&file, start, writing(encoding), true)?;
         Ok(Self {
-            bytes: Cow::Borrowed(file),
+            bytes: file,
             root,
             syntax,
             pixel_data,
@@ -124,6 +123,14 @@ impl<'a> DataSet<'a> {
     /// The attributes of the data set itself.
     pub(super) fn root(&self) -> ItemView<'_> {
         ItemView::new(&self.bytes, &self.root)
+    }
+
+    /// Bytes that are held beyond the file's own.
+    pub(super) fn unpacked_bytes(&self) -> u64 {
+        match self.syntax.encoding {
+            Encoding::DeflatedLittle => self.bytes.len() as u64,
+            _ => 0,
+        }
     }
 
     /// The bytes that places in the pixel data refer to.

@@ -79,21 +79,6 @@ impl<'a> ItemView<'a> {
         first.map(Some).ok_or(UNREADABLE_NUMBER)
     }
 
-    /// Returns a number of 32 bits, the first of several.
-    ///
-    /// # Errors
-    /// [`DicomError::Damaged`] for a shorter value.
-    pub(in crate::image::dicom) fn u32(&self, tag: Tag) -> Result<Option<u32>, DicomError> {
-        let Some(raw) = self.raw(tag) else {
-            return Ok(None);
-        };
-        let bytes = raw.bytes.first_chunk::<4>().ok_or(UNREADABLE_NUMBER)?;
-        Ok(Some(match raw.is_big_endian {
-            true => u32::from_be_bytes(*bytes),
-            false => u32::from_le_bytes(*bytes),
-        }))
-    }
-
     /// Returns the parts of a text between backslashes, without their padding; none if it is absent
     /// or not ASCII, as all codes are.
     pub(in crate::image::dicom) fn codes(

@@ -32,7 +32,11 @@ pub(super) struct Writing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::image::dicom) enum PixelData {
     /// All frames in one value. Its end may lie beyond the bytes that have been inflated so far.
-    Native(Range<usize>),
+    Native {
+        range: Range<usize>,
+        /// Whether samples are in words of 16 bits, whose bytes big endian turns around.
+        is_words: bool,
+    },
     /// Fragments; the first is a table of the frames' offsets.
     Encapsulated(Vec<Range<usize>>),
 }
@@ -200,7 +204,7 @@ impl Walk<'_> {
             });
         }
         if is_outermost && tag == PIXEL_DATA {
-            return self.pixel_data(length).map(Some);
+            return self.pixel_data(length, vr).map(Some);
         }
         let is_fragmented =
             length == UNDEFINED && (tag == PIXEL_DATA || vr.is_some_and(holds_bytes));
@@ -324,7 +328,7 @@ impl Walk<'_> {
     }
 
     /// Reads the value of the pixel data.
-    fn pixel_data(&mut self, length: u32) -> Result<PixelData, DicomError> {
+    fn pixel_data(&mut self, length: u32, vr: Option<[u8; 2]>) -> Result<PixelData, DicomError> {
         if length == UNDEFINED {
             return self.fragments(false).map(PixelData::Encapsulated);
         }
@@ -332,7 +336,10 @@ impl Walk<'_> {
         if self.is_whole && end > self.bytes.len() {
             return Err(damaged("the pixel data ends early"));
         }
-        Ok(PixelData::Native(self.at..end))
+        Ok(PixelData::Native {
+            range: self.at..end,
+            is_words: vr == Some(*b"OW"),
+        })
     }
 
     /// Reads fragments up to the end of their sequence. A file that ends behind a whole fragment, as

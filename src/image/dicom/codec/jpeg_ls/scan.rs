@@ -69,7 +69,9 @@ impl Scan<'_> {
             for (lines, &component) in lines.iter().zip(self.components) {
                 let places = row[component..].iter_mut().step_by(format.num_samples);
                 let decoded = &lines.current[1..=format.columns];
-                places.zip(decoded).for_each(|(place, sample)| *place = *sample as u16);
+                places
+                    .zip(decoded)
+                    .for_each(|(place, sample)| *place = *sample as u16);
             }
         }
         Ok(decoder.bits.end())
