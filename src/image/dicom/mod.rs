@@ -49,7 +49,7 @@ pub(super) struct DicomFile {
     windowing: Windowing,
     /// The frames that are shown, counted from 0; never empty.
     shown: Vec<usize>,
-    /// Of all frames, once it has been needed.
+    /// The least and the greatest sample of all frames, once they have been needed.
     sample_range: Mutex<Option<SampleRange>>,
 }
 
@@ -191,7 +191,7 @@ impl DicomFile {
         is_model && self.description.modality == Modality::Mr && self.description.num_frames > 1
     }
 
-    /// Returns the least and the greatest sample of all frames. Whoever comes first decodes them.
+    /// Returns the least and the greatest sample of all frames. The first call decodes them.
     fn sample_range(&self, cancellation: Cancellation<'_>) -> Result<SampleRange, ImageError> {
         let mut known = self.sample_range.lock().expect("decoding catches panics");
         if let Some(range) = *known {

@@ -46,7 +46,7 @@ impl JpegHeader {
                 }
                 0xc5..=0xc7 => return Err(unsupported("hierarchical JPEG frames")),
                 0xf8 => return Err(unsupported("frames in JPEG-LS part 2")),
-                0xd8 | 0xd9 | 0xda => return Err(NO_FRAME),
+                0xd8..=0xda => return Err(NO_FRAME),
                 0xe0 => {
                     is_jfif |= data.starts_with(b"JFIF");
                     continue;

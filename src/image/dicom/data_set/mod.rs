@@ -77,7 +77,7 @@ fn starts_with_element(head: &[u8]) -> bool {
     let big = (u16::from_be_bytes([g0, g1]), u16::from_be_bytes([e0, e1]));
     // Of all lists that begin a data set: lengths, versions, character sets, kinds, classes, dates.
     let can_be_first = |(group, element): (u16, u16)| match group {
-        2 => element <= 3,
+        2 => matches!(element, 0..=3 | 0x10),
         8 => matches!(
             element,
             0 | 1 | 5 | 6 | 8 | 0x12 | 0x14 | 0x16 | 0x18 | 0x20 | 0x60
