@@ -106,27 +106,6 @@ async fn ask(server: &mut TestServer, file: &File, kwargs: Value) -> Reply {
 }
 
 #[tokio::test]
-async fn a_file_is_shown_and_the_answer_says_how() {
-    let mut server = server();
-    for has_preamble in [true, false] {
-        let file = File {
-            has_preamble,
-            ..File::for_test()
-        };
-        let reply = ask(&mut server, &file, json!({})).await;
-        let warned = reply.headers.get("x-medgemma-warning").cloned();
-        assert_eq!(warned.expect("it warns"), "burned_in_annotation");
-        let input = &reply.ok()["inputs"][0];
-        assert_eq!(
-            (&input["kind"], &input["modality"]),
-            (&json!("dicom"), &json!("CT"))
-        );
-        assert_eq!(input["window"][1], json!({"center": 40.0, "width": 350.0}));
-        assert_eq!(server.request().await.images.len(), 1);
-    }
-}
-
-#[tokio::test]
 async fn a_request_chooses_window_and_frames() {
     let mut server = server();
     let file = File {
