@@ -106,6 +106,37 @@ async fn ask(server: &mut TestServer, file: &File, kwargs: Value) -> Reply {
 }
 
 #[tokio::test]
+async fn a_file_is_shown_and_the_answer_says_how() {
+    let mut server = server();
+    for has_preamble in [true, false] {
+        let file = File {
+            has_preamble,
+            ..File::for_test()
+        };
+        let window = json!({"center": 0.1, "width": 0.3});
+        for (kwargs, shown) in [
+            (json!({}), json!({"center": 40.0, "width": 350.0})),
+            (json!({"window": [window, window, window]}), window),
+        ] {
+            let reply = ask(&mut server, &file, kwargs).await;
+            assert_eq!(reply.status, 200, "{has_preamble}: {}", reply.body);
+            let warned = reply.headers.get("x-medgemma-warning").cloned();
+            let warned = warned.expect("it warns");
+            assert!(
+                warned
+                    .to_str()
+                    .is_ok_and(|codes| codes.contains("burned_in_annotation"))
+            );
+            let input = &reply.ok()["inputs"][0];
+            assert_eq!(input["kind"], "dicom");
+            assert_eq!(input["modality"], "CT");
+            assert_eq!(input["window"][1], shown, "as it was asked for");
+            assert_eq!(server.request().await.images.len(), 1);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_request_chooses_window_and_frames() {
     let mut server = server();
     let file = File {
