@@ -198,14 +198,14 @@ pub enum HubProblem {
 pub enum ImageError {
     /// Not a supported format.
     #[error(
-        "The image is in a format that is not supported. Send PNG, JPEG, WebP, GIF, BMP, TIFF or JPEG \
-         2000."
+        "The image is in a format that is not supported. Send PNG, JPEG, WebP, GIF, BMP, TIFF, \
+         JPEG 2000 or DICOM."
     )]
     UnknownFormat,
     /// A format that is known, and not supported.
     #[error(
         "The image's format is {name}, which is not supported. Convert it, and send PNG, JPEG, WebP, \
-         GIF, BMP, TIFF or JPEG 2000."
+         GIF, BMP, TIFF, JPEG 2000 or DICOM."
     )]
     UnreadFormat {
         /// The format's usual name.
@@ -291,7 +291,7 @@ pub enum ImageError {
     },
     /// Not a valid data URI.
     #[error(
-        "The image's data URI is malformed. Send data:image/png;base64,… (or jpeg, webp, gif, bmp, tiff, jp2)."
+        "The image's data URI is malformed. Send data:image/png;base64,… (or jpeg, webp, gif, bmp, tiff, jp2; data:application/dicom;base64,… for DICOM)."
     )]
     BadDataUri,
     /// A URL of another scheme, or a path.

@@ -132,11 +132,14 @@ impl Source {
         }
     }
 
-    /// Returns the memory that [`Self::prepare`] takes for as long as it lasts, at most.
-    pub fn decoding_bytes(&self) -> u64 {
+    /// Returns the memory that [`Self::prepare`] takes for a frame, for as long as it lasts, at most.
+    ///
+    /// # Panics
+    /// If there is no such frame.
+    pub fn decoding_bytes(&self, frame_idx: usize) -> u64 {
         let decoding = match &self.file {
             File::Plain(image) => image.decoding_bytes(),
-            File::Dicom(file) => file.decoding_bytes(),
+            File::Dicom(file) => file.decoding_bytes(frame_idx),
         };
         decoding + self.processor.prepared_bytes()
     }

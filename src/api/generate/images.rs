@@ -151,7 +151,7 @@ fn prepare(
     memory: &RequestMemory,
     token: &CancellationToken,
 ) -> Result<PreparedFrame, ImageError> {
-    let _room = memory.wait_for_room(source.decoding_bytes(), token)?;
+    let _room = memory.wait_for_room(source.decoding_bytes(frame_idx), token)?;
     let is_cancelled = || token.is_cancelled();
     source.prepare(frame_idx, Cancellation::when(&is_cancelled))
 }

@@ -1,5 +1,6 @@
 //! What a file says of its image: its frames, the form of their samples, what was imaged.
 
+use super::damaged;
 use super::data_set::{
     BITS_ALLOCATED, BITS_STORED, COLUMNS, DataSet, HIGH_BIT, ItemView, MODALITY, NUMBER_OF_FRAMES,
     PHOTOMETRIC_INTERPRETATION, PIXEL_REPRESENTATION, PLANAR_CONFIGURATION, PixelData, ROWS,
@@ -204,8 +205,4 @@ fn photometric(root: &ItemView<'_>, num_samples: usize) -> Result<Photometric, D
             name: "PhotometricInterpretation",
         }),
     }
-}
-
-const fn damaged(what: &'static str) -> DicomError {
-    DicomError::Damaged { what }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::codec::EncodedFrame;
+use super::damaged;
 use super::data_set::{DataSet, EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS, PixelData};
 use super::description::Description;
 use super::transfer_syntax::{Compression, Encoding};
@@ -54,7 +55,6 @@ impl Frames {
                     && description.format.bits_allocated <= 8;
                 Self::native(range.clone(), is_turned, description)
             }
-
             PixelData::Encapsulated(fragments) if !is_native => {
                 Self::encapsulated(fragments, data_set, description.num_frames)
             }
@@ -240,8 +240,4 @@ fn group_by_markers(fragments: &[Range<usize>], bytes: &[u8]) -> Vec<Vec<Range<u
         }
     }
     groups
-}
-
-const fn damaged(what: &'static str) -> DicomError {
-    DicomError::Damaged { what }
 }

@@ -19,28 +19,27 @@ use crate::image::report::ShownWindow;
 
 /// How a frame is shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::image) enum Windowing {
+pub(super) enum Windowing {
     /// As the model was trained: CT in these windows for red, green and blue, MR in its own range, and
     /// all else as [`Self::Header`].
-    Model([Bounds; 3]),
+    Model([core::Window; 3]),
     /// As the file says.
     Header,
     /// Each number in one window.
-    One(Bounds),
+    One(core::Window),
     /// A window for each colour.
-    Three([Bounds; 3]),
+    Three([core::Window; 3]),
 }
 
 impl Windowing {
     /// Returns what a client or a model chose.
     pub(super) fn of(preparation: &Preparation) -> Self {
-        let bounds = |windows: [core::Window; 3]| windows.map(Bounds::of);
         match preparation.window {
-            WindowChoice::Model => Self::Model(bounds(preparation.ct_windows.windows())),
+            WindowChoice::Model => Self::Model(preparation.ct_windows.windows()),
             WindowChoice::Header => Self::Header,
-            WindowChoice::Preset(preset) => Self::One(Bounds::of(preset.window())),
-            WindowChoice::One(window) => Self::One(Bounds::of(window)),
-            WindowChoice::Three(windows) => Self::Three(bounds(windows)),
+            WindowChoice::Preset(preset) => Self::One(preset.window()),
+            WindowChoice::One(window) => Self::One(window),
+            WindowChoice::Three(windows) => Self::Three(windows),
         }
     }
 
@@ -50,11 +49,10 @@ impl Windowing {
         modality: Modality,
         presentation: &Presentation,
     ) -> Option<ShownWindow> {
-        let three = |bounds: [Bounds; 3]| Some(ShownWindow::Three(bounds.map(Bounds::window)));
         match self {
-            Self::Model(bounds) if modality == Modality::Ct => three(bounds),
-            Self::Three(bounds) => three(bounds),
-            Self::One(bounds) => Some(ShownWindow::One(bounds.window())),
+            Self::Model(windows) if modality == Modality::Ct => Some(ShownWindow::Three(windows)),
+            Self::Three(windows) => Some(ShownWindow::Three(windows)),
+            Self::One(window) => Some(ShownWindow::One(window)),
             Self::Model(_) if modality == Modality::Mr => None,
             Self::Model(_) | Self::Header => match presentation {
                 Presentation {
@@ -74,7 +72,7 @@ impl Windowing {
 }
 
 /// Least and greatest sample, for MR: of all frames of the file.
-pub(in crate::image) type SampleRange = (i32, i32);
+pub(super) type SampleRange = (i32, i32);
 
 /// Returns the least and the greatest of some samples.
 pub(super) fn range_of(samples: &[i32]) -> SampleRange {
@@ -100,9 +98,9 @@ pub(super) fn show(
     let size = (format.columns, format.rows);
     let number = |sample: i32| presentation.rescale(sample);
     match windowing {
-        Windowing::Model(bounds) if modality == Modality::Ct => {
+        Windowing::Model(windows) if modality == Modality::Ct => {
             check_hounsfield(presentation)?;
-            Ok(three(size, samples, number, bounds))
+            Ok(three(size, samples, number, windows))
         }
         Windowing::Model(_) if modality == Modality::Mr => {
             let (low, high) = whole_range;
@@ -113,8 +111,9 @@ pub(super) fn show(
             };
             Ok(one(size, samples, level))
         }
-        Windowing::Three(bounds) => Ok(three(size, samples, number, bounds)),
-        Windowing::One(bounds) => {
+        Windowing::Three(windows) => Ok(three(size, samples, number, windows)),
+        Windowing::One(window) => {
+            let bounds = Bounds::of(window);
             let level = |sample| inverted_if(presentation.is_inverse, bounds.level(number(sample)));
             Ok(one(size, samples, level))
         }
@@ -204,14 +203,15 @@ fn three(
     (columns, rows): (usize, usize),
     samples: &[i32],
     number: impl Fn(i32) -> f64,
-    bounds: [Bounds; 3],
+    windows: [core::Window; 3],
 ) -> Raster {
+    let bounds = windows.map(Bounds::of);
     let color = |sample| bounds.map(|bounds| bounds.level(number(sample)));
     Raster::rgb(columns, rows, mapped(samples, color).into_flattened())
 }
 
 /// Applies `light` to each sample: to each value once, where samples share few values.
-fn mapped<T: Copy>(samples: &[i32], light: impl Fn(i32) -> T) -> Vec<T> {
+pub(super) fn mapped<T: Copy>(samples: &[i32], light: impl Fn(i32) -> T) -> Vec<T> {
     let (least, greatest) = range_of(samples);
     let num_values = i64::from(greatest) - i64::from(least) + 1;
     if num_values > samples.len() as i64 {

@@ -1,6 +1,7 @@
 //! Tables that map samples to other numbers: modality LUT, VOI LUT, palettes (PS3.3 sections C.11.1,
 //! C.11.2 and C.7.6.3.1.5).
 
+use super::damaged;
 use super::data_set::{ItemView, RawValue, Tag};
 use crate::error::DicomError;
 
@@ -29,23 +30,7 @@ impl Lut {
         data: Tag,
         is_signed: bool,
     ) -> Result<Option<Self>, DicomError> {
-        let (Some(descriptor), Some(data)) = (item.raw(descriptor), item.raw(data)) else {
-            return Ok(None);
-        };
-        let Descriptor {
-            num_entries,
-            first,
-            bits,
-        } = Descriptor::of(descriptor, is_signed)?;
-        let entries: Vec<u16> = if data.bytes.len() >= 2 * num_entries {
-            data.words().take(num_entries).collect()
-        } else {
-            bytes_of(data).take(num_entries).collect()
-        };
-        if entries.len() < num_entries {
-            return Err(damaged("a look-up table has fewer entries than it states"));
-        }
-        Ok(Some(Self::new(first, entries, bits)))
+        Self::read_as(plain, item, [descriptor, data], is_signed)
     }
 
     /// Reads a table that is stored as segments (PS3.3 section C.7.9.2); `None` unless it is there.
@@ -58,26 +43,26 @@ impl Lut {
         data: Tag,
         is_signed: bool,
     ) -> Result<Option<Self>, DicomError> {
+        Self::read_as(segmented, item, [descriptor, data], is_signed)
+    }
+
+    fn read_as(
+        entries: fn(RawValue<'_>, &Descriptor) -> Result<Vec<u16>, DicomError>,
+        item: ItemView<'_>,
+        [descriptor, data]: [Tag; 2],
+        is_signed: bool,
+    ) -> Result<Option<Self>, DicomError> {
         let (Some(descriptor), Some(data)) = (item.raw(descriptor), item.raw(data)) else {
             return Ok(None);
         };
-        let Descriptor {
-            num_entries,
-            first,
-            bits,
-        } = Descriptor::of(descriptor, is_signed)?;
-        let words: Vec<u16> = match bits {
-            8 => bytes_of(data).collect(),
-            _ => data.words().collect(),
-        };
-        let entries = expand(&words, num_entries)?;
-        Ok(Some(Self::new(first, entries, bits)))
+        let descriptor = Descriptor::of(descriptor, is_signed)?;
+        let entries = entries(data, &descriptor)?;
+        Ok(Some(Self::new(descriptor.first, entries, descriptor.bits)))
     }
 
     fn new(first: i32, entries: Vec<u16>, stated_bits: u32) -> Self {
         // Some writers state 16 bits for entries of 8, others 8 for entries of more.
-        let most = entries.iter().copied().max().unwrap_or(0);
-        let needed = u16::BITS - most.leading_zeros();
+        let needed = u16::BITS - largest(&entries).leading_zeros();
         Self {
             first,
             entries,
@@ -99,8 +84,12 @@ impl Lut {
 
     /// The largest entry that there is.
     pub(super) fn largest(&self) -> u16 {
-        self.entries.iter().copied().max().unwrap_or(0)
+        largest(&self.entries)
     }
+}
+
+fn largest(entries: &[u16]) -> u16 {
+    entries.iter().copied().max().unwrap_or(0)
 }
 
 struct Descriptor {
@@ -132,6 +121,29 @@ impl Descriptor {
     }
 }
 
+/// Reads entries one after the other: words, or bytes where there are not enough for words.
+fn plain(data: RawValue<'_>, descriptor: &Descriptor) -> Result<Vec<u16>, DicomError> {
+    let num_entries = descriptor.num_entries;
+    let entries: Vec<u16> = if data.bytes.len() >= 2 * num_entries {
+        data.words().take(num_entries).collect()
+    } else {
+        bytes_of(data).take(num_entries).collect()
+    };
+    match entries.len() < num_entries {
+        true => Err(damaged("a look-up table has fewer entries than it states")),
+        false => Ok(entries),
+    }
+}
+
+/// Reads segments.
+fn segmented(data: RawValue<'_>, descriptor: &Descriptor) -> Result<Vec<u16>, DicomError> {
+    let words: Vec<u16> = match descriptor.bits {
+        8 => bytes_of(data).collect(),
+        _ => data.words().collect(),
+    };
+    expand(&words, descriptor.num_entries)
+}
+
 /// Entries of 8 bits, two in each word: the first of them in its lower half.
 fn bytes_of(data: RawValue<'_>) -> impl Iterator<Item = u16> {
     let swapped = usize::from(data.is_big_endian);
@@ -147,8 +159,8 @@ fn expand(words: &[u16], num_entries: usize) -> Result<Vec<u16>, DicomError> {
     const UNFIT: DicomError = damaged("the segments of a palette do not fit together");
     let mut entries: Vec<u16> = Vec::with_capacity(num_entries);
     let mut at = 0;
-    // What an indirect segment repeats is read in its place: `until` says for how many segments, and
-    // `back` where to go on.
+    // What an indirect segment repeats is read in its place: for so many segments, and then where it
+    // goes on.
     let mut repeating: Option<(usize, usize)> = None;
     while entries.len() < num_entries {
         if let Some((0, back)) = repeating {
@@ -195,8 +207,4 @@ fn expand(words: &[u16], num_entries: usize) -> Result<Vec<u16>, DicomError> {
         }
     }
     Ok(entries)
-}
-
-const fn damaged(what: &'static str) -> DicomError {
-    DicomError::Damaged { what }
 }

@@ -30,7 +30,7 @@ pub(super) use self::data_set::is_dicom;
 use self::data_set::{BURNED_IN_ANNOTATION, DataSet, LOSSY_IMAGE_COMPRESSION};
 use self::description::{Description, Modality};
 use self::frames::Frames;
-use self::grayscale::{SampleRange, Windowing, range_of, show};
+use self::grayscale::{SampleRange, Windowing, mapped, range_of, show};
 use self::palette::Palette;
 use self::pixel_format::Photometric;
 use self::presentation::Presentation;
@@ -103,16 +103,13 @@ impl DicomFile {
         self.data_set.unpacked_bytes()
     }
 
-    /// Memory that decoding a frame takes for as long as it lasts, at most.
-    pub(super) fn decoding_bytes(&self) -> u64 {
+    /// Memory that decoding the frame in place `place` takes for as long as it lasts, at most.
+    pub(super) fn decoding_bytes(&self, place: usize) -> u64 {
         let format = &self.description.format;
-        let frame_bytes = |&idx: &usize| {
-            let frame = self.frames.bytes(&self.data_set, idx);
-            codec::decoding_bytes(self.data_set.syntax, format, frame.encoded())
-        };
-        let most = self.shown.iter().map(frame_bytes).max();
+        let frame = self.frames.bytes(&self.data_set, self.shown[place]);
         // What is decoded, and the light that is made of it.
-        most.unwrap_or(0) + format.num_pixels() as u64 * 3
+        codec::decoding_bytes(self.data_set.syntax, format, frame.encoded())
+            + format.num_pixels() as u64 * 3
     }
 
     /// Returns the frame that is shown in place `place`, as light.
@@ -135,7 +132,7 @@ impl DicomFile {
         cancellation.check()?;
         if format.photometric == Photometric::PaletteColor {
             let palette = Palette::read(self.data_set.root(), format.is_signed)?;
-            let rgb = samples.iter().flat_map(|&idx| palette.color(idx)).collect();
+            let rgb = mapped(&samples, |idx| palette.color(idx)).into_flattened();
             return Ok(Raster::rgb(columns, rows, rgb));
         }
         let presentation = Presentation::of(&self.data_set, format, idx)?;
@@ -217,4 +214,9 @@ impl DicomFile {
         let format = &self.description.format;
         codec::decode_frame(self.data_set.syntax, format, frame.encoded(), cancellation)
     }
+}
+
+/// The error of a file whose `what`, a clause, shows that it is damaged.
+const fn damaged(what: &'static str) -> DicomError {
+    DicomError::Damaged { what }
 }

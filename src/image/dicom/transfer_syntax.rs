@@ -39,10 +39,8 @@ pub(super) enum Compression {
     JpegLossless,
     /// JPEG-LS, without loss or nearly so.
     JpegLs,
-    /// JPEG 2000, also its second part's, without loss or with it.
+    /// JPEG 2000, also of its parts 2 and 15, without loss or with it.
     Jpeg2000,
-    /// JPEG 2000 with high-throughput block coding.
-    HtJpeg2000,
     /// JPEG XL.
     JpegXl,
 }
@@ -79,8 +77,9 @@ impl TransferSyntax {
             Some(".4.50" | ".4.51" | ".4.53" | ".4.55") => Compression::Jpeg,
             Some(".4.57" | ".4.70") => Compression::JpegLossless,
             Some(".4.80" | ".4.81") => Compression::JpegLs,
-            Some(".4.90" | ".4.91" | ".4.92" | ".4.93") => Compression::Jpeg2000,
-            Some(".4.201" | ".4.202" | ".4.203") => Compression::HtJpeg2000,
+            Some(".4.90" | ".4.91" | ".4.92" | ".4.93" | ".4.201" | ".4.202" | ".4.203") => {
+                Compression::Jpeg2000
+            }
             Some(".4.110" | ".4.111" | ".4.112") => Compression::JpegXl,
             _ => return Err(Self::name_of_unread(suffix)),
         };

@@ -4,18 +4,18 @@ use crate::core;
 
 /// A window as a file or a client states it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::image) struct Window {
+pub(super) struct Window {
     /// The number that becomes grey.
-    pub(in crate::image) center: f64,
+    pub(super) center: f64,
     /// The width of the range; above 0, at least 1 with [`Function::Linear`].
-    pub(in crate::image) width: f64,
+    pub(super) width: f64,
     /// How numbers in the range become light.
-    pub(in crate::image) function: Function,
+    pub(super) function: Function,
 }
 
 /// How numbers become light (PS3.3 section C.11.2.1.2 and C.11.2.1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::image) enum Function {
+pub(super) enum Function {
     /// DICOM's default, made for whole numbers: the range is one narrower than the width.
     Linear,
     /// From `center − width / 2` to `center + width / 2`.
@@ -26,7 +26,7 @@ pub(in crate::image) enum Function {
 
 impl Window {
     /// Returns a number's light, 0 to 255, rounded half to even.
-    pub(in crate::image) fn level(&self, number: f64) -> u8 {
+    pub(super) fn level(&self, number: f64) -> u8 {
         let Self {
             center,
             width,
@@ -54,9 +54,9 @@ impl Window {
 /// Lowest and highest number of a window, as models were trained with: computed in `f32` like the
 /// notebooks that windowed their slices.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::image) struct Bounds {
-    pub(in crate::image) low: f32,
-    pub(in crate::image) high: f32,
+pub(super) struct Bounds {
+    low: f32,
+    high: f32,
 }
 
 impl Bounds {
@@ -69,17 +69,8 @@ impl Bounds {
         }
     }
 
-    /// Returns the window between these ends.
-    pub(super) fn window(self) -> core::Window {
-        let (low, high) = (f64::from(self.low), f64::from(self.high));
-        core::Window {
-            center: (low + high) / 2.0,
-            width: high - low,
-        }
-    }
-
     /// Returns a number's light, 0 to 255, rounded half to even.
-    pub(in crate::image) fn level(&self, number: f64) -> u8 {
+    pub(super) fn level(&self, number: f64) -> u8 {
         let Self { low, high } = *self;
         let clipped = number.clamp(low.into(), high.into()) as f32;
         // f32: the notebooks convert before they subtract.

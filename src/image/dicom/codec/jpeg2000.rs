@@ -1,4 +1,4 @@
-//! JPEG 2000 by `hayro-jpeg2000`; with high-throughput block coding by `openjp2`.
+//! JPEG 2000 by `hayro-jpeg2000`, which does not read high-throughput block coding.
 //!
 //! As pydicom: the codestream's own precision decides, its sign does not. Files in boxes are read too,
 //! but of their boxes only the codestream.

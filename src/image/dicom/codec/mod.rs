@@ -4,10 +4,10 @@
 //! decoded: no decoder allocates more than the description explains.
 //!
 //! ```text
-//! frame ─┬─ native, deflated, rle ─────────────────────▶ samples
+//! frame ─┬─ native, deflated, rle ────────────────────▶ samples
 //!        ├─ jpeg_header ─┬─ jpeg (8, 12 bits, lossless) ─┐
-//!        │               └─ jpeg_ls ────────────────────┼─▶ Decoded ──color──▶ samples
-//!        └─ jpeg2000 ────────────────────────────────┘
+//!        │               └─ jpeg_ls ─────────────────────┼─▶ Decoded ──color──▶ samples
+//!        └─ jpeg2000 ────────────────────────────────────┘
 //! ```
 
 mod color;
@@ -101,7 +101,6 @@ fn decode(
             jpeg::decode(frame.bytes, format, cancellation)
         }
         Compression::Jpeg2000 => jpeg2000::decode(frame.bytes, format, cancellation),
-        Compression::HtJpeg2000 => Err(unsupported("frames in high-throughput JPEG 2000")),
         Compression::JpegXl => Err(unsupported("frames in JPEG XL")),
     }
 }
@@ -124,7 +123,7 @@ pub(super) fn decoding_bytes(
             jpeg::working_bytes(format)
         }
         Compression::Jpeg2000 => jpeg2000::working_bytes(frame.bytes),
-        Compression::HtJpeg2000 | Compression::JpegXl => 0,
+        Compression::JpegXl => 0,
     };
     samples + work
 }

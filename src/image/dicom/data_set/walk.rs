@@ -11,6 +11,7 @@ use super::tag::{
 };
 use super::{Element, Item, Value};
 use crate::error::DicomError;
+use crate::image::dicom::damaged;
 
 /// Most sequences within sequences, items counted apart.
 const MAX_DEPTH: usize = 32;
@@ -483,7 +484,3 @@ fn has_long_length(vr: [u8; 2]) -> bool {
 }
 
 const TOO_LONG: DicomError = damaged("an element is longer than what is left of the file");
-
-const fn damaged(what: &'static str) -> DicomError {
-    DicomError::Damaged { what }
-}
