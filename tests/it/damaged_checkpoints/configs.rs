@@ -492,7 +492,7 @@ pub(super) fn processors(folder: &mut Folder, rng: &mut fastrand::Rng) -> Damage
             ("/do_resize", json!(false)),
             ("/do_rescale", json!("yes")),
             ("/do_normalize", json!(0)),
-            ("/do_pan_and_scan", json!(true)),
+            ("/do_pan_and_scan", json!("sometimes")),
             ("/resample", json!(99)),
             ("/image_mean", json!([0.5, 0.5])),
             ("/image_mean", json!(vec![0.5; 100_000])),
